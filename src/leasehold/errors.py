@@ -1,0 +1,100 @@
+"""The one error of the service, and the one table from its codes to HTTP statuses.
+
+    ServiceError
+      everything that a caller may be told; nothing else leaves the service
+
+To add an error, add a row to `STATUS_BY_CODE`. A `code` is stable and meant for programs, a `message` for people;
+neither ever carries the text of another exception, SQL, a path of the server or a secret. Errors of libraries are
+translated once, where they enter (`raise ServiceError(...) from error`).
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+ErrorCode = Literal[
+    "invalid_json",
+    "invalid_key",
+    "invalid_path",
+    "invalid_argument",
+    "invalid_request",
+    "not_found",
+    "path_not_found",
+    "no_such_route",
+    "method_not_allowed",
+    "not_acceptable",
+    "request_timeout",
+    "conflict",
+    "revision_compacted",
+    "precondition_failed",
+    "too_large",
+    "uri_too_long",
+    "unsupported_media_type",
+    "patch_failed",
+    "too_many_requests",
+    "headers_too_large",
+    "internal",
+    "unavailable",
+    "storage_full",
+]
+
+STATUS_BY_CODE: Final[Mapping[ErrorCode, int]] = {
+    "invalid_json": 400,
+    "invalid_key": 400,
+    "invalid_path": 400,
+    "invalid_argument": 400,
+    "invalid_request": 400,
+    "not_found": 404,
+    "path_not_found": 404,
+    "no_such_route": 404,
+    "method_not_allowed": 405,
+    "not_acceptable": 406,
+    "request_timeout": 408,
+    "conflict": 409,
+    "revision_compacted": 410,
+    "precondition_failed": 412,
+    "too_large": 413,
+    "uri_too_long": 414,
+    "unsupported_media_type": 415,
+    "patch_failed": 422,
+    "too_many_requests": 429,
+    "headers_too_large": 431,
+    "internal": 500,
+    "unavailable": 503,
+    "storage_full": 507,
+}
+
+ErrorDetail = str | int | float | None
+
+
+class ServiceError(Exception):
+    """What a caller is told when a request is refused or cannot be done.
+
+    `details` become members of the error body beside `error` and `message` (`revision`, `limit`, …).
+    `headers` go out with the response (`Allow`, `Retry-After`, …).
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        details: Mapping[str, ErrorDetail] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code: ErrorCode = code
+        self.message = message
+        self.details: Mapping[str, ErrorDetail] = details or {}
+        self.headers: Mapping[str, str] = headers or {}
+
+    @property
+    def status(self) -> int:
+        return STATUS_BY_CODE[self.code]
+
+
+def not_found() -> ServiceError:
+    return ServiceError("not_found", "key does not exist")
+
+
+def unavailable(message: str, *, retry_after_seconds: int = 1) -> ServiceError:
+    return ServiceError("unavailable", message, headers={"Retry-After": str(retry_after_seconds)})

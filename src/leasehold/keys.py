@@ -1,0 +1,38 @@
+"""What a key may be, checked wherever one enters: a request, or a file of another tool."""
+
+import unicodedata
+
+from leasehold.errors import ServiceError
+from leasehold.limits import MAX_KEY_BYTES
+
+
+def check_key(key: str) -> None:
+    """Raise `invalid_key` unless `key` is 1..MAX_KEY_BYTES of UTF-8 without control characters, in whole segments.
+
+    Segments are what stands between slashes; none is empty, `.` or `..`.
+    """
+    # Nearly all keys end here; each test is one call into C (0.2 µs together).
+    if key.isascii() and key.isprintable() and 0 < len(key) <= MAX_KEY_BYTES and _segments_are_plain(key):
+        return
+    _check_text(key)
+    for segment in key.split("/"):
+        if segment in ("", ".", ".."):
+            raise ServiceError("invalid_key", "segments of a key must not be empty, '.' or '..'")
+
+
+def _segments_are_plain(key: str) -> bool:
+    """No segment is empty or begins with a dot. A false answer proves nothing."""
+    return key[0] not in "/." and key[-1] != "/" and "//" not in key and "/." not in key
+
+
+def _check_text(key: str) -> None:
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise ServiceError("invalid_key", "a key must be valid UTF-8") from error
+    if not 0 < size <= MAX_KEY_BYTES:
+        raise ServiceError(
+            "invalid_key", f"a key must have 1 to {MAX_KEY_BYTES} bytes", details={"limit": MAX_KEY_BYTES}
+        )
+    if any(unicodedata.category(character) == "Cc" for character in key):
+        raise ServiceError("invalid_key", "a key must not hold control characters")

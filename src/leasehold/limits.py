@@ -1,0 +1,54 @@
+"""Every bound of the service, with its unit in its name.
+
+`Limits` are settings: each may be changed for one server (`LEASEHOLD_MAX_BODY_BYTES=…`). The constants below it are
+part of what callers are promised and are the same everywhere.
+"""
+
+from typing import Final
+
+import msgspec
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+MAX_KEY_BYTES: Final = 512
+MAX_NESTING: Final = 128
+"""Levels of arrays and objects in a value; `[[1]]` has two."""
+MIN_INTEGER: Final = -(2**63)
+MAX_INTEGER: Final = 2**64 - 1
+"""Integers outside are refused, because MessagePack could not carry them exactly."""
+
+MIN_TTL_SECONDS: Final = 0.1
+MAX_TTL_SECONDS: Final = 31_536_000.0
+MAX_PAGE_ENTRIES: Final = 10_000
+MAX_PATHS: Final = 100
+"""`path` parameters of one read."""
+MAX_PATCH_OPERATIONS: Final = 10_000
+MAX_REQUEST_ID_CHARACTERS: Final = 128
+
+MAX_BATCH_OPERATIONS: Final = 4_096
+MAX_BATCH_BYTES: Final = 16 * MIB
+"""One commit takes no more than this from the lane, so that one record of the journal stays small."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one server. Times are seconds, sizes bytes."""
+
+    max_request_line_bytes: int = 8 * KIB
+    max_header_bytes: int = 32 * KIB
+    max_header_fields: int = 100
+    max_body_bytes: int = 1 * MIB
+    """Also the most that a value may grow to by partial updates."""
+    max_connections: int = 10_000
+    max_connections_per_address: int = 5_000
+
+    header_timeout_seconds: float = 10.0
+    """From the first byte of a request to the end of its headers."""
+    body_timeout_seconds: float = 30.0
+    """From the end of the headers to the end of the body."""
+    idle_timeout_seconds: float = 75.0
+    """Between two requests of a connection."""
+    write_timeout_seconds: float = 30.0
+    """Without progress while a response waits for its reader."""
+    shutdown_timeout_seconds: float = 10.0
+    """For requests in flight when the service is told to stop."""
