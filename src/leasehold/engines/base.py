@@ -1,0 +1,109 @@
+"""The contract of a storage engine, documented once.
+
+An engine loads records, writes records and makes a batch durable. It holds no rules: preconditions, partial updates
+and expiry are decided by the function that it is handed (`Decide`), so that every engine behaves the same. To add
+an engine, write one class that keeps these promises, one line in `open_engine` and one line in the conformance
+suite (`tests/engines`).
+
+Callbacks instead of coroutines: with them a GET from memory takes no turn of the event loop, and a commit completes
+its requests straight from the end of its fsync. All methods and all callbacks run on the event loop's thread.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from leasehold.errors import ServiceError
+from leasehold.model import Change, Entry, Page, View
+
+Clock = Callable[[], int]
+"""Microseconds since the epoch, never going back."""
+
+
+Decide = Callable[[View, int, int], Sequence[Change]]
+"""`decide(view, revision, now)` → the records to write.
+
+`revision` is the head: the first change gets `revision + 1`. `now` is the engine's clock, read once the batch has
+its turn. Each key stands in the result once, with its last state. Pure: an engine that must retry calls it again.
+"""
+
+ReadDone = Callable[[Entry | None | ServiceError], None]
+CommitDone = Callable[[ServiceError | None], None]
+
+
+class Engine(Protocol):
+    """A place where entries are kept. One caller: the `Store`."""
+
+    name: str
+    """As `/health` and the logs call it: `file`, `memory`, `postgres`."""
+    shared: bool
+    """Several servers may use it at once."""
+    durable: bool
+    """What it committed outlives the process."""
+
+    @property
+    def revision(self) -> int:
+        """The head: the revision of the last change that readers can see."""
+
+    @property
+    def fault(self) -> ServiceError | None:
+        """Why writes cannot be made durable at present, or None."""
+
+    async def open(self) -> None:
+        """Load, recover and own the storage. Idempotent. Raises ServiceError with a message for the operator."""
+
+    async def close(self) -> None:
+        """Wait for the commit in flight, bring the storage to rest, let go of it. Idempotent."""
+
+    def read(self, key: str, done: ReadDone) -> None:
+        """Call `done` with the committed entry, or None if there is none or it has expired by the engine's clock.
+
+        At once from memory, later where a query must run; `unavailable` if the storage cannot be reached.
+        """
+
+    async def scan(self, prefix: str, after: str | None, limit: int) -> Page:
+        """Entries whose key begins with `prefix`, ascending by the key's UTF-8 bytes.
+
+        `after` is exclusive; `limit` is 1..MAX_PAGE_ENTRIES. Committed entries only; expired ones are left out.
+        `Page.revision` is the head before the first entry was read, so every change up to it is in the page.
+        """
+
+    async def changes(self, after_revision: int, prefix: str, limit: int) -> list[Change]:
+        """The latest change of each key changed after `after_revision`, in revision order, deletions included.
+
+        Raises `revision_compacted` if the engine no longer knows all of them.
+        """
+
+    async def expired(self, limit: int) -> list[str]:
+        """Keys whose time has come by the engine's clock, at most `limit`, those that expired first in front."""
+
+    def commit(self, touched: Sequence[str], decide: Decide, done: CommitDone) -> None:
+        """Take the one writer's turn, ask `decide`, make its records durable, publish them, call `done`.
+
+        The caller makes one call at a time. `touched` are the keys that `decide` may look at. On an error nothing
+        was published: `storage_full` means that nothing was stored either, `unavailable` that the outcome is unknown.
+        An empty result of `decide` writes nothing and completes.
+        """
+
+    async def wait(self, revision: int) -> None:
+        """Return when the head has passed `revision`; may wake early."""
+
+    async def recover(self) -> None:
+        """Try to leave a fault, by real and durable work. Called every second while there is one; never raises."""
+
+
+class SteadyClock:
+    """The wall clock at the start, then time as it passes; never before `floor`.
+
+    Steps of the wall clock do not reach it, so a lease or a time to live never ends early by one. The time passed
+    includes a suspended machine's sleep where the system can tell (CLOCK_BOOTTIME).
+    """
+
+    def __init__(self, floor: int = 0) -> None:
+        clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        self._passed = lambda: time.clock_gettime_ns(clock_id)
+        self._started_ns = self._passed()
+        self._base = max(time.time_ns() // 1000, floor)
+
+    def __call__(self) -> int:
+        return self._base + (self._passed() - self._started_ns) // 1000
