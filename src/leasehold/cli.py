@@ -1,0 +1,89 @@
+"""The command line: `leasehold serve` and `leasehold check`.
+
+Exit codes: 0 in good order, 1 for a fault, told in one line on standard error, 2 for wrong usage.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from leasehold import VERSION, server
+from leasehold.config import load_settings
+from leasehold.engines import inspect_file
+from leasehold.errors import ServiceError
+
+app = typer.Typer(
+    name="leasehold",
+    help="JSON values under keys over HTTP, durable.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"leasehold {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def leasehold(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda wanted: _show_version(wanted=wanted), is_eager=True)
+    ] = False,
+) -> None:
+    """JSON values under keys over HTTP, durable."""
+
+
+@app.command()
+def serve(
+    *,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.  [default: 8080]")] = None,
+    store: Annotated[str | None, typer.Option(help="A file, or memory:.  [default: data.json]")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.  [default: text]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
+) -> None:
+    """Run the service. Every option may also stand in the environment: LEASEHOLD_PORT=8081."""
+    flags = {"host": host, "port": port, "store": store, "log_format": log_format, "log_level": log_level}
+    try:
+        settings = load_settings(os.environ, flags)
+    except ServiceError as error:
+        _fail(error, code=2)
+
+    def ready(bound_host: str, bound_port: int) -> None:
+        shown = f"[{bound_host}]" if ":" in bound_host else bound_host
+        typer.echo(f"leasehold ready on http://{shown}:{bound_port} store {settings.store}")
+        sys.stdout.flush()
+
+    try:
+        server.run(settings, ready)
+    except ServiceError as error:
+        _fail(error, code=1)
+
+
+@app.command()
+def check(path: Annotated[Path, typer.Argument(help="The store's file, data.json.")]) -> None:
+    """Verify a store's files without changing them. Not while a service uses them."""
+    try:
+        report = inspect_file(path)
+    except ServiceError as error:
+        _fail(error, code=1)
+    typer.echo(str(report))
+
+
+def _fail(error: ServiceError, *, code: int) -> NoReturn:
+    typer.echo(f"leasehold: {error.message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    app()
+
+

@@ -1,0 +1,1 @@
+"""What callers see: the listener's connections, the route table and its endpoints."""

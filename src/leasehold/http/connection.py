@@ -1,0 +1,362 @@
+"""One client's connection: the order of answers, flow control, deadlines.
+
+The service owns its listener, as databases do. `Reception` receives; here requests are done, one after the other, so
+that pipelined answers are in order. A request's life:
+
+    received → queued → begun (the route's operation goes to the store) → completed (the response is written)
+
+All deadlines are held by one sweep a second over all connections, no timer for each request.
+"""
+
+import asyncio
+import fcntl
+import struct
+import termios
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final, cast
+
+import structlog
+
+from leasehold.errors import ServiceError
+from leasehold.http.connections import Connections
+from leasehold.http.messages import (
+    Request,
+    Response,
+    Stream,
+    encode_response,
+    encode_stream_head,
+    error_response,
+    negotiate,
+)
+from leasehold.http.reception import Phase, Reception
+from leasehold.http.routes import Exchange, Procedure
+from leasehold.model import Outcome, Read
+
+log = structlog.get_logger(__name__)
+
+MAX_QUEUED_REQUESTS: Final = 32
+"""Pipelined requests waiting on one connection before it is read no further."""
+LINGER_SECONDS: Final = 2.0
+"""How long a refused client may go on sending; closing at once would reset the connection and lose the answer."""
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one accepted socket."""
+
+    __slots__ = (
+        "_address",
+        "_advancing",
+        "_all",
+        "_continue_due",
+        "_current",
+        "_drained",
+        "_exchange",
+        "_half_closed",
+        "_outstanding",
+        "_queue",
+        "_reading_paused",
+        "_reception",
+        "_task",
+        "_transport",
+        "_write_paused",
+        "_write_since",
+    )
+
+    def __init__(self, connections: Connections) -> None:
+        self._all = connections
+        self._transport: asyncio.Transport | None = None
+        self._address = ""
+        self._reception = Reception(
+            connections.limits,
+            deliver=self._enqueue,
+            continue_due=self._expect_continue,
+            next_request_id=connections.next_request_id,
+            now=lambda: connections.tick,
+        )
+        self._queue: deque[Request] = deque()
+        self._current: Request | None = None
+        """The request being answered; None also once the client has gone."""
+        self._exchange: Exchange | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._advancing = False
+        self._continue_due = False
+        self._half_closed = False
+        """One side will send no more, so the connection ends with the answers under way."""
+        self._reading_paused = False
+        self._write_paused = False
+        self._write_since = 0.0
+        self._outstanding = 0
+        self._drained: asyncio.Event | None = None
+
+    # The transport --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0] if isinstance(peer, tuple) else ""
+        refusal = self._all.admit(self, self._address)
+        if refusal is not None:
+            self._reception.refuse(refusal)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's name
+        self._all.forget(self, self._address)
+        self._transport = None
+        self._current = None
+        self._queue.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._reception.feed(data)
+
+    def eof_received(self) -> bool:
+        """The client sends no more; what it asked is still answered. True keeps the connection for that."""
+        self._half_closed = True
+        self._reception.end()
+        return self._current is not None or bool(self._queue)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._write_since = self._all.tick
+        self._outstanding = self._outstanding_bytes()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._drained is not None:
+            self._drained.set()
+        self._advance()
+
+    # Requests, one after the other ----------------------------------------------------------------------------
+
+    def _enqueue(self, request: Request) -> None:
+        self._queue.append(request)
+        if len(self._queue) > MAX_QUEUED_REQUESTS and not self._reading_paused and self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        self._advance()
+
+    def _advance(self) -> None:
+        """Begin the next requests while none is under way. A loop, because many may complete at once."""
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._queue and self._current is None and not self._write_paused:
+            self._begin(self._queue.popleft())
+        self._advancing = False
+        if self._current is None and not self._queue and self._transport is not None:
+            self._rest(self._transport)
+
+    def _rest(self, transport: asyncio.Transport) -> None:
+        """Nothing is left to do."""
+        if self._half_closed:
+            transport.close()
+            return
+        if self._reading_paused:
+            self._reading_paused = False
+            transport.resume_reading()
+        if self._continue_due:
+            self._expect_continue()
+
+    def _begin(self, request: Request) -> None:
+        self._current = request
+        if request.refusal is not None:
+            self._respond(error_response(request, request.refusal))
+            return
+        try:
+            request.media = negotiate(request.headers.get(b"accept"))
+            endpoint = self._all.router.match(request).endpoint
+            if type(endpoint) is Exchange:
+                self._exchange = endpoint
+                operation = endpoint.operation(request)
+                if isinstance(operation, Read):
+                    self._all.store.read(operation, self._complete)
+                else:
+                    self._all.store.submit(operation, self._complete)
+            elif type(endpoint) is Procedure:
+                self._task = self._all.loop.create_task(self._run(endpoint, request))
+        except ServiceError as refusal:
+            self._respond(error_response(request, refusal))
+        except Exception as error:  # noqa: BLE001 - the one place where an unforeseen error becomes `internal`
+            self._respond(_internal(request, error))
+
+    def _complete(self, outcome: Outcome | ServiceError) -> None:
+        """The store is done with the current request; its client may have gone meanwhile."""
+        request = self._current
+        if request is None or self._exchange is None:
+            return
+        try:
+            if isinstance(outcome, ServiceError):
+                response = error_response(request, outcome)
+            else:
+                response = self._exchange.response(request, outcome)
+        except Exception as error:  # noqa: BLE001 - as in _begin
+            response = _internal(request, error)
+        self._respond(response)
+
+    async def _run(self, procedure: Procedure, request: Request) -> None:
+        try:
+            answer = await procedure.run(request, self._all.service)
+            if isinstance(answer, Stream):
+                await self._send_stream(request, answer)
+                return
+            response = answer
+        except ServiceError as refusal:
+            response = error_response(request, refusal)
+        except Exception as error:  # noqa: BLE001 - as in _begin
+            response = _internal(request, error)
+        self._task = None
+        self._respond(response)
+
+    # Answers --------------------------------------------------------------------------------------------------
+
+    def _respond(self, response: Response) -> None:
+        request = self._current
+        if request is None:
+            return
+        shared = self._all
+        close = not request.keep_alive or shared.stopping
+        if shared.logs_requests or response.status >= 500:
+            shared.log_request(request, response.status)
+        self._write(encode_response(request, response, date=shared.date, close=close))
+        self._finish(request, close=close)
+
+    async def _send_stream(self, request: Request, stream: Stream) -> None:
+        shared = self._all
+        chunked = request.version == "1.1"
+        close = not request.keep_alive or not chunked or shared.stopping
+        head = encode_stream_head(request, stream, date=shared.date, chunked=chunked, close=close)
+        async with aclosing(stream.chunks) as chunks:
+            if request.method == "HEAD":
+                self._write(head)
+            else:
+                await self._send_chunks(request, head, chunks, chunked=chunked)
+        self._task = None
+        if shared.logs_requests:
+            shared.log_request(request, 200)
+        self._finish(request, close=close)
+
+    async def _send_chunks(
+        self, request: Request, head: bytes, chunks: AsyncGenerator[bytes], *, chunked: bool
+    ) -> None:
+        started = False
+        try:
+            async for chunk in chunks:
+                if not started:  # the head goes with the first chunk, so that a failure before it is a proper error
+                    self._write(head)
+                    started = True
+                self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                await self._writable()
+        except ServiceError as error:
+            if not started:
+                raise
+            # Too late for another status: an unfinished answer is the only honest sign.
+            log.warning("stream broken off", request_id=request.request_id.decode(), code=error.code)
+            self.abort()
+            return
+        if chunked:
+            self._write(b"0\r\n\r\n")
+
+    async def _writable(self) -> None:
+        """Wait for a slow reader; with a fast one, let others have their turn."""
+        if not self._write_paused:
+            await asyncio.sleep(0)
+            return
+        self._drained = asyncio.Event()
+        await self._drained.wait()
+        self._drained = None
+
+    def _finish(self, request: Request, *, close: bool) -> None:
+        self._current = None
+        if close:
+            self._end(linger=request.refusal is not None)
+        else:
+            self._reception.since = self._all.tick
+            self._advance()
+
+    def _write(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing():  # uvloop raises on a closed transport
+            transport.write(data)
+
+    def _expect_continue(self) -> None:
+        """The client waits for `100 Continue` before it sends the body; it comes after the answers before it."""
+        self._continue_due = self._current is not None or bool(self._queue)
+        if not self._continue_due and self._reception.phase is Phase.BODY:
+            self._write(CONTINUE)
+
+    # Ends -----------------------------------------------------------------------------------------------------
+
+    def _end(self, *, linger: bool) -> None:
+        """Close after the answers written; with `linger`, give the client time to read them."""
+        self._reception.end()
+        self._queue.clear()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if linger and not self._half_closed:
+            self._half_closed = True
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def stop(self) -> None:
+        """The service stops: end now if nothing is asked, else after the answer."""
+        busy = self._current is not None or self._queue or self._reception.phase is Phase.BODY
+        if not busy and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def sweep(self) -> None:
+        """Hold the deadlines. Called once a second."""
+        if self._write_paused:
+            self._sweep_reader()
+        elif self._current is None and not self._queue:
+            self._sweep_sender()
+
+    def _sweep_reader(self) -> None:
+        outstanding = self._outstanding_bytes()
+        if outstanding < self._outstanding:
+            self._write_since = self._all.tick
+        self._outstanding = outstanding
+        if self._all.tick - self._write_since > self._all.limits.write_timeout_seconds:
+            self.abort()
+
+    def _sweep_sender(self) -> None:
+        reception, limits = self._reception, self._all.limits
+        waited = self._all.tick - reception.since
+        if reception.phase is Phase.HEAD and waited > limits.header_timeout_seconds:
+            if reception.has_begun:
+                reception.refuse(ServiceError("request_timeout", "the head of the request did not come in time"))
+            else:
+                self.abort()  # nothing was asked, so there is nothing to answer
+        elif reception.phase is Phase.BODY and waited > limits.body_timeout_seconds:
+            reception.refuse(ServiceError("request_timeout", "the body of the request did not come in time"))
+        elif (reception.phase is Phase.IDLE and waited > limits.idle_timeout_seconds) or (
+            reception.phase is Phase.ENDED and waited > LINGER_SECONDS
+        ):
+            self.abort()
+
+    def _outstanding_bytes(self) -> int:
+        """What was written and not yet acknowledged by the reader, the kernel's share included.
+
+        The kernel's buffer may hold megabytes, so a slow but honest reader shows progress only there.
+        """
+        transport = self._transport
+        if transport is None:
+            return 0
+        unsent = transport.get_write_buffer_size()
+        sock = transport.get_extra_info("socket")
+        if sock is not None and hasattr(termios, "TIOCOUTQ"):
+            unsent += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        return unsent
+
+
+def _internal(request: Request, error: Exception) -> Response:
+    log.error("request failed", request_id=request.request_id.decode(), exc_info=error)
+    return error_response(request, ServiceError("internal", "the service failed; its log has the request id"))

@@ -1,0 +1,119 @@
+"""All connections of a server, and what they share: the route table, the clock of their deadlines, the current date."""
+
+import asyncio
+import os
+from collections import Counter
+from contextlib import suppress
+from email.utils import formatdate
+from itertools import count
+from time import time
+from typing import Final, Protocol
+
+import structlog
+
+from leasehold.errors import ServiceError, unavailable
+from leasehold.http.messages import Request
+from leasehold.http.routes import Router, Service
+
+log = structlog.get_logger(__name__)
+
+SWEEP_SECONDS: Final = 1.0
+REFUSED_CONNECTIONS: Final = 1_000
+"""Connections over the limit that are still told so; beyond, they are cut at once."""
+
+
+class Member(Protocol):
+    """What the registry needs of a connection."""
+
+    def sweep(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Connections:
+    """The registry. Owned by the server, handed to each connection."""
+
+    def __init__(self, router: Router, service: Service, *, logs_requests: bool) -> None:
+        self.router = router
+        self.service = service
+        self.store = service.store
+        self.limits = service.limits
+        self.loop = asyncio.get_running_loop()
+        self.logs_requests = logs_requests
+        """One line for each request; else only for those that failed."""
+        self.stopping = False
+        self.tick = self.loop.time()
+        """Seconds; the time of the last sweep, so that a request pays nothing for its deadlines."""
+        self.date = _date_line()
+        self._members: set[Member] = set()
+        self._by_address: Counter[str] = Counter()
+        self._request_id_prefix = os.urandom(6).hex()
+        self._request_numbers = count(1)
+        self._emptied = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def admit(self, member: Member, address: str) -> ServiceError | None:
+        """Register a connection; the refusal if it is one too many."""
+        self._members.add(member)
+        self._by_address[address] += 1
+        if len(self._members) > self.limits.max_connections + REFUSED_CONNECTIONS:
+            member.abort()
+        elif (
+            len(self._members) > self.limits.max_connections
+            or self._by_address[address] > self.limits.max_connections_per_address
+        ):
+            return unavailable("too many connections", retry_after_seconds=5)
+        return None
+
+    def forget(self, member: Member, address: str) -> None:
+        self._members.discard(member)
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+        if not self._members:
+            self._emptied.set()
+
+    def next_request_id(self) -> bytes:
+        return f"{self._request_id_prefix}-{next(self._request_numbers):x}".encode()
+
+    def log_request(self, request: Request, status: int) -> None:
+        """The path without its query, and never a header or a value."""
+        write = log.warning if status >= 500 else log.debug
+        write(
+            "request",
+            method=request.method,
+            path=request.path.decode("latin-1")[:256],
+            status=status,
+            request_id=request.request_id.decode(),
+        )
+
+    async def keep_deadlines(self) -> None:
+        """Sweep once a second, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.tick = self.loop.time()
+            self.date = _date_line()
+            for member in tuple(self._members):
+                member.sweep()
+
+    async def drain(self, timeout_seconds: float) -> int:
+        """Let the requests in flight end, then cut what is left. Returns how many were cut."""
+        self.stopping = True
+        self._emptied.clear()
+        for member in tuple(self._members):
+            member.stop()
+        if self._members:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), timeout_seconds)
+        left = tuple(self._members)
+        for member in left:
+            member.abort()
+        return len(left)
+
+
+def _date_line() -> bytes:
+    return f"Date: {formatdate(time(), usegmt=True)}\r\n".encode()

@@ -1,0 +1,379 @@
+"""Endpoints of `/kv`: what a request asks of the store, and how the outcome is written.
+
+Each is a pair of pure functions; the lists are coroutines. All rules about entries are in `commit`; here a request is
+only read and an answer only written.
+"""
+
+import math
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final
+
+import msgspec
+
+from leasehold import values
+from leasehold.entry_text import entry_json, partial_entry_json
+from leasehold.errors import ServiceError
+from leasehold.http.messages import (
+    ACCEPT_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    Media,
+    Request,
+    Response,
+    Stream,
+    condition,
+    content_type,
+    percent_decode,
+)
+from leasehold.http.routes import Answer, Exchange, Parameter, Procedure, Route, Service
+from leasehold.keys import check_key
+from leasehold.limits import MAX_KEY_BYTES, MAX_PAGE_ENTRIES, MAX_PATHS, MAX_TTL_SECONDS, MIN_TTL_SECONDS
+from leasehold.model import (
+    Delete,
+    Deleted,
+    Entry,
+    Found,
+    Json,
+    JsonPatch,
+    MergePatch,
+    NotModified,
+    Outcome,
+    Page,
+    Pointer,
+    Put,
+    Read,
+    Written,
+)
+
+JSON_TYPES: Final = ("application/json", "application/x-www-form-urlencoded", "")
+"""Bodies read as JSON. The form type is what curl sends with `-d` when told nothing else."""
+
+
+# Reading a request --------------------------------------------------------------------------------------------
+
+
+def key_of(request: Request) -> str:
+    try:
+        key = percent_decode(request.argument)
+    except ValueError:
+        raise ServiceError("invalid_key", "the key is not percent-encoded UTF-8") from None
+    check_key(key)
+    return key
+
+
+def value_of(request: Request) -> bytes:
+    """The body as a checked, compact JSON text."""
+    sent = content_type(request)
+    if sent in JSON_TYPES:
+        return values.parse_json(request.body)
+    if sent == Media.MESSAGEPACK.content_type:
+        return values.parse_messagepack(request.body)
+    raise ServiceError("unsupported_media_type", "send application/json or application/vnd.msgpack")
+
+
+def ttl_of(request: Request) -> int | None:
+    """`ttl` in microseconds."""
+    sent = request.query.get("ttl")
+    if sent is None:
+        return None
+    try:
+        seconds = float(sent[0])
+    except ValueError:
+        seconds = math.nan
+    if not MIN_TTL_SECONDS <= seconds <= MAX_TTL_SECONDS:
+        raise ServiceError(
+            "invalid_argument", f"ttl is a number of seconds, {MIN_TTL_SECONDS:g} to {MAX_TTL_SECONDS:.0f}"
+        )
+    return round(seconds * 1_000_000)
+
+
+def path_of(request: Request) -> Pointer | None:
+    sent = request.query.get("path")
+    if sent is None:
+        return None
+    if len(sent) > 1:
+        raise ServiceError("invalid_argument", "path may be given once here")
+    return values.parse_pointer(sent[0])
+
+
+def paths_of(request: Request) -> tuple[Pointer, ...] | None:
+    sent = request.query.get("path")
+    if sent is None:
+        return None
+    if len(sent) > MAX_PATHS:
+        raise ServiceError("invalid_argument", "too many paths", details={"limit": MAX_PATHS})
+    return tuple(values.parse_pointer(text) for text in sent)
+
+
+def flag_of(request: Request, name: str, *, default: bool) -> bool:
+    """A yes-or-no parameter: `?raw`, `?raw=true`, `?values=false`."""
+    sent = request.query.get(name)
+    if sent is None:
+        return default
+    if sent[0] in ("", "true", "1"):
+        return True
+    if sent[0] in ("false", "0"):
+        return False
+    raise ServiceError("invalid_argument", f"{name} is true or false")
+
+
+def wants_minimal(request: Request) -> bool:
+    prefer = request.headers.get(b"prefer")
+    if prefer is None:
+        return False
+    return any(item.strip().lower() == b"return=minimal" for item in prefer.replace(b";", b",").split(b","))
+
+
+def raw_tag(request: Request) -> str:
+    return "-raw" if flag_of(request, "raw", default=False) else ""
+
+
+# GET /kv/{key} ------------------------------------------------------------------------------------------------
+
+
+def read_entry(request: Request) -> Read:
+    if not request.query and b"if-match" not in request.headers and b"if-none-match" not in request.headers:
+        return Read(key_of(request))
+    tag = raw_tag(request) + request.media.tag
+    return Read(key_of(request), paths_of(request), condition(request, tag=tag))
+
+
+def show_entry(request: Request, outcome: Outcome) -> Response:
+    if isinstance(outcome, NotModified):
+        return Response(304, None, outcome.revision, raw_tag(request))
+    assert isinstance(outcome, Found)
+    entry = outcome.entry
+    if not request.query:
+        return Response(200, entry_json(entry), entry.revision)
+    tag = raw_tag(request)
+    value, path = _shown_value(request, outcome)
+    if tag:
+        return Response(200, value, entry.revision, tag)
+    return Response(200, partial_entry_json(entry, value=value, path=path), entry.revision)
+
+
+def _shown_value(request: Request, found: Found) -> tuple[bytes, str | None]:
+    """The value to show, whole or in parts, and the path when there is one only."""
+    if found.parts is None:
+        return found.entry.value, None
+    paths = request.query["path"]
+    if len(paths) == 1:
+        return found.parts[0], paths[0]
+    parts = {path: msgspec.Raw(part) for path, part in zip(paths, found.parts, strict=True)}
+    return msgspec.json.encode(parts), None
+
+
+# POST, PUT, PATCH, DELETE /kv/{key} ---------------------------------------------------------------------------
+
+
+def put_entry(request: Request) -> Put:
+    return Put(key_of(request), value_of(request), path_of(request), ttl_of(request), condition(request))
+
+
+def patch_entry(request: Request) -> MergePatch | JsonPatch:
+    key, ttl, wanted = key_of(request), ttl_of(request), condition(request)
+    sent = content_type(request)
+    if sent == MERGE_PATCH:
+        return MergePatch(key, values.parse_json_value(request.body), ttl, wanted)
+    if sent == JSON_PATCH:
+        return JsonPatch(key, values.parse_json_patch(values.parse_json_value(request.body)), ttl, wanted)
+    raise ServiceError("unsupported_media_type", f"send {MERGE_PATCH} or {JSON_PATCH}", headers=ACCEPT_PATCH)
+
+
+def show_written(request: Request, outcome: Outcome) -> Response:
+    assert isinstance(outcome, Written)
+    entry = outcome.entry
+    headers: tuple[tuple[str, str], ...] = ()
+    if outcome.created:
+        headers = (("Location", request.path.decode("ascii")),)
+    if wants_minimal(request):
+        headers += (("Preference-Applied", "return=minimal"),)
+        body = partial_entry_json(entry, value=None, path=_sent_path(request))
+    elif outcome.part is not None:
+        body = partial_entry_json(entry, value=outcome.part, path=_sent_path(request))
+    else:
+        body = entry_json(entry)
+    return Response(201 if outcome.created else 200, body, entry.revision, headers=headers)
+
+
+def _sent_path(request: Request) -> str | None:
+    sent = request.query.get("path")
+    return None if sent is None else sent[0]
+
+
+def delete_entry(request: Request) -> Delete:
+    path, ttl = path_of(request), ttl_of(request)
+    if ttl is not None and not path:
+        raise ServiceError("invalid_argument", "ttl goes with a path here: the entry itself is deleted")
+    return Delete(key_of(request), path, ttl, condition(request))
+
+
+def show_deleted(request: Request, outcome: Outcome) -> Response:
+    if isinstance(outcome, Deleted):
+        return Response(200, deleted_json(outcome.key, outcome.revision, _sent_path(request)))
+    assert isinstance(outcome, Written)
+    entry = outcome.entry
+    return Response(200, deleted_json(entry.key, entry.revision, _sent_path(request)), entry.revision)
+
+
+def deleted_json(key: str, revision: int, path: str | None) -> bytes:
+    body: dict[str, str | int | bool] = {"key": key}
+    if path is not None:
+        body["path"] = path
+    return msgspec.json.encode(body | {"deleted": True, "revision": revision})
+
+
+# GET /kv ------------------------------------------------------------------------------------------------------
+
+
+async def list_entries(request: Request, service: Service) -> Response | Stream:
+    prefix = request.query.get("prefix", [""])[0]
+    after = request.query.get("after", [None])[0]
+    for name, text in (("prefix", prefix), ("after", after or "")):
+        if len(text.encode()) > MAX_KEY_BYTES:
+            raise ServiceError("invalid_argument", f"{name} is longer than a key", details={"limit": MAX_KEY_BYTES})
+    with_values = flag_of(request, "values", default=True)
+    limit = _limit_of(request)
+    if limit is None and request.media is Media.MESSAGEPACK:
+        # A MessagePack list says its length in front, so it cannot be streamed: it comes in pages, with `next`.
+        limit = MAX_PAGE_ENTRIES
+    if limit is None:
+        chunks = _list_chunks(service, prefix, after, with_values=with_values)
+        return Stream(Media.JSON.content_type, chunks)
+    page = await service.store.page(prefix, after, limit)
+    body = b'{"entries":[%b],%b' % (_entries_json(page, with_values=with_values), _list_end(page))
+    return Response(200, body)
+
+
+async def _list_chunks(service: Service, prefix: str, after: str | None, *, with_values: bool) -> AsyncGenerator[bytes]:
+    separator = b'{"entries":[\n'
+    first: Page | None = None
+    async for page in service.store.pages(prefix, after):
+        first = first or page
+        if page.entries:
+            yield separator + _entries_json(page, with_values=with_values)
+            separator = b",\n"
+    assert first is not None
+    opening = separator if separator != b",\n" else b""
+    # The revision before the first entry was read: every change up to it is in the list.
+    yield opening + b"\n]," + _list_end(Page([], first.revision, None))
+
+
+def _entries_json(page: Page, *, with_values: bool) -> bytes:
+    if with_values:
+        return b",\n".join(map(entry_json, page.entries))
+    return b",\n".join(_entry_without_value(entry) for entry in page.entries)
+
+
+def _entry_without_value(entry: Entry) -> bytes:
+    return partial_entry_json(entry, value=None, path=None)
+
+
+def _list_end(page: Page) -> bytes:
+    return b'"revision":%d,"next":%b}' % (page.revision, msgspec.json.encode(page.next_after))
+
+
+def _limit_of(request: Request) -> int | None:
+    sent = request.query.get("limit")
+    if sent is None:
+        return None
+    text = sent[0]
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
+    if not 1 <= limit <= MAX_PAGE_ENTRIES:
+        raise ServiceError("invalid_argument", f"limit is an integer, 1 to {MAX_PAGE_ENTRIES}")
+    return limit
+
+
+# The table ----------------------------------------------------------------------------------------------------
+
+_STRING: Mapping[str, Json] = {"type": "string"}
+_PATH = Parameter("path", "JSON Pointer (RFC 6901) to a part of the value.", {"type": "string", "examples": ["/a/0"]})
+_PATHS = Parameter("path", "JSON Pointer to a part; several give each part by its path.", _STRING, repeated=True)
+_TTL = Parameter(
+    "ttl",
+    "Seconds until the entry expires; without it the entry lasts.",
+    {"type": "number", "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS},
+)
+_RAW = Parameter("raw", "The value alone as the body.", {"type": "boolean"})
+_IF_MATCH = Parameter("If-Match", '"*" or the ETags of revisions that the entry must be at.', _STRING, "header")
+_IF_NONE_MATCH = Parameter("If-None-Match", '"*" or ETags that the entry must not be at.', _STRING, "header")
+_PREFER = Parameter("Prefer", "return=minimal leaves the value out of the answer.", _STRING, "header")
+_CONDITIONS = (_IF_MATCH, _IF_NONE_MATCH)
+_WRITE_ERRORS = ("not_found", "path_not_found", "conflict", "precondition_failed", "too_large", "storage_full")
+_VALUE_BODIES = {"application/json": "Value", "application/vnd.msgpack": "Value"}
+_CREATED = Answer(201, "Created.", "Entry", etag=True, headers=("Location",))
+_REPLACED = Answer(200, "Replaced.", "Entry", etag=True)
+_PUT = Exchange(put_entry, show_written)
+
+
+def _put_route(method: str) -> Route:
+    return Route(
+        method,
+        "/kv/{key}",
+        _PUT,
+        "Create or replace a value, or a part of it",
+        "write",
+        (_CREATED, _REPLACED),
+        ("path_not_found", "conflict", "precondition_failed", "too_large", "unsupported_media_type", "storage_full"),
+        (_PATH, _TTL, *_CONDITIONS, _PREFER),
+        _VALUE_BODIES,
+    )
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/kv/{key}",
+        Exchange(read_entry, show_entry),
+        "Get an entry, parts of it, or its bare value",
+        "read",
+        (
+            Answer(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
+            Answer(304, "The caller has this revision.", None, etag=True),
+        ),
+        ("not_found", "path_not_found", "precondition_failed"),
+        (_PATHS, _RAW, *_CONDITIONS),
+    ),
+    _put_route("POST"),
+    _put_route("PUT"),
+    Route(
+        "PATCH",
+        "/kv/{key}",
+        Exchange(patch_entry, show_written),
+        "Change a value by a merge patch or a JSON patch",
+        "write",
+        (Answer(200, "Changed.", "Entry", etag=True),),
+        ("not_found", "precondition_failed", "too_large", "unsupported_media_type", "patch_failed", "storage_full"),
+        (_TTL, *_CONDITIONS, _PREFER),
+        {MERGE_PATCH: "Value", JSON_PATCH: "JsonPatch"},
+    ),
+    Route(
+        "DELETE",
+        "/kv/{key}",
+        Exchange(delete_entry, show_deleted),
+        "Delete an entry, or a part of its value",
+        "write",
+        (Answer(200, "Deleted.", "Deleted"),),
+        ("not_found", "path_not_found", "conflict", "precondition_failed", "storage_full"),
+        (_PATH, _TTL, *_CONDITIONS),
+    ),
+    Route(
+        "GET",
+        "/kv",
+        Procedure(list_entries),
+        "List entries in ascending order of their keys",
+        "read",
+        (Answer(200, "The entries.", "EntryList"),),
+        (),
+        (
+            Parameter("prefix", "Only keys that begin with it.", _STRING),
+            Parameter("after", "Only keys greater than it.", _STRING),
+            Parameter(
+                "limit",
+                "At most so many entries; `next` is the `after` to go on with. Without it, all are streamed.",
+                {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES},
+            ),
+            Parameter("values", "false leaves the values out.", {"type": "boolean"}),
+        ),
+    ),
+)

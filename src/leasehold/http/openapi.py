@@ -1,0 +1,212 @@
+"""`/openapi.json`: OpenAPI 3.1, made from the route table.
+
+Complete enough that a fuzzer can drive the service from it: every parameter, body, answer and error of every route.
+"""
+
+import msgspec
+
+from leasehold import VERSION
+from leasehold.errors import STATUS_BY_CODE, ErrorCode
+from leasehold.http.routes import Answer, Exchange, Parameter, Route, Router
+from leasehold.limits import MAX_KEY_BYTES
+from leasehold.model import Json
+
+EVERYWHERE: tuple[ErrorCode, ...] = (
+    "invalid_request",
+    "not_acceptable",
+    "request_timeout",
+    "uri_too_long",
+    "headers_too_large",
+    "internal",
+    "unavailable",
+)
+"""Errors that any request may meet."""
+KEY_ERRORS: tuple[ErrorCode, ...] = ("invalid_key", "invalid_argument")
+BODY_ERRORS: tuple[ErrorCode, ...] = ("invalid_json", "too_large", "unsupported_media_type")
+
+RESPONSE_MEDIA = ("application/json", "application/vnd.msgpack")
+HEADERS: dict[str, Json] = {
+    "ETag": {"description": "The entry's revision, quoted.", "schema": {"type": "string"}},
+    "Location": {"description": "Where the new entry is.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+    "X-Request-Id": {"description": "Names this request in the log.", "schema": {"type": "string"}},
+}
+
+_TIME: Json = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000001Z"]}
+_ENTRY_MEMBERS: dict[str, Json] = {
+    "key": {"$ref": "#/components/schemas/Key"},
+    "value": {"description": "Any JSON value; left out where it was not wanted."},
+    "path": {"type": "string", "description": "Where `value` is a part: its JSON Pointer."},
+    "revision": {"type": "integer", "minimum": 1},
+    "created_at": _TIME,
+    "updated_at": _TIME,
+    "expires_at": _TIME,
+}
+_ENTRY: Json = {
+    "type": "object",
+    "properties": _ENTRY_MEMBERS,
+    "required": ["key", "revision", "created_at", "updated_at"],
+    "additionalProperties": False,
+}
+SCHEMAS: dict[str, Json] = {
+    "Key": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_KEY_BYTES,
+        "description": f"UTF-8, 1 to {MAX_KEY_BYTES} bytes; no control characters; no empty, '.' or '..' segments.",
+    },
+    "Value": {"description": "Any JSON value."},
+    "Entry": _ENTRY,
+    "EntryOrValue": {"description": "An Entry; with `raw`, any JSON value."},
+    "EntryList": {
+        "type": "object",
+        "properties": {
+            "entries": {"type": "array", "items": _ENTRY},
+            "revision": {"type": "integer", "minimum": 0},
+            "next": {"type": ["string", "null"], "description": "The `after` to go on with."},
+        },
+        "required": ["entries", "revision", "next"],
+    },
+    "Deleted": {
+        "type": "object",
+        "properties": {
+            "key": {"type": "string"},
+            "path": {"type": "string"},
+            "deleted": {"const": True},
+            "revision": {"type": "integer", "minimum": 1},
+        },
+        "required": ["key", "deleted", "revision"],
+    },
+    "JsonPatch": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "op": {"enum": ["add", "remove", "replace", "move", "copy", "test"]},
+                "path": {"type": "string"},
+                "from": {"type": "string"},
+                "value": {},
+            },
+            "required": ["op", "path"],
+        },
+    },
+    "Health": {
+        "type": "object",
+        "properties": {
+            "status": {"enum": ["ok", "degraded"]},
+            "store": {"type": "string"},
+            "revision": {"type": "integer"},
+            "uptime_s": {"type": "number"},
+            "version": {"type": "string"},
+        },
+        "required": ["status", "store", "revision", "uptime_s", "version"],
+    },
+    "Live": {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]},
+    "OpenApi": {"type": "object", "required": ["openapi", "info", "paths"]},
+    "Error": {
+        "type": "object",
+        "properties": {
+            "error": {"enum": list(STATUS_BY_CODE)},
+            "message": {"type": "string"},
+            "request_id": {"type": "string"},
+        },
+        "required": ["error", "message", "request_id"],
+        "description": "`error` is for programs, `message` for people. More members may follow.",
+    },
+}
+
+
+def openapi(router: Router) -> bytes:
+    """The document, as JSON."""
+    paths: dict[str, dict[str, Json]] = {}
+    for route in router.routes:
+        methods = paths.setdefault(route.pattern, {})
+        methods[route.method.lower()] = _operation(route)
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Leasehold",
+            "version": VERSION,
+            "description": "JSON values under keys over HTTP, durable.",
+        },
+        "paths": paths,
+        "components": {"schemas": SCHEMAS, "responses": _error_responses(router)},
+    }
+    return msgspec.json.encode(document)
+
+
+def _operation(route: Route) -> Json:
+    operation: dict[str, Json] = {
+        "summary": route.summary,
+        "operationId": f"{route.method.lower()} {route.pattern}",
+        "parameters": [_key_parameter()] if "{" in route.pattern else [],
+        "responses": {},
+    }
+    parameters = operation["parameters"]
+    assert isinstance(parameters, list)
+    parameters += [_parameter(parameter) for parameter in route.parameters]
+    if route.bodies:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {media: _schema(name) for media, name in route.bodies.items()},
+        }
+    responses: dict[str, Json] = {str(answer.status): _answer(answer) for answer in route.answers}
+    for status in sorted({STATUS_BY_CODE[code] for code in _errors(route)}):
+        responses.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
+    operation["responses"] = responses
+    return operation
+
+
+def _errors(route: Route) -> tuple[ErrorCode, ...]:
+    errors = EVERYWHERE + route.errors
+    if "{" in route.pattern or route.parameters:
+        errors += KEY_ERRORS
+    if route.bodies:
+        errors += BODY_ERRORS
+    if type(route.endpoint) is Exchange and route.permission == "write":
+        errors += ("storage_full",)
+    return errors
+
+
+def _key_parameter() -> Json:
+    return {"name": "key", "in": "path", "required": True, "schema": {"$ref": "#/components/schemas/Key"}}
+
+
+def _parameter(parameter: Parameter) -> Json:
+    schema: Json = dict(parameter.schema)
+    if parameter.repeated:
+        schema = {"type": "array", "items": schema}
+    return {
+        "name": parameter.name,
+        "in": parameter.location,
+        "description": parameter.description,
+        "schema": schema,
+    }
+
+
+def _answer(answer: Answer) -> Json:
+    headers = ["X-Request-Id", *(["ETag"] if answer.etag else []), *answer.headers]
+    shown: dict[str, Json] = {
+        "description": answer.description,
+        "headers": {name: HEADERS[name] for name in headers},
+    }
+    if answer.schema is not None:
+        shown["content"] = {media: _schema(answer.schema) for media in RESPONSE_MEDIA}
+    return shown
+
+
+def _error_responses(router: Router) -> dict[str, Json]:
+    codes = {code for route in router.routes for code in _errors(route)}
+    responses: dict[str, Json] = {}
+    for status in sorted({STATUS_BY_CODE[code] for code in codes}):
+        names = sorted(code for code in codes if STATUS_BY_CODE[code] == status)
+        responses[f"Error{status}"] = {
+            "description": ", ".join(names),
+            "headers": {"X-Request-Id": HEADERS["X-Request-Id"]},
+            "content": {media: _schema("Error") for media in RESPONSE_MEDIA},
+        }
+    return responses
+
+
+def _schema(name: str) -> Json:
+    return {"schema": {"$ref": f"#/components/schemas/{name}"}}

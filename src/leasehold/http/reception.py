@@ -1,0 +1,282 @@
+"""Receiving requests: bytes of one connection in, whole requests or refusals out, within the limits.
+
+`httptools` (llhttp) parses, and refuses by itself what makes smuggling possible: both Content-Length and
+Transfer-Encoding, repeated or signed lengths, bare LF, folded headers, a space before the colon, bad chunks. The rest
+is checked in `_head_fault`. After a refusal nothing more is read.
+"""
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final
+
+import httptools
+
+from leasehold.errors import ServiceError
+from leasehold.http.messages import Request, accepted_request_id, parse_query
+from leasehold.limits import KIB, Limits
+
+FRAMING_ALLOWANCE: Final = 8
+"""A body in chunks of one byte takes six bytes a chunk; more than this many times its limit is an attack."""
+READ_BYTES: Final = 256 * KIB
+"""The most that one read from the transport brings, of which a part may belong to the request before."""
+
+
+class Phase(Enum):
+    """What is being received."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    ENDED = auto()
+    """Nothing any more: refused, or the last request of the connection is in."""
+
+
+class Reception:
+    """The receiving half of a connection.
+
+    `deliver(request)` is called with each request, in order; one that must be refused carries its `refusal`.
+    `continue_due` is called when a client waits for `100 Continue`. `now` gives the time for `since`, when the phase
+    began.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_continue_due",
+        "_deliver",
+        "_field_bytes",
+        "_fields",
+        "_headers",
+        "_hosts",
+        "_limits",
+        "_next_request_id",
+        "_now",
+        "_parser",
+        "_raw_bytes",
+        "_replaying",
+        "_url",
+        "phase",
+        "since",
+    )
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        deliver: Callable[[Request], None],
+        continue_due: Callable[[], None],
+        next_request_id: Callable[[], bytes],
+        now: Callable[[], float],
+    ) -> None:
+        self._limits = limits
+        self._deliver = deliver
+        self._continue_due = continue_due
+        self._next_request_id = next_request_id
+        self._now = now
+        self._parser = httptools.HttpRequestParser(self)
+        self.phase = Phase.HEAD  # a new connection must send its first request within a head's time
+        self.since = now()
+        # Of the request being received:
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._hosts = 0
+        self._fields = 0
+        self._field_bytes = 0
+        self._raw_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._replaying = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Something of the request being received is in."""
+        return self.phase is Phase.BODY or (self.phase is Phase.HEAD and bool(self._url))
+
+    def feed(self, data: bytes) -> None:
+        """Take what the transport read."""
+        if self.phase is Phase.ENDED:
+            return
+        self._raw_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.refuse(ServiceError("invalid_request", "this is not a well-formed HTTP/1.1 request"))
+        if self.phase is Phase.HEAD or self.phase is Phase.BODY:
+            self._check_unfinished()
+
+    def end(self) -> None:
+        self.phase = Phase.ENDED
+        self.since = self._now()
+
+    def refuse(self, refusal: ServiceError) -> None:
+        """Deliver a refusal in its turn and receive no further."""
+        if self.phase is Phase.ENDED:
+            return
+        self.end()
+        request = self._new_request()
+        request.refusal = refusal
+        self._deliver(request)
+
+    # Called by the parser -------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._replaying or self.phase is Phase.ENDED:
+            return
+        self.phase = Phase.HEAD
+        self.since = self._now()
+        self._url = b""
+        self._headers = {}
+        self._hosts = self._fields = self._field_bytes = self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        if not self._replaying:
+            self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._replaying:
+            return
+        self._fields += 1
+        self._field_bytes += len(name) + len(value) + 4
+        if self._fields > self._limits.max_header_fields or self._field_bytes > self._limits.max_header_bytes:
+            self.refuse(self._headers_too_large())
+            return
+        if self.phase is Phase.BODY:
+            return  # a trailer: it counts, but must not change what the head said
+        name = name.lower()
+        headers = self._headers
+        if name in headers:
+            value = headers[name] + b", " + value
+        if name == b"host":
+            self._hosts += 1
+        headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        if self._replaying or self.phase is Phase.ENDED:
+            return
+        refusal = self._head_fault()
+        if refusal is not None:
+            self.refuse(refusal)
+            return
+        self.phase = Phase.BODY
+        self.since = self._now()
+        self._raw_bytes = 0
+        if self._headers.get(b"expect", b"").lower() == b"100-continue":
+            self._continue_due()
+
+    def on_body(self, data: bytes) -> None:
+        if self.phase is Phase.ENDED:
+            return
+        self._body_bytes += len(data)
+        if self._body_bytes > self._limits.max_body_bytes:
+            self.refuse(self._body_too_large())
+        else:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.phase is Phase.ENDED:
+            return
+        upgrade = self._parser.should_upgrade()
+        if upgrade and not self._replaying and self._announces_body():
+            return  # its body is still to come: see _ignore_upgrade
+        self._replaying = False
+        request = self._new_request()
+        if self._body:
+            request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body = []
+        request.keep_alive = upgrade or self._parser.should_keep_alive()
+        self.phase = Phase.IDLE if request.keep_alive else Phase.ENDED
+        self.since = self._now()
+        self._raw_bytes = 0
+        self._deliver(request)
+
+    # ----------------------------------------------------------------------------------------------------------
+
+    def _new_request(self) -> Request:
+        """The request whose head was received, as far as it was."""
+        path, _, query = _origin_form(self._url).partition(b"?")
+        request = Request(self._parser.get_method().decode("ascii"), path, self._headers)
+        request.version = self._parser.get_http_version()
+        request.request_id = accepted_request_id(self._headers.get(b"x-request-id")) or self._next_request_id()
+        if query:
+            try:
+                request.query = parse_query(query)
+            except ServiceError as refusal:
+                request.refusal = refusal
+        return request
+
+    def _head_fault(self) -> ServiceError | None:
+        """What is wrong with a head that llhttp let pass."""
+        headers = self._headers
+        version = self._parser.get_http_version()
+        if version == "1.1":
+            if self._hosts != 1:
+                return ServiceError("invalid_request", "a request has exactly one Host header")
+        elif version != "1.0" or self._hosts > 1:
+            return ServiceError("invalid_request", "HTTP/1.1 and HTTP/1.0 are spoken here")
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
+            return ServiceError("invalid_request", "the only transfer coding is chunked, in HTTP/1.1")
+        if len(self._url) > self._limits.max_request_line_bytes:
+            return self._uri_too_long()
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._limits.max_body_bytes:
+            return self._body_too_large()
+        return None
+
+    def _check_unfinished(self) -> None:
+        """Refuse what has outgrown its limit before it is complete, and so was not yet seen by the callbacks."""
+        limits = self._limits
+        if self.phase is Phase.BODY:
+            if self._raw_bytes > FRAMING_ALLOWANCE * limits.max_body_bytes + READ_BYTES:
+                self.refuse(self._body_too_large())
+        elif len(self._url) > limits.max_request_line_bytes:
+            self.refuse(self._uri_too_long())
+        elif self._raw_bytes > limits.max_request_line_bytes + limits.max_header_bytes:
+            self.refuse(self._headers_too_large())
+
+    def _announces_body(self) -> bool:
+        return b"transfer-encoding" in self._headers or int(self._headers.get(b"content-length", b"0")) > 0
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1 after a request that offered another protocol (RFC 9110, section 7.8).
+
+        llhttp stops there and leaves the body unparsed. A new parser is brought to the same state by a head that
+        announces just the body.
+        """
+        if self.phase is Phase.ENDED:
+            return
+        method = self._parser.get_method()
+        self._parser = httptools.HttpRequestParser(self)
+        if self.phase is Phase.BODY:
+            self._replaying = True
+            framing = b"Transfer-Encoding: chunked"
+            if b"content-length" in self._headers:
+                framing = b"Content-Length: " + self._headers[b"content-length"]
+            self._parser.feed_data(b"%b / HTTP/1.1\r\nHost: -\r\n%b\r\n\r\n" % (method, framing))
+        self.feed(rest)
+
+    def _headers_too_large(self) -> ServiceError:
+        limits = self._limits
+        return ServiceError(
+            "headers_too_large",
+            f"at most {limits.max_header_fields} header fields, {limits.max_header_bytes} bytes together",
+            details={"limit": limits.max_header_bytes},
+        )
+
+    def _uri_too_long(self) -> ServiceError:
+        limit = self._limits.max_request_line_bytes
+        return ServiceError("uri_too_long", f"the request line is longer than {limit} bytes", details={"limit": limit})
+
+    def _body_too_large(self) -> ServiceError:
+        limit = self._limits.max_body_bytes
+        return ServiceError("too_large", f"the body is larger than {limit} bytes", details={"limit": limit})
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path and query of a request target; the absolute form that proxies send is taken too."""
+    if target[:1] == b"/" or b"://" not in target:
+        return target
+    _, slash, path = target.partition(b"://")[2].partition(b"/")
+    return b"/" + path if slash else b"/"

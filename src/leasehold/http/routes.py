@@ -1,0 +1,123 @@
+"""The route table: method, pattern, permission, endpoint, and what is sent and answered.
+
+The table is data. Dispatch, the check of query parameters and `/openapi.json` all come from it. To add a route, add
+a row to the table of the module that holds its endpoint (`entries.ROUTES`, `system.ROUTES`).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from leasehold.errors import ErrorCode, ServiceError
+from leasehold.http.messages import Request, Response, Stream
+from leasehold.limits import Limits
+from leasehold.model import Json, Operation, Outcome, Read
+from leasehold.store import Store
+
+Permission = Literal["read", "write"]
+
+
+class Service(msgspec.Struct, frozen=True):
+    """What endpoints that are not pure may use."""
+
+    store: Store
+    limits: Limits
+    uptime_seconds: Callable[[], float]
+    openapi: bytes
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """An endpoint of two pure functions: what is asked, and how the outcome is written.
+
+    The connection hands the operation to the store and writes the response when it completes; no coroutine, no task.
+    """
+
+    operation: Callable[[Request], Read | Operation]
+    response: Callable[[Request, Outcome], Response]
+
+
+class Procedure(msgspec.Struct, frozen=True):
+    """An endpoint that streams or waits."""
+
+    run: Callable[[Request, Service], Awaitable[Response | Stream]]
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A query parameter or header, as OpenAPI describes it."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Json]
+    location: Literal["query", "header"] = "query"
+    repeated: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One kind of success. `schema` names a component of the OpenAPI document; None: no body."""
+
+    status: int
+    description: str
+    schema: str | None = None
+    etag: bool = False
+    headers: tuple[str, ...] = ()
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One row. A pattern may end in one `{name}`, which takes the rest of the path, slashes included."""
+
+    method: str
+    pattern: str
+    endpoint: Exchange | Procedure
+    summary: str
+    permission: Permission | None
+    answers: tuple[Answer, ...]
+    errors: tuple[ErrorCode, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    bodies: Mapping[str, str] = {}
+    """Media type → schema component of the request's body."""
+
+    def takes(self, name: str) -> bool:
+        return any(parameter.name == name and parameter.location == "query" for parameter in self.parameters)
+
+
+class Router:
+    """Finds the route of a request."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        self._exact: dict[bytes, dict[str, Route]] = {}
+        self._prefixed: dict[bytes, dict[str, Route]] = {}
+        for route in routes:
+            fixed, brace, _ = route.pattern.partition("{")
+            table = self._prefixed if brace else self._exact
+            methods = table.setdefault(fixed.encode(), {})
+            methods[route.method] = route
+            if route.method == "GET":
+                methods.setdefault("HEAD", route)
+
+    def match(self, request: Request) -> Route:
+        """The route; `request.argument` becomes the part of the path that its pattern leaves open.
+
+        Raises `no_such_route`, `method_not_allowed`, and `invalid_argument` for a parameter that the route does not
+        know: a misspelt `ttl` must not make an entry last for ever.
+        """
+        path = request.path
+        methods = self._exact.get(path)
+        if methods is None:
+            end = path.find(b"/", 1) + 1
+            methods = self._prefixed.get(path[:end])
+            if methods is None:
+                raise ServiceError("no_such_route", "there is nothing at this path; see /openapi.json")
+            request.argument = path[end:]
+        route = methods.get(request.method)
+        if route is None:
+            allowed = ", ".join(sorted(methods))
+            raise ServiceError("method_not_allowed", f"allowed here: {allowed}", headers={"Allow": allowed})
+        if request.query:
+            for name, sent in request.query.items():
+                if not route.takes(name):
+                    raise ServiceError("invalid_argument", "unknown query parameter", details={"parameter": name[:64]})
+                if len(sent) > 1 and name != "path":
+                    raise ServiceError("invalid_argument", f"{name} was given more than once")
+        return route

@@ -1,0 +1,59 @@
+"""Endpoints of the service itself: health and its own description."""
+
+import msgspec
+
+from leasehold import VERSION
+from leasehold.http.messages import Request, Response
+from leasehold.http.routes import Answer, Procedure, Route, Service
+
+
+async def health(_request: Request, service: Service) -> Response:
+    """200 while writes can be made durable, else 503 with `degraded`."""
+    engine = service.store.engine
+    fault = engine.fault
+    body = {
+        "status": "ok" if fault is None else "degraded",
+        "store": engine.name,
+        "revision": engine.revision,
+        "uptime_s": round(service.uptime_seconds(), 3),
+        "version": VERSION,
+    }
+    if fault is None:
+        return Response(200, msgspec.json.encode(body))
+    body["error"] = fault.code
+    body["message"] = fault.message
+    return Response(503, msgspec.json.encode(body), headers=(("Retry-After", "1"),))
+
+
+async def live(_request: Request, _service: Service) -> Response:
+    """The process answers; nothing else is looked at."""
+    return Response(200, b'{"status":"ok"}')
+
+
+async def openapi(_request: Request, service: Service) -> Response:
+    return Response(200, service.openapi)
+
+
+_HEALTHY = Answer(200, "Writes can be made durable.", "Health")
+_DEGRADED = Answer(503, "Reads work, writes cannot be made durable at present.", "Health")
+
+ROUTES = (
+    Route("GET", "/health", Procedure(health), "State of the service", None, (_HEALTHY, _DEGRADED)),
+    Route("GET", "/health/ready", Procedure(health), "Whether to send requests here", None, (_HEALTHY, _DEGRADED)),
+    Route(
+        "GET",
+        "/health/live",
+        Procedure(live),
+        "Whether the process answers",
+        None,
+        (Answer(200, "It does.", "Live"),),
+    ),
+    Route(
+        "GET",
+        "/openapi.json",
+        Procedure(openapi),
+        "This description",
+        None,
+        (Answer(200, "OpenAPI 3.1.", "OpenApi"),),
+    ),
+)

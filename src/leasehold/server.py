@@ -1,0 +1,131 @@
+"""The composition root: settings → engine → store → listener; signals; the log.
+
+`run` is given its settings and a `ready` callback, and returns when a signal has ended the service in good order.
+"""
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import structlog
+import uvloop
+
+from leasehold.config import Settings
+from leasehold.engines import open_engine
+from leasehold.errors import ServiceError
+from leasehold.http import entries, system
+from leasehold.http.connection import Connection
+from leasehold.http.connections import Connections
+from leasehold.http.openapi import openapi
+from leasehold.http.routes import Router, Service
+from leasehold.store import Store
+
+log = structlog.get_logger(__name__)
+
+Ready = Callable[[str, int], None]
+"""Called with the host and port once requests are accepted."""
+
+BACKLOG = 4_096
+SWITCH_INTERVAL_SECONDS = 0.0002
+"""A sync thread that ends while the loop computes waits so long for the interpreter, not the usual 5 ms."""
+
+
+def run(settings: Settings, ready: Ready) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ServiceError when the service cannot start."""
+    configure_log(settings)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    _raise_descriptor_limit(settings.limits.max_connections)
+    uvloop.run(serve(settings, ready))
+
+
+async def serve(settings: Settings, ready: Ready) -> None:
+    """The life of one server, in the order of its parts; they are let go in the reverse order."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async with AsyncExitStack() as stack:
+        listening = _listen(settings.host, settings.port)
+        stack.callback(listening.close)
+
+        store = Store(open_engine(settings.store), settings.limits)
+        await store.open()
+        stack.push_async_callback(store.close)
+
+        router = Router(entries.ROUTES + system.ROUTES)
+        service = Service(store, settings.limits, lambda: loop.time() - started, openapi(router))
+        connections = Connections(router, service, logs_requests=settings.log_level == "debug")
+        sweeper = loop.create_task(connections.keep_deadlines())
+        stack.callback(sweeper.cancel)
+
+        # What was loaded stays; the collector need not walk it again.
+        gc.collect()
+        gc.freeze()
+
+        server = await loop.create_server(lambda: Connection(connections), sock=listening, backlog=BACKLOG)
+        host, port = listening.getsockname()[:2]
+        log.info("ready", host=host, port=port, store=store.engine.name, revision=store.engine.revision)
+        ready(host, port)
+        await stop.wait()
+
+        log.info("stopping", connections=len(connections))
+        server.close()
+        cut = await connections.drain(settings.limits.shutdown_timeout_seconds)
+        if cut:
+            log.warning("connections cut", count=cut)
+    log.info("stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before anything is loaded, so that a port in use is told at once. Listening comes later."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise ServiceError("unavailable", f"cannot listen on {host} port {port}: {error.strerror}") from error
+    listening.setblocking(False)  # noqa: FBT003 - the method's name says what
+    return listening
+
+
+def _raise_descriptor_limit(connections: int) -> None:
+    """Room for all connections and the service's own files, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 2_000
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
+
+
+def configure_log(settings: Settings) -> None:
+    """Log to standard error: a line of text, or of JSON, for each event."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    renderer: structlog.typing.Processor
+    if settings.log_format == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
