@@ -1,0 +1,402 @@
+"""The rules, one at a time."""
+
+from collections.abc import Callable
+
+import pytest
+
+from leasehold.commit import evaluate, evaluate_read
+from leasehold.errors import ServiceError
+from leasehold.model import (
+    Change,
+    Condition,
+    Delete,
+    Deleted,
+    Deletion,
+    Entry,
+    Expire,
+    Found,
+    JsonPatch,
+    MergePatch,
+    NotModified,
+    Operation,
+    Outcome,
+    PatchStep,
+    Put,
+    Read,
+    Unchanged,
+    Written,
+)
+
+HEAD = 100
+NOW = 1_000_000_000
+SECOND = 1_000_000
+MAX_VALUE_BYTES = 100
+
+ALICE = Entry("user", b'{"name":"alice"}', 42, created_at=10, updated_at=20)
+"""An entry that stays."""
+SESSION = Entry("session", b'"open"', 43, created_at=10, updated_at=20, expires_at=NOW + 1)
+"""An entry in its last microsecond."""
+GONE = Entry("gone", b'"old"', 44, created_at=10, updated_at=20, expires_at=NOW)
+"""An entry that has just expired but is still stored."""
+
+
+class Entries(dict[str, Entry]):
+    """A view of what is committed."""
+
+    def entry(self, key: str) -> Entry | None:
+        return self.get(key)
+
+
+def decide(*operations: Operation) -> tuple[list[Outcome | ServiceError], list[Change]]:
+    view = Entries({entry.key: entry for entry in (ALICE, SESSION, GONE)})
+    return evaluate(operations, view, HEAD, NOW, max_value_bytes=MAX_VALUE_BYTES)
+
+
+def outcome_of(operation: Operation) -> Outcome:
+    """The outcome of one operation; what it writes is checked to be what it tells."""
+    [outcome], changes = decide(operation)
+    if isinstance(outcome, ServiceError):
+        raise outcome
+    expected: list[Change] = []
+    if isinstance(outcome, Written):
+        expected = [outcome.entry]
+    elif isinstance(outcome, Deleted):
+        expected = [Deletion(outcome.key, outcome.revision)]
+    assert changes == expected
+    return outcome
+
+
+def value_after(operation: Operation) -> bytes:
+    outcome = outcome_of(operation)
+    assert isinstance(outcome, Written)
+    return outcome.entry.value
+
+
+def refusal_of(operation: Operation) -> ServiceError:
+    """The error of one operation, which must have changed nothing."""
+    [outcome], changes = decide(operation)
+    assert isinstance(outcome, ServiceError)
+    assert changes == []
+    return outcome
+
+
+# Writing a whole value ----------------------------------------------------------------------------------------
+
+
+def test_a_put_of_a_new_key_creates_an_entry() -> None:
+    assert outcome_of(Put("new", b"1")) == Written(Entry("new", b"1", HEAD + 1, NOW, NOW), created=True)
+
+
+def test_a_put_of_a_known_key_keeps_the_time_of_its_creation() -> None:
+    assert outcome_of(Put("user", b"1")) == Written(Entry("user", b"1", HEAD + 1, 10, NOW), created=False)
+
+
+def test_a_put_of_the_same_value_is_a_change() -> None:
+    assert outcome_of(Put("user", ALICE.value)) == Written(Entry("user", ALICE.value, HEAD + 1, 10, NOW), created=False)
+
+
+def test_a_put_with_a_ttl_expires_that_long_after_the_commit() -> None:
+    outcome = outcome_of(Put("user", b"1", ttl=30 * SECOND))
+    assert outcome == Written(Entry("user", b"1", HEAD + 1, 10, NOW, NOW + 30 * SECOND), created=False)
+
+
+def test_a_put_without_a_ttl_makes_the_entry_last() -> None:
+    assert outcome_of(Put("session", b"1")) == Written(Entry("session", b"1", HEAD + 1, 10, NOW), created=False)
+
+
+def test_a_put_over_an_expired_entry_creates_it_anew() -> None:
+    assert outcome_of(Put("gone", b"1")) == Written(Entry("gone", b"1", HEAD + 1, NOW, NOW), created=True)
+
+
+def test_a_put_of_null_keeps_null() -> None:
+    assert value_after(Put("new", b"null")) == b"null"
+
+
+# Writing a part -----------------------------------------------------------------------------------------------
+
+
+def test_a_part_is_put_into_the_value() -> None:
+    assert value_after(Put("user", b"31", path=("age",))) == b'{"name":"alice","age":31}'
+
+
+def test_a_part_put_at_the_empty_path_is_the_whole_value() -> None:
+    assert value_after(Put("user", b"31", path=())) == b"31"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [((), b"1"), (("a", "b"), b'{"a":{"b":1}}'), (("-",), b"[1]"), (("a", "-"), b'{"a":[1]}')],
+)
+def test_a_part_put_to_a_new_key_makes_what_it_needs(path: tuple[str, ...], value: bytes) -> None:
+    outcome = outcome_of(Put("new", b"1", path=path))
+    assert outcome == Written(Entry("new", value, HEAD + 1, NOW, NOW), created=True, part=b"1")
+
+
+def test_a_part_put_to_an_expired_entry_does_not_see_its_value() -> None:
+    assert value_after(Put("gone", b"1", path=("a",))) == b'{"a":1}'
+
+
+def test_a_part_put_without_a_ttl_makes_the_entry_last() -> None:
+    outcome = outcome_of(Put("session", b"1", path=()))
+    assert outcome == Written(Entry("session", b"1", HEAD + 1, 10, NOW), created=False, part=b"1")
+
+
+def test_a_part_put_through_a_string_is_a_conflict() -> None:
+    assert refusal_of(Put("user", b"1", path=("name", "first"))).code == "conflict"
+
+
+def test_a_part_that_makes_the_value_too_large_is_refused() -> None:
+    refusal = refusal_of(Put("user", b'"' + b"x" * 80 + b'"', path=("more",)))
+    assert (refusal.code, refusal.details) == ("too_large", {"limit": MAX_VALUE_BYTES})
+
+
+def test_a_part_that_nests_the_value_too_deep_is_refused() -> None:
+    assert refusal_of(Put("user", b"[[1]]", path=("a",) * 127)).code == "invalid_json"
+
+
+# Patches ------------------------------------------------------------------------------------------------------
+
+
+def test_a_merge_patch_changes_the_value() -> None:
+    assert value_after(MergePatch("user", {"name": None, "age": 31})) == b'{"age":31}'
+
+
+def test_a_merge_patch_with_a_ttl_expires() -> None:
+    outcome = outcome_of(MergePatch("user", {}, ttl=SECOND))
+    assert outcome == Written(Entry("user", ALICE.value, HEAD + 1, 10, NOW, NOW + SECOND), created=False)
+
+
+def test_a_merge_patch_that_makes_the_value_too_large_is_refused() -> None:
+    assert refusal_of(MergePatch("user", {"more": "x" * 100})).code == "too_large"
+
+
+def test_a_json_patch_changes_the_value() -> None:
+    steps = (PatchStep("add", ("age",), 31), PatchStep("remove", ("name",)))
+    assert value_after(JsonPatch("user", steps)) == b'{"age":31}'
+
+
+def test_a_json_patch_of_which_one_step_fails_changes_nothing() -> None:
+    steps = (PatchStep("add", ("age",), 31), PatchStep("test", ("name",), "bob"))
+    refusal = refusal_of(JsonPatch("user", steps))
+    assert (refusal.code, refusal.details) == ("patch_failed", {"step": 1})
+
+
+def test_a_json_patch_that_makes_the_value_too_large_is_refused() -> None:
+    assert refusal_of(JsonPatch("user", (PatchStep("add", ("more",), "x" * 100),))).code == "too_large"
+
+
+# Deleting -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [None, ()])
+def test_a_delete_of_the_whole_removes_the_entry(path: tuple[str, ...] | None) -> None:
+    assert outcome_of(Delete("user", path=path)) == Deleted("user", HEAD + 1)
+
+
+def test_a_delete_of_a_part_keeps_the_rest() -> None:
+    assert value_after(Delete("user", path=("name",))) == b"{}"
+
+
+def test_a_delete_of_a_missing_part_is_not_found() -> None:
+    assert refusal_of(Delete("user", path=("age",))).code == "path_not_found"
+
+
+def test_expiry_removes_an_entry_whose_time_has_come() -> None:
+    assert outcome_of(Expire("gone")) == Deleted("gone", HEAD + 1)
+
+
+@pytest.mark.parametrize("key", ["session", "user", "new"])
+def test_expiry_leaves_alone_what_lives_or_is_missing(key: str) -> None:
+    assert outcome_of(Expire(key)) == Unchanged()
+
+
+# What is missing ----------------------------------------------------------------------------------------------
+
+MakeChange = Callable[[str, Condition | None], Operation]
+
+CHANGES_OF_WHAT_EXISTS: dict[str, MakeChange] = {
+    "delete": lambda key, condition: Delete(key, condition=condition),
+    "delete of a part": lambda key, condition: Delete(key, path=("name",), condition=condition),
+    "merge patch": lambda key, condition: MergePatch(key, {}, condition=condition),
+    "JSON patch": lambda key, condition: JsonPatch(key, (), condition=condition),
+}
+of_what_exists = pytest.mark.parametrize("change", CHANGES_OF_WHAT_EXISTS.values(), ids=CHANGES_OF_WHAT_EXISTS.keys())
+
+
+@pytest.mark.parametrize("key", ["new", "gone"])
+@of_what_exists
+def test_a_change_of_a_missing_or_expired_key_is_not_found(change: MakeChange, key: str) -> None:
+    refusal = refusal_of(change(key, None))
+    assert (refusal.code, refusal.message) == ("not_found", "key does not exist")
+
+
+@of_what_exists
+def test_a_missing_key_is_reported_before_a_failed_precondition(change: MakeChange) -> None:
+    assert refusal_of(change("new", Condition(if_match="*"))).code == "not_found"
+
+
+def test_an_entry_lives_until_the_microsecond_of_its_expiry() -> None:
+    assert outcome_of(Delete("session")) == Deleted("session", HEAD + 1)
+
+
+# Preconditions ------------------------------------------------------------------------------------------------
+
+HOLDING = [
+    ("user", Condition()),
+    ("user", Condition(if_match="*")),
+    ("user", Condition(if_match=(42,))),
+    ("user", Condition(if_match=(7, 42))),
+    ("user", Condition(if_none_match=(41, 43))),
+    ("user", Condition(if_match=(42,), if_none_match=(41,))),
+    ("new", Condition(if_none_match="*")),
+    ("new", Condition(if_none_match=(42,))),
+    ("gone", Condition(if_none_match="*")),
+    ("gone", Condition(if_none_match=(44,))),
+]
+FAILING = [
+    ("user", Condition(if_match=(41,))),
+    ("user", Condition(if_match=())),
+    ("user", Condition(if_none_match="*")),
+    ("user", Condition(if_none_match=(41, 42))),
+    ("user", Condition(if_match="*", if_none_match="*")),
+    ("new", Condition(if_match="*")),
+    ("new", Condition(if_match=(42,))),
+    ("gone", Condition(if_match="*")),
+    ("gone", Condition(if_match=(44,))),
+]
+
+
+@pytest.mark.parametrize("path", [None, ("a",)])
+@pytest.mark.parametrize(("key", "condition"), HOLDING)
+def test_a_put_is_done_if_its_precondition_holds(key: str, condition: Condition, path: tuple[str, ...] | None) -> None:
+    assert isinstance(outcome_of(Put(key, b"1", path=path, condition=condition)), Written)
+
+
+@pytest.mark.parametrize("path", [None, ("a",)])
+@pytest.mark.parametrize(("key", "condition"), FAILING)
+def test_a_put_is_refused_if_its_precondition_fails(
+    key: str, condition: Condition, path: tuple[str, ...] | None
+) -> None:
+    assert refusal_of(Put(key, b"1", path=path, condition=condition)).code == "precondition_failed"
+
+
+@of_what_exists
+def test_a_change_is_done_if_its_precondition_holds(change: MakeChange) -> None:
+    assert isinstance(outcome_of(change("user", Condition(if_match=(42,)))), Written | Deleted)
+
+
+@of_what_exists
+def test_a_change_is_refused_if_its_precondition_fails(change: MakeChange) -> None:
+    assert refusal_of(change("user", Condition(if_match=(41,)))).code == "precondition_failed"
+
+
+def test_a_failed_precondition_tells_the_current_revision() -> None:
+    refusal = refusal_of(Put("user", b"1", condition=Condition(if_match=(41,))))
+    assert (refusal.details, refusal.headers) == ({"revision": 42}, {"ETag": '"42"'})
+
+
+def test_a_failed_precondition_on_a_missing_key_tells_no_revision() -> None:
+    refusal = refusal_of(Put("new", b"1", condition=Condition(if_match=(41,))))
+    assert (refusal.details, refusal.headers) == ({"revision": None}, {})
+
+
+# Batches ------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_batch_writes_nothing() -> None:
+    assert decide() == ([], [])
+
+
+def test_each_change_of_a_batch_takes_the_next_revision() -> None:
+    outcomes, _ = decide(Put("a", b"1"), Put("b", b"2"), Delete("user"))
+    assert outcomes == [
+        Written(Entry("a", b"1", HEAD + 1, NOW, NOW), created=True),
+        Written(Entry("b", b"2", HEAD + 2, NOW, NOW), created=True),
+        Deleted("user", HEAD + 3),
+    ]
+
+
+def test_a_refused_operation_takes_no_revision_and_leaves_its_neighbours_alone() -> None:
+    outcomes, changes = decide(Put("a", b"1"), Delete("new"), Put("b", b"2"))
+    assert isinstance(outcomes[1], ServiceError)
+    first, second = Entry("a", b"1", HEAD + 1, NOW, NOW), Entry("b", b"2", HEAD + 2, NOW, NOW)
+    assert [outcomes[0], outcomes[2]] == [Written(first, created=True), Written(second, created=True)]
+    assert changes == [first, second]
+
+
+def test_an_operation_sees_what_those_before_it_did() -> None:
+    outcomes, _ = decide(
+        Put("a", b"{}"),
+        Put("a", b"1", path=("b",), condition=Condition(if_match=(HEAD + 1,))),
+        Delete("a"),
+        Put("a", b"2", condition=Condition(if_none_match="*")),
+    )
+    assert outcomes == [
+        Written(Entry("a", b"{}", HEAD + 1, NOW, NOW), created=True),
+        Written(Entry("a", b'{"b":1}', HEAD + 2, NOW, NOW), created=False, part=b"1"),
+        Deleted("a", HEAD + 3),
+        Written(Entry("a", b"2", HEAD + 4, NOW, NOW), created=True),
+    ]
+
+
+def test_of_two_writers_with_the_same_revision_the_second_is_refused() -> None:
+    outcomes, _ = decide(
+        Put("user", b"1", condition=Condition(if_match=(42,))),
+        Put("user", b"2", condition=Condition(if_match=(42,))),
+    )
+    assert isinstance(outcomes[1], ServiceError)
+    assert outcomes[1].details == {"revision": HEAD + 1}
+
+
+def test_a_key_changed_twice_is_written_once_with_its_last_state() -> None:
+    _, changes = decide(Put("a", b"1"), Put("a", b"2"))
+    assert changes == [Entry("a", b"2", HEAD + 2, NOW, NOW)]
+
+
+def test_a_key_created_and_deleted_is_written_as_a_deletion() -> None:
+    _, changes = decide(Put("a", b"1"), Delete("a"))
+    assert changes == [Deletion("a", HEAD + 2)]
+
+
+def test_changes_are_in_the_order_of_their_revisions() -> None:
+    _, changes = decide(Put("a", b"1"), Put("b", b"1"), Put("a", b"2"))
+    assert [(change.key, change.revision) for change in changes] == [("b", HEAD + 2), ("a", HEAD + 3)]
+
+
+# Reads --------------------------------------------------------------------------------------------------------
+
+
+def test_a_read_finds_the_entry() -> None:
+    assert evaluate_read(Read("user"), ALICE) == Found(ALICE)
+
+
+def test_a_read_of_paths_finds_the_parts_in_their_order() -> None:
+    found = evaluate_read(Read("user", paths=(("name",), ())), ALICE)
+    assert found == Found(ALICE, (b'"alice"', ALICE.value))
+
+
+def test_a_read_of_nothing_is_not_found() -> None:
+    with pytest.raises(ServiceError) as caught:
+        evaluate_read(Read("new"), None)
+    assert (caught.value.code, caught.value.message) == ("not_found", "key does not exist")
+
+
+def test_a_read_of_a_missing_part_is_not_found() -> None:
+    with pytest.raises(ServiceError) as caught:
+        evaluate_read(Read("user", paths=(("name",), ("age",))), ALICE)
+    assert (caught.value.code, caught.value.details) == ("path_not_found", {"path": "/age"})
+
+
+@pytest.mark.parametrize("known", ["*", (42,), (41, 42)])
+def test_a_read_of_a_known_revision_is_not_modified(known: tuple[int, ...]) -> None:
+    assert evaluate_read(Read("user", condition=Condition(if_none_match=known)), ALICE) == NotModified(42)
+
+
+def test_a_read_of_another_revision_finds_the_entry() -> None:
+    assert evaluate_read(Read("user", condition=Condition(if_none_match=(41,))), ALICE) == Found(ALICE)
+
+
+def test_a_read_that_wants_another_revision_is_refused() -> None:
+    with pytest.raises(ServiceError) as caught:
+        evaluate_read(Read("user", condition=Condition(if_match=(41,), if_none_match=(42,))), ALICE)
+    assert (caught.value.code, caught.value.details) == ("precondition_failed", {"revision": 42})
