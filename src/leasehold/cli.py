@@ -75,7 +75,10 @@ def check(path: Annotated[Path, typer.Argument(help="The store's file, data.json
         report = inspect_file(path)
     except ServiceError as error:
         _fail(error, code=1)
-    typer.echo(str(report))
+    torn = f", a torn tail of {report.torn_bytes} bytes" if report.torn_bytes else ""
+    journal = f", {report.journal_records} records in the journal{torn}"
+    foreign = ", written by another tool" if report.foreign else ""
+    typer.echo(f"{path} is good: {report.entries} entries, revision {report.revision}{journal}{foreign}")
 
 
 def _fail(error: ServiceError, *, code: int) -> NoReturn:
@@ -85,5 +88,3 @@ def _fail(error: ServiceError, *, code: int) -> NoReturn:
 
 def main() -> None:
     app()
-
-

@@ -128,7 +128,12 @@ class Store:
 
         def decide(view: View, revision: int, now: int) -> Sequence[Change]:
             nonlocal outcomes
-            outcomes, changes = commit.evaluate(operations, view, revision, now, max_value_bytes=max_value_bytes)
+            try:
+                outcomes, changes = commit.evaluate(operations, view, revision, now, max_value_bytes=max_value_bytes)
+            except Exception:
+                log.exception("a batch could not be decided", operations=len(operations))
+                outcomes = [ServiceError("internal", "the service failed to decide this")] * len(operations)
+                return []
             return changes
 
         def done(error: ServiceError | None) -> None:

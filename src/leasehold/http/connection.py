@@ -28,8 +28,8 @@ from leasehold.http.messages import (
     encode_response,
     encode_stream_head,
     error_response,
-    negotiate,
 )
+from leasehold.http.negotiation import negotiate
 from leasehold.http.reception import Phase, Reception
 from leasehold.http.routes import Exchange, Procedure
 from leasehold.model import Outcome, Read
@@ -218,7 +218,7 @@ class Connection(asyncio.Protocol):
             return
         shared = self._all
         close = not request.keep_alive or shared.stopping
-        if shared.logs_requests or response.status >= 500:
+        if shared.logs_requests:
             shared.log_request(request, response.status)
         self._write(encode_response(request, response, date=shared.date, close=close))
         self._finish(request, close=close)

@@ -42,7 +42,7 @@ class Connections:
         self.limits = service.limits
         self.loop = asyncio.get_running_loop()
         self.logs_requests = logs_requests
-        """One line for each request; else only for those that failed."""
+        """One line for each request. Faults are logged where they are noticed, once."""
         self.stopping = False
         self.tick = self.loop.time()
         """Seconds; the time of the last sweep, so that a request pays nothing for its deadlines."""
@@ -82,8 +82,7 @@ class Connections:
 
     def log_request(self, request: Request, status: int) -> None:
         """The path without its query, and never a header or a value."""
-        write = log.warning if status >= 500 else log.debug
-        write(
+        log.debug(
             "request",
             method=request.method,
             path=request.path.decode("latin-1")[:256],

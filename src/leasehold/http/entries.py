@@ -13,18 +13,9 @@ import msgspec
 from leasehold import values
 from leasehold.entry_text import entry_json, partial_entry_json
 from leasehold.errors import ServiceError
-from leasehold.http.messages import (
-    ACCEPT_PATCH,
-    JSON_PATCH,
-    MERGE_PATCH,
-    Media,
-    Request,
-    Response,
-    Stream,
-    condition,
-    content_type,
-    percent_decode,
-)
+from leasehold.http.conditions import condition
+from leasehold.http.messages import Request, Response, Stream, percent_decode
+from leasehold.http.negotiation import ACCEPT_PATCH, JSON_PATCH, MERGE_PATCH, Media, content_type
 from leasehold.http.routes import Answer, Exchange, Parameter, Procedure, Route, Service
 from leasehold.keys import check_key
 from leasehold.limits import MAX_KEY_BYTES, MAX_PAGE_ENTRIES, MAX_PATHS, MAX_TTL_SECONDS, MIN_TTL_SECONDS
@@ -63,7 +54,7 @@ def key_of(request: Request) -> str:
 
 def value_of(request: Request) -> bytes:
     """The body as a checked, compact JSON text."""
-    sent = content_type(request)
+    sent = content_type(request.headers)
     if sent in JSON_TYPES:
         return values.parse_json(request.body)
     if sent == Media.MESSAGEPACK.content_type:
@@ -172,7 +163,7 @@ def put_entry(request: Request) -> Put:
 
 def patch_entry(request: Request) -> MergePatch | JsonPatch:
     key, ttl, wanted = key_of(request), ttl_of(request), condition(request)
-    sent = content_type(request)
+    sent = content_type(request.headers)
     if sent == MERGE_PATCH:
         return MergePatch(key, values.parse_json_value(request.body), ttl, wanted)
     if sent == JSON_PATCH:

@@ -1,0 +1,54 @@
+"""Entity tags: If-Match and If-None-Match as revisions (RFC 9110, sections 8.8.3 and 13.1).
+
+A tag is the entry's revision and, after it, what sets a representation apart: `"42"`, `"42-raw"`, `"42-msgpack"`.
+"""
+
+import re
+from typing import Literal
+
+from leasehold.errors import ServiceError
+from leasehold.http.messages import Request
+from leasehold.model import Condition
+
+_ENTITY_TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*')
+_OWN_TAG = re.compile(r"(0|[1-9][0-9]{0,18})((?:-raw)?(?:-msgpack)?)")
+
+
+def condition(request: Request, *, tag: str | None = None) -> Condition | None:
+    """What If-Match and If-None-Match ask, as revisions.
+
+    If-Match accepts every representation of a revision. If-None-Match on a read accepts only the one that would be
+    sent, with the ETag suffix `tag`, because a caller that has another does not have this; None: any (on writes).
+    """
+    headers = request.headers
+    if b"if-match" not in headers and b"if-none-match" not in headers:
+        return None
+    if_match = headers.get(b"if-match")
+    if_none_match = headers.get(b"if-none-match")
+    return Condition(
+        if_match=None if if_match is None else _revisions("If-Match", if_match, weak=False, accepts=None),
+        if_none_match=(
+            None if if_none_match is None else _revisions("If-None-Match", if_none_match, weak=True, accepts=tag)
+        ),
+    )
+
+
+def _revisions(name: str, header: bytes, *, weak: bool, accepts: str | None) -> tuple[int, ...] | Literal["*"]:
+    text = header.decode("latin-1").strip()
+    if text == "*":
+        return "*"
+    revisions: list[int] = []
+    position = 0
+    while True:
+        match = _ENTITY_TAG.match(text, position)
+        if match is None:
+            raise ServiceError("invalid_argument", f'{name} takes "*" or quoted entity tags')
+        own = _OWN_TAG.fullmatch(match[2])
+        if own is not None and (weak or not match[1]) and accepts in (None, own[2]):
+            revisions.append(int(own[1]))
+        position = match.end()
+        if position == len(text):
+            return tuple(revisions)
+        if text[position] != ",":
+            raise ServiceError("invalid_argument", f'{name} takes "*" or quoted entity tags')
+        position += 1

@@ -1,0 +1,88 @@
+"""Representations: what a caller accepts, and what it sent."""
+
+from collections.abc import Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Final
+
+from leasehold.errors import ServiceError
+
+
+class Media(Enum):
+    """A representation. `tag` is what sets its ETag apart from the others of the same revision."""
+
+    JSON = ("application/json", "")
+    MESSAGEPACK = ("application/vnd.msgpack", "-msgpack")
+
+    def __init__(self, content_type: str, tag: str) -> None:
+        self.content_type = content_type
+        self.tag = tag
+
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+JSON_PATCH: Final = "application/json-patch+json"
+ACCEPT_PATCH: Final = {"Accept-Patch": f"{MERGE_PATCH}, {JSON_PATCH}"}
+
+
+@lru_cache(maxsize=256)
+def negotiate(accept: bytes | None) -> Media:
+    """The representation that `Accept` likes best; JSON when it likes several equally. Raises `not_acceptable`."""
+    media = preferred(accept, tuple(media.content_type for media in Media))
+    return next(candidate for candidate in Media if candidate.content_type == media)
+
+
+def preferred(accept: bytes | None, offered: tuple[str, ...]) -> str:
+    """The media type among those `offered` that an Accept header likes best (RFC 9110, section 12.5.1)."""
+    if accept is None or not accept.strip():
+        return offered[0]
+    ranges = [_media_range(text) for text in accept.decode("latin-1").split(",") if text.strip()]
+    best, best_quality = "", 0.0
+    for candidate in offered:
+        quality = _quality(candidate, ranges)
+        if quality > best_quality:
+            best, best_quality = candidate, quality
+    if not best:
+        raise ServiceError("not_acceptable", f"offered here: {', '.join(offered)}")
+    return best
+
+
+def _media_range(text: str) -> tuple[str, float]:
+    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    quality = 1.0
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                quality = float(parameter[2:])
+            except ValueError:
+                quality = 0.0
+    return name, quality
+
+
+def _quality(candidate: str, ranges: list[tuple[str, float]]) -> float:
+    """The quality of the most specific range that names `candidate`; 0 if none does."""
+    kind = candidate.partition("/")[0] + "/*"
+    for name in (candidate, kind, "*/*"):
+        found = [quality for range_name, quality in ranges if range_name == name]
+        if found:
+            return max(found)
+    return 0.0
+
+
+def content_type(headers: Mapping[bytes, bytes]) -> str:
+    """The media type of the body, in lower case, without parameters; "" when not given.
+
+    Raises `unsupported_media_type` for a charset other than UTF-8 and for a compressed body.
+    """
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise ServiceError("unsupported_media_type", "compressed bodies are not taken")
+    sent = headers.get(b"content-type")
+    return "" if sent is None else _parsed_content_type(sent)
+
+
+@lru_cache(maxsize=256)
+def _parsed_content_type(sent: bytes) -> str:
+    name, *parameters = (part.strip().lower() for part in sent.decode("latin-1").split(";"))
+    for parameter in parameters:
+        if parameter.startswith("charset=") and parameter[8:].strip('"') not in ("utf-8", "utf8", "us-ascii"):
+            raise ServiceError("unsupported_media_type", "JSON is UTF-8")
+    return name
