@@ -135,7 +135,10 @@ class _Batch:
     def _write(self, current: Entry | None, key: str, value: bytes, ttl: int | None) -> Written:
         self._revision += 1
         now = self._now
-        created_at = now if current is None else current.created_at
+        created_at = now
+        if current is not None:
+            # The key's own string too, so that a million entries that are overwritten do not keep two each.
+            key, created_at = current.key, current.created_at
         expires_at = None if ttl is None else now + ttl
         entry = Entry(key, value, self._revision, created_at, now, expires_at)
         self._record(entry)

@@ -24,10 +24,11 @@ Decide = Callable[[View, int, int], Sequence[Change]]
 """`decide(view, revision, now)` → the records to write.
 
 `revision` is the head: the first change gets `revision + 1`. `now` is the engine's clock, read once the batch has
-its turn. Each key stands in the result once, with its last state. Pure: an engine that must retry calls it again.
+its turn. Each key stands in the result once, with its last state, in the order of revisions. Pure: an engine that must
+retry calls it again. Never raises.
 """
 
-ReadDone = Callable[[Entry | None | ServiceError], None]
+ReadDone = Callable[[Entry | ServiceError | None], None]
 CommitDone = Callable[[ServiceError | None], None]
 
 
@@ -81,8 +82,8 @@ class Engine(Protocol):
         """Take the one writer's turn, ask `decide`, make its records durable, publish them, call `done`.
 
         The caller makes one call at a time. `touched` are the keys that `decide` may look at. On an error nothing
-        was published: `storage_full` means that nothing was stored either, `unavailable` that the outcome is unknown.
-        An empty result of `decide` writes nothing and completes.
+        was published: `storage_full` means that nothing was stored either; after `unavailable` it may have been, as
+        the message says. An empty result of `decide` writes nothing and completes.
         """
 
     async def wait(self, revision: int) -> None:
@@ -100,10 +101,9 @@ class SteadyClock:
     """
 
     def __init__(self, floor: int = 0) -> None:
-        clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-        self._passed = lambda: time.clock_gettime_ns(clock_id)
-        self._started_ns = self._passed()
+        self._clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        self._started_ns = time.clock_gettime_ns(self._clock_id)
         self._base = max(time.time_ns() // 1000, floor)
 
     def __call__(self) -> int:
-        return self._base + (self._passed() - self._started_ns) // 1000
+        return self._base + (time.clock_gettime_ns(self._clock_id) - self._started_ns) // 1000

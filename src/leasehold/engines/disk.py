@@ -1,0 +1,215 @@
+"""File operations, and the protocol by which a file is replaced so that a power cut leaves the old or the new one.
+
+This is the only module that calls fsync, rename or flock. The engine receives a `Disk` as an argument, so tests can
+put one in its place that fails at any call, or that forgets what was never synced. Failures of single operations are
+`OSError`; `WriteError` says in addition whether anything changed.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+FILE_MODE: Final = 0o600
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Disk(Protocol):
+    """The operations that the file engine uses. Files are named by their descriptors once they are open."""
+
+    def create(self, path: Path) -> int:
+        """A new file for writing, mode 0600. FileExistsError if there is something by that name."""
+
+    def open(self, path: Path, *, writable: bool = False) -> int:
+        """An existing file."""
+
+    def lock(self, path: Path) -> int:
+        """Open (or make) a file and own it until it is closed. BlockingIOError if another process owns it."""
+
+    def lock_shared(self, path: Path) -> int:
+        """Open an existing file and keep owners away until it is closed. BlockingIOError if it is owned."""
+
+    def read(self, file: int, size: int) -> bytes:
+        """The next bytes, at most `size`; none at the end."""
+
+    def write(self, file: int, data: bytes | memoryview) -> int:
+        """Write at the position of the file. Returns how many bytes were taken, maybe fewer than given."""
+
+    def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
+        """Write at `offset`. Returns how many bytes were taken, maybe fewer than given."""
+
+    def truncate(self, file: int, size: int) -> None: ...
+
+    def fsync(self, file: int) -> None: ...
+
+    def fdatasync(self, file: int) -> None:
+        """As fsync, without times and the like."""
+
+    def close(self, file: int) -> None: ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give `source` the name `target`, in place of what had it."""
+
+    def unlink(self, path: Path) -> None: ...
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in `folder` durable."""
+
+    def names(self, folder: Path) -> list[str]: ...
+
+
+class OsDisk:
+    """The disk of this machine."""
+
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+
+    def open(self, path: Path, *, writable: bool = False) -> int:
+        return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+
+    def lock(self, path: Path) -> int:
+        # flock, because fcntl locks are dropped when any descriptor of the file is closed.
+        return self._locked(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), fcntl.LOCK_EX)
+
+    def lock_shared(self, path: Path) -> int:
+        return self._locked(os.open(path, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+
+    def _locked(self, file: int, kind: int) -> int:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            raise
+        return file
+
+    def read(self, file: int, size: int) -> bytes:
+        return os.read(file, size)
+
+    def write(self, file: int, data: bytes | memoryview) -> int:
+        return os.write(file, data)
+
+    def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
+        return os.pwrite(file, data, offset)
+
+    def truncate(self, file: int, size: int) -> None:
+        os.ftruncate(file, size)
+
+    def fsync(self, file: int) -> None:
+        os.fsync(file)
+
+    def fdatasync(self, file: int) -> None:
+        os.fdatasync(file)
+
+    def close(self, file: int) -> None:
+        os.close(file)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def sync_folder(self, folder: Path) -> None:
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def names(self, folder: Path) -> list[str]:
+        return os.listdir(folder)  # noqa: PTH208  the names are wanted, not a path for each
+
+
+class WriteError(Exception):
+    """A change of the disk failed.
+
+    `nothing_changed`: the disk says after a restart what it said before. Otherwise the outcome is unknown: a failed
+    fsync may have stored all, part or nothing, and a second fsync of the same file would say "done" either way.
+    """
+
+    def __init__(self, cause: OSError, *, nothing_changed: bool) -> None:
+        super().__init__(str(cause))
+        self.nothing_changed = nothing_changed
+        self.full = cause.errno in _FULL
+
+
+def write_all(disk: Disk, file: int, data: bytes) -> None:
+    """Write all of `data` at the position of the file: one call may take less than it is given."""
+    written = disk.write(file, data)
+    while written < len(data):
+        written += _progress(disk.write(file, memoryview(data)[written:]))
+
+
+def pwrite_all(disk: Disk, file: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`."""
+    written = disk.pwrite(file, data, offset)
+    while written < len(data):
+        written += _progress(disk.pwrite(file, memoryview(data)[written:], offset + written))
+
+
+def read_all(disk: Disk, path: Path) -> bytes:
+    """All bytes of a file."""
+    file = disk.open(path)
+    try:
+        return b"".join(iter(lambda: disk.read(file, 4 * 1024 * 1024), b""))
+    finally:
+        disk.close(file)
+
+
+def replace_file(disk: Disk, target: Path, temporary: Path, chunks: Iterable[bytes]) -> int:
+    """Put a file made of `chunks` in the place of `target`, durably; the number of its bytes.
+
+    `temporary` is a free name in the same folder. Raises WriteError: `nothing_changed` up to the rename, unknown
+    from the rename on.
+    """
+    try:
+        size = _write_new_file(disk, temporary, chunks)
+    except OSError as error:
+        raise WriteError(error, nothing_changed=True) from error
+    try:
+        disk.rename(temporary, target)
+        disk.sync_folder(target.parent)
+    except OSError as error:
+        unlink_quietly(disk, temporary)
+        raise WriteError(error, nothing_changed=False) from error
+    return size
+
+
+def unlink_quietly(disk: Disk, path: Path) -> None:
+    """Remove a file of which nothing depends; what stays is removed at the next start."""
+    with suppress(OSError):
+        disk.unlink(path)
+
+
+def close_quietly(disk: Disk, file: int) -> None:
+    """Close a file that has failed already, or that was only read."""
+    with suppress(OSError):
+        disk.close(file)
+
+
+def _progress(written: int) -> int:
+    if written == 0:
+        raise OSError(errno.EIO, "the file takes no more bytes")
+    return written
+
+
+def _write_new_file(disk: Disk, path: Path, chunks: Iterable[bytes]) -> int:
+    file = disk.create(path)
+    try:
+        size = 0
+        try:
+            for chunk in chunks:
+                write_all(disk, file, chunk)
+                size += len(chunk)
+            disk.fsync(file)
+        except BaseException:
+            close_quietly(disk, file)
+            raise
+        disk.close(file)
+    except BaseException:
+        unlink_quietly(disk, path)
+        raise
+    return size

@@ -1,0 +1,161 @@
+"""What the files of a store hold: read at a start, and by `leasehold check`. Nothing here changes a file.
+
+The rule: with a snapshot of revision S, records up to S are skipped, and the others must follow one another, and S,
+without a gap. `storage` describes the files and keeps them so that this always leads to the committed state.
+"""
+
+import gc
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from leasehold.engines.disk import Disk, close_quietly, read_all
+from leasehold.engines.journal import JournalReader
+from leasehold.engines.snapshot import StoredState, read_snapshot
+from leasehold.errors import ServiceError, unavailable
+from leasehold.model import Entry
+
+
+class Paths:
+    """The names of the files of one store."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.folder = data.parent
+        self.journal = self._beside(".journal")
+        self.old_journal = self._beside(".journal.old")
+        self.lock = self._beside(".lock")
+        self.reserve = self._beside(".reserve")
+        self._temporary = re.compile(re.escape(data.name) + r"(\.journal|\.reserve)?\.tmp-\d+")
+        self._numbers = itertools.count(1)
+
+    def _beside(self, suffix: str) -> Path:
+        return self.data.with_name(self.data.name + suffix)
+
+    def temporary(self, path: Path) -> Path:
+        """A name that nobody uses: numbers are enough, since the store is owned and swept at the start."""
+        return path.with_name(f"{path.name}.tmp-{next(self._numbers)}")
+
+    def is_temporary(self, name: str) -> bool:
+        return self._temporary.fullmatch(name) is not None
+
+
+class JournalReport(msgspec.Struct, frozen=True):
+    """What was found in a journal. `end`: where its valid records end."""
+
+    name: str
+    records: int
+    end: int
+    torn_bytes: int
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a start would find: `revision` and `entries` with the journals applied."""
+
+    revision: int
+    entries: int
+    snapshot_revision: int
+    foreign: bool
+    """Another tool wrote `data.json`; a start would take it over."""
+    journals: tuple[JournalReport, ...]
+
+    @property
+    def journal_records(self) -> int:
+        return sum(journal.records for journal in self.journals)
+
+    @property
+    def torn_bytes(self) -> int:
+        return sum(journal.torn_bytes for journal in self.journals)
+
+
+def inspect(path: Path, disk: Disk) -> Report:
+    """Verify the files of a store exactly as a start would, and change nothing.
+
+    Raises what a start would raise, and `unavailable` if a process is using the store.
+    """
+    paths = Paths(path.resolve())
+    with translated(path.name):
+        lock = _keep_owners_away(disk, paths)
+        try:
+            return read_files(disk, paths, now=0)[1]
+        finally:
+            if lock is not None:
+                close_quietly(disk, lock)
+
+
+def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]:
+    """The state that the files hold. Changes nothing; raises `unavailable` if they do not fit together."""
+    with _without_collector():
+        state = read_snapshot(disk, paths.data, now)
+        snapshot_revision = state.revision
+        names = set(disk.names(paths.folder))
+        journals: list[JournalReport] = []
+        for path in (paths.old_journal, paths.journal):
+            if path.name not in names:
+                continue
+            if state.foreign:
+                raise unavailable(f"{paths.data.name} is not of Leasehold, but {path.name} is: move one of them away")
+            journals.append(
+                _replay(JournalReader(read_all(disk, path), path.name), path.name, state, snapshot_revision)
+            )
+    report = Report(state.revision, len(state.entries), snapshot_revision, state.foreign, tuple(journals))
+    return state, report
+
+
+def _replay(reader: JournalReader, name: str, state: StoredState, snapshot_revision: int) -> JournalReport:
+    """Bring `state` forward by the records that it does not hold yet."""
+    if reader.base_revision > state.revision:
+        raise reader.gap(0, state.revision)
+    records = 0
+    for record in reader.records():
+        records += 1
+        if record.last_revision <= snapshot_revision:
+            continue
+        if record.first_revision != state.revision + 1:
+            raise reader.gap(record.offset, state.revision)
+        for change in record.changes:
+            if type(change) is Entry:
+                state.entries[change.key] = change
+            else:
+                state.entries.pop(change.key, None)
+        state.revision = record.last_revision
+    return JournalReport(name, records, reader.end, reader.torn_bytes)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Millions of new objects that are no garbage would make the collector walk through them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _keep_owners_away(disk: Disk, paths: Paths) -> int | None:
+    try:
+        return disk.lock_shared(paths.lock)
+    except BlockingIOError as error:
+        raise in_use(paths) from error
+    except FileNotFoundError:
+        return None  # never used by Leasehold
+
+
+def in_use(paths: Paths) -> ServiceError:
+    return unavailable(f"{paths.data.name} is in use by another process")
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Failures of the system at start, as one line for the operator."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or "the disk failed"
+        raise unavailable(f"{name} cannot be opened: {reason}") from error

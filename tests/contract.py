@@ -1,0 +1,137 @@
+"""What holds for every answer: that the service's own description (`/openapi.json`) documents it, and how errors look.
+
+The codes stand here once more, so that a code cannot change its status without a test that fails.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+CODES: Mapping[int, frozenset[str]] = {
+    400: frozenset({"invalid_json", "invalid_key", "invalid_path", "invalid_argument", "invalid_request"}),
+    404: frozenset({"not_found", "path_not_found", "no_such_route"}),
+    405: frozenset({"method_not_allowed"}),
+    406: frozenset({"not_acceptable"}),
+    408: frozenset({"request_timeout"}),
+    409: frozenset({"conflict"}),
+    412: frozenset({"precondition_failed"}),
+    413: frozenset({"too_large"}),
+    414: frozenset({"uri_too_long"}),
+    415: frozenset({"unsupported_media_type"}),
+    422: frozenset({"patch_failed"}),
+    429: frozenset({"too_many_requests"}),
+    431: frozenset({"headers_too_large"}),
+    500: frozenset({"internal"}),
+    503: frozenset({"unavailable"}),
+    507: frozenset({"storage_full"}),
+}
+"""Of the errors that a caller without a token and without locks may meet."""
+
+INTERNALS = re.compile(
+    "|".join(
+        ["Traceback", r"\.py\b", "Error:", "Exception", "site-packages", "msgspec", "httptools", "uvloop"]
+        + [re.escape(path) for path in {sys.prefix, str(Path.cwd()), str(Path.home())} if path != os.sep]
+    )
+)
+"""What only the inside of the service knows."""
+
+
+def error_members(status: int, body: Any) -> Mapping[str, Any]:
+    """Check the shape of an error; returns its members."""
+    assert isinstance(body, dict)
+    assert body["error"] in CODES.get(status, ()), f"{status} with {body['error']}"
+    assert isinstance(body["message"], str) and body["message"]
+    assert isinstance(body["request_id"], str) and body["request_id"]
+    assert not INTERNALS.search(repr(body)), f"internals in an error: {body}"
+    return body
+
+
+class Contract:
+    """The description of one server, to hold its answers against."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = document
+        self._patterns = {
+            re.compile(re.escape(pattern).replace(r"\{key\}", ".*") + r"\Z", re.DOTALL): operations
+            for pattern, operations in document.get("paths", {}).items()
+        }
+
+    def resolve(self, node: Any) -> Any:
+        """`node`, or what its `$ref` names."""
+        while "$ref" in node:
+            target: Any = self.document
+            for segment in node["$ref"].removeprefix("#/").split("/"):
+                target = target[segment]
+            node = target
+        return node
+
+    def check(self, response: httpx.Response) -> None:
+        method, path = response.request.method, response.request.url.raw_path.partition(b"?")[0].decode()
+        status = response.status_code
+        body = _decoded(response) if method != "HEAD" else None
+        assert response.headers["X-Request-Id"], "an answer without its request id"
+        if status >= 400 and method != "HEAD":
+            members = error_members(status, body)
+            assert members["request_id"] == response.headers["X-Request-Id"]
+        operations = next((each for pattern, each in self._patterns.items() if pattern.match(path)), None)
+        operation = None if operations is None else operations.get(method.replace("HEAD", "GET").lower())
+        if operation is None:
+            assert status in (404, 405) or status in (400, 406, 414, 431), f"{status} from no route"
+            return
+        assert str(status) in operation["responses"], f"{method} {path} answered {status}, which is not documented"
+        documented = self.resolve(operation["responses"][str(status)])
+        for name in documented.get("headers", {}):
+            assert name in response.headers, f"{method} {path} answered {status} without {name}"
+        if "content" not in documented:
+            assert response.content == b""
+        elif method != "HEAD":
+            media = documented["content"][response.headers["Content-Type"]]
+            faults = self.faults(media["schema"], body)
+            assert not faults, f"{method} {path} answered {status} with {faults}"
+
+    def faults(self, schema: Any, value: Any, *, at: str = "") -> list[str]:
+        """Where `value` breaks `schema`: the part of JSON Schema that the description uses."""
+        schema = self.resolve(schema)
+        kinds = schema.get("type", [])
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        found: list[str] = []
+        if kinds and not any(_is(value, kind) for kind in kinds):
+            found.append(f"{at or '/'} is no {' or '.join(kinds)}")
+        if "const" in schema and value != schema["const"]:
+            found.append(f"{at} is not {schema['const']}")
+        if "enum" in schema and value not in schema["enum"]:
+            found.append(f"{at} is none of {schema['enum']}")
+        if "minimum" in schema and value < schema["minimum"]:
+            found.append(f"{at} is less than {schema['minimum']}")
+        if isinstance(value, dict):
+            members = schema.get("properties", {})
+            found += [f"{at}/{name} is missing" for name in schema.get("required", ()) if name not in value]
+            if schema.get("additionalProperties") is False:
+                found += [f"{at}/{name} is not documented" for name in value if name not in members]
+            for name in members.keys() & value.keys():
+                found += self.faults(members[name], value[name], at=f"{at}/{name}")
+        if isinstance(value, list) and "items" in schema:
+            for index, item in enumerate(value):
+                found += self.faults(schema["items"], item, at=f"{at}/{index}")
+        return found
+
+
+def _decoded(response: httpx.Response) -> Any:
+    if not response.content:
+        return None
+    if response.headers["Content-Type"] == "application/vnd.msgpack":
+        return msgspec.msgpack.decode(response.content)
+    return msgspec.json.decode(response.content)
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind in ("integer", "number"):
+        return isinstance(value, int if kind == "integer" else (int, float)) and not isinstance(value, bool)
+    types = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    return isinstance(value, types[kind])

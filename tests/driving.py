@@ -1,0 +1,124 @@
+"""Drives an engine from plain tests: the event loop runs only while something is asked of it, so nothing races."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from leasehold.engines.base import Engine
+from leasehold.engines.disk import Disk
+from leasehold.engines.file import FileEngine
+from leasehold.errors import ServiceError
+from leasehold.model import Change, Deletion, Entry, View
+
+T = TypeVar("T")
+
+
+class FrozenClock:
+    """Stands still until it is told to move."""
+
+    def __init__(self, now: int = 1_769_860_800_000_001) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+
+class Driver:
+    """An engine, and batches for it: each item of a batch is a key with its value, or with None to remove it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._runner = asyncio.Runner()
+        self._killed = False
+
+    def __enter__(self) -> Self:
+        try:
+            self.run(self.engine.open())
+        except BaseException:
+            self._runner.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._killed:
+            self.run(self.engine.close())
+            self._runner.close()
+
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
+        return self._runner.run(coroutine)
+
+    def try_commit(
+        self, *batch: tuple[str, bytes | None], expires_at: int | None = None, alone: bool = False
+    ) -> ServiceError | None:
+        """Commit and return the refusal. `alone`: as the lane does it for a single operation."""
+
+        def decide(view: View, revision: int, now: int) -> Sequence[Change]:
+            changes: dict[str, Change] = {}
+            for number, (key, value) in enumerate(batch, start=revision + 1):
+                before = view.entry(key)
+                if value is None:
+                    changes[key] = Deletion(key, number)
+                else:
+                    created_at = now if before is None else before.created_at
+                    changes[key] = Entry(key, value, number, created_at, now, expires_at)
+            return list(changes.values())
+
+        touched = [key for key, _ in batch]
+        return self.decide_and_commit(touched if alone else [*touched, "another"], decide)
+
+    def decide_and_commit(
+        self, touched: Sequence[str], decide: Callable[[View, int, int], Sequence[Change]]
+    ) -> ServiceError | None:
+        async def commit() -> ServiceError | None:
+            finished: asyncio.Future[ServiceError | None] = asyncio.get_running_loop().create_future()
+            self.engine.commit(touched, decide, finished.set_result)
+            return await finished
+
+        return self.run(commit())
+
+    def commit(self, *batch: tuple[str, bytes | None], expires_at: int | None = None) -> None:
+        """Commit a batch as from a busy lane: by the journal."""
+        error = self.try_commit(*batch, expires_at=expires_at)
+        assert error is None, error.message
+
+    def put(self, key: str, value: bytes = b"1", *, expires_at: int | None = None) -> None:
+        """Commit one entry as from a quiet lane."""
+        error = self.try_commit((key, value), expires_at=expires_at, alone=True)
+        assert error is None, error.message
+
+    def read(self, key: str) -> Entry | None:
+        async def read() -> Entry | None:
+            finished: asyncio.Future[Entry | ServiceError | None] = asyncio.get_running_loop().create_future()
+            self.engine.read(key, finished.set_result)
+            result = await finished
+            assert not isinstance(result, ServiceError)
+            return result
+
+        return self.run(read())
+
+    def value(self, key: str) -> bytes | None:
+        entry = self.read(key)
+        return None if entry is None else entry.value
+
+    def values(self) -> dict[str, bytes]:
+        page = self.run(self.engine.scan("", None, 10_000))
+        return {entry.key: entry.value for entry in page.entries}
+
+    def kill(self) -> None:
+        """Let go of the files as the system would for a killed process: nothing more is written."""
+        engine = self.engine
+        assert isinstance(engine, FileEngine)
+        storage, engine._storage = engine._storage, None
+        assert storage is not None
+        self._killed = True
+        self.run(engine._release(storage))
+        self._runner.close()
+
+
+def file_driver(folder: Path, *, disk: Disk | None = None, clock: FrozenClock | None = None) -> Driver:
+    """A driver of `data.json` in `folder`, whose lane never counts as idle by itself."""
+    return Driver(FileEngine(folder / "data.json", disk=disk, clock=clock or FrozenClock(), idle_seconds=3600))

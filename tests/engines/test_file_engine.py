@@ -1,0 +1,497 @@
+"""What the file engine keeps on disk, what it takes over, and what it refuses, besides the conformance suite."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from driving import Driver, FrozenClock, file_driver
+
+from leasehold.engines import open_engine
+from leasehold.engines.disk import OsDisk
+from leasehold.engines.file import FileEngine
+from leasehold.engines.journal import HEADER_BYTES, JournalReader, encode_header, encode_record
+from leasehold.engines.memory import MemoryEngine
+from leasehold.engines.recovery import Report, inspect
+from leasehold.errors import ServiceError
+from leasehold.model import Entry
+
+DATA, JOURNAL, OLD_JOURNAL, LOCK = "data.json", "data.json.journal", "data.json.journal.old", "data.json.lock"
+RESERVE = "data.json.reserve"
+TIME = "2026-01-31T12:00:00.000001Z"
+LATER = "2026-01-31T12:00:01.500000Z"
+
+
+def line(key: str, value: str, revision: int) -> str:
+    return f'{{"key":"{key}","value":{value},"revision":{revision},"created_at":"{TIME}","updated_at":"{TIME}"}}'
+
+
+def document(revision: int, *lines: str) -> bytes:
+    return (f'{{"leasehold": 1, "revision": {revision}, "entries": [\n' + ",\n".join(lines) + "\n]}\n").encode()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refusal(folder: Path) -> str:
+    """Why a start is refused; it must have changed nothing but the lock, and `check` must say the same."""
+    before = files(folder)
+    with pytest.raises(ServiceError) as caught, file_driver(folder):
+        pass
+    assert {**files(folder), LOCK: b""} == {**before, LOCK: b""}
+    assert caught.value.code == "unavailable"
+    assert "\n" not in caught.value.message
+    with pytest.raises(ServiceError) as checked:
+        inspect(folder / DATA, OsDisk())
+    assert checked.value.message == caught.value.message
+    return caught.value.message
+
+
+def killed_with_journal(folder: Path, *batches: list[tuple[str, bytes | None]]) -> None:
+    driver = file_driver(folder).__enter__()
+    for batch in batches:
+        driver.commit(*batch)
+    driver.kill()
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    with file_driver(tmp_path) as driver:
+        yield driver
+
+
+# data.json ----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_written_before_the_first_change(driver: Driver, tmp_path: Path) -> None:
+    driver.run(driver.engine.expired(1))
+    assert DATA not in files(tmp_path)
+
+
+def test_a_quiet_store_is_whole_and_readable_in_data_json(tmp_path: Path) -> None:
+    clock = FrozenClock()
+    with file_driver(tmp_path, clock=clock) as driver:
+        driver.put("username", b'"alice"')
+        driver.put("a", b'{"b":[1,null]}')
+        clock.now += 1_499_999
+        driver.put("username", b'"bob"', expires_at=clock.now)
+        expected = document(
+            3,
+            line("a", '{"b":[1,null]}', 2),
+            f'{{"key":"username","value":"bob","revision":3,"created_at":"{TIME}","updated_at":"{LATER}",'
+            f'"expires_at":"{LATER}"}}',
+        )
+        assert (tmp_path / DATA).read_bytes() == expected
+        assert sorted(files(tmp_path)) == [DATA, LOCK, RESERVE]
+
+
+def test_data_json_is_valid_json_as_a_whole_also_when_empty(driver: Driver, tmp_path: Path) -> None:
+    driver.put('quote"back\\slash/\u00e9\u2028', b"1")
+    assert json.loads((tmp_path / DATA).read_text())["entries"][0]["key"] == 'quote"back\\slash/\u00e9\u2028'
+    driver.try_commit(('quote"back\\slash/\u00e9\u2028', None), alone=True)
+    assert json.loads((tmp_path / DATA).read_text()) == {"leasehold": 1, "revision": 2, "entries": []}
+
+
+def test_files_are_for_their_owner_only(driver: Driver, tmp_path: Path) -> None:
+    driver.put("a")
+    driver.commit(("b", b"1"))
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == dict.fromkeys(
+        (DATA, JOURNAL, LOCK, RESERVE), 0o600
+    )
+
+
+def test_a_busy_lane_writes_the_journal_only(driver: Driver, tmp_path: Path) -> None:
+    driver.commit(("a", b"1"), ("b", b"2"))
+    assert DATA not in files(tmp_path)
+    reader = JournalReader((tmp_path / JOURNAL).read_bytes(), JOURNAL)
+    assert [[change.key for change in record.changes] for record in reader.records()] == [["a", "b"]]
+
+
+def test_a_store_over_256_kib_uses_the_journal_for_single_changes_too(driver: Driver, tmp_path: Path) -> None:
+    driver.put("small")
+    before = (tmp_path / DATA).read_bytes()
+    driver.put("large", b'"' + b"x" * 256 * 1024 + b'"')
+    assert (tmp_path / DATA).read_bytes() == before
+    assert JOURNAL in files(tmp_path)
+
+
+def test_a_clean_end_leaves_everything_in_data_json(tmp_path: Path) -> None:
+    with file_driver(tmp_path) as driver:
+        driver.commit(("a", b"1"))
+    assert sorted(files(tmp_path)) == [DATA, LOCK, RESERVE]
+    assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
+
+
+def test_an_idle_small_store_comes_to_rest_in_data_json(tmp_path: Path) -> None:
+    driver = Driver(FileEngine(tmp_path / DATA, clock=FrozenClock(), idle_seconds=0))
+    with driver:
+        driver.commit(("a", b"1"))
+        engine = driver.engine
+        assert isinstance(engine, FileEngine)
+        driver.run(engine.checkpoint())
+        assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
+        assert JOURNAL not in files(tmp_path)
+
+
+# Start --------------------------------------------------------------------------------------------------------
+
+
+def test_the_journal_of_a_killed_process_is_replayed_and_brought_to_rest(tmp_path: Path) -> None:
+    killed_with_journal(tmp_path, [("a", b"1"), ("b", b"2")], [("a", None), ("c", b"3")])
+    with file_driver(tmp_path) as driver:
+        assert (driver.engine.revision, driver.values()) == (4, {"b": b"2", "c": b"3"})
+        assert (tmp_path / DATA).read_bytes() == document(4, line("b", "2", 2), line("c", "3", 4))
+        assert JOURNAL not in files(tmp_path)
+
+
+def test_snapshots_and_journal_records_may_follow_one_another_in_any_order(tmp_path: Path) -> None:
+    """Each start sees the same, wherever the process was killed."""
+    expected: dict[str, bytes] = {}
+    for number in range(12):
+        driver = file_driver(tmp_path).__enter__()
+        assert driver.values() == expected
+        for step in range(number):
+            key, value = f"k{step % 3}", b"%d" % (100 * number + step)
+            if (number + step) % 3:
+                driver.commit((key, value))
+            else:
+                driver.put(key, value)
+            expected[key] = value
+        driver.kill()
+
+
+def test_a_large_store_is_open_before_its_checkpoint(tmp_path: Path) -> None:
+    large = b'"' + b"x" * 300_000 + b'"'
+    killed_with_journal(tmp_path, [("large", large)], [("a", b"1")])
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {"large": large, "a": b"1"}
+        driver.commit(("b", b"2"))
+        driver.kill()
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {"large": large, "a": b"1", "b": b"2"}
+
+
+def test_a_torn_end_is_cut_off(tmp_path: Path) -> None:
+    killed_with_journal(tmp_path, [("a", b"1")])
+    path = tmp_path / JOURNAL
+    torn = encode_record(2, [Entry("b", b"2", 2, 1, 1)])[:-3]
+    end = HEADER_BYTES + len(encode_record(1, [Entry("a", b"1", 1, FrozenClock().now, FrozenClock().now)]))
+    path.write_bytes(path.read_bytes()[:end] + torn)
+    assert inspect(tmp_path / DATA, OsDisk()).torn_bytes == len(torn)
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {"a": b"1"}
+        driver.commit(("c", b"3"))
+        driver.kill()
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {"a": b"1", "c": b"3"}
+
+
+def test_a_damaged_record_before_a_valid_one_is_refused(tmp_path: Path) -> None:
+    killed_with_journal(tmp_path, [("a", b"1")], [("b", b"2")])
+    path = tmp_path / JOURNAL
+    data = bytearray(path.read_bytes())
+    data[HEADER_BYTES + 25] ^= 1
+    path.write_bytes(data)
+    assert f"{JOURNAL} is corrupt at byte {HEADER_BYTES}" in refusal(tmp_path)
+
+
+def test_a_missing_data_json_beside_its_journal_is_refused(tmp_path: Path) -> None:
+    driver = file_driver(tmp_path).__enter__()
+    driver.put("a")
+    driver.commit(("b", b"2"))
+    driver.kill()
+    (tmp_path / DATA).unlink()
+    assert f"{JOURNAL} is corrupt at byte 0: what it holds does not follow revision 0" in refusal(tmp_path)
+
+
+def test_a_gap_in_the_revisions_is_refused(tmp_path: Path) -> None:
+    (tmp_path / DATA).write_bytes(document(3, line("a", "1", 3)))
+    records = encode_record(4, [Entry("b", b"2", 4, 1, 1)]), encode_record(6, [Entry("c", b"2", 6, 1, 1)])
+    (tmp_path / JOURNAL).write_bytes(encode_header(3) + b"".join(records))
+    assert f"corrupt at byte {HEADER_BYTES + len(records[0])}" in refusal(tmp_path)
+
+
+def test_records_that_the_snapshot_holds_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / DATA).write_bytes(document(5, line("a", "5", 5)))
+    records = encode_record(4, [Entry("a", b"4", 4, 1, 1)]), encode_record(6, [Entry("b", b"6", 6, 1, 1)])
+    (tmp_path / JOURNAL).write_bytes(encode_header(3) + b"".join(records))
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {"a": b"5", "b": b"6"}
+
+
+def test_time_goes_on_from_the_latest_time_stored(tmp_path: Path) -> None:
+    far = "2999-01-01T00:00:00.000000Z"
+    (tmp_path / DATA).write_bytes(document(1, line("a", "1", 1).replace(TIME, far)))
+    with Driver(FileEngine(tmp_path / DATA)) as driver:
+        driver.put("b")
+        entries = driver.run(driver.engine.scan("", None, 2)).entries
+        assert entries[1].created_at >= entries[0].created_at
+
+
+def test_temporary_files_of_a_killed_process_are_removed_and_no_others(tmp_path: Path) -> None:
+    for name in ("data.json.tmp-3", "data.json.journal.tmp-1", "data.json.reserve.tmp-22"):
+        (tmp_path / name).write_bytes(b"left behind")
+    others = {"data.json.tmp-", "data.json.bak", "data.json.tmp-1x", "other.json.tmp-1"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"of somebody")
+    with file_driver(tmp_path):
+        pass
+    assert {name for name in files(tmp_path) if name not in (LOCK, RESERVE)} == others
+
+
+def test_missing_permission_is_refused_in_one_line(tmp_path: Path) -> None:
+    class ForbiddenDisk(OsDisk):
+        def lock(self, path: Path) -> int:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    with pytest.raises(ServiceError) as caught, file_driver(tmp_path, disk=ForbiddenDisk()):
+        pass
+    assert caught.value.message == "data.json cannot be opened: Permission denied"
+
+
+def test_temporary_files_stay_where_the_start_is_refused(tmp_path: Path) -> None:
+    (tmp_path / DATA).write_bytes(b"")
+    (tmp_path / "data.json.tmp-1").write_bytes(b"left behind")
+    assert refusal(tmp_path)
+
+
+def test_a_missing_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError) as caught, file_driver(tmp_path / "missing"):
+        pass
+    assert caught.value.message == "data.json cannot be opened: No such file or directory"
+
+
+# Files of others ----------------------------------------------------------------------------------------------
+
+
+def test_a_plain_object_of_another_tool_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / DATA).write_bytes(b'{\n  "username": "alice",\n  "age": { "years" : 30 },\n  "age": 31\n}')
+    with file_driver(tmp_path) as driver:
+        assert (driver.engine.revision, driver.values()) == (2, {"age": b"31", "username": b'"alice"'})
+        assert (tmp_path / DATA).read_bytes() == document(2, line("age", "31", 1), line("username", '"alice"', 2))
+
+
+def test_an_empty_object_is_an_empty_store(tmp_path: Path) -> None:
+    (tmp_path / DATA).write_bytes(b"{}")
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {}
+        assert (tmp_path / DATA).read_bytes() == document(0).replace(b"\n\n", b"\n")
+
+
+def test_our_own_document_in_another_layout_is_accepted(tmp_path: Path) -> None:
+    pretty = json.dumps(json.loads(document(7, line("b", '{"c": 1}', 7), line("a", "2", 3))), indent=4)
+    (tmp_path / DATA).write_text(pretty)
+    with file_driver(tmp_path) as driver:
+        assert (driver.engine.revision, driver.values()) == (7, {"a": b"2", "b": b'{"c":1}'})
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"\n", "it is empty"),
+        (b'{"a": 1', "it is not a JSON object"),
+        (b"[]", "it is not a JSON object"),
+        (b'"text"', "it is not a JSON object"),
+        (b'{"a": 1} {}', "it is not a JSON object"),
+        (b'\xef\xbb\xbf{"a": 1}', "it is not a JSON object"),
+        (b'{"\xff": 1}', "it is not a JSON object"),
+        (b"\x00" * 4096, "it is not a JSON object"),
+        (b'{"a/../b": 1}', "entry 'a/../b'"),
+        (b'{"": 1}', "entry ''"),
+        (b'{"a": "\\u0000"}', "entry 'a'"),
+        (b'{"a": 1e999}', "entry 'a'"),
+        (document(3, line("a", "1", 1))[:-1], "its end is missing"),
+        (document(3, line("a", "1", 1), line("b", "1", 2))[:-150], "its end is missing"),
+        (document(3, line("a", "1", 1))[:30], "it is not a JSON object"),
+        (document(3, line("a", "1", 1)) + b"x", "its end is missing"),
+        (document(3, line("a", "1", 1), line("a", "2", 2)), "a key stands in it twice"),
+        (document(3, line("a", "1", 4)), "newer than the whole"),
+        (document(3, line("a", "nul", 1)), "is damaged"),
+        (document(3, line("a", "1", 1).replace(TIME, "2026-13-31T12:00:00.000001Z")), "is damaged"),
+        (document(3, line("a", "1", 1).replace(TIME, "yesterday")), "is damaged"),
+        (document(3, line("a", "1", 1).replace("revision", "version")), "is damaged"),
+        (document(3, line("a", "1", 1)).replace(b'sehold": 1', b'sehold": 2'), "another version"),
+        (b'{"leasehold": 1, "revision": 1, "entries": [], "leases": []}', "not as Leasehold writes it"),
+        (b'{"leasehold": 1, "revision": "1", "entries": []}', "not as Leasehold writes it"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_refused_and_left_as_it_is(
+    tmp_path: Path, data: bytes, reason: str
+) -> None:
+    (tmp_path / DATA).write_bytes(data)
+    assert reason in refusal(tmp_path)
+
+
+def test_a_plain_object_beside_a_journal_is_refused(tmp_path: Path) -> None:
+    killed_with_journal(tmp_path, [("a", b"1")])
+    (tmp_path / DATA).write_bytes(b'{"a": 2}')
+    assert "move one of them away" in refusal(tmp_path)
+
+
+def test_a_large_file_is_read_across_its_blocks(tmp_path: Path) -> None:
+    values = {f"k{number:05d}": b'"' + b"x" * (number % 700) + b'"' for number in range(5000)}
+    with file_driver(tmp_path) as driver:
+        driver.commit(*values.items())
+    assert (tmp_path / DATA).stat().st_size > 3 * 512 * 1024
+    assert len((tmp_path / DATA).read_bytes().splitlines()) == 5002
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == values
+
+
+# Ownership ----------------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_refused_in_one_line(driver: Driver, tmp_path: Path) -> None:
+    with pytest.raises(ServiceError) as caught, file_driver(tmp_path):
+        pass
+    assert (caught.value.code, caught.value.message) == ("unavailable", "data.json is in use by another process")
+
+
+def test_the_store_is_free_again_after_a_refused_start(tmp_path: Path) -> None:
+    (tmp_path / DATA).write_bytes(b"")
+    assert refusal(tmp_path)
+    (tmp_path / DATA).unlink()
+    with file_driver(tmp_path) as driver:
+        driver.put("a")
+
+
+def test_a_link_to_a_store_is_the_same_store(driver: Driver, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / DATA).symlink_to(tmp_path / DATA)
+    with pytest.raises(ServiceError, match="in use"), file_driver(tmp_path / "folder"):
+        pass
+
+
+# Checkpoints --------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_leaves_no_journal_and_loses_nothing(tmp_path: Path) -> None:
+    driver = file_driver(tmp_path).__enter__()
+    engine = driver.engine
+    assert isinstance(engine, FileEngine)
+    driver.commit(("a", b"1"), ("b", b"2"))
+    driver.run(engine.checkpoint())
+    assert sorted(files(tmp_path)) == [DATA, LOCK, RESERVE]
+    driver.commit(("c", b"3"))
+    driver.kill()
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {"a": b"1", "b": b"2", "c": b"3"}
+
+
+def test_a_journal_that_outgrew_the_snapshot_starts_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leasehold.engines.file.MIN_JOURNAL_BYTES", 2000)
+    with file_driver(tmp_path) as driver:
+        engine = driver.engine
+        assert isinstance(engine, FileEngine)
+        for number in range(30):
+            driver.commit(("a", b'"' + b"x" * 200 + b'"'), ("b", b"%d" % number))
+        driver.run(engine._rest())
+        snapshot = inspect_copy(tmp_path)
+        assert snapshot.snapshot_revision > 0
+        assert snapshot.revision == 60
+        assert (tmp_path / JOURNAL).exists()
+        assert not (tmp_path / OLD_JOURNAL).exists()
+
+
+def inspect_copy(folder: Path) -> Report:
+    """`inspect` of the files as they are now, though they are in use."""
+    copy = folder / "copy"
+    copy.mkdir()
+    for name, data in files_only(folder).items():
+        (copy / name).write_bytes(data)
+    return inspect(copy / DATA, OsDisk())
+
+
+def files_only(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("cut", ["rename", "create", "replace", "unlink"])
+def test_a_start_after_any_cut_of_a_checkpoint_finds_everything(tmp_path: Path, cut: str) -> None:
+    """The process ends right before the named step, and again during the checkpoint that its next start makes."""
+
+    class CutDisk(OsDisk):
+        armed = False
+
+        def _step(self, name: str) -> None:
+            if self.armed and name == cut:
+                raise SystemError("cut")
+
+        def create(self, path: Path) -> int:
+            self._step("create")
+            return super().create(path)
+
+        def rename(self, source: Path, target: Path) -> None:
+            self._step("replace" if target.name == DATA else "rename")
+            super().rename(source, target)
+
+        def unlink(self, path: Path) -> None:
+            self._step("unlink")
+            super().unlink(path)
+
+    large = b'"' + b"x" * 300_000 + b'"'
+    expected = {"large": large, "a": b"1"}
+    driver = file_driver(tmp_path, disk=(disk := CutDisk())).__enter__()
+    engine = driver.engine
+    assert isinstance(engine, FileEngine)
+    driver.commit(*expected.items())
+    driver.run(engine._rest())
+    disk.armed = True
+    driver.run(engine.checkpoint())
+    disk.armed = False
+    driver.kill()
+    for number in range(3):
+        driver = file_driver(tmp_path).__enter__()
+        assert driver.values() == expected
+        driver.commit((f"more{number}", b"1"))
+        expected[f"more{number}"] = b"1"
+        driver.kill()
+
+
+# check --------------------------------------------------------------------------------------------------------
+
+
+def test_check_reports_what_a_start_would_find_and_changes_nothing(tmp_path: Path) -> None:
+    driver = file_driver(tmp_path).__enter__()
+    driver.put("a")
+    driver.commit(("b", b"2"), ("c", b"3"))
+    driver.commit(("a", None))
+    driver.kill()
+    before = files(tmp_path)
+    report = inspect(tmp_path / DATA, OsDisk())
+    assert (report.revision, report.entries, report.snapshot_revision) == (4, 2, 1)
+    assert (report.journal_records, report.torn_bytes, report.foreign) == (2, 0, False)
+    assert files(tmp_path) == before
+
+
+def test_check_of_a_store_in_use_says_so(driver: Driver, tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match=r"data\.json is in use by another process"):
+        inspect(tmp_path / DATA, OsDisk())
+
+
+def test_check_of_a_file_of_another_tool_makes_no_lock(tmp_path: Path) -> None:
+    (tmp_path / DATA).write_bytes(b'{"a": 1}')
+    assert inspect(tmp_path / DATA, OsDisk()).foreign
+    assert sorted(files(tmp_path)) == [DATA]
+
+
+# open_engine --------------------------------------------------------------------------------------------------
+
+
+def test_the_store_is_chosen_by_its_url(tmp_path: Path) -> None:
+    assert isinstance(open_engine("memory:"), MemoryEngine)
+    for url in (str(tmp_path / DATA), f"file:{tmp_path / DATA}", f"file://{tmp_path / DATA}"):
+        with Driver(open_engine(url)) as driver:
+            driver.put("a")
+        assert (tmp_path / DATA).exists()
+
+
+@pytest.mark.parametrize("url", ["", "redis://localhost", "postgresql://localhost/leasehold"])
+def test_a_store_that_is_not_known_is_refused(url: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        open_engine(url)
+    assert caught.value.code == "invalid_argument"

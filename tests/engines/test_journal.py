@@ -1,0 +1,197 @@
+"""The framing of the journal: what is read back, what counts as a torn end, and what as corruption."""
+
+from pathlib import Path
+
+import pytest
+
+from leasehold.engines.disk import OsDisk, WriteError, read_all
+from leasehold.engines.journal import (
+    FIRST_CHUNK_BYTES,
+    HEADER_BYTES,
+    MARKER,
+    RECORD_HEADER_BYTES,
+    JournalReader,
+    JournalWriter,
+    encode_header,
+    encode_record,
+)
+from leasehold.errors import ServiceError
+from leasehold.model import Change, Deletion, Entry
+
+FIRST: list[Change] = [Entry("a", b'"x"', 8, 5, 6, 7), Deletion("b", 9)]
+SECOND: list[Change] = [Entry("\u00e9", b"[1,2]", 10, 5, 6)]
+HEADER = encode_header(7)
+RECORDS = [encode_record(8, FIRST), encode_record(10, SECOND)]
+
+
+def read(data: bytes) -> tuple[list[list[Change]], JournalReader]:
+    reader = JournalReader(data, "data.json.journal")
+    return [record.changes for record in reader.records()], reader
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(ServiceError) as caught:
+        read(data)
+    return caught.value.message
+
+
+def test_records_are_read_as_they_were_written() -> None:
+    reader = JournalReader(HEADER + b"".join(RECORDS), "data.json.journal")
+    records = list(reader.records())
+    assert reader.base_revision == 7
+    assert [(record.first_revision, record.last_revision, record.changes) for record in records] == [
+        (8, 9, FIRST),
+        (10, 10, SECOND),
+    ]
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 3, 5000])
+def test_zeros_behind_the_records_are_the_normal_end(zeros: int) -> None:
+    changes, reader = read(HEADER + b"".join(RECORDS) + bytes(zeros))
+    assert (changes, reader.torn_bytes) == ([FIRST, SECOND], 0)
+    assert reader.end == len(HEADER) + len(RECORDS[0]) + len(RECORDS[1])
+
+
+def test_a_record_cut_at_any_byte_is_a_torn_end() -> None:
+    for size in range(1, len(RECORDS[1])):
+        for zeros in (b"", bytes(100)):
+            changes, reader = read(HEADER + RECORDS[0] + RECORDS[1][:size] + zeros)
+            assert changes == [FIRST]
+            assert reader.end == len(HEADER) + len(RECORDS[0])
+            assert 0 < reader.torn_bytes <= size
+
+
+def test_a_last_record_with_any_damaged_byte_is_a_torn_end() -> None:
+    for position in range(len(RECORDS[1])):
+        damaged = bytearray(RECORDS[1])
+        damaged[position] ^= 0x40
+        changes, reader = read(HEADER + RECORDS[0] + bytes(damaged) + bytes(64))
+        assert changes == [FIRST]
+        assert reader.end == len(HEADER) + len(RECORDS[0])
+
+
+def test_a_damaged_record_before_a_valid_one_is_corruption_at_its_offset() -> None:
+    for position in range(len(RECORDS[0])):
+        damaged = bytearray(RECORDS[0])
+        damaged[position] ^= 0x40
+        message = refusal(HEADER + bytes(damaged) + RECORDS[1] + bytes(64))
+        assert f"data.json.journal is corrupt at byte {HEADER_BYTES}" in message
+
+
+def test_a_blank_page_before_a_valid_record_is_corruption() -> None:
+    message = refusal(HEADER + RECORDS[0] + bytes(4096) + RECORDS[1])
+    assert f"at byte {len(HEADER) + len(RECORDS[0])}" in message
+
+
+def test_an_older_record_behind_a_torn_one_is_no_corruption() -> None:
+    changes, _ = read(HEADER + RECORDS[0] + RECORDS[1][:-1] + RECORDS[0])
+    assert changes == [FIRST]
+
+
+def test_a_marker_inside_damage_alone_proves_nothing() -> None:
+    changes, _ = read(HEADER + RECORDS[0] + b"damage" + MARKER * 3 + b"\x01")
+    assert changes == [FIRST]
+
+
+def test_the_marker_cannot_be_part_of_a_key_or_value() -> None:
+    with pytest.raises(UnicodeDecodeError):
+        MARKER.decode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", HEADER[:-1], b"x" + HEADER[1:], HEADER[:-1] + b"\x00", bytes(5000)],
+    ids=["empty", "short", "magic", "checksum", "zeros"],
+)
+def test_a_file_that_does_not_begin_like_a_journal_is_refused(data: bytes) -> None:
+    assert "at byte 0" in refusal(data)
+
+
+def test_a_record_without_a_change_of_its_revision_is_corruption() -> None:
+    assert "holds no change" in refusal(HEADER + encode_record(11, FIRST))
+
+
+def test_a_record_that_is_no_list_of_changes_is_corruption() -> None:
+    assert "cannot be decoded" in refusal(HEADER + encode_record(8, [(1, 2)]))  # type: ignore[list-item]
+
+
+# Writing ------------------------------------------------------------------------------------------------------
+
+
+def create(disk: OsDisk, folder: Path) -> JournalWriter:
+    return JournalWriter.create(disk, folder / "journal", folder / "journal.tmp-1", 7)
+
+
+def test_a_journal_is_made_whole_with_zeros_ahead(tmp_path: Path) -> None:
+    create(OsDisk(), tmp_path).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+    assert (tmp_path / "journal").read_bytes() == HEADER + bytes(FIRST_CHUNK_BYTES - len(HEADER))
+
+
+def test_appended_records_are_read_back_from_the_file(tmp_path: Path) -> None:
+    disk = OsDisk()
+    writer = create(disk, tmp_path)
+    large = [Entry("large", b'"' + b"x" * FIRST_CHUNK_BYTES + b'"', 11, 1, 1)]
+    for record in (*RECORDS, encode_record(11, large)):
+        writer.append(record)
+    writer.close()
+    changes, reader = read(read_all(disk, tmp_path / "journal"))
+    assert changes == [FIRST, SECOND, large]
+    assert reader.end == writer.end
+
+
+def test_a_record_that_found_the_disk_full_leaves_no_trace(tmp_path: Path) -> None:
+    class FullDisk(OsDisk):
+        full = False
+
+        def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
+            if self.full and any(data):
+                written = super().pwrite(file, data[:10], offset)
+                self.full = False
+                raise_full(written)
+            return super().pwrite(file, data, offset)
+
+    disk = FullDisk()
+    writer = create(disk, tmp_path)
+    writer.append(RECORDS[0])
+    before = read_all(disk, tmp_path / "journal")
+    disk.full = True
+    with pytest.raises(WriteError) as caught:
+        writer.append(RECORDS[1])
+    assert (caught.value.full, caught.value.nothing_changed, writer.spoiled) == (True, True, False)
+    assert read_all(disk, tmp_path / "journal") == before
+    writer.append(RECORDS[1])
+    writer.close()
+    assert read(read_all(disk, tmp_path / "journal"))[0] == [FIRST, SECOND]
+
+
+def raise_full(_written: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_failed_sync_spoils_the_journal(tmp_path: Path) -> None:
+    class UnsyncedDisk(OsDisk):
+        def fdatasync(self, file: int) -> None:  # noqa: ARG002
+            raise OSError(5, "Input/output error")
+
+    writer = create(UnsyncedDisk(), tmp_path)
+    with pytest.raises(WriteError) as caught:
+        writer.append(RECORDS[0])
+    assert (caught.value.nothing_changed, writer.spoiled) == (False, True)
+    writer.close()
+
+
+def test_where_a_whole_chunk_of_zeros_has_no_room_the_record_alone_may_have(tmp_path: Path) -> None:
+    class NearlyFullDisk(OsDisk):
+        def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
+            if offset + len(data) > FIRST_CHUNK_BYTES + 64 * RECORD_HEADER_BYTES * 1024:
+                raise_full(0)
+            return super().pwrite(file, data, offset)
+
+    disk = NearlyFullDisk()
+    writer = create(disk, tmp_path)
+    large = [Entry("large", b'"' + b"x" * FIRST_CHUNK_BYTES + b'"', 8, 1, 1)]
+    writer.append(encode_record(8, large))
+    writer.close()
+    assert read(read_all(disk, tmp_path / "journal"))[0] == [large]
+    assert (tmp_path / "journal").stat().st_size < 3 * FIRST_CHUNK_BYTES

@@ -1,0 +1,51 @@
+"""The order in which the files of a store change, where no run of the engine forces it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leasehold.engines.disk import OsDisk, WriteError
+from leasehold.engines.journal import encode_record
+from leasehold.engines.snapshot import Snapshot
+from leasehold.engines.storage import Storage
+from leasehold.model import Entry
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    storage = Storage(tmp_path / "data.json", OsDisk())
+    storage.open(0)
+    yield storage
+    storage.close()
+
+
+def snapshot_at(revision: int) -> Snapshot:
+    return Snapshot(revision, ["a"], [Entry("a", b"%d" % revision, revision, 0, 0)])
+
+
+def test_an_older_snapshot_never_takes_the_place_of_a_newer_one(storage: Storage, tmp_path: Path) -> None:
+    storage.write_snapshot(snapshot_at(2), frees_space=False)
+    storage.checkpoint(snapshot_at(1))
+    assert b'"revision": 2' in (tmp_path / "data.json").read_bytes()
+    assert storage.snapshot_revision == 2
+
+
+def test_a_fresh_start_is_refused_to_a_snapshot_that_lacks_what_is_durable(storage: Storage) -> None:
+    storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
+    storage.failed = True
+    with pytest.raises(WriteError):
+        storage.start_afresh(snapshot_at(0))
+    assert storage.failed
+
+
+def test_nothing_is_written_while_a_fresh_start_is_due(storage: Storage, tmp_path: Path) -> None:
+    storage.failed = True
+    with pytest.raises(WriteError) as caught:
+        storage.write_snapshot(snapshot_at(1), frees_space=False)
+    with pytest.raises(WriteError):
+        storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
+    with pytest.raises(WriteError):
+        storage.rotate()
+    assert caught.value.nothing_changed
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json.lock"]

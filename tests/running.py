@@ -1,0 +1,325 @@
+"""A real server in a process of its own, for tests that talk to it: over HTTP (`Server`) or byte by byte (`Wire`).
+
+Every answer to `Server.request` is held against the service's own description (`contract`).
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from contract import Contract
+
+START_SECONDS = 30.0
+ANSWER_SECONDS = 20.0
+"""Longer than any answer takes; a test that waits for it fails."""
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without settings of the service."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LEASEHOLD_")}
+
+
+def leasehold(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "leasehold", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=START_SECONDS,
+        env=clean_environment() | dict(environment or {}),
+    )
+
+
+class Server:
+    """`leasehold serve` on a free port. Ends with the `with` block, by SIGTERM.
+
+    `store` is a path, a URL, or `memory:`; None leaves the flag out. `environment` adds variables (`LEASEHOLD_…`),
+    `arguments` flags; `folder` is where it runs.
+    """
+
+    def __init__(
+        self,
+        store: str | Path | None = "memory:",
+        *,
+        environment: Mapping[str, str] | None = None,
+        log_level: str = "info",
+        arguments: Sequence[str] = (),
+        folder: Path | None = None,
+    ) -> None:
+        self.store = "data.json" if store is None else str(store)
+        self._arguments = [*([] if store is None else [f"--store={store}"]), f"--log-level={log_level}", *arguments]
+        self._environment = dict(environment or {})
+        self._folder = folder
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in stop()
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+        self.ready_line = ""
+        self.client = httpx.Client()
+        self.contract = Contract({})
+
+    def start(self) -> Self:
+        # A port in the environment is to be tried, and no flag must win over it.
+        port = [] if "LEASEHOLD_PORT" in self._environment else ["--port=0"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "leasehold", "serve", *port, *self._arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=clean_environment() | self._environment,
+            cwd=self._folder,
+        )
+        assert self.process.stdout is not None
+        self.ready_line = self.process.stdout.readline().rstrip("\n")
+        if not self.ready_line:
+            code = self.process.wait(START_SECONDS)
+            raise AssertionError(f"the server did not start (exit {code}): {self.log()}")
+        self.url = self.ready_line.split()[3]
+        self.client.close()
+        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.contract = Contract(self.client.get("/openapi.json", headers={"Connection": "close"}).json())
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """For raw sockets."""
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+    def log(self) -> str:
+        """What the server wrote to standard error so far."""
+        position = self._log.tell()
+        self._log.seek(0)
+        text = self._log.read()
+        self._log.seek(position)
+        return text
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until the process is gone."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """SIGTERM, or SIGINT. Returns the exit code."""
+        return self._end(number)
+
+    def restart(self) -> Self:
+        """SIGKILL and start again on the same store."""
+        self.kill()
+        return self.start()
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(START_SECONDS)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return code
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()
+        if self.process is not None and self.process.poll() is None:
+            self.terminate()
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
+        self._log.close()
+
+    # Short forms ----------------------------------------------------------------------------------------------
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        response = self.client.request(method, path, **options)
+        self.contract.check(response)
+        return response
+
+    def put(self, key: str, body: str, **options: Any) -> httpx.Response:
+        """POST a JSON text to `/kv/{key}`; `key` is taken as it stands in the URL."""
+        return self.request("POST", f"/kv/{key}", content=body.encode(), **options)
+
+    def get(self, key: str, **options: Any) -> httpx.Response:
+        return self.request("GET", f"/kv/{key}", **options)
+
+    def patch(self, key: str, body: str, *, kind: str = "merge-patch", **options: Any) -> httpx.Response:
+        """PATCH with a JSON text; `kind` is `merge-patch` or `json-patch`."""
+        headers = {"Content-Type": f"application/{kind}+json"} | options.pop("headers", {})
+        return self.request("PATCH", f"/kv/{key}", content=body.encode(), headers=headers, **options)
+
+    def delete(self, key: str, **options: Any) -> httpx.Response:
+        return self.request("DELETE", f"/kv/{key}", **options)
+
+    def value(self, key: str) -> Any:
+        """The value at `key`, which is there."""
+        response = self.get(key)
+        assert response.status_code == 200, response.text
+        return response.json()["value"]
+
+    def revision(self) -> int:
+        """The head of the store."""
+        revision = self.request("GET", "/health").json()["revision"]
+        assert isinstance(revision, int)
+        return revision
+
+
+def refusal(response: httpx.Response) -> tuple[int, str]:
+    """Status and code of an error: `(404, "not_found")`."""
+    return response.status_code, response.json()["error"]
+
+
+@contextlib.contextmanager
+def running(store: str | Path | None = "memory:", **options: Any) -> Iterator[Server]:
+    with Server(store, **options) as server:
+        yield server
+
+
+def until(condition: Any, *, seconds: float = 10.0) -> None:
+    """Wait for something that another process does; fails when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("it did not happen in time")
+        time.sleep(0.01)
+
+
+# Byte by byte -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response as it came. Names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        """As `refusal` of a response."""
+        return self.status, json.loads(self.body)["error"]
+
+    @property
+    def value(self) -> Any:
+        return json.loads(self.body)["value"]
+
+
+def message(method: str, target: str, *fields: str, body: bytes | None = None, version: str = "HTTP/1.1") -> bytes:
+    """A request as bytes, with a Host header; a `body` comes with its Content-Length."""
+    lines = [f"{method} {target} {version}", "Host: leasehold", *fields]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
+
+
+class Ended(ConnectionError):
+    """The server ended the connection before its answer was complete."""
+
+
+class Wire:
+    """One TCP connection to a server. Closed with the `with` block."""
+
+    def __init__(self, server: Server, *, receive_buffer_bytes: int | None = None) -> None:
+        self.socket = socket.socket()
+        if receive_buffer_bytes is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        self.socket.settimeout(ANSWER_SECONDS)
+        self.socket.connect(server.address)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = self.socket.makefile("rb")
+
+    def send(self, *parts: bytes) -> Self:
+        self.socket.sendall(b"".join(parts))
+        return self
+
+    def end_sending(self) -> Self:
+        """Close our half."""
+        self.socket.shutdown(socket.SHUT_WR)
+        return self
+
+    def answer(self, *, to: str = "GET") -> Answer:
+        """The next response; `to` is the method that it answers. An interim response (100) is one too."""
+        status_line = self._received.readline()
+        if not status_line.endswith(b"\r\n"):
+            raise Ended("the connection ended before the answer")
+        assert status_line.startswith(b"HTTP/1.1 "), status_line
+        status = int(status_line.split()[1])
+        headers: dict[str, str] = {}
+        while (line := self._line()) != b"":
+            name, _, content = line.decode("latin-1").partition(":")
+            assert name.lower() not in headers, f"{name} came twice"
+            headers[name.lower()] = content.strip()
+        return Answer(status, headers, self._body(to, status, headers))
+
+    def _body(self, method: str, status: int, headers: Mapping[str, str]) -> bytes:
+        if method == "HEAD" or status in (100, 204, 304):
+            return b""
+        if headers.get("transfer-encoding") == "chunked":
+            return b"".join(self._chunks())
+        if "content-length" in headers:
+            return self._exactly(int(headers["content-length"]))
+        return self._received.read()
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            size = int(self._line(), 16)
+            yield self._exactly(size)
+            assert self._line() == b""
+            if size == 0:
+                return
+
+    def _line(self) -> bytes:
+        line = self._received.readline()
+        if not line.endswith(b"\r\n"):
+            raise Ended("the connection ended in the middle of an answer")
+        return line[:-2]
+
+    def _exactly(self, size: int) -> bytes:
+        data = self._received.read(size)
+        if len(data) < size:
+            raise Ended("the connection ended in the middle of an answer")
+        return data
+
+    def rest(self) -> bytes:
+        """All that still comes until the server closes."""
+        return self._received.read()
+
+    def is_closed(self) -> bool:
+        """Wait for the server's end of the connection: True if it closed in good order and sent nothing more."""
+        return self.rest() == b""
+
+    def is_cut(self) -> bool:
+        """Wait for the end of the connection, in good order or reset: True if nothing more was sent."""
+        try:
+            return self.rest() == b""
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        self._received.close()
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
