@@ -10,7 +10,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.messages import Request
 from leasehold.model import Condition
 
-_ENTITY_TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*')
+_ENTITY_TAG = re.compile(r'[\s,]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*')
 _OWN_TAG = re.compile(r"(0|[1-9][0-9]{0,18})((?:-raw)?(?:-msgpack)?)")
 
 
@@ -34,7 +34,7 @@ def condition(request: Request, *, tag: str | None = None) -> Condition | None:
 
 
 def _revisions(name: str, header: bytes, *, weak: bool, accepts: str | None) -> tuple[int, ...] | Literal["*"]:
-    text = header.decode("latin-1").strip()
+    text = header.decode("latin-1").strip(" \t,")  # empty elements count for nothing (RFC 9110, 5.6.1.2)
     if text == "*":
         return "*"
     revisions: list[int] = []

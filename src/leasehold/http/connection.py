@@ -20,7 +20,7 @@ from typing import Final, cast
 import structlog
 
 from leasehold.errors import ServiceError
-from leasehold.http.connections import Connections
+from leasehold.http.connections import SWEEP_SECONDS, Connections
 from leasehold.http.messages import (
     Request,
     Response,
@@ -71,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._address = ""
         self._reception = Reception(
             connections.limits,
+            connections.heads,
             deliver=self._enqueue,
             continue_due=self._expect_continue,
             next_request_id=connections.next_request_id,
@@ -84,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._advancing = False
         self._continue_due = False
         self._half_closed = False
-        """One side will send no more, so the connection ends with the answers under way."""
+        """The client will send no more, so the connection ends with the answers under way."""
         self._reading_paused = False
         self._write_paused = False
         self._write_since = 0.0
@@ -132,6 +133,9 @@ class Connection(asyncio.Protocol):
     # Requests, one after the other ----------------------------------------------------------------------------
 
     def _enqueue(self, request: Request) -> None:
+        if self._current is None and not self._queue and not self._write_paused:
+            self._begin(request)
+            return
         self._queue.append(request)
         if len(self._queue) > MAX_QUEUED_REQUESTS and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
@@ -146,17 +150,19 @@ class Connection(asyncio.Protocol):
         while self._queue and self._current is None and not self._write_paused:
             self._begin(self._queue.popleft())
         self._advancing = False
-        if self._current is None and not self._queue and self._transport is not None:
-            self._rest(self._transport)
+        if self._current is None and not self._queue:
+            self._rest()
 
-    def _rest(self, transport: asyncio.Transport) -> None:
+    def _rest(self) -> None:
         """Nothing is left to do."""
+        if self._transport is None:
+            return
         if self._half_closed:
-            transport.close()
+            self._close()
             return
         if self._reading_paused:
             self._reading_paused = False
-            transport.resume_reading()
+            self._transport.resume_reading()
         if self._continue_due:
             self._expect_continue()
 
@@ -220,7 +226,8 @@ class Connection(asyncio.Protocol):
         close = not request.keep_alive or shared.stopping
         if shared.logs_requests:
             shared.log_request(request, response.status)
-        self._write(encode_response(request, response, date=shared.date, close=close))
+        if self._transport is not None:
+            shared.post(self._transport, encode_response(request, response, date=shared.date, close=close))
         self._finish(request, close=close)
 
     async def _send_stream(self, request: Request, stream: Stream) -> None:
@@ -249,11 +256,11 @@ class Connection(asyncio.Protocol):
                     started = True
                 self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                 await self._writable()
-        except ServiceError as error:
+        except Exception as error:
             if not started:
                 raise
             # Too late for another status: an unfinished answer is the only honest sign.
-            log.warning("stream broken off", request_id=request.request_id.decode(), code=error.code)
+            log.warning("stream broken off", request_id=request.request_id.decode(), exc_info=error)
             self.abort()
             return
         if chunked:
@@ -272,12 +279,17 @@ class Connection(asyncio.Protocol):
         self._current = None
         if close:
             self._end(linger=request.refusal is not None)
-        else:
-            self._reception.since = self._all.tick
+            return
+        self._reception.since = self._all.tick
+        if self._queue:
             self._advance()
+        else:
+            self._rest()
 
     def _write(self, data: bytes) -> None:
+        """Send now, after what was posted."""
         transport = self._transport
+        self._all.send_posted()
         if transport is not None and not transport.is_closing():  # uvloop raises on a closed transport
             transport.write(data)
 
@@ -293,20 +305,25 @@ class Connection(asyncio.Protocol):
         """Close after the answers written; with `linger`, give the client time to read them."""
         self._reception.end()
         self._queue.clear()
+        self._all.send_posted()
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         if linger and not self._half_closed:
-            self._half_closed = True
             transport.write_eof()
         else:
             transport.close()
 
+    def _close(self) -> None:
+        self._all.send_posted()
+        if self._transport is not None:
+            self._transport.close()
+
     def stop(self) -> None:
         """The service stops: end now if nothing is asked, else after the answer."""
         busy = self._current is not None or self._queue or self._reception.phase is Phase.BODY
-        if not busy and self._transport is not None:
-            self._transport.close()
+        if not busy:
+            self._close()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -324,23 +341,27 @@ class Connection(asyncio.Protocol):
         if outstanding < self._outstanding:
             self._write_since = self._all.tick
         self._outstanding = outstanding
-        if self._all.tick - self._write_since > self._all.limits.write_timeout_seconds:
+        if self._has_passed(self._write_since, self._all.limits.write_timeout_seconds):
             self.abort()
 
     def _sweep_sender(self) -> None:
         reception, limits = self._reception, self._all.limits
-        waited = self._all.tick - reception.since
-        if reception.phase is Phase.HEAD and waited > limits.header_timeout_seconds:
+        since = reception.since
+        if reception.phase is Phase.HEAD and self._has_passed(since, limits.header_timeout_seconds):
             if reception.has_begun:
                 reception.refuse(ServiceError("request_timeout", "the head of the request did not come in time"))
             else:
                 self.abort()  # nothing was asked, so there is nothing to answer
-        elif reception.phase is Phase.BODY and waited > limits.body_timeout_seconds:
+        elif reception.phase is Phase.BODY and self._has_passed(since, limits.body_timeout_seconds):
             reception.refuse(ServiceError("request_timeout", "the body of the request did not come in time"))
-        elif (reception.phase is Phase.IDLE and waited > limits.idle_timeout_seconds) or (
-            reception.phase is Phase.ENDED and waited > LINGER_SECONDS
+        elif (reception.phase is Phase.IDLE and self._has_passed(since, limits.idle_timeout_seconds)) or (
+            reception.phase is Phase.ENDED and self._has_passed(since, LINGER_SECONDS)
         ):
             self.abort()
+
+    def _has_passed(self, since: float, seconds: float) -> bool:
+        """Whether a deadline is over. `since` may lie a whole sweep before what it marks; none shall end early."""
+        return self._all.tick - since > seconds + SWEEP_SECONDS
 
     def _outstanding_bytes(self) -> int:
         """What was written and not yet acknowledged by the reader, the kernel's share included.

@@ -4,9 +4,11 @@ Each is a pair of pure functions; the lists are coroutines. All rules about entr
 only read and an answer only written.
 """
 
-import math
+import re
+import string
 from collections.abc import AsyncGenerator, Mapping
 from typing import Final
+from urllib.parse import quote_from_bytes
 
 import msgspec
 
@@ -38,6 +40,8 @@ from leasehold.model import (
 
 JSON_TYPES: Final = ("application/json", "application/x-www-form-urlencoded", "")
 """Bodies read as JSON. The form type is what curl sends with `-d` when told nothing else."""
+_DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?")
+"""A number as people write it; `float` would take `1_000` and `nan`, too."""
 
 
 # Reading a request --------------------------------------------------------------------------------------------
@@ -67,10 +71,7 @@ def ttl_of(request: Request) -> int | None:
     sent = request.query.get("ttl")
     if sent is None:
         return None
-    try:
-        seconds = float(sent[0])
-    except ValueError:
-        seconds = math.nan
+    seconds = float(sent[0]) if _DECIMAL.fullmatch(sent[0]) else 0.0
     if not MIN_TTL_SECONDS <= seconds <= MAX_TTL_SECONDS:
         raise ServiceError(
             "invalid_argument", f"ttl is a number of seconds, {MIN_TTL_SECONDS:g} to {MAX_TTL_SECONDS:.0f}"
@@ -176,7 +177,7 @@ def show_written(request: Request, outcome: Outcome) -> Response:
     entry = outcome.entry
     headers: tuple[tuple[str, str], ...] = ()
     if outcome.created:
-        headers = (("Location", request.path.decode("ascii")),)
+        headers = (("Location", quote_from_bytes(request.path, safe=string.punctuation)),)
     if wants_minimal(request):
         headers += (("Preference-Applied", "return=minimal"),)
         body = partial_entry_json(entry, value=None, path=_sent_path(request))

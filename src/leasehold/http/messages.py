@@ -20,39 +20,28 @@ from leasehold.limits import MAX_REQUEST_ID_CHARACTERS
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
 
 
-class Request:
-    """One request, complete. `argument`, set by the router, is what its pattern left open (a key), still encoded.
+class Request(msgspec.Struct):
+    """One request, complete.
 
     Header names are in lower case. A header that came more than once is joined with commas.
     """
 
-    __slots__ = (
-        "argument",
-        "body",
-        "headers",
-        "keep_alive",
-        "media",
-        "method",
-        "path",
-        "query",
-        "refusal",
-        "request_id",
-        "version",
-    )
-
-    def __init__(self, method: str, path: bytes, headers: dict[bytes, bytes]) -> None:
-        self.method = method
-        self.path = path
-        self.headers = headers
-        self.query: Mapping[str, list[str]] = NO_QUERY
-        self.body = b""
-        self.argument = b""
-        self.media = Media.JSON
-        self.request_id = b""
-        self.version = "1.1"
-        self.keep_alive = False
-        self.refusal: ServiceError | None = None
-        """Set by the connection when the request is to be refused without looking further."""
+    method: str
+    target: bytes
+    """Path and query as sent."""
+    headers: Mapping[bytes, bytes]
+    version: str = "1.1"
+    body: bytes = b""
+    keep_alive: bool = False
+    request_id: bytes = b""
+    path: bytes = b""
+    query: Mapping[str, list[str]] = NO_QUERY
+    refusal: ServiceError | None = None
+    """Set when the request is to be refused without looking further."""
+    media: Media = Media.JSON
+    """What the answer is to be."""
+    argument: bytes = b""
+    """What the route's pattern leaves open (a key), still encoded. Set by the router."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):

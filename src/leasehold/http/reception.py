@@ -12,6 +12,7 @@ from typing import Final
 import httptools
 
 from leasehold.errors import ServiceError
+from leasehold.http.heads import FamiliarHeads
 from leasehold.http.messages import Request, accepted_request_id, parse_query
 from leasehold.limits import KIB, Limits
 
@@ -47,6 +48,7 @@ class Reception:
         "_field_bytes",
         "_fields",
         "_headers",
+        "_heads",
         "_hosts",
         "_limits",
         "_next_request_id",
@@ -62,6 +64,7 @@ class Reception:
     def __init__(
         self,
         limits: Limits,
+        heads: FamiliarHeads,
         *,
         deliver: Callable[[Request], None],
         continue_due: Callable[[], None],
@@ -69,6 +72,7 @@ class Reception:
         now: Callable[[], float],
     ) -> None:
         self._limits = limits
+        self._heads = heads
         self._deliver = deliver
         self._continue_due = continue_due
         self._next_request_id = next_request_id
@@ -94,9 +98,16 @@ class Reception:
 
     def feed(self, data: bytes) -> None:
         """Take what the transport read."""
-        if self.phase is Phase.ENDED:
+        if self.phase is Phase.IDLE:
+            request = self._heads.recall(data)
+            if request is not None:
+                self._name(request, None)
+                self._deliver(request)
+                return
+        elif self.phase is Phase.ENDED:
             return
         self._raw_bytes += len(data)
+        begun = self.phase
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -105,6 +116,8 @@ class Reception:
             self.refuse(ServiceError("invalid_request", "this is not a well-formed HTTP/1.1 request"))
         if self.phase is Phase.HEAD or self.phase is Phase.BODY:
             self._check_unfinished()
+        elif begun is Phase.IDLE and self.phase is Phase.IDLE:
+            self._heads.remember(data, self._headers)
 
     def end(self) -> None:
         self.phase = Phase.ENDED
@@ -144,7 +157,7 @@ class Reception:
             return
         if self.phase is Phase.BODY:
             return  # a trailer: it counts, but must not change what the head said
-        name = name.lower()
+        name, value = name.lower(), value.rstrip()  # llhttp strips only what stands before the value
         headers = self._headers
         if name in headers:
             value = headers[name] + b", " + value
@@ -162,7 +175,7 @@ class Reception:
         self.phase = Phase.BODY
         self.since = self._now()
         self._raw_bytes = 0
-        if self._headers.get(b"expect", b"").lower() == b"100-continue":
+        if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._parser.get_http_version() == "1.1":
             self._continue_due()
 
     def on_body(self, data: bytes) -> None:
@@ -195,16 +208,26 @@ class Reception:
 
     def _new_request(self) -> Request:
         """The request whose head was received, as far as it was."""
-        path, _, query = _origin_form(self._url).partition(b"?")
-        request = Request(self._parser.get_method().decode("ascii"), path, self._headers)
-        request.version = self._parser.get_http_version()
-        request.request_id = accepted_request_id(self._headers.get(b"x-request-id")) or self._next_request_id()
-        if query:
-            try:
-                request.query = parse_query(query)
-            except ServiceError as refusal:
-                request.refusal = refusal
+        request = Request(
+            self._parser.get_method().decode("ascii"),
+            _origin_form(self._url),
+            self._headers,
+            version=self._parser.get_http_version(),
+        )
+        self._name(request, accepted_request_id(self._headers.get(b"x-request-id")))
         return request
+
+    def _name(self, request: Request, sent_id: bytes | None) -> None:
+        """Give the request its id, its path and its query."""
+        request.request_id = sent_id or self._next_request_id()
+        if b"?" not in request.target:
+            request.path = request.target
+            return
+        request.path, _, query = request.target.partition(b"?")
+        try:
+            request.query = parse_query(query)
+        except ServiceError as refusal:
+            request.refusal = refusal
 
     def _head_fault(self) -> ServiceError | None:
         """What is wrong with a head that llhttp let pass."""
