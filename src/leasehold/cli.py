@@ -13,7 +13,7 @@ import typer
 from leasehold import VERSION, server
 from leasehold.config import load_settings
 from leasehold.engines import inspect_file
-from leasehold.errors import ServiceError
+from leasehold.errors import ServiceError, unavailable
 
 app = typer.Typer(
     name="leasehold",
@@ -65,7 +65,7 @@ def serve(
     try:
         server.run(settings, ready)
     except ServiceError as error:
-        _fail(error, code=1)
+        _fail(error, code=2 if error.code == "invalid_argument" else 1)
 
 
 @app.command()
@@ -75,6 +75,8 @@ def check(path: Annotated[Path, typer.Argument(help="The store's file, data.json
         report = inspect_file(path)
     except ServiceError as error:
         _fail(error, code=1)
+    if not report.revision and not path.exists():
+        _fail(unavailable(f"there is no store at {path}"), code=1)
     torn = f", a torn tail of {report.torn_bytes} bytes" if report.torn_bytes else ""
     journal = f", {report.journal_records} records in the journal{torn}"
     foreign = ", written by another tool" if report.foreign else ""
@@ -87,4 +89,4 @@ def _fail(error: ServiceError, *, code: int) -> NoReturn:
 
 
 def main() -> None:
-    app()
+    app(prog_name="leasehold")

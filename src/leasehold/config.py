@@ -60,5 +60,5 @@ def _check(settings: Settings, limits: Limits) -> None:
     if not 0 <= settings.port <= 65_535:
         raise ServiceError("invalid_argument", "wrong setting: port is 0 to 65535")
     for name in limits.__struct_fields__:
-        if getattr(limits, name) <= 0:
+        if not getattr(limits, name) > 0:  # also refuses NaN
             raise ServiceError("invalid_argument", f"wrong setting: {name} must be greater than 0")

@@ -93,8 +93,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-    except OSError as error:
-        raise ServiceError("unavailable", f"cannot listen on {host} port {port}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a name of a host"
+        raise ServiceError("unavailable", f"cannot listen on {host} port {port}: {reason}") from error
     listening.setblocking(False)  # noqa: FBT003 - the method's name says what
     return listening
 

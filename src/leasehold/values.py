@@ -43,7 +43,7 @@ def parse_json_value(body: bytes) -> Json:
         _check_nesting(value)
     if _may_hold_forbidden_parts(body):
         _check_parts(value)
-    if _MAY_HOLD_NEGATIVE_ZERO.search(body):
+    if b"-0" in body and _MAY_HOLD_NEGATIVE_ZERO.search(body):
         value = _decode_json(_STRING_OR_NEGATIVE_ZERO.sub(_keep_sign, body))
     return value
 

@@ -14,7 +14,7 @@ _ENTITY_TAG = re.compile(r'[\s,]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*')
 _OWN_TAG = re.compile(r"(0|[1-9][0-9]{0,18})((?:-raw)?(?:-msgpack)?)")
 
 
-def condition(request: Request, *, tag: str | None = None) -> Condition | None:
+def condition(request: Request, *, tag: bytes | None = None) -> Condition | None:
     """What If-Match and If-None-Match ask, as revisions.
 
     If-Match accepts every representation of a revision. If-None-Match on a read accepts only the one that would be
@@ -33,7 +33,7 @@ def condition(request: Request, *, tag: str | None = None) -> Condition | None:
     )
 
 
-def _revisions(name: str, header: bytes, *, weak: bool, accepts: str | None) -> tuple[int, ...] | Literal["*"]:
+def _revisions(name: str, header: bytes, *, weak: bool, accepts: bytes | None) -> tuple[int, ...] | Literal["*"]:
     text = header.decode("latin-1").strip(" \t,")  # empty elements count for nothing (RFC 9110, 5.6.1.2)
     if text == "*":
         return "*"
@@ -44,7 +44,7 @@ def _revisions(name: str, header: bytes, *, weak: bool, accepts: str | None) -> 
         if match is None:
             raise ServiceError("invalid_argument", f'{name} takes "*" or quoted entity tags')
         own = _OWN_TAG.fullmatch(match[2])
-        if own is not None and (weak or not match[1]) and accepts in (None, own[2]):
+        if own is not None and (weak or not match[1]) and accepts in (None, own[2].encode()):
             revisions.append(int(own[1]))
         position = match.end()
         if position == len(text):

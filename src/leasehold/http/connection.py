@@ -227,14 +227,14 @@ class Connection(asyncio.Protocol):
         if shared.logs_requests:
             shared.log_request(request, response.status)
         if self._transport is not None:
-            shared.post(self._transport, encode_response(request, response, date=shared.date, close=close))
+            shared.post(self._transport, encode_response(request, response, common=shared.common_lines, close=close))
         self._finish(request, close=close)
 
     async def _send_stream(self, request: Request, stream: Stream) -> None:
         shared = self._all
         chunked = request.version == "1.1"
         close = not request.keep_alive or not chunked or shared.stopping
-        head = encode_stream_head(request, stream, date=shared.date, chunked=chunked, close=close)
+        head = encode_stream_head(request, stream, common=shared.common_lines, chunked=chunked, close=close)
         async with aclosing(stream.chunks) as chunks:
             if request.method == "HEAD":
                 self._write(head)
@@ -283,7 +283,7 @@ class Connection(asyncio.Protocol):
         self._reception.since = self._all.tick
         if self._queue:
             self._advance()
-        else:
+        elif self._half_closed or self._reading_paused or self._continue_due:
             self._rest()
 
     def _write(self, data: bytes) -> None:

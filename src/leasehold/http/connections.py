@@ -13,12 +13,16 @@ import structlog
 
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.heads import FamiliarHeads
-from leasehold.http.messages import Request
+from leasehold.http.messages import COMMON_HEADERS, Request
 from leasehold.http.routes import Router, Service
+from leasehold.limits import KIB
 
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 1.0
+MAX_POSTED_BYTES: Final = 256 * KIB
+"""More is sent at once: only the transport tells a connection that its reader does not read, and one packet may ask
+for thousands of large values."""
 REFUSED_CONNECTIONS: Final = 1_000
 """Connections over the limit that are still told so; beyond, they are cut at once."""
 
@@ -48,13 +52,14 @@ class Connections:
         self.heads = FamiliarHeads(self.limits.max_request_line_bytes)
         self.tick = self.loop.time()
         """Seconds; the time of the last sweep, so that a request pays nothing for its deadlines."""
-        self.date = _date_line()
+        self.common_lines = _common_lines()
         self._members: set[Member] = set()
         self._by_address: Counter[str] = Counter()
         self._request_id_prefix = os.urandom(6).hex().encode()
         self._request_numbers = count(1)
         self._emptied = asyncio.Event()
         self._outbox: list[tuple[asyncio.Transport, bytes]] = []
+        self._outbox_bytes = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -92,9 +97,13 @@ class Connections:
         if not self._outbox:
             self.loop.call_soon(self.send_posted)
         self._outbox.append((transport, data))
+        self._outbox_bytes += len(data)
+        if self._outbox_bytes > MAX_POSTED_BYTES:
+            self.send_posted()
 
     def send_posted(self) -> None:
         outbox, self._outbox = self._outbox, []
+        self._outbox_bytes = 0
         for transport, data in outbox:
             if not transport.is_closing():  # uvloop raises on a closed transport
                 transport.write(data)
@@ -114,7 +123,7 @@ class Connections:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.tick = self.loop.time()
-            self.date = _date_line()
+            self.common_lines = _common_lines()
             for member in tuple(self._members):
                 member.sweep()
 
@@ -133,5 +142,6 @@ class Connections:
         return len(left)
 
 
-def _date_line() -> bytes:
-    return f"Date: {formatdate(time(), usegmt=True)}\r\n".encode()
+def _common_lines() -> bytes:
+    """The header lines that every response has, for now."""
+    return f"Date: {formatdate(time(), usegmt=True)}\r\n".encode() + COMMON_HEADERS

@@ -18,7 +18,9 @@ MAX_BLOCK_BYTES: Final = 2_048
 CONNECTION_FIELDS: Final = (b"connection", b"expect", b"transfer-encoding", b"upgrade", b"x-request-id")
 """Fields that say more than what is asked, or differ each time: requests with one of them go through the parser."""
 
-_REQUEST_LINE: Final = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE) (/[!-\"$-~]*) HTTP/1\.1\r\n")
+_REQUEST_LINE: Final = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE) (/[!-\"$->@-~]*)(?:\?([!-\"$-~]*))? HTTP/1\.1\r\n"
+)
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")}
 
 
@@ -35,10 +37,7 @@ class FamiliarHeads:
         self._heads: dict[bytes, Head] = {}
 
     def recall(self, data: bytes) -> Request | None:
-        """The request that `data` is, whole and nothing else; None if the parser must look at it.
-
-        What the request line alone decides is left to the caller: the query and the request id.
-        """
+        """The request that `data` is, whole and nothing else, without an id; None if the parser must look at it."""
         line = _REQUEST_LINE.match(data)
         if line is None:
             return None
@@ -47,10 +46,13 @@ class FamiliarHeads:
         head = self._heads.get(data[begin:end])
         if head is None or len(data) != end + head.content_length:
             return None
-        method, target = line.groups()
-        if len(target) > self._max_target_bytes:
+        if begin > self._max_target_bytes:
             return None
-        return Request(_METHODS[method], target, head.headers, body=data[end:], keep_alive=True)
+        method, path, query = line.groups()
+        request = Request(_METHODS[method], path, head.headers, body=data[end:], keep_alive=True)
+        if query:
+            request.take_query(query)
+        return request
 
     def remember(self, data: bytes, headers: Mapping[bytes, bytes]) -> None:
         """Keep the block of a request that the parser has found to be good and whole in `data`."""

@@ -27,14 +27,12 @@ class Request(msgspec.Struct):
     """
 
     method: str
-    target: bytes
-    """Path and query as sent."""
+    path: bytes
     headers: Mapping[bytes, bytes]
     version: str = "1.1"
     body: bytes = b""
     keep_alive: bool = False
     request_id: bytes = b""
-    path: bytes = b""
     query: Mapping[str, list[str]] = NO_QUERY
     refusal: ServiceError | None = None
     """Set when the request is to be refused without looking further."""
@@ -42,6 +40,13 @@ class Request(msgspec.Struct):
     """What the answer is to be."""
     argument: bytes = b""
     """What the route's pattern leaves open (a key), still encoded. Set by the router."""
+
+    def take_query(self, query: bytes) -> None:
+        """Become a request with this query, or a refused one."""
+        try:
+            self.query = parse_query(query)
+        except ServiceError as refusal:
+            self.refusal = refusal
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -51,7 +56,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     body: bytes | None
     revision: int | None = None
     """Becomes the ETag."""
-    tag: str = ""
+    tag: bytes = b""
     """Sets the ETag apart beside the representation's own tag (`-raw`)."""
     headers: tuple[tuple[str, str], ...] = ()
 
@@ -69,35 +74,37 @@ STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r
 COMMON_HEADERS: Final = b"Vary: Accept\r\nX-Content-Type-Options: nosniff\r\n"
 
 
-def encode_response(request: Request, response: Response, *, date: bytes, close: bool) -> bytes:
+def encode_response(request: Request, response: Response, *, common: bytes, close: bool) -> bytes:
     """The whole response, head and body, in one piece, so that it leaves in one system call.
 
-    `date` is the complete Date line.
+    `common` is the lines that all responses have at the time.
     """
-    body = response.body
     media = request.media
-    parts = [STATUS_LINES[response.status], date, COMMON_HEADERS, b"X-Request-Id: ", request.request_id]
+    fields = b""
     if response.revision is not None:
-        parts.append(b'\r\nETag: "%d%b"' % (response.revision, (response.tag + media.tag).encode()))
-    for name, value in response.headers:
-        parts.append(f"\r\n{name}: {value}".encode("latin-1"))
+        fields = b'\r\nETag: "%d%b%b"' % (response.revision, response.tag, media.tag)
+    if response.headers:
+        fields += b"".join(f"\r\n{name}: {value}".encode("latin-1") for name, value in response.headers)
     if close or request.version == "1.0":
-        parts.append(b"\r\nConnection: close" if close else b"\r\nConnection: keep-alive")
+        fields += b"\r\nConnection: close" if close else b"\r\nConnection: keep-alive"
+    body = response.body
     if body is None:
-        parts.append(b"\r\n\r\n")
-        return b"".join(parts)
+        return b"%b%bX-Request-Id: %b%b\r\n\r\n" % (STATUS_LINES[response.status], common, request.request_id, fields)
     if media is Media.MESSAGEPACK:
         body = values.to_messagepack(body)
-        parts.append(b"\r\nContent-Type: application/vnd.msgpack\r\nContent-Length: %d\r\n\r\n" % len(body))
-    else:
-        parts.append(b"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body))
-    if request.method != "HEAD":
-        parts.append(body)
-    return b"".join(parts)
+    return b"%b%bX-Request-Id: %b%b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (
+        STATUS_LINES[response.status],
+        common,
+        request.request_id,
+        fields,
+        media.line,
+        len(body),
+        b"" if request.method == "HEAD" else body,
+    )
 
 
-def encode_stream_head(request: Request, stream: Stream, *, date: bytes, chunked: bool, close: bool) -> bytes:
-    parts = [STATUS_LINES[200], date, COMMON_HEADERS, b"X-Request-Id: ", request.request_id]
+def encode_stream_head(request: Request, stream: Stream, *, common: bytes, chunked: bool, close: bool) -> bytes:
+    parts = [STATUS_LINES[200], common, b"X-Request-Id: ", request.request_id]
     parts.append(f"\r\nContent-Type: {stream.content_type}\r\n".encode())
     if chunked:
         parts.append(b"Transfer-Encoding: chunked\r\n")

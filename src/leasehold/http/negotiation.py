@@ -11,11 +11,12 @@ from leasehold.errors import ServiceError
 class Media(Enum):
     """A representation. `tag` is what sets its ETag apart from the others of the same revision."""
 
-    JSON = ("application/json", "")
-    MESSAGEPACK = ("application/vnd.msgpack", "-msgpack")
+    JSON = ("application/json", b"")
+    MESSAGEPACK = ("application/vnd.msgpack", b"-msgpack")
 
-    def __init__(self, content_type: str, tag: str) -> None:
+    def __init__(self, content_type: str, tag: bytes) -> None:
         self.content_type = content_type
+        self.line = content_type.encode()
         self.tag = tag
 
 

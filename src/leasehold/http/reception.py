@@ -13,7 +13,7 @@ import httptools
 
 from leasehold.errors import ServiceError
 from leasehold.http.heads import FamiliarHeads
-from leasehold.http.messages import Request, accepted_request_id, parse_query
+from leasehold.http.messages import Request, accepted_request_id
 from leasehold.limits import KIB, Limits
 
 FRAMING_ALLOWANCE: Final = 8
@@ -101,7 +101,7 @@ class Reception:
         if self.phase is Phase.IDLE:
             request = self._heads.recall(data)
             if request is not None:
-                self._name(request, None)
+                request.request_id = self._next_request_id()
                 self._deliver(request)
                 return
         elif self.phase is Phase.ENDED:
@@ -208,26 +208,17 @@ class Reception:
 
     def _new_request(self) -> Request:
         """The request whose head was received, as far as it was."""
+        path, _, query = _origin_form(self._url).partition(b"?")
         request = Request(
             self._parser.get_method().decode("ascii"),
-            _origin_form(self._url),
+            path,
             self._headers,
             version=self._parser.get_http_version(),
+            request_id=accepted_request_id(self._headers.get(b"x-request-id")) or self._next_request_id(),
         )
-        self._name(request, accepted_request_id(self._headers.get(b"x-request-id")))
+        if query:
+            request.take_query(query)
         return request
-
-    def _name(self, request: Request, sent_id: bytes | None) -> None:
-        """Give the request its id, its path and its query."""
-        request.request_id = sent_id or self._next_request_id()
-        if b"?" not in request.target:
-            request.path = request.target
-            return
-        request.path, _, query = request.target.partition(b"?")
-        try:
-            request.query = parse_query(query)
-        except ServiceError as refusal:
-            request.refusal = refusal
 
     def _head_fault(self) -> ServiceError | None:
         """What is wrong with a head that llhttp let pass."""
