@@ -172,7 +172,9 @@ class Connection(asyncio.Protocol):
             self._respond(error_response(request, request.refusal))
             return
         try:
-            request.media = negotiate(request.headers.get(b"accept"))
+            accept = request.headers.get(b"accept")
+            if accept is not None:
+                request.media = negotiate(accept)
             endpoint = self._all.router.match(request).endpoint
             if type(endpoint) is Exchange:
                 self._exchange = endpoint

@@ -103,13 +103,14 @@ class Router:
         know: a misspelt `ttl` must not make an entry last for ever.
         """
         path = request.path
-        methods = self._exact.get(path)
-        if methods is None:
-            end = path.find(b"/", 1) + 1
-            methods = self._prefixed.get(path[:end])
+        end = path.find(b"/", 1) + 1
+        methods = self._prefixed.get(path[:end])
+        if methods is not None:
+            request.argument = path[end:]
+        else:
+            methods = self._exact.get(path)
             if methods is None:
                 raise ServiceError("no_such_route", "there is nothing at this path; see /openapi.json")
-            request.argument = path[end:]
         route = methods.get(request.method)
         if route is None:
             allowed = ", ".join(sorted(methods))
