@@ -16,6 +16,14 @@ def server() -> Iterator[Server]:
         yield shared
 
 
+@pytest.fixture(scope="session", params=["memory", "file"])
+def any_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A shared server on each engine, for what depends on how changes are committed."""
+    folder = tmp_path_factory.mktemp("store")
+    with running("memory:" if request.param == "memory" else folder / "data.json") as shared:
+        yield shared
+
+
 @pytest.fixture
 def key() -> str:
     """A key that no other test uses."""

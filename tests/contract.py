@@ -35,7 +35,7 @@ CODES: Mapping[int, frozenset[str]] = {
 
 INTERNALS = re.compile(
     "|".join(
-        ["Traceback", r"\.py\b", "Error:", "Exception", "site-packages", "msgspec", "httptools", "uvloop"]
+        ["Traceback", r"\.py\b", r"[a-z]Error\b", r"Exception\b", r"\bobject at 0x", "site-packages", "msgspec", "httptools", "uvloop"]
         + [re.escape(path) for path in {sys.prefix, str(Path.cwd()), str(Path.home())} if path != os.sep]
     )
 )
@@ -46,8 +46,7 @@ def error_members(status: int, body: Any) -> Mapping[str, Any]:
     """Check the shape of an error; returns its members."""
     assert isinstance(body, dict)
     assert body["error"] in CODES.get(status, ()), f"{status} with {body['error']}"
-    assert isinstance(body["message"], str) and body["message"]
-    assert isinstance(body["request_id"], str) and body["request_id"]
+    assert all(isinstance(body[name], str) and body[name] != "" for name in ("message", "request_id"))
     assert not INTERNALS.search(repr(body)), f"internals in an error: {body}"
     return body
 

@@ -229,7 +229,7 @@ def message(method: str, target: str, *fields: str, body: bytes | None = None, v
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
 
-class Ended(ConnectionError):
+class Ended(ConnectionError):  # noqa: N818 - an answer to a question, as often as a fault
     """The server ended the connection before its answer was complete."""
 
 

@@ -1,0 +1,149 @@
+"""The order of a run: start the sides, load them in turn, end them, write the report.
+
+Everything that is started or written on the way is left to one exit stack. Exit status: 0, or 1 if a must was missed
+or a load failed.
+"""
+
+import argparse
+import datetime as dt
+import platform
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+from bench import plot, report, results, rows
+from bench.machine import facts, sync_seconds, versions
+from bench.processes import BenchError, MissingProgramError, program
+from bench.results import Results
+from bench.rows import LEASEHOLD_LARGE, LIMITS, MEMORY, ROWS, START, Row
+from bench.servers import SERVERS, LargeLeasehold, Server
+
+_DEFAULT_OUTPUT = Path("docs/benchmarks.md")
+
+
+def main() -> int:
+    options = _arguments()
+    signal.signal(signal.SIGTERM, _end)
+    names = options.only or rows.NAMES
+    found = Results(
+        rows=[row for row in ROWS if row.name in names],
+        limits=[limit for limit in LIMITS if limit.name in names],
+        key_count_large=options.keys_large,
+    )
+    machine: dict[str, str] = {}
+    try:
+        program("wrk")
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder)))
+            machine = facts(folder.resolve())
+            sides = _start(stack, folder, found, starts=options.rounds)
+            for number in range(options.rounds):
+                found.sync_seconds.append(sync_seconds(folder))
+                for row in found.rows:
+                    _measure(row, sides, found, number, seconds=options.seconds, rounds=options.rounds)
+            _weigh(sides, found)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    output: Path | None = options.output or (None if options.only else _DEFAULT_OUTPUT)
+    if output is not None:
+        _write(output, found, machine, setting=f"{options.rounds} rounds of {options.seconds} s")
+    print(report.summary(found))
+    return 0 if results.is_good(found) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=int, default=3, help="of each load (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="in which the sides take turns (default %(default)s)")
+    parser.add_argument("--only", nargs="+", metavar="ROW", choices=rows.NAMES, help=", ".join(rows.NAMES))
+    parser.add_argument("--keys-large", type=int, default=1_000_000, help="of the large store (default %(default)s)")
+    parser.add_argument("--output", type=Path, help=f"the report; default {_DEFAULT_OUTPUT}, or none with --only")
+    parser.add_argument("--folder", default="/var/tmp", help="for all data; on a disk (default %(default)s)")
+    return parser.parse_args()
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    """Ends the run by an exception, so that the exit stack ends what was started."""
+    sys.exit(128 + number)
+
+
+def _start(stack: ExitStack, folder: Path, found: Results, *, starts: int) -> Mapping[str, Server]:
+    """The sides that the chosen rows need; what cannot be started is noted as missing."""
+    needed = {side for row in found.rows for side in row.sides}
+    if found.limits:
+        needed.add(LEASEHOLD_LARGE)
+    sides: dict[str, Server] = {}
+    for name in (*SERVERS, LEASEHOLD_LARGE):
+        if name not in needed:
+            continue
+        print(f"starting {name}", flush=True)
+        own = folder / name
+        own.mkdir()
+        try:
+            if name == LEASEHOLD_LARGE:
+                sides[name] = LargeLeasehold(stack, own, key_count=found.key_count_large, starts=starts)
+            else:
+                sides[name] = SERVERS[name](stack, own)
+        except MissingProgramError as error:
+            found.missing[name] = str(error)
+            print(f"MISSING: {name}: {error}", flush=True)
+        except BenchError as error:
+            found.missing[name], found.failures["start", name] = "it did not start", "it did not start"
+            print(f"FAILED: {name}: {error}", flush=True)
+    return sides
+
+
+def _measure(row: Row, sides: Mapping[str, Server], found: Results, number: int, *, seconds: int, rounds: int) -> None:
+    for side in row.sides:
+        if side not in sides or (row.name, side) in found.failures:
+            continue
+        try:
+            load = sides[side].load(row.work, connections=row.connections, seconds=seconds, seed=number)
+        except BenchError as error:
+            found.failures[row.name, side] = str(error)
+            print(f"FAILED: {row.name}, {side}: {error}", flush=True)
+            continue
+        found.loads.setdefault((row.name, side), []).append(load)
+        rate = f"{load.requests_per_second:9,.0f}/s  p50 {load.p50_ms:6.2f} ms  p99 {load.p99_ms:6.2f} ms"
+        print(f"round {number + 1}/{rounds}  {row.name:11} {side:16} {rate}", flush=True)
+
+
+def _weigh(sides: Mapping[str, Server], found: Results) -> None:
+    """Takes the figures of the large store, after its loads: the memory is the larger of then and of its start."""
+    large = sides.get(LEASEHOLD_LARGE)
+    if not isinstance(large, LargeLeasehold):
+        return
+    before, after = large.memory_at_start, large.memory()
+    found.notes.append(
+        f"The store with {found.key_count_large:,} keys of 100-byte values: RSS {before.rss_mb:.0f} MB "
+        f"(PSS {before.pss_mb:.0f} MB) after its start, RSS {after.rss_mb:.0f} MB (PSS {after.pss_mb:.0f} MB) after "
+        f"all loads; {large.take_over_seconds:.1f} s to take over the plain JSON file."
+    )
+    found.figures[MEMORY.name] = [max(before.rss_mb, after.rss_mb)]
+    found.figures[START.name] = large.start_seconds
+
+
+def _write(output: Path, found: Results, machine: Mapping[str, str], *, setting: str) -> None:
+    picture = output.with_suffix(".svg")
+    own = {"leasehold": version("leasehold"), "Python": platform.python_version(), "uvloop": version("uvloop")}
+    text = report.markdown(
+        found,
+        date=str(dt.datetime.now(dt.UTC).date()),
+        setting=setting,
+        facts=machine,
+        versions={**own, **versions()},
+        plot=picture.name,
+    )
+    output.write_text(text)
+    picture.write_text(plot.svg(found))
+    print(f"wrote {output} and {picture}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

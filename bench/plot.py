@@ -1,0 +1,54 @@
+"""Draws the rates as bars in an SVG file that is readable on light and on dark pages."""
+
+from html import escape
+from typing import Final
+
+from bench.results import Results, spread
+from bench.rows import ETCD, LEASEHOLD, LEASEHOLD_LARGE, NGINX, WEBDIS, Row
+
+_COLORS: Final = {
+    LEASEHOLD: "#2f81f7",
+    LEASEHOLD_LARGE: "#8250df",
+    WEBDIS: "#d1722b",
+    ETCD: "#2da44e",
+    NGINX: "#8b949e",
+}
+_WIDTH, _LEFT, _RIGHT, _BAR, _GAP, _HEAD = 760, 130, 90, 16, 5, 30
+_STYLE: Final = """\
+text { font: 12px system-ui, sans-serif; fill: #1f2328 } .head { font-weight: 600 } line { stroke: #1f2328 }
+@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } line { stroke: #e6edf3 } }"""
+
+
+def svg(results: Results) -> str:
+    """Bars of the median rate, in a group for each row, to the scale of the group; a line spans least to most."""
+    parts: list[str] = []
+    top = 0
+    for row in results.rows:
+        lines, height = _group(results, row, top)
+        parts += lines
+        top += height
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top + _GAP}" role="img">'
+    return (
+        "\n".join([opening, "<title>Requests per second</title>", f"<style>{_STYLE}</style>", *parts, "</svg>"]) + "\n"
+    )
+
+
+def _group(results: Results, row: Row, top: int) -> tuple[list[str], int]:
+    rates = {
+        side: spread([load.requests_per_second for load in results.loads[row.name, side]])
+        for side in row.sides
+        if results.loads.get((row.name, side)) and (row.name, side) not in results.failures
+    }
+    scale = (_WIDTH - _LEFT - _RIGHT) / max((rate.high for rate in rates.values()), default=1)
+    lines = [f'<text class="head" x="0" y="{top + 20}">{escape(results.title(row))}, requests/s</text>']
+    for number, (side, rate) in enumerate(rates.items()):
+        y = top + _HEAD + number * (_BAR + _GAP)
+        low, end, high = (_LEFT + scale * figure for figure in (rate.low, rate.median, rate.high))
+        middle, base = y + _BAR / 2, y + _BAR - 4
+        lines += [
+            f'<text x="{_LEFT - 8}" y="{base}" text-anchor="end">{escape(side)}</text>',
+            f'<rect x="{_LEFT}" y="{y}" width="{end - _LEFT:.1f}" height="{_BAR}" rx="2" fill="{_COLORS[side]}"/>',
+            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>',
+            f'<text x="{high + 8:.1f}" y="{base}">{rate.median:,.0f}</text>',
+        ]
+    return lines, _HEAD + len(rates) * (_BAR + _GAP)

@@ -1,0 +1,36 @@
+-- wrk -s replay.lua URL -- FILE SEED
+-- Replays the prepared requests of FILE in order, from a random place on. They were drawn at random and encoded
+-- beforehand (workload.py), so that a request costs wrk a table look-up, whatever the protocol of the server.
+-- FILE: for each request its length in bytes as decimal digits, a line feed, the request.
+
+local requests, count, position = {}, 0, 0
+
+function init(args)
+  local file = assert(io.open(args[1], "rb"))
+  while true do
+    local length = file:read("*n")
+    if not length then break end
+    file:read(1) -- the line feed
+    count = count + 1
+    requests[count] = file:read(length)
+  end
+  file:close()
+  math.randomseed(tonumber(args[2]))
+  position = math.random(count)
+end
+
+function request()
+  position = position % count + 1
+  return requests[position]
+end
+
+-- No response(): it would cost wrk time for each answer. wrk counts statuses above 399 by itself.
+
+function done(summary, latency, _)
+  local errors = summary.errors
+  io.write(string.format(
+    'RESULT {"requests": %d, "seconds": %.6f, "p50_ms": %.4f, "p99_ms": %.4f, "errors": '
+      .. '{"connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d}}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    errors.connect, errors.read, errors.write, errors.status, errors.timeout))
+end

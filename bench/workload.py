@@ -1,0 +1,65 @@
+"""What is asked of every server: keys, values, and requests encoded in advance.
+
+All sides of a comparison get the same keys, values from the same distribution, and requests prepared in the same way,
+so that the client costs the same for each. Randomness comes from `random.Random` arguments only.
+"""
+
+import random
+import string
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+SMALL_STORE_KEYS: Final = 1_000
+MIN_VALUE_BYTES: Final = 25
+MAX_VALUE_BYTES: Final = 100
+REQUESTS: Final = 100_000
+"""Requests drawn for one kind of work; wrk goes round in them."""
+
+_FRAME_BYTES: Final = len('{"id":1234567,"name":""}')
+_LETTERS: Final = "".join(random.Random(1).choices(string.ascii_letters, k=10_000))
+
+
+class Work(StrEnum):
+    """A kind of load. A new kind needs an answer in `Server.request`, or sides that override `load`."""
+
+    GET = "GET"
+    POST = "POST"
+
+
+def key(number: int) -> str:
+    return f"k{number:07d}"
+
+
+def value(rng: random.Random, size: int | None = None) -> bytes:
+    """A JSON object of `size` bytes, by default of MIN_VALUE_BYTES to MAX_VALUE_BYTES."""
+    letters = (size or rng.randint(MIN_VALUE_BYTES, MAX_VALUE_BYTES)) - _FRAME_BYTES
+    start = rng.randrange(len(_LETTERS) - letters)
+    return f'{{"id":{rng.randint(1_000_000, 9_999_999)},"name":"{_LETTERS[start : start + letters]}"}}'.encode()
+
+
+def http_request(method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
+    length = {} if body is None else {"Content-Length": str(len(body))}
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {text}" for name, text in {**headers, **length}.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def write_requests(path: Path, requests: Iterable[bytes]) -> None:
+    """The file that `replay.lua` reads."""
+    with path.open("wb") as file:
+        file.writelines(b"%d\n%b" % (len(request), request) for request in requests)
+
+
+def write_foreign_store(path: Path, key_count: int, rng: random.Random) -> bytes:
+    """A plain JSON object of `key_count` keys with values of MAX_VALUE_BYTES; returns the last value.
+
+    The service takes such a file over at its first start.
+    """
+    text = b""
+    with path.open("wb") as file:
+        for number in range(key_count):
+            text = value(rng, MAX_VALUE_BYTES)
+            file.write(b'%b"%b":%b' % (b",\n" if number else b"{", key(number).encode(), text))
+        file.write(b"}\n")
+    return text

@@ -1,0 +1,412 @@
+"""Random sequences of requests to `/kv` against a plain dictionary, on every engine.
+
+The model knows the rules in the plainest form: values are copied, changed by short recursions, and compared. Every
+answer's status, value and revision is predicted; what was refused must have changed nothing.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from running import Server, running
+
+EXAMPLES = 150
+STEPS = 40
+ABSENT: Any = ...
+
+NAMES = ["a", "b", "0", "-", "x/y", "m~n", ""]
+KEYS = st.sampled_from(["a", "a/b", "ab", "ä", "🦊", "\uffff", "b b", "c%"])
+SEGMENTS = st.lists(st.sampled_from([*NAMES, "1", "2", "01"]), max_size=3).map(tuple)
+LEAVES = st.none() | st.booleans() | st.integers(-2, 2**64 - 1) | st.sampled_from(["", "text", "🦊", 1.5, 1e300])
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    LEAVES,
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from(NAMES), parts, max_size=3),
+    max_leaves=8,
+)
+CONDITIONS = st.sampled_from(["none"] * 6 + ["matches", "matches any", "stale", "none matches", "must be new"])
+TTLS = st.sampled_from([None, None, None, 1000])
+STEPS_OF_PATCH = st.fixed_dictionaries(
+    {
+        "op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]),
+        "path": SEGMENTS,
+        "from": SEGMENTS,
+        "value": VALUES,
+    }
+)
+
+
+class Refused(Exception):  # noqa: N818 - as it is called in the service
+    """The model's prediction of an error: status and code."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(status, code)
+
+
+def not_found() -> Refused:
+    return Refused(404, "not_found")
+
+
+def path_not_found() -> Refused:
+    return Refused(404, "path_not_found")
+
+
+def conflict() -> Refused:
+    return Refused(409, "conflict")
+
+
+def patch_failed() -> Refused:
+    return Refused(422, "patch_failed")
+
+
+# The model's rules --------------------------------------------------------------------------------------------
+
+
+def pointer(path: tuple[str, ...]) -> str:
+    return "".join("/" + segment.replace("~", "~0").replace("/", "~1") for segment in path)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal as JSON: members have no order, and true is not 1."""
+    return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
+
+
+def index_of(segment: str, size: int) -> int:
+    if not segment.isdecimal() or (segment != "0" and segment.startswith("0")) or int(segment) >= size:
+        raise path_not_found()
+    return int(segment)
+
+
+def get(value: Any, path: tuple[str, ...]) -> Any:
+    for segment in path:
+        if isinstance(value, list):
+            value = value[index_of(segment, len(value))]
+        elif isinstance(value, dict) and segment in value:
+            value = value[segment]
+        else:
+            raise path_not_found()
+    return value
+
+
+def put(value: Any, path: tuple[str, ...], part: Any) -> Any:
+    """A write with `path`: what is missing on the way is made."""
+    if not path:
+        return part
+    first, *others = path
+    rest = tuple(others)
+    if isinstance(value, dict):
+        inner = value[first] if first in value else empty(rest)
+        return value | {first: put(inner, rest, part)}
+    if not isinstance(value, list):
+        raise conflict()
+    if first == "-" and not rest:
+        return [*value, part]
+    if first != "-" and (not first.isdecimal() or (first != "0" and first.startswith("0"))):
+        raise conflict()
+    index = index_of(first, len(value))
+    return [*value[:index], put(value[index], rest, part), *value[index + 1 :]]
+
+
+def empty(path: tuple[str, ...]) -> Any:
+    return [] if path == ("-",) else {}
+
+
+def insert(value: Any, path: tuple[str, ...], part: Any) -> Any:
+    """`add` of a JSON patch: the container is there, and a list grows."""
+    if not path:
+        return part
+    container = copy.deepcopy(get(value, path[:-1]))
+    if isinstance(container, dict):
+        container[path[-1]] = part
+    elif isinstance(container, list):
+        place = len(container) if path[-1] == "-" else index_of(path[-1], len(container) + 1)
+        container.insert(place, part)
+    else:
+        raise conflict()
+    return replace(value, path[:-1], container)
+
+
+def replace(value: Any, path: tuple[str, ...], part: Any) -> Any:
+    if not path:
+        return part
+    get(value, path)
+    inner = replace(get(value, path[:1]), path[1:], part)
+    if isinstance(value, dict):
+        return value | {path[0]: inner}
+    index = int(path[0])
+    return [*value[:index], inner, *value[index + 1 :]]
+
+
+def remove(value: Any, path: tuple[str, ...]) -> Any:
+    get(value, path)
+    container = get(value, path[:-1])
+    if isinstance(container, dict):
+        smaller: Any = {name: part for name, part in container.items() if name != path[-1]}
+    else:
+        smaller = [part for index, part in enumerate(container) if index != int(path[-1])]
+    return replace(value, path[:-1], smaller)
+
+
+def merge(value: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(value) if isinstance(value, dict) else {}
+    for name, part in patch.items():
+        if part is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge(merged.get(name), part)
+    return merged
+
+
+def patched(value: Any, steps: list[dict[str, Any]]) -> Any:
+    for step in steps:
+        try:
+            value = patched_once(value, step)
+        except Refused:
+            raise patch_failed() from None
+    return value
+
+
+def patched_once(value: Any, step: dict[str, Any]) -> Any:
+    path, source = step["path"], step["from"]
+    match step["op"]:
+        case "add":
+            return insert(value, path, step["value"])
+        case "replace":
+            return replace(value, path, step["value"])
+        case "copy":
+            return insert(value, path, get(value, source))
+        case "remove":
+            if not path:
+                raise patch_failed()
+            return remove(value, path)
+        case "move":
+            moved = get(value, source)
+            if path == source:
+                return value
+            if path[: len(source)] == source:
+                raise patch_failed()
+            return insert(remove(value, source), path, moved)
+        case _:
+            if not same(get(value, path), step["value"]):
+                raise patch_failed()
+            return value
+
+
+# The machine --------------------------------------------------------------------------------------------------
+
+_folders = count(1)
+
+
+class KeyValueMachine(RuleBasedStateMachine):
+    """One run: a folder of keys on a server that nobody else writes to."""
+
+    server: Server
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = f"run-{next(_folders)}/"
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.revision = self.server.revision()
+        self.touched: str | None = None
+
+    def request(self, method: str, key: str, **options: Any) -> httpx.Response:
+        """Send a request for an entry. `params` without a value are left out."""
+        options["params"] = {name: text for name, text in options.pop("params", {}).items() if text is not None}
+        return self.server.request(method, f"/kv/{quote(self.folder + key)}", **options)
+
+    def headers(self, key: str, condition: str) -> dict[str, str]:
+        revision = self.entries.get(key, {}).get("revision", 1)
+        return {
+            "matches": {"If-Match": f'"0", "{revision}-raw"'},
+            "matches any": {"If-Match": "*"},
+            "stale": {"If-Match": f'"{revision - 1}", W/"{revision}"'},
+            "none matches": {"If-None-Match": f'W/"{revision}"'},
+            "must be new": {"If-None-Match": "*"},
+        }.get(condition, {})
+
+    def check_condition(self, key: str, condition: str) -> None:
+        exists = key in self.entries
+        holds = {
+            "none": True,
+            "matches": exists,
+            "matches any": exists,
+            "stale": False,
+            "none matches": not exists,
+            "must be new": not exists,
+        }
+        if not holds[condition]:
+            raise Refused(412, "precondition_failed")
+
+    def change(
+        self, key: str, condition: str, response: httpx.Response, decide: Callable[[Any], Any], ttl: int | None
+    ) -> None:
+        """Predict a change by `decide(value before)` and compare. `ABSENT` is the value of no entry."""
+        self.touched = key
+        before = self.entries.get(key)
+        try:
+            after = self.decide(key, condition, decide)
+        except Refused as refusal:
+            self.compare_refusal(response, refusal)
+            if response.status_code == 412:
+                assert response.json()["revision"] == (before["revision"] if before else None)
+            return
+        self.revision += 1
+        assert response.status_code == (201 if before is None else 200)
+        assert response.json()["revision"] == self.revision
+        if after is ABSENT:
+            del self.entries[key]
+        else:
+            self.entries[key] = {"value": after, "revision": self.revision, "expires": ttl is not None}
+
+    def decide(self, key: str, condition: str, decide: Callable[[Any], Any]) -> Any:
+        """A missing entry is noticed before a condition that does not hold, and that before a fault of a path."""
+        refusal: Refused | None = None
+        after = None
+        try:
+            after = decide(self.value(key))
+        except Refused as error:
+            refusal = error
+        if refusal is None or refusal.args != not_found().args:
+            self.check_condition(key, condition)
+        if refusal is not None:
+            raise refusal
+        return after
+
+    def value(self, key: str) -> Any:
+        return self.entries[key]["value"] if key in self.entries else ABSENT
+
+    @rule(key=KEYS, value=VALUES, condition=CONDITIONS, ttl=TTLS, method=st.sampled_from(["PUT", "POST"]))
+    def write(self, key: str, value: Any, condition: str, ttl: int | None, method: str) -> None:
+        headers = self.headers(key, condition)
+        response = self.request(method, key, content=json.dumps(value), headers=headers, params={"ttl": ttl})
+        self.change(key, condition, response, lambda _: value, ttl)
+
+    @rule(key=KEYS, path=SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS)
+    def write_part(self, key: str, path: tuple[str, ...], part: Any, condition: str, ttl: int | None) -> None:
+        params = {"path": pointer(path), "ttl": ttl}
+        response = self.request(
+            "PUT", key, content=json.dumps(part), headers=self.headers(key, condition), params=params
+        )
+        self.change(key, condition, response, lambda v: put(empty(path) if v is ABSENT else v, path, part), ttl)
+        if response.status_code < 300:
+            assert (same(response.json()["value"], part), response.json()["path"]) == (True, pointer(path))
+
+    @rule(key=KEYS, patch=VALUES, condition=CONDITIONS, ttl=TTLS)
+    def merge_patch(self, key: str, patch: Any, condition: str, ttl: int | None) -> None:
+        headers = self.headers(key, condition) | {"Content-Type": "application/merge-patch+json"}
+        response = self.request("PATCH", key, content=json.dumps(patch), headers=headers, params={"ttl": ttl})
+        self.change(key, condition, response, lambda value: merge(existing(value), patch), ttl)
+
+    @rule(key=KEYS, steps=st.lists(STEPS_OF_PATCH, max_size=4), condition=CONDITIONS, ttl=TTLS)
+    def json_patch(self, key: str, steps: list[dict[str, Any]], condition: str, ttl: int | None) -> None:
+        headers = self.headers(key, condition) | {"Content-Type": "application/json-patch+json"}
+        sent = [step | {"path": pointer(step["path"]), "from": pointer(step["from"])} for step in steps]
+        response = self.request("PATCH", key, content=json.dumps(sent), headers=headers, params={"ttl": ttl})
+        self.change(key, condition, response, lambda value: patched(existing(value), steps), ttl)
+
+    @rule(key=KEYS, condition=CONDITIONS)
+    def delete(self, key: str, condition: str) -> None:
+        response = self.request("DELETE", key, headers=self.headers(key, condition))
+        self.change(key, condition, response, deleted, None)
+
+    @rule(key=KEYS, path=SEGMENTS.filter(bool), condition=CONDITIONS, ttl=TTLS)
+    def delete_part(self, key: str, path: tuple[str, ...], condition: str, ttl: int | None) -> None:
+        params = {"path": pointer(path), "ttl": ttl}
+        response = self.request("DELETE", key, headers=self.headers(key, condition), params=params)
+        self.change(key, condition, response, lambda value: remove(existing(value), path), ttl)
+
+    @rule(key=KEYS, paths=st.lists(SEGMENTS, min_size=1, max_size=3))
+    def read_parts(self, key: str, paths: list[tuple[str, ...]]) -> None:
+        response = self.request("GET", f"{key}", params={"path": [pointer(path) for path in paths]})
+        try:
+            value = existing(self.value(key))
+            parts = {pointer(path): get(value, path) for path in paths}
+        except Refused as refusal:
+            self.compare_refusal(response, refusal)
+        else:
+            expected = parts if len(paths) > 1 else parts[pointer(paths[0])]
+            assert same(response.json()["value"], expected)
+
+    @rule(key=KEYS)
+    def read_if_new(self, key: str) -> None:
+        entry = self.entries.get(key)
+        tag = f'"{entry["revision"] if entry else 1}"'
+        assert self.request("GET", key, headers={"If-None-Match": tag}).status_code == (304 if entry else 404)
+
+    @rule(prefix=st.sampled_from(["", "a", "a/", "ä"]), after=KEYS, limit=st.integers(1, 4))
+    def read_page(self, prefix: str, after: str, limit: int) -> None:
+        params = {"prefix": self.folder + prefix, "after": self.folder + after, "limit": str(limit)}
+        page = self.server.request("GET", "/kv", params=params).json()
+        found = [key for key in self.sorted_keys() if key.startswith(prefix) and key.encode() > after.encode()]
+        expected = [self.folder + key for key in found[:limit]]
+        following = expected[-1] if len(found) > limit else None
+        assert ([entry["key"] for entry in page["entries"]], page["next"]) == (expected, following)
+
+    @invariant()
+    def the_entry_touched_last_is_as_predicted(self) -> None:
+        if self.touched is None:
+            return
+        response, expected = self.request("GET", self.touched), self.entries.get(self.touched)
+        if expected is None:
+            assert response.status_code == 404
+        else:
+            self.compare(response.json(), expected)
+
+    def teardown(self) -> None:
+        page = self.server.request("GET", "/kv", params={"prefix": self.folder}).json()
+        assert [entry["key"] for entry in page["entries"]] == [self.folder + key for key in self.sorted_keys()]
+        for entry in page["entries"]:
+            self.compare(entry, self.entries[entry["key"].removeprefix(self.folder)])
+        assert page["revision"] == self.revision
+
+    def sorted_keys(self) -> list[str]:
+        return sorted(self.entries, key=lambda key: key.encode())
+
+    def compare_refusal(self, response: httpx.Response, expected: Refused) -> None:
+        assert (response.status_code, response.json()["error"]) == expected.args
+
+    def compare(self, entry: dict[str, Any], expected: dict[str, Any]) -> None:
+        assert same(entry["value"], expected["value"])
+        assert (entry["revision"], "expires_at" in entry) == (expected["revision"], expected["expires"])
+
+
+def deleted(value: Any) -> Any:
+    existing(value)
+    return ABSENT
+
+
+def existing(value: Any) -> Any:
+    if value is ABSENT:
+        raise not_found()
+    return value
+
+
+@pytest.fixture(params=["memory", "file"])
+def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    with running("memory:" if request.param == "memory" else tmp_path / "data.json") as started:
+        yield started
+
+
+def test_random_requests_do_what_the_model_does(own_server: Server) -> None:
+    run_state_machine_as_test(
+        type("OwnMachine", (KeyValueMachine,), {"server": own_server}),
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            report_multiple_bugs=False,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+        ),
+    )
+    assert "Traceback" not in own_server.log()

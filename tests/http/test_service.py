@@ -1,0 +1,157 @@
+"""Health, and the service's description of itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract import CODES
+from running import Server, running
+
+import leasehold
+
+# Health -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready"])
+def test_a_sound_service_is_ok(server: Server, path: str) -> None:
+    response = server.request("GET", path)
+    health = response.json()
+    uptime = health.pop("uptime_s")
+    expected = {"status": "ok", "store": "memory", "revision": server.revision(), "version": leasehold.VERSION}
+    assert (response.status_code, health, uptime > 0) == (200, expected, True)
+
+
+def test_health_names_the_file_engine(tmp_path: Path) -> None:
+    with running(tmp_path / "data.json") as started:
+        assert started.request("GET", "/health").json()["store"] == "file"
+
+
+def test_health_shows_the_revision_of_the_last_change(server: Server, key: str) -> None:
+    revision = server.put(key, "1").json()["revision"]
+    assert server.request("GET", "/health").json()["revision"] == revision
+
+
+def test_uptime_grows(server: Server) -> None:
+    first, second = (server.request("GET", "/health").json()["uptime_s"] for _ in range(2))
+    assert second >= first
+
+
+def test_a_live_service_says_so(server: Server) -> None:
+    response = server.request("GET", "/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+# The description ----------------------------------------------------------------------------------------------
+
+ROUTES = {
+    "/kv": {"get"},
+    "/kv/{key}": {"get", "post", "put", "patch", "delete"},
+    "/health": {"get"},
+    "/health/live": {"get"},
+    "/health/ready": {"get"},
+    "/openapi.json": {"get"},
+}
+
+
+@pytest.fixture(scope="module")
+def document(server: Server) -> Any:
+    return server.request("GET", "/openapi.json").json()
+
+
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a document."""
+    if isinstance(node, dict):
+        yield node
+        for part in node.values():
+            yield from nodes(part)
+    elif isinstance(node, list):
+        for part in node:
+            yield from nodes(part)
+
+
+def operations(document: Any) -> Iterator[tuple[str, Any]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method} {path}", operation
+
+
+def test_the_description_is_openapi_3_1(document: Any) -> None:
+    info = document["info"]
+    assert (document["openapi"][:4], info["title"], info["version"]) == ("3.1.", "Leasehold", leasehold.VERSION)
+
+
+def test_every_route_is_described(document: Any) -> None:
+    described = {path: set(methods) for path, methods in document["paths"].items()}
+    assert {path: described.get(path) for path in ROUTES} == ROUTES
+
+
+def test_every_reference_leads_somewhere(server: Server, document: Any) -> None:
+    references = [node for node in nodes(document) if "$ref" in node]
+    assert references
+    assert [node for node in references if not server.contract.resolve(node)] == []
+
+
+def test_every_operation_has_a_name_of_its_own(document: Any) -> None:
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_every_part_of_a_path_is_a_required_parameter(document: Any) -> None:
+    missing = [
+        name
+        for name, operation in operations(document)
+        if "{key}" in name
+        and not any(p["in"] == "path" and p["name"] == "key" and p["required"] for p in operation["parameters"])
+    ]
+    assert missing == []
+
+
+def test_every_parameter_has_a_schema_and_stands_once(document: Any) -> None:
+    wrong = []
+    for name, operation in operations(document):
+        names = [(parameter["in"], parameter["name"]) for parameter in operation["parameters"]]
+        if len(set(names)) != len(names) or not all("schema" in parameter for parameter in operation["parameters"]):
+            wrong.append(name)
+    assert wrong == []
+
+
+def test_every_answer_has_a_description(server: Server, document: Any) -> None:
+    wrong = [
+        (name, status)
+        for name, operation in operations(document)
+        for status, answer in operation["responses"].items()
+        if not server.contract.resolve(answer)["description"]
+    ]
+    assert wrong == []
+
+
+def test_every_operation_documents_a_success_and_the_errors_that_any_request_may_meet(document: Any) -> None:
+    everywhere = {"400", "406", "408", "414", "431", "500", "503"}
+    wrong = [
+        name
+        for name, operation in operations(document)
+        if not everywhere <= operation["responses"].keys() or not {"200", "201"} & operation["responses"].keys()
+    ]
+    assert wrong == []
+
+
+def test_every_body_is_described(document: Any) -> None:
+    bodies = {
+        name: sorted(operation["requestBody"]["content"])
+        for name, operation in operations(document)
+        if "requestBody" in operation and "{key}" in name
+    }
+    values = ["application/json", "application/vnd.msgpack"]
+    patches = ["application/json-patch+json", "application/merge-patch+json"]
+    assert bodies == {"post /kv/{key}": values, "put /kv/{key}": values, "patch /kv/{key}": patches}
+
+
+def test_the_codes_of_errors_are_described_with_their_statuses(document: Any) -> None:
+    responses = document["components"]["responses"]
+    described = {
+        int(name.removeprefix("Error")): set(response["description"].split(", "))
+        for name, response in responses.items()
+    }
+    unknown = {status: codes - CODES.get(status, frozenset()) for status, codes in described.items()}
+    assert {status: codes for status, codes in unknown.items() if codes} == {}

@@ -1,0 +1,163 @@
+"""`ttl`: entries that expire."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from running import Server, refusal, until
+
+SHORT = {"ttl": "0.15"}
+
+
+def is_gone(server: Server, key: str) -> bool:
+    return server.get(key).status_code == 404
+
+
+# How long -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ttl", ["0.1", "1", "1.5", "60", "0.30000000000000004", "31536000", "31536000.0", "0000060"])
+def test_an_entry_expires_its_ttl_after_its_write(server: Server, key: str, ttl: str) -> None:
+    entry = server.put(key, "1", params={"ttl": ttl}).json()
+    lives = datetime.fromisoformat(entry["expires_at"]) - datetime.fromisoformat(entry["updated_at"])
+    assert lives == timedelta(seconds=float(ttl))
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        "",
+        "0",
+        "0.0999",
+        "-1",
+        "31536000.1",
+        "1e9",
+        "1e1",
+        "nan",
+        "inf",
+        "+5",
+        "5s",
+        "1_0",
+        " 5",
+        "5 ",
+        "0x5",
+        "\u0665",
+        "1,5",
+        ".",
+    ],
+)
+def test_a_ttl_that_is_no_number_of_seconds_within_the_bounds_is_refused(server: Server, key: str, ttl: str) -> None:
+    refused = server.put(key, "1", params={"ttl": ttl})
+    assert (refusal(refused), is_gone(server, key)) == ((400, "invalid_argument"), True)
+
+
+# Which writes -------------------------------------------------------------------------------------------------
+
+
+def test_the_write_of_a_part_makes_the_entry_expire(server: Server, key: str) -> None:
+    server.put(key, "{}")
+    assert "expires_at" in server.put(key, "1", params={"path": "/a", "ttl": 60}).json()
+
+
+@pytest.mark.parametrize(("kind", "patch"), [("merge-patch", "{}"), ("json-patch", "[]")])
+def test_a_patch_makes_the_entry_expire(server: Server, key: str, kind: str, patch: str) -> None:
+    server.put(key, "{}")
+    assert "expires_at" in server.patch(key, patch, kind=kind, params={"ttl": 60}).json()
+
+
+def test_the_deletion_of_a_part_makes_the_entry_expire(server: Server, key: str) -> None:
+    server.put(key, '{"a": 1}')
+    server.delete(key, params={"path": "/a", "ttl": 60})
+    assert "expires_at" in server.get(key).json()
+
+
+def test_a_ttl_of_a_deletion_is_refused(server: Server, key: str) -> None:
+    server.put(key, "1")
+    assert refusal(server.delete(key, params={"ttl": 60})) == (400, "invalid_argument")
+
+
+def test_a_write_without_ttl_makes_the_entry_last(server: Server, key: str) -> None:
+    server.put(key, "1", params={"ttl": 60})
+    assert "expires_at" not in server.put(key, "2").json()
+
+
+def test_the_write_of_a_part_without_ttl_makes_the_entry_last(server: Server, key: str) -> None:
+    server.put(key, "{}", params={"ttl": 60})
+    server.put(key, "1", params={"path": "/a"})
+    assert "expires_at" not in server.get(key).json()
+
+
+@pytest.mark.parametrize(("kind", "patch"), [("merge-patch", "{}"), ("json-patch", "[]")])
+def test_a_patch_without_ttl_makes_the_entry_last(server: Server, key: str, kind: str, patch: str) -> None:
+    server.put(key, "{}", params={"ttl": 60})
+    assert "expires_at" not in server.patch(key, patch, kind=kind).json()
+
+
+def test_the_deletion_of_a_part_without_ttl_makes_the_entry_last(server: Server, key: str) -> None:
+    server.put(key, '{"a": 1}', params={"ttl": 60})
+    server.delete(key, params={"path": "/a"})
+    assert "expires_at" not in server.get(key).json()
+
+
+def test_a_refused_write_leaves_the_expiry(server: Server, key: str) -> None:
+    entry = server.put(key, "1", params={"ttl": 60}).json()
+    server.put(key, "2", headers={"If-None-Match": "*"})
+    assert server.get(key).json() == entry
+
+
+# The end ------------------------------------------------------------------------------------------------------
+
+
+def test_an_expired_entry_is_not_read_again(server: Server, key: str) -> None:
+    server.put(key, "1", params=SHORT)
+    until(lambda: is_gone(server, key))
+    assert refusal(server.get(key)) == (404, "not_found")
+
+
+def test_an_expired_entry_is_not_listed_again(server: Server, key: str) -> None:
+    server.put(key, "1", params=SHORT)
+    until(lambda: is_gone(server, key))
+    assert server.request("GET", "/kv", params={"prefix": key}).json()["entries"] == []
+
+
+def test_an_expired_entry_is_there_until_its_time(server: Server, key: str) -> None:
+    entry = server.put(key, "1", params=SHORT).json()
+    expires_at = datetime.fromisoformat(entry["expires_at"])
+    while (response := server.get(key)).status_code == 200:
+        assert response.json() == entry
+    assert datetime.now(expires_at.tzinfo) >= expires_at - timedelta(milliseconds=20)
+
+
+def test_a_lasting_write_before_the_end_keeps_the_entry(server: Server, key: str) -> None:
+    server.put(key, "1", params=SHORT)
+    server.put(key, "2")
+    server.put(f"{key}/beside", "1", params=SHORT)
+    until(lambda: is_gone(server, f"{key}/beside"))
+    assert server.value(key) == 2
+
+
+def test_the_going_of_an_expired_entry_takes_a_revision(server: Server, key: str) -> None:
+    written = server.put(key, "1", params=SHORT).json()["revision"]
+    until(lambda: server.revision() > written)
+    assert is_gone(server, key)
+
+
+def test_a_write_to_an_expired_key_creates_it(server: Server, key: str) -> None:
+    server.put(key, '{"a": 1}', params=SHORT)
+    until(lambda: is_gone(server, key))
+    created = server.put(key, "2", params={"path": "/b"})
+    assert (created.status_code, server.value(key)) == (201, {"b": 2})
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_a_change_of_an_expired_entry_is_not_found(server: Server, key: str, method: str) -> None:
+    server.put(key, "{}", params=SHORT)
+    until(lambda: is_gone(server, key))
+    changed = server.patch(key, "{}") if method == "PATCH" else server.delete(key)
+    assert refusal(changed) == (404, "not_found")
+
+
+def test_conditions_take_an_expired_entry_for_absent(server: Server, key: str) -> None:
+    server.put(key, "1", params=SHORT)
+    until(lambda: is_gone(server, key))
+    statuses = [server.put(key, "2", headers={name: "*"}).status_code for name in ("If-Match", "If-None-Match")]
+    assert statuses == [412, 201]

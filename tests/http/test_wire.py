@@ -1,0 +1,407 @@
+"""Requests byte by byte: what is malformed is refused, and what is unusual but right is understood."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import Server, Wire, message
+
+MALFORMED: dict[str, str] = {
+    f"{section}: {name}": text
+    for section, cases in tomllib.loads(Path(__file__).with_name("malformed.toml").read_text("utf-8")).items()
+    for name, text in cases.items()
+}
+INVALID_REQUEST = (400, "invalid_request")
+
+
+# Malformed ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_one_piece", [True, False], ids=["in one piece", "byte by byte"])
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_request_is_refused_and_ends_the_connection(
+    server: Server, key: str, text: str, *, in_one_piece: bool
+) -> None:
+    sent = text.encode("latin-1")
+    with Wire(server) as wire:
+        for piece in [sent] if in_one_piece else [bytes([byte]) for byte in sent]:
+            wire.send(piece)
+        wire.send(message("PUT", f"/kv/{key}", body=b'"smuggled"'))
+        answer = wire.answer()
+        seen = (answer.refusal, answer.headers["connection"], wire.is_closed(), server.get(key).status_code)
+    assert seen == (INVALID_REQUEST, "close", True, 404)
+
+
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_request_after_good_ones_is_refused(server: Server, key: str, text: str) -> None:
+    with Wire(server) as wire:
+        for _ in range(3):
+            assert wire.send(b"PUT /kv/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1").answer().status < 400
+            assert wire.send(b"GET /kv/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status == 200
+        wire.send(text.encode("latin-1"), message("PUT", f"/kv/{key}", body=b'"smuggled"'))
+        seen = (wire.answer().refusal, wire.is_closed(), server.get(key).status_code)
+    assert seen == (INVALID_REQUEST, True, 404)
+
+
+def test_a_good_request_before_a_malformed_one_is_answered_first(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", body=b"1"), b"nonsense\r\n\r\n")
+        seen = [wire.answer().status, wire.answer().refusal, wire.is_closed()]
+    assert seen == [201, INVALID_REQUEST, True]
+
+
+# Unusual but right --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target", ["http://leasehold{}", "http://other.example:81{}", "HTTP://leasehold{}", "https://a{}"]
+)
+def test_a_target_in_absolute_form_is_understood(server: Server, key: str, target: str) -> None:
+    server.put(key, '{"a": 1}')
+    with Wire(server) as wire:
+        assert wire.send(message("GET", target.format(f"/kv/{key}?path=/a"))).answer().value == 1
+
+
+def test_an_absolute_target_without_a_path_is_the_root(server: Server) -> None:
+    with Wire(server) as wire:
+        assert wire.send(message("GET", "http://leasehold")).answer().refusal == (404, "no_such_route")
+
+
+def test_options_of_the_server_itself_are_no_route(server: Server) -> None:
+    with Wire(server) as wire:
+        assert wire.send(message("OPTIONS", "*")).answer().refusal == (404, "no_such_route")
+
+
+def test_a_tunnel_is_no_route_and_the_connection_goes_on_in_http(server: Server) -> None:
+    with Wire(server) as wire:
+        wire.send(message("CONNECT", "example.com:443"), message("GET", "/health/live"))
+        assert [wire.answer().refusal, wire.answer().status] == [(404, "no_such_route"), 200]
+
+
+def test_empty_lines_before_a_request_are_ignored(server: Server) -> None:
+    with Wire(server) as wire:
+        assert wire.send(b"\r\n\r\n", message("GET", "/health/live")).answer().status == 200
+
+
+def test_header_names_have_no_case(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(b"PUT /kv/%b HTTP/1.1\r\nhOST: a\r\ncONTENT-lENGTH: 1\r\niF-mATCH: *\r\n\r\n1" % key.encode())
+        assert wire.answer().status == 412
+
+
+def test_white_space_around_a_header_is_no_part_of_it(server: Server) -> None:
+    with Wire(server) as wire:
+        wire.send(b"GET /health HTTP/1.1\r\nHost:a\r\nX-Request-Id: \t abc \t \r\n\r\n")
+        assert wire.answer().headers["x-request-id"] == "abc"
+
+
+def test_a_request_that_comes_byte_by_byte_is_understood(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        for byte in message("PUT", f"/kv/{key}", "X-Request-Id: drop-by-drop", body=b'{"a": [1, 2]}'):
+            wire.send(bytes([byte]))
+        answer = wire.answer()
+    assert (answer.value, answer.headers["x-request-id"]) == ({"a": [1, 2]}, "drop-by-drop")
+
+
+def test_a_body_of_a_read_is_ignored(server: Server, key: str) -> None:
+    server.put(key, "1")
+    with Wire(server) as wire:
+        wire.send(message("GET", f"/kv/{key}", body=b"whatever"), message("GET", f"/kv/{key}"))
+        assert [wire.answer().value, wire.answer().value] == [1, 1]
+
+
+def test_a_write_without_a_length_has_an_empty_body(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        assert wire.send(message("PUT", f"/kv/{key}")).answer().refusal == (400, "invalid_json")
+
+
+# Header fields that were sent before --------------------------------------------------------------------------
+
+FIELDS = b"Host: a\r\nContent-Length: 3\r\nPrefer: return=representation\r\n\r\n"
+
+
+@pytest.fixture
+def familiar(server: Server, key: str) -> Iterator[Wire]:
+    """A connection whose server has seen FIELDS, and a body of three bytes after them, several times."""
+    with Wire(server) as wire:
+        for _ in range(3):
+            wire.send(f"PUT /kv/{key} HTTP/1.1\r\n".encode(), FIELDS, b"[1]").answer()
+        yield wire
+
+
+def test_the_same_fields_serve_for_another_key_method_and_body(familiar: Wire, key: str) -> None:
+    for number, method in enumerate(("PUT", "POST", "PUT", "PATCH", "GET", "DELETE")):
+        familiar.send(f"{method} /kv/{key}/{number} HTTP/1.1\r\n".encode(), FIELDS, b"[%d]" % number)
+    assert [familiar.answer().status for _ in range(6)] == [201, 201, 201, 415, 404, 404]
+
+
+def test_the_same_fields_serve_for_a_query(familiar: Wire, key: str) -> None:
+    familiar.send(f"PUT /kv/{key}?path=/%30&ttl=60 HTTP/1.1\r\n".encode(), FIELDS, b"[2]")
+    answer = familiar.answer()
+    assert (answer.value, "expires_at" in json.loads(answer.body)) == ([2], True)
+
+
+def test_the_same_fields_with_a_faulty_query_are_refused(familiar: Wire, key: str) -> None:
+    familiar.send(f"PUT /kv/{key}?path=%f HTTP/1.1\r\n".encode(), FIELDS, b"[2]")
+    assert familiar.answer().refusal == (400, "invalid_argument")
+
+
+def test_the_same_fields_with_a_body_in_pieces_wait_for_it(familiar: Wire, key: str) -> None:
+    for piece in (f"PUT /kv/{key} HTTP/1.1\r\n".encode(), FIELDS, b"[", b"2", b"]"):
+        familiar.send(piece)
+    assert familiar.answer().value == [2]
+
+
+def test_the_same_fields_with_a_longer_body_are_followed_by_a_malformed_request(familiar: Wire, key: str) -> None:
+    familiar.send(f"PUT /kv/{key} HTTP/1.1\r\n".encode(), FIELDS, b"[2]]\r\n\r\n")
+    assert [familiar.answer().value, familiar.answer().refusal] == [[2], INVALID_REQUEST]
+
+
+def test_the_same_fields_after_a_long_target_are_refused(familiar: Wire) -> None:
+    familiar.send(b"PUT /kv/" + b"k" * 9_000 + b" HTTP/1.1\r\n", FIELDS, b"[2]")
+    assert familiar.answer().refusal == (414, "uri_too_long")
+
+
+def test_the_same_fields_in_http_1_0_end_the_connection(familiar: Wire, key: str) -> None:
+    familiar.send(f"PUT /kv/{key} HTTP/1.0\r\n".encode(), FIELDS, b"[2]")
+    assert (familiar.answer().headers["connection"], familiar.is_closed()) == ("close", True)
+
+
+def test_the_same_fields_get_another_request_id_each_time(familiar: Wire, key: str) -> None:
+    request = f"PUT /kv/{key} HTTP/1.1\r\n".encode() + FIELDS + b"[2]"
+    assert len({familiar.send(request).answer().headers["x-request-id"] for _ in range(5)}) == 5
+
+
+@pytest.mark.parametrize("count", [2, 3, 100])
+def test_the_same_fields_in_several_requests_of_one_packet_are_all_answered(
+    familiar: Wire, key: str, count: int
+) -> None:
+    familiar.send(*(f"PUT /kv/{key} HTTP/1.1\r\n".encode() + FIELDS + b"%03d" % (100 + n) for n in range(count)))
+    assert [familiar.answer().value for _ in range(count)] == [100 + n for n in range(count)]
+
+
+# Chunked bodies -----------------------------------------------------------------------------------------------
+
+
+def chunked(key: str, *chunks: bytes, trailers: bytes = b"") -> bytes:
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return message("PUT", f"/kv/{key}", "Transfer-Encoding: chunked") + framed + b"0\r\n" + trailers + b"\r\n"
+
+
+def test_a_chunked_body_is_put_together(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        assert wire.send(chunked(key, b'{"a":', b" [1,", b" 2]}")).answer().value == {"a": [1, 2]}
+
+
+def test_a_request_after_a_chunked_body_is_understood(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(chunked(key, b"1"), message("GET", f"/kv/{key}"))
+        assert [wire.answer().status, wire.answer().value] == [201, 1]
+
+
+def test_extensions_of_chunks_are_ignored(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(
+            message("PUT", f"/kv/{key}", "Transfer-Encoding: chunked"), b'1;a=b\r\n[\r\n1;c="d"\r\n]\r\n0\r\n\r\n'
+        )
+        assert wire.answer().value == []
+
+
+def test_sizes_of_chunks_may_have_leading_zeros_and_capitals(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", "Transfer-Encoding: CHUNKED"), b'000A\r\n"abcdefgh"\r\n00\r\n\r\n')
+        assert wire.answer().value == "abcdefgh"
+
+
+def test_trailers_are_ignored(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(chunked(key, b"1", trailers=b"If-Match: *\r\nHost: b\r\nX-Request-Id: no\r\n"))
+        answer = wire.answer()
+    assert (answer.status, answer.headers["x-request-id"] == "no") == (201, False)
+
+
+def test_a_request_after_trailers_is_understood(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(chunked(key, b"1", trailers=b"X: y\r\n"), message("GET", f"/kv/{key}"))
+        assert [wire.answer().status, wire.answer().value] == [201, 1]
+
+
+# Expect: 100-continue -----------------------------------------------------------------------------------------
+
+
+def expecting(key: str, body: bytes, *fields: str) -> tuple[bytes, bytes]:
+    """A request in two parts: the head, and the body that waits for leave."""
+    head = message("PUT", f"/kv/{key}", "Expect: 100-continue", f"Content-Length: {len(body)}", *fields)
+    return head, body
+
+
+def test_a_client_that_asks_is_told_to_continue(server: Server, key: str) -> None:
+    head, body = expecting(key, b'"alice"')
+    with Wire(server) as wire:
+        interim = wire.send(head).answer()
+        final = wire.send(body).answer()
+    assert (interim.status, final.status, final.value) == (100, 201, "alice")
+
+
+def test_the_expectation_has_no_case(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", "Expect: 100-Continue", "Content-Length: 1"))
+        assert wire.answer().status == 100
+
+
+def test_a_chunked_body_is_told_to_continue(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        interim = wire.send(message("PUT", f"/kv/{key}", "Expect: 100-continue", "Transfer-Encoding: chunked")).answer()
+        final = wire.send(b"1\r\n1\r\n0\r\n\r\n").answer()
+    assert (interim.status, final.status) == (100, 201)
+
+
+def test_a_body_that_is_too_large_is_refused_instead_of_continued(server: Server, key: str) -> None:
+    head, _ = expecting(key, b"x" * (1024 * 1024 + 1))
+    with Wire(server) as wire:
+        seen = (wire.send(head).answer().refusal, wire.is_closed())
+    assert seen == ((413, "too_large"), True)
+
+
+def test_leave_to_continue_comes_after_the_answers_before_it(server: Server, key: str) -> None:
+    head, body = expecting(key, b"2")
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", body=b"1"), message("GET", f"/kv/{key}"), head)
+        seen = [wire.answer().status, wire.answer().status, wire.answer().status]
+        seen.append(wire.send(body).answer().status)
+    assert seen == [201, 200, 100, 200]
+
+
+def test_http_1_0_is_not_told_to_continue(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", "Expect: 100-continue", body=b"1", version="HTTP/1.0"))
+        assert wire.answer().status == 201
+
+
+# HEAD, and answers without a body -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["/kv/{}", "/kv/{}?raw", "/kv/{}/absent", "/kv", "/health", "/kv//"])
+def test_an_answer_to_head_has_no_body(server: Server, key: str, target: str) -> None:
+    server.put(key, '"alice"')
+    with Wire(server) as wire:
+        wire.send(message("HEAD", target.format(key)), message("GET", f"/kv/{key}"))
+        wire.answer(to="HEAD")
+        assert wire.answer().value == "alice"
+
+
+def test_a_not_modified_answer_has_no_body(server: Server, key: str) -> None:
+    etag = server.put(key, '"alice"').headers["ETag"]
+    with Wire(server) as wire:
+        wire.send(message("GET", f"/kv/{key}", f"If-None-Match: {etag}"), message("GET", f"/kv/{key}"))
+        assert [wire.answer().status, wire.answer().value] == [304, "alice"]
+
+
+# The end of a connection --------------------------------------------------------------------------------------
+
+
+def test_a_connection_stays_for_the_next_request(server: Server) -> None:
+    with Wire(server) as wire:
+        seen = [wire.send(message("GET", "/health")).answer().headers.get("connection") for _ in range(3)]
+    assert seen == [None] * 3
+
+
+def test_a_connection_that_the_client_wants_closed_is_closed(server: Server) -> None:
+    with Wire(server) as wire:
+        answer = wire.send(message("GET", "/health", "Connection: close")).answer()
+        assert (answer.headers["connection"], wire.is_closed()) == ("close", True)
+
+
+def test_a_request_after_one_that_closes_is_not_done(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("GET", "/health", "Connection: close"), message("PUT", f"/kv/{key}", body=b"1"))
+        wire.answer()
+        assert (wire.is_cut(), server.get(key).status_code) == (True, 404)
+
+
+def test_http_1_0_is_closed_after_the_answer(server: Server) -> None:
+    with Wire(server) as wire:
+        answer = wire.send(b"GET /health/live HTTP/1.0\r\n\r\n").answer()
+        assert (answer.status, answer.headers["connection"], wire.is_closed()) == (200, "close", True)
+
+
+def test_http_1_0_with_keep_alive_stays_and_is_told_so(server: Server) -> None:
+    request = b"GET /health/live HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    with Wire(server) as wire:
+        answers = [wire.send(request).answer(), wire.send(request).answer()]
+    assert [answer.headers["connection"] for answer in answers] == ["keep-alive", "keep-alive"]
+
+
+def test_a_list_for_http_1_0_is_not_chunked_and_ends_with_the_connection(server: Server, key: str) -> None:
+    server.put(key, "1")
+    with Wire(server) as wire:
+        request = f"GET /kv?prefix={key} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+        answer = wire.send(request.encode()).answer()
+    assert ("transfer-encoding" in answer.headers, answer.body[:12], answer.body[-13:]) == (
+        False,
+        b'{"entries":[',
+        b',"next":null}',
+    )
+
+
+def test_a_client_that_has_closed_its_half_still_gets_its_answers(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", body=b"1"), message("GET", f"/kv/{key}"), message("GET", "/kv"))
+        wire.end_sending()
+        seen = [wire.answer().status, wire.answer().value, wire.answer().status, wire.is_closed()]
+    assert seen == [201, 1, 200, True]
+
+
+def test_a_request_cut_off_by_the_client_is_not_done(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", body=b"12345")[:-1]).end_sending()
+        assert (wire.is_closed(), server.get(key).status_code) == (True, 404)
+
+
+def test_a_client_that_leaves_while_its_write_is_done_harms_nobody(server: Server, key: str) -> None:
+    for number in range(50):
+        with Wire(server) as wire:
+            wire.send(message("PUT", f"/kv/{key}/{number}", body=b"1"))
+    assert server.put(key, "1").status_code == 201
+
+
+# Upgrades are not taken ---------------------------------------------------------------------------------------
+
+UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+
+
+def test_an_offer_of_another_protocol_is_ignored(server: Server) -> None:
+    with Wire(server) as wire:
+        wire.send(message("GET", "/health/live", *UPGRADE), message("GET", "/health/live"))
+        assert [wire.answer().status, wire.answer().status] == [200, 200]
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c", "TLS/1.0", "h2c, websocket"])
+def test_an_offer_with_a_body_is_ignored(server: Server, key: str, protocol: str) -> None:
+    fields = ("Connection: upgrade", f"Upgrade: {protocol}")
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", *fields, body=b'"alice"'), message("GET", f"/kv/{key}"))
+        assert [wire.answer().status, wire.answer().value] == [201, "alice"]
+
+
+def test_an_offer_with_a_body_that_comes_byte_by_byte_is_ignored(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        for byte in message("PUT", f"/kv/{key}", *UPGRADE, body=b'"alice"') + message("GET", f"/kv/{key}"):
+            wire.send(bytes([byte]))
+        assert [wire.answer().status, wire.answer().value] == [201, "alice"]
+
+
+def test_an_offer_with_a_chunked_body_is_ignored(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", "Transfer-Encoding: chunked", *UPGRADE), b"1\r\n1\r\n0\r\n\r\n")
+        wire.send(message("GET", f"/kv/{key}"))
+        assert [wire.answer().status, wire.answer().value] == [201, 1]
+
+
+def test_an_offer_with_a_body_that_is_too_large_is_refused(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", *UPGRADE, "Transfer-Encoding: chunked"))
+        wire.send(b"200000\r\n", b"x" * 0x200000, b"\r\n0\r\n\r\n")
+        assert (wire.answer().refusal, wire.is_closed()) == ((413, "too_large"), True)
