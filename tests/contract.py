@@ -35,7 +35,17 @@ CODES: Mapping[int, frozenset[str]] = {
 
 INTERNALS = re.compile(
     "|".join(
-        ["Traceback", r"\.py\b", r"[a-z]Error\b", r"Exception\b", r"\bobject at 0x", "site-packages", "msgspec", "httptools", "uvloop"]
+        [
+            "Traceback",
+            r"\.py\b",
+            r"[a-z]Error\b",
+            r"Exception\b",
+            r"\bobject at 0x",
+            "site-packages",
+            "msgspec",
+            "httptools",
+            "uvloop",
+        ]
         + [re.escape(path) for path in {sys.prefix, str(Path.cwd()), str(Path.home())} if path != os.sep]
     )
 )
