@@ -63,7 +63,7 @@ class Server:
         self._arguments = [*([] if store is None else [f"--store={store}"]), f"--log-level={log_level}", *arguments]
         self._environment = dict(environment or {})
         self._folder = folder
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in stop()
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__()
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self.ready_line = ""
@@ -127,23 +127,37 @@ class Server:
     def _end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(START_SECONDS)
-        if self.process.stdout is not None:
+        try:
+            return self.process.wait(START_SECONDS)
+        finally:
+            self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        """No process outlives its test, whatever went wrong."""
+        self.client.close()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout is not None
             self.process.stdout.close()
-        return code
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self._leave_nothing()
+            self._log.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.client.close()
-        if self.process is not None and self.process.poll() is None:
-            self.terminate()
-        if self.process is not None and self.process.stdout is not None:
-            self.process.stdout.close()
-        self._log.close()
+        try:
+            if self.process is not None and self.process.poll() is None:
+                self.terminate()
+        finally:
+            self._leave_nothing()
+            self._log.close()
 
     # Short forms ----------------------------------------------------------------------------------------------
 

@@ -5,20 +5,23 @@
 
 import asyncio
 import gc
+import io
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from typing import TextIO, cast
 
 import structlog
 import uvloop
 
 from leasehold.config import Settings
 from leasehold.engines import open_engine
-from leasehold.errors import ServiceError
+from leasehold.errors import ServiceError, unavailable
 from leasehold.http import entries, system
 from leasehold.http.connection import Connection
 from leasehold.http.connections import Connections
@@ -70,7 +73,10 @@ async def serve(settings: Settings, ready: Ready) -> None:
         gc.collect()
         gc.freeze()
 
-        server = await loop.create_server(lambda: Connection(connections), sock=listening, backlog=BACKLOG)
+        try:
+            server = await loop.create_server(lambda: Connection(connections), sock=listening, backlog=BACKLOG)
+        except OSError as error:  # another process bound to the same port in the same moment
+            raise _cannot_listen(settings.host, settings.port, error) from error
         host, port = listening.getsockname()[:2]
         log.info("ready", host=host, port=port, store=store.engine.name, revision=store.engine.revision)
         ready(host, port)
@@ -94,10 +100,14 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a name of a host"
-        raise ServiceError("unavailable", f"cannot listen on {host} port {port}: {reason}") from error
+        raise _cannot_listen(host, port, error) from error
     listening.setblocking(False)  # noqa: FBT003 - the method's name says what
     return listening
+
+
+def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> ServiceError:
+    reason = error.strerror if isinstance(error, OSError) else "not a name of a host"
+    return unavailable(f"cannot listen on {host} port {port}: {reason}")
 
 
 def _raise_descriptor_limit(connections: int) -> None:
@@ -108,6 +118,19 @@ def _raise_descriptor_limit(connections: int) -> None:
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
         )
+
+
+class _StandardError(io.TextIOBase):
+    """Standard error that never raises.
+
+    A log that cannot be written (its disk is full, its reader has gone) must not break off what is being logged: it
+    would be the failure of a write, say, which then nobody hears of, and all other writes wait behind it for ever.
+    """
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), text.encode("utf-8", "backslashreplace"))
+        return len(text)
 
 
 def configure_log(settings: Settings) -> None:
@@ -127,6 +150,6 @@ def configure_log(settings: Settings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _StandardError())),
         cache_logger_on_first_use=True,
     )

@@ -114,8 +114,8 @@ def write_until_killed(server: Server, history: History, client: int, round_numb
     # Only the kill ends a client; an answer cut off in the middle is no answer.
     with contextlib.suppress(OSError), Wire(server) as wire:
         for number in itertools.count():
-            shared = rng.random() < 0.5
-            key = f"shared/{rng.randrange(SHARED_KEYS)}" if shared else f"own/{client}/{rng.randrange(OWN_KEYS)}"
+            is_shared = rng.random() < 0.5
+            key = f"shared/{rng.randrange(SHARED_KEYS)}" if is_shared else f"own/{client}/{rng.randrange(OWN_KEYS)}"
             value = None if rng.random() < 0.1 else f"{round_number}.{client}.{number} "
             write = Write(key, value)
             history.begin(write)
