@@ -309,6 +309,7 @@ def test_our_own_document_in_another_layout_is_accepted(tmp_path: Path) -> None:
         (document(3, line("a", "1", 1), line("a", "2", 2)), "a key stands in it twice"),
         (document(3, line("a", "1", 4)), "newer than the whole"),
         (document(3, line("a", "nul", 1)), "is damaged"),
+        (document(3, line("a", "1", -1)), "is damaged"),
         (document(3, line("a", "1", 1).replace(TIME, "2026-13-31T12:00:00.000001Z")), "is damaged"),
         (document(3, line("a", "1", 1).replace(TIME, "yesterday")), "is damaged"),
         (document(3, line("a", "1", 1).replace("revision", "version")), "is damaged"),

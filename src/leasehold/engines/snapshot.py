@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -99,7 +99,7 @@ def read_snapshot(disk: Disk, path: Path, now: int) -> StoredState:
 class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     key: str
     value: msgspec.Raw
-    revision: int
+    revision: Annotated[int, msgspec.Meta(ge=1)]
     created_at: str
     updated_at: str
     expires_at: str | None = None
