@@ -1,17 +1,19 @@
-"""The command line: `leasehold serve` and `leasehold check`.
+"""The command line: `leasehold serve`, `token` and `check`.
 
 Exit codes: 0 in good order, 1 for a fault, told in one line on standard error, 2 for wrong usage.
 """
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from leasehold import VERSION, server
-from leasehold.config import load_settings
+from leasehold.auth import load_secret, mint
+from leasehold.config import load_settings, parse_duration
 from leasehold.engines import inspect_file
 from leasehold.errors import ServiceError, unavailable
 
@@ -47,11 +49,21 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.  [default: 8080]")] = None,
     store: Annotated[str | None, typer.Option(help="A file, or memory:.  [default: data.json]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the port; for a store that may be shared.  [default: 1]")
+    ] = None,
+    auth_secret_file: Annotated[str | None, typer.Option(help="File with the secret of HS256 tokens.")] = None,
+    auth_public_key_file: Annotated[str | None, typer.Option(help="PEM file with the public key of tokens.")] = None,
+    insecure_open: Annotated[
+        bool | None, typer.Option("--insecure-open", help="Serve without tokens although not on loopback.")
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.  [default: text]")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
 ) -> None:
     """Run the service. Every option may also stand in the environment: LEASEHOLD_PORT=8081."""
-    flags = {"host": host, "port": port, "store": store, "log_format": log_format, "log_level": log_level}
+    flags = {"host": host, "port": port, "store": store, "workers": workers, "insecure_open": insecure_open}
+    flags |= {"auth_secret_file": auth_secret_file, "auth_public_key_file": auth_public_key_file}
+    flags |= {"log_format": log_format, "log_level": log_level}
     try:
         settings = load_settings(os.environ, flags)
     except ServiceError as error:
@@ -83,6 +95,38 @@ def check(path: Annotated[Path, typer.Argument(help="The store's file, data.json
     typer.echo(f"{path} is good: {report.entries} entries, revision {report.revision}{journal}{foreign}")
 
 
+@app.command()
+def token(
+    *,
+    auth_secret_file: Annotated[
+        Path, typer.Option(help="File with the secret, 32 bytes or more.", envvar="LEASEHOLD_AUTH_SECRET_FILE")
+    ],
+    subject: Annotated[str, typer.Option(help="Who the token is for.")],
+    permission: Annotated[list[str], typer.Option(help="read or write; may be given twice.")],
+    prefix: Annotated[
+        list[str] | None, typer.Option(help="Only keys and locks that begin with it; may be repeated.")
+    ] = None,
+    expires: Annotated[str, typer.Option(help="How long it is good: 30s, 15m, 1h, 7d.")] = "1h",
+    issuer: Annotated[str | None, typer.Option(help="The claim iss.")] = None,
+    audience: Annotated[str | None, typer.Option(help="The claim aud.")] = None,
+) -> None:
+    """Make a bearer token and print it."""
+    try:
+        made = mint(
+            load_secret(auth_secret_file),
+            subject,
+            permission,
+            prefixes=prefix,
+            now=time.time(),
+            lifetime_seconds=parse_duration(expires),
+            issuer=issuer,
+            audience=audience,
+        )
+    except ServiceError as error:
+        _fail(error, code=2 if error.code == "invalid_argument" else 1)
+    typer.echo(made)
+
+
 def _fail(error: ServiceError, *, code: int) -> NoReturn:
     typer.echo(f"leasehold: {error.message}", err=True)
     raise typer.Exit(code)
@@ -90,3 +134,10 @@ def _fail(error: ServiceError, *, code: int) -> NoReturn:
 
 def main() -> None:
     app(prog_name="leasehold")
+
+
+def token_main() -> None:
+    """The command `jwt-generator`: `leasehold token` by the name under which some look for it."""
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command()(token)
+    alone(prog_name="jwt-generator")

@@ -126,7 +126,7 @@ class _Batch:
         value = values.set_at(before, path, part)
         encoded = values.encode_bounded(value, max_bytes=self._max_value_bytes)
         written = self._write(current, operation.key, encoded, operation.ttl)
-        return Written(written.entry, written.created, part=operation.value)
+        return Written(written.entry, written.created, path=path, part=operation.value)
 
     def _rewrite(self, current: Entry, value: Json, ttl: int | None) -> Written:
         encoded = values.encode_bounded(value, max_bytes=self._max_value_bytes)

@@ -27,6 +27,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     """0 picks a free port."""
     store: str = "data.json"
+    workers: int = 1
+    """Processes that share the port, where the store may be shared."""
+    auth_secret_file: str | None = None
+    """With the secret of HS256 tokens."""
+    auth_public_key_file: str | None = None
+    """With the PEM public key of EdDSA, ES256 or RS256 tokens."""
+    auth_issuer: str | None = None
+    auth_audience: str | None = None
+    insecure_open: bool = False
+    """Serve without tokens although the address is not loopback."""
+    allowed_hosts: str = ""
+    """Names, separated by commas, by which a service on loopback may be called beside its own."""
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     limits: Limits = Limits()
@@ -59,6 +71,22 @@ def _convert(given: Mapping[str, str | int], kind: type[Kind]) -> Kind:
 def _check(settings: Settings, limits: Limits) -> None:
     if not 0 <= settings.port <= 65_535:
         raise ServiceError("invalid_argument", "wrong setting: port is 0 to 65535")
+    if settings.workers < 1:
+        raise ServiceError("invalid_argument", "wrong setting: workers must be at least 1")
+    if settings.auth_secret_file and settings.auth_public_key_file:
+        raise ServiceError("invalid_argument", "wrong setting: give a secret or a public key for tokens, not both")
     for name in limits.__struct_fields__:
         if not getattr(limits, name) > 0:  # also refuses NaN
             raise ServiceError("invalid_argument", f"wrong setting: {name} must be greater than 0")
+
+
+_DURATION_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `30s`, `15m`, `1h`, `7d`, or a plain number of seconds. Raises `invalid_argument`."""
+    unit = _DURATION_UNITS.get(text[-1:], 0)
+    number = text[:-1] if unit else text
+    if not number.isascii() or not number.isdecimal() or int(number) == 0:
+        raise ServiceError("invalid_argument", "a duration is like 30s, 15m, 1h or 7d")
+    return float(int(number) * (unit or 1))

@@ -26,6 +26,11 @@ MAX_PATHS: Final = 100
 MAX_PATCH_OPERATIONS: Final = 10_000
 MAX_REQUEST_ID_CHARACTERS: Final = 128
 
+MAX_TOKEN_BYTES: Final = 4 * KIB
+MAX_CACHED_TOKENS: Final = 10_000
+MIN_SECRET_BYTES: Final = 32
+MIN_RSA_BITS: Final = 2_048
+
 MAX_BATCH_OPERATIONS: Final = 4_096
 MAX_BATCH_BYTES: Final = 16 * MIB
 """One commit takes no more than this from the lane, so that one record of the journal stays small."""

@@ -159,10 +159,11 @@ Operation = Put | MergePatch | JsonPatch | Delete | Expire
 
 
 class Written(msgspec.Struct, frozen=True):
-    """The entry after a change. `created`: there was none before. `part`: the JSON text written at `Put.path`."""
+    """The entry after a change. `created`: there was none before. `part`: the JSON text written at `path`, if any."""
 
     entry: Entry
     created: bool
+    path: Pointer | None = None
     part: bytes | None = None
 
 

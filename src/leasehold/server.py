@@ -12,17 +12,22 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TextIO, cast
 
 import structlog
 import uvloop
 
+from leasehold.auth import Verifier, public_key, secret_key
 from leasehold.config import Settings
 from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
-from leasehold.http import entries, system
+from leasehold.http import by_uuid, entries, system
+from leasehold.http.admission import Admission
 from leasehold.http.connection import Connection
 from leasehold.http.connections import Connections
 from leasehold.http.openapi import openapi
@@ -58,14 +63,15 @@ async def serve(settings: Settings, ready: Ready) -> None:
     async with AsyncExitStack() as stack:
         listening = _listen(settings.host, settings.port)
         stack.callback(listening.close)
+        admission = _admission(settings, listening.getsockname()[0])
 
         store = Store(open_engine(settings.store), settings.limits)
         await store.open()
         stack.push_async_callback(store.close)
 
-        router = Router(entries.ROUTES + system.ROUTES)
+        router = Router(entries.ROUTES + by_uuid.ROUTES + system.ROUTES)
         service = Service(store, settings.limits, lambda: loop.time() - started, openapi(router))
-        connections = Connections(router, service, logs_requests=settings.log_level == "debug")
+        connections = Connections(router, admission, service, logs_requests=settings.log_level == "debug")
         sweeper = loop.create_task(connections.keep_deadlines())
         stack.callback(sweeper.cancel)
 
@@ -108,6 +114,33 @@ def _listen(host: str, port: int) -> socket.socket:
 def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> ServiceError:
     reason = error.strerror if isinstance(error, OSError) else "not a name of a host"
     return unavailable(f"cannot listen on {host} port {port}: {reason}")
+
+
+def _admission(settings: Settings, address: str) -> Admission:
+    """Who is let in. Raises `unavailable` if it would be everybody, from anywhere."""
+    verifier = _verifier(settings)
+    is_loopback = ip_address(address.partition("%")[0]).is_loopback
+    if verifier is None and not is_loopback:
+        if not settings.insecure_open:
+            raise unavailable(
+                f"without a key for tokens the service runs on loopback only, and {settings.host} is not: "
+                "give --auth-secret-file or --auth-public-key-file, or --insecure-open if the network is trusted"
+            )
+        log.warning("whoever reaches the port may read and write: no key for tokens is set", host=settings.host)
+    allowed = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
+    if not is_loopback and not allowed:
+        return Admission(verifier, None)
+    return Admission(verifier, frozenset({"localhost", "127.0.0.1", "::1", settings.host.lower(), address} | allowed))
+
+
+def _verifier(settings: Settings) -> Verifier | None:
+    if settings.auth_secret_file:
+        key = secret_key(Path(settings.auth_secret_file))
+    elif settings.auth_public_key_file:
+        key = public_key(Path(settings.auth_public_key_file))
+    else:
+        return None
+    return Verifier(key, issuer=settings.auth_issuer, audience=settings.auth_audience, now=time.time)
 
 
 def _raise_descriptor_limit(connections: int) -> None:

@@ -17,7 +17,7 @@ import structlog
 from leasehold import commit
 from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError, unavailable
-from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_PAGE_ENTRIES, Limits
+from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, Limits
 from leasehold.model import Change, Delete, Entry, Expire, Operation, Outcome, Page, Put, Read, View
 
 log = structlog.get_logger(__name__)
@@ -76,15 +76,44 @@ class Store:
 
         self.engine.read(read.key, finish)
 
-    async def page(self, prefix: str, after: str | None, limit: int) -> Page:
-        """At most `limit` (1..MAX_PAGE_ENTRIES) entries; see `Engine.scan`."""
-        return await self.engine.scan(prefix, after, limit)
+    async def fetch(self, read: Read) -> Outcome:
+        """`read` for a coroutine."""
+        result: asyncio.Future[Outcome] = self._running_loop().create_future()
 
-    async def pages(self, prefix: str, after: str | None) -> AsyncIterator[Page]:
+        def done(outcome: Outcome | ServiceError) -> None:
+            if result.done():
+                return
+            if isinstance(outcome, ServiceError):
+                result.set_exception(outcome)
+            else:
+                result.set_result(outcome)
+
+        self.read(read, done)
+        return await result
+
+    async def page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page:
+        """At most `limit` (1..MAX_PAGE_ENTRIES) entries whose keys begin with one of `prefixes`; see `Engine.scan`.
+
+        The prefixes ascend and none begins with another.
+        """
+        entries: list[Entry] = []
+        revision: int | None = None
+        for prefix in prefixes:
+            room = limit - len(entries)
+            page = await self.engine.scan(prefix, after, max(room, 1))
+            revision = page.revision if revision is None else revision
+            if not room and page.entries:
+                return Page(entries, revision, entries[-1].key)
+            entries += page.entries
+            if page.next_after is not None:
+                return Page(entries, revision, page.next_after)
+        return Page(entries, self.engine.revision if revision is None else revision, None)
+
+    async def pages(self, prefixes: Sequence[str], after: str | None) -> AsyncIterator[Page]:
         """All entries from `after` on, a page at a time: constant memory, and changes meanwhile may or may not show."""
         position = after
         while True:
-            page = await self.engine.scan(prefix, position, min(STREAM_PAGE_ENTRIES, MAX_PAGE_ENTRIES))
+            page = await self.page(prefixes, position, STREAM_PAGE_ENTRIES)
             yield page
             if page.next_after is None:
                 return

@@ -29,7 +29,7 @@ from leasehold.http.messages import (
     encode_stream_head,
     error_response,
 )
-from leasehold.http.negotiation import negotiate
+from leasehold.http.negotiation import JSON_FIRST, error_media, negotiate
 from leasehold.http.reception import Phase, Reception
 from leasehold.http.routes import Exchange, Procedure
 from leasehold.model import Outcome, Read
@@ -169,16 +169,20 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: Request) -> None:
         self._current = request
         if request.refusal is not None:
-            self._respond(error_response(request, request.refusal))
+            self._respond_error(request, request.refusal)
             return
         try:
+            route = self._all.router.match(request)
+            request.principal = principal = self._all.admission.admit(request, route.permission)
             accept = request.headers.get(b"accept")
-            if accept is not None:
-                request.media = negotiate(accept)
-            endpoint = self._all.router.match(request).endpoint
+            if accept is not None or route.offers is not JSON_FIRST:
+                request.media = negotiate(accept, route.offers)
+            endpoint = route.endpoint
             if type(endpoint) is Exchange:
                 self._exchange = endpoint
                 operation = endpoint.operation(request)
+                if principal.prefixes is not None:
+                    principal.require(operation.key)
                 if isinstance(operation, Read):
                     self._all.store.read(operation, self._complete)
                 else:
@@ -186,23 +190,24 @@ class Connection(asyncio.Protocol):
             elif type(endpoint) is Procedure:
                 self._task = self._all.loop.create_task(self._run(endpoint, request))
         except ServiceError as refusal:
-            self._respond(error_response(request, refusal))
+            self._respond_error(request, refusal)
         except Exception as error:  # noqa: BLE001 - the one place where an unforeseen error becomes `internal`
-            self._respond(_internal(request, error))
+            self._respond_error(request, _internal(request, error))
 
     def _complete(self, outcome: Outcome | ServiceError) -> None:
         """The store is done with the current request; its client may have gone meanwhile."""
         request = self._current
         if request is None or self._exchange is None:
             return
+        if isinstance(outcome, ServiceError):
+            self._respond_error(request, outcome)
+            return
         try:
-            if isinstance(outcome, ServiceError):
-                response = error_response(request, outcome)
-            else:
-                response = self._exchange.response(request, outcome)
+            response = self._exchange.response(request, outcome)
         except Exception as error:  # noqa: BLE001 - as in _begin
-            response = _internal(request, error)
-        self._respond(response)
+            self._respond_error(request, _internal(request, error))
+        else:
+            self._respond(response)
 
     async def _run(self, procedure: Procedure, request: Request) -> None:
         try:
@@ -210,13 +215,15 @@ class Connection(asyncio.Protocol):
             if isinstance(answer, Stream):
                 await self._send_stream(request, answer)
                 return
-            response = answer
         except ServiceError as refusal:
-            response = error_response(request, refusal)
+            self._task = None
+            self._respond_error(request, refusal)
         except Exception as error:  # noqa: BLE001 - as in _begin
-            response = _internal(request, error)
-        self._task = None
-        self._respond(response)
+            self._task = None
+            self._respond_error(request, _internal(request, error))
+        else:
+            self._task = None
+            self._respond(answer)
 
     # Answers --------------------------------------------------------------------------------------------------
 
@@ -231,6 +238,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             shared.post(self._transport, encode_response(request, response, common=shared.common_lines, close=close))
         self._finish(request, close=close)
+
+    def _respond_error(self, request: Request, error: ServiceError) -> None:
+        request.media = error_media(request.headers.get(b"accept"))
+        self._respond(error_response(request, error))
 
     async def _send_stream(self, request: Request, stream: Stream) -> None:
         shared = self._all
@@ -380,6 +391,6 @@ class Connection(asyncio.Protocol):
         return unsent
 
 
-def _internal(request: Request, error: Exception) -> Response:
+def _internal(request: Request, error: Exception) -> ServiceError:
     log.error("request failed", request_id=request.request_id.decode(), exc_info=error)
-    return error_response(request, ServiceError("internal", "the service failed; its log has the request id"))
+    return ServiceError("internal", "the service failed; its log has the request id")

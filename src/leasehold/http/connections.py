@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from leasehold.errors import ServiceError, unavailable
+from leasehold.http.admission import Admission
 from leasehold.http.heads import FamiliarHeads
 from leasehold.http.messages import COMMON_HEADERS, Request
 from leasehold.http.routes import Router, Service
@@ -40,8 +41,9 @@ class Member(Protocol):
 class Connections:
     """The registry. Owned by the server, handed to each connection."""
 
-    def __init__(self, router: Router, service: Service, *, logs_requests: bool) -> None:
+    def __init__(self, router: Router, admission: Admission, service: Service, *, logs_requests: bool) -> None:
         self.router = router
+        self.admission = admission
         self.service = service
         self.store = service.store
         self.limits = service.limits

@@ -5,9 +5,9 @@ only read and an answer only written.
 """
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -63,11 +63,23 @@ def _parse_key(argument: bytes) -> str:
 
 def value_of(request: Request) -> bytes:
     """The body as a checked, compact JSON text."""
+    return values.parse_messagepack(request.body) if _is_messagepack(request) else values.parse_json(request.body)
+
+
+def body_value(request: Request) -> Json:
+    """The body as a checked value."""
+    if _is_messagepack(request):
+        return values.parse_messagepack_value(request.body)
+    return values.parse_json_value(request.body)
+
+
+def _is_messagepack(request: Request) -> bool:
+    """Whether the body is MessagePack and not JSON. Raises `unsupported_media_type` if it is neither."""
     sent = content_type(request.headers)
     if sent in JSON_TYPES:
-        return values.parse_json(request.body)
+        return False
     if sent == Media.MESSAGEPACK.content_type:
-        return values.parse_messagepack(request.body)
+        return True
     raise ServiceError("unsupported_media_type", "send application/json or application/vnd.msgpack")
 
 
@@ -76,12 +88,15 @@ def ttl_of(request: Request) -> int | None:
     sent = request.query.get("ttl")
     if sent is None:
         return None
-    seconds = float(sent[0]) if _DECIMAL.fullmatch(sent[0]) else 0.0
-    if not MIN_TTL_SECONDS <= seconds <= MAX_TTL_SECONDS:
-        raise ServiceError(
-            "invalid_argument", f"ttl is a number of seconds, {MIN_TTL_SECONDS:g} to {MAX_TTL_SECONDS:.0f}"
-        )
-    return round(seconds * 1_000_000)
+    return ttl_microseconds(float(sent[0]) if _DECIMAL.fullmatch(sent[0]) else 0.0)
+
+
+def ttl_microseconds(seconds: Json) -> int:
+    """A time to live that was given as a number of seconds."""
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if is_number and MIN_TTL_SECONDS <= (number := cast("float", seconds)) <= MAX_TTL_SECONDS:
+        return round(number * 1_000_000)
+    raise ServiceError("invalid_argument", f"ttl is a number of seconds, {MIN_TTL_SECONDS:g} to {MAX_TTL_SECONDS:.0f}")
 
 
 def path_of(request: Request) -> Pointer | None:
@@ -100,6 +115,14 @@ def paths_of(request: Request) -> tuple[Pointer, ...] | None:
     if len(sent) > MAX_PATHS:
         raise ServiceError("invalid_argument", "too many paths", details={"limit": MAX_PATHS})
     return tuple(values.parse_pointer(text) for text in sent)
+
+
+def prefixes_of(request: Request) -> tuple[str, ...]:
+    """`prefix`, narrowed to what the caller may see."""
+    prefix = request.query.get("prefix", [""])[0]
+    if len(prefix.encode()) > MAX_KEY_BYTES:
+        raise ServiceError("invalid_argument", "prefix is longer than a key", details={"limit": MAX_KEY_BYTES})
+    return request.principal.within(prefix)
 
 
 def flag_of(request: Request, name: str, *, default: bool) -> bool:
@@ -187,18 +210,23 @@ def patch_entry(request: Request) -> MergePatch | JsonPatch:
 
 def show_written(request: Request, outcome: Outcome) -> Response:
     assert isinstance(outcome, Written)
-    entry = outcome.entry
-    headers: tuple[tuple[str, str], ...] = ()
-    if outcome.created:
-        headers = (("Location", request.path.decode("ascii")),)
+    location = request.path.decode("ascii") if outcome.created else None
+    return written_response(request, outcome, location=location)
+
+
+def written_response(request: Request, written: Written, *, location: str | None) -> Response:
+    """The answer of a write. `location`: where the entry is, if it is new."""
+    entry = written.entry
+    headers: tuple[tuple[str, str], ...] = () if location is None else (("Location", location),)
+    path = None if written.path is None else values.format_pointer(written.path)
     if wants_minimal(request):
         headers += (("Preference-Applied", "return=minimal"),)
-        body = partial_entry_json(entry, value=None, path=_sent_path(request))
-    elif outcome.part is not None:
-        body = partial_entry_json(entry, value=outcome.part, path=_sent_path(request))
+        body = partial_entry_json(entry, value=None, path=path)
+    elif written.part is not None:
+        body = partial_entry_json(entry, value=written.part, path=path)
     else:
         body = entry_json(entry)
-    return Response(201 if outcome.created else 200, body, entry.revision, headers=headers)
+    return Response(201 if written.created else 200, body, entry.revision, headers=headers)
 
 
 def _sent_path(request: Request) -> str | None:
@@ -232,28 +260,27 @@ def deleted_json(key: str, revision: int, path: str | None) -> bytes:
 
 
 async def list_entries(request: Request, service: Service) -> Response | Stream:
-    prefix = request.query.get("prefix", [""])[0]
+    prefixes = prefixes_of(request)
     after = request.query.get("after", [None])[0]
-    for name, text in (("prefix", prefix), ("after", after or "")):
-        if len(text.encode()) > MAX_KEY_BYTES:
-            raise ServiceError("invalid_argument", f"{name} is longer than a key", details={"limit": MAX_KEY_BYTES})
+    if len((after or "").encode()) > MAX_KEY_BYTES:
+        raise ServiceError("invalid_argument", "after is longer than a key", details={"limit": MAX_KEY_BYTES})
     with_values = flag_of(request, "values", default=True)
     limit = _limit_of(request)
     if limit is None and request.media is Media.MESSAGEPACK:
         # A MessagePack list says its length in front, so it cannot be streamed: it comes in pages, with `next`.
         limit = MAX_PAGE_ENTRIES
     if limit is None:
-        chunks = _list_chunks(service, prefix, after, with_values=with_values)
-        return Stream(Media.JSON.content_type, chunks)
-    page = await service.store.page(prefix, after, limit)
-    body = b'{"entries":[%b],%b' % (_entries_json(page, with_values=with_values), _list_end(page))
-    return Response(200, body)
+        return Stream(Media.JSON, _list_chunks(service, prefixes, after, with_values=with_values))
+    page = await service.store.page(prefixes, after, limit)
+    return Response(200, b'{"entries":[%b],%b' % (_entries_json(page, with_values=with_values), _list_end(page)))
 
 
-async def _list_chunks(service: Service, prefix: str, after: str | None, *, with_values: bool) -> AsyncGenerator[bytes]:
+async def _list_chunks(
+    service: Service, prefixes: Sequence[str], after: str | None, *, with_values: bool
+) -> AsyncGenerator[bytes]:
     separator = b'{"entries":[\n'
     first: Page | None = None
-    async for page in service.store.pages(prefix, after):
+    async for page in service.store.pages(prefixes, after):
         first = first or page
         if page.entries:
             yield separator + _entries_json(page, with_values=with_values)
@@ -292,18 +319,19 @@ def _limit_of(request: Request) -> int | None:
 # The table ----------------------------------------------------------------------------------------------------
 
 _STRING: Mapping[str, Json] = {"type": "string"}
-_PATH = Parameter("path", "JSON Pointer (RFC 6901) to a part of the value.", {"type": "string", "examples": ["/a/0"]})
-_PATHS = Parameter("path", "JSON Pointer to a part; several give each part by its path.", _STRING, repeated=True)
-_TTL = Parameter(
+PATH = Parameter("path", "JSON Pointer (RFC 6901) to a part of the value.", {"type": "string", "examples": ["/a/0"]})
+PATHS = Parameter("path", "JSON Pointer to a part; several give each part by its path.", _STRING, repeated=True)
+TTL = Parameter(
     "ttl",
     "Seconds until the entry expires; without it the entry lasts.",
     {"type": "number", "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS},
 )
-_RAW = Parameter("raw", "The value alone as the body.", {"type": "boolean"})
+RAW = Parameter("raw", "The value alone as the body.", {"type": "boolean"})
 _IF_MATCH = Parameter("If-Match", '"*" or the ETags of revisions that the entry must be at.', _STRING, "header")
 _IF_NONE_MATCH = Parameter("If-None-Match", '"*" or ETags that the entry must not be at.', _STRING, "header")
-_PREFER = Parameter("Prefer", "return=minimal leaves the value out of the answer.", _STRING, "header")
-_CONDITIONS = (_IF_MATCH, _IF_NONE_MATCH)
+PREFIX = Parameter("prefix", "Only keys that begin with it.", _STRING)
+PREFER = Parameter("Prefer", "return=minimal leaves the value out of the answer.", _STRING, "header")
+CONDITIONS = (_IF_MATCH, _IF_NONE_MATCH)
 _WRITE_ERRORS = ("not_found", "path_not_found", "conflict", "precondition_failed", "too_large", "storage_full")
 _VALUE_BODIES = {"application/json": "Value", "application/vnd.msgpack": "Value"}
 _CREATED = Answer(201, "Created.", "Entry", etag=True, headers=("Location",))
@@ -320,7 +348,7 @@ def _put_route(method: str) -> Route:
         "write",
         (_CREATED, _REPLACED),
         ("path_not_found", "conflict", "precondition_failed", "too_large", "unsupported_media_type", "storage_full"),
-        (_PATH, _TTL, *_CONDITIONS, _PREFER),
+        (PATH, TTL, *CONDITIONS, PREFER),
         _VALUE_BODIES,
     )
 
@@ -337,7 +365,7 @@ ROUTES = (
             Answer(304, "The caller has this revision.", None, etag=True),
         ),
         ("not_found", "path_not_found", "precondition_failed"),
-        (_PATHS, _RAW, *_CONDITIONS),
+        (PATHS, RAW, *CONDITIONS),
     ),
     _put_route("POST"),
     _put_route("PUT"),
@@ -349,7 +377,7 @@ ROUTES = (
         "write",
         (Answer(200, "Changed.", "Entry", etag=True),),
         ("not_found", "precondition_failed", "too_large", "unsupported_media_type", "patch_failed", "storage_full"),
-        (_TTL, *_CONDITIONS, _PREFER),
+        (TTL, *CONDITIONS, PREFER),
         {MERGE_PATCH: "Value", JSON_PATCH: "JsonPatch"},
     ),
     Route(
@@ -360,7 +388,7 @@ ROUTES = (
         "write",
         (Answer(200, "Deleted.", "Deleted"),),
         ("not_found", "path_not_found", "conflict", "precondition_failed", "storage_full"),
-        (_PATH, _TTL, *_CONDITIONS),
+        (PATH, TTL, *CONDITIONS),
     ),
     Route(
         "GET",
@@ -371,7 +399,7 @@ ROUTES = (
         (Answer(200, "The entries.", "EntryList"),),
         (),
         (
-            Parameter("prefix", "Only keys that begin with it.", _STRING),
+            PREFIX,
             Parameter("after", "Only keys greater than it.", _STRING),
             Parameter(
                 "limit",

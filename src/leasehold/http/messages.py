@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from leasehold import values
+from leasehold.auth import ANYONE, Principal
 from leasehold.errors import ServiceError
 from leasehold.http.negotiation import Media
 from leasehold.limits import MAX_REQUEST_ID_CHARACTERS
@@ -38,6 +39,8 @@ class Request(msgspec.Struct):
     """Set when the request is to be refused without looking further."""
     media: Media = Media.JSON
     """What the answer is to be."""
+    principal: Principal = ANYONE
+    """Who asks. Set once the request is admitted."""
     argument: bytes = b""
     """What the route's pattern leaves open (a key), still encoded. Set by the router."""
 
@@ -64,8 +67,10 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 class Stream(msgspec.Struct, frozen=True):
     """A response whose body is made while it is sent. `chunks` are sent as they are, at the reader's pace."""
 
-    content_type: str
+    media: Media
     chunks: AsyncGenerator[bytes]
+    revision: int | None = None
+    """Becomes the ETag."""
 
 
 # Writing ------------------------------------------------------------------------------------------------------
@@ -104,13 +109,16 @@ def encode_response(request: Request, response: Response, *, common: bytes, clos
 
 
 def encode_stream_head(request: Request, stream: Stream, *, common: bytes, chunked: bool, close: bool) -> bytes:
+    media = stream.media
     parts = [STATUS_LINES[200], common, b"X-Request-Id: ", request.request_id]
-    parts.append(f"\r\nContent-Type: {stream.content_type}\r\n".encode())
+    if stream.revision is not None:
+        parts.append(b'\r\nETag: "%d%b"' % (stream.revision, media.tag))
+    parts.append(b"\r\nContent-Type: " + media.line)
     if chunked:
-        parts.append(b"Transfer-Encoding: chunked\r\n")
+        parts.append(b"\r\nTransfer-Encoding: chunked")
     if close:
-        parts.append(b"Connection: close\r\n")
-    parts.append(b"\r\n")
+        parts.append(b"\r\nConnection: close")
+    parts.append(b"\r\n\r\n")
     return b"".join(parts)
 
 

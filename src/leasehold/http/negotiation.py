@@ -13,6 +13,7 @@ class Media(Enum):
 
     JSON = ("application/json", b"")
     MESSAGEPACK = ("application/vnd.msgpack", b"-msgpack")
+    NDJSON = ("application/x-ndjson", b"-ndjson")
 
     def __init__(self, content_type: str, tag: bytes) -> None:
         self.content_type = content_type
@@ -25,26 +26,30 @@ JSON_PATCH: Final = "application/json-patch+json"
 ACCEPT_PATCH: Final = {"Accept-Patch": f"{MERGE_PATCH}, {JSON_PATCH}"}
 
 
+JSON_FIRST: Final = (Media.JSON, Media.MESSAGEPACK)
+
+
 @lru_cache(maxsize=256)
-def negotiate(accept: bytes | None) -> Media:
-    """The representation that `Accept` likes best; JSON when it likes several equally. Raises `not_acceptable`."""
-    media = preferred(accept, tuple(media.content_type for media in Media))
-    return next(candidate for candidate in Media if candidate.content_type == media)
+def negotiate(accept: bytes | None, offered: tuple[Media, ...]) -> Media:
+    """What an Accept header likes best of what is `offered` (RFC 9110, section 12.5.1); the first of several equals.
 
-
-def preferred(accept: bytes | None, offered: tuple[str, ...]) -> str:
-    """The media type among those `offered` that an Accept header likes best (RFC 9110, section 12.5.1)."""
+    Raises `not_acceptable`.
+    """
     if accept is None or not accept.strip():
         return offered[0]
     ranges = [_media_range(text) for text in accept.decode("latin-1").split(",") if text.strip()]
-    best, best_quality = "", 0.0
-    for candidate in offered:
-        quality = _quality(candidate, ranges)
-        if quality > best_quality:
-            best, best_quality = candidate, quality
-    if not best:
-        raise ServiceError("not_acceptable", f"offered here: {', '.join(offered)}")
+    best = max(offered, key=lambda media: _quality(media.content_type, ranges))
+    if not _quality(best.content_type, ranges):
+        raise ServiceError("not_acceptable", f"offered here: {', '.join(media.content_type for media in offered)}")
     return best
+
+
+def error_media(accept: bytes | None) -> Media:
+    """The representation of an error: JSON also for a caller who accepts neither kind, because it must be told."""
+    try:
+        return negotiate(accept, JSON_FIRST)
+    except ServiceError:
+        return Media.JSON
 
 
 def _media_range(text: str) -> tuple[str, float]:

@@ -7,12 +7,15 @@ import msgspec
 
 from leasehold import VERSION
 from leasehold.errors import STATUS_BY_CODE, ErrorCode
+from leasehold.http.negotiation import JSON_FIRST, Media
 from leasehold.http.routes import Answer, Exchange, Parameter, Route, Router
-from leasehold.limits import MAX_KEY_BYTES
+from leasehold.limits import MAX_KEY_BYTES, MAX_TTL_SECONDS, MIN_TTL_SECONDS
 from leasehold.model import Json
 
 EVERYWHERE: tuple[ErrorCode, ...] = (
     "invalid_request",
+    "unauthenticated",
+    "forbidden",
     "not_acceptable",
     "request_timeout",
     "uri_too_long",
@@ -24,7 +27,7 @@ EVERYWHERE: tuple[ErrorCode, ...] = (
 KEY_ERRORS: tuple[ErrorCode, ...] = ("invalid_key", "invalid_argument")
 BODY_ERRORS: tuple[ErrorCode, ...] = ("invalid_json", "too_large", "unsupported_media_type")
 
-RESPONSE_MEDIA = ("application/json", "application/vnd.msgpack")
+ERROR_MEDIA = tuple(media.content_type for media in JSON_FIRST)
 HEADERS: dict[str, Json] = {
     "ETag": {"description": "The entry's revision, quoted.", "schema": {"type": "string"}},
     "Location": {"description": "Where the new entry is.", "schema": {"type": "string"}},
@@ -76,6 +79,22 @@ SCHEMAS: dict[str, Json] = {
             "revision": {"type": "integer", "minimum": 1},
         },
         "required": ["key", "deleted", "revision"],
+    },
+    "Uuid": {"type": "string", "format": "uuid"},
+    "Set": {
+        "type": "object",
+        "properties": {
+            "key": {"type": ["string", "null"], "format": "uuid", "description": "Without it a new one is made."},
+            "value": {"description": "Any JSON value."},
+            "path": {
+                "type": ["string", "array", "null"],
+                "items": {"type": ["string", "integer"]},
+                "description": "A JSON Pointer or a list of its segments: the part to write.",
+            },
+            "ttl": {"type": ["number", "null"], "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS},
+        },
+        "required": ["value"],
+        "additionalProperties": False,
     },
     "JsonPatch": {
         "type": "array",
@@ -130,7 +149,11 @@ def openapi(router: Router) -> bytes:
             "description": "JSON values under keys over HTTP, durable.",
         },
         "paths": paths,
-        "components": {"schemas": SCHEMAS, "responses": _error_responses(router)},
+        "components": {
+            "schemas": SCHEMAS,
+            "responses": _error_responses(router),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
     }
     return msgspec.json.encode(document)
 
@@ -139,7 +162,7 @@ def _operation(route: Route) -> Json:
     operation: dict[str, Json] = {
         "summary": route.summary,
         "operationId": f"{route.method.lower()} {route.pattern}",
-        "parameters": [_key_parameter()] if "{" in route.pattern else [],
+        "parameters": _path_parameters(route.pattern),
         "responses": {},
     }
     parameters = operation["parameters"]
@@ -150,10 +173,11 @@ def _operation(route: Route) -> Json:
             "required": True,
             "content": {media: _schema(name) for media, name in route.bodies.items()},
         }
-    responses: dict[str, Json] = {str(answer.status): _answer(answer) for answer in route.answers}
+    responses: dict[str, Json] = {str(answer.status): _answer(answer, route.offers) for answer in route.answers}
     for status in sorted({STATUS_BY_CODE[code] for code in _errors(route)}):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
     operation["responses"] = responses
+    operation["security"] = [{}, {"bearer": []}] if route.permission else [{}]
     return operation
 
 
@@ -168,8 +192,11 @@ def _errors(route: Route) -> tuple[ErrorCode, ...]:
     return errors
 
 
-def _key_parameter() -> Json:
-    return {"name": "key", "in": "path", "required": True, "schema": {"$ref": "#/components/schemas/Key"}}
+def _path_parameters(pattern: str) -> list[Json]:
+    """The one that a pattern may end in; its schema has its name."""
+    name = pattern.partition("{")[2].rstrip("}")
+    schema: Json = {"$ref": f"#/components/schemas/{name.capitalize()}"}
+    return [{"name": name, "in": "path", "required": True, "schema": schema}] if name else []
 
 
 def _parameter(parameter: Parameter) -> Json:
@@ -184,14 +211,14 @@ def _parameter(parameter: Parameter) -> Json:
     }
 
 
-def _answer(answer: Answer) -> Json:
+def _answer(answer: Answer, offers: tuple[Media, ...]) -> Json:
     headers = ["X-Request-Id", *(["ETag"] if answer.etag else []), *answer.headers]
     shown: dict[str, Json] = {
         "description": answer.description,
         "headers": {name: HEADERS[name] for name in headers},
     }
     if answer.schema is not None:
-        shown["content"] = {media: _schema(answer.schema) for media in RESPONSE_MEDIA}
+        shown["content"] = {media.content_type: _schema(answer.schema) for media in offers}
     return shown
 
 
@@ -203,7 +230,7 @@ def _error_responses(router: Router) -> dict[str, Json]:
         responses[f"Error{status}"] = {
             "description": ", ".join(names),
             "headers": {"X-Request-Id": HEADERS["X-Request-Id"]},
-            "content": {media: _schema("Error") for media in RESPONSE_MEDIA},
+            "content": {media: _schema("Error") for media in ERROR_MEDIA},
         }
     return responses
 

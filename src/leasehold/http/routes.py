@@ -9,13 +9,13 @@ from typing import Literal
 
 import msgspec
 
+from leasehold.auth import Permission
 from leasehold.errors import ErrorCode, ServiceError
 from leasehold.http.messages import Request, Response, Stream
+from leasehold.http.negotiation import JSON_FIRST, Media
 from leasehold.limits import Limits
 from leasehold.model import Json, Operation, Outcome, Read
 from leasehold.store import Store
-
-Permission = Literal["read", "write"]
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -76,6 +76,8 @@ class Route(msgspec.Struct, frozen=True):
     parameters: tuple[Parameter, ...] = ()
     bodies: Mapping[str, str] = {}
     """Media type → schema component of the request's body."""
+    offers: tuple[Media, ...] = JSON_FIRST
+    """What the answer may be; the first where the caller does not mind."""
 
     def takes(self, name: str) -> bool:
         return any(parameter.name == name and parameter.location == "query" for parameter in self.parameters)

@@ -1,0 +1,218 @@
+"""Bearer tokens: made, verified, and what their bearer may do.
+
+A token is a JWT (RFC 7519), signed with one algorithm for each key, fixed by the kind of key: HS256 for a secret,
+EdDSA, ES256 or RS256 for a public key. What a token's own header asks for is never followed. Any fault of a token is
+the same `unauthenticated`; a good token without the right is `forbidden`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from leasehold.errors import ServiceError, unavailable
+from leasehold.limits import MAX_CACHED_TOKENS, MAX_TOKEN_BYTES, MIN_RSA_BITS, MIN_SECRET_BYTES
+
+Permission = Literal["read", "write"]
+PERMISSIONS: Final[tuple[Permission, ...]] = ("read", "write")
+FORBIDDEN_HEADERS: Final = ("crit", "jku", "jwk", "x5u", "x5c")
+"""Header members by which a token would choose how, or with which key, it is verified."""
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks, and what they may do. `prefixes`: only keys and locks that begin with one of them; None: all."""
+
+    subject: str
+    permissions: frozenset[Permission]
+    prefixes: tuple[str, ...] | None = None
+    expires_at: float = math.inf
+    """Seconds since the epoch."""
+
+    def covers(self, name: str) -> bool:
+        return self.prefixes is None or name.startswith(self.prefixes)
+
+    def require(self, name: str) -> None:
+        """Raise `forbidden` unless the key or lock is covered."""
+        if not self.covers(name):
+            raise forbidden("the token does not cover this key")
+
+    def within(self, prefix: str) -> tuple[str, ...]:
+        """The prefixes, ascending and apart from one another, of all names that begin with `prefix` and are covered."""
+        if self.covers(prefix):
+            return (prefix,)
+        narrower = sorted(name for name in set(self.prefixes or ()) if name.startswith(prefix))
+        apart: list[str] = []
+        for name in narrower:
+            if not apart or not name.startswith(apart[-1]):
+                apart.append(name)
+        return tuple(apart)
+
+
+ANYONE: Final = Principal("", frozenset(PERMISSIONS))
+"""The bearer of nothing, where the service runs open."""
+
+
+class VerificationKey(msgspec.Struct, frozen=True):
+    """A key and the one algorithm that goes with it."""
+
+    algorithm: Literal["HS256", "EdDSA", "ES256", "RS256"]
+    key: bytes | Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
+
+
+def load_secret(path: Path) -> bytes:
+    """The HS256 secret in a file, without the line break at its end. Raises `unavailable`."""
+    secret = _read(path, "the secret's file").rstrip(b"\r\n")
+    if len(secret) < MIN_SECRET_BYTES:
+        raise unavailable(f"the secret must have at least {MIN_SECRET_BYTES} bytes")
+    return secret
+
+
+def secret_key(path: Path) -> VerificationKey:
+    return VerificationKey("HS256", load_secret(path))
+
+
+def public_key(path: Path) -> VerificationKey:
+    """The public key in a PEM file: Ed25519, EC P-256, or RSA. Raises `unavailable`."""
+    try:
+        key = load_pem_public_key(_read(path, "the public key's file"))
+    except ValueError as error:
+        raise unavailable("the public key is not PEM") from error
+    if isinstance(key, Ed25519PublicKey):
+        return VerificationKey("EdDSA", key)
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return VerificationKey("ES256", key)
+    if isinstance(key, RSAPublicKey) and key.key_size >= MIN_RSA_BITS:
+        return VerificationKey("RS256", key)
+    raise unavailable(f"the public key must be Ed25519, EC P-256, or RSA of {MIN_RSA_BITS} bits")
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unavailable(f"{name} cannot be read: {error.strerror}") from error
+
+
+def mint(
+    secret: bytes,
+    subject: str,
+    permissions: Sequence[str],
+    *,
+    prefixes: Sequence[str] | None,
+    now: float,
+    lifetime_seconds: float,
+    issuer: str | None = None,
+    audience: str | None = None,
+) -> str:
+    """A token signed with HS256. Raises `invalid_argument` for what would never verify."""
+    if not subject or not set(permissions) <= set(PERMISSIONS) or "" in (prefixes or ()):
+        raise ServiceError(
+            "invalid_argument", "a token needs a subject, the permissions read or write, no empty prefix"
+        )
+    claims: dict[str, Any] = {
+        "sub": subject,
+        "permissions": list(permissions),
+        "iat": int(now),
+        "exp": math.ceil(now + lifetime_seconds),
+    }
+    optional = {"prefixes": list(prefixes) if prefixes else None, "iss": issuer, "aud": audience}
+    claims |= {name: value for name, value in optional.items() if value is not None}
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+class Verifier:
+    """Verifies tokens against one key. A verified token is remembered by its whole text, never past its `exp`."""
+
+    def __init__(
+        self,
+        key: VerificationKey,
+        *,
+        issuer: str | None = None,
+        audience: str | None = None,
+        now: Callable[[], float],
+    ) -> None:
+        self._key = key
+        self._issuer = issuer
+        self._audience = audience
+        self._now = now
+        self._verified: dict[bytes, Principal] = {}
+
+    def verify(self, authorization: bytes | None) -> Principal:
+        """The principal of an Authorization header. Raises `unauthenticated`, the same for every fault."""
+        principal = self._verified.get(authorization or b"")
+        if principal is not None and self._now() < principal.expires_at:
+            return principal
+        if authorization is None or len(authorization) > MAX_TOKEN_BYTES:
+            raise unauthenticated()
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise unauthenticated()
+        principal = self._decode(token.strip())
+        if len(self._verified) >= MAX_CACHED_TOKENS:
+            self._verified.clear()
+        self._verified[authorization] = principal
+        return principal
+
+    def _decode(self, token: bytes) -> Principal:
+        try:
+            if any(name in jwt.get_unverified_header(token) for name in FORBIDDEN_HEADERS):
+                raise unauthenticated()
+            claims = jwt.decode(
+                token,
+                self._key.key,
+                algorithms=[self._key.algorithm],
+                audience=self._audience,
+                issuer=self._issuer,
+                options={
+                    "require": ["exp", "sub"],
+                    "verify_aud": self._audience is not None,
+                    # Times are checked by `_principal`, against a clock that is an argument.
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+            raise unauthenticated() from error
+        return self._principal(claims)
+
+    def _principal(self, claims: dict[str, Any]) -> Principal:
+        try:
+            checked = msgspec.convert(claims, _Claims)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise unauthenticated() from error
+        now = self._now()
+        if not (math.isfinite(checked.exp) and now < checked.exp):
+            raise unauthenticated()
+        if checked.nbf is not None and not checked.nbf <= now:
+            raise unauthenticated()
+        if not checked.sub or (checked.prefixes is not None and "" in checked.prefixes):
+            raise unauthenticated()
+        prefixes = None if checked.prefixes is None else tuple(checked.prefixes)
+        return Principal(checked.sub, frozenset(checked.permissions), prefixes, checked.exp)
+
+
+class _Claims(msgspec.Struct):
+    """The claims that count, and their types; booleans are no numbers here."""
+
+    exp: int | float
+    sub: str
+    permissions: list[Permission] = []
+    prefixes: list[str] | None = None
+    nbf: int | float | None = None
+    iat: int | float | None = None
+
+
+def unauthenticated() -> ServiceError:
+    return ServiceError("unauthenticated", "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+
+
+def forbidden(message: str) -> ServiceError:
+    return ServiceError("forbidden", message)

@@ -1,0 +1,184 @@
+"""Endpoints that name entries by UUID: `/set`, `/get/{uuid}`, and `/stream`, which sends values as MessagePack.
+
+They are the entries of `/kv/{uuid}`. A UUID is written in lower case, whatever case it came in.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final
+from uuid import uuid4
+
+from leasehold import values
+from leasehold.entry_text import entry_json
+from leasehold.errors import ServiceError
+from leasehold.http.conditions import condition
+from leasehold.http.entries import (
+    CONDITIONS,
+    PATHS,
+    PREFER,
+    PREFIX,
+    RAW,
+    body_value,
+    paths_of,
+    prefixes_of,
+    raw_tag,
+    show_entry,
+    ttl_microseconds,
+    written_response,
+)
+from leasehold.http.messages import Request, Response, Stream
+from leasehold.http.negotiation import Media
+from leasehold.http.routes import Answer, Exchange, Procedure, Route, Service
+from leasehold.limits import KIB
+from leasehold.model import Found, Json, NotModified, Outcome, Pointer, Put, Read, Written
+
+CHUNK_BYTES: Final = 64 * KIB
+SET_MEMBERS: Final = {"key", "value", "path", "ttl"}
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def parse_uuid(text: object) -> str:
+    """A UUID in its usual form, in lower case. Raises `invalid_key`."""
+    lower = text.lower() if isinstance(text, str) else ""
+    if not _UUID.fullmatch(lower):
+        raise ServiceError("invalid_key", "the key must be a UUID, like 123e4567-e89b-12d3-a456-426614174000")
+    return lower
+
+
+def uuid_of(request: Request) -> str:
+    return parse_uuid(request.argument.decode("latin-1"))
+
+
+# POST /set ----------------------------------------------------------------------------------------------------
+
+
+def set_entry(request: Request) -> Put:
+    body = body_value(request)
+    if not isinstance(body, dict) or not body.keys() <= SET_MEMBERS or "value" not in body:
+        raise ServiceError("invalid_argument", 'the body is {"key": UUID, "value": …, "path": …, "ttl": …}')
+    key = parse_uuid(body["key"]) if body.get("key") is not None else str(uuid4())
+    ttl = body.get("ttl")
+    return Put(
+        key,
+        values.encode(body["value"]),
+        _path_in(body.get("path")),
+        None if ttl is None else ttl_microseconds(ttl),
+        condition(request),
+    )
+
+
+def _path_in(path: Json) -> Pointer | None:
+    """A path in a body: a JSON Pointer, or a list of its segments."""
+    if path is None:
+        return None
+    if isinstance(path, str):
+        return values.parse_pointer(path)
+    if isinstance(path, list) and all(type(segment) in (str, int) for segment in path):
+        return values.parse_pointer(values.format_pointer(tuple(str(segment) for segment in path)))
+    raise ServiceError("invalid_path", "path is a JSON Pointer or a list of its segments")
+
+
+def show_set(request: Request, outcome: Outcome) -> Response:
+    assert isinstance(outcome, Written)
+    return written_response(request, outcome, location=f"/get/{outcome.entry.key}" if outcome.created else None)
+
+
+# GET /get/{uuid} ----------------------------------------------------------------------------------------------
+
+
+def get_entry(request: Request) -> Read:
+    tag = raw_tag(request) + request.media.tag
+    return Read(uuid_of(request), paths_of(request), condition(request, tag=tag))
+
+
+# GET /stream/{uuid}, GET /stream ------------------------------------------------------------------------------
+
+
+async def stream_value(request: Request, service: Service) -> Response | Stream:
+    key = uuid_of(request)
+    request.principal.require(key)
+    outcome = await service.store.fetch(Read(key, None, condition(request, tag=Media.MESSAGEPACK.tag)))
+    if isinstance(outcome, NotModified):
+        return Response(304, None, outcome.revision)
+    assert isinstance(outcome, Found)
+    packed = values.to_messagepack(outcome.entry.value)
+    return Stream(Media.MESSAGEPACK, _pieces(packed), outcome.entry.revision)
+
+
+async def _pieces(data: bytes) -> AsyncGenerator[bytes]:
+    for begin in range(0, len(data), CHUNK_BYTES):
+        yield data[begin : begin + CHUNK_BYTES]
+
+
+async def stream_entries(request: Request, service: Service) -> Stream:
+    return Stream(request.media, _entry_chunks(service, prefixes_of(request), request.media))
+
+
+async def _entry_chunks(service: Service, prefixes: Sequence[str], media: Media) -> AsyncGenerator[bytes]:
+    async for page in service.store.pages(prefixes, None):
+        texts = map(entry_json, page.entries)
+        if media is Media.NDJSON:
+            chunk = b"".join(text + b"\n" for text in texts)
+        else:
+            chunk = b"".join(map(values.to_messagepack, texts))
+        if chunk:
+            yield chunk
+
+
+# The table ----------------------------------------------------------------------------------------------------
+
+ROUTES = (
+    Route(
+        "POST",
+        "/set",
+        Exchange(set_entry, show_set),
+        "Create or replace a value by UUID, or a part of it",
+        "write",
+        (
+            Answer(201, "Created.", "Entry", etag=True, headers=("Location",)),
+            Answer(200, "Replaced.", "Entry", etag=True),
+        ),
+        ("invalid_key", "invalid_path", "path_not_found", "conflict", "precondition_failed", "too_large"),
+        (*CONDITIONS, PREFER),
+        {"application/json": "Set", "application/vnd.msgpack": "Set"},
+    ),
+    Route(
+        "GET",
+        "/get/{uuid}",
+        Exchange(get_entry, show_entry),
+        "Get an entry by UUID, or parts of it",
+        "read",
+        (
+            Answer(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
+            Answer(304, "The caller has this revision.", None, etag=True),
+        ),
+        ("not_found", "path_not_found", "precondition_failed"),
+        (PATHS, RAW, *CONDITIONS),
+    ),
+    Route(
+        "GET",
+        "/stream/{uuid}",
+        Procedure(stream_value),
+        "Get a value as MessagePack, in chunks",
+        "read",
+        (
+            Answer(200, "The value.", "Value", etag=True),
+            Answer(304, "The caller has this revision.", None, etag=True),
+        ),
+        ("not_found", "precondition_failed"),
+        CONDITIONS,
+        offers=(Media.MESSAGEPACK,),
+    ),
+    Route(
+        "GET",
+        "/stream",
+        Procedure(stream_entries),
+        "Get all entries, one after the other, as MessagePack maps or lines of JSON",
+        "read",
+        (Answer(200, "The entries in ascending order of their keys.", "Entry"),),
+        (),
+        (PREFIX,),
+        offers=(Media.MESSAGEPACK, Media.NDJSON),
+    ),
+)
