@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from leasehold import VERSION, server
+from leasehold import workers as supervisor
 from leasehold.auth import load_secret, mint
 from leasehold.config import load_settings, parse_duration
 from leasehold.engines import inspect_file
@@ -75,7 +76,10 @@ def serve(
         sys.stdout.flush()
 
     try:
-        server.run(settings, ready)
+        if settings.workers > 1:
+            supervisor.run(settings, ready)
+        else:
+            server.run(settings, ready)
     except ServiceError as error:
         _fail(error, code=2 if error.code == "invalid_argument" else 1)
 

@@ -38,30 +38,37 @@ log = structlog.get_logger(__name__)
 
 Ready = Callable[[str, int], None]
 """Called with the host and port once requests are accepted."""
+Notify = Callable[[], None]
 
 BACKLOG = 4_096
 SWITCH_INTERVAL_SECONDS = 0.0002
 """A sync thread that ends while the loop computes waits so long for the interpreter, not the usual 5 ms."""
 
 
-def run(settings: Settings, ready: Ready) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ServiceError when the service cannot start."""
+def run(settings: Settings, ready: Ready, *, lifeline: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, or until the other end of the pipe `lifeline` is closed.
+
+    Raises ServiceError when the service cannot start.
+    """
     configure_log(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     _raise_descriptor_limit(settings.limits.max_connections)
-    uvloop.run(serve(settings, ready))
+    uvloop.run(serve(settings, ready, lifeline))
 
 
-async def serve(settings: Settings, ready: Ready) -> None:
+async def serve(settings: Settings, ready: Ready, lifeline: int | None) -> None:
     """The life of one server, in the order of its parts; they are let go in the reverse order."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if lifeline is not None:
+        loop.add_reader(lifeline, stop.set)
 
     async with AsyncExitStack() as stack:
-        listening = _listen(settings.host, settings.port)
+        # Bound before anything is loaded, so that a port in use is told at once. Listening comes later.
+        listening = bind(settings.host, settings.port, shared=settings.workers > 1)
         stack.callback(listening.close)
         admission = _admission(settings, listening.getsockname()[0])
 
@@ -96,14 +103,16 @@ async def serve(settings: Settings, ready: Ready) -> None:
     log.info("stopped")
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind before anything is loaded, so that a port in use is told at once. Listening comes later."""
+def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A socket bound to an address, not listening yet. `shared`: other processes may bind to it too."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(address)
     except (OSError, UnicodeError) as error:
         raise _cannot_listen(host, port, error) from error

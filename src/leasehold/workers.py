@@ -1,0 +1,135 @@
+"""Several processes on one port, for stores that several servers may share.
+
+Each worker is a whole server that accepts on the port by itself (SO_REUSEPORT). The supervisor starts them, starts one
+again that died, passes signals on, and says once that all are ready. Workers hold the end of a pipe whose other end
+only the supervisor has: when it is gone, however it went, they stop.
+"""
+
+import os
+import signal
+import socket
+from typing import Final, NoReturn
+
+import msgspec
+import structlog
+
+from leasehold import server
+from leasehold.config import Settings
+from leasehold.engines import open_engine
+from leasehold.errors import ServiceError, unavailable
+
+log = structlog.get_logger(__name__)
+
+RESTART_SECONDS: Final = 1.0
+"""Between the death of a worker and the start of the next in its place, so that a fault does not spin."""
+_ENDS: Final = {signal.SIGTERM, signal.SIGINT}
+_WATCHED: Final = _ENDS | {signal.SIGCHLD}
+_READY: Final = b"\0"
+
+
+def run(settings: Settings, ready: server.Ready) -> None:
+    """Serve with `settings.workers` processes until SIGTERM or SIGINT. Raises ServiceError when they cannot start."""
+    if not open_engine(settings.store).shared:
+        raise ServiceError("invalid_argument", "--workers is for stores that may be shared, like postgresql://…")
+    server.configure_log(settings)
+    # Held, but never listening: keeps the port ours while workers come and go.
+    with server.bind(settings.host, settings.port, shared=True) as held:
+        host, port = held.getsockname()[:2]
+        Supervisor(msgspec.structs.replace(settings, port=port), held).run(lambda: ready(host, port))
+
+
+class Supervisor:
+    """Keeps the workers. One thread, no event loop: it waits for signals and for its children."""
+
+    def __init__(self, settings: Settings, held: socket.socket) -> None:
+        self._settings = settings
+        self._held = held
+        self._workers: set[int] = set()
+        self._lifeline = os.pipe()
+
+    def run(self, ready: server.Notify) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        try:
+            # The first alone: a fault that meets all is told once.
+            for _ in range(self._settings.workers):
+                self._start()
+            ready()
+            self._watch()
+        finally:
+            self._stop()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+
+    def _watch(self) -> None:
+        """Until told to end, replace the workers that die."""
+        missing = 0
+        while True:
+            info = signal.sigtimedwait(_WATCHED, RESTART_SECONDS) if missing else signal.sigwaitinfo(_WATCHED)
+            if info is None:
+                missing -= self._restart()
+            elif info.si_signo in _ENDS:
+                return
+            else:
+                missing += self._reap()
+
+    def _reap(self) -> int:
+        dead = 0
+        while self._workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            if pid in self._workers:
+                self._workers.discard(pid)
+                log.error("a worker died and will be started again", pid=pid, code=os.waitstatus_to_exitcode(status))
+                dead += 1
+        return dead
+
+    def _restart(self) -> int:
+        try:
+            self._start()
+        except ServiceError as error:
+            log.warning("a worker could not be started", reason=error.message)
+            return 0
+        return 1
+
+    def _start(self) -> None:
+        """Start one worker and wait until it accepts requests. Raises what kept it from that."""
+        receiving, sending = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(receiving)
+            self._work(sending)
+        os.close(sending)
+        with os.fdopen(receiving, "rb") as report:
+            said = report.read(1) or b"it died"
+            if said != _READY:
+                message = (said + report.read()).decode(errors="replace")
+                os.waitpid(pid, 0)
+                raise unavailable(message)
+        self._workers.add(pid)
+
+    def _work(self, sending: int) -> NoReturn:
+        """The life of a worker. Never returns to the supervisor's code."""
+        code = 1
+        try:
+            os.close(self._lifeline[1])
+            self._held.close()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+
+            def ready(_host: str, _port: int) -> None:
+                os.write(sending, _READY)
+                os.close(sending)
+
+            server.run(self._settings, ready, lifeline=self._lifeline[0])
+            code = 0
+        except ServiceError as error:
+            os.write(sending, error.message.encode())
+        finally:
+            os._exit(code)
+
+    def _stop(self) -> None:
+        for pid in self._workers:
+            os.kill(pid, signal.SIGTERM)
+        for pid in self._workers:
+            os.waitpid(pid, 0)
+        for end in self._lifeline:
+            os.close(end)
