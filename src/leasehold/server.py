@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -32,6 +32,7 @@ from leasehold.http.connection import Connection
 from leasehold.http.connections import Connections
 from leasehold.http.openapi import openapi
 from leasehold.http.routes import Router, Service
+from leasehold.metrics import Metrics
 from leasehold.store import Store
 
 log = structlog.get_logger(__name__)
@@ -45,18 +46,19 @@ SWITCH_INTERVAL_SECONDS = 0.0002
 """A sync thread that ends while the loop computes waits so long for the interpreter, not the usual 5 ms."""
 
 
-def run(settings: Settings, ready: Ready, *, lifeline: int | None = None) -> None:
+def run(settings: Settings, ready: Ready, *, lifeline: int | None = None, metrics_folder: Path | None = None) -> None:
     """Serve until SIGTERM or SIGINT, or until the other end of the pipe `lifeline` is closed.
 
-    Raises ServiceError when the service cannot start.
+    `metrics_folder`: where workers leave their figures for one another. Raises ServiceError when the service cannot
+    start.
     """
     configure_log(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     _raise_descriptor_limit(settings.limits.max_connections)
-    uvloop.run(serve(settings, ready, lifeline))
+    uvloop.run(serve(settings, ready, lifeline, metrics_folder))
 
 
-async def serve(settings: Settings, ready: Ready, lifeline: int | None) -> None:
+async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_folder: Path | None) -> None:
     """The life of one server, in the order of its parts; they are let go in the reverse order."""
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -72,12 +74,23 @@ async def serve(settings: Settings, ready: Ready, lifeline: int | None) -> None:
         stack.callback(listening.close)
         admission = _admission(settings, listening.getsockname()[0])
 
-        store = Store(open_engine(settings.store), settings.limits)
+        metrics = Metrics(metrics_folder)
+        store = Store(open_engine(settings.store), settings.limits, metrics)
         await store.open()
         stack.push_async_callback(store.close)
 
+        def figures() -> Mapping[str, float]:
+            return connections.figures()
+
         router = Router(entries.ROUTES + by_uuid.ROUTES + system.ROUTES)
-        service = Service(store, settings.limits, lambda: loop.time() - started, openapi(router))
+        service = Service(
+            store,
+            settings.limits,
+            uptime_seconds=lambda: loop.time() - started,
+            openapi=openapi(router),
+            metrics=metrics,
+            figures=figures,
+        )
         connections = Connections(router, admission, service, logs_requests=settings.log_level == "debug")
         sweeper = loop.create_task(connections.keep_deadlines())
         stack.callback(sweeper.cancel)

@@ -10,7 +10,7 @@ connections: an answer written straight from the lane's completion 38,000 a seco
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import structlog
 
@@ -18,6 +18,7 @@ from leasehold import commit
 from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, Limits
+from leasehold.metrics import Metrics
 from leasehold.model import Change, Delete, Entry, Expire, Operation, Outcome, Page, Put, Read, View
 
 log = structlog.get_logger(__name__)
@@ -32,8 +33,9 @@ STREAM_PAGE_ENTRIES = 500
 class Store:
     """Entries on one engine. Opens and closes the engine with itself."""
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits, metrics: Metrics | None = None) -> None:
         self.engine = engine
+        self._metrics = Metrics() if metrics is None else metrics
         self._limits = limits
         self._waiting: deque[tuple[Operation, Done]] = deque()
         self._closing = False
@@ -57,6 +59,12 @@ class Store:
             await asyncio.gather(self._housekeeper, return_exceptions=True)
         await self._idle.wait()
         await self.engine.close()
+
+    def figures(self) -> Mapping[str, float]:
+        """Gauges of the store and its engine, by the names in `metrics.GAUGES`."""
+        degraded = self.engine.fault is not None
+        own = {"waiting_operations": len(self._waiting), "revision": self.engine.revision, "degraded": float(degraded)}
+        return {**own, **self.engine.figures()}
 
     # Reads ----------------------------------------------------------------------------------------------------
 
@@ -178,6 +186,7 @@ class Store:
             if error is not None:
                 self._fail_batch(batch, error)
                 return
+            self._metrics.count_batch(len(batch))
             for (_, complete), outcome in zip(batch, outcomes, strict=True):
                 complete(outcome)
             self._start_soon()

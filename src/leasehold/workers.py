@@ -8,6 +8,8 @@ only the supervisor has: when it is gone, however it went, they stop.
 import os
 import signal
 import socket
+import tempfile
+from pathlib import Path
 from typing import Final, NoReturn
 
 import msgspec
@@ -33,17 +35,21 @@ def run(settings: Settings, ready: server.Ready) -> None:
         raise ServiceError("invalid_argument", "--workers is for stores that may be shared, like postgresql://…")
     server.configure_log(settings)
     # Held, but never listening: keeps the port ours while workers come and go.
-    with server.bind(settings.host, settings.port, shared=True) as held:
+    with (
+        server.bind(settings.host, settings.port, shared=True) as held,
+        tempfile.TemporaryDirectory(prefix="leasehold-") as folder,
+    ):
         host, port = held.getsockname()[:2]
-        Supervisor(msgspec.structs.replace(settings, port=port), held).run(lambda: ready(host, port))
+        Supervisor(msgspec.structs.replace(settings, port=port), held, Path(folder)).run(lambda: ready(host, port))
 
 
 class Supervisor:
     """Keeps the workers. One thread, no event loop: it waits for signals and for its children."""
 
-    def __init__(self, settings: Settings, held: socket.socket) -> None:
+    def __init__(self, settings: Settings, held: socket.socket, metrics_folder: Path) -> None:
         self._settings = settings
         self._held = held
+        self._metrics_folder = metrics_folder
         self._workers: set[int] = set()
         self._lifeline = os.pipe()
 
@@ -119,7 +125,7 @@ class Supervisor:
                 os.write(sending, _READY)
                 os.close(sending)
 
-            server.run(self._settings, ready, lifeline=self._lifeline[0])
+            server.run(self._settings, ready, lifeline=self._lifeline[0], metrics_folder=self._metrics_folder)
             code = 0
         except ServiceError as error:
             os.write(sending, error.message.encode())

@@ -10,7 +10,7 @@ its requests straight from the end of its fsync. All methods and all callbacks r
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from leasehold.errors import ServiceError
@@ -49,6 +49,9 @@ class Engine(Protocol):
     @property
     def fault(self) -> ServiceError | None:
         """Why writes cannot be made durable at present, or None."""
+
+    def figures(self) -> Mapping[str, float]:
+        """What the engine can tell of itself at no cost, by the names in `metrics.GAUGES`."""
 
     async def open(self) -> None:
         """Load, recover and own the storage. Idempotent. Raises ServiceError with a message for the operator."""

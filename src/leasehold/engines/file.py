@@ -8,7 +8,7 @@ files are started afresh after a failure, simply waits behind that.
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -65,6 +65,10 @@ class FileEngine(EntriesEngine):
     @property
     def fault(self) -> ServiceError | None:
         return self._fault
+
+    def figures(self) -> Mapping[str, float]:
+        journal_bytes = 0 if self._storage is None else self._storage.journal_bytes
+        return {**super().figures(), "journal_bytes": journal_bytes}
 
     # Start and end --------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import asyncio
 import heapq
 import operator
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sortedcontainers import SortedList
@@ -160,6 +160,9 @@ class EntriesEngine:
     @property
     def revision(self) -> int:
         return self._entries.revision
+
+    def figures(self) -> Mapping[str, float]:
+        return {"entries": len(self._entries)}
 
     def read(self, key: str, done: ReadDone) -> None:
         entry = self._entries.entry(key)

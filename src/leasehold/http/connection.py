@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         "_address",
         "_advancing",
         "_all",
+        "_began",
         "_continue_due",
         "_current",
         "_drained",
@@ -81,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._current: Request | None = None
         """The request being answered; None also once the client has gone."""
         self._exchange: Exchange | None = None
+        self._began = 0.0
         self._task: asyncio.Task[None] | None = None
         self._advancing = False
         self._continue_due = False
@@ -168,6 +170,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         self._current = request
+        self._began = self._all.moment()
         if request.refusal is not None:
             self._respond_error(request, request.refusal)
             return
@@ -233,6 +236,7 @@ class Connection(asyncio.Protocol):
             return
         shared = self._all
         close = not request.keep_alive or shared.stopping
+        shared.metrics.count_request(request.method, request.pattern, response.status, shared.moment() - self._began)
         if shared.logs_requests:
             shared.log_request(request, response.status)
         if self._transport is not None:
@@ -254,6 +258,7 @@ class Connection(asyncio.Protocol):
             else:
                 await self._send_chunks(request, head, chunks, chunked=chunked)
         self._task = None
+        shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._began)
         if shared.logs_requests:
             shared.log_request(request, 200)
         self._finish(request, close=close)

@@ -3,10 +3,11 @@
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from itertools import count
-from time import time
+from time import perf_counter, time
 from typing import Final, Protocol
 
 import structlog
@@ -45,6 +46,7 @@ class Connections:
         self.router = router
         self.admission = admission
         self.service = service
+        self.metrics = service.metrics
         self.store = service.store
         self.limits = service.limits
         self.loop = asyncio.get_running_loop()
@@ -55,6 +57,7 @@ class Connections:
         self.tick = self.loop.time()
         """Seconds; the time of the last sweep, so that a request pays nothing for its deadlines."""
         self.common_lines = _common_lines()
+        self._moment = 0.0
         self._members: set[Member] = set()
         self._by_address: Counter[str] = Counter()
         self._request_id_prefix = os.urandom(6).hex().encode()
@@ -86,6 +89,19 @@ class Connections:
             del self._by_address[address]
         if not self._members:
             self._emptied.set()
+
+    def moment(self) -> float:
+        """Seconds, the same for all that the loop does in one turn, so that most requests need not look at a clock."""
+        if not self._moment:
+            self._moment = perf_counter()
+            self.loop.call_soon(self._end_moment)
+        return self._moment
+
+    def _end_moment(self) -> None:
+        self._moment = 0.0
+
+    def figures(self) -> Mapping[str, float]:
+        return {"connections": len(self._members), **self.store.figures()}
 
     def next_request_id(self) -> bytes:
         return b"%b-%x" % (self._request_id_prefix, next(self._request_numbers))
@@ -126,6 +142,7 @@ class Connections:
             await asyncio.sleep(SWEEP_SECONDS)
             self.tick = self.loop.time()
             self.common_lines = _common_lines()
+            self.metrics.leave(self.figures())
             for member in tuple(self._members):
                 member.sweep()
 

@@ -41,6 +41,8 @@ class Request(msgspec.Struct):
     """What the answer is to be."""
     principal: Principal = ANYONE
     """Who asks. Set once the request is admitted."""
+    pattern: str = "-"
+    """Of its route, set by the router; `-` if it has none."""
     argument: bytes = b""
     """What the route's pattern leaves open (a key), still encoded. Set by the router."""
 

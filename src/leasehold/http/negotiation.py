@@ -14,10 +14,11 @@ class Media(Enum):
     JSON = ("application/json", b"")
     MESSAGEPACK = ("application/vnd.msgpack", b"-msgpack")
     NDJSON = ("application/x-ndjson", b"-ndjson")
+    PROMETHEUS = ("text/plain", b"", "; version=0.0.4; charset=utf-8")
 
-    def __init__(self, content_type: str, tag: bytes) -> None:
+    def __init__(self, content_type: str, tag: bytes, parameters: str = "") -> None:
         self.content_type = content_type
-        self.line = content_type.encode()
+        self.line = (content_type + parameters).encode()
         self.tag = tag
 
 

@@ -122,6 +122,7 @@ SCHEMAS: dict[str, Json] = {
     },
     "Live": {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]},
     "OpenApi": {"type": "object", "required": ["openapi", "info", "paths"]},
+    "Text": {"type": "string"},
     "Error": {
         "type": "object",
         "properties": {

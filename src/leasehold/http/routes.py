@@ -14,6 +14,7 @@ from leasehold.errors import ErrorCode, ServiceError
 from leasehold.http.messages import Request, Response, Stream
 from leasehold.http.negotiation import JSON_FIRST, Media
 from leasehold.limits import Limits
+from leasehold.metrics import Metrics
 from leasehold.model import Json, Operation, Outcome, Read
 from leasehold.store import Store
 
@@ -25,6 +26,9 @@ class Service(msgspec.Struct, frozen=True):
     limits: Limits
     uptime_seconds: Callable[[], float]
     openapi: bytes
+    metrics: Metrics
+    figures: Callable[[], Mapping[str, float]]
+    """Gauges of this process."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -117,6 +121,7 @@ class Router:
         if route is None:
             allowed = ", ".join(sorted(methods))
             raise ServiceError("method_not_allowed", f"allowed here: {allowed}", headers={"Allow": allowed})
+        request.pattern = route.pattern
         if request.query:
             for name, sent in request.query.items():
                 if not route.takes(name):

@@ -1,9 +1,10 @@
-"""Endpoints of the service itself: health and its own description."""
+"""Endpoints of the service itself: health, figures and its own description."""
 
 import msgspec
 
 from leasehold import VERSION
 from leasehold.http.messages import Request, Response
+from leasehold.http.negotiation import Media
 from leasehold.http.routes import Answer, Procedure, Route, Service
 
 
@@ -34,6 +35,11 @@ async def openapi(_request: Request, service: Service) -> Response:
     return Response(200, service.openapi)
 
 
+async def metrics(_request: Request, service: Service) -> Response:
+    """Figures of the whole service, whichever worker is asked."""
+    return Response(200, service.metrics.text(service.figures()))
+
+
 _HEALTHY = Answer(200, "Writes can be made durable.", "Health")
 _DEGRADED = Answer(503, "Reads work, writes cannot be made durable at present.", "Health")
 
@@ -47,6 +53,15 @@ ROUTES = (
         "Whether the process answers",
         None,
         (Answer(200, "It does.", "Live"),),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        Procedure(metrics),
+        "Figures for Prometheus",
+        "read",
+        (Answer(200, "Prometheus' text format.", "Text"),),
+        offers=(Media.PROMETHEUS,),
     ),
     Route(
         "GET",

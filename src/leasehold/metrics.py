@@ -1,0 +1,160 @@
+"""What is counted while the service runs, and its text for Prometheus.
+
+Counting is plain arithmetic on this process' own numbers, because a request must not wait for it. With several workers
+each leaves its numbers in a folder every second, and whoever is asked adds them up, so that the figures are of the
+whole service. What a worker counted stays when it dies; what it only showed (gauges) goes with it.
+"""
+
+import os
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+SECONDS_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
+SUMMED_GAUGES: Final = frozenset({"connections", "waiting_operations"})
+"""Gauges of which each worker shows its own share; the others are of the store, the same for all."""
+
+GAUGES: Final[Mapping[str, str]] = {
+    "connections": "Open connections.",
+    "waiting_operations": "Changes that wait in the lane for the next commit.",
+    "revision": "The head: the revision of the last change that readers can see.",
+    "degraded": "1 while writes cannot be made durable.",
+    "entries": "Entries in the store.",
+    "journal_bytes": "Bytes of records in the journal since the last checkpoint.",
+}
+
+
+class Distribution(msgspec.Struct):
+    """How often each range of values was seen: `counts[i]` up to `bounds[i]`, the last beyond all bounds."""
+
+    counts: list[int]
+    total: float = 0.0
+
+    def add(self, other: "Distribution") -> None:
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+
+class Figures(msgspec.Struct):
+    """All numbers of one process. `requests`: method, pattern of the route and status, joined by spaces."""
+
+    requests: dict[str, Distribution] = {}
+    batches: Distribution = msgspec.field(default_factory=lambda: Distribution([0] * (len(BATCH_BOUNDS) + 1)))
+    gauges: dict[str, float] = {}
+
+
+class Metrics:
+    """The numbers of this process. `folder`: where workers leave theirs for one another; None: there are none."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._requests: dict[tuple[str, str, int], Distribution] = {}
+        self._batches = Distribution([0] * (len(BATCH_BOUNDS) + 1))
+
+    def count_request(self, method: str, pattern: str, status: int, seconds: float) -> None:
+        distribution = self._requests.get((method, pattern, status))
+        if distribution is None:
+            distribution = self._requests[method, pattern, status] = Distribution([0] * (len(SECONDS_BOUNDS) + 1))
+        distribution.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
+        distribution.total += seconds
+
+    def count_batch(self, operations: int) -> None:
+        self._batches.counts[bisect_left(BATCH_BOUNDS, operations)] += 1
+        self._batches.total += operations
+
+    def leave(self, gauges: Mapping[str, float]) -> None:
+        """Put this worker's numbers where the others find them."""
+        if self._folder is None:
+            return
+        file = self._folder / f"{os.getpid()}.json"
+        temporary = file.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.encode(self._figures(gauges)))
+        temporary.replace(file)
+
+    def text(self, gauges: Mapping[str, float]) -> bytes:
+        """The figures of the whole service, for Prometheus. `gauges` are this process' own, by the names in GAUGES."""
+        whole = self._figures(gauges)
+        for others in self._others():
+            for series, distribution in others.requests.items():
+                if series in whole.requests:
+                    whole.requests[series].add(distribution)
+                else:
+                    whole.requests[series] = distribution
+            whole.batches.add(others.batches)
+            for name in SUMMED_GAUGES & others.gauges.keys():
+                whole.gauges[name] += others.gauges[name]
+        registry = CollectorRegistry()
+        registry.register(_Families(whole))
+        return generate_latest(registry)
+
+    def _figures(self, gauges: Mapping[str, float]) -> Figures:
+        return Figures(
+            {f"{method} {pattern} {status}": _copy(seen) for (method, pattern, status), seen in self._requests.items()},
+            _copy(self._batches),
+            dict(gauges),
+        )
+
+    def _others(self) -> Iterator[Figures]:
+        if self._folder is None:
+            return
+        for file in self._folder.glob("*.json"):
+            pid = int(file.stem)
+            if pid == os.getpid():
+                continue
+            with suppress(FileNotFoundError):
+                figures = msgspec.json.decode(file.read_bytes(), type=Figures)
+                if not _is_alive(pid):
+                    figures.gauges.clear()
+                yield figures
+
+
+class _Families(Collector):
+    """The figures as Prometheus' own kinds of metric."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        seconds = HistogramMetricFamily(
+            "leasehold_request_seconds",
+            "Time from the whole request to its answer, by route and status.",
+            labels=("method", "route", "status"),
+        )
+        for series, seen in sorted(self._figures.requests.items()):
+            seconds.add_metric(series.split(" "), _buckets(SECONDS_BOUNDS, seen), seen.total)
+        yield seconds
+        batches = HistogramMetricFamily("leasehold_batch_operations", "Changes that shared one durable commit.")
+        batches.add_metric((), _buckets(BATCH_BOUNDS, self._figures.batches), self._figures.batches.total)
+        yield batches
+        commits = sum(self._figures.batches.counts)
+        yield CounterMetricFamily("leasehold_commits", "Durable commits.", value=commits)
+        for name, value in self._figures.gauges.items():
+            yield GaugeMetricFamily(f"leasehold_{name}", GAUGES[name], value=value)
+
+
+def _buckets(bounds: tuple[float, ...], seen: Distribution) -> list[tuple[str, float]]:
+    """Cumulative, as Prometheus has them."""
+    names = [*map(str, bounds), "+Inf"]
+    return [(name, sum(seen.counts[: index + 1])) for index, name in enumerate(names)]
+
+
+def _copy(seen: Distribution) -> Distribution:
+    return Distribution(list(seen.counts), seen.total)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
