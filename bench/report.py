@@ -24,6 +24,8 @@ What the figures do not say:
   or processes (webdis with redis, etcd) is held back more than one that needs one core.
 - The machine may be shared and its disk virtual. Compare the figures of one run with each other, not with another
   machine's. Where the median and the spread disagree with a verdict, repeat the run.
+- Every request to leasehold bears a token (a JWT, HS256), and one without is refused. No peer is asked to check who
+  calls.
 - The job is JSON under keys *over HTTP*. redis itself does not speak HTTP, therefore webdis stands in front of it; a
   program that speaks redis' own protocol gets more out of redis than is shown here.
 - etcd's gateway translates HTTP and base64 to gRPC, and etcd is built for agreement among several machines. Alone on

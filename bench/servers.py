@@ -8,6 +8,7 @@ import base64
 import os
 import random
 import re
+import secrets
 import select
 import subprocess
 import time
@@ -33,12 +34,14 @@ from bench.workload import (
     write_foreign_store,
     write_requests,
 )
+from leasehold.auth import PERMISSIONS, mint
 
 _READY_SECONDS: Final = 120.0
 _SETTLE_SECONDS: Final = 0.3
 """Between two loads: wrk leaves with requests under way."""
 _READY: Final = re.compile(rb"leasehold ready on http://127\.0\.0\.1:(\d+) ")
 _JSON: Final = {"Content-Type": "application/json"}
+_TOKEN_SECONDS: Final = 24 * 3600.0
 
 
 class Server(ABC):
@@ -123,16 +126,24 @@ class _EntryAnswer(msgspec.Struct):
 
 
 class Leasehold(Store):
-    """The service as `leasehold serve` starts it, with its file engine."""
+    """The service as `leasehold serve` starts it, with its file engine. Every request bears a token."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         super().__init__(folder)
         self._stack = stack
+        secret = secrets.token_hex(32).encode()
+        self._secret_file = folder / "secret"
+        self._secret_file.touch(mode=0o600)
+        self._secret_file.write_bytes(secret)
+        self._token = mint(
+            secret, "bench", PERMISSIONS, prefixes=None, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
+        )
 
     def start(self) -> float:
         """Starts the service on the store in `folder`; the seconds from the start of the program to its ready line."""
         log, started = self.folder / "log", time.perf_counter()
         command = [processes.program("leasehold"), "serve", "--port", "0", "--store", str(self.folder / "data.json")]
+        command += ["--auth-secret-file", str(self._secret_file)]
         self._process = processes.start(self._stack, command, log, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], _READY_SECONDS)
@@ -142,7 +153,14 @@ class Leasehold(Store):
         if ready is None:
             raise BenchError(f"the service is not ready: {line.decode(errors='replace')} {processes.last_lines(log)}")
         self.port = int(ready[1])
+        self._refuse_without_token()
         return seconds
+
+    def _refuse_without_token(self) -> None:
+        """Raises BenchError if tokens do not count, for then the figures would be those of another job."""
+        status, _ = exchange(self.port, http_request("GET", f"/kv/{key(0)}", {"Host": f"127.0.0.1:{self.port}"}))
+        if status != 401:
+            raise BenchError(f"the service answered a request without a token with {status}")
 
     def stop(self) -> None:
         processes.stop(self._process)
@@ -151,8 +169,7 @@ class Leasehold(Store):
         return memory_of(self._process.pid)
 
     def headers(self) -> Mapping[str, str]:
-        """The headers of every request to the service: the place for an `Authorization`."""
-        return {"Host": f"127.0.0.1:{self.port}"}
+        return {"Host": f"127.0.0.1:{self.port}", "Authorization": f"Bearer {self._token}"}
 
     def get(self, name: str) -> bytes:
         return http_request("GET", f"/kv/{name}", self.headers())
