@@ -26,13 +26,11 @@ from leasehold.http.entries import (
     ttl_microseconds,
     written_response,
 )
-from leasehold.http.messages import Request, Response, Stream
+from leasehold.http.messages import CHUNK_BYTES, Request, Response, Stream, gathered
 from leasehold.http.negotiation import Media
 from leasehold.http.routes import Answer, Exchange, Procedure, Route, Service
-from leasehold.limits import KIB
 from leasehold.model import Found, Json, NotModified, Outcome, Pointer, Put, Read, Written
 
-CHUNK_BYTES: Final = 64 * KIB
 SET_MEMBERS: Final = {"key", "value", "path", "ttl"}
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -118,11 +116,8 @@ async def stream_entries(request: Request, service: Service) -> Stream:
 async def _entry_chunks(service: Service, prefixes: Sequence[str], media: Media) -> AsyncGenerator[bytes]:
     async for page in service.store.pages(prefixes, None):
         texts = map(entry_json, page.entries)
-        if media is Media.NDJSON:
-            chunk = b"".join(text + b"\n" for text in texts)
-        else:
-            chunk = b"".join(map(values.to_messagepack, texts))
-        if chunk:
+        lines = (text + b"\n" for text in texts)
+        for chunk in gathered(lines if media is Media.NDJSON else map(values.to_messagepack, texts)):
             yield chunk
 
 

@@ -281,6 +281,8 @@ class Connection(asyncio.Protocol):
             log.warning("stream broken off", request_id=request.request_id.decode(), exc_info=error)
             self.abort()
             return
+        if not started:
+            self._write(head)
         if chunked:
             self._write(b"0\r\n\r\n")
 

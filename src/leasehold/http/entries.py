@@ -5,7 +5,7 @@ only read and an answer only written.
 """
 
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, cast
 
@@ -15,7 +15,7 @@ from leasehold import values
 from leasehold.entry_text import entry_json, partial_entry_json
 from leasehold.errors import ServiceError
 from leasehold.http.conditions import condition
-from leasehold.http.messages import Request, Response, Stream, percent_decode
+from leasehold.http.messages import Request, Response, Stream, gathered, percent_decode
 from leasehold.http.negotiation import ACCEPT_PATCH, JSON_PATCH, MERGE_PATCH, Media, content_type
 from leasehold.http.routes import Answer, Exchange, Parameter, Procedure, Route, Service
 from leasehold.keys import check_key
@@ -272,29 +272,27 @@ async def list_entries(request: Request, service: Service) -> Response | Stream:
     if limit is None:
         return Stream(Media.JSON, _list_chunks(service, prefixes, after, with_values=with_values))
     page = await service.store.page(prefixes, after, limit)
-    return Response(200, b'{"entries":[%b],%b' % (_entries_json(page, with_values=with_values), _list_end(page)))
+    texts = b",\n".join(_entry_texts(page, with_values=with_values))
+    return Response(200, b'{"entries":[%b],%b' % (texts, _list_end(page)))
 
 
 async def _list_chunks(
     service: Service, prefixes: Sequence[str], after: str | None, *, with_values: bool
 ) -> AsyncGenerator[bytes]:
     separator = b'{"entries":[\n'
-    first: Page | None = None
+    revision: int | None = None
     async for page in service.store.pages(prefixes, after):
-        first = first or page
-        if page.entries:
-            yield separator + _entries_json(page, with_values=with_values)
-            separator = b",\n"
-    assert first is not None
-    opening = separator if separator != b",\n" else b""
-    # The revision before the first entry was read: every change up to it is in the list.
-    yield opening + b"\n]," + _list_end(Page([], first.revision, None))
+        # The revision before the first entry was read: every change up to it is in the list.
+        revision = page.revision if revision is None else revision
+        for chunk in gathered(b",\n" + text for text in _entry_texts(page, with_values=with_values)):
+            yield separator + chunk.removeprefix(b",\n") if separator else chunk
+            separator = b""
+    assert revision is not None
+    yield separator + b"\n]," + _list_end(Page([], revision, None))
 
 
-def _entries_json(page: Page, *, with_values: bool) -> bytes:
-    if with_values:
-        return b",\n".join(map(entry_json, page.entries))
-    return b",\n".join(_entry_without_value(entry) for entry in page.entries)
+def _entry_texts(page: Page, *, with_values: bool) -> Iterator[bytes]:
+    return map(entry_json if with_values else _entry_without_value, page.entries)
 
 
 def _entry_without_value(entry: Entry) -> bytes:

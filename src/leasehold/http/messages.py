@@ -5,7 +5,7 @@ knows of representations. To add a representation, add it to `negotiation.Media`
 """
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -16,7 +16,7 @@ from leasehold import values
 from leasehold.auth import ANYONE, Principal
 from leasehold.errors import ServiceError
 from leasehold.http.negotiation import Media
-from leasehold.limits import MAX_REQUEST_ID_CHARACTERS
+from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
 
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
 
@@ -66,6 +66,10 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+CHUNK_BYTES: Final = 64 * KIB
+"""A piece of a stream is no longer, unless one entry is."""
+
+
 class Stream(msgspec.Struct, frozen=True):
     """A response whose body is made while it is sent. `chunks` are sent as they are, at the reader's pace."""
 
@@ -73,6 +77,20 @@ class Stream(msgspec.Struct, frozen=True):
     chunks: AsyncGenerator[bytes]
     revision: int | None = None
     """Becomes the ETag."""
+
+
+def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in fewer pieces, made as they are asked for: a page of large values is never whole in memory."""
+    gathering: list[bytes] = []
+    size = 0
+    for part in parts:
+        if gathering and size + len(part) > CHUNK_BYTES:
+            yield b"".join(gathering)
+            gathering, size = [], 0
+        gathering.append(part)
+        size += len(part)
+    if gathering:
+        yield b"".join(gathering)
 
 
 # Writing ------------------------------------------------------------------------------------------------------
