@@ -15,6 +15,8 @@ import msgspec
 
 CODES: Mapping[int, frozenset[str]] = {
     400: frozenset({"invalid_json", "invalid_key", "invalid_path", "invalid_argument", "invalid_request"}),
+    401: frozenset({"unauthenticated"}),
+    403: frozenset({"forbidden"}),
     404: frozenset({"not_found", "path_not_found", "no_such_route"}),
     405: frozenset({"method_not_allowed"}),
     406: frozenset({"not_acceptable"}),
@@ -31,7 +33,7 @@ CODES: Mapping[int, frozenset[str]] = {
     503: frozenset({"unavailable"}),
     507: frozenset({"storage_full"}),
 }
-"""Of the errors that a caller without a token and without locks may meet."""
+"""Of the errors that a caller may meet."""
 
 INTERNALS = re.compile(
     "|".join(
@@ -85,20 +87,22 @@ class Contract:
         request, status = response.request, response.status_code
         asked = f"{request.method} {request.url.raw_path.decode()}"
         assert response.headers["X-Request-Id"], f"{asked}: an answer without its request id"
-        body = None if request.method == "HEAD" else _decoded(response)
+        is_sequence = request.url.path == "/stream" and status == 200
+        body = None if request.method == "HEAD" or is_sequence else _decoded(response)
         documented = self._documented(request, status)
         if status >= 400 and body is not None and not self._is_health(documented):
             assert error_members(status, body)["request_id"] == response.headers["X-Request-Id"]
         if documented is None:
-            assert status in (400, 404, 405, 406, 414, 431), f"{asked} answered {status}, but is no route"
+            assert status in (400, 403, 404, 405, 406, 414, 431), f"{asked} answered {status}, but is no route"
             return
         missing = [name for name in documented.get("headers", {}) if name not in response.headers]
         assert not missing, f"{asked} answered {status} without {missing}"
         if "content" not in documented:
             assert response.content == b"", f"{asked} answered {status} with a body"
         elif request.method != "HEAD":
-            media = documented["content"][response.headers["Content-Type"]]
-            faults = self.faults(media["schema"], body)
+            media = documented["content"][response.headers["Content-Type"].partition(";")[0]]
+            items = sequence(response) if is_sequence else [body]
+            faults = [fault for item in items for fault in self.faults(media["schema"], item)]
             assert not faults, f"{asked} answered {status} with {faults}"
 
     def _documented(self, request: httpx.Request, status: int) -> Any:
@@ -146,9 +150,55 @@ class Contract:
 def _decoded(response: httpx.Response) -> Any:
     if not response.content:
         return None
-    if response.headers["Content-Type"] == "application/vnd.msgpack":
+    kind = response.headers["Content-Type"]
+    if kind == "application/vnd.msgpack":
         return msgspec.msgpack.decode(response.content)
-    return msgspec.json.decode(response.content)
+    return response.text if kind.startswith("text/plain") else msgspec.json.decode(response.content)
+
+
+def sequence(response: httpx.Response) -> list[Any]:
+    """The items of an answer of `/stream`."""
+    if response.headers["Content-Type"] == "application/vnd.msgpack":
+        return messagepack_sequence(response.content)
+    assert response.content.endswith(b"\n") or not response.content
+    return [msgspec.json.decode(line) for line in response.content.splitlines()]
+
+
+def messagepack_sequence(data: bytes) -> list[Any]:
+    """The MessagePack values that stand one after the other in `data`."""
+    items = []
+    begin = 0
+    while begin < len(data):
+        end = _end_of_item(data, begin)
+        items.append(msgspec.msgpack.decode(data[begin:end]))
+        begin = end
+    return items
+
+
+_FIXED_SIZES = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8} | {0xCC + n: 1 << n for n in range(4)}
+_FIXED_SIZES |= {0xD0 + n: 1 << n for n in range(4)}
+
+
+def _end_of_item(data: bytes, begin: int) -> int:
+    """Where the MessagePack value that begins there ends. Binaries and extensions do not occur here."""
+    kind, begin = data[begin], begin + 1
+    if kind < 0x80 or kind >= 0xE0:
+        return begin
+    if kind in _FIXED_SIZES:
+        return begin + _FIXED_SIZES[kind]
+    if 0xA0 <= kind < 0xC0:
+        return begin + (kind & 0x1F)
+    if kind < 0xA0:
+        parts = 2 * (kind & 0x0F) if kind < 0x90 else kind & 0x0F
+    else:  # the length stands in 1, 2 or 4 bytes
+        width = {0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}[kind]
+        length, begin = int.from_bytes(data[begin : begin + width], "big"), begin + width
+        if kind <= 0xDB:
+            return begin + length
+        parts = length if kind <= 0xDD else 2 * length
+    for _ in range(parts):
+        begin = _end_of_item(data, begin)
+    return begin
 
 
 def _is(value: Any, kind: str) -> bool:

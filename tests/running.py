@@ -237,7 +237,7 @@ class Answer:
 
 def message(method: str, target: str, *fields: str, body: bytes | None = None, version: str = "HTTP/1.1") -> bytes:
     """A request as bytes, with a Host header; a `body` comes with its Content-Length."""
-    lines = [f"{method} {target} {version}", "Host: leasehold", *fields]
+    lines = [f"{method} {target} {version}", "Host: localhost", *fields]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")

@@ -70,7 +70,7 @@ def test_headers_of_more_than_32_kib_are_refused(server: Server, fields: list[st
 @pytest.mark.parametrize("endless", [b"X: " + b"a" * 64 * KIB, b"X" * 64 * KIB])
 def test_a_header_that_never_ends_is_refused(server: Server, endless: bytes) -> None:
     with Wire(server) as wire:
-        answer = wire.send(b"GET /health HTTP/1.1\r\nHost: a\r\n", endless).answer()
+        answer = wire.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n", endless).answer()
         assert (answer.refusal, wire.is_closed()) == (TOO_MANY_HEADERS, True)
 
 

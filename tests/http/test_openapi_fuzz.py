@@ -19,6 +19,7 @@ from running import Server, running
 
 EXAMPLES = 3_000
 FUZZ_KEYS = ["fuzz/a", "fuzz/ä"]
+FUZZ_UUIDS = ["123e4567-e89b-12d3-a456-42661417400a", "123E4567-E89B-12D3-A456-42661417400A"]
 
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ["", "a", "b", "0", "\0", "..", "/", "*", "a" * 600, "\ud7ff", "%00", "🦊"]
@@ -36,6 +37,7 @@ def values(integers: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
 JSON = values(st.integers())
 MESSAGEPACK = values(st.integers(-(2**63), 2**64 - 1))
 PATHS = st.sampled_from(["", "/", "/a", "/a/0", "/a/-", "/b/c", "/~1", "/0", "/-", "/a/b/c/d", "a", "/~", "/~2"])
+UUIDS = st.sampled_from(FUZZ_UUIDS)
 KEYS = st.sampled_from(FUZZ_KEYS) | st.sampled_from(FUZZ_KEYS) | TEXTS.map("fuzz/{}".format)
 TAGS = st.sampled_from(["*", '"1"', 'W/"1"', '"1-raw"', '"1", "2"', "1", '"', "", '"\xff"', "*,*"])
 HEADER_TEXTS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=12)
@@ -43,6 +45,7 @@ MEDIA = st.sampled_from(
     [
         "application/json",
         "application/vnd.msgpack",
+        "application/x-ndjson",
         "application/merge-patch+json",
         "application/json-patch+json",
         "text/plain",
@@ -59,6 +62,15 @@ PATCH_STEPS = st.lists(
         optional={"from": PATHS, "value": JSON},
     ),
     max_size=4,
+)
+SETS = st.fixed_dictionaries(
+    {"value": MESSAGEPACK},
+    optional={
+        "key": UUIDS | UUIDS | TEXTS | st.none(),
+        "path": PATHS | st.lists(st.sampled_from(["a", "0", "-", 0, "", True, None]), max_size=3) | st.none(),
+        "ttl": st.floats(0, 1e9) | st.integers(0, 100) | st.none() | TEXTS,
+        "spam": st.none(),
+    },
 )
 
 
@@ -92,8 +104,11 @@ def texts_for(parameter: Any) -> st.SearchStrategy[str]:
 def bodies_for(operation: Any) -> st.SearchStrategy[tuple[str | None, bytes]]:
     """A media type and a body: those that belong together, and others."""
     fitting: list[st.SearchStrategy[tuple[str | None, bytes]]] = []
-    for media in operation.get("requestBody", {"content": {}})["content"]:
-        if media == "application/vnd.msgpack":
+    for media, content in operation.get("requestBody", {"content": {}})["content"].items():
+        if content["schema"]["$ref"].endswith("/Set"):
+            encode = msgspec.msgpack.encode if media == "application/vnd.msgpack" else encode_json
+            bodies = SETS.map(encode)
+        elif media == "application/vnd.msgpack":
             bodies = MESSAGEPACK.map(msgspec.msgpack.encode)
         else:
             bodies = (PATCH_STEPS if media == "application/json-patch+json" else JSON).map(encode_json)
@@ -114,7 +129,7 @@ def requests(draw: st.DrawFn, contract: Contract) -> tuple[str, str, dict[str, b
     entries = [route for route in routes if "{key}" in route[0]]  # where there is most to find
     path, method = draw(st.sampled_from(routes + 2 * entries))
     operation = document["paths"][path][method]
-    target = path.replace("{key}", quote(draw(KEYS)))
+    target = path.replace("{key}", quote(draw(KEYS))).replace("{uuid}", quote(draw(UUIDS | UUIDS | TEXTS)))
     query: list[tuple[str, str]] = []
     headers: dict[str, str] = {}
     for parameter in operation["parameters"]:
@@ -157,6 +172,7 @@ def test_whatever_is_sent_the_answer_is_a_documented_one(own: Server) -> None:
     @given(requests(own.contract))
     def send(request: tuple[str, str, dict[str, bytes], bytes]) -> None:
         method, target, headers, body = request
+        own.put(FUZZ_UUIDS[0], '{"a": [1, {"b": null}]}', headers={"Prefer": "return=minimal"})
         own.put("fuzz/a", '{"a": [1, {"b": null}], "b": "text", "0": 0}')
         response = own.request(method, target, headers=headers, content=body)
         assert response.status_code < 500

@@ -38,8 +38,10 @@ def test_a_malformed_request_is_refused_and_ends_the_connection(
 def test_a_malformed_request_after_good_ones_is_refused(server: Server, key: str, text: str) -> None:
     with Wire(server) as wire:
         for _ in range(3):
-            assert wire.send(b"PUT /kv/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1").answer().status < 400
-            assert wire.send(b"GET /kv/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status == 200
+            assert (
+                wire.send(b"PUT /kv/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1").answer().status < 400
+            )
+            assert wire.send(b"GET /kv/x HTTP/1.1\r\nHost: localhost\r\n\r\n").answer().status == 200
         wire.send(text.encode("latin-1"), message("PUT", f"/kv/{key}", body=b'"smuggled"'))
         seen = (wire.answer().refusal, wire.is_closed(), server.get(key).status_code)
     assert seen == (INVALID_REQUEST, True, 404)
@@ -87,13 +89,13 @@ def test_empty_lines_before_a_request_are_ignored(server: Server) -> None:
 
 def test_header_names_have_no_case(server: Server, key: str) -> None:
     with Wire(server) as wire:
-        wire.send(b"PUT /kv/%b HTTP/1.1\r\nhOST: a\r\ncONTENT-lENGTH: 1\r\niF-mATCH: *\r\n\r\n1" % key.encode())
+        wire.send(b"PUT /kv/%b HTTP/1.1\r\nhOST: localhost\r\ncONTENT-lENGTH: 1\r\niF-mATCH: *\r\n\r\n1" % key.encode())
         assert wire.answer().status == 412
 
 
 def test_white_space_around_a_header_is_no_part_of_it(server: Server) -> None:
     with Wire(server) as wire:
-        wire.send(b"GET /health HTTP/1.1\r\nHost:a\r\nX-Request-Id: \t abc \t \r\n\r\n")
+        wire.send(b"GET /health HTTP/1.1\r\nHost:localhost\r\nX-Request-Id: \t abc \t \r\n\r\n")
         assert wire.answer().headers["x-request-id"] == "abc"
 
 
@@ -119,7 +121,7 @@ def test_a_write_without_a_length_has_an_empty_body(server: Server, key: str) ->
 
 # Header fields that were sent before --------------------------------------------------------------------------
 
-FIELDS = b"Host: a\r\nContent-Length: 3\r\nPrefer: return=representation\r\n\r\n"
+FIELDS = b"Host: localhost\r\nContent-Length: 3\r\nPrefer: return=representation\r\n\r\n"
 
 
 @pytest.fixture
@@ -217,7 +219,7 @@ def test_sizes_of_chunks_may_have_leading_zeros_and_capitals(server: Server, key
 
 def test_trailers_are_ignored(server: Server, key: str) -> None:
     with Wire(server) as wire:
-        wire.send(chunked(key, b"1", trailers=b"If-Match: *\r\nHost: b\r\nX-Request-Id: no\r\n"))
+        wire.send(chunked(key, b"1", trailers=b"If-Match: *\r\nHost: evil\r\nX-Request-Id: no\r\n"))
         answer = wire.answer()
     assert (answer.status, answer.headers["x-request-id"] == "no") == (201, False)
 
