@@ -12,16 +12,20 @@ from typing import Any, Final, Literal
 
 import jwt
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import HMACAlgorithm
 
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_CACHED_TOKENS, MAX_TOKEN_BYTES, MIN_RSA_BITS, MIN_SECRET_BYTES
 
 Permission = Literal["read", "write"]
 PERMISSIONS: Final[tuple[Permission, ...]] = ("read", "write")
+MAX_AUTHORIZATION_BYTES: Final = len("Bearer ") + MAX_TOKEN_BYTES
+MAX_EXPIRY_SECONDS: Final = 2.0**53
 FORBIDDEN_HEADERS: Final = ("crit", "jku", "jwk", "x5u", "x5c")
 """Header members by which a token would choose how, or with which key, it is verified."""
 
@@ -71,6 +75,10 @@ def load_secret(path: Path) -> bytes:
     secret = _read(path, "the secret's file").rstrip(b"\r\n")
     if len(secret) < MIN_SECRET_BYTES:
         raise unavailable(f"the secret must have at least {MIN_SECRET_BYTES} bytes")
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except jwt.InvalidKeyError as error:
+        raise unavailable("the secret is a public or private key; give random bytes") from error
     return secret
 
 
@@ -82,8 +90,8 @@ def public_key(path: Path) -> VerificationKey:
     """The public key in a PEM file: Ed25519, EC P-256, or RSA. Raises `unavailable`."""
     try:
         key = load_pem_public_key(_read(path, "the public key's file"))
-    except ValueError as error:
-        raise unavailable("the public key is not PEM") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise unavailable("the public key's file has no public key in PEM") from error
     if isinstance(key, Ed25519PublicKey):
         return VerificationKey("EdDSA", key)
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
@@ -111,8 +119,11 @@ def mint(
     issuer: str | None = None,
     audience: str | None = None,
 ) -> str:
-    """A token signed with HS256. Raises `invalid_argument` for what would never verify."""
-    if not subject or not set(permissions) <= set(PERMISSIONS) or "" in (prefixes or ()):
+    """A token signed with HS256. `prefixes`: None for all keys.
+
+    Raises `invalid_argument` for what would never verify.
+    """
+    if not set(permissions) <= set(PERMISSIONS) or not all(map(_is_name, (subject, *(prefixes or ())))):
         raise ServiceError(
             "invalid_argument", "a token needs a subject, the permissions read or write, no empty prefix"
         )
@@ -122,9 +133,17 @@ def mint(
         "iat": int(now),
         "exp": math.ceil(now + lifetime_seconds),
     }
-    optional = {"prefixes": list(prefixes) if prefixes else None, "iss": issuer, "aud": audience}
+    optional = {"prefixes": None if prefixes is None else list(prefixes), "iss": issuer, "aud": audience}
     claims |= {name: value for name, value in optional.items() if value is not None}
-    return jwt.encode(claims, secret, algorithm="HS256")
+    token = jwt.encode(claims, secret, algorithm="HS256")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise ServiceError("invalid_argument", f"a token has at most {MAX_TOKEN_BYTES} bytes: give fewer prefixes")
+    return token
+
+
+def _is_name(text: str) -> bool:
+    """Not empty, and Unicode that a key could hold."""
+    return text != "" and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Verifier:
@@ -149,7 +168,7 @@ class Verifier:
         principal = self._verified.get(authorization or b"")
         if principal is not None and self._now() < principal.expires_at:
             return principal
-        if authorization is None or len(authorization) > MAX_TOKEN_BYTES:
+        if authorization is None or len(authorization) > MAX_AUTHORIZATION_BYTES:
             raise unauthenticated()
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer":
@@ -189,11 +208,12 @@ class Verifier:
         except (msgspec.ValidationError, RecursionError) as error:
             raise unauthenticated() from error
         now = self._now()
-        if not (math.isfinite(checked.exp) and now < checked.exp):
+        # Also refuses NaN, infinity, and integers that no float holds.
+        if not now < checked.exp <= MAX_EXPIRY_SECONDS:
             raise unauthenticated()
         if checked.nbf is not None and not checked.nbf <= now:
             raise unauthenticated()
-        if not checked.sub or (checked.prefixes is not None and "" in checked.prefixes):
+        if not all(map(_is_name, (checked.sub, *(checked.prefixes or ())))):
             raise unauthenticated()
         prefixes = None if checked.prefixes is None else tuple(checked.prefixes)
         return Principal(checked.sub, frozenset(checked.permissions), prefixes, checked.exp)

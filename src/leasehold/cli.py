@@ -120,7 +120,7 @@ def token(
             load_secret(auth_secret_file),
             subject,
             permission,
-            prefixes=prefix,
+            prefixes=prefix or None,
             now=time.time(),
             lifetime_seconds=parse_duration(expires),
             issuer=issuer,

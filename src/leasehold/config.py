@@ -73,6 +73,8 @@ def _check(settings: Settings, limits: Limits) -> None:
         raise ServiceError("invalid_argument", "wrong setting: port is 0 to 65535")
     if settings.workers < 1:
         raise ServiceError("invalid_argument", "wrong setting: workers must be at least 1")
+    if "" in (settings.auth_secret_file, settings.auth_public_key_file):
+        raise ServiceError("invalid_argument", "wrong setting: the file with the key of tokens has no name")
     if settings.auth_secret_file and settings.auth_public_key_file:
         raise ServiceError("invalid_argument", "wrong setting: give a secret or a public key for tokens, not both")
     for name in limits.__struct_fields__:
@@ -87,6 +89,6 @@ def parse_duration(text: str) -> float:
     """Seconds of `30s`, `15m`, `1h`, `7d`, or a plain number of seconds. Raises `invalid_argument`."""
     unit = _DURATION_UNITS.get(text[-1:], 0)
     number = text[:-1] if unit else text
-    if not number.isascii() or not number.isdecimal() or int(number) == 0:
+    if not number.isascii() or not number.isdecimal() or len(number) > 9 or int(number) == 0:
         raise ServiceError("invalid_argument", "a duration is like 30s, 15m, 1h or 7d")
     return float(int(number) * (unit or 1))
