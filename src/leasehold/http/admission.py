@@ -63,7 +63,8 @@ class Admission:
         origin = request.headers.get(b"origin")
         if site is not None and site not in OWN_SITES:
             raise forbidden("requests from pages of other sites are refused")
-        if origin is not None and origin.partition(b"://")[2].lower() != request.headers.get(b"host", b"").lower():
+        own = request.headers.get(b"host", b"").lower()
+        if origin is not None and (not own or origin.partition(b"://")[2].lower() != own):
             raise forbidden("requests from pages of other sites are refused")
 
 

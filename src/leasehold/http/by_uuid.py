@@ -19,6 +19,7 @@ from leasehold.http.entries import (
     PREFIX,
     RAW,
     body_value,
+    key_of,
     paths_of,
     prefixes_of,
     raw_tag,
@@ -45,7 +46,7 @@ def parse_uuid(text: object) -> str:
 
 
 def uuid_of(request: Request) -> str:
-    return parse_uuid(request.argument.decode("latin-1"))
+    return parse_uuid(key_of(request))
 
 
 # POST /set ----------------------------------------------------------------------------------------------------

@@ -32,8 +32,10 @@ HEADERS: dict[str, Json] = {
     "ETag": {"description": "The entry's revision, quoted.", "schema": {"type": "string"}},
     "Location": {"description": "Where the new entry is.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+    "WWW-Authenticate": {"description": "Bearer: send a token.", "schema": {"type": "string"}},
     "X-Request-Id": {"description": "Names this request in the log.", "schema": {"type": "string"}},
 }
+ERROR_HEADERS: dict[int, tuple[str, ...]] = {401: ("WWW-Authenticate",)}
 
 _TIME: Json = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000001Z"]}
 _ENTRY_MEMBERS: dict[str, Json] = {
@@ -230,7 +232,7 @@ def _error_responses(router: Router) -> dict[str, Json]:
         names = sorted(code for code in codes if STATUS_BY_CODE[code] == status)
         responses[f"Error{status}"] = {
             "description": ", ".join(names),
-            "headers": {"X-Request-Id": HEADERS["X-Request-Id"]},
+            "headers": {name: HEADERS[name] for name in ("X-Request-Id", *ERROR_HEADERS.get(status, ()))},
             "content": {media: _schema("Error") for media in ERROR_MEDIA},
         }
     return responses
