@@ -66,7 +66,7 @@ async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if lifeline is not None:
-        loop.add_reader(lifeline, stop.set)
+        loop.add_reader(lifeline, _end_once, loop, lifeline, stop)
 
     async with AsyncExitStack() as stack:
         # Bound before anything is loaded, so that a port in use is told at once. Listening comes later.
@@ -114,6 +114,12 @@ async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_
         if cut:
             log.warning("connections cut", count=cut)
     log.info("stopped")
+
+
+def _end_once(loop: asyncio.AbstractEventLoop, lifeline: int, stop: asyncio.Event) -> None:
+    """The end of a pipe is told again and again as long as it is watched."""
+    loop.remove_reader(lifeline)
+    stop.set()
 
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:

@@ -34,6 +34,8 @@ def run(settings: Settings, ready: server.Ready) -> None:
     if not open_engine(settings.store).shared:
         raise ServiceError("invalid_argument", "--workers is for stores that may be shared, like postgresql://…")
     server.configure_log(settings)
+    # Only workers of ours share the port: another service that listens there is told, as without workers.
+    server.bind(settings.host, settings.port, shared=False).close()
     # Held, but never listening: keeps the port ours while workers come and go.
     with (
         server.bind(settings.host, settings.port, shared=True) as held,
@@ -116,19 +118,27 @@ class Supervisor:
     def _work(self, sending: int) -> NoReturn:
         """The life of a worker. Never returns to the supervisor's code."""
         code = 1
+        report: int | None = sending
         try:
             os.close(self._lifeline[1])
             self._held.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
 
             def ready(_host: str, _port: int) -> None:
+                nonlocal report
                 os.write(sending, _READY)
                 os.close(sending)
+                report = None
 
             server.run(self._settings, ready, lifeline=self._lifeline[0], metrics_folder=self._metrics_folder)
             code = 0
         except ServiceError as error:
-            os.write(sending, error.message.encode())
+            if report is None:
+                log.exception("a worker failed", reason=error.message)
+            else:
+                os.write(report, error.message.encode())
+        except Exception:
+            log.exception("a worker failed")
         finally:
             os._exit(code)
 
