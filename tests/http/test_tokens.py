@@ -1,0 +1,547 @@
+"""Who is let in: bearer tokens, prefixes, foreign pages, and where the service runs open."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import msgspec
+import pytest
+from contract import sequence
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from running import Server, Wire, leasehold, message, refusal, running
+
+from leasehold.auth import mint
+
+SECRET = b"a-secret-of-more-than-32-bytes-for-tests"
+UUID = "abcdef00-0000-4000-8000-0000000000aa"
+UNAUTHENTICATED = (401, "unauthenticated")
+FORBIDDEN = (403, "forbidden")
+INSECURE = {"LEASEHOLD_INSECURE_OPEN": "true"}
+
+
+def token(
+    *permissions: str, prefixes: list[str] | None = None, lifetime_seconds: float = 600, secret: bytes = SECRET
+) -> str:
+    return mint(secret, "ann", permissions, prefixes=prefixes, now=time.time(), lifetime_seconds=lifetime_seconds)
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
+READER = bearer(token("read"))
+WRITER = bearer(token("write"))
+BOTH = bearer(token("read", "write"))
+
+
+@pytest.fixture(scope="module")
+def secret_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("secret") / "secret"
+    path.write_bytes(SECRET + b"\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def guarded(secret_file: Path) -> Iterator[Server]:
+    """A server that asks for tokens."""
+    environment = {"LEASEHOLD_AUTH_SECRET_FILE": str(secret_file)}
+    with running(environment=environment, log_level="debug") as started:
+        yield started
+
+
+def put(server: Server, key: str, value: Any = 1) -> None:
+    assert server.put(key, json.dumps(value), headers=BOTH).status_code in (200, 201)
+
+
+def routes(server: Server, *, permission: bool = True) -> list[tuple[str, str]]:
+    """Method and target of all routes that ask for a token, or of all that do not."""
+    return [
+        (method.upper(), path.replace("{key}", "a").replace("{uuid}", UUID))
+        for path, methods in server.contract.document["paths"].items()
+        for method, operation in methods.items()
+        if ({"bearer": []} in operation["security"]) == permission
+    ]
+
+
+def request(server: Server, method: str, target: str, headers: Mapping[str, str]) -> httpx.Response:
+    body = {"value": 1} if target == "/set" else 1
+    return server.request(method, target, headers=headers, content=json.dumps(body) if method[0] == "P" else None)
+
+
+# Bad tokens ---------------------------------------------------------------------------------------------------
+
+GOOD = token("read", "write")
+BAD: dict[str, dict[str, str]] = {
+    "no header": {},
+    "empty": {"Authorization": ""},
+    "scheme alone": {"Authorization": "Bearer"},
+    "no scheme": {"Authorization": GOOD},
+    "Basic": {"Authorization": f"Basic {GOOD}"},
+    "garbage": bearer("garbage"),
+    "alg none": bearer(jwt.encode({"sub": "a", "exp": 4e9}, None, algorithm="none")),
+    "another secret": bearer(token("read", "write", secret=b"x" * 32)),
+    "tampered": bearer(GOOD[:-4] + "AAAA"),
+    "expired": bearer(token("read", "write", lifetime_seconds=-5)),
+    "no exp": bearer(jwt.encode({"sub": "a", "permissions": ["read"]}, SECRET)),
+    "exp beyond all floats": bearer(jwt.encode({"sub": "a", "exp": 10**400}, SECRET)),
+    "another algorithm": bearer(jwt.encode({"sub": "a", "exp": 4e9}, SECRET + SECRET, algorithm="HS512")),
+    "jku": bearer(jwt.encode({"sub": "a", "exp": 4e9}, SECRET, headers={"jku": "http://localhost/"})),
+    "too long": bearer(jwt.encode({"sub": "a", "exp": 4e9, "x": "x" * 4_096}, SECRET)),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_every_fault_of_a_token_is_the_same_401_on_every_route(guarded: Server, kind: str) -> None:
+    checked = routes(guarded)
+    assert len(checked) >= 10
+    seen = set()
+    for method, target in [*checked, ("HEAD", "/kv/a"), ("HEAD", "/kv"), ("HEAD", "/stream")]:
+        response = request(guarded, method, target, BAD[kind])
+        body = {} if method == "HEAD" else response.json()
+        body.pop("request_id", None)
+        seen.add((response.status_code, response.headers["WWW-Authenticate"], method == "HEAD", json.dumps(body)))
+    text = json.dumps({"error": "unauthenticated", "message": "a valid bearer token is needed"})
+    assert seen == {(401, "Bearer", False, text), (401, "Bearer", True, "{}")}
+
+
+def test_an_answer_does_not_tell_whether_an_entry_exists(guarded: Server, key: str) -> None:
+    put(guarded, key)
+    answers = [guarded.get(name) for name in (key, f"{key}-absent")]
+    texts = [answer.text.replace(answer.headers["X-Request-Id"], "") for answer in answers]
+    names = [sorted(answer.headers) for answer in answers]
+    assert (texts[0], names[0]) == (texts[1], names[1])
+
+
+def test_a_token_sent_twice_is_refused(guarded: Server) -> None:
+    field = f"Authorization: Bearer {GOOD}"
+    with Wire(guarded) as wire:
+        wire.send(message("GET", "/kv", field, field), message("GET", "/kv", field))
+        assert [wire.answer().refusal, wire.answer().status] == [UNAUTHENTICATED, 200]
+
+
+def test_a_refused_write_changes_nothing(guarded: Server, key: str) -> None:
+    put(guarded, key)
+    for headers in (BAD["expired"], READER):
+        guarded.put(key, "2", headers=headers)
+        guarded.delete(key, headers=headers)
+    assert guarded.get(key, headers=READER).json()["value"] == 1
+
+
+def test_a_token_ends_while_the_service_runs(guarded: Server) -> None:
+    short = bearer(token("read", lifetime_seconds=0.5))
+    deadline = time.monotonic() + 5
+    statuses = []
+    while not statuses or (statuses[-1] == 200 and time.monotonic() < deadline):
+        statuses.append(guarded.request("GET", "/kv", headers=short).status_code)
+    assert (statuses[0], statuses[-1]) == (200, 401)
+
+
+def test_what_is_no_route_is_so_without_a_token(guarded: Server) -> None:
+    assert refusal(guarded.request("GET", "/nowhere")) == (404, "no_such_route")
+    assert refusal(guarded.request("POST", "/kv")) == (405, "method_not_allowed")
+
+
+def test_a_refused_token_leaves_the_connection_open(guarded: Server) -> None:
+    with Wire(guarded) as wire:
+        wire.send(message("PUT", "/kv/a", body=b"1"), message("GET", "/health"))
+        assert [wire.answer().refusal, wire.answer().status] == [UNAUTHENTICATED, 200]
+
+
+@given(st.binary(max_size=60).map(lambda noise: noise.translate(None, b"\r\n\0")))
+@settings(max_examples=200, deadline=None, database=None)
+def test_no_noise_is_a_token(guarded: Server, noise: bytes) -> None:
+    with Wire(guarded) as wire:
+        wire.send(b"GET /kv HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + noise + b"\r\n\r\n")
+        assert wire.answer().status in (400, 401)
+
+
+# What needs no token ------------------------------------------------------------------------------------------
+
+
+def test_health_needs_no_token(guarded: Server) -> None:
+    open_routes = routes(guarded, permission=False)
+    assert {target for _, target in open_routes} == {"/health", "/health/live", "/health/ready", "/openapi.json"}
+    assert [request(guarded, *route, {}).status_code for route in open_routes] == [200] * 4
+
+
+def test_a_bad_token_is_refused_also_where_none_is_needed(guarded: Server) -> None:
+    assert refusal(guarded.request("GET", "/health", headers=BAD["expired"])) == UNAUTHENTICATED
+
+
+def test_an_open_service_does_not_look_at_tokens(server: Server, key: str) -> None:
+    assert server.put(key, "1", headers=BAD["garbage"]).status_code == 201
+
+
+# Permissions --------------------------------------------------------------------------------------------------
+
+
+def test_a_token_to_read_writes_nowhere(guarded: Server) -> None:
+    seen = {
+        (method, target): refusal(response) if response.status_code == 403 else None
+        for method, target in routes(guarded)
+        for response in [request(guarded, method, target, READER)]
+    }
+    assert seen == {route: None if route[0] == "GET" else FORBIDDEN for route in seen}
+
+
+def test_a_token_to_write_reads_nowhere(guarded: Server) -> None:
+    statuses = {
+        (method, target): request(guarded, method, target, WRITER).status_code == 403
+        for method, target in routes(guarded)
+    }
+    assert statuses == {route: route[0] == "GET" for route in statuses}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_a_token_without_permissions_does_nothing(guarded: Server, method: str) -> None:
+    response = guarded.request(method, "/kv/a", headers=bearer(token()), content=b"1" if method == "PUT" else None)
+    assert (response.status_code, "WWW-Authenticate" in response.headers) == (403, False)
+
+
+# Prefixes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_prefix_covers_single_requests(guarded: Server, key: str) -> None:
+    own = bearer(token("read", "write", prefixes=[f"{key}/own", UUID[:8]]))
+    put(guarded, f"{key}/other")
+    put(guarded, f"{key}/owned")
+    covered = [
+        guarded.put(f"{key}/own", "1", headers=own).status_code,
+        guarded.get(f"{key}/owned", headers=own).status_code,
+        guarded.patch(f"{key}/own", "2", headers=own).status_code,
+        guarded.delete(f"{key}/own", headers=own).status_code,
+        guarded.request("POST", "/set", content=f'{{"key": "{UUID.upper()}", "value": 1}}', headers=own).status_code,
+        guarded.request("GET", f"/get/{UUID.upper()}", headers=own).status_code,
+        guarded.request("GET", f"/stream/{UUID}", headers=own).status_code,
+    ]
+    assert covered == [201, 200, 200, 200, 201, 200, 200]
+
+
+def test_what_no_prefix_covers_is_forbidden(guarded: Server, key: str) -> None:
+    own = bearer(token("read", "write", prefixes=[f"{key}/own"]))
+    guarded.request("POST", "/set", content=f'{{"key": "{UUID}", "value": 1}}', headers=BOTH)
+    put(guarded, f"{key}/other")
+    refused = [
+        guarded.get(name, headers=own) for name in (f"{key}/other", f"{key}/absent", key, f"{key}/Own", f"x{key}/own")
+    ]
+    refused += [request(guarded, method, f"/kv/{key}/other", own) for method in ("PUT", "POST", "DELETE")]
+    refused += [guarded.patch(f"{key}/other", "1", headers=own)]
+    refused += [guarded.request("GET", f"/{route}/{UUID}", headers=own) for route in ("get", "stream")]
+    bodies = [{"key": UUID, "value": 1}, {"value": 1}]
+    refused += [guarded.request("POST", "/set", content=json.dumps(body), headers=own) for body in bodies]
+    assert [refusal(response) for response in refused] == [FORBIDDEN] * len(refused)
+    assert len({response.json()["message"] for response in refused}) == 1
+    assert guarded.get(f"{key}/other", headers=BOTH).json()["value"] == 1
+
+
+def test_a_key_is_compared_as_decoded(guarded: Server, key: str) -> None:
+    own = bearer(token("read", "write", prefixes=[f"{key}/ä/"]))
+    assert guarded.put(f"{key}%2F%C3%A4/1", "1", headers=own).status_code == 201
+    assert refusal(guarded.put(f"{key}%2F%C3%A5/1", "1", headers=own)) == FORBIDDEN
+    assert refusal(guarded.get(f"{key}/%C3%A4/../1", headers=own))[0] in (400, 403)
+
+
+NAMES = ["a", "a/1", "a/2", "ab", "b", "b/1", "c/1", "c/2", "c/3", "d", "ä/1", "🦊"]
+PREFIX_SETS = [
+    ["a/", "c/"],
+    ["c", "a"],
+    ["a", "a/", "a/1"],
+    ["b/1"],
+    ["ä", "🦊", "b"],
+    ["x", "y"],
+    ["d", "x", "c/3"],
+    [],
+]
+
+
+@pytest.fixture(scope="module")
+def listing(guarded: Server) -> str:
+    """A folder with NAMES in it."""
+    for name in NAMES:
+        put(guarded, f"listing/{name}", name)
+    return "listing/"
+
+
+def covered(prefixes: list[str], asked: str = "") -> list[str]:
+    names = [name for name in NAMES if name.startswith(tuple(prefixes)) and name.startswith(asked)]
+    return sorted(names, key=str.encode)
+
+
+def pages(server: Server, headers: Mapping[str, str], **parameters: str) -> Iterator[list[str]]:
+    after: str | None = None
+    while True:
+        more = {} if after is None else {"after": after}
+        page = server.request("GET", "/kv", params=parameters | more, headers=headers).json()
+        yield [entry["key"] for entry in page["entries"]]
+        after = page["next"]
+        if after is None:
+            return
+
+
+@pytest.mark.parametrize("prefixes", PREFIX_SETS, ids=str)
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 12])
+def test_pages_across_prefixes_hold_every_covered_entry_once(
+    guarded: Server, listing: str, prefixes: list[str], limit: int
+) -> None:
+    own = bearer(token("read", prefixes=[listing + prefix for prefix in prefixes]))
+    found = list(pages(guarded, own, limit=str(limit)))
+    expected = [listing + name for name in covered(prefixes)]
+    assert [name for page in found for name in page] == expected
+    assert [len(page) for page in found] == [len(expected[i : i + limit]) for i in range(0, len(expected) or 1, limit)]
+
+
+@pytest.mark.parametrize("prefixes", PREFIX_SETS, ids=str)
+@pytest.mark.parametrize("asked", ["", "a", "a/", "c/3", "b", "zz"])
+def test_lists_and_streams_show_what_is_covered(guarded: Server, listing: str, prefixes: list[str], asked: str) -> None:
+    own = bearer(token("read", prefixes=[listing + prefix for prefix in prefixes]))
+    parameters = {"prefix": listing + asked}
+    page = guarded.request("GET", "/kv", params=parameters, headers=own).json()
+    streams = [
+        sequence(guarded.request("GET", "/stream", params=parameters, headers=own | {"Accept": accept}))
+        for accept in ("application/vnd.msgpack", "application/x-ndjson")
+    ]
+    packed = guarded.request("GET", "/kv", params=parameters, headers=own | {"Accept": "application/vnd.msgpack"})
+    assert [entry["value"] for entry in page["entries"]] == covered(prefixes, asked)
+    assert [*streams, msgspec.msgpack.decode(packed.content)["entries"]] == [page["entries"]] * 3
+    assert (page["next"], page["revision"] > 0) == (None, True)
+
+
+def test_a_position_that_is_not_covered_is_no_fault(guarded: Server, listing: str) -> None:
+    own = bearer(token("read", prefixes=[f"{listing}a/", f"{listing}c/"]))
+    page = guarded.request("GET", "/kv", params={"after": f"{listing}b", "limit": "2"}, headers=own).json()
+    assert ([entry["value"] for entry in page["entries"]], page["next"]) == (["c/1", "c/2"], f"{listing}c/2")
+
+
+# What is told -------------------------------------------------------------------------------------------------
+
+
+def test_the_log_holds_no_token_and_no_secret(guarded: Server) -> None:
+    for headers in [*BAD.values(), READER, BOTH]:
+        guarded.put("logged", "1", headers=headers)
+    log = guarded.log()
+    tokens = [value.removeprefix("Bearer ") for headers in [*BAD.values(), READER, BOTH] for value in headers.values()]
+    parts = {part for text in tokens for part in text.split(".") if len(part) > 10}
+    assert [part for part in parts if part in log] == []
+    assert ("/kv/logged" in log, SECRET.decode() in log, "Traceback" in log) == (True, False, False)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_an_answer_holds_nothing_of_the_token(guarded: Server, kind: str) -> None:
+    response = guarded.get("a", headers=BAD[kind])
+    said = response.text + repr(response.headers)
+    sent = BAD[kind].get("Authorization", "").removeprefix("Bearer ")
+    assert [part for part in sent.split(".") if len(part) > 6 and part in said] == []
+
+
+# Keys for tokens ----------------------------------------------------------------------------------------------
+
+
+def test_a_restart_with_another_secret_ends_the_tokens_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(SECRET)
+    with running(arguments=[f"--auth-secret-file={path}"]) as server:
+        before = server.get("a", headers=BOTH).status_code
+        path.write_bytes(b"another secret, of 32 bytes or more")
+        server.restart()
+        after = server.get("a", headers=BOTH).status_code
+    assert (before, after) == (404, 401)
+
+
+def test_a_public_key_verifies_tokens_of_an_identity_provider(tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    private = Ed25519PrivateKey.generate()
+    path = tmp_path / "key.pem"
+    path.write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    claims = {"sub": "a", "exp": time.time() + 60, "permissions": ["read"], "iss": "https://id.example", "aud": "db"}
+    environment = {"LEASEHOLD_AUTH_ISSUER": "https://id.example", "LEASEHOLD_AUTH_AUDIENCE": "db"}
+    with running(environment=environment, arguments=[f"--auth-public-key-file={path}"]) as server:
+        statuses = [
+            server.get("a", headers=bearer(made)).status_code
+            for made in (
+                jwt.encode(claims, private, algorithm="EdDSA"),
+                jwt.encode(claims | {"aud": "other"}, private, algorithm="EdDSA"),
+                jwt.encode(claims | {"iss": "other"}, private, algorithm="EdDSA"),
+                token("read"),
+            )
+        ]
+    assert statuses == [404, 401, 401, 401]
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "line"),
+    [
+        ("--auth-secret-file", b"short\n", "the secret must have at least 32 bytes"),
+        ("--auth-secret-file", None, "the secret's file cannot be read: No such file or directory"),
+        ("--auth-public-key-file", b"no key", "the public key's file has no public key in PEM"),
+    ],
+)
+def test_a_key_that_is_none_keeps_the_service_from_starting(
+    tmp_path: Path, flag: str, content: bytes | None, line: str
+) -> None:
+    if content is not None:
+        (tmp_path / "key").write_bytes(content)
+    result = leasehold("serve", "--store=memory:", "--port=0", f"{flag}={tmp_path / 'key'}")
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"leasehold: {line}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--auth-secret-file=a", "--auth-public-key-file=b"], ["--auth-secret-file="]], ids=str
+)
+def test_keys_that_contradict_one_another_are_wrong_usage(arguments: list[str]) -> None:
+    result = leasehold("serve", "--store=memory:", "--port=0", *arguments)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+
+
+# Foreign pages ------------------------------------------------------------------------------------------------
+
+OWN = "localhost:{port}"
+PAGES: dict[str, tuple[dict[str, str], bool]] = {
+    "no page": ({}, True),
+    "own origin": ({"Origin": "http://" + OWN}, True),
+    "own origin over TLS": ({"Origin": "https://" + OWN}, True),
+    "own origin in capitals": ({"Origin": "http://LOCALHOST:{port}"}, True),
+    "own page": ({"Origin": "http://" + OWN, "Sec-Fetch-Site": "same-origin"}, True),
+    "typed address": ({"Sec-Fetch-Site": "none"}, True),
+    "foreign origin": ({"Origin": "http://evil.example"}, False),
+    "foreign origin over TLS": ({"Origin": "https://evil.example"}, False),
+    "origin null": ({"Origin": "null"}, False),
+    "origin empty": ({"Origin": ""}, False),
+    "origin of another port": ({"Origin": "http://localhost:1"}, False),
+    "origin without the port": ({"Origin": "http://localhost"}, False),
+    "origin that begins with ours": ({"Origin": "http://" + OWN + ".evil.example"}, False),
+    "origin that ends with ours": ({"Origin": "http://evil." + OWN}, False),
+    "origin of a name that means us": ({"Origin": "http://127.0.0.1:{port}"}, False),
+    "two origins": ({"Origin": "http://" + OWN + " http://evil.example"}, False),
+    "cross-site": ({"Sec-Fetch-Site": "cross-site"}, False),
+    "same-site": ({"Sec-Fetch-Site": "same-site"}, False),
+    "cross-site with our origin": ({"Origin": "http://" + OWN, "Sec-Fetch-Site": "cross-site"}, False),
+    "same-origin with a foreign origin": ({"Origin": "http://evil", "Sec-Fetch-Site": "same-origin"}, False),
+    "site unknown": ({"Sec-Fetch-Site": "whatever"}, False),
+    "site empty": ({"Sec-Fetch-Site": ""}, False),
+}
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_a_foreign_page_is_refused_with_and_without_tokens(server: Server, guarded: Server, kind: str) -> None:
+    sent, is_own = PAGES[kind]
+    for asked in (server, guarded):
+        port = str(asked.address[1])
+        headers = {name: text.replace("{port}", port) for name, text in sent.items()}
+        headers |= {"Host": f"localhost:{port}"} | (BOTH if asked is guarded else {})
+        responses = [
+            request(asked, method, target, headers)
+            for method, target in (("GET", "/kv/absent"), ("PUT", "/kv/page"), ("GET", "/health"), ("GET", "/stream"))
+        ]
+        assert [response.status_code != 403 for response in responses] == [is_own] * 4
+        assert is_own or [refusal(response) for response in responses] == [FORBIDDEN] * 4
+        asked.delete("page", headers=BOTH)
+
+
+def test_a_refused_page_changes_nothing(server: Server, key: str) -> None:
+    server.put(key, "1", headers={"Origin": "http://evil.example"})
+    assert server.get(key).status_code == 404
+
+
+def test_an_answer_lets_no_other_site_read_it(server: Server) -> None:
+    headers = server.request("GET", "/health", headers={"Origin": "http://evil.example"}).headers
+    assert [name for name in headers if name.startswith("access-control")] == []
+
+
+def test_a_preflight_is_not_answered_with_leave(server: Server) -> None:
+    headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "PUT"}
+    assert refusal(server.request("OPTIONS", "/kv/a", headers=headers)) == (405, "method_not_allowed")
+
+
+def status_for_host(server: Server, host: str, *fields: str) -> int:
+    lines = ["GET /kv/absent HTTP/1.1", f"Host: {host}", *fields, "", ""]
+    with Wire(server) as wire:
+        return wire.send("\r\n".join(lines).encode("latin-1")).answer().status
+
+
+OWN_HOSTS = ["localhost", "localhost:1", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:9", "[::1]", "[::1]:80"]
+FOREIGN_HOSTS = ["evil.example", "evil.example:8080", "localhost.evil.example", "evil-localhost", "127.0.0.2", "", "["]
+FOREIGN_HOSTS += ["0.0.0.0", "127.1", "[::2]", "xn--lcalhost-6za", "l\xf6calhost", ":8080"]
+
+
+@pytest.mark.parametrize("host", OWN_HOSTS)
+def test_a_name_of_ours_is_answered(server: Server, host: str) -> None:
+    assert [status_for_host(server, host) for _ in range(2)] == [404, 404]
+
+
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
+def test_a_name_that_is_not_ours_is_refused_on_loopback(server: Server, guarded: Server, host: str) -> None:
+    field = f"Authorization: {BOTH['Authorization']}"
+    statuses = [status_for_host(server, host), status_for_host(server, host), status_for_host(guarded, host, field)]
+    assert [status in (400, 403) for status in statuses] == [True] * 3
+
+
+def test_a_foreign_name_learns_nothing_of_tokens(guarded: Server) -> None:
+    assert status_for_host(guarded, "evil.example") == 403
+
+
+def test_http_1_0_without_a_host_is_answered(server: Server) -> None:
+    with Wire(server) as wire:
+        assert wire.send(b"GET /health HTTP/1.0\r\n\r\n").answer().status == 200
+    with Wire(server) as wire:
+        assert wire.send(b"GET /health HTTP/1.0\r\nOrigin: null\r\n\r\n").answer().status == 403
+
+
+def test_more_names_may_be_allowed() -> None:
+    with running(environment={"LEASEHOLD_ALLOWED_HOSTS": "db.example, Other.Example ,"}) as server:
+        hosts = ["db.example", "DB.example:443", "other.example", "localhost", "evil.example", "x.db.example"]
+        statuses = [status_for_host(server, host) for host in hosts]
+        page = status_for_host(server, "db.example", "Origin: https://db.example")
+        foreign = status_for_host(server, "db.example", "Origin: https://evil.example")
+    assert (statuses, page, foreign) == ([404, 404, 404, 404, 403, 403], 404, 403)
+
+
+# Open, but only on loopback -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", pytest.param("::", marks=pytest.mark.skipif(not socket.has_ipv6, reason=""))]
+)
+def test_without_a_key_the_service_starts_on_loopback_only(tmp_path: Path, host: str) -> None:
+    result = leasehold("serve", f"--store={tmp_path / 'data.json'}", "--port=0", f"--host={host}")
+    line, rest = result.stderr.split("\n", 1)
+    assert (result.returncode, result.stdout, rest, list(tmp_path.iterdir())) == (1, "", "", [])
+    assert line.startswith(f"leasehold: without a key for tokens the service runs on loopback only, and {host} is not")
+
+
+@pytest.mark.parametrize(
+    "how", [{"arguments": ["--insecure-open"]}, {"environment": INSECURE}], ids=["flag", "variable"]
+)
+def test_an_open_service_elsewhere_starts_with_a_warning(how: dict[str, Any]) -> None:
+    options = how | {"arguments": ["--host=0.0.0.0", *how.get("arguments", [])]}
+    server = Server(log_level="warning", **options)
+    with server:
+        server.client = httpx.Client(base_url=f"http://127.0.0.1:{server.address[1]}")
+        written = server.put("a", "1").status_code
+        named = server.get("a", headers={"Host": "db.example"}).status_code
+        foreign = server.get("a", headers={"Origin": "http://evil.example"}).status_code
+        log = server.log()
+    assert (written, named, foreign) == (201, 200, 403)
+    assert (log.count("\n"), "whoever reaches the port may read and write" in log) == (1, True)
+
+
+def test_with_a_key_the_service_starts_anywhere_without_a_warning(secret_file: Path) -> None:
+    arguments = ["--host=0.0.0.0", f"--auth-secret-file={secret_file}"]
+    with running(arguments=arguments, log_level="warning") as server:
+        url = f"http://127.0.0.1:{server.address[1]}/kv"
+        statuses = [httpx.get(url, headers=headers).status_code for headers in ({}, READER)]
+        assert (statuses, server.log()) == ([401, 200], "")
+
+
+def test_names_count_elsewhere_only_if_told(secret_file: Path) -> None:
+    arguments = ["--host=0.0.0.0", f"--auth-secret-file={secret_file}"]
+    with running(arguments=arguments, environment={"LEASEHOLD_ALLOWED_HOSTS": "db.example"}) as server:
+        statuses = [status_for_host(server, host) for host in ("db.example", "127.0.0.1", "evil.example")]
+    assert statuses == [401, 401, 403]
