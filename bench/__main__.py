@@ -16,14 +16,17 @@ from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
-from bench import plot, report, results, rows
+from bench import plot, postgresql, report, results, rows
 from bench.machine import facts, sync_seconds, versions
 from bench.processes import BenchError, MissingProgramError, program
-from bench.results import Results
-from bench.rows import LEASEHOLD_LARGE, LIMITS, MEMORY, ROWS, START, Row
-from bench.servers import SERVERS, LargeLeasehold, Server
+from bench.results import Results, spread
+from bench.rows import LEASEHOLD_LARGE, LEASEHOLD_PG_RELAYED, LIMITS, MEMORY, PARTIAL, ROWS, START, Row
+from bench.service import LargeLeasehold, RelayedLeasehold
+from bench.sides import Side
+from bench.starting import SIDES, Site
 
 _DEFAULT_OUTPUT = Path("docs/benchmarks.md")
+_PARTIAL_UPDATES = 10
 
 
 def main() -> int:
@@ -40,13 +43,18 @@ def main() -> int:
         program("wrk")
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder)))
+            folder.chmod(0o711)  # PostgreSQL, which is not started as root, must pass through
             machine = facts(folder.resolve())
-            sides = _start(stack, folder, found, starts=options.rounds)
+            site = Site(stack, folder, key_count_large=found.key_count_large, starts=options.rounds)
+            sides = _start(site, found)
             for number in range(options.rounds):
                 found.sync_seconds.append(sync_seconds(folder))
-                for row in found.rows:
-                    _measure(row, sides, found, number, seconds=options.seconds, rounds=options.rounds)
+                for row in (row for row in found.rows if number < row.most_rounds):
+                    _measure(
+                        row, sides, found, number, seconds=options.seconds, rounds=min(options.rounds, row.most_rounds)
+                    )
             _weigh(sides, found)
+            _count(sides, found)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -73,23 +81,16 @@ def _end(number: int, _: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _start(stack: ExitStack, folder: Path, found: Results, *, starts: int) -> Mapping[str, Server]:
+def _start(site: Site, found: Results) -> Mapping[str, Side]:
     """The sides that the chosen rows need; what cannot be started is noted as missing."""
-    needed = {side for row in found.rows for side in row.sides}
-    if found.limits:
-        needed.add(LEASEHOLD_LARGE)
-    sides: dict[str, Server] = {}
-    for name in (*SERVERS, LEASEHOLD_LARGE):
+    needed = {side for row in found.rows for side in row.sides} | {limit.side for limit in found.limits}
+    sides: dict[str, Side] = {}
+    for name, start in SIDES.items():
         if name not in needed:
             continue
         print(f"starting {name}", flush=True)
-        own = folder / name
-        own.mkdir()
         try:
-            if name == LEASEHOLD_LARGE:
-                sides[name] = LargeLeasehold(stack, own, key_count=found.key_count_large, starts=starts)
-            else:
-                sides[name] = SERVERS[name](stack, own)
+            sides[name] = start(site, site.own(name))
         except MissingProgramError as error:
             found.missing[name] = str(error)
             print(f"MISSING: {name}: {error}", flush=True)
@@ -99,7 +100,7 @@ def _start(stack: ExitStack, folder: Path, found: Results, *, starts: int) -> Ma
     return sides
 
 
-def _measure(row: Row, sides: Mapping[str, Server], found: Results, number: int, *, seconds: int, rounds: int) -> None:
+def _measure(row: Row, sides: Mapping[str, Side], found: Results, number: int, *, seconds: int, rounds: int) -> None:
     for side in row.sides:
         if side not in sides or (row.name, side) in found.failures:
             continue
@@ -114,7 +115,7 @@ def _measure(row: Row, sides: Mapping[str, Server], found: Results, number: int,
         print(f"round {number + 1}/{rounds}  {row.name:11} {side:16} {rate}", flush=True)
 
 
-def _weigh(sides: Mapping[str, Server], found: Results) -> None:
+def _weigh(sides: Mapping[str, Side], found: Results) -> None:
     """Takes the figures of the large store, after its loads: the memory is the larger of then and of its start."""
     large = sides.get(LEASEHOLD_LARGE)
     if not isinstance(large, LargeLeasehold):
@@ -129,6 +130,25 @@ def _weigh(sides: Mapping[str, Server], found: Results) -> None:
     found.figures[START.name] = large.start_seconds
 
 
+def _count(sides: Mapping[str, Side], found: Results) -> None:
+    """Counts what the service and its database exchange for partial updates of a large document."""
+    relayed = sides.get(LEASEHOLD_PG_RELAYED)
+    if not isinstance(relayed, RelayedLeasehold):
+        return
+    try:
+        updates = [relayed.update(number) for number in range(1, _PARTIAL_UPDATES + 1)]
+    except BenchError as error:
+        found.failures[PARTIAL.name, LEASEHOLD_PG_RELAYED] = str(error)
+        return
+    found.figures[PARTIAL.name] = [each.sent / 1024 for each in updates]
+    received = spread([each.received / 1024 for each in updates])
+    found.notes.append(
+        f"A partial update of a document of 1 MiB on PostgreSQL: the database sent {received.median:,.1f} KiB "
+        f"({received.low:,.1f}-{received.high:,.1f}) to the service; to store the whole document the service had sent "
+        f"{relayed.whole.sent / 1024:,.1f} KiB. Bytes within TCP, {_PARTIAL_UPDATES} updates."
+    )
+
+
 def _write(output: Path, found: Results, machine: Mapping[str, str], *, setting: str) -> None:
     picture = output.with_suffix(".svg")
     own = {"leasehold": version("leasehold"), "Python": platform.python_version(), "uvloop": version("uvloop")}
@@ -137,7 +157,7 @@ def _write(output: Path, found: Results, machine: Mapping[str, str], *, setting:
         date=str(dt.datetime.now(dt.UTC).date()),
         setting=setting,
         facts=machine,
-        versions={**own, **versions()},
+        versions={**own, **versions(), "PostgreSQL and pgbench": postgresql.version()},
         plot=picture.name,
     )
     output.write_text(text)

@@ -4,7 +4,20 @@ from html import escape
 from typing import Final
 
 from bench.results import Results, spread
-from bench.rows import ETCD, LEASEHOLD, LEASEHOLD_LARGE, NGINX, WEBDIS, Row
+from bench.rows import (
+    ETCD,
+    LEASEHOLD,
+    LEASEHOLD_LARGE,
+    LEASEHOLD_PG,
+    LEASEHOLD_PG_2,
+    NGINX,
+    PGBENCH_1,
+    PGBENCH_16,
+    PGBENCH_64,
+    PGBENCH_64_J2,
+    WEBDIS,
+    Row,
+)
 
 _COLORS: Final = {
     LEASEHOLD: "#2f81f7",
@@ -12,6 +25,9 @@ _COLORS: Final = {
     WEBDIS: "#d1722b",
     ETCD: "#2da44e",
     NGINX: "#8b949e",
+    LEASEHOLD_PG: "#2f81f7",
+    LEASEHOLD_PG_2: "#8250df",
+    **dict.fromkeys((PGBENCH_1, PGBENCH_16, PGBENCH_64, PGBENCH_64_J2), "#bf4b8a"),
 }
 _WIDTH, _LEFT, _RIGHT, _BAR, _GAP, _HEAD = 760, 130, 90, 16, 5, 30
 _STYLE: Final = """\

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,19 +38,31 @@ def program(name: str) -> str:
 
 
 def start(
-    stack: ExitStack, command: Sequence[str], log: Path, *, stdout: int | IO[bytes] | None = None
+    stack: ExitStack,
+    command: Sequence[str],
+    log: Path,
+    *,
+    stdout: int | IO[bytes] | None = None,
+    user: str | None = None,
+    folder: Path | None = None,
+    end: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
-    """Runs `command` until `stack` closes. Its standard error, and its output unless taken, go to `log`."""
+    """Runs `command` as `user` and in `folder`, if they are given, until `stack` closes; then sends it `end`.
+
+    Its standard error, and its output unless taken, go to `log`.
+    """
     with log.open("ab") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout or file, stderr=file)
-    stack.callback(stop, process)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stdout or file, stderr=file, user=user, cwd=folder
+        )
+    stack.callback(stop, process, end)
     return process
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL for one that does not end. Does nothing to a process that has ended."""
+def stop(process: subprocess.Popen[bytes], end: signal.Signals = signal.SIGTERM) -> None:
+    """`end`, and SIGKILL for one that does not end. Does nothing to a process that has ended."""
     if process.poll() is None:
-        process.terminate()
+        process.send_signal(end)
         try:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:

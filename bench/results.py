@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.load import Load
-from bench.rows import LEASEHOLD_LARGE, Bar, Limit, Row
+from bench.rows import Bar, Limit, Row
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -68,24 +68,37 @@ def is_good(results: Results) -> bool:
 
 
 def _judge_bar(results: Results, row: Row, bar: Bar) -> Verdict:
-    title = f"{results.title(row)}: {row.sides[0]} / {bar.against}"
+    rows, side = [row, *(each for each in results.rows if each.name in bar.also_rows)], row.sides[0]
+    title = results.title(row) + "".join(f" or {each.connections}" for each in rows[1:])
+    title += f": {side} / {'the best of ' * (len(bar.against) > 1)}{' and '.join(bar.against)}"
     must, aim = f"≥ {bar.must:g}", f"{bar.aim:g}" if bar.aim else ""
-    for side in (row.sides[0], bar.against):
-        if side in results.missing:
-            return Verdict(title, "", must, aim, None, None, f"{side} is missing")
-        if (row.name, side) in results.failures:
-            return Verdict(title, "", must, aim, is_met=False, is_aim_met=None, reason=f"{side} failed")
-    ours, theirs = results.loads[row.name, row.sides[0]], results.loads[row.name, bar.against]
-    ratio = spread([a.requests_per_second / b.requests_per_second for a, b in zip(ours, theirs, strict=True)])
+    needed = [(each.name, side) for each in rows] + [(row.name, other) for other in bar.against]
+    for row_name, name in needed:
+        if name in results.missing:
+            return Verdict(title, "", must, aim, None, None, f"{name} is missing")
+        if (row_name, name) in results.failures:
+            return Verdict(title, "", must, aim, is_met=False, is_aim_met=None, reason=f"{name} failed")
+    ours, theirs = _best(results, needed[: len(rows)]), _best(results, needed[len(rows) :])
+    ratio = spread([a / b for a, b in zip(ours, theirs, strict=True)])
     measured = f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
     is_aim_met = None if bar.aim is None else ratio.median >= bar.aim
     return Verdict(title, measured, must, aim, ratio.median >= bar.must, is_aim_met)
 
 
+def _best(results: Results, loads: Sequence[tuple[str, str]]) -> list[float]:
+    """The highest rate of each round among these rows and sides."""
+    rates = [[load.requests_per_second for load in results.loads[each]] for each in loads]
+    return [max(several) for several in zip(*rates, strict=True)]
+
+
 def _judge_limit(results: Results, limit: Limit) -> Verdict:
-    must, aim = f"≤ {limit.must:g} {limit.unit}", f"{limit.aim:g} {limit.unit}"
+    must, aim = f"≤ {limit.must:g} {limit.unit}", f"{limit.aim:g} {limit.unit}" if limit.aim else ""
+    title = results.title(limit)
+    if (limit.name, limit.side) in results.failures:
+        return Verdict(title, "", must, aim, is_met=False, is_aim_met=None, reason=f"{limit.side} failed")
     if limit.name not in results.figures:
-        return Verdict(results.title(limit), "", must, aim, None, None, f"{LEASEHOLD_LARGE} is missing")
+        return Verdict(title, "", must, aim, None, None, f"{limit.side} is missing")
     found, digits = spread(results.figures[limit.name]), 0 if limit.must > 100 else 2
     measured = f"{found.median:.{digits}f} {limit.unit} ({found.low:.{digits}f}-{found.high:.{digits}f})"
-    return Verdict(results.title(limit), measured, must, aim, found.median <= limit.must, found.median <= limit.aim)
+    is_aim_met = None if limit.aim is None else found.median <= limit.aim
+    return Verdict(title, measured, must, aim, found.median <= limit.must, is_aim_met)

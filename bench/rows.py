@@ -1,6 +1,6 @@
 """The rows of the report, as data: what is measured, on which sides, and what must come out.
 
-To add a row, add it here; a new side also needs a class in `servers.SERVERS`, a new kind of load a `Work`.
+To add a row, add it here; a new side also needs an entry in `starting.SIDES`, a new kind of load a `Work`.
 """
 
 from typing import Final
@@ -14,14 +14,29 @@ LEASEHOLD_LARGE: Final = "leasehold-large"
 WEBDIS: Final = "webdis+redis"
 ETCD: Final = "etcd"
 NGINX: Final = "nginx"
+LEASEHOLD_PG: Final = "leasehold-pg"
+LEASEHOLD_PG_2: Final = "leasehold-pg-2"
+"""With two workers."""
+LEASEHOLD_PG_RELAYED: Final = "leasehold-pg-relayed"
+PGBENCH_1: Final = "pgbench-1"
+"""The number is that of its clients."""
+PGBENCH_16: Final = "pgbench-16"
+PGBENCH_64: Final = "pgbench-64"
+PGBENCH_64_J2: Final = "pgbench-64-j2"
+"""With two threads; the others have one, like wrk."""
 
 
 class Bar(msgspec.Struct, frozen=True):
-    """The judged side's rate as a multiple of another's: at least `must`, better `aim`."""
+    """The judged side's rate as a multiple of another's: at least `must`, better `aim`.
 
-    against: str
+    Where there are several, the best of each round is taken: of the sides in `against`, and of the judged side's own
+    loads in this row and in `also_rows`.
+    """
+
+    against: tuple[str, ...]
     must: float
     aim: float | None = None
+    also_rows: tuple[str, ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -34,37 +49,58 @@ class Row(msgspec.Struct, frozen=True):
     title: str
     work: Work
     connections: int
+    """Of wrk. pgbench has its clients."""
     sides: tuple[str, ...]
     bars: tuple[Bar, ...] = ()
+    most_rounds: int = 1_000
+    """It is left out of the rounds after that."""
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """A single figure of the service with its large store: at most `must`, better `aim`. Also a name for `--only`."""
+    """A single figure of the service on one side: at most `must`, better `aim`. Also a name for `--only`."""
 
     name: str
     title: str
+    side: str
     unit: str
     must: float
-    aim: float
+    aim: float | None = None
 
 
-_WRITE_BARS: Final = (Bar(WEBDIS, must=1.0, aim=1.4), Bar(ETCD, must=3.0))
-_LARGE_BARS: Final = (Bar(LEASEHOLD, must=0.85, aim=1.0),)
+_WRITE_BARS: Final = (Bar((WEBDIS,), must=1.0, aim=1.4), Bar((ETCD,), must=3.0))
+_PGBENCH: Final = (PGBENCH_16, PGBENCH_64)
+_FEW: Final = 3
+_LARGE_BARS: Final = (Bar((LEASEHOLD,), must=0.85, aim=1.0),)
 
 ROWS: Final = (
     Row(
         "get", "GET", Work.GET, 64, (LEASEHOLD, WEBDIS, ETCD, NGINX),
-        (Bar(WEBDIS, must=1.2), Bar(NGINX, must=0.55, aim=0.7), Bar(ETCD, must=6.0)),
+        (Bar((WEBDIS,), must=1.2), Bar((NGINX,), must=0.55, aim=0.7), Bar((ETCD,), must=6.0)),
     ),
     Row("post", "durable POST", Work.POST, 64, (LEASEHOLD, WEBDIS, ETCD), _WRITE_BARS),
     Row("post-256", "durable POST", Work.POST, 256, (LEASEHOLD, WEBDIS, ETCD), _WRITE_BARS),
     Row("get-large", "GET, {large} keys", Work.GET, 64, (LEASEHOLD_LARGE, LEASEHOLD), _LARGE_BARS),
     Row("post-large", "durable POST, {large} keys", Work.POST, 64, (LEASEHOLD_LARGE, LEASEHOLD), _LARGE_BARS),
-    Row("get-1", "GET", Work.GET, 1, (LEASEHOLD, WEBDIS, ETCD, NGINX)),
-    Row("post-1", "durable POST", Work.POST, 1, (LEASEHOLD, WEBDIS, ETCD)),
+    Row("get-1", "GET", Work.GET, 1, (LEASEHOLD, WEBDIS, ETCD, NGINX), most_rounds=_FEW),
+    Row("post-1", "durable POST", Work.POST, 1, (LEASEHOLD, WEBDIS, ETCD), most_rounds=_FEW),
+    Row(
+        "pg-get", "GET, PostgreSQL", Work.GET, 64, (LEASEHOLD_PG, *_PGBENCH, PGBENCH_64_J2, LEASEHOLD_PG_2),
+        (Bar(_PGBENCH, must=1.0, aim=1.3),), most_rounds=_FEW,
+    ),
+    Row("pg-get-1", "GET, PostgreSQL", Work.GET, 1, (LEASEHOLD_PG, PGBENCH_1), most_rounds=_FEW),
+    Row(
+        "pg-post", "durable POST, PostgreSQL", Work.POST, 64, (LEASEHOLD_PG, *_PGBENCH, PGBENCH_64_J2, LEASEHOLD_PG_2),
+        (Bar(_PGBENCH, must=1.0, aim=1.5, also_rows=("pg-post-256",)),), most_rounds=_FEW,
+    ),
+    Row("pg-post-256", "durable POST, PostgreSQL", Work.POST, 256, (LEASEHOLD_PG,), most_rounds=_FEW),
+    Row("pg-post-1", "durable POST, PostgreSQL", Work.POST, 1, (LEASEHOLD_PG, PGBENCH_1), most_rounds=_FEW),
 )  # fmt: skip
 
-MEMORY: Final = Limit("memory", "memory (RSS), {large} keys", "MB", must=700, aim=400)
-START: Final = Limit("start", "start to the ready line, {large} keys", "s", must=6, aim=2)
-LIMITS: Final = (MEMORY, START)
+MEMORY: Final = Limit("memory", "memory (RSS), {large} keys", LEASEHOLD_LARGE, "MB", must=700, aim=400)
+START: Final = Limit("start", "start to the ready line, {large} keys", LEASEHOLD_LARGE, "s", must=6, aim=2)
+PARTIAL: Final = Limit(
+    "pg-partial", "partial update of a document of 1 MiB, PostgreSQL: sent to the database",
+    LEASEHOLD_PG_RELAYED, "KiB", must=16,
+)  # fmt: skip
+LIMITS: Final = (MEMORY, START, PARTIAL)
 NAMES: Final = tuple(item.name for item in (*ROWS, *LIMITS))

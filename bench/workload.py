@@ -17,12 +17,14 @@ MAX_VALUE_BYTES: Final = 100
 REQUESTS: Final = 100_000
 """Requests drawn for one kind of work; wrk goes round in them."""
 
-_FRAME_BYTES: Final = len('{"id":1234567,"name":""}')
-_LETTERS: Final = "".join(random.Random(1).choices(string.ascii_letters, k=10_000))
+FRAME_BYTES: Final = len('{"id":1234567,"name":""}')
+MIB: Final = 1 << 20
+
+LETTERS: Final = "".join(random.Random(1).choices(string.ascii_letters, k=10_000))
 
 
 class Work(StrEnum):
-    """A kind of load. A new kind needs an answer in `Server.request`, or sides that override `load`."""
+    """A kind of load. A new kind needs an answer in `Store.request` and in `postgresql`, or a `run` of its own."""
 
     GET = "GET"
     POST = "POST"
@@ -34,9 +36,21 @@ def key(number: int) -> str:
 
 def value(rng: random.Random, size: int | None = None) -> bytes:
     """A JSON object of `size` bytes, by default of MIN_VALUE_BYTES to MAX_VALUE_BYTES."""
-    letters = (size or rng.randint(MIN_VALUE_BYTES, MAX_VALUE_BYTES)) - _FRAME_BYTES
-    start = rng.randrange(len(_LETTERS) - letters)
-    return f'{{"id":{rng.randint(1_000_000, 9_999_999)},"name":"{_LETTERS[start : start + letters]}"}}'.encode()
+    letters = (size or rng.randint(MIN_VALUE_BYTES, MAX_VALUE_BYTES)) - FRAME_BYTES
+    start = rng.randrange(len(LETTERS) - letters)
+    return f'{{"id":{rng.randint(1_000_000, 9_999_999)},"name":"{LETTERS[start : start + letters]}"}}'.encode()
+
+
+def document(size: int, *, part: int) -> bytes:
+    """An object of `size` bytes: `part` at /a/b/c, and members with values of MAX_VALUE_BYTES."""
+    rng = random.Random(5)
+    text = b'{"a":{"b":{"c":%d}}' % part
+    number = 0
+    while len(text) < size - 3 * MAX_VALUE_BYTES:
+        text += b',"%b":%b' % (key(number).encode(), value(rng, MAX_VALUE_BYTES))
+        number += 1
+    last = b',"rest":%b}'
+    return text + last % value(rng, size - len(text) - len(last % b""))
 
 
 def http_request(method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:

@@ -1,0 +1,163 @@
+"""The peers: each starts its program, says how a request to it looks, and what its answer holds.
+
+A peer is set up as its makers would for speed, with the same durability as the service: a write is on the disk before
+its answer. PostgreSQL, which does not speak HTTP, stands in `postgresql.py`.
+"""
+
+import base64
+import os
+import random
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar, Final
+
+import msgspec
+
+from bench import processes
+from bench.processes import BenchError, exchange
+from bench.service import EntryAnswer
+from bench.sides import SETTLE_SECONDS, Server, Store
+from bench.workload import Work, http_request, key, value
+
+
+class _GetAnswer(msgspec.Struct):
+    GET: str
+
+
+class Webdis(Store):
+    """webdis in front of a redis that syncs every batch of writes, both as Debian ships them but for their logs.
+
+    Tried beside it: 1 to 4 threads of webdis, 1, 4 or 20 connections of each to redis, a Unix socket between them. None
+    was faster by more than the noise of a run.
+    """
+
+    _FORGIVEN: ClassVar = 4
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        super().__init__(folder)
+        redis, self.port, log = processes.free_port(), processes.free_port(), folder / "log"
+        command = [processes.program("redis-server"), "--port", str(redis), "--dir", str(folder)]
+        command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--loglevel", "warning"]
+        process = processes.start(stack, command, log)
+        processes.wait_until(lambda: processes.listens(redis), process, log)
+        settings = {"redis_host": "127.0.0.1", "redis_port": redis, "http_host": "127.0.0.1", "http_port": self.port}
+        settings |= {"threads": 2, "daemonize": False, "database": 0, "verbosity": 0, "logfile": os.devnull}
+        file = folder / "webdis.json"
+        file.write_bytes(msgspec.json.encode(settings))
+        process = processes.start(stack, [processes.program("webdis"), str(file)], log)
+        asked = http_request("GET", "/PING", {"Host": f"127.0.0.1:{self.port}"})
+        processes.wait_until(lambda: exchange(self.port, asked)[0] == 200, process, log)
+        self.fill()
+
+    def verify(self, rng: random.Random) -> None:
+        """Like the other sides, but a wrong answer is forgiven a few times.
+
+        webdis 0.1.9 may answer a new connection with what it owes to one that was cut off, as wrk cuts all of its own.
+        """
+        for _ in range(self._FORGIVEN):
+            try:
+                return super().verify(rng)
+            except BenchError:
+                time.sleep(SETTLE_SECONDS)
+        return super().verify(rng)
+
+    def get(self, name: str) -> bytes:
+        return http_request("GET", f"/GET/{name}", {"Host": "127.0.0.1"})
+
+    def put(self, name: str, text: bytes) -> bytes:
+        return http_request("PUT", f"/SET/{name}", {"Host": "127.0.0.1"}, text)
+
+    def value_in(self, answer: bytes) -> bytes:
+        return msgspec.json.decode(answer, type=_GetAnswer).GET.encode()
+
+
+class _EtcdPair(msgspec.Struct):
+    value: str
+
+
+class _RangeAnswer(msgspec.Struct):
+    kvs: list[_EtcdPair]
+
+
+class Etcd(Store):
+    """One etcd, alone in its cluster, with its defaults, asked through its HTTP gateway."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        super().__init__(folder)
+        self.port, log = processes.free_port(), folder / "log"
+        client, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{processes.free_port()}"
+        command = [processes.program("etcd"), "--data-dir", str(folder / "data"), "--log-level", "error"]
+        command += ["--logger", "zap", "--listen-client-urls", client, "--advertise-client-urls", client]
+        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+        command += ["--initial-cluster", f"default={peer}"]
+        process = processes.start(stack, command, log)
+        asked = http_request("GET", "/health", self._headers())
+        processes.wait_until(lambda: b'"true"' in exchange(self.port, asked)[1], process, log)
+        self.fill()
+
+    def _headers(self) -> Mapping[str, str]:
+        return {"Host": f"127.0.0.1:{self.port}"}
+
+    def get(self, name: str) -> bytes:
+        return http_request("POST", "/v3/kv/range", self._headers(), b'{"key":"%b"}' % base64.b64encode(name.encode()))
+
+    def put(self, name: str, text: bytes) -> bytes:
+        pair = (base64.b64encode(name.encode()), base64.b64encode(text))
+        return http_request("POST", "/v3/kv/put", self._headers(), b'{"key":"%b","value":"%b"}' % pair)
+
+    def value_in(self, answer: bytes) -> bytes:
+        return base64.b64decode(msgspec.json.decode(answer, type=_RangeAnswer).kvs[0].value)
+
+
+_NGINX_SETTINGS: Final = """
+daemon off; worker_processes 1; pid nginx.pid; error_log stderr crit; {user}
+events {{ worker_connections 1024; }}
+http {{
+    access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; default_type application/json;
+    open_file_cache max=10000 inactive=1h; open_file_cache_valid 1h;
+    sendfile off; # faster for files of this size
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    server {{ listen 127.0.0.1:{port}; root files; }}
+}}
+"""
+
+
+class Nginx(Server):
+    """Static files: what an HTTP server written in C does when there is nothing to do. It cannot be written to."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        super().__init__(folder)
+        self.port, log = processes.free_port(), folder / "log"
+        (folder / "files").mkdir()
+        self.fill()
+        user = "user root;" if os.geteuid() == 0 else ""  # else the worker could not enter the folder
+        (folder / "nginx.conf").write_text(_NGINX_SETTINGS.format(port=self.port, user=user))
+        command = [processes.program("nginx"), "-p", f"{folder}/", "-c", "nginx.conf"]
+        process = processes.start(stack, command, log)
+        processes.wait_until(lambda: exchange(self.port, self.get(key(0)))[0] == 200, process, log)
+
+    def fill(self) -> None:
+        """Files as long as the answers of the service to the same keys and values."""
+        rng = random.Random(2)
+        for name in map(key, range(self.key_count)):
+            times = b'"created_at":"2026-01-31T12:00:00.000001Z","updated_at":"2026-01-31T12:00:00.000001Z"'
+            entry = b'{"key":"%b","value":%b,"revision":123456,%b}' % (name.encode(), value(rng), times)
+            (self.folder / "files" / name).write_bytes(entry)
+
+    def verify(self, rng: random.Random) -> None:
+        name = key(rng.randrange(self.key_count))
+        self._expect(name, self.value_in((self.folder / "files" / name).read_bytes()))
+
+    def get(self, name: str) -> bytes:
+        return http_request("GET", f"/{name}", {"Host": "127.0.0.1"})
+
+    def request(self, work: Work, rng: random.Random) -> bytes:
+        if work is not Work.GET:
+            raise BenchError("nginx only serves files")
+        return self.get(key(rng.randrange(self.key_count)))
+
+    def value_in(self, answer: bytes) -> bytes:
+        return bytes(msgspec.json.decode(answer, type=EntryAnswer).value)

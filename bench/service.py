@@ -1,0 +1,157 @@
+"""The service itself, started by its command line, in the ways in which it is measured."""
+
+import random
+import re
+import secrets
+import select
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench import processes
+from bench.machine import Memory, memory_of
+from bench.postgresql import PostgreSQL
+from bench.processes import BenchError, exchange
+from bench.relay import Relay, Traffic
+from bench.sides import Store
+from bench.workload import MIB, document, http_request, key, write_foreign_store
+from leasehold.auth import PERMISSIONS, mint
+
+_READY_SECONDS: Final = 120.0
+_READY: Final = re.compile(rb"leasehold ready on http://127\.0\.0\.1:(\d+) ")
+_JSON: Final = {"Content-Type": "application/json"}
+_TOKEN_SECONDS: Final = 24 * 3600.0
+_PART: Final = "/a/b/c"
+_FIRST_PART: Final = 1_000_000
+"""As long as those after it, so that the document keeps its size, which is the most that is allowed."""
+
+
+class EntryAnswer(msgspec.Struct):
+    """What is looked at of the service's answers."""
+
+    value: msgspec.Raw
+
+
+class Leasehold(Store):
+    """The service as `leasehold serve` starts it, with its file engine unless `store` names another.
+
+    Every request bears a token.
+    """
+
+    def __init__(self, stack: ExitStack, folder: Path, *, store: str | None = None, workers: int = 1) -> None:
+        super().__init__(folder)
+        self._stack = stack
+        self._options = ["--store", store or str(folder / "data.json"), "--workers", str(workers)]
+        secret = secrets.token_hex(32).encode()
+        self._secret_file = folder / "secret"
+        self._secret_file.touch(mode=0o600)
+        self._secret_file.write_bytes(secret)
+        self._token = mint(
+            secret, "bench", PERMISSIONS, prefixes=None, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
+        )
+
+    def start(self) -> float:
+        """Starts the service; the seconds from the start of the program to its ready line."""
+        log, started = self.folder / "log", time.perf_counter()
+        command = [processes.program("leasehold"), "serve", "--port", "0", *self._options]
+        command += ["--auth-secret-file", str(self._secret_file)]
+        self._process = processes.start(self._stack, command, log, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], _READY_SECONDS)
+        line = self._process.stdout.readline() if readable else b""
+        seconds = time.perf_counter() - started
+        ready = _READY.match(line)
+        if ready is None:
+            raise BenchError(f"the service is not ready: {line.decode(errors='replace')} {processes.last_lines(log)}")
+        self.port = int(ready[1])
+        self._refuse_without_token()
+        return seconds
+
+    def _refuse_without_token(self) -> None:
+        """Raises BenchError if tokens do not count, for then the figures would be those of another job."""
+        status, _ = exchange(self.port, http_request("GET", f"/kv/{key(0)}", {"Host": f"127.0.0.1:{self.port}"}))
+        if status != 401:
+            raise BenchError(f"the service answered a request without a token with {status}")
+
+    def stop(self) -> None:
+        processes.stop(self._process)
+
+    def memory(self) -> Memory:
+        return memory_of(self._process.pid)
+
+    def headers(self) -> Mapping[str, str]:
+        return {"Host": f"127.0.0.1:{self.port}", "Authorization": f"Bearer {self._token}"}
+
+    def get(self, name: str) -> bytes:
+        return http_request("GET", f"/kv/{name}", self.headers())
+
+    def put(self, name: str, text: bytes) -> bytes:
+        return http_request("POST", f"/kv/{name}", {**self.headers(), **_JSON}, text)
+
+    def value_in(self, answer: bytes) -> bytes:
+        return bytes(msgspec.json.decode(answer, type=EntryAnswer).value)
+
+
+class SmallLeasehold(Leasehold):
+    """The service with the keys that every side has."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        super().__init__(stack, folder)
+        self.start()
+        self.fill()
+
+
+class LargeLeasehold(Leasehold):
+    """The service with `key_count` keys, taken over from a plain JSON file and then started again."""
+
+    def __init__(self, stack: ExitStack, folder: Path, *, key_count: int, starts: int) -> None:
+        super().__init__(stack, folder)
+        self.key_count = key_count
+        last_value = write_foreign_store(folder / "data.json", key_count, random.Random(4))
+        self.take_over_seconds = self.start()
+        self.start_seconds: list[float] = []
+        for _ in range(starts):
+            self.stop()
+            self.start_seconds.append(self.start())
+        self._expect(key(key_count - 1), last_value)
+        self.memory_at_start = self.memory()
+
+
+class LeaseholdOnPostgreSQL(Leasehold):
+    """The service with a database of its own, and the keys that every side has."""
+
+    def __init__(self, stack: ExitStack, folder: Path, server: PostgreSQL, *, workers: int = 1) -> None:
+        super().__init__(stack, folder, store=server.create(folder.name), workers=workers)
+        self.start()
+        self.fill()
+
+
+class RelayedLeasehold(Leasehold):
+    """The service with one large document in a database that it reaches through a relay, which counts."""
+
+    def __init__(self, stack: ExitStack, folder: Path, server: PostgreSQL) -> None:
+        self._relay = Relay(stack, server.port)
+        url = server.create(folder.name).replace(f":{server.port}/", f":{self._relay.port}/")
+        super().__init__(stack, folder, store=url)
+        self.start()
+        self.whole = self._count(self.put("doc", document(MIB, part=_FIRST_PART)))
+        if self.whole.sent < MIB:
+            raise BenchError("the service does not reach its database through the relay")
+
+    def update(self, number: int) -> Traffic:
+        """The traffic with the database of one partial update, the `number`th."""
+        place, part = f"doc?path={_PART}", b"%d" % (_FIRST_PART + number)
+        traffic = self._count(self.put(place, part))
+        self._expect(place, part)
+        return traffic
+
+    def _count(self, request: bytes) -> Traffic:
+        before = self._relay.traffic()
+        self._succeed(request)
+        after = self._relay.traffic()
+        return Traffic(after.sent - before.sent, after.received - before.received)

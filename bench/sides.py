@@ -1,0 +1,105 @@
+"""What a side of a comparison is. Each begins in its constructor; its end is left to the exit stack given to that."""
+
+import random
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench.load import Load, run_wrk
+from bench.processes import BenchError, exchange
+from bench.workload import REQUESTS, SMALL_STORE_KEYS, Work, key, value, write_requests
+
+SETTLE_SECONDS: Final = 0.3
+"""Between two loads: wrk leaves with requests under way."""
+
+
+class Side(ABC):
+    """Something that can be loaded, after a look whether it answers as it should."""
+
+    key_count = SMALL_STORE_KEYS
+
+    def load(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
+        """Checks the answers, then runs the load. Raises BenchError if any answer was not what it should be."""
+        time.sleep(SETTLE_SECONDS)
+        self.verify(random.Random(seed))
+        return self.run(work, connections=connections, seconds=seconds, seed=seed)
+
+    @abstractmethod
+    def verify(self, rng: random.Random) -> None:
+        """Raises BenchError unless a value is read as it should be, and stored before that where this side stores."""
+
+    @abstractmethod
+    def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
+        """The load itself."""
+
+
+class Server(Side):
+    """A program that is asked for keys over HTTP."""
+
+    port: int
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._requests: dict[Work, Path] = {}
+
+    @abstractmethod
+    def get(self, name: str) -> bytes:
+        """The request that reads the key `name`."""
+
+    @abstractmethod
+    def value_in(self, answer: bytes) -> bytes:
+        """The JSON text of the value in the body that answered a `get`."""
+
+    @abstractmethod
+    def request(self, work: Work, rng: random.Random) -> bytes:
+        """A request of this kind for a key drawn at random."""
+
+    def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
+        requests = self._requests.get(work) or self._prepare(work)
+        return run_wrk(self.port, requests, connections=connections, seconds=seconds, seed=seed)
+
+    def _expect(self, name: str, text: bytes) -> None:
+        answer = self._succeed(self.get(name))
+        try:
+            found = self.value_in(answer)
+        except msgspec.MsgspecError as error:
+            raise BenchError(f"an answer that is not understood: {answer[:200]!r}") from error
+        if found != text:
+            raise BenchError(f"wrote {text!r}, read {found!r}")
+
+    def _succeed(self, request: bytes) -> bytes:
+        status, body = exchange(self.port, request)
+        if status not in {200, 201}:
+            raise BenchError(f"{request[:60]!r} was answered with {status} {body[:200]!r}")
+        return body
+
+    def _prepare(self, work: Work) -> Path:
+        rng = random.Random(3)
+        path = self._requests[work] = self.folder / f"requests-{work}"
+        write_requests(path, (self.request(work, rng) for _ in range(REQUESTS)))
+        return path
+
+
+class Store(Server):
+    """A side that can also be written to."""
+
+    @abstractmethod
+    def put(self, name: str, text: bytes) -> bytes:
+        """The request that writes the JSON `text` under the key `name`."""
+
+    def request(self, work: Work, rng: random.Random) -> bytes:
+        name = key(rng.randrange(self.key_count))
+        return self.get(name) if work is Work.GET else self.put(name, value(rng))
+
+    def verify(self, rng: random.Random) -> None:
+        name, text = key(rng.randrange(self.key_count)), value(rng)
+        self._succeed(self.put(name, text))
+        self._expect(name, text)
+
+    def fill(self) -> None:
+        rng = random.Random(2)
+        for number in range(self.key_count):
+            self._succeed(self.put(key(number), value(rng)))

@@ -1,0 +1,60 @@
+"""How each side begins. To add one: a class (`sides`, `peers`, `service`, `postgresql`), and an entry in `SIDES`."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from bench import rows
+from bench.peers import Etcd, Nginx, Webdis
+from bench.postgresql import PgBench, PostgreSQL
+from bench.service import LargeLeasehold, LeaseholdOnPostgreSQL, RelayedLeasehold, SmallLeasehold
+from bench.sides import Side
+
+
+class Site:
+    """What the sides of one run share."""
+
+    def __init__(self, stack: ExitStack, folder: Path, *, key_count_large: int, starts: int) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.key_count_large = key_count_large
+        self.starts = starts
+        """Of the large store, for its time to start."""
+
+    def own(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @cached_property
+    def postgresql(self) -> PostgreSQL:
+        """Started when a side first asks for it; raises BenchError each time if it cannot be."""
+        return PostgreSQL(self.stack, self.own("postgresql"))
+
+
+Start = Callable[[Site, Path], Side]
+"""Given a folder of its own, of the side's name."""
+
+
+def _pgbench(clients: int, *, threads: int = 1) -> Start:
+    return lambda site, own: PgBench(own, site.postgresql, clients=clients, threads=threads)
+
+
+SIDES: Final[Mapping[str, Start]] = {
+    rows.LEASEHOLD: lambda site, own: SmallLeasehold(site.stack, own),
+    rows.WEBDIS: lambda site, own: Webdis(site.stack, own),
+    rows.ETCD: lambda site, own: Etcd(site.stack, own),
+    rows.NGINX: lambda site, own: Nginx(site.stack, own),
+    rows.LEASEHOLD_PG: lambda site, own: LeaseholdOnPostgreSQL(site.stack, own, site.postgresql),
+    rows.LEASEHOLD_PG_2: lambda site, own: LeaseholdOnPostgreSQL(site.stack, own, site.postgresql, workers=2),
+    rows.PGBENCH_1: _pgbench(1),
+    rows.PGBENCH_16: _pgbench(16),
+    rows.PGBENCH_64: _pgbench(64),
+    rows.PGBENCH_64_J2: _pgbench(64, threads=2),
+    rows.LEASEHOLD_PG_RELAYED: lambda site, own: RelayedLeasehold(site.stack, own, site.postgresql),
+    rows.LEASEHOLD_LARGE: lambda site, own: LargeLeasehold(
+        site.stack, own, key_count=site.key_count_large, starts=site.starts
+    ),
+}
