@@ -84,7 +84,7 @@ BAD: dict[str, dict[str, str]] = {
     "no scheme": {"Authorization": GOOD},
     "Basic": {"Authorization": f"Basic {GOOD}"},
     "garbage": bearer("garbage"),
-    "alg none": bearer(jwt.encode({"sub": "a", "exp": 4e9}, None, algorithm="none")),
+    "alg none": bearer(jwt.encode({"sub": "a", "exp": 4e9}, "", algorithm="none")),
     "another secret": bearer(token("read", "write", secret=b"x" * 32)),
     "tampered": bearer(GOOD[:-4] + "AAAA"),
     "expired": bearer(token("read", "write", lifetime_seconds=-5)),
@@ -136,7 +136,7 @@ def test_a_refused_write_changes_nothing(guarded: Server, key: str) -> None:
 def test_a_token_ends_while_the_service_runs(guarded: Server) -> None:
     short = bearer(token("read", lifetime_seconds=0.5))
     deadline = time.monotonic() + 5
-    statuses = []
+    statuses: list[int] = []
     while not statuses or (statuses[-1] == 200 and time.monotonic() < deadline):
         statuses.append(guarded.request("GET", "/kv", headers=short).status_code)
     assert (statuses[0], statuses[-1]) == (200, 401)
