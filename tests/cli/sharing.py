@@ -1,0 +1,26 @@
+"""`leasehold` with the store `memory:` taken for one that servers may share, so that workers can be tried without one.
+
+Each worker then has entries of its own, which is all that these tests need. LEASEHOLD_TEST_FAULT: `unopened` keeps
+every store from being opened, `crash` raises what nobody foresaw.
+"""
+
+import os
+
+from leasehold import cli
+from leasehold.engines.memory import MemoryEngine
+from leasehold.errors import unavailable
+
+FAULT = os.environ.pop("LEASEHOLD_TEST_FAULT", "")
+
+
+async def fail(_engine: MemoryEngine) -> None:
+    """Stand in for an engine that cannot be opened."""
+    if FAULT == "crash":
+        raise RuntimeError("nobody foresaw this")
+    raise unavailable("the database cannot be reached")
+
+
+MemoryEngine.shared = True
+if FAULT:
+    MemoryEngine.open = fail  # type: ignore[assignment,method-assign]
+cli.main()
