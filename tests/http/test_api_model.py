@@ -1,4 +1,4 @@
-"""Random sequences of requests to `/kv` against a plain dictionary, on every engine.
+"""Random sequences of requests to `/kv`, and by UUID, against a plain dictionary, on every engine.
 
 The model knows the rules in the plainest form: values are copied, changed by short recursions, and compared. Every
 answer's status, value and revision is predicted; what was refused must have changed nothing.
@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import msgspec
 import pytest
+from contract import sequence
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -24,7 +26,10 @@ STEPS = 40
 ABSENT: Any = ...
 
 NAMES = ["a", "b", "0", "-", "x/y", "m~n", ""]
-KEYS = st.sampled_from(["a", "a/b", "ab", "ä", "🦊", "\uffff", "b b", "c%"])
+ENDS_OF_UUIDS = ["abcd-4000-8000-00000000000a", "abcd-4000-8000-00000000000b"]
+"""With the folder before them they are UUIDs."""
+UUIDS = st.sampled_from(ENDS_OF_UUIDS)
+KEYS = st.sampled_from(["a", "a/b", "ab", "ä", "🦊", "\uffff", "b b", "c%", *ENDS_OF_UUIDS])
 SEGMENTS = st.lists(st.sampled_from([*NAMES, "1", "2", "01"]), max_size=3).map(tuple)
 LEAVES = st.none() | st.booleans() | st.integers(-2, 2**64 - 1) | st.sampled_from(["", "text", "🦊", 1.5, 1e300])
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -214,7 +219,7 @@ class KeyValueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = f"run-{next(_folders)}/"
+        self.folder = f"{next(_folders):08x}-"
         self.entries: dict[str, dict[str, Any]] = {}
         self.revision = self.server.revision()
         self.touched: str | None = None
@@ -290,6 +295,37 @@ class KeyValueMachine(RuleBasedStateMachine):
         headers = self.headers(key, condition)
         response = self.request(method, key, content=json.dumps(value), headers=headers, params={"ttl": ttl})
         self.change(key, condition, response, lambda _: value, ttl)
+
+    @rule(key=UUIDS, path=st.none() | SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS, upper=st.booleans())
+    def write_by_uuid(
+        self, *, key: str, path: tuple[str, ...] | None, part: Any, condition: str, ttl: int | None, upper: bool
+    ) -> None:
+        uuid = (self.folder + key).upper() if upper else self.folder + key
+        body = {"key": uuid, "value": part, "path": None if path is None else list(path), "ttl": ttl}
+        response = self.server.request("POST", "/set", json=body, headers=self.headers(key, condition))
+        place = path or ()
+        self.change(key, condition, response, lambda v: put(empty(place) if v is ABSENT else v, place, part), ttl)
+
+    @rule(key=UUIDS, paths=st.lists(SEGMENTS, max_size=2))
+    def read_by_uuid(self, key: str, paths: list[tuple[str, ...]]) -> None:
+        """As `/kv` reads it, which the other rules compare with the model."""
+        params = {"path": [pointer(path) for path in paths]}
+        by_uuid = self.server.request("GET", f"/get/{self.folder}{key}", params=params)
+        by_key = self.request("GET", key, params=dict(params))
+        names = ("request_id",)
+        left, right = ({n: part for n, part in r.json().items() if n not in names} for r in (by_uuid, by_key))
+        assert (by_uuid.status_code, left) == (by_key.status_code, right)
+        streamed = self.server.request("GET", f"/stream/{self.folder}{key}")
+        if key in self.entries:
+            assert same(msgspec.msgpack.decode(streamed.content), self.entries[key]["value"])
+        else:
+            assert streamed.status_code == 404
+
+    @rule(prefix=st.sampled_from(["", "a", "a/", "ä", "abcd-"]))
+    def read_stream(self, prefix: str) -> None:
+        entries = sequence(self.server.request("GET", "/stream", params={"prefix": self.folder + prefix}))
+        expected = [self.folder + key for key in self.sorted_keys() if key.startswith(prefix)]
+        assert [entry["key"] for entry in entries] == expected
 
     @rule(key=KEYS, path=SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS)
     def write_part(self, key: str, path: tuple[str, ...], part: Any, condition: str, ttl: int | None) -> None:
