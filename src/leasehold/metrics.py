@@ -76,8 +76,9 @@ class Metrics:
             return
         file = self._folder / f"{os.getpid()}.json"
         temporary = file.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(self._figures(gauges)))
-        temporary.replace(file)
+        with suppress(OSError):  # a full disk must not end the sweep that leaves them
+            temporary.write_bytes(msgspec.json.encode(self._figures(gauges)))
+            temporary.replace(file)
 
     def text(self, gauges: Mapping[str, float]) -> bytes:
         """The figures of the whole service, for Prometheus. `gauges` are this process' own, by the names in GAUGES."""
