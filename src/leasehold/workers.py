@@ -6,6 +6,7 @@ only the supervisor has: when it is gone, however it went, they stop.
 """
 
 import os
+import select
 import signal
 import socket
 import tempfile
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 RESTART_SECONDS: Final = 1.0
 """Between the death of a worker and the start of the next in its place, so that a fault does not spin."""
+START_POLL_SECONDS: Final = 0.1
 _ENDS: Final = {signal.SIGTERM, signal.SIGINT}
 _WATCHED: Final = _ENDS | {signal.SIGCHLD}
 _READY: Final = b"\0"
@@ -45,6 +47,10 @@ def run(settings: Settings, ready: server.Ready) -> None:
         Supervisor(msgspec.structs.replace(settings, port=port), held, Path(folder)).run(lambda: ready(host, port))
 
 
+class _ToldToEndError(Exception):
+    """A signal came while a worker was being started."""
+
+
 class Supervisor:
     """Keeps the workers. One thread, no event loop: it waits for signals and for its children."""
 
@@ -63,8 +69,13 @@ class Supervisor:
                 self._start()
             ready()
             self._watch()
+        except _ToldToEndError:
+            pass
         finally:
             self._stop()
+            # A second signal while the workers end asks for what is done by now.
+            while signal.sigtimedwait(_ENDS, 0) is not None:
+                pass
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
 
     def _watch(self) -> None:
@@ -108,12 +119,21 @@ class Supervisor:
             self._work(sending)
         os.close(sending)
         with os.fdopen(receiving, "rb") as report:
+            self._await_report(receiving, pid)
             said = report.read(1) or b"it died"
             if said != _READY:
                 message = (said + report.read()).decode(errors="replace")
                 os.waitpid(pid, 0)
                 raise unavailable(message)
         self._workers.add(pid)
+
+    def _await_report(self, receiving: int, pid: int) -> None:
+        """Return when a new worker has said something or is gone; give it up when told to end before that."""
+        while not select.select([receiving], [], [], START_POLL_SECONDS)[0]:
+            if signal.sigtimedwait(_ENDS, 0) is not None:
+                os.kill(pid, signal.SIGKILL)  # it may be stuck, and nothing was asked of it yet
+                os.waitpid(pid, 0)
+                raise _ToldToEndError
 
     def _work(self, sending: int) -> NoReturn:
         """The life of a worker. Never returns to the supervisor's code."""

@@ -1,10 +1,12 @@
 """`leasehold` with the store `memory:` taken for one that servers may share, so that workers can be tried without one.
 
 Each worker then has entries of its own, which is all that these tests need. LEASEHOLD_TEST_FAULT: `unopened` keeps
-every store from being opened, `crash` raises what nobody foresaw.
+every store from being opened, `crash` raises what nobody foresaw, `hang` waits for ever.
 """
 
+import asyncio
 import os
+import sys
 
 from leasehold import cli
 from leasehold.engines.memory import MemoryEngine
@@ -15,6 +17,10 @@ FAULT = os.environ.pop("LEASEHOLD_TEST_FAULT", "")
 
 async def fail(_engine: MemoryEngine) -> None:
     """Stand in for an engine that cannot be opened."""
+    if FAULT == "hang":
+        sys.stdout.write("opening\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
     if FAULT == "crash":
         raise RuntimeError("nobody foresaw this")
     raise unavailable("the database cannot be reached")

@@ -224,6 +224,30 @@ def test_a_signal_while_a_worker_is_missing_ends_all(workers: Workers) -> None:
     assert [pid for pid in pids if is_alive(pid)] == []
 
 
+def test_a_second_signal_does_not_cut_the_first_short(workers: Workers) -> None:
+    sent = message("PUT", "/kv/a", body=b"1")
+    with socket.create_connection(workers.address, timeout=20) as client:
+        client.sendall(sent[:-1])
+        until(lambda: workers.asked() is not None)
+        for _ in range(2):
+            workers.process.send_signal(signal.SIGTERM)
+            workers.process.send_signal(signal.SIGINT)
+            until(lambda: workers.asked() is None)
+        client.sendall(sent[-1:])
+        assert client.recv(4096).startswith(b"HTTP/1.1 201 ")
+    assert (workers.process.wait(20), "Traceback" in workers.log_text()) == (0, False)
+
+
+def test_a_signal_ends_workers_that_hang_while_they_start() -> None:
+    command = [sys.executable, SHARING, "serve", "--store=memory:", "--port=0", "--workers=2"]
+    environment = clean_environment() | {"LEASEHOLD_TEST_FAULT": "hang"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "opening\n"
+        process.terminate()
+        assert (process.wait(20), process.stdout.read()) == (0, "")
+
+
 def test_workers_end_when_their_supervisor_is_killed(workers: Workers) -> None:
     pids = workers.pids()
     workers.process.kill()
