@@ -129,7 +129,7 @@ def test_a_part_put_at_the_empty_path_is_the_whole_value() -> None:
 )
 def test_a_part_put_to_a_new_key_makes_what_it_needs(path: tuple[str, ...], value: bytes) -> None:
     outcome = outcome_of(Put("new", b"1", path=path))
-    assert outcome == Written(Entry("new", value, HEAD + 1, NOW, NOW), created=True, part=b"1")
+    assert outcome == Written(Entry("new", value, HEAD + 1, NOW, NOW), created=True, path=path, part=b"1")
 
 
 def test_a_part_put_to_an_expired_entry_does_not_see_its_value() -> None:
@@ -138,7 +138,7 @@ def test_a_part_put_to_an_expired_entry_does_not_see_its_value() -> None:
 
 def test_a_part_put_without_a_ttl_makes_the_entry_last() -> None:
     outcome = outcome_of(Put("session", b"1", path=()))
-    assert outcome == Written(Entry("session", b"1", HEAD + 1, 10, NOW), created=False, part=b"1")
+    assert outcome == Written(Entry("session", b"1", HEAD + 1, 10, NOW), created=False, path=(), part=b"1")
 
 
 def test_a_part_put_through_a_string_is_a_conflict() -> None:
@@ -333,7 +333,7 @@ def test_an_operation_sees_what_those_before_it_did() -> None:
     )
     assert outcomes == [
         Written(Entry("a", b"{}", HEAD + 1, NOW, NOW), created=True),
-        Written(Entry("a", b'{"b":1}', HEAD + 2, NOW, NOW), created=False, part=b"1"),
+        Written(Entry("a", b'{"b":1}', HEAD + 2, NOW, NOW), created=False, path=("b",), part=b"1"),
         Deleted("a", HEAD + 3),
         Written(Entry("a", b"2", HEAD + 4, NOW, NOW), created=True),
     ]
