@@ -15,7 +15,7 @@ from leasehold import VERSION, server
 from leasehold import workers as supervisor
 from leasehold.auth import load_secret, mint
 from leasehold.config import load_settings, parse_duration
-from leasehold.engines import inspect_file
+from leasehold.engines import inspect_file, shown_url
 from leasehold.errors import ServiceError, unavailable
 
 app = typer.Typer(
@@ -49,7 +49,7 @@ def serve(
     *,
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.  [default: 8080]")] = None,
-    store: Annotated[str | None, typer.Option(help="A file, or memory:.  [default: data.json]")] = None,
+    store: Annotated[str | None, typer.Option(help="A file, memory:, or postgresql://….  [default: data.json]")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that share the port; for a store that may be shared.  [default: 1]")
     ] = None,
@@ -72,7 +72,7 @@ def serve(
 
     def ready(bound_host: str, bound_port: int) -> None:
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host
-        typer.echo(f"leasehold ready on http://{shown}:{bound_port} store {settings.store}")
+        typer.echo(f"leasehold ready on http://{shown}:{bound_port} store {shown_url(settings.store)}")
         sys.stdout.flush()
 
     try:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from databases import EngineOnDemand
 from driving import Driver, FrozenClock
 
 from leasehold.engines.base import Engine
@@ -17,6 +18,7 @@ from leasehold.model import Change, Deletion, Entry, View
 ENGINES: dict[str, Callable[[Path, FrozenClock], Engine]] = {
     "memory": lambda _, clock: MemoryEngine(clock=clock),
     "file": lambda folder, clock: FileEngine(folder / "data.json", clock=clock),
+    "postgres": lambda folder, clock: EngineOnDemand(folder, clock=clock),
 }
 DURABLE = [name for name, make in ENGINES.items() if make(Path("unused"), FrozenClock()).durable]
 

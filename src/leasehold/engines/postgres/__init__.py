@@ -1,0 +1,11 @@
+"""The engine for several servers on one PostgreSQL. Nothing is imported here: asyncpg is an extra.
+
+engine.py       the contract: commits, lists, faults; what other servers committed
+reads.py        single reads, gathered into few queries
+links.py        connections: made, kept, watched, replaced; which failures pass
+statements.py   every statement, and rows as entries
+jsonb.py        JSON text in and out of JSONB, and what JSONB would change
+differences.py  the one place where two versions of a large document differ
+schema.py       tables.sql and the migrations after it
+urls.py         the store's URL: its hosts, and how it is shown
+"""

@@ -1,0 +1,460 @@
+"""The engine on PostgreSQL: several servers may use one database at once.
+
+A batch is one transaction of four round trips: BEGIN; lock the head row, read the clock and load what is touched;
+write; COMMIT. The head's row lock orders the batches of all servers, so a revision is visible only after all smaller
+ones.
+
+What fails is done again as a whole, on a new connection, for RETRY_SECONDS. If only the answer of a COMMIT was lost,
+the database is asked what became of that transaction; it is neither guessed nor done twice. When the database stays
+away, `fault` is set and everything is refused at once until `recover` has written something.
+
+All state belongs to the event loop's thread. Connections: one that writes, READERS, LISTS, and one that listens.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+import asyncpg
+import msgspec
+import structlog
+
+from leasehold.engines import memory
+from leasehold.engines.base import Clock, CommitDone, Decide, ReadDone
+from leasehold.engines.memory import revision_of
+from leasehold.engines.postgres import schema, statements
+from leasehold.engines.postgres.differences import LARGE_DOCUMENT_BYTES, Difference, difference
+from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
+from leasehold.engines.postgres.links import (
+    FAILURES,
+    RETRY_SECONDS,
+    SILENCE_SECONDS,
+    Address,
+    Connection,
+    Link,
+    passes,
+    told,
+    told_at_start,
+    watched,
+)
+from leasehold.engines.postgres.reads import Reads
+from leasehold.engines.postgres.statements import entry_of
+from leasehold.errors import ServiceError, unavailable
+from leasehold.limits import MAX_KEY_BYTES
+from leasehold.model import Change, Deletion, Entry, Page
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+READERS: Final = 2
+LISTS: Final = 2
+POLL_SECONDS: Final = 5.0
+"""How often the head is looked at, should a notification have been lost."""
+RELISTEN_SECONDS: Final = 0.5
+LIST_SILENCE_SECONDS: Final = 15.0
+"""A page may be large."""
+RESOLVE_SECONDS: Final = 2.0
+"""At least so long the fate of a COMMIT is asked for, even when the time for retries is over."""
+LAST_CHARACTER: Final = "\U0010ffff"
+_BEHIND_ANY_KEY: Final = LAST_CHARACTER * (MAX_KEY_BYTES // len(LAST_CHARACTER.encode()) + 1)
+
+
+class _Loaded(msgspec.Struct, frozen=True):
+    """What a batch is decided on. `entry` is the view's method."""
+
+    head: int
+    compacted: int
+    now: int
+    entries: dict[str, Entry]
+    exact: frozenset[str]
+    """Keys whose value is kept as text."""
+
+    def entry(self, key: str) -> Entry | None:
+        return self.entries.get(key)
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """A batch before its COMMIT."""
+
+    head: int
+    transaction: str
+
+
+class PostgresEngine:
+    """Entries in the database at `url`. `clock` is an argument for the sake of tests; else the database's counts."""
+
+    name = "postgres"
+    shared = True
+    durable = True
+
+    def __init__(self, url: str, *, namespace: str = "default", clock: Clock | None = None) -> None:
+        self._url = url
+        self._namespace = namespace
+        self._clock = clock
+        self._revision = 0
+        self._fault: ServiceError | None = None
+        self._is_open = False
+        self._published = asyncio.Event()
+        self._commits: set[asyncio.Task[None]] = set()
+        """The one in flight."""
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    @property
+    def fault(self) -> ServiceError | None:
+        return self._fault
+
+    # Start and end --------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        if self._is_open:
+            return
+        address = Address(self._url)
+        self._writer = Link(address)
+        self._listener = Link(address)
+        lists = [Link(address) for _ in range(LISTS)]
+        self._lists: asyncio.LifoQueue[Link] = asyncio.LifoQueue()
+        try:
+            connection = await self._writer.connected()
+            await schema.deploy(connection, schema.load_scripts(), now=time.time_ns() // 1000)
+            self._revision = await schema.ensure_head(connection, self._namespace)
+            self._channel_prefix = f"{await connection.fetchval(statements.SCHEMA_NAME)}/{self._namespace}/"
+            await _check_durability(connection)
+        except (*FAILURES, ValueError) as failure:
+            self._writer.drop()
+            raise told_at_start(failure) from failure
+        except BaseException:
+            self._writer.drop()
+            raise
+        for link in lists:
+            self._lists.put_nowait(link)
+        readers = [Link(address) for _ in range(READERS)]
+        self._links = [self._writer, self._listener, *lists, *readers]
+        self._reads = Reads(readers, self._namespace, self._clock, self._retry_seconds, self._note)
+        self._reads.start()
+        self._fault = None
+        self._is_open = True
+        self._listening = asyncio.get_running_loop().create_task(self._listen())
+
+    async def close(self) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        for link in self._links:
+            link.hurry()
+        await asyncio.gather(*self._commits)
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+        await self._reads.close()
+        await asyncio.gather(*(link.close() for link in self._links))
+
+    # Reads ----------------------------------------------------------------------------------------------------
+
+    def read(self, key: str, done: ReadDone) -> None:
+        if not self._is_open:
+            done(unavailable("the store is closed"))
+            return
+        self._reads.read(key, done)
+
+    async def scan(self, prefix: str, after: str | None, limit: int) -> Page:
+        async def query(connection: Connection) -> list[asyncpg.Record]:
+            behind = prefix + _BEHIND_ANY_KEY
+            # One more than asked for tells whether there is a next page.
+            return await connection.fetch(
+                statements.SCAN, self._namespace, prefix, after or "", behind, limit + 1, self._time()
+            )
+
+        rows = await self._ask(query)
+        entries = [entry_of(*row[1:]) for row in rows if row[1] is not None]
+        page = entries[:limit]
+        return Page(page, _head_of(rows), page[-1].key if len(entries) > limit else None)
+
+    async def changes(self, after_revision: int, prefix: str, limit: int) -> list[Change]:
+        async def query(connection: Connection) -> list[asyncpg.Record]:
+            return await connection.fetch(statements.CHANGES, self._namespace, after_revision, prefix, limit)
+
+        rows = await self._ask(query)
+        # What is still known is the same for every engine, so that none promises more than another.
+        if after_revision < max(rows[0][1], _head_of(rows) - memory.HISTORY_CHANGES):
+            raise ServiceError("revision_compacted", "changes that old are no longer known")
+        return [_change_of(row) for row in rows if row[2] is not None]
+
+    async def expired(self, limit: int) -> list[str]:
+        async def query(connection: Connection) -> list[asyncpg.Record]:
+            return await connection.fetch(statements.EXPIRED, self._namespace, limit, self._time())
+
+        return [row[0] for row in await self._ask(query)]
+
+    async def _ask(self, query: Callable[[Connection], Awaitable[T]], *, retry_seconds: float | None = None) -> T:
+        """Run a query of a list, or anything that is rare, on a connection of its own. Raises ServiceError."""
+        if not self._is_open:
+            raise unavailable("the store is closed")
+        try:
+            link = await asyncio.wait_for(self._lists.get(), RETRY_SECONDS)
+        except TimeoutError as timeout:
+            raise unavailable("too many lists are being read") from timeout
+        try:
+            seconds = self._retry_seconds() if retry_seconds is None else retry_seconds
+            return await link.run(query, retry_seconds=seconds, silence=LIST_SILENCE_SECONDS)
+        except FAILURES as failure:
+            error = told(failure)
+            self._note(error)
+            raise error from failure
+        finally:
+            self._lists.put_nowait(link)
+
+    def _time(self) -> int | None:
+        """For the statements' `clock`."""
+        return None if self._clock is None else self._clock()
+
+    def _retry_seconds(self) -> float:
+        """While the database is known to be away, nobody waits for it: one attempt, and `recover` goes on trying."""
+        return 0.0 if self._is_away() else RETRY_SECONDS
+
+    def _is_away(self) -> bool:
+        return self._fault is not None and self._fault.code == "unavailable"
+
+    # Commits --------------------------------------------------------------------------------------------------
+
+    def commit(self, touched: Sequence[str], decide: Decide, done: CommitDone) -> None:
+        if not self._is_open:
+            done(unavailable("the store is closed"))
+            return
+        if self._is_away():
+            done(unavailable("the database cannot be reached at present"))
+            return
+        task = asyncio.get_running_loop().create_task(self._commit(list(dict.fromkeys(touched)), decide, done))
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+
+    async def _commit(self, keys: list[str], decide: Decide, done: CommitDone) -> None:
+        try:
+            error = await self._make_durable(keys, decide)
+        except Exception:
+            log.exception("a commit failed in an unexpected way")
+            self._writer.drop()
+            error = unavailable("the change may or may not have been stored")
+        if error is not None:
+            self._note(error)
+        done(error)
+
+    async def _make_durable(self, keys: list[str], decide: Decide) -> ServiceError | None:
+        """Try until it is committed, refused, or time is up. None, or why not."""
+        deadline = asyncio.get_running_loop().time() + RETRY_SECONDS
+        while True:
+            written: _Written | None = None
+            try:
+                connection = await self._writer.connected()
+                written = await self._write(connection, keys, decide)
+                if written is None:
+                    await self._execute(connection, statements.ROLLBACK)
+                    return None
+                if await self._execute(connection, statements.COMMIT) != "COMMIT":
+                    raise asyncpg.InterfaceError("a COMMIT was answered otherwise")
+            except FAILURES as failure:
+                self._writer.drop()
+                if written is not None:
+                    status = await self._status(written.transaction, deadline)
+                    if status == "committed":
+                        log.info("a commit whose answer was lost is there", revision=written.head)
+                        self._publish(written.head)
+                        return None
+                    if status != "aborted":
+                        log.warning("the fate of a commit is unknown", transaction=written.transaction, status=status)
+                        return unavailable("the change may or may not have been stored")
+                if not passes(failure) or not await self._writer.pause(deadline):
+                    return told(failure)
+                log.warning("a commit is tried again", reason=type(failure).__name__)
+            else:
+                self._publish(written.head)
+                return None
+
+    async def _write(self, connection: Connection, keys: list[str], decide: Decide) -> _Written | None:
+        """All of a batch but its end. None if `decide` changes nothing."""
+        await self._execute(connection, statements.BEGIN)
+        loaded = await self._load(connection, keys)
+        changes = sorted(decide(loaded, loaded.head, loaded.now), key=revision_of)
+        if not changes:
+            return None
+        head = changes[-1].revision
+        whole: list[Entry] = []
+        deletions: list[Deletion] = []
+        for change in changes:
+            if type(change) is Deletion:
+                deletions.append(change)
+            elif type(change) is Entry:
+                part = self._part_of(change, loaded)
+                if part is None:
+                    whole.append(change)
+                else:
+                    await self._write_part(connection, change, part)
+        arguments = (*_columns(whole), [each.key for each in deletions], [each.revision for each in deletions])
+        with watched(connection, SILENCE_SECONDS):
+            row = await connection.fetchrow(statements.WRITE, self._namespace, *arguments, head)
+            assert row is not None
+            floor = head - memory.HISTORY_CHANGES
+            if floor - loaded.compacted > memory.HISTORY_CHANGES // 10:
+                await connection.execute(statements.COMPACT, self._namespace, floor)
+        return _Written(head, row[0])
+
+    async def _load(self, connection: Connection, keys: list[str]) -> _Loaded:
+        """Take the turn, and see what is committed now."""
+        known = self._revision
+        with watched(connection, SILENCE_SECONDS):
+            rows = await connection.fetch(statements.LOCK_AND_LOAD, self._namespace, keys, self._time())
+            if not rows:
+                raise asyncpg.InterfaceError("the head row is missing")
+            now, head, compacted, seen = rows[0][:4]
+            found = [row[4:] for row in rows if row[4] is not None]
+            if seen != head:
+                # Others committed while we waited for the lock, after this statement's snapshot.
+                found = [tuple(row) for row in await connection.fetch(statements.LOAD, self._namespace, keys)]
+        if head < known:
+            log.error("the database has gone back", revision=head, known_before=known)
+            self._revision = head
+        entries = {row[0]: entry_of(*row) for row in found}
+        exact = frozenset(row[0] for row in found if row[2] is not None)
+        return _Loaded(head, compacted, now, entries, exact)
+
+    def _part_of(self, entry: Entry, loaded: _Loaded) -> Difference | None:
+        """The only part of a large document that has changed, if that is all that need be sent."""
+        before = loaded.entries.get(entry.key)
+        if before is None or len(before.value) < LARGE_DOCUMENT_BYTES or entry.key in loaded.exact:
+            return None
+        part = difference(before.value, entry.value)
+        return None if part is None or (part.part is not None and is_changed_by_jsonb(part.part)) else part
+
+    async def _write_part(self, connection: Connection, entry: Entry, part: Difference) -> None:
+        statement = statements.REMOVE_PART if part.part is None else statements.SET_PART
+        facts = (entry.key, entry.revision, entry.created_at, entry.updated_at, entry.expires_at, list(part.path))
+        with watched(connection, SILENCE_SECONDS):
+            await connection.execute(statement, self._namespace, *facts, *(() if part.part is None else (part.part,)))
+
+    async def _execute(self, connection: Connection, statement: str) -> str:
+        with watched(connection, SILENCE_SECONDS):
+            return await connection.execute(statement)
+
+    async def _status(self, transaction: str, deadline: float) -> str | None:
+        """What became of a transaction: `committed`, `aborted`, or something that proves neither."""
+        loop = asyncio.get_running_loop()
+        deadline = max(deadline, loop.time() + RESOLVE_SECONDS)
+        status: str | None = None
+        while True:
+            try:
+                connection = await self._writer.connected()
+                with watched(connection, SILENCE_SECONDS):
+                    status = await connection.fetchval(statements.STATUS, transaction)
+            except FAILURES as failure:
+                self._writer.drop()
+                if not passes(failure):
+                    return None
+            else:
+                # `in progress`: its session has not noticed yet that we are gone.
+                if status != "in progress":
+                    return status
+            if not await self._writer.pause(deadline):
+                return status
+
+    # The head -------------------------------------------------------------------------------------------------
+
+    def _publish(self, revision: int) -> None:
+        """A revision was committed, here or elsewhere."""
+        if revision > self._revision:
+            self._revision = revision
+            self._published.set()
+            self._published.clear()
+
+    async def wait(self, revision: int) -> None:
+        while self._revision <= revision:
+            await self._published.wait()
+
+    async def _listen(self) -> None:
+        """Hear of other servers' commits by notification, and look every POLL_SECONDS, should one be lost."""
+        link, lost = self._listener, asyncio.Event()
+        while True:
+            try:
+                connection = await link.connected()
+                lost.clear()
+                connection.add_termination_listener(lambda _: lost.set())
+                with watched(connection, SILENCE_SECONDS):
+                    await connection.add_listener(statements.CHANNEL, self._hear)
+                while not lost.is_set():
+                    with watched(connection, SILENCE_SECONDS):
+                        self._publish(await connection.fetchval(statements.HEAD, self._namespace))
+                    try:
+                        await asyncio.wait_for(lost.wait(), POLL_SECONDS)
+                    except TimeoutError:
+                        continue
+            except FAILURES:
+                link.drop()
+            await asyncio.sleep(RELISTEN_SECONDS)
+
+    def _hear(self, _connection: object, _process: int, _channel: str, payload: object) -> None:
+        if isinstance(payload, str) and payload.startswith(self._channel_prefix):
+            number = payload.removeprefix(self._channel_prefix)
+            if number.isdecimal():
+                self._publish(int(number))
+
+    # Failures -------------------------------------------------------------------------------------------------
+
+    def _note(self, error: ServiceError) -> None:
+        """An operation failed for good: writers are refused until something could be written."""
+        if self._fault is None and self._is_open:
+            log.error("the database cannot be used", code=error.code, reason=error.message)
+        if error.code == "storage_full":
+            self._fault = ServiceError("storage_full", "the database's disk is full")
+        else:
+            self._fault = unavailable("the database cannot be reached at present")
+
+    async def recover(self) -> None:
+        if self._fault is None or not self._is_open:
+            return
+
+        async def touch(connection: Connection) -> None:
+            await connection.execute(statements.TOUCH_HEAD, self._namespace)
+
+        try:
+            await self._ask(touch, retry_seconds=0.0)
+        except ServiceError:
+            return
+        self._fault = None
+        log.info("the database can be written again")
+
+
+def _head_of(rows: Sequence[asyncpg.Record]) -> int:
+    """The head, which stands in front of each row of SCAN and CHANGES; there is always one."""
+    revision = rows[0][0]
+    assert isinstance(revision, int)
+    return revision
+
+
+def _change_of(row: asyncpg.Record) -> Change:
+    """A change of a row of CHANGES: only a deletion has no time."""
+    return Deletion(row[2], row[5]) if row[7] is None else entry_of(*row[2:])
+
+
+def _columns(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
+    """The arrays of WRITE. A column that is NULL throughout is sent as one NULL."""
+    exact = [each.value.decode() if is_changed_by_jsonb(each.value) else None for each in entries]
+    expires_at = [each.expires_at for each in entries]
+    return (
+        [each.key for each in entries],
+        [each.value for each in entries],
+        exact if any(exact) else None,
+        [each.revision for each in entries],
+        [each.created_at for each in entries],
+        [each.updated_at for each in entries],
+        expires_at if any(expires_at) else None,
+    )
+
+
+async def _check_durability(connection: Connection) -> None:
+    """Say it when the database itself promises less than its users expect."""
+    if await connection.fetchval("SHOW fsync") == "off":
+        log.warning("fsync is off in PostgreSQL: a crash of its machine loses data")
+    if await connection.fetchval("SHOW synchronous_commit") == "off":
+        log.warning("synchronous_commit is off in PostgreSQL: a crash of it loses acknowledged changes")

@@ -1,0 +1,263 @@
+"""Connections to the database: made when they are needed, watched, dropped when they fail. And which failures pass.
+
+Whatever fails on a connection costs it: a new one is cheap, and its state is known. No exception of asyncpg leaves
+this package; `told` says what a caller may hear of one.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeAlias, TypeVar
+
+import asyncpg
+import structlog
+from asyncpg.connect_utils import SessionAttribute
+
+from leasehold.engines.postgres.jsonb import from_jsonb, to_jsonb
+from leasehold.engines.postgres.urls import single_host_urls
+from leasehold.errors import ServiceError, unavailable
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+"""Quoted, because it is generic only in the stubs."""
+
+RETRY_SECONDS: Final = 5.0
+"""What fails is tried again for so long."""
+SILENCE_SECONDS: Final = 4.0
+"""A server that does not answer a statement for so long is given up. Shorter, so that there is time for another."""
+CONNECT_SECONDS: Final = 2.0
+"""For one host."""
+PAUSE_SECONDS: Final = 0.1
+CLOSE_SECONDS: Final = 1.0
+
+_EPOCH_MICROSECONDS: Final = 946_684_800_000_000
+"""2000-01-01, from where PostgreSQL counts."""
+
+SESSION: Final = {
+    "application_name": "leasehold",
+    # The statements are few and made for their indexes. A plan made while a table was small must not stay a scan.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+    # A server that stands still in the middle of a commit must not hold the others up for longer than they wait.
+    "idle_in_transaction_session_timeout": "5000",
+    "lock_timeout": "5000",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+
+FAILURES: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""All that asyncpg and the network raise. TimeoutError stands in OSError; it is named for the reader."""
+
+_PASSING_CLASSES: Final = (
+    "08",  # connection
+    "40",  # rolled back: deadlock, serialization
+    "53",  # out of something, a full disk excepted
+    "57",  # shut down, starting up, cancelled
+    "58",  # the server's own input and output
+)
+_PASSING_CODES: Final = (
+    "25006",  # read only: it was the primary once
+    "25P03",  # idle in transaction for too long
+    "26000",  # a prepared statement is gone: a pooler gave us another session
+    "0A000",  # a cached plan has changed: a migration
+    "55P03",  # lock timeout
+)
+DISK_FULL: Final = "53100"
+_WRONG_AUTHORIZATION: Final = ("28000", "28P01")
+_NO_DATABASE: Final = "3D000"
+_STARTING: Final = "57P03"
+_NO_PRIVILEGE: Final = "42501"
+
+
+class Address:
+    """Where the database is. Several hosts are tried in turn, the last good one first."""
+
+    def __init__(self, url: str) -> None:
+        self._urls = single_host_urls(url)
+        self._session_kind = None if "target_session_attrs" in url else SessionAttribute.read_write
+        """After a failover the old primary may be there, read only."""
+
+    async def connect(self) -> Connection:
+        """A new session on a server that takes writes. Raises one of FAILURES, or ValueError for a wrong URL."""
+        first_failure: Exception | None = None
+        for url in list(self._urls):
+            try:
+                connection = await self._connect_to(url)
+            except FAILURES as failure:
+                # A refused password says more than a second host that is down, a wrong role more than either.
+                if first_failure is None or isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
+                    first_failure = failure
+                continue
+            self._urls.remove(url)
+            self._urls.insert(0, url)
+            return connection
+        assert first_failure is not None
+        raise first_failure
+
+    async def _connect_to(self, url: str) -> Connection:
+        connection = await asyncpg.connect(
+            url,
+            timeout=CONNECT_SECONDS,
+            server_settings=SESSION,
+            max_cached_statement_lifetime=0,
+            target_session_attrs=self._session_kind,
+        )
+        try:
+            with watched(connection, CONNECT_SECONDS):
+                await connection.set_type_codec(
+                    "jsonb", schema="pg_catalog", format="binary", encoder=to_jsonb, decoder=from_jsonb
+                )
+                await connection.set_type_codec(
+                    "timestamptz", schema="pg_catalog", format="tuple", encoder=_to_timestamp, decoder=_from_timestamp
+                )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+
+def _to_timestamp(microseconds: int) -> tuple[int]:
+    return (microseconds - _EPOCH_MICROSECONDS,)
+
+
+def _from_timestamp(sent: tuple[int]) -> int:
+    return sent[0] + _EPOCH_MICROSECONDS
+
+
+@contextmanager
+def watched(connection: Connection, seconds: float) -> Iterator[None]:
+    """Cut the connection if what is done with it takes longer.
+
+    Cut, not cancelled: a cancellation is a request to the server, which may be the very one that is silent.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, connection.terminate)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class Link:
+    """One connection, used by one caller at a time."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._connection: Connection | None = None
+        self._closing: asyncio.Event = asyncio.Event()
+
+    async def connected(self) -> Connection:
+        """The connection, a new one if there is none. Raises one of FAILURES."""
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            connection = self._connection = await self._address.connect()
+        return connection
+
+    def drop(self) -> None:
+        """Let go of a connection that failed."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, retry_seconds: float, silence: float) -> T:
+        """Do `work`, again on a new connection while its failure is one that passes. `work` must bear repetition."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + retry_seconds
+        while True:
+            try:
+                connection = await self.connected()
+                with watched(connection, silence):
+                    return await work(connection)
+            except FAILURES as failure:
+                self.drop()
+                if not passes(failure) or not await self.pause(deadline):
+                    raise
+            except BaseException:
+                self.drop()  # cancelled in the middle of something
+                raise
+
+    async def pause(self, deadline: float) -> bool:
+        """Wait a moment before another attempt; False if there is no time for one."""
+        seconds = min(PAUSE_SECONDS, deadline - asyncio.get_running_loop().time())
+        if seconds <= 0 or self._closing.is_set():
+            return False
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return True
+        return False
+
+    def hurry(self) -> None:
+        """No more retries from now on."""
+        self._closing.set()
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None or connection.is_closed():
+            return
+        with watched(connection, CLOSE_SECONDS):
+            try:
+                await connection.close()
+            except FAILURES:
+                connection.terminate()
+
+
+def passes(failure: BaseException) -> bool:
+    """Whether the same may succeed on a new connection, soon."""
+    if isinstance(failure, asyncpg.PostgresError):
+        code = failure.sqlstate or ""
+        return code != DISK_FULL and (code[:2] in _PASSING_CLASSES or code in _PASSING_CODES)
+    return not isinstance(failure, asyncpg.ClientConfigurationError | asyncpg.DataError)
+
+
+def told(failure: BaseException) -> ServiceError:
+    """What a caller hears when an operation has failed for good and nothing was stored."""
+    if isinstance(failure, asyncpg.PostgresError) and failure.sqlstate == DISK_FULL:
+        return ServiceError("storage_full", "the database's disk is full; the change was not stored")
+    if passes(failure):
+        return unavailable("the database cannot be reached at present")
+    log.error("the database refused a statement", exc_info=failure)
+    return unavailable("the database refused the operation")
+
+
+def told_at_start(failure: BaseException) -> ServiceError:
+    """What the operator hears when the store cannot be opened: one line, without the password."""
+    if isinstance(failure, asyncpg.ClientConfigurationError | ValueError):
+        return ServiceError("invalid_argument", "the store's URL is not one that PostgreSQL understands")
+    return unavailable(f"the store cannot be opened: {_reason(failure)}")
+
+
+def _reason(failure: BaseException) -> str:
+    code = failure.sqlstate if isinstance(failure, asyncpg.PostgresError) else None
+    if code in _WRONG_AUTHORIZATION:
+        return "PostgreSQL refused the user or the password"
+    if code == _NO_DATABASE:
+        return "PostgreSQL has no such database"
+    if code == _STARTING:
+        return "PostgreSQL is starting up or shutting down"
+    if code == _NO_PRIVILEGE:
+        return "the user lacks a privilege: it must own the database or its schema"
+    if code is not None and code.startswith("53"):
+        return "PostgreSQL has no connection, memory or disk space left"
+    if isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
+        return "no host takes writes"
+    if isinstance(failure, socket.gaierror):
+        return "the host of PostgreSQL is unknown"
+    if isinstance(failure, TimeoutError):
+        return "PostgreSQL does not answer"
+    if isinstance(failure, ConnectionRefusedError):
+        return "nothing listens at the host and port of PostgreSQL"
+    log.error("PostgreSQL could not be used", exc_info=failure)
+    return "PostgreSQL refused it; the log says why"

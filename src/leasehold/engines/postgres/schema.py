@@ -1,0 +1,86 @@
+"""The tables: deployed when missing, brought up to date when old.
+
+To change them, add a file `NNNN_subject.sql` beside `tables.sql` and its name to MIGRATIONS. A version is the number
+of scripts that were run. Servers of the version before may still be running while a migration is made.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Final
+
+import asyncpg
+
+from leasehold.engines.postgres import statements
+from leasehold.engines.postgres.links import Connection
+from leasehold.errors import unavailable
+
+MIGRATIONS: Final = ("tables.sql",)
+
+MIN_SERVER_VERSION: Final = 140_000
+
+_ADVISORY_LOCK: Final = 0x6C65617365686F6C
+"""`leasehol`: no two servers deploy at once."""
+
+
+def load_scripts() -> list[str]:
+    folder = files("leasehold.engines.postgres")
+    return [(folder / name).read_text(encoding="utf-8") for name in MIGRATIONS]
+
+
+async def deploy(connection: Connection, scripts: Sequence[str], *, now: int) -> None:
+    """Run those of `scripts` that the database has not seen. Raises `unavailable` for a database that will not do."""
+    await _check_server(connection)
+    version = await _version(connection)
+    if version < len(scripts):
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _ADVISORY_LOCK)
+            version = await _version(connection)
+            if version == 0:
+                await connection.execute(
+                    "CREATE TABLE leasehold_migrations (version int PRIMARY KEY, applied_at timestamptz NOT NULL)"
+                )
+            for number, script in enumerate(scripts[version:], start=version + 1):
+                try:
+                    await connection.execute(script)
+                except asyncpg.DuplicateTableError as error:
+                    raise unavailable(
+                        "the database holds tables of something else under the names of Leasehold's"
+                    ) from error
+                await connection.execute("INSERT INTO leasehold_migrations VALUES ($1, $2)", number, now)
+    if version > len(scripts):
+        raise unavailable(
+            f"the tables have version {version}, made by a newer Leasehold; this one knows {len(scripts)}"
+        )
+
+
+async def _check_server(connection: Connection) -> None:
+    row = await connection.fetchrow(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), current_schema()"
+    )
+    assert row is not None
+    version, encoding, schema = row
+    if version < MIN_SERVER_VERSION:
+        raise unavailable(f"PostgreSQL is too old: {version // 10_000}, and {MIN_SERVER_VERSION // 10_000} is needed")
+    if encoding != "UTF8":
+        raise unavailable(f"the database has the encoding {encoding}; create one with UTF8")
+    if schema is None:
+        raise unavailable("the database has no schema that the user may use")
+
+
+async def _version(connection: Connection) -> int:
+    """How many scripts the database has seen; 0 if it has no tables yet."""
+    if await connection.fetchval("SELECT to_regclass('leasehold_migrations')::text") is None:
+        return 0
+    version = await connection.fetchval("SELECT max(version) FROM leasehold_migrations")
+    assert isinstance(version, int)
+    return version
+
+
+async def ensure_head(connection: Connection, namespace: str) -> int:
+    """The head of a namespace, which begins with this call if it is new."""
+    revision = await connection.fetchval(statements.HEAD, namespace)
+    if revision is None:
+        await connection.execute(statements.ADD_HEAD, namespace)
+        revision = await connection.fetchval(statements.HEAD, namespace)
+    assert isinstance(revision, int)
+    return revision

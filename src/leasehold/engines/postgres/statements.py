@@ -1,0 +1,134 @@
+"""Every statement, and rows as entries.
+
+Each statement names the namespace ($1). Those that change data are deterministic: a time that they need is a
+parameter, read before by a SELECT. A `$n::timestamptz` named `clock` below is NULL but in tests, which bring their own.
+"""
+
+from typing import Final
+
+from leasehold.model import Entry
+
+CHANNEL: Final = "leasehold"
+
+BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+COMMIT: Final = "COMMIT"
+ROLLBACK: Final = "ROLLBACK"
+
+_COLUMNS: Final = (
+    "stored.key, CASE WHEN stored.exact IS NULL THEN stored.data END AS data, stored.exact, "
+    "stored.revision, stored.created_at, stored.updated_at, stored.expires_at"
+)
+"""Of an entry. What JSONB writes out at length is not asked for: ten characters may have become 300."""
+_LIVE: Final = (
+    "(stored.expires_at IS NULL OR stored.expires_at > (SELECT coalesce({clock}::timestamptz, clock_timestamp())))"
+)
+"""A sub-select, so that the clock is read once."""
+
+READ: Final = f"""
+    SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND key = ANY($2) AND {_LIVE.format(clock="$3")}
+"""
+
+LOCK_AND_LOAD: Final = f"""
+    WITH locked AS MATERIALIZED (
+        SELECT revision, compacted_revision FROM head WHERE namespace = $1 FOR UPDATE
+    ), turn AS MATERIALIZED (
+        SELECT revision, compacted_revision, coalesce($3::timestamptz, clock_timestamp()) AS now FROM locked
+    )
+    SELECT turn.now, turn.revision, turn.compacted_revision, seen.revision, {_COLUMNS}
+    FROM turn
+    CROSS JOIN (SELECT revision FROM head WHERE namespace = $1) AS seen
+    LEFT JOIN data AS stored ON stored.namespace = $1 AND stored.key = ANY($2)
+"""
+"""Take the writer's turn, then read the clock; the entries come along.
+
+They are those of the statement's snapshot. Had we to wait for the lock, others may have committed since: then `turn`
+has the head that is locked now, `seen` the head of the snapshot, and LOAD must be asked again.
+"""
+
+LOAD: Final = f"SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND key = ANY($2)"
+
+WRITE: Final = f"""
+    WITH written AS (
+        INSERT INTO data (namespace, key, data, exact, revision, created_at, updated_at, expires_at)
+        SELECT $1, * FROM unnest($2::text[], $3::jsonb[], $4::text[], $5::bigint[],
+                                 $6::timestamptz[], $7::timestamptz[], $8::timestamptz[])
+        ON CONFLICT (namespace, key) DO UPDATE SET
+            data = excluded.data, exact = excluded.exact, revision = excluded.revision,
+            created_at = excluded.created_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at
+    ), removed AS (
+        DELETE FROM data WHERE namespace = $1 AND key = ANY($9)
+    ), noted AS (
+        INSERT INTO deletions (namespace, key, revision) SELECT $1, * FROM unnest($9::text[], $10::bigint[])
+    ), advanced AS (
+        UPDATE head SET revision = $11 WHERE namespace = $1
+    )
+    SELECT pg_current_xact_id()::text, pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $11::bigint)
+"""
+
+_WRITE_PART: Final = """
+    UPDATE data SET data = {change}, revision = $3, created_at = $4, updated_at = $5, expires_at = $6
+    WHERE namespace = $1 AND key = $2
+"""
+SET_PART: Final = _WRITE_PART.format(change="jsonb_set(data, $7::text[], $8::jsonb)")
+REMOVE_PART: Final = _WRITE_PART.format(change="data #- $7::text[]")
+
+COMPACT: Final = """
+    WITH removed AS (
+        DELETE FROM deletions WHERE namespace = $1 AND revision <= $2
+    )
+    UPDATE head SET compacted_revision = $2 WHERE namespace = $1
+"""
+
+STATUS: Final = "SELECT pg_xact_status($1::text::xid8)"
+
+HEAD: Final = "SELECT revision FROM head WHERE namespace = $1"
+ADD_HEAD: Final = "INSERT INTO head (namespace, revision, compacted_revision) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING"
+TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
+"""Changes nothing, but is as durable as any commit."""
+
+SCHEMA_NAME: Final = "SELECT current_schema()"
+
+SCAN: Final = f"""
+    SELECT head.revision, page.* FROM head LEFT JOIN LATERAL (
+        SELECT {_COLUMNS} FROM data AS stored
+        WHERE namespace = $1 AND key >= $2 AND key > $3 AND key < $4 AND {_LIVE.format(clock="$6")}
+        ORDER BY key LIMIT $5
+    ) AS page ON true WHERE head.namespace = $1 ORDER BY page.key
+"""
+
+CHANGES: Final = f"""
+    SELECT head.revision, head.compacted_revision, change.* FROM head LEFT JOIN LATERAL (
+        (
+            SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND revision > $2 AND starts_with(key, $3)
+            ORDER BY revision LIMIT $4
+        ) UNION ALL (
+            SELECT key, NULL, NULL, revision, NULL, NULL, NULL FROM (
+                SELECT DISTINCT ON (key) key, revision FROM deletions
+                WHERE namespace = $1 AND revision > $2 AND starts_with(key, $3) ORDER BY key, revision DESC
+            ) AS latest
+            WHERE NOT EXISTS (SELECT FROM data WHERE data.namespace = $1 AND data.key = latest.key)
+            ORDER BY revision LIMIT $4
+        )
+        ORDER BY revision LIMIT $4
+    ) AS change ON true WHERE head.namespace = $1 ORDER BY change.revision
+"""
+"""A deletion has no data. A key that was written again since is not deleted."""
+
+EXPIRED: Final = """
+    SELECT key FROM data
+    WHERE namespace = $1 AND expires_at <= (SELECT coalesce($3::timestamptz, clock_timestamp()))
+    ORDER BY expires_at LIMIT $2
+"""
+
+
+def entry_of(
+    key: str,
+    data: bytes,
+    exact: str | None,
+    revision: int,
+    created_at: int,
+    updated_at: int,
+    expires_at: int | None,
+) -> Entry:
+    """The entry of a row with `_COLUMNS`."""
+    return Entry(key, data if exact is None else exact.encode(), revision, created_at, updated_at, expires_at)

