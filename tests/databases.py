@@ -17,23 +17,31 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
 
-from leasehold.engines.base import Clock
+from leasehold.engines.base import Clock, Decide, Engine
 from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.errors import ServiceError
+from leasehold.model import Change, Entry, View
 
 T = TypeVar("T")
 
 START_SECONDS = 30.0
+ANSWER_SECONDS = 20.0
+"""Longer than anything takes that a test waits for."""
 UNPRIVILEGED_USER = "nobody"
 """PostgreSQL refuses to run as root."""
+GUARDED_USER = "guarded"
+"""The one who needs a password, once it is created."""
 
 
 class PostgresServer:
@@ -57,6 +65,8 @@ class PostgresServer:
             self._folder.chmod(0o755)
             shutil.chown(data, self._user)
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--no-sync", "--username=postgres", f"--pgdata={data}")
+        access = data / "pg_hba.conf"
+        access.write_text(f"host all {GUARDED_USER} all scram-sha-256\n{access.read_text()}")
 
     def _usable_binaries(self) -> Path:
         """The wheel's programs, where an unprivileged user can run them."""
@@ -163,19 +173,22 @@ class Database:
         run(_execute(self._server_url, f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'))
         return self
 
-    def at_port(self, port: int) -> str:
-        """The URL by another way to the same server: a proxy."""
-        return self.url.replace(f":{url_port(self.url)}/", f":{port}/")
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.url).port
+        return 5432 if port is None else port
+
+    def at(self, host: str) -> str:
+        """The URL by another way: `host:port`, or several."""
+        parts = urlsplit(self.url)
+        user, at, _ = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{user}{at}{host}").geturl()
 
     def execute(self, statement: str) -> None:
         run(_execute(self.url, statement))
 
     def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         return run(_fetch(self.url, statement, *arguments))
-
-
-def url_port(url: str) -> int:
-    return int(url.partition("@")[2].partition(":")[2].partition("/")[0])
 
 
 @functools.cache
@@ -212,6 +225,53 @@ class EngineOnDemand(PostgresEngine):
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run something on a loop of its own; also from a thread without one."""
     return asyncio.run(coroutine)
+
+
+async def commit(engine: Engine, touched: Sequence[str], decide: Decide) -> ServiceError | None:
+    """Commit a batch and return the refusal."""
+    finished: asyncio.Future[ServiceError | None] = asyncio.get_running_loop().create_future()
+    engine.commit(touched, decide, finished.set_result)
+    return await finished
+
+
+async def read(engine: Engine, key: str) -> Entry | ServiceError | None:
+    finished: asyncio.Future[Entry | ServiceError | None] = asyncio.get_running_loop().create_future()
+    engine.read(key, finished.set_result)
+    return await finished
+
+
+def writing(key: str, value: bytes) -> Decide:
+    return lambda _view, revision, now: [Entry(key, value, revision + 1, now, now)]
+
+
+def counting(key: str) -> Decide:
+    """Adds one to a number, so that a commit that is lost or done twice shows."""
+
+    def decide(view: View, revision: int, now: int) -> Sequence[Change]:
+        before = view.entry(key)
+        number = 0 if before is None else int(before.value)
+        return [Entry(key, b"%d" % (number + 1), revision + 1, now if before is None else before.created_at, now)]
+
+    return decide
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[PostgresEngine]:
+    engine = PostgresEngine(url)
+    await engine.open()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def until(database: Database, question: str) -> None:
+    """Wait until the database answers true."""
+    connection = await asyncpg.connect(database.url, timeout=5)
+    async with asyncio.timeout(ANSWER_SECONDS):
+        while await connection.fetchval(question) is not True:  # noqa: ASYNC110 - the event is another process's
+            await asyncio.sleep(0.01)
+    await connection.close()
 
 
 async def _execute(url: str, statement: str) -> None:

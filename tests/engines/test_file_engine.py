@@ -491,7 +491,7 @@ def test_the_store_is_chosen_by_its_url(tmp_path: Path) -> None:
         assert (tmp_path / DATA).exists()
 
 
-@pytest.mark.parametrize("url", ["", "redis://localhost", "postgresql://localhost/leasehold"])
+@pytest.mark.parametrize("url", ["", "redis://localhost"])
 def test_a_store_that_is_not_known_is_refused(url: str) -> None:
     with pytest.raises(ServiceError) as caught:
         open_engine(url)

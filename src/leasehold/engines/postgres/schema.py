@@ -69,7 +69,9 @@ async def _check_server(connection: Connection) -> None:
 
 async def _version(connection: Connection) -> int:
     """How many scripts the database has seen; 0 if it has no tables yet."""
-    if await connection.fetchval("SELECT to_regclass('leasehold_migrations')::text") is None:
+    # Not `to_regclass`: in a transaction it may still not know of a table that another server has just made.
+    exists = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'leasehold_migrations'"
+    if not await connection.fetchval(exists):
         return 0
     version = await connection.fetchval("SELECT max(version) FROM leasehold_migrations")
     assert isinstance(version, int)

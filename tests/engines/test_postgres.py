@@ -1,0 +1,551 @@
+"""What the engine on PostgreSQL promises beyond the conformance suite."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+from databases import (
+    GUARDED_USER,
+    Database,
+    commit,
+    counting,
+    opened,
+    read,
+    run,
+    shared_server_url,
+    until,
+    writing,
+)
+from driving import Driver
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from proxy import Proxy
+
+from leasehold import values
+from leasehold.engines import open_engine
+from leasehold.engines.base import Decide
+from leasehold.engines.file import FileEngine
+from leasehold.engines.memory import MemoryEngine
+from leasehold.engines.postgres import differences, engine, schema, statements
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.links import Address
+from leasehold.errors import ServiceError
+from leasehold.limits import KIB, MAX_NESTING, MIB
+from leasehold.model import Change, Deletion, Entry, Json, View
+
+_numbers = count(1)
+
+
+def new_database() -> Database:
+    return Database(shared_server_url(), f"own_{next(_numbers)}").create()
+
+
+@pytest.fixture
+def database() -> Database:
+    return new_database()
+
+
+@pytest.fixture
+def driver(database: Database) -> Iterator[Driver]:
+    with Driver(PostgresEngine(database.url)) as driver:
+        yield driver
+
+
+# Several servers ----------------------------------------------------------------------------------------------
+
+
+def test_commits_of_several_servers_follow_one_another_without_a_gap(database: Database) -> None:
+    seen: list[int] = []
+
+    async def write(engine: PostgresEngine, key: str) -> None:
+        def decide(view: View, revision: int, now: int) -> Sequence[Change]:
+            changes = counting(key)(view, revision, now)
+            decided.append(changes[0].revision)
+            return changes
+
+        for _ in range(50):
+            decided: list[int] = []
+            assert await commit(engine, [key], decide) is None
+            seen.append(decided[-1])
+
+    async def scenario() -> None:
+        async with opened(database.url) as first, opened(database.url) as second:
+            await asyncio.gather(write(first, "shared"), write(second, "shared"))
+            entry = await read(first, "shared")
+            assert isinstance(entry, Entry)
+            assert (entry.value, entry.revision) == (b"100", 100)
+
+    run(scenario())
+    assert sorted(seen) == list(range(1, 101))
+
+
+def test_a_batch_that_waited_for_another_server_sees_what_that_one_wrote(database: Database) -> None:
+    """The snapshot of its statement is older than the lock that it got."""
+
+    async def scenario() -> Entry | ServiceError | None:
+        async with opened(database.url) as engine:
+            assert await commit(engine, ["a"], counting("a")) is None
+            other = await asyncpg.connect(database.url)
+            await other.execute("BEGIN; SELECT * FROM head FOR UPDATE")
+            waiting = asyncio.create_task(commit(engine, ["a"], counting("a")))
+            await until_blocked(database)
+            await other.execute("UPDATE data SET data = '41', revision = 2; UPDATE head SET revision = 2; COMMIT")
+            await other.close()
+            assert await waiting is None
+            return await read(engine, "a")
+
+    entry = run(scenario())
+    assert isinstance(entry, Entry)
+    assert (entry.value, entry.revision) == (b"42", 3)
+
+
+async def until_blocked(database: Database) -> None:
+    """Wait until someone waits for a lock in this database's head."""
+    await until(database, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+
+
+def test_the_time_of_a_batch_is_read_when_it_has_its_turn(database: Database) -> None:
+    times: list[int] = []
+
+    def decide(_view: View, _revision: int, now: int) -> Sequence[Change]:
+        times.append(now)
+        return []
+
+    async def scenario() -> int:
+        async with opened(database.url) as engine:
+            other = await asyncpg.connect(database.url)
+            await other.execute("BEGIN; SELECT * FROM head FOR UPDATE")
+            waiting = asyncio.create_task(commit(engine, ["a"], decide))
+            await until_blocked(database)
+            released = await other.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+            await other.execute("COMMIT")
+            await other.close()
+            assert await waiting is None
+            assert isinstance(released, int)
+            return released
+
+    released = run(scenario())
+    assert times[-1] >= released
+
+
+def test_a_commit_elsewhere_wakes_those_who_wait_here(database: Database) -> None:
+    async def scenario() -> int:
+        async with opened(database.url) as first, opened(database.url) as second:
+            waiting = asyncio.create_task(second.wait(0))
+            await listening(database, 2)
+            assert await commit(first, ["a"], counting("a")) is None
+            await asyncio.wait_for(waiting, 3)
+            return second.revision
+
+    assert run(scenario()) == 1
+
+
+def test_a_commit_elsewhere_is_seen_without_notifications(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a pooler, which does not carry them."""
+    monkeypatch.setattr(engine, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(PostgresEngine, "_hear", lambda *_: None)
+
+    async def scenario() -> None:
+        async with opened(database.url) as first, opened(database.url) as second:
+            assert await commit(first, ["a"], counting("a")) is None
+            await asyncio.wait_for(second.wait(0), 3)
+
+    run(scenario())
+
+
+async def listening(database: Database, servers: int) -> None:
+    """Wait until so many servers have begun to listen, and have looked at the head once."""
+    looked = "query LIKE 'SELECT revision FROM head%' AND state = 'idle'"
+    await until(database, f"SELECT count(*) >= {servers} FROM pg_stat_activity WHERE {looked}")
+
+
+def test_the_notifications_of_another_store_in_the_same_database_are_not_ours(database: Database) -> None:
+    other = new_database()
+
+    async def scenario() -> int:
+        async with opened(database.url) as here, opened(other.url) as there:
+            await listening(database, 2)
+            for _ in range(3):
+                await commit(there, ["a"], counting("a"))
+            await commit(here, ["a"], counting("a"))
+            return here.revision
+
+    assert run(scenario()) == 1
+
+
+# Tables -------------------------------------------------------------------------------------------------------
+
+
+def test_servers_that_start_together_deploy_the_tables_once(database: Database) -> None:
+    async def scenario() -> None:
+        engines = [PostgresEngine(database.url) for _ in range(4)]
+        await asyncio.gather(*(each.open() for each in engines))
+        for each in engines:
+            await each.close()
+
+    run(scenario())
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1]
+
+
+def test_migrations_are_run_once_and_in_order(driver: Driver, database: Database) -> None:
+    scripts = [*schema.load_scripts(), "CREATE TABLE steps AS SELECT 2 AS step", "INSERT INTO steps VALUES (3)"]
+
+    async def deploy(upto: int) -> None:
+        connection = await Address(database.url).connect()
+        await schema.deploy(connection, scripts[:upto], now=0)
+        await connection.close()
+
+    for upto in (2, 3, 3):
+        run(deploy(upto))
+    assert [row[0] for row in database.fetch("SELECT step FROM steps")] == [2, 3]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations ORDER BY 1")] == [1, 2, 3]
+
+
+def test_a_failed_migration_leaves_the_tables_as_they_were(driver: Driver, database: Database) -> None:
+    async def deploy() -> None:
+        connection = await Address(database.url).connect()
+        try:
+            await schema.deploy(connection, [*schema.load_scripts(), "CREATE TABLE half (); SELECT 1 / 0"], now=0)
+        finally:
+            await connection.close()
+
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        run(deploy())
+    assert database.fetch("SELECT to_regclass('half')")[0][0] is None
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1]
+
+
+def test_tables_of_a_newer_version_are_refused(database: Database) -> None:
+    with Driver(PostgresEngine(database.url)):
+        database.execute("INSERT INTO leasehold_migrations VALUES (99, now())")
+    assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 1"
+
+
+def test_tables_of_something_else_are_left_alone(database: Database) -> None:
+    database.execute("CREATE TABLE data (mine int)")
+    assert refusal_of(database.url) == "the database holds tables of something else under the names of Leasehold's"
+    assert database.fetch("SELECT to_regclass('leasehold_migrations')")[0][0] is None
+
+
+def test_times_are_stored_to_the_microsecond(driver: Driver, database: Database) -> None:
+    time = 1_769_860_800_123_457
+    change = Entry("a", b"1", 1, time, time + 1, time + 31_536_000_000_000)
+    driver.decide_and_commit(["a"], lambda *_: [change])
+    row = database.fetch("SELECT to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') FROM data")[0]
+    assert row[0] == "2026-01-31 12:00:00.123457"
+    assert driver.run(driver.engine.changes(0, "", 1)) == [change]
+
+
+def test_deletions_that_are_too_old_are_forgotten(
+    driver: Driver, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leasehold.engines.memory.HISTORY_CHANGES", 10)
+    for number in range(20):
+        driver.commit((f"k{number}", None))
+    assert database.fetch("SELECT count(*) FROM deletions")[0][0] < 13
+    with pytest.raises(ServiceError) as caught:
+        driver.run(driver.engine.changes(9, "", 100))
+    assert caught.value.code == "revision_compacted"
+    changes = driver.run(driver.engine.changes(10, "", 100))
+    assert changes == [Deletion(f"k{number}", number + 1) for number in range(10, 20)]
+
+
+def test_a_key_that_was_deleted_and_written_again_is_no_deletion(driver: Driver) -> None:
+    driver.commit(("a", b"1"), ("b", b"1"))
+    driver.commit(("a", None), ("b", None))
+    driver.commit(("b", None))
+    driver.commit(("a", b"2"))
+    changes = driver.run(driver.engine.changes(2, "", 100))
+    assert [(change.key, change.revision, type(change)) for change in changes] == [
+        ("b", 5, Deletion),
+        ("a", 6, Entry),
+    ]
+
+
+def test_a_list_by_prefix_reads_only_its_part_of_the_index(driver: Driver, database: Database) -> None:
+    driver.commit(*((f"a/{number:04}", b"1") for number in range(1000)), ("b/1", b"1"), ("b/2", b"1"))
+
+    async def plan() -> str:
+        connection = await Address(database.url).connect()
+        await connection.execute(f"PREPARE scan (text, text, text, text, int, timestamptz) AS {statements.SCAN}")
+        behind = "b/" + engine.LAST_CHARACTER * 129
+        rows = await connection.fetch(
+            f"EXPLAIN (ANALYZE, BUFFERS OFF, FORMAT JSON) EXECUTE scan ('default', 'b/', '', '{behind}', 3, NULL)"
+        )
+        await connection.close()
+        text = rows[0][0]
+        assert isinstance(text, str)
+        return text
+
+    scans = [node for node in nodes(json.loads(run(plan()))[0]["Plan"]) if node.get("Relation Name") == "data"]
+    assert [(node["Node Type"], node["Index Name"], node["Actual Rows"]) for node in scans] == [
+        ("Index Scan", "data_pkey", 2)
+    ]
+
+
+def nodes(plan: dict[str, object]) -> Iterator[dict[str, object]]:
+    yield plan
+    plans = plan.get("Plans", [])
+    assert isinstance(plans, list)
+    for part in plans:
+        yield from nodes(part)
+
+
+# Values -------------------------------------------------------------------------------------------------------
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+VALUES: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | FLOATS | TEXTS,
+    lambda parts: st.lists(parts, max_size=4) | st.dictionaries(TEXTS, parts, max_size=4),
+    max_leaves=12,
+)
+
+CORPUS = [
+    *(b"null", b"true", b"false", b'""', b"[]", b"{}", b'{"":1}', b'{"a":[1,2]}', b"0", b"-9223372036854775808"),
+    *(b"18446744073709551615", b"9007199254740993", b"0.1", b"1.0", b"1.7976931348623157e308", b"5e-324", b"1e300"),
+    *(b"0.3333333333333333", b"100.0", b"[1.0]", b"[0.2]", '"Grüße, 世界 🎉"'.encode(), '"é🎉/"'.encode()),
+    *(b'"\\u0001\\n\\t\\u001f\\u007f"', b'"\\\\u0000"', b'"123456789012345678901234567890"', '"\ufffe\uffff"'.encode()),
+    *(b"-0.0", b"[-0.0,-0.0,0]", b'{"-0":-0.0}', b'["-0",-0.0,"\\"-0,"]', b'["-0\\\\",-0.0]', b"1e16", b"-1e-7"),
+    *(b'"from 3 to -0"', b'"1e5"', b'"550e8400-e29b-41d4-a716-446655440000"', b"[-0.5,-0.05,-0.001]", b"0.00001"),
+    b"[" * MAX_NESTING + b"1" + b"]" * MAX_NESTING,
+    b'{"a":' * MAX_NESTING + b"1e300" + b"}" * MAX_NESTING,
+    b'{"b":1,"a":{"z":[],"y":{}},"aa":[1, 2]}',
+    b'{"a b, c: d":"e, f: g"}',
+]
+
+
+def test_every_engine_gives_back_the_same_values(driver: Driver, tmp_path: Path) -> None:
+    @settings(deadline=None, max_examples=60, derandomize=True)
+    @given(st.lists(VALUES.map(values.encode), min_size=1, max_size=20))
+    def check(written: list[bytes]) -> None:
+        batch = [(f"k{number}", value) for number, value in enumerate(written)]
+        for each in (driver, in_memory, on_disk):
+            each.commit(*batch)
+        found = [[each.value(key) for key, _ in batch] for each in (driver, in_memory, on_disk)]
+        assert found[1] == found[2] == written
+        for value, expected in zip(found[0], written, strict=True):
+            assert value is not None
+            assert repr_of(value) == repr_of(expected)
+            assert len(value) == len(expected), "not compact"
+
+    with Driver(MemoryEngine()) as in_memory, Driver(FileEngine(tmp_path / "data.json")) as on_disk:
+        check.hypothesis.inner_test([values.parse_json(value) for value in CORPUS])  # type: ignore[attr-defined]
+        check()
+
+
+def repr_of(value: bytes) -> str:
+    """Tells 1 from 1.0 and true, and 0.0 from -0.0, but not the order of members, which JSON does not have."""
+    return repr(sort(values.decode(value)))
+
+
+def sort(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {name: sort(value[name]) for name in sorted(value)}
+    return [sort(part) for part in value] if isinstance(value, list) else value
+
+
+def test_a_value_is_readable_as_json_in_the_database(driver: Driver, database: Database) -> None:
+    driver.put("a", b'{"user":{"name":"alice"}}')
+    driver.put("b", b"[1e300]")
+    rows = database.fetch("SELECT data #>> '{user,name}', exact FROM data ORDER BY key")
+    assert [tuple(row) for row in rows] == [("alice", None), (None, "[1e300]")]
+
+
+# Large documents ----------------------------------------------------------------------------------------------
+
+
+def large_document(size: int) -> dict[str, Json]:
+    text = "x" * 90
+    return {
+        "profile": {"name": "alice", "tags": ["a", "b", "c"], "visits": 1},
+        "rows": [{"id": number, "text": text} for number in range(size // 110)],
+    }
+
+
+PARTIAL_UPDATES = {
+    "a member changed": ("/profile/name", '"bob"'),
+    "a member added": ("/profile/email", '"alice@example.org"'),
+    "a member of another kind": ("/profile/visits", "true"),
+    "an element changed": ("/rows/500/text", '"y"'),
+    "an element appended": ("/profile/tags/-", '"d"'),
+    "an element of a large list appended": ("/rows/-", '{"id":-1}'),
+    "a name with a slash": ("/profile/a~1b", "1"),
+    "an element removed": ("/rows/3", None),
+    "a member removed": ("/profile/visits", None),
+}
+
+
+def test_of_a_large_document_only_the_changed_part_is_sent(database: Database) -> None:
+    document = large_document(MIB)
+    sent: dict[str, int] = {}
+
+    async def scenario() -> None:
+        async with Proxy(database.port) as proxy, opened(database.at(f"127.0.0.1:{proxy.port}")) as engine:
+            assert await commit(engine, ["a"], writing("a", values.encode(document))) is None
+            expected: Json = document
+            for name, (path, part) in PARTIAL_UPDATES.items():
+                before = proxy.sent_bytes
+                assert await commit(engine, ["a"], changing("a", path, part)) is None
+                sent[name] = proxy.sent_bytes - before
+                expected = changed(expected, path, part)
+                entry = await read(engine, "a")
+                assert isinstance(entry, Entry)
+                assert sort(values.decode(entry.value)) == sort(expected)
+
+    run(scenario())
+    assert len(values.encode(document)) > 0.95 * MIB
+    assert max(sent.values()) < 16 * KIB, sent
+
+
+def changing(key: str, path: str, part: str | None) -> Decide:
+    def decide(view: View, revision: int, now: int) -> Sequence[Change]:
+        before = view.entry(key)
+        assert before is not None
+        value = values.encode(changed(values.decode(before.value), path, part))
+        return [Entry(key, value, revision + 1, before.created_at, now)]
+
+    return decide
+
+
+def changed(value: Json, path: str, part: str | None) -> Json:
+    value = values.decode(values.encode(value))
+    pointer = values.parse_pointer(path)
+    return values.remove_at(value, pointer) if part is None else values.set_at(value, pointer, json.loads(part))
+
+
+def test_any_change_of_any_document_gives_what_was_decided(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Differences are sent whatever the size here, and the database applies them."""
+    monkeypatch.setattr(engine, "LARGE_DOCUMENT_BYTES", 0)
+    parts: list[bool] = []
+    difference = differences.difference
+
+    def watched(before: bytes, after: bytes) -> differences.Difference | None:
+        found = difference(before, after)
+        parts.append(found is not None)
+        return found
+
+    monkeypatch.setattr(engine, "difference", watched)
+
+    @settings(deadline=None, max_examples=150, derandomize=True)
+    @given(DOCUMENTS, st.data())
+    def check(document: Json, data: st.DataObject) -> None:
+        driver.put("a", values.encode(document))
+        for _ in range(3):
+            before = driver.value("a")
+            assert before is not None
+            after = values.encode(mutate(values.decode(before), data))
+            driver.put("a", after)
+            stored = driver.value("a")
+            assert stored is not None
+            assert repr_of(stored) == repr_of(after)
+
+    check()
+    assert sum(parts) > len(parts) / 4
+
+
+NAMES = st.sampled_from(["a", "b", "0", "1", "-1", "", "ä/~"])
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([1.0, 0.5, -0.0, 1e300]) | st.just("long " * 20),
+    lambda parts: st.lists(parts, max_size=4) | st.dictionaries(NAMES, parts, max_size=4),
+    max_leaves=12,
+)
+
+
+def mutate(value: Json, data: st.DataObject) -> Json:
+    """`value` with one or two places changed."""
+    for _ in range(data.draw(st.integers(1, 2))):
+        value = mutate_once(value, data)
+    return value
+
+
+def mutate_once(value: Json, data: st.DataObject) -> Json:
+    if isinstance(value, dict) and value:
+        name = data.draw(st.sampled_from(sorted(value)) | NAMES)
+        match data.draw(st.sampled_from(["down", "set", "remove"])):
+            case "down":
+                return value | {name: mutate_once(value.get(name), data)}
+            case "set":
+                return value | {name: data.draw(DOCUMENTS)}
+        return {other: part for other, part in value.items() if other != name}
+    if isinstance(value, list) and value:
+        index = data.draw(st.integers(0, len(value) - 1))
+        match data.draw(st.sampled_from(["down", "append", "remove"])):
+            case "down":
+                return [*value[:index], mutate_once(value[index], data), *value[index + 1 :]]
+            case "append":
+                return [*value, data.draw(DOCUMENTS)]
+        return [*value[:index], *value[index + 1 :]]
+    return data.draw(DOCUMENTS)
+
+
+# Start --------------------------------------------------------------------------------------------------------
+
+
+def refusal_of(url: str) -> str:
+    with pytest.raises(ServiceError) as caught, Driver(open_engine(url)):
+        pass
+    message = caught.value.message
+    assert "secret" not in message
+    return message.removeprefix("the store cannot be opened: ")
+
+
+def test_a_wrong_password_is_told(database: Database) -> None:
+    database.execute(
+        f"DO $$ BEGIN CREATE ROLE {GUARDED_USER} LOGIN PASSWORD 'right'; EXCEPTION WHEN duplicate_object THEN END $$"
+    )
+    url = database.url.replace("//postgres@", f"//{GUARDED_USER}:secret@")
+    assert refusal_of(url) == "PostgreSQL refused the user or the password"
+
+
+def test_a_user_without_rights_is_told(database: Database) -> None:
+    database.execute(
+        "DO $$ BEGIN CREATE ROLE bystander LOGIN; EXCEPTION WHEN duplicate_object THEN END $$;"
+        f'GRANT USAGE ON SCHEMA "{database.schema}" TO bystander'
+    )
+    url = database.url.replace("//postgres@", "//bystander@")
+    assert refusal_of(url) == "the user lacks a privilege: it must own the database or its schema"
+
+
+def test_a_missing_database_is_told(database: Database) -> None:
+    assert refusal_of(database.url.replace("/postgres?", "/nowhere?")) == "PostgreSQL has no such database"
+
+
+def test_a_missing_schema_is_told(database: Database) -> None:
+    assert refusal_of(f"{database.url}_not") == "the database has no schema that the user may use"
+
+
+def test_an_unknown_host_is_told() -> None:
+    assert refusal_of("postgresql://u:secret@host.invalid/d") == "the host of PostgreSQL is unknown"
+
+
+def test_a_closed_port_is_told() -> None:
+    assert refusal_of("postgresql://u:secret@127.0.0.1:1/d") == "nothing listens at the host and port of PostgreSQL"
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:secret@h:port/d", "postgresql://u:secret@h/d?sslmode=maybe"])
+def test_a_wrong_url_is_told(url: str) -> None:
+    assert refusal_of(url) == "the store's URL is not one that PostgreSQL understands"
+
+
+def test_an_old_server_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "MIN_SERVER_VERSION", 990_000)
+    assert refusal_of(database.url).startswith("PostgreSQL is too old: ")
+
+
+def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "leasehold.engines.postgres.engine", None)
+    with pytest.raises(ServiceError) as caught:
+        open_engine("postgresql://localhost/leasehold")
+    assert caught.value.message == "PostgreSQL needs asyncpg: pip install leasehold[postgres]"
+
+
+def test_the_host_that_takes_writes_is_found(database: Database) -> None:
+    with Driver(PostgresEngine(database.at(f"127.0.0.1:1,127.0.0.1:{database.port}"))) as driver:
+        driver.put("a")
+        assert driver.value("a") == b"1"

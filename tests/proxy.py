@@ -1,0 +1,89 @@
+"""A TCP proxy in front of a server, which counts what passes, and cuts or holds it at any byte.
+
+It runs on the event loop of the test. A cut is what a network does: both ends lose the connection, and each has
+received what had passed by then.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+CHUNK_BYTES = 65_536
+
+Watch = Callable[[bytes], int | None]
+"""Sees each chunk before it passes; how many of its bytes may still pass, or None for all."""
+
+
+class Proxy:
+    """Listens on `port` and connects each client to the server's port on loopback."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._listening: asyncio.Server | None = None
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+        self.sent_bytes = 0
+        """By clients to the server."""
+        self.cuts = 0
+        self.to_server: Watch | None = None
+        self.to_client: Watch | None = None
+
+    async def __aenter__(self) -> Self:
+        self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._listening.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._listening is not None
+        self._listening.close()
+        self.cut()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    def cut(self) -> None:
+        """End all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        both = (writer, server_writer)
+        self._writers.update(both)
+        for source, target, is_to_server in ((reader, server_writer, True), (server_reader, writer, False)):
+            pump = asyncio.get_running_loop().create_task(self._pump(source, target, both, is_to_server=is_to_server))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter,
+        both: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
+        *,
+        is_to_server: bool,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(CHUNK_BYTES):
+                watch = self.to_server if is_to_server else self.to_client
+                passing = None if watch is None else watch(data)
+                if is_to_server:
+                    self.sent_bytes += len(data)
+                target.write(data if passing is None else data[:passing])
+                with contextlib.suppress(ConnectionError):
+                    await target.drain()
+                if passing is not None:
+                    self.cuts += 1
+                    # In good order on this side, so that what was let through arrives.
+                    break
+        for writer in both:
+            writer.close()
+            self._writers.discard(writer)
