@@ -4,15 +4,19 @@ A batch is one transaction of four round trips: BEGIN; lock the head row, read t
 write; COMMIT. The head's row lock orders the batches of all servers, so a revision is visible only after all smaller
 ones.
 
-What fails is done again as a whole, on a new connection, for RETRY_SECONDS. If only the answer of a COMMIT was lost,
-the database is asked what became of that transaction; it is neither guessed nor done twice. When the database stays
-away, `fault` is set and everything is refused at once until `recover` has written something.
+What fails is done again as a whole, on a new connection, for RETRY_SECONDS. Each batch signs a row of its server's own
+(`writers`) with a number. If the answer of a COMMIT was lost, the next attempt takes the head's lock, by which the lost
+transaction is over, and looks at that row: the batch is there, or it is done again; it is neither guessed nor done
+twice. (`pg_xact_status` would not do: a transaction that a crash took away before anything of it was written to the
+log leaves its number to another one, and the answer is about that.) When the database stays away, `fault` is set and
+everything is refused at once until `recover` has written something.
 
 All state belongs to the event loop's thread. Connections: one that writes, READERS, LISTS, and one that listens.
 """
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -57,6 +61,8 @@ LIST_SILENCE_SECONDS: Final = 15.0
 """A page may be large."""
 RESOLVE_SECONDS: Final = 2.0
 """At least so long the fate of a COMMIT is asked for, even when the time for retries is over."""
+WRITER_MICROSECONDS: Final = 7 * 86_400 * 1_000_000
+"""What a server last signed is forgotten after a week; it is needed for seconds."""
 LAST_CHARACTER: Final = "\U0010ffff"
 _BEHIND_ANY_KEY: Final = LAST_CHARACTER * (MAX_KEY_BYTES // len(LAST_CHARACTER.encode()) + 1)
 
@@ -79,7 +85,7 @@ class _Written(msgspec.Struct, frozen=True):
     """A batch before its COMMIT."""
 
     head: int
-    transaction: str
+    batch: int
 
 
 class PostgresEngine:
@@ -99,6 +105,11 @@ class PostgresEngine:
         self._published = asyncio.Event()
         self._commits: set[asyncio.Task[None]] = set()
         """The one in flight."""
+        self._writer_id = uuid.uuid4()
+        self._batch = 0
+        """The number with which the last batch was signed."""
+        self._unanswered: _Written | None = None
+        """Of the commit in flight: what was written before a COMMIT that has no answer yet."""
 
     @property
     def revision(self) -> int:
@@ -120,9 +131,11 @@ class PostgresEngine:
         self._lists: asyncio.LifoQueue[Link] = asyncio.LifoQueue()
         try:
             connection = await self._writer.connected()
-            await schema.deploy(connection, schema.load_scripts(), now=time.time_ns() // 1000)
+            now = time.time_ns() // 1000
+            await schema.deploy(connection, schema.load_scripts(), now=now)
             self._revision = await schema.ensure_head(connection, self._namespace)
             self._channel_prefix = f"{await connection.fetchval(statements.SCHEMA_NAME)}/{self._namespace}/"
+            await connection.execute(statements.FORGET_WRITERS, self._namespace, now - WRITER_MICROSECONDS)
             await _check_durability(connection)
         except (*FAILURES, ValueError) as failure:
             self._writer.drop()
@@ -232,6 +245,7 @@ class PostgresEngine:
         task.add_done_callback(self._commits.discard)
 
     async def _commit(self, keys: list[str], decide: Decide, done: CommitDone) -> None:
+        self._unanswered = None
         try:
             error = await self._make_durable(keys, decide)
         except Exception:
@@ -244,39 +258,53 @@ class PostgresEngine:
 
     async def _make_durable(self, keys: list[str], decide: Decide) -> ServiceError | None:
         """Try until it is committed, refused, or time is up. None, or why not."""
-        deadline = asyncio.get_running_loop().time() + RETRY_SECONDS
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + RETRY_SECONDS
+        lost: _Written | None = None
         while True:
-            written: _Written | None = None
             try:
-                connection = await self._writer.connected()
-                written = await self._write(connection, keys, decide)
-                if written is None:
-                    await self._execute(connection, statements.ROLLBACK)
-                    return None
-                if await self._execute(connection, statements.COMMIT) != "COMMIT":
-                    raise asyncpg.InterfaceError("a COMMIT was answered otherwise")
+                await self._attempt(keys, decide)
+                return None
             except FAILURES as failure:
                 self._writer.drop()
-                if written is not None:
-                    status = await self._status(written.transaction, deadline)
-                    if status == "committed":
-                        log.info("a commit whose answer was lost is there", revision=written.head)
-                        self._publish(written.head)
-                        return None
-                    if status != "aborted":
-                        log.warning("the fate of a commit is unknown", transaction=written.transaction, status=status)
-                        return unavailable("the change may or may not have been stored")
-                if not passes(failure) or not await self._writer.pause(deadline):
-                    return told(failure)
+                if self._unanswered is not lost:
+                    lost = self._unanswered
+                    deadline = max(deadline, loop.time() + RESOLVE_SECONDS)
+                # However a COMMIT failed, it is found out what became of it.
+                goes_on = passes(failure) or lost is not None
+                if not goes_on or not await self._writer.pause(deadline):
+                    return told(failure) if lost is None else unavailable("the change may or may not have been stored")
                 log.warning("a commit is tried again", reason=type(failure).__name__)
-            else:
-                self._publish(written.head)
-                return None
 
-    async def _write(self, connection: Connection, keys: list[str], decide: Decide) -> _Written | None:
-        """All of a batch but its end. None if `decide` changes nothing."""
+    async def _attempt(self, keys: list[str], decide: Decide) -> None:
+        """One transaction; or the proof that the one before it was committed. Raises one of FAILURES."""
+        connection = await self._writer.connected()
         await self._execute(connection, statements.BEGIN)
         loaded = await self._load(connection, keys)
+        before = self._unanswered
+        if before is not None and await self._is_stored(connection, before):
+            await self._execute(connection, statements.ROLLBACK)
+            self._publish(before.head)
+            return
+        self._unanswered = None
+        written = await self._write(connection, loaded, decide)
+        if written is None:
+            await self._execute(connection, statements.ROLLBACK)
+            return
+        self._unanswered = written
+        if await self._execute(connection, statements.COMMIT) != "COMMIT":
+            raise asyncpg.InterfaceError("a COMMIT was answered otherwise")
+        self._publish(written.head)
+
+    async def _is_stored(self, connection: Connection, written: _Written) -> bool:
+        """With the head locked: whether this batch is the last that we committed."""
+        with watched(connection, SILENCE_SECONDS):
+            batch = await connection.fetchval(statements.LAST_BATCH, self._namespace, self._writer_id)
+        log.info("a commit whose answer was lost is looked for", revision=written.head, found=batch == written.batch)
+        return bool(batch == written.batch)
+
+    async def _write(self, connection: Connection, loaded: _Loaded, decide: Decide) -> _Written | None:
+        """Decide and write, all but the COMMIT. None if `decide` changes nothing."""
         changes = sorted(decide(loaded, loaded.head, loaded.now), key=revision_of)
         if not changes:
             return None
@@ -293,13 +321,14 @@ class PostgresEngine:
                 else:
                     await self._write_part(connection, change, part)
         arguments = (*_columns(whole), [each.key for each in deletions], [each.revision for each in deletions])
+        self._batch += 1
+        signature = (self._writer_id, self._batch, loaded.now)
         with watched(connection, SILENCE_SECONDS):
-            row = await connection.fetchrow(statements.WRITE, self._namespace, *arguments, head)
-            assert row is not None
+            await connection.fetch(statements.WRITE, self._namespace, *arguments, head, *signature)
             floor = head - memory.HISTORY_CHANGES
             if floor - loaded.compacted > memory.HISTORY_CHANGES // 10:
                 await connection.execute(statements.COMPACT, self._namespace, floor)
-        return _Written(head, row[0])
+        return _Written(head, self._batch)
 
     async def _load(self, connection: Connection, keys: list[str]) -> _Loaded:
         """Take the turn, and see what is committed now."""
@@ -337,27 +366,6 @@ class PostgresEngine:
     async def _execute(self, connection: Connection, statement: str) -> str:
         with watched(connection, SILENCE_SECONDS):
             return await connection.execute(statement)
-
-    async def _status(self, transaction: str, deadline: float) -> str | None:
-        """What became of a transaction: `committed`, `aborted`, or something that proves neither."""
-        loop = asyncio.get_running_loop()
-        deadline = max(deadline, loop.time() + RESOLVE_SECONDS)
-        status: str | None = None
-        while True:
-            try:
-                connection = await self._writer.connected()
-                with watched(connection, SILENCE_SECONDS):
-                    status = await connection.fetchval(statements.STATUS, transaction)
-            except FAILURES as failure:
-                self._writer.drop()
-                if not passes(failure):
-                    return None
-            else:
-                # `in progress`: its session has not noticed yet that we are gone.
-                if status != "in progress":
-                    return status
-            if not await self._writer.pause(deadline):
-                return status
 
     # The head -------------------------------------------------------------------------------------------------
 

@@ -56,8 +56,6 @@ class Reads:
         self._tasks = []
         waiting, self._waiting = self._waiting, {}
         _tell(waiting, unavailable("the store is closed"))
-        for link in self._links:
-            await link.close()
 
     def read(self, key: str, done: ReadDone) -> None:
         """See `Engine.read`."""

@@ -61,8 +61,11 @@ WRITE: Final = f"""
         INSERT INTO deletions (namespace, key, revision) SELECT $1, * FROM unnest($9::text[], $10::bigint[])
     ), advanced AS (
         UPDATE head SET revision = $11 WHERE namespace = $1
+    ), signed AS (
+        INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $12, $13, $14)
+        ON CONFLICT (namespace, writer) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
     )
-    SELECT pg_current_xact_id()::text, pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $11::bigint)
+    SELECT pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $11::bigint)
 """
 
 _WRITE_PART: Final = """
@@ -79,7 +82,9 @@ COMPACT: Final = """
     UPDATE head SET compacted_revision = $2 WHERE namespace = $1
 """
 
-STATUS: Final = "SELECT pg_xact_status($1::text::xid8)"
+LAST_BATCH: Final = "SELECT batch FROM writers WHERE namespace = $1 AND writer = $2"
+"""To be asked with the head locked: then the transaction that may have written it is over."""
+FORGET_WRITERS: Final = "DELETE FROM writers WHERE namespace = $1 AND written_at < $2"
 
 HEAD: Final = "SELECT revision FROM head WHERE namespace = $1"
 ADD_HEAD: Final = "INSERT INTO head (namespace, revision, compacted_revision) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING"

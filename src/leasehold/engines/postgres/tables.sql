@@ -31,6 +31,15 @@ CREATE TABLE deletions (
     PRIMARY KEY (namespace, revision)
 );
 
+-- The last batch of each server, so that it can tell whether a COMMIT whose answer was lost was done.
+CREATE TABLE writers (
+    namespace text COLLATE "C" NOT NULL,
+    writer uuid NOT NULL,
+    batch bigint NOT NULL,
+    written_at timestamptz NOT NULL,
+    PRIMARY KEY (namespace, writer)
+) WITH (fillfactor = 10);
+
 CREATE TABLE locks (
     namespace text COLLATE "C" NOT NULL,
     lock_id text COLLATE "C" NOT NULL,

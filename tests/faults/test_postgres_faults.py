@@ -1,0 +1,489 @@
+"""What the engine on PostgreSQL does when the database fails: real servers, real kills, cut connections.
+
+Each counts in the database, so that a commit that was lost or done twice shows in the number.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from databases import (
+    Database,
+    PostgresServer,
+    commit,
+    counting,
+    database_for,
+    opened,
+    read,
+    run,
+    until,
+    writing,
+)
+from proxy import Proxy
+from running import running
+from running import until as until_true
+
+from leasehold.engines.postgres import engine, links, statements
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.links import Address, Connection
+from leasehold.errors import ServiceError
+from leasehold.model import Change, Entry, View
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server to be harmed. Each test leaves it running."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def frail(server: PostgresServer) -> Database:
+    """A database on the server that is harmed."""
+    return Database(server.url, f"frail_{next(_numbers)}").create()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return database_for(tmp_path).create()
+
+
+async def number_in(engine: PostgresEngine, key: str = "n") -> tuple[int, int]:
+    """The count, and the revision of its last change: they are equal when nothing was lost or done twice."""
+    entry = await read(engine, key)
+    assert isinstance(entry, Entry), entry
+    return int(entry.value), entry.revision
+
+
+def fault_in(engine: PostgresEngine) -> str | None:
+    return None if engine.fault is None else engine.fault.code
+
+
+# The answer of a COMMIT lost ----------------------------------------------------------------------------------
+
+CUTS = 20
+
+
+@asynccontextmanager
+async def writing_through_a_proxy(database: Database) -> AsyncIterator[tuple[PostgresEngine, Proxy]]:
+    """An engine of which only the connection that writes passes the proxy, so that its bytes can be counted."""
+    async with Proxy(database.port) as proxy, opened(database.url) as engine:
+        engine._writer._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
+        engine._writer.drop()
+        assert await commit(engine, ["n"], counting("n")) is None  # connects, prepares
+        yield engine, proxy
+
+
+class Counter:
+    """Counts the bytes of a conversation in both directions; cuts it once, when `cut_at` have passed."""
+
+    def __init__(self, proxy: Proxy, cut_at: int | None) -> None:
+        self.passed = 0
+        self._cut_at = cut_at
+        proxy.to_server = proxy.to_client = self._watch
+
+    def _watch(self, data: bytes) -> int | None:
+        room = None if self._cut_at is None else self._cut_at - self.passed
+        self.passed += len(data)
+        if room is not None and room < len(data):
+            self._cut_at = None
+            return room
+        return None
+
+
+async def commit_with_cuts(database: Database) -> list[tuple[int, int]]:
+    """Cut CUTS commits at bytes spread over the whole of a commit, most in its last exchange. The counts after each."""
+    async with writing_through_a_proxy(database) as (engine, proxy):
+        counter = Counter(proxy, None)
+        assert await commit(engine, ["n"], counting("n")) is None
+        total = counter.passed
+        last = range(total - 30, total, 2)
+        rest = range(0, total - 30, total // (CUTS - len(last)) + 1)
+        counts = []
+        for cut_at in [*rest, *last]:
+            Counter(proxy, cut_at)
+            error = await commit(engine, ["n"], counting("n"))
+            assert error is None, (cut_at, error.message)
+            counts.append(await number_in(engine))
+        assert proxy.cuts == len(counts) >= CUTS
+        return counts
+
+
+def test_a_commit_cut_at_any_byte_is_done_once(database: Database) -> None:
+    counts = run(commit_with_cuts(database))
+    assert counts == [(number, number) for number in range(3, 3 + len(counts))]
+
+
+def test_the_test_above_sees_a_retry_after_an_unknown_commit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_stored(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(PostgresEngine, "_is_stored", not_stored)
+    counts = run(commit_with_cuts(database))
+    assert counts[-1][0] > 2 + len(counts)
+
+
+def test_a_commit_whose_fate_cannot_be_learnt_is_not_done_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*_: object) -> bool:
+        raise asyncpg.ConnectionDoesNotExistError("x")
+
+    monkeypatch.setattr(PostgresEngine, "_is_stored", failing)
+    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(engine, "RESOLVE_SECONDS", 0.5)
+
+    async def scenario() -> tuple[ServiceError | None, str | None, tuple[int, int]]:
+        async with writing_through_a_proxy(database) as (engine, proxy):
+            counter = Counter(proxy, None)
+            await commit(engine, ["n"], counting("n"))
+            Counter(proxy, counter.passed - 1)
+            error = await commit(engine, ["n"], counting("n"))
+            fault = fault_in(engine)
+            await engine.recover()
+            assert fault_in(engine) is None
+            return error, fault, await number_in(engine)
+
+    error, fault, count = run(scenario())
+    assert error is not None
+    assert fault == "unavailable"
+    assert (error.code, error.message) == ("unavailable", "the change may or may not have been stored")
+    assert count == (3, 3)
+
+
+# Sessions killed ----------------------------------------------------------------------------------------------
+
+
+def kill_sessions(database: Database) -> None:
+    """From a thread of its own, because the loop of the test stands still meanwhile."""
+    others = "pid <> pg_backend_pid() AND application_name = 'leasehold'"
+    killer = threading.Thread(
+        target=database.fetch, args=(f"SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE {others}",)
+    )
+    killer.start()
+    killer.join()
+
+
+@pytest.mark.parametrize("step", [statements.BEGIN, statements.LOCK_AND_LOAD, "decide", "write", statements.COMMIT])
+def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
+    frail: Database, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[str] = []
+
+    def kill_before(name: str) -> None:
+        if name == step and not killed:
+            killed.append(name)
+            kill_sessions(frail)
+
+    execute, load, columns = PostgresEngine._execute, PostgresEngine._load, engine._columns
+
+    async def _execute(self: PostgresEngine, connection: Connection, statement: str) -> str:
+        kill_before(statement)
+        return await execute(self, connection, statement)
+
+    async def _load(self: PostgresEngine, connection: Connection, keys: list[str]) -> engine._Loaded:
+        kill_before(statements.LOCK_AND_LOAD)
+        return await load(self, connection, keys)
+
+    def _columns(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
+        kill_before("write")
+        return columns(entries)
+
+    def decide(view: View, revision: int, now: int) -> Sequence[Change]:
+        kill_before("decide")
+        return counting("n")(view, revision, now)
+
+    async def scenario() -> None:
+        async with opened(frail.url) as engine:
+            assert await commit(engine, ["n"], counting("n")) is None
+            monkeypatch.setattr(PostgresEngine, "_execute", _execute)
+            monkeypatch.setattr(PostgresEngine, "_load", _load)
+            monkeypatch.setattr("leasehold.engines.postgres.engine._columns", _columns)
+            assert await commit(engine, ["n"], decide) is None
+            assert await number_in(engine) == (2, 2)
+            assert fault_in(engine) is None
+
+    run(scenario())
+    assert killed == [step]
+
+
+def test_reads_and_lists_survive_that_their_sessions_are_killed(frail: Database) -> None:
+    async def scenario() -> None:
+        async with opened(frail.url) as engine:
+            assert await commit(engine, ["n"], counting("n")) is None
+            for _ in range(3):
+                assert await number_in(engine) == (1, 1)
+                assert len((await engine.scan("", None, 10)).entries) == 1
+                kill_sessions(frail)
+            assert await number_in(engine) == (1, 1)
+            assert len((await engine.scan("", None, 10)).entries) == 1
+            assert fault_in(engine) is None
+
+    run(scenario())
+
+
+def test_a_listener_that_was_killed_hears_again(frail: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "RELISTEN_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with opened(frail.url) as here, opened(frail.url) as there:
+            looked = "SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'SELECT revision FROM head%'"
+            await until(frail, looked)
+            kill_sessions(frail)
+            await until(frail, looked)
+            assert await commit(there, ["n"], counting("n")) is None
+            await asyncio.wait_for(here.wait(0), 2)
+
+    run(scenario())
+
+
+def test_a_deadlock_is_tried_again(frail: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [asyncpg.DeadlockDetectedError("x"), asyncpg.SerializationError("x"), asyncpg.QueryCanceledError("x")]
+    load = PostgresEngine._load
+
+    async def _load(self: PostgresEngine, connection: Connection, keys: list[str]) -> engine._Loaded:
+        loaded = await load(self, connection, keys)
+        if failures:
+            raise failures.pop()
+        return loaded
+
+    monkeypatch.setattr(PostgresEngine, "_load", _load)
+
+    async def scenario() -> None:
+        async with opened(frail.url) as engine:
+            assert await commit(engine, ["n"], counting("n")) is None
+            assert await number_in(engine) == (1, 1)
+
+    run(scenario())
+    assert failures == []
+
+
+def test_a_full_disk_is_told_and_left_by_real_work(frail: Database) -> None:
+    """As the database tells it; deletions may still pass."""
+    full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '53100'; END $$"
+
+    async def scenario() -> None:
+        async with opened(frail.url) as engine:
+            assert await commit(engine, ["n"], counting("n")) is None
+            connection = await asyncpg.connect(frail.url)
+            await connection.execute(full)
+            await connection.execute(
+                "CREATE TRIGGER full_disk BEFORE UPDATE ON data FOR EACH ROW EXECUTE FUNCTION full_disk()"
+            )
+            error = await commit(engine, ["n"], counting("n"))
+            assert error is not None
+            assert error.code == "storage_full"
+            assert fault_in(engine) == "storage_full"
+            assert await number_in(engine) == (1, 1)
+            await connection.execute("DROP TRIGGER full_disk ON data")
+            await connection.close()
+            await engine.recover()
+            assert fault_in(engine) is None
+            assert await commit(engine, ["n"], counting("n")) is None
+
+    run(scenario())
+
+
+def test_a_statement_that_the_database_refuses_leaks_nothing(frail: Database) -> None:
+    async def scenario() -> ServiceError | None:
+        async with opened(frail.url) as engine:
+            connection = await asyncpg.connect(frail.url)
+            await connection.execute("ALTER TABLE data ADD CHECK (key <> 'secret')")
+            await connection.close()
+            return await commit(engine, ["secret"], writing("secret", b"1"))
+
+    error = run(scenario())
+    assert error is not None
+    assert (error.code, error.message) == ("unavailable", "the database refused the operation")
+
+
+# Servers killed, stopped and frozen ---------------------------------------------------------------------------
+
+
+def test_a_postmaster_killed_under_writers_loses_nothing(server: PostgresServer, frail: Database) -> None:
+    """Two servers with a writer each; the database is killed five times, each time with a commit under way."""
+    acknowledged = 0
+    under_way = 0
+
+    async def write(engine: PostgresEngine, stop: asyncio.Event) -> None:
+        nonlocal acknowledged, under_way
+        while not stop.is_set():
+            under_way += 1
+            error = await commit(engine, ["n"], counting("n"))
+            under_way -= 1
+            assert error is None, error.message
+            acknowledged += 1
+
+    async def scenario() -> tuple[int, int]:
+        stop = asyncio.Event()
+        async with opened(frail.url) as first, opened(frail.url) as second:
+            writers = [asyncio.create_task(write(each, stop)) for each in (first, second)]
+            for _ in range(5):
+                before = acknowledged
+                while acknowledged < before + 20:  # noqa: ASYNC110 - simpler than an event for each commit
+                    await asyncio.sleep(0.005)
+                assert under_way == 2
+                await asyncio.to_thread(server.restart)
+            stop.set()
+            await asyncio.gather(*writers)
+            return await number_in(first)
+
+    count = run(scenario())
+    assert count == (acknowledged, acknowledged)
+
+
+def test_callers_of_a_server_whose_database_is_away_for_three_seconds_only_wait(
+    server: PostgresServer, frail: Database
+) -> None:
+    """Over HTTP, with readers and writers under way all the time."""
+    statuses: list[int] = []
+    slowest: list[float] = []
+
+    def call(url: str, number: int, stop: threading.Event) -> None:
+        with httpx.Client(base_url=url, timeout=20) as client:
+            while not stop.is_set():
+                began = time.monotonic()
+                statuses.append(client.post(f"/kv/k{number}", content=b"1").status_code)
+                statuses.append(client.get(f"/kv/k{number}").status_code)
+                slowest.append(time.monotonic() - began)
+
+    with running(frail.url) as service:
+        stop = threading.Event()
+        callers = [threading.Thread(target=call, args=(service.url, number, stop)) for number in range(8)]
+        for caller in callers:
+            caller.start()
+        for away, back in ((server.stop, server.start), (server.freeze, server.thaw)):
+            before = len(statuses)
+            until_true(lambda before=before: len(statuses) > before + 100)
+            away()
+            time.sleep(3)
+            back()
+        before = len(statuses)
+        until_true(lambda: len(statuses) > before + 100)
+        stop.set()
+        for caller in callers:
+            caller.join()
+        assert service.request("GET", "/health").status_code == 200
+    assert set(statuses) == {200, 201}
+    assert max(slowest) > 2.5
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds become tenths."""
+    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(engine, "RESOLVE_SECONDS", 0.2)
+    monkeypatch.setattr(engine, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr("leasehold.engines.postgres.reads.SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(links, "CONNECT_SECONDS", 0.3)
+
+
+AWAY: dict[str, tuple[Callable[[PostgresServer], object], Callable[[PostgresServer], object]]] = {
+    "stopped": (PostgresServer.stop, PostgresServer.start),
+    "frozen": (PostgresServer.freeze, PostgresServer.thaw),
+}
+
+
+@pytest.mark.parametrize(("leave", "return_"), AWAY.values(), ids=AWAY)
+def test_a_database_that_stays_away_is_told_at_once_and_left_alone_until_it_is_back(
+    server: PostgresServer,
+    frail: Database,
+    leave: Callable[[PostgresServer], object],
+    return_: Callable[[PostgresServer], object],
+    impatient: None,
+) -> None:
+    async def scenario() -> None:
+        async with opened(frail.url) as engine:
+            assert await commit(engine, ["n"], counting("n")) is None
+            await asyncio.to_thread(leave, server)
+            try:
+                error = await commit(engine, ["n"], counting("n"))
+                assert error is not None
+                assert (error.code, error.headers) == ("unavailable", {"Retry-After": "1"})
+                assert fault_in(engine) == "unavailable"
+                began = time.monotonic()
+                again = await commit(engine, ["n"], counting("n"))
+                assert again is not None
+                assert time.monotonic() - began < 0.1
+                found = await read(engine, "n")
+                assert isinstance(found, ServiceError)
+                assert found.code == "unavailable"
+                with pytest.raises(ServiceError):
+                    await engine.scan("", None, 1)
+                await engine.recover()
+                assert fault_in(engine) == "unavailable"
+            finally:
+                await asyncio.to_thread(return_, server)
+            async with asyncio.timeout(10):
+                while fault_in(engine) is not None:
+                    await engine.recover()
+            assert await commit(engine, ["n"], counting("n")) is None
+            assert await number_in(engine) == (2, 2)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("leave", "return_"), AWAY.values(), ids=AWAY)
+def test_closing_does_not_hang_on_a_database_that_is_away(
+    server: PostgresServer,
+    frail: Database,
+    leave: Callable[[PostgresServer], object],
+    return_: Callable[[PostgresServer], object],
+) -> None:
+    async def scenario() -> tuple[ServiceError | None, float]:
+        engine = PostgresEngine(frail.url)
+        await engine.open()
+        assert await commit(engine, ["n"], counting("n")) is None
+        assert await number_in(engine) == (1, 1)
+        await asyncio.to_thread(leave, server)
+        try:
+            waiting = asyncio.create_task(commit(engine, ["n"], counting("n")))
+            await asyncio.sleep(0)
+            began = time.monotonic()
+            await engine.close()
+            return await waiting, time.monotonic() - began
+        finally:
+            await asyncio.to_thread(return_, server)
+
+    error, seconds = run(scenario())
+    assert error is not None
+    assert error.code == "unavailable"
+    assert seconds < links.RETRY_SECONDS + links.CLOSE_SECONDS
+
+
+def test_a_failed_over_database_is_followed(database: Database, frail: Database, server: PostgresServer) -> None:
+    """Two hosts; the first begins to refuse writes, as a primary does that was made a standby."""
+    hosts = f"127.0.0.1:{server.port},127.0.0.1:{database.port}"
+    database_there = Database(database.at(hosts).partition("search_path")[0].rstrip("?"), database.schema)
+    Database(server.url, database.schema).create()
+
+    async def scenario() -> tuple[int, int]:
+        async with opened(database_there.url) as engine, opened(database.url) as successor:
+            assert await commit(engine, ["n"], counting("n")) is None
+            assert await commit(successor, ["n"], counting("n")) is None
+            assert await commit(successor, ["n"], counting("n")) is None
+            admin = await asyncpg.connect(server.url)
+            try:
+                await admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+                await admin.execute("SELECT pg_reload_conf()")
+                await asyncio.to_thread(kill_sessions, frail)
+                assert await commit(engine, ["n"], counting("n")) is None
+            finally:
+                await admin.execute("SET default_transaction_read_only = off")
+                await admin.execute("ALTER SYSTEM RESET default_transaction_read_only")
+                await admin.execute("SELECT pg_reload_conf()")
+                await admin.close()
+            return await number_in(successor)
+
+    assert run(scenario()) == (3, 3)
