@@ -192,7 +192,7 @@ def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
         kill_before(statement)
         return await execute(self, connection, statement)
 
-    async def _load(self: PostgresEngine, connection: Connection, keys: list[str]) -> engine._Loaded:
+    async def _load(self: PostgresEngine, connection: Connection, keys: str) -> engine._Loaded:
         kill_before(statements.LOCK_AND_LOAD)
         return await load(self, connection, keys)
 
@@ -252,7 +252,7 @@ def test_a_deadlock_is_tried_again(frail: Database, monkeypatch: pytest.MonkeyPa
     failures = [asyncpg.DeadlockDetectedError("x"), asyncpg.SerializationError("x"), asyncpg.QueryCanceledError("x")]
     load = PostgresEngine._load
 
-    async def _load(self: PostgresEngine, connection: Connection, keys: list[str]) -> engine._Loaded:
+    async def _load(self: PostgresEngine, connection: Connection, keys: str) -> engine._Loaded:
         loaded = await load(self, connection, keys)
         if failures:
             raise failures.pop()

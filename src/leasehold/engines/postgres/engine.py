@@ -43,7 +43,7 @@ from leasehold.engines.postgres.links import (
     watched,
 )
 from leasehold.engines.postgres.reads import Reads
-from leasehold.engines.postgres.statements import entry_of
+from leasehold.engines.postgres.statements import entry_of, joined
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_KEY_BYTES
 from leasehold.model import Change, Deletion, Entry, Page
@@ -240,11 +240,11 @@ class PostgresEngine:
         if self._is_away():
             done(unavailable("the database cannot be reached at present"))
             return
-        task = asyncio.get_running_loop().create_task(self._commit(list(dict.fromkeys(touched)), decide, done))
+        task = asyncio.get_running_loop().create_task(self._commit(joined(dict.fromkeys(touched)), decide, done))
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
 
-    async def _commit(self, keys: list[str], decide: Decide, done: CommitDone) -> None:
+    async def _commit(self, keys: str, decide: Decide, done: CommitDone) -> None:
         self._unanswered = None
         try:
             error = await self._make_durable(keys, decide)
@@ -256,7 +256,7 @@ class PostgresEngine:
             self._note(error)
         done(error)
 
-    async def _make_durable(self, keys: list[str], decide: Decide) -> ServiceError | None:
+    async def _make_durable(self, keys: str, decide: Decide) -> ServiceError | None:
         """Try until it is committed, refused, or time is up. None, or why not."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + RETRY_SECONDS
@@ -276,7 +276,7 @@ class PostgresEngine:
                     return told(failure) if lost is None else unavailable("the change may or may not have been stored")
                 log.warning("a commit is tried again", reason=type(failure).__name__)
 
-    async def _attempt(self, keys: list[str], decide: Decide) -> None:
+    async def _attempt(self, keys: str, decide: Decide) -> None:
         """One transaction; or the proof that the one before it was committed. Raises one of FAILURES."""
         connection = await self._writer.connected()
         await self._execute(connection, statements.BEGIN)
@@ -330,7 +330,7 @@ class PostgresEngine:
                 await connection.execute(statements.COMPACT, self._namespace, floor)
         return _Written(head, self._batch)
 
-    async def _load(self, connection: Connection, keys: list[str]) -> _Loaded:
+    async def _load(self, connection: Connection, keys: str) -> _Loaded:
         """Take the turn, and see what is committed now."""
         known = self._revision
         with watched(connection, SILENCE_SECONDS):

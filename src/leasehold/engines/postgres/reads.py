@@ -14,7 +14,7 @@ import structlog
 from leasehold.engines.base import Clock, ReadDone
 from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.links import FAILURES, SILENCE_SECONDS, Connection, Link, told
-from leasehold.engines.postgres.statements import entry_of
+from leasehold.engines.postgres.statements import entry_of, joined
 from leasehold.errors import ServiceError, unavailable
 from leasehold.model import Entry
 
@@ -93,7 +93,7 @@ class Reads:
         return {key: waiting.pop(key) for key in list(waiting)[:MAX_GATHERED_KEYS]}
 
     async def _answer(self, link: Link, waiting: dict[str, list[ReadDone]]) -> None:
-        keys = list(waiting)
+        keys = joined(waiting)
         now = None if self._clock is None else self._clock()
 
         async def query(connection: Connection) -> list[asyncpg.Record]:

