@@ -17,7 +17,7 @@ All state belongs to the event loop's thread. Connections: one that writes, READ
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import asyncpg
@@ -118,6 +118,9 @@ class PostgresEngine:
     @property
     def fault(self) -> ServiceError | None:
         return self._fault
+
+    def figures(self) -> Mapping[str, float]:
+        return {}  # to count the entries would be a query over all of them
 
     # Start and end --------------------------------------------------------------------------------------------
 
