@@ -13,7 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leasehold.auth import Principal, VerificationKey, Verifier, load_secret, mint, public_key, secret_key
@@ -478,7 +478,7 @@ def test_issuer_and_audience_count_when_configured(*, claims: dict[str, Any], is
 
 # What a bearer may see ----------------------------------------------------------------------------------------
 
-NAMES = st.text(st.sampled_from("ab/é\U0001f98a"), min_size=1, max_size=4)
+NAMES = st.text(st.sampled_from("a/\U0001f98a"), min_size=1, max_size=3)
 PREFIXES = st.none() | st.lists(NAMES, max_size=5).map(tuple)
 
 
@@ -492,6 +492,7 @@ def test_a_name_is_covered_if_it_begins_with_a_prefix(prefixes: tuple[str, ...] 
     assert principal(prefixes).covers(name) == expected
 
 
+@example(("a/", "a", "a/a"), "", ["a/a"])
 @given(PREFIXES, st.just("") | NAMES, st.lists(NAMES))
 def test_within_names_just_the_covered_part_of_a_prefix(
     prefixes: tuple[str, ...] | None, prefix: str, names: list[str]
