@@ -17,7 +17,7 @@ import structlog
 from leasehold import commit
 from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError, unavailable
-from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, Limits
+from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MIB, Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Change, Delete, Entry, Expire, Operation, Outcome, Page, Put, Read, View
 
@@ -27,7 +27,9 @@ Done = Callable[[Outcome | ServiceError], None]
 
 HOUSEKEEPING_SECONDS = 1.0
 EXPIRE_STEP_ENTRIES = 500
-STREAM_PAGE_ENTRIES = 500
+FIRST_PAGE_ENTRIES = 16
+STREAM_PAGE_ENTRIES = 512
+LIGHT_PAGE_BYTES = 1 * MIB
 
 
 class Store:
@@ -118,14 +120,20 @@ class Store:
         return Page(entries, self.engine.revision if revision is None else revision, None)
 
     async def pages(self, prefixes: Sequence[str], after: str | None) -> AsyncIterator[Page]:
-        """All entries from `after` on, a page at a time: constant memory, and changes meanwhile may or may not show."""
-        position = after
+        """All entries from `after` on, a page at a time: constant memory, and changes meanwhile may or may not show.
+
+        Values may be large, and how large is known only when they are there. So the pages begin small and grow while
+        they are light.
+        """
+        position, limit = after, FIRST_PAGE_ENTRIES
         while True:
-            page = await self.page(prefixes, position, STREAM_PAGE_ENTRIES)
+            page = await self.page(prefixes, position, limit)
             yield page
             if page.next_after is None:
                 return
             position = page.next_after
+            size = sum(len(entry.value) for entry in page.entries)
+            limit = max(limit // 2, 1) if size > LIGHT_PAGE_BYTES else min(limit * 2, STREAM_PAGE_ENTRIES)
 
     # The write lane -------------------------------------------------------------------------------------------
 
