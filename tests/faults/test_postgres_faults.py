@@ -295,17 +295,22 @@ def test_a_full_disk_is_told_and_left_by_real_work(frail: Database) -> None:
     run(scenario())
 
 
-def test_a_statement_that_the_database_refuses_leaks_nothing(frail: Database) -> None:
+def test_a_statement_that_the_database_refuses_leaks_nothing(
+    frail: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def scenario() -> ServiceError | None:
         async with opened(frail.url) as engine:
             connection = await asyncpg.connect(frail.url)
-            await connection.execute("ALTER TABLE data ADD CHECK (key <> 'secret')")
+            await connection.execute("ALTER TABLE data ADD CONSTRAINT mine CHECK (key <> 'secret')")
             await connection.close()
             return await commit(engine, ["secret"], writing("secret", b"1"))
 
     error = run(scenario())
     assert error is not None
     assert (error.code, error.message) == ("unavailable", "the database refused the operation")
+    logged = capsys.readouterr().out
+    assert "mine" in logged
+    assert "secret" not in logged
 
 
 # Servers killed, stopped and frozen ---------------------------------------------------------------------------

@@ -228,7 +228,7 @@ def told(failure: BaseException) -> ServiceError:
         return ServiceError("storage_full", "the database's disk is full; the change was not stored")
     if passes(failure):
         return unavailable("the database cannot be reached at present")
-    log.error("the database refused a statement", exc_info=failure)
+    _log_refusal(failure)
     return unavailable("the database refused the operation")
 
 
@@ -259,5 +259,13 @@ def _reason(failure: BaseException) -> str:
         return "PostgreSQL does not answer"
     if isinstance(failure, ConnectionRefusedError):
         return "nothing listens at the host and port of PostgreSQL"
-    log.error("PostgreSQL could not be used", exc_info=failure)
+    _log_refusal(failure)
     return "PostgreSQL refused it; the log says why"
+
+
+def _log_refusal(failure: BaseException) -> None:
+    """Without what PostgreSQL calls detail, and without asyncpg's own messages: both may quote keys and values."""
+    if isinstance(failure, asyncpg.PostgresError):
+        log.error("the database refused a statement", sqlstate=failure.sqlstate, reason=failure.args[0])
+    else:
+        log.error("the database could not be used", kind=type(failure).__name__)
