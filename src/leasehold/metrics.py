@@ -63,8 +63,11 @@ class Metrics:
         distribution = self._requests.get((method, pattern, status))
         if distribution is None:
             distribution = self._requests[method, pattern, status] = Distribution([0] * (len(SECONDS_BOUNDS) + 1))
-        distribution.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
-        distribution.total += seconds
+        if seconds:
+            distribution.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
+            distribution.total += seconds
+        else:  # begun and answered in one turn of the loop
+            distribution.counts[0] += 1
 
     def count_batch(self, operations: int) -> None:
         self._batches.counts[bisect_left(BATCH_BOUNDS, operations)] += 1

@@ -8,7 +8,7 @@ or not.
 from urllib.parse import urlsplit
 
 from leasehold.auth import ANYONE, Permission, Principal, Verifier, forbidden, unauthenticated
-from leasehold.http.messages import Request
+from leasehold.http.messages import Headers, Request
 
 OWN_SITES = (b"same-origin", b"none")
 """`Sec-Fetch-Site` of a page of ours, and of somebody who typed the address."""
@@ -23,8 +23,6 @@ class Admission:
     def __init__(self, verifier: Verifier | None, own_hosts: frozenset[str] | None) -> None:
         self._verifier = verifier
         self._own_hosts = own_hosts
-        self._good_hosts: set[bytes] = set()
-        """Host headers seen and found good, so that each is taken apart once."""
 
     def admit(self, request: Request, permission: Permission | None) -> Principal:
         """Who asks. Raises `forbidden` and `unauthenticated`.
@@ -32,11 +30,10 @@ class Admission:
         Where no permission is needed no token is, but one that is sent must be good.
         """
         headers = request.headers
-        host = headers.get(b"host")
-        if self._own_hosts is not None and host not in self._good_hosts:
-            self._check_host(host)
-        if b"origin" in headers or b"sec-fetch-site" in headers:
-            self._check_site(request)
+        if not headers.is_vetted:
+            self._check_host(headers.get(b"host"))
+            self._check_site(headers)
+            headers.is_vetted = True
         if self._verifier is None:
             return ANYONE
         authorization = headers.get(b"authorization")
@@ -50,20 +47,17 @@ class Admission:
         return principal
 
     def _check_host(self, host: bytes | None) -> None:
-        if host is None:
-            return  # HTTP/1.0; no browser speaks it
-        name = _host_name(host)
-        if self._own_hosts is not None and name not in self._own_hosts:
+        if self._own_hosts is None or host is None:  # without one it is HTTP/1.0, which no browser speaks
+            return
+        if _host_name(host) not in self._own_hosts:
             raise forbidden("the service is not called by this name")
-        if len(self._good_hosts) < 1_000:
-            self._good_hosts.add(host)
 
-    def _check_site(self, request: Request) -> None:
-        site = request.headers.get(b"sec-fetch-site")
-        origin = request.headers.get(b"origin")
+    def _check_site(self, headers: Headers) -> None:
+        site = headers.get(b"sec-fetch-site")
+        origin = headers.get(b"origin")
         if site is not None and site not in OWN_SITES:
             raise forbidden("requests from pages of other sites are refused")
-        own = request.headers.get(b"host", b"").lower()
+        own = headers.get(b"host", b"").lower()
         if origin is not None and (not own or origin.partition(b"://")[2].lower() != own):
             raise forbidden("requests from pages of other sites are refused")
 

@@ -177,9 +177,8 @@ class Connection(asyncio.Protocol):
         try:
             route = self._all.router.match(request)
             request.principal = principal = self._all.admission.admit(request, route.permission)
-            accept = request.headers.get(b"accept")
-            if accept is not None or route.offers is not JSON_FIRST:
-                request.media = negotiate(accept, route.offers)
+            if not request.headers.is_plain or route.offers is not JSON_FIRST:
+                request.media = negotiate(request.headers.get(b"accept"), route.offers)
             endpoint = route.endpoint
             if type(endpoint) is Exchange:
                 self._exchange = endpoint

@@ -139,8 +139,7 @@ def flag_of(request: Request, name: str, *, default: bool) -> bool:
 
 def is_plain(request: Request) -> bool:
     """Nothing is asked beyond the key: so for nearly all requests, which then need no look for each option."""
-    headers = request.headers
-    return not request.query and b"if-match" not in headers and b"if-none-match" not in headers
+    return request.headers.is_plain and not request.query
 
 
 def wants_minimal(request: Request) -> bool:

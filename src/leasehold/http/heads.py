@@ -6,12 +6,11 @@ Measured on a GET with two fields: 0.9 µs in place of 3.3, a quarter of all tha
 """
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from leasehold.http.messages import Request
+from leasehold.http.messages import Headers, Request
 
 MAX_HEADS: Final = 1_024
 MAX_BLOCK_BYTES: Final = 2_048
@@ -25,7 +24,7 @@ _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT"
 
 
 class Head(msgspec.Struct, frozen=True):
-    headers: Mapping[bytes, bytes]
+    headers: Headers
     content_length: int
 
 
@@ -54,7 +53,7 @@ class FamiliarHeads:
             request.take_query(query)
         return request
 
-    def remember(self, data: bytes, headers: Mapping[bytes, bytes]) -> None:
+    def remember(self, data: bytes, headers: Headers) -> None:
         """Keep the block of a request that the parser has found to be good and whole in `data`."""
         line = _REQUEST_LINE.match(data)
         if line is None:

@@ -21,15 +21,35 @@ from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
 
 
-class Request(msgspec.Struct):
-    """One request, complete.
+OPTIONS: Final = frozenset((b"if-match", b"if-none-match", b"prefer"))
 
-    Header names are in lower case. A header that came more than once is joined with commas.
+
+class Headers(dict[bytes, bytes]):
+    """Header fields by their names in lower case; one that came more than once is joined with commas.
+
+    Requests with the same header block share one, so what was found out about it is kept with it.
     """
+
+    __slots__ = ("is_plain", "is_vetted")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_plain = False
+        """Nothing in it asks for another answer than usual."""
+        self.is_vetted = False
+        """It does not come from a page of a foreign site: see `admission`."""
+
+    def look_for_options(self) -> None:
+        """Set `is_plain`, once all fields are there."""
+        self.is_plain = OPTIONS.isdisjoint(self) and self.get(b"accept", b"*/*") == b"*/*"
+
+
+class Request(msgspec.Struct):
+    """One request, complete."""
 
     method: str
     path: bytes
-    headers: Mapping[bytes, bytes]
+    headers: Headers
     version: str = "1.1"
     body: bytes = b""
     keep_alive: bool = False

@@ -13,7 +13,7 @@ import httptools
 
 from leasehold.errors import ServiceError
 from leasehold.http.heads import FamiliarHeads
-from leasehold.http.messages import Request, accepted_request_id
+from leasehold.http.messages import Headers, Request, accepted_request_id
 from leasehold.limits import KIB, Limits
 
 FRAMING_ALLOWANCE: Final = 8
@@ -82,7 +82,7 @@ class Reception:
         self.since = now()
         # Of the request being received:
         self._url = b""
-        self._headers: dict[bytes, bytes] = {}
+        self._headers = Headers()
         self._hosts = 0
         self._fields = 0
         self._field_bytes = 0
@@ -140,7 +140,7 @@ class Reception:
         self.phase = Phase.HEAD
         self.since = self._now()
         self._url = b""
-        self._headers = {}
+        self._headers = Headers()
         self._hosts = self._fields = self._field_bytes = self._body_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -172,6 +172,7 @@ class Reception:
         if refusal is not None:
             self.refuse(refusal)
             return
+        self._headers.look_for_options()
         self.phase = Phase.BODY
         self.since = self._now()
         self._raw_bytes = 0
