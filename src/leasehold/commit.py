@@ -84,7 +84,8 @@ class _Batch:
     def apply(self, operation: Operation) -> Outcome:
         current = self._live(operation.key)
         if type(operation) is Put:
-            _check(operation.condition, current)
+            if operation.condition is not None:
+                _check(operation.condition, current)
             if operation.path is None:
                 return self._write(current, operation.key, operation.value, operation.ttl)
             return self._put_at(current, operation, operation.path)
@@ -118,7 +119,9 @@ class _Batch:
 
     def _live(self, key: str) -> Entry | None:
         entry = self._stored(key)
-        return None if entry is None or is_expired(entry, self._now) else entry
+        if entry is None or entry.expires_at is None:  # nearly always
+            return entry
+        return None if is_expired(entry, self._now) else entry
 
     def _put_at(self, current: Entry | None, operation: Put, path: tuple[str, ...]) -> Written:
         part = values.decode(operation.value)

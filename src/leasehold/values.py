@@ -38,8 +38,11 @@ def parse_json(body: bytes) -> bytes:
 
 def parse_json_value(body: bytes) -> Json:
     """As `parse_json`, but the value itself."""
-    value = _decode(_decode_json, body, "JSON")
-    if _may_nest_too_deep(body):
+    try:
+        value = _decode_json(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(error, body, "JSON") from error
+    if len(body) > MAX_NESTING and _may_nest_too_deep(body):
         _check_nesting(value)
     if _may_hold_forbidden_parts(body):
         _check_parts(value)
@@ -83,7 +86,10 @@ def parse_messagepack(body: bytes) -> bytes:
 
 def parse_messagepack_value(body: bytes) -> Json:
     """As `parse_messagepack`, but the value itself."""
-    value = _decode(_decode_messagepack, body, "MessagePack")
+    try:
+        value = _decode_messagepack(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(error, body, "MessagePack") from error
     _check_nesting(value)
     _check_parts(value)
     return value
@@ -110,7 +116,7 @@ _BYTE_POSITION: Final = re.compile(r"\(byte ([0-9]+)\)")
 
 
 def _may_nest_too_deep(body: bytes) -> bool:
-    return len(body) > MAX_NESTING and body.count(b"[") + body.count(b"{") > MAX_NESTING
+    return body.count(b"[") + body.count(b"{") > MAX_NESTING
 
 
 def _may_hold_forbidden_parts(body: bytes) -> bool:
@@ -170,24 +176,21 @@ def _check_scalar(value: object) -> None:
         raise _invalid_json("JSON has no binary data, extensions or timestamps")
 
 
-def _decode(decoder: Callable[[bytes], Json], body: bytes, form: str) -> Json:
-    """Decode, and say in our own words what the decoder refuses."""
-    try:
-        return decoder(body)
-    except UnicodeDecodeError as error:
-        raise _invalid_json("a string is not UTF-8") from error
-    except RecursionError as error:
-        raise _too_deep() from error
-    except msgspec.ValidationError as error:
-        raise _invalid_json("a number is out of range") from error
-    except msgspec.DecodeError as error:
-        if not body:
-            raise _invalid_json("the body is empty") from error
-        if body.startswith(b"\xef\xbb\xbf"):
-            raise _invalid_json("the body begins with a byte order mark") from error
-        position = _BYTE_POSITION.search(str(error))
-        fault = f"is wrong at byte {position[1]}" if position else "ends too early"
-        raise _invalid_json(f"the {form} {fault}") from error
+def _refusal(error: Exception, body: bytes, form: str) -> ServiceError:
+    """In our own words, what the decoder refuses."""
+    if isinstance(error, UnicodeDecodeError):
+        return _invalid_json("a string is not UTF-8")
+    if isinstance(error, RecursionError):
+        return _too_deep()
+    if isinstance(error, msgspec.ValidationError):
+        return _invalid_json("a number is out of range")
+    if not body:
+        return _invalid_json("the body is empty")
+    if body.startswith(b"\xef\xbb\xbf"):
+        return _invalid_json("the body begins with a byte order mark")
+    position = _BYTE_POSITION.search(str(error))
+    fault = f"is wrong at byte {position[1]}" if position else "ends too early"
+    return _invalid_json(f"the {form} {fault}")
 
 
 def _invalid_json(message: str) -> ServiceError:
