@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+from databases import STORES
 from running import Server, running
 
 _numbers = count(1)
@@ -16,11 +17,13 @@ def server() -> Iterator[Server]:
         yield shared
 
 
-@pytest.fixture(scope="session", params=["memory", "file"])
+@pytest.fixture(scope="session", params=STORES)
 def any_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A shared server on each engine, for what depends on how changes are committed."""
-    folder = tmp_path_factory.mktemp("store")
-    with running("memory:" if request.param == "memory" else folder / "data.json") as shared:
+    """A shared server on each engine, for what depends on how changes are kept and committed.
+
+    A module of which all tests do so has a `server` of its own that is this one.
+    """
+    with running(STORES[request.param](tmp_path_factory.mktemp("store"))) as shared:
         yield shared
 
 

@@ -17,12 +17,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -206,6 +206,14 @@ def database_for(folder: Path) -> Database:
     """The database that belongs to a test's folder: the same one each time."""
     name = "test_" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     return Database(shared_server_url(), name)
+
+
+STORES: Final[Mapping[str, Callable[[Path], str]]] = {
+    "memory": lambda _folder: "memory:",
+    "file": lambda folder: str(folder / "data.json"),
+    "postgres": lambda folder: database_for(folder).create().url,
+}
+"""A store of each kind for a server, by the folder it may use."""
 
 
 class EngineOnDemand(PostgresEngine):

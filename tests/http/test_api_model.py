@@ -6,7 +6,7 @@ answer's status, value and revision is predicted; what was refused must have cha
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ import httpx
 import msgspec
 import pytest
 from contract import sequence
+from databases import STORES
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from running import Server, running
 
 EXAMPLES = 150
+FEWER_EXAMPLES = 80
+"""Where a request takes longer."""
 STEPS = 40
 ABSENT: Any = ...
 
@@ -427,17 +430,20 @@ def existing(value: Any) -> Any:
     return value
 
 
-@pytest.fixture(params=["memory", "file"])
-def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    with running("memory:" if request.param == "memory" else tmp_path / "data.json") as started:
-        yield started
+@pytest.mark.parametrize(
+    ("store", "examples"), [("memory", EXAMPLES), ("file", EXAMPLES), ("postgres", FEWER_EXAMPLES)]
+)
+def test_random_requests_do_what_the_model_does(tmp_path: Path, store: str, examples: int) -> None:
+    with running(STORES[store](tmp_path)) as own_server:
+        compare_with_the_model(own_server, examples)
+        assert "Traceback" not in own_server.log()
 
 
-def test_random_requests_do_what_the_model_does(own_server: Server) -> None:
+def compare_with_the_model(own_server: Server, examples: int) -> None:
     run_state_machine_as_test(
         type("OwnMachine", (KeyValueMachine,), {"server": own_server}),
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
@@ -445,4 +451,3 @@ def test_random_requests_do_what_the_model_does(own_server: Server) -> None:
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         ),
     )
-    assert "Traceback" not in own_server.log()

@@ -24,6 +24,12 @@ NOT_FOUND = (404, "not_found")
 _numbers = count(1)
 
 
+@pytest.fixture(scope="module")
+def server(any_server: Server) -> Server:
+    """What is told here is told of every engine."""
+    return any_server
+
+
 @pytest.fixture
 def uuid() -> str:
     """A UUID that no other test uses, with letters in it."""

@@ -25,6 +25,12 @@ WRITES: dict[str, Write] = {
 every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 
 
+@pytest.fixture(scope="module")
+def server(any_server: Server) -> Server:
+    """What is told here is told of every engine."""
+    return any_server
+
+
 def revision_of(server: Server, key: str) -> int:
     revision = server.put(key, '{"a": 1}').json()["revision"]
     assert isinstance(revision, int)

@@ -9,6 +9,12 @@ NOT_FOUND = (404, "not_found")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
+@pytest.fixture(scope="module")
+def server(any_server: Server) -> Server:
+    """What is told here is told of every engine."""
+    return any_server
+
+
 # Create and replace -------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,12 @@ from running import Server, Wire, message, refusal
 INVALID_KEY = (400, "invalid_key")
 
 
+@pytest.fixture(scope="module")
+def server(any_server: Server) -> Server:
+    """What is told here is told of every engine."""
+    return any_server
+
+
 @pytest.mark.parametrize(
     ("sent", "decoded"),
     [

@@ -14,6 +14,12 @@ MANY = 12_345
 LARGE = '"%s"' % ("x" * 20_000)
 
 
+@pytest.fixture(scope="module")
+def server(any_server: Server) -> Server:
+    """What is told here is told of every engine."""
+    return any_server
+
+
 def listed(server: Server, **parameters: Any) -> Any:
     response = server.request("GET", "/kv", params=parameters)
     assert response.status_code == 200, response.text

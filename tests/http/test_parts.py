@@ -12,6 +12,12 @@ CONFLICT = (409, "conflict")
 DOCUMENT = '{"a": {"b": [10, {"c": null}]}, "": 1, "x/y": 2, "m~n": 3, "~1": 4, "0": 5, "ä ö": 6, "-": 7}'
 
 
+@pytest.fixture(scope="module")
+def server(any_server: Server) -> Server:
+    """What is told here is told of every engine."""
+    return any_server
+
+
 @pytest.fixture
 def document(server: Server, key: str) -> str:
     """The key of a value with all kinds of members."""

@@ -9,6 +9,12 @@ from running import Server, refusal
 PATCH_FAILED = (422, "patch_failed")
 
 
+@pytest.fixture(scope="module")
+def server(any_server: Server) -> Server:
+    """What is told here is told of every engine."""
+    return any_server
+
+
 # Merge patch --------------------------------------------------------------------------------------------------
 
 

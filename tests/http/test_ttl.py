@@ -8,6 +8,12 @@ from running import Server, refusal, running, until
 SHORT = {"ttl": "0.15"}
 
 
+@pytest.fixture(scope="module")
+def server(any_server: Server) -> Server:
+    """What is told here is told of every engine."""
+    return any_server
+
+
 def is_gone(server: Server, key: str) -> bool:
     return server.get(key).status_code == 404
 
