@@ -313,6 +313,25 @@ def test_a_statement_that_the_database_refuses_leaks_nothing(
     assert "secret" not in logged
 
 
+def test_a_read_that_the_database_refuses_does_not_keep_writers_out(
+    frail: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal of one statement is told to its caller alone."""
+
+    async def scenario() -> None:
+        async with opened(frail.url) as engine:
+            with monkeypatch.context() as patch:
+                for name in ("SCAN", "READ"):
+                    patch.setattr(statements, name, "SELECT absent FROM data")
+                assert isinstance(await read(engine, "n"), ServiceError)
+                with pytest.raises(ServiceError, match="refused"):
+                    await engine.scan("", None, 1)
+            assert fault_in(engine) is None
+            assert await commit(engine, ["n"], counting("n")) is None
+
+    run(scenario())
+
+
 # Servers killed, stopped and frozen ---------------------------------------------------------------------------
 
 

@@ -144,6 +144,23 @@ def test_after_may_lie_outside_the_prefix(server: Server, ten: str, after: str, 
     assert len(keys(listed(server, prefix=ten, after=after))) == count
 
 
+@pytest.mark.parametrize("text", ["%00", "ten%00", "%01", "ten/%7F"])
+@pytest.mark.parametrize("path", ["/kv?", "/kv?limit=20&", "/stream?"])
+def test_no_key_begins_with_a_control_character(server: Server, ten: str, path: str, text: str) -> None:
+    """U+0000 too, which PostgreSQL does not take."""
+    response = server.request("GET", f"{path}prefix={text}")
+    assert (response.status_code, ten.encode() in response.content) == (200, False)
+    assert server.put(f"{ten}0", "0").status_code == 200
+
+
+@pytest.mark.parametrize(("after", "count"), [("\0", 10), ("ten\0", 10), ("ten/4\0", 5), ("ten/9\0", 0)])
+@pytest.mark.parametrize("limit", [{}, {"limit": 20}], ids=["streamed", "page"])
+def test_after_may_hold_a_control_character(
+    server: Server, ten: str, after: str, count: int, limit: dict[str, int]
+) -> None:
+    assert len(keys(listed(server, prefix=ten, after=after, **limit))) == count
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "10001", "", "ten", "1.5", "1e3", "+5", " 5", "1_0", "\u0665", "9" * 30])
 def test_a_limit_that_is_no_number_from_1_to_10000_is_refused(server: Server, limit: str) -> None:
     assert refusal(server.request("GET", "/kv", params={"limit": limit})) == INVALID_ARGUMENT

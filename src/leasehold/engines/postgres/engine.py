@@ -37,6 +37,7 @@ from leasehold.engines.postgres.links import (
     Address,
     Connection,
     Link,
+    is_refusal,
     passes,
     told,
     told_at_start,
@@ -177,11 +178,13 @@ class PostgresEngine:
         self._reads.read(key, done)
 
     async def scan(self, prefix: str, after: str | None, limit: int) -> Page:
+        start, above = _sendable(prefix), _sendable(after or "")
+
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            behind = prefix + _BEHIND_ANY_KEY
+            behind = start + _BEHIND_ANY_KEY
             # One more than asked for tells whether there is a next page.
             return await connection.fetch(
-                statements.SCAN, self._namespace, prefix, after or "", behind, limit + 1, self._time()
+                statements.SCAN, self._namespace, start, above, behind, limit + 1, self._time()
             )
 
         rows = await self._ask(query)
@@ -190,8 +193,10 @@ class PostgresEngine:
         return Page(page, _head_of(rows), page[-1].key if len(entries) > limit else None)
 
     async def changes(self, after_revision: int, prefix: str, limit: int) -> list[Change]:
+        start = _sendable(prefix)
+
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(statements.CHANGES, self._namespace, after_revision, prefix, limit)
+            return await connection.fetch(statements.CHANGES, self._namespace, after_revision, start, limit)
 
         rows = await self._ask(query)
         # What is still known is the same for every engine, so that none promises more than another.
@@ -218,7 +223,8 @@ class PostgresEngine:
             return await link.run(query, retry_seconds=seconds, silence=LIST_SILENCE_SECONDS)
         except FAILURES as failure:
             error = told(failure)
-            self._note(error)
+            if not is_refusal(failure):
+                self._note(error)
             raise error from failure
         finally:
             self._lists.put_nowait(link)
@@ -434,6 +440,14 @@ class PostgresEngine:
             return
         self._fault = None
         log.info("the database can be written again")
+
+
+def _sendable(text: str) -> str:
+    """A prefix, or a place between keys, as PostgreSQL takes it: it has no U+0000.
+
+    No key holds a control character, so U+0001 parts them in the same way.
+    """
+    return text.replace("\0", "\1")
 
 
 def _head_of(rows: Sequence[asyncpg.Record]) -> int:

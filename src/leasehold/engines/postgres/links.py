@@ -222,14 +222,23 @@ def passes(failure: BaseException) -> bool:
     return not isinstance(failure, asyncpg.ClientConfigurationError | asyncpg.DataError)
 
 
+def is_refusal(failure: BaseException) -> bool:
+    """Whether the database is there and refused this one operation. Of a read, that says nothing about others."""
+    return not passes(failure) and not _is_disk_full(failure)
+
+
 def told(failure: BaseException) -> ServiceError:
     """What a caller hears when an operation has failed for good and nothing was stored."""
-    if isinstance(failure, asyncpg.PostgresError) and failure.sqlstate == DISK_FULL:
+    if _is_disk_full(failure):
         return ServiceError("storage_full", "the database's disk is full; the change was not stored")
-    if passes(failure):
+    if not is_refusal(failure):
         return unavailable("the database cannot be reached at present")
     _log_refusal(failure)
     return unavailable("the database refused the operation")
+
+
+def _is_disk_full(failure: BaseException) -> bool:
+    return isinstance(failure, asyncpg.PostgresError) and failure.sqlstate == DISK_FULL
 
 
 def told_at_start(failure: BaseException) -> ServiceError:

@@ -13,7 +13,7 @@ import structlog
 
 from leasehold.engines.base import Clock, ReadDone
 from leasehold.engines.postgres import statements
-from leasehold.engines.postgres.links import FAILURES, SILENCE_SECONDS, Connection, Link, told
+from leasehold.engines.postgres.links import FAILURES, SILENCE_SECONDS, Connection, Link, is_refusal, told
 from leasehold.engines.postgres.statements import entry_of, joined
 from leasehold.errors import ServiceError, unavailable
 from leasehold.model import Entry
@@ -24,7 +24,7 @@ MAX_GATHERED_KEYS: Final = 1_000
 
 
 class Reads:
-    """Reads on `links`. `retry_seconds` is how long a failing query is tried; `failed` hears when that was in vain."""
+    """Reads on `links`. `retry_seconds` is how long a failing query is tried; `failed` hears when it stayed away."""
 
     def __init__(
         self,
@@ -103,7 +103,8 @@ class Reads:
             rows = await link.run(query, retry_seconds=self._retry_seconds(), silence=SILENCE_SECONDS)
         except FAILURES as failure:
             error = told(failure)
-            self._failed(error)
+            if not is_refusal(failure):
+                self._failed(error)
             _tell(waiting, error)
         except asyncio.CancelledError:
             _tell(waiting, unavailable("the store is closed"))
