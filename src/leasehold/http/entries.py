@@ -6,7 +6,6 @@ only read and an answer only written.
 
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Final, cast
 
 import msgspec
@@ -47,14 +46,8 @@ _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?")
 
 
 def key_of(request: Request) -> str:
-    return _parse_key(request.argument)
-
-
-@lru_cache(maxsize=4096)
-def _parse_key(argument: bytes) -> str:
-    """Cached, because many callers ask for few keys again and again: 0.06 µs in place of 0.35."""
     try:
-        key = percent_decode(argument)
+        key = percent_decode(request.argument)
     except ValueError:
         raise ServiceError("invalid_key", "the key is not percent-encoded UTF-8") from None
     check_key(key)
