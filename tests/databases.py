@@ -31,7 +31,7 @@ import psutil
 from leasehold.engines.base import Clock, Decide, Engine
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.errors import ServiceError
-from leasehold.model import Change, Entry, View
+from leasehold.model import Change, Entry, Touched, View
 
 T = TypeVar("T")
 
@@ -238,7 +238,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 async def commit(engine: Engine, touched: Sequence[str], decide: Decide) -> ServiceError | None:
     """Commit a batch and return the refusal."""
     finished: asyncio.Future[ServiceError | None] = asyncio.get_running_loop().create_future()
-    engine.commit(touched, decide, finished.set_result)
+    engine.commit(Touched(touched), decide, finished.set_result)
     return await finished
 
 

@@ -10,7 +10,7 @@ from leasehold.engines.base import Engine
 from leasehold.engines.disk import Disk
 from leasehold.engines.file import FileEngine
 from leasehold.errors import ServiceError
-from leasehold.model import Change, Deletion, Entry, View
+from leasehold.model import Change, Deletion, Entry, Touched, View
 
 T = TypeVar("T")
 
@@ -71,11 +71,13 @@ class Driver:
         return self.decide_and_commit(touched if alone else [*touched, "another"], decide)
 
     def decide_and_commit(
-        self, touched: Sequence[str], decide: Callable[[View, int, int], Sequence[Change]]
+        self, touched: Sequence[str] | Touched, decide: Callable[[View, int, int], Sequence[Change]]
     ) -> ServiceError | None:
         async def commit() -> ServiceError | None:
             finished: asyncio.Future[ServiceError | None] = asyncio.get_running_loop().create_future()
-            self.engine.commit(touched, decide, finished.set_result)
+            self.engine.commit(
+                touched if isinstance(touched, Touched) else Touched(touched), decide, finished.set_result
+            )
             return await finished
 
         return self.run(commit())
@@ -106,7 +108,7 @@ class Driver:
 
     def values(self) -> dict[str, bytes]:
         page = self.run(self.engine.scan("", None, 10_000))
-        return {entry.key: entry.value for entry in page.entries}
+        return {entry.key: entry.value for entry in page.records}
 
     def kill(self) -> None:
         """Let go of the files as the system would for a killed process: nothing more is written."""

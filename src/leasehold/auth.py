@@ -142,8 +142,8 @@ def mint(
 
 
 def _is_name(text: str) -> bool:
-    """Not empty, and Unicode that a key could hold."""
-    return text != "" and not any("\ud800" <= character <= "\udfff" for character in text)
+    """Not empty, and Unicode that every engine can keep."""
+    return text != "" and not any("\ud800" <= character <= "\udfff" or character == "\0" for character in text)
 
 
 class Verifier:

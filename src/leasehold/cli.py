@@ -96,7 +96,8 @@ def check(path: Annotated[Path, typer.Argument(help="The store's file, data.json
     torn = f", a torn tail of {report.torn_bytes} bytes" if report.torn_bytes else ""
     journal = f", {report.journal_records} records in the journal{torn}"
     foreign = ", written by another tool" if report.foreign else ""
-    typer.echo(f"{path} is good: {report.entries} entries, revision {report.revision}{journal}{foreign}")
+    leases = f", {report.leases} leases" if report.leases else ""
+    typer.echo(f"{path} is good: {report.entries} entries{leases}, revision {report.revision}{journal}{foreign}")
 
 
 @app.command()

@@ -11,6 +11,8 @@ translated once, where they enter (`raise ServiceError(...) from error`).
 from collections.abc import Mapping
 from typing import Final, Literal
 
+import msgspec
+
 ErrorCode = Literal[
     "invalid_json",
     "invalid_key",
@@ -21,17 +23,20 @@ ErrorCode = Literal[
     "forbidden",
     "not_found",
     "path_not_found",
+    "lock_not_found",
     "no_such_route",
     "method_not_allowed",
     "not_acceptable",
     "request_timeout",
     "conflict",
+    "lease_lost",
     "revision_compacted",
     "precondition_failed",
     "too_large",
     "uri_too_long",
     "unsupported_media_type",
     "patch_failed",
+    "lock_held",
     "too_many_requests",
     "headers_too_large",
     "internal",
@@ -49,17 +54,20 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, int]] = {
     "forbidden": 403,
     "not_found": 404,
     "path_not_found": 404,
+    "lock_not_found": 404,
     "no_such_route": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,
     "request_timeout": 408,
     "conflict": 409,
+    "lease_lost": 409,
     "revision_compacted": 410,
     "precondition_failed": 412,
     "too_large": 413,
     "uri_too_long": 414,
     "unsupported_media_type": 415,
     "patch_failed": 422,
+    "lock_held": 423,
     "too_many_requests": 429,
     "headers_too_large": 431,
     "internal": 500,
@@ -67,14 +75,14 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, int]] = {
     "storage_full": 507,
 }
 
-ErrorDetail = str | int | float | None
+ErrorDetail = str | int | float | msgspec.Raw | None
 
 
 class ServiceError(Exception):
     """What a caller is told when a request is refused or cannot be done.
 
     `details` become members of the error body beside `error` and `message` (`revision`, `limit`, …).
-    `headers` go out with the response (`Allow`, `Retry-After`, …).
+    `headers` go out with the response (`Allow`, `Retry-After`, …). `status` is the code's own unless it is given.
     """
 
     def __init__(
@@ -84,16 +92,14 @@ class ServiceError(Exception):
         *,
         details: Mapping[str, ErrorDetail] | None = None,
         headers: Mapping[str, str] | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code: ErrorCode = code
+        self.status = STATUS_BY_CODE[code] if status is None else status
         self.message = message
         self.details: Mapping[str, ErrorDetail] = details or {}
         self.headers: Mapping[str, str] = headers or {}
-
-    @property
-    def status(self) -> int:
-        return STATUS_BY_CODE[self.code]
 
 
 def not_found() -> ServiceError:

@@ -5,7 +5,8 @@ look inside. Times are integers, microseconds since the epoch, UTC. To add an op
 branch in `commit`.
 """
 
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -36,26 +37,76 @@ class Deletion(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=0):
     revision: int
 
 
-Change = Entry | Deletion
+class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
+    """A lock that is held, until `expires_at`. The order of the fields is the order in the journal, as in `Entry`."""
+
+    lock: str
+    lease_id: str
+    """The holder's secret."""
+    token: int
+    """The revision of the acquisition, so larger than that of every lease before."""
+    revision: int
+    """Of the last change: the acquisition or a renewal."""
+    acquired_at: int
+    expires_at: int
+    ttl: int
+    """Microseconds, as it was last asked for."""
+    holder: str
+    """The `sub` of the caller who acquired it."""
+    owner: bytes
+    """What the holder says of itself, as JSON text."""
+
+
+class LeaseEnd(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
+    """A lock that a commit set free."""
+
+    lock: str
+    revision: int
+
+
+EntryChange = Entry | Deletion
 """What one commit left of one key."""
+LeaseChange = Lease | LeaseEnd
+"""What one commit left of one lock."""
+Change = EntryChange | LeaseChange
+
+
+class Touched(msgspec.Struct, frozen=True):
+    """What a batch may look at. `lease_ids`: of fenced writes, which do not say to which lock a lease belongs."""
+
+    keys: Sequence[str] = ()
+    locks: Sequence[str] = ()
+    lease_ids: Sequence[str] = ()
 
 
 class View(Protocol):
-    """The committed state of the keys that a batch touches, at the moment of its commit."""
+    """The committed state of what a batch touches, at the moment of its commit. What has expired is included.
+
+    Whether it counts is a rule.
+    """
 
     def entry(self, key: str) -> Entry | None:
-        """The entry as stored, an expired one included: whether it counts is a rule."""
+        """The entry as stored."""
+
+    def lease(self, lock: str) -> Lease | None:
+        """The lease of a lock as stored."""
+
+    def lease_by_id(self, lease_id: str) -> Lease | None:
+        """The lease with this `lease_id`, as stored."""
 
 
-def is_expired(entry: Entry, now: int) -> bool:
+def is_expired(record: Entry | Lease, now: int) -> bool:
     """True from the very microsecond of `expires_at` on."""
-    return entry.expires_at is not None and entry.expires_at <= now
+    return record.expires_at is not None and record.expires_at <= now
 
 
-class Page(msgspec.Struct, frozen=True, gc=False):
+R = TypeVar("R", bound=Entry | Lease)
+
+
+class Page(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """A part of a list. `next_after` is the `after` of the following part, None at the end."""
 
-    entries: list[Entry]
+    records: list[R]
     revision: int
     next_after: str | None
 
@@ -97,7 +148,9 @@ class NotModified(msgspec.Struct, frozen=True):
     revision: int
 
 
-# Changes ------------------------------------------------------------------------------------------------------
+# Changes of entries -------------------------------------------------------------------------------------------
+#
+# `lease_id`: the change is done only if this lease is alive (a fenced write).
 
 
 class Put(msgspec.Struct, frozen=True):
@@ -109,6 +162,7 @@ class Put(msgspec.Struct, frozen=True):
     ttl: int | None = None
     """Microseconds from the commit; None makes the entry last."""
     condition: Condition | None = None
+    lease_id: str | None = None
 
 
 class MergePatch(msgspec.Struct, frozen=True):
@@ -118,6 +172,7 @@ class MergePatch(msgspec.Struct, frozen=True):
     patch: Json
     ttl: int | None = None
     condition: Condition | None = None
+    lease_id: str | None = None
 
 
 class PatchStep(msgspec.Struct, frozen=True):
@@ -136,6 +191,7 @@ class JsonPatch(msgspec.Struct, frozen=True):
     steps: tuple[PatchStep, ...]
     ttl: int | None = None
     condition: Condition | None = None
+    lease_id: str | None = None
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -146,6 +202,7 @@ class Delete(msgspec.Struct, frozen=True):
     ttl: int | None = None
     """As in `Put`; only with `path`."""
     condition: Condition | None = None
+    lease_id: str | None = None
 
 
 class Expire(msgspec.Struct, frozen=True):
@@ -154,7 +211,47 @@ class Expire(msgspec.Struct, frozen=True):
     key: str
 
 
-Operation = Put | MergePatch | JsonPatch | Delete | Expire
+# Changes of leases --------------------------------------------------------------------------------------------
+
+
+class Acquire(msgspec.Struct, frozen=True):
+    """Take a lock if nobody holds it, under the name `lease_id`, which nobody has used and nobody can guess."""
+
+    lock: str
+    lease_id: str
+    ttl: int
+    """Microseconds."""
+    owner: bytes = b"null"
+    holder: str = ""
+
+
+class Renew(msgspec.Struct, frozen=True):
+    """Let a lease that is alive last `ttl` microseconds from now, or longer if it does; None: its own ttl."""
+
+    lock: str
+    lease_id: str
+    ttl: int | None = None
+
+
+class Release(msgspec.Struct, frozen=True):
+    """End a lease. Without `lease_id` it must be one that `holder` acquired."""
+
+    lock: str
+    lease_id: str | None = None
+    holder: str = ""
+
+
+class ExpireLease(msgspec.Struct, frozen=True):
+    """Remove a lease whose time has come, as `Expire`."""
+
+    lock: str
+
+
+# What they come to --------------------------------------------------------------------------------------------
+
+EntryOperation = Put | MergePatch | JsonPatch | Delete | Expire
+LockOperation = Acquire | Renew | Release | ExpireLease
+Operation = EntryOperation | LockOperation
 """Anything that goes through the write lane."""
 
 
@@ -174,8 +271,34 @@ class Deleted(msgspec.Struct, frozen=True):
     revision: int
 
 
+class Leased(msgspec.Struct, frozen=True):
+    """The lease as acquired or renewed, at `now`."""
+
+    lease: Lease
+    now: int
+
+
+class Held(msgspec.Struct, frozen=True):
+    """The lock is not free: somebody else's lease is alive at `now`."""
+
+    lease: Lease
+    now: int
+
+
+class Released(msgspec.Struct, frozen=True):
+    """A lock is free, from `revision` on."""
+
+    lock: str
+    revision: int
+
+
 class Unchanged(msgspec.Struct, frozen=True):
     """Nothing was to be done (`Expire` of an entry that lives)."""
 
 
-Outcome = Found | NotModified | Written | Deleted | Unchanged
+Outcome = Found | NotModified | Written | Deleted | Leased | Held | Released | Unchanged
+
+
+def name_of(what: Change | Read | Operation) -> str:
+    """The key, or the lock."""
+    return what.lock if isinstance(what, LeaseChange | LockOperation) else what.key

@@ -26,7 +26,7 @@ from leasehold.auth import Verifier, public_key, secret_key
 from leasehold.config import Settings
 from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
-from leasehold.http import by_uuid, entries, system
+from leasehold.http import by_uuid, entries, locks, system
 from leasehold.http.admission import Admission
 from leasehold.http.connection import Connection
 from leasehold.http.connections import Connections
@@ -82,7 +82,7 @@ async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_
         def figures() -> Mapping[str, float]:
             return connections.figures()
 
-        router = Router(entries.ROUTES + by_uuid.ROUTES + system.ROUTES)
+        router = Router(entries.ROUTES + by_uuid.ROUTES + locks.ROUTES + system.ROUTES)
         service = Service(
             store,
             settings.limits,
@@ -110,6 +110,7 @@ async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_
 
         log.info("stopping", connections=len(connections))
         server.close()
+        store.stop_waiting()
         cut = await connections.drain(settings.limits.shutdown_timeout_seconds)
         if cut:
             log.warning("connections cut", count=cut)

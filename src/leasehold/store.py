@@ -1,4 +1,4 @@
-"""What endpoints talk to: reads, and the one lane through which every change goes.
+"""What endpoints talk to: reads, waiting for locks, and the one lane through which every change goes.
 
 The lane gathers all operations that arrive while the previous commit is being made durable, and commits them as one
 batch (group commit). One batch is in flight at a time; batches grow with the load by themselves. Nothing is visible
@@ -10,7 +10,8 @@ connections: an answer written straight from the lane's completion 38,000 a seco
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import structlog
 
@@ -19,21 +20,41 @@ from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MIB, Limits
 from leasehold.metrics import Metrics
-from leasehold.model import Change, Delete, Entry, Expire, Operation, Outcome, Page, Put, Read, View
+from leasehold.model import (
+    Acquire,
+    Change,
+    Delete,
+    Entry,
+    Expire,
+    ExpireLease,
+    Lease,
+    Operation,
+    Outcome,
+    Page,
+    Put,
+    Read,
+    Release,
+    View,
+    name_of,
+)
+from leasehold.queues import LockQueues
 
 log = structlog.get_logger(__name__)
 
 Done = Callable[[Outcome | ServiceError], None]
+R = TypeVar("R", bound=Entry | Lease)
+Scan = Callable[[str, str | None, int], Awaitable[Page[R]]]
 
 HOUSEKEEPING_SECONDS = 1.0
-EXPIRE_STEP_ENTRIES = 500
+EXPIRE_STEP = 500
+"""Entries, and leases, removed at a time."""
 FIRST_PAGE_ENTRIES = 16
 STREAM_PAGE_ENTRIES = 512
 LIGHT_PAGE_BYTES = 1 * MIB
 
 
 class Store:
-    """Entries on one engine. Opens and closes the engine with itself."""
+    """Entries and leases on one engine. Opens and closes the engine with itself."""
 
     def __init__(self, engine: Engine, limits: Limits, metrics: Metrics | None = None) -> None:
         self.engine = engine
@@ -46,6 +67,8 @@ class Store:
         self._idle.set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._housekeeper: asyncio.Task[None] | None = None
+        self._queues = LockQueues(self.submit)
+        engine.watch_locks(self._queues.wake)
 
     async def open(self) -> None:
         """Open the engine and begin to clean up after time. Raises what the engine raises."""
@@ -65,7 +88,8 @@ class Store:
     def figures(self) -> Mapping[str, float]:
         """Gauges of the store and its engine, by the names in `metrics.GAUGES`."""
         degraded = self.engine.fault is not None
-        own = {"waiting_operations": len(self._waiting), "revision": self.engine.revision, "degraded": float(degraded)}
+        own = {"waiting_operations": len(self._waiting), "waiters": len(self._queues)}
+        own |= {"revision": self.engine.revision, "degraded": int(degraded)}
         return {**own, **self.engine.figures()}
 
     # Reads ----------------------------------------------------------------------------------------------------
@@ -101,25 +125,28 @@ class Store:
         self.read(read, done)
         return await result
 
-    async def page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page:
+    async def page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page[Entry]:
         """At most `limit` (1..MAX_PAGE_ENTRIES) entries whose keys begin with one of `prefixes`; see `Engine.scan`.
 
         The prefixes ascend and none begins with another.
         """
-        entries: list[Entry] = []
+        return await self._page(self.engine.scan, prefixes, after, limit)
+
+    async def _page(self, scan: Scan[R], prefixes: Sequence[str], after: str | None, limit: int) -> Page[R]:
+        records: list[R] = []
         revision: int | None = None
         for prefix in prefixes:
-            room = limit - len(entries)
-            page = await self.engine.scan(prefix, after, max(room, 1))
+            room = limit - len(records)
+            page = await scan(prefix, after, max(room, 1))
             revision = page.revision if revision is None else revision
-            if not room and page.entries:
-                return Page(entries, revision, entries[-1].key)
-            entries += page.entries
+            if not room and page.records:
+                return Page(records, revision, name_of(records[-1]))
+            records += page.records
             if page.next_after is not None:
-                return Page(entries, revision, page.next_after)
-        return Page(entries, self.engine.revision if revision is None else revision, None)
+                return Page(records, revision, page.next_after)
+        return Page(records, self.engine.revision if revision is None else revision, None)
 
-    async def pages(self, prefixes: Sequence[str], after: str | None) -> AsyncIterator[Page]:
+    async def pages(self, prefixes: Sequence[str], after: str | None) -> AsyncIterator[Page[Entry]]:
         """All entries from `after` on, a page at a time: constant memory, and changes meanwhile may or may not show.
 
         Values may be large, and how large is known only when they are there. So the pages begin small and grow while
@@ -132,8 +159,30 @@ class Store:
             if page.next_after is None:
                 return
             position = page.next_after
-            size = sum(len(entry.value) for entry in page.entries)
+            size = sum(len(entry.value) for entry in page.records)
             limit = max(limit // 2, 1) if size > LIGHT_PAGE_BYTES else min(limit * 2, STREAM_PAGE_ENTRIES)
+
+    # Locks ----------------------------------------------------------------------------------------------------
+
+    async def acquire(self, operation: Acquire, wait_seconds: float) -> Lease:
+        """Wait for a lock at most so long, in order of arrival; see `LockQueues.acquire`."""
+        return await self._queues.acquire(operation, wait_seconds)
+
+    def waiting_for(self, lock: str) -> int:
+        """How many wait for a lock at this server."""
+        return self._queues.waiting_for(lock)
+
+    async def lease(self, lock: str) -> Lease | None:
+        """The lease of a lock that is held."""
+        return await self.engine.lease(lock)
+
+    async def lease_page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page[Lease]:
+        """Locks that are held, as `page`."""
+        return await self._page(self.engine.leases, prefixes, after, limit)
+
+    def stop_waiting(self) -> None:
+        """Send all away who wait for a lock, and those who come."""
+        self._queues.stop()
 
     # The write lane -------------------------------------------------------------------------------------------
 
@@ -199,7 +248,7 @@ class Store:
                 complete(outcome)
             self._start_soon()
 
-        self.engine.commit([operation.key for operation in operations], decide, done)
+        self.engine.commit(commit.touched(operations), decide, done)
 
     def _fail_batch(self, batch: list[tuple[Operation, Done]], error: ServiceError) -> None:
         """Tell all that the commit failed. On a full disk, deletions get a second turn by themselves."""
@@ -229,24 +278,25 @@ class Store:
             if self.engine.fault is not None:
                 await self.engine.recover()
                 continue
+            self._queues.release_abandoned()
             try:
-                await self._expire()
+                await self._remove_expired()
             except ServiceError as error:
-                log.warning("expired entries could not be removed", code=error.code, reason=error.message)
+                log.warning("what has expired could not be removed", code=error.code, reason=error.message)
 
-    async def _expire(self) -> None:
-        """Remove all that has expired, giving way to others after each step."""
+    async def _remove_expired(self) -> None:
+        """Remove entries and leases that have expired, giving way to others after each step."""
         more = True
         while more:
-            more = await self._expire_step()
+            keys = await self.engine.expired(EXPIRE_STEP)
+            locks = await self.engine.expired_leases(EXPIRE_STEP)
+            await self._submit_all([*map(Expire, keys), *map(ExpireLease, locks)])
+            more = EXPIRE_STEP in (len(keys), len(locks))
 
-    async def _expire_step(self) -> bool:
-        """Remove some expired entries. True if there may be more."""
-        keys = await self.engine.expired(EXPIRE_STEP_ENTRIES)
-        if not keys:
-            return False
+    async def _submit_all(self, operations: Sequence[Operation]) -> None:
+        """Put changes into the lane and wait for them. Raises what one of them raises."""
         results: list[asyncio.Future[None]] = []
-        for key in keys:
+        for operation in operations:
             result: asyncio.Future[None] = self._running_loop().create_future()
             results.append(result)
 
@@ -258,10 +308,11 @@ class Store:
                 else:
                     result.set_result(None)
 
-            self.submit(Expire(key), finish)
+            self.submit(operation, finish)
         await asyncio.gather(*results)
-        return len(keys) == EXPIRE_STEP_ENTRIES
 
 
 def _frees_space(operation: Operation) -> bool:
-    return type(operation) is Expire or (type(operation) is Delete and not operation.path)
+    if isinstance(operation, Delete):
+        return not operation.path
+    return isinstance(operation, Expire | Release | ExpireLease)

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from databases import EngineOnDemand
 from driving import Driver, FrozenClock
+from msgspec.structs import replace
 
 from leasehold.engines.base import Engine
 from leasehold.engines.file import FileEngine
 from leasehold.engines.memory import MemoryEngine
 from leasehold.errors import ServiceError
-from leasehold.model import Change, Deletion, Entry, View
+from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd, Touched, View, name_of
 
 ENGINES: dict[str, Callable[[Path, FrozenClock], Engine]] = {
     "memory": lambda _, clock: MemoryEngine(clock=clock),
@@ -136,7 +137,7 @@ def test_nothing_is_visible_before_the_commit_is_done(driver: Driver) -> None:
             seen.append(driver.engine.revision)
             return [Entry("a", b"1", revision + 1, now, now)]
 
-        driver.engine.commit(["a"], decide, done)
+        driver.engine.commit(Touched(["a"]), decide, done)
         await finished.wait()
 
     driver.run(commit_and_look())
@@ -164,7 +165,7 @@ def test_scan_is_in_the_order_of_utf8_bytes(driver: Driver) -> None:
     keys = ["z", "a", "é", "\U0001f600", "\uffee", "A", "a/b", "a0"]
     driver.commit(*((key, b"1") for key in keys))
     page = driver.run(driver.engine.scan("", None, 100))
-    assert [entry.key for entry in page.entries] == sorted(keys, key=str.encode)
+    assert [entry.key for entry in page.records] == sorted(keys, key=str.encode)
 
 
 def test_scan_gives_pages_that_follow_one_another(driver: Driver) -> None:
@@ -172,7 +173,7 @@ def test_scan_gives_pages_that_follow_one_another(driver: Driver) -> None:
     keys, after = [], None
     for _ in range(3):
         page = driver.run(driver.engine.scan("", after, 2))
-        keys.append([entry.key for entry in page.entries])
+        keys.append([entry.key for entry in page.records])
         after = page.next_after
     assert (keys, after) == ([["k0", "k1"], ["k2", "k3"], ["k4"]], None)
 
@@ -199,7 +200,7 @@ def test_scan_keeps_to_its_prefix_and_begins_behind_after(
 ) -> None:
     driver.commit(*((key, b"1") for key in ("a", "b", "b/1", "b/2", "c")))
     page = driver.run(driver.engine.scan(prefix, after, 100))
-    assert [entry.key for entry in page.entries] == expected
+    assert [entry.key for entry in page.records] == expected
 
 
 def test_scan_leaves_out_what_has_expired(driver: Driver, clock: FrozenClock) -> None:
@@ -207,7 +208,7 @@ def test_scan_leaves_out_what_has_expired(driver: Driver, clock: FrozenClock) ->
     driver.put("c")
     clock.now += 1
     page = driver.run(driver.engine.scan("", None, 1))
-    assert ([entry.key for entry in page.entries], page.next_after) == (["c"], None)
+    assert ([entry.key for entry in page.records], page.next_after) == (["c"], None)
 
 
 # Changes ------------------------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def test_no_changes_after_the_head(driver: Driver) -> None:
 def test_changes_that_are_no_longer_known_are_refused(
     make_driver: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leasehold.engines.memory.HISTORY_CHANGES", 3)
+    monkeypatch.setattr("leasehold.engines.entries.HISTORY_CHANGES", 3)
     with make_driver() as driver:
         driver.commit(*((f"k{number}", b"1") for number in range(5)))
         with pytest.raises(ServiceError) as caught:
@@ -249,7 +250,9 @@ def test_wait_returns_when_the_head_has_passed(driver: Driver) -> None:
         waiting = asyncio.create_task(driver.engine.wait(0))
         await asyncio.sleep(0)
         before = waiting.done()
-        driver.engine.commit(["a"], lambda _, revision, now: [Entry("a", b"1", revision + 1, now, now)], lambda _: None)
+        driver.engine.commit(
+            Touched(["a"]), lambda _, revision, now: [Entry("a", b"1", revision + 1, now, now)], lambda _: None
+        )
         await waiting
         return before
 
@@ -297,6 +300,153 @@ def test_expiries_renewed_over_and_over_do_not_pile_up(driver: Driver, clock: Fr
     assert driver.run(driver.engine.expired(1000)) == []
     clock.now += 1
     assert sorted(driver.run(driver.engine.expired(1000))) == sorted(key for key, _ in batch)
+
+
+# Leases -------------------------------------------------------------------------------------------------------
+
+
+def lease(lock: str, revision: int, clock: FrozenClock, *, seconds: int = 30, lease_id: str = "") -> Lease:
+    return Lease(
+        lock,
+        lease_id or f"id-of-{lock}",
+        token=revision,
+        revision=revision,
+        acquired_at=clock.now,
+        expires_at=clock.now + seconds * 1_000_000,
+        ttl=seconds * 1_000_000,
+        holder="alice",
+        owner=b'{"host":"a","n":1e300}',
+    )
+
+
+def commit_leases(driver: Driver, *changes: Change) -> None:
+    """Without rules: what is given is written."""
+    error = driver.decide_and_commit(Touched(locks=[name_of(change) for change in changes]), lambda *_: changes)
+    assert error is None
+
+
+def locks_held(driver: Driver) -> list[str]:
+    return [each.lock for each in driver.run(driver.engine.leases("", None, 100)).records]
+
+
+def test_a_committed_lease_is_read_as_it_was_decided(driver: Driver, clock: FrozenClock) -> None:
+    kept = lease("jobs/nightly", 1, clock)
+    commit_leases(driver, kept)
+    assert driver.run(driver.engine.lease("jobs/nightly")) == kept
+    assert driver.run(driver.engine.lease("jobs")) is None
+    assert driver.engine.revision == 1
+
+
+def test_a_lease_is_gone_from_the_microsecond_of_its_expiry_on(driver: Driver, clock: FrozenClock) -> None:
+    commit_leases(driver, lease("l", 1, clock, seconds=1))
+    clock.now += 999_999
+    assert locks_held(driver) == ["l"]
+    clock.now += 1
+    assert locks_held(driver) == []
+    assert driver.run(driver.engine.lease("l")) is None
+
+
+def test_decide_sees_leases_by_lock_and_by_id_expired_ones_too(driver: Driver, clock: FrozenClock) -> None:
+    kept = [lease("l", 1, clock, seconds=1), lease("m", 2, clock)]
+    commit_leases(driver, *kept)
+    clock.now += 5_000_000
+    seen: list[Lease | None] = []
+
+    def decide(view: View, _revision: int, _now: int) -> Sequence[Change]:
+        seen[:] = [view.lease("l"), view.lease("n"), view.lease_by_id("id-of-m"), view.lease_by_id("id-of-n")]
+        return []
+
+    driver.decide_and_commit(Touched(locks=["l", "n"], lease_ids=["id-of-m", "id-of-n"]), decide)
+    assert seen == [kept[0], None, kept[1], None]
+
+
+def test_a_lease_that_was_replaced_is_not_found_by_its_id_any_more(driver: Driver, clock: FrozenClock) -> None:
+    commit_leases(driver, lease("l", 1, clock, lease_id="old"))
+    commit_leases(driver, lease("l", 2, clock, lease_id="new"))
+    seen: list[Lease | None] = []
+
+    def decide(view: View, _revision: int, _now: int) -> Sequence[Change]:
+        seen[:] = [view.lease_by_id("old"), view.lease_by_id("new")]
+        return []
+
+    driver.decide_and_commit(Touched(lease_ids=["old", "new"]), decide)
+    assert seen == [None, lease("l", 2, clock, lease_id="new")]
+
+
+def test_entries_and_leases_of_one_batch_are_committed_together(driver: Driver, clock: FrozenClock) -> None:
+    changes = (
+        Entry("a", b"1", 1, clock.now, clock.now),
+        lease("a", 2, clock),
+        Entry("b", b"1", 3, clock.now, clock.now),
+    )
+    assert driver.decide_and_commit(Touched(["a", "b"], ["a"]), lambda *_: changes) is None
+    assert (driver.engine.revision, driver.values(), locks_held(driver)) == (3, {"a": b"1", "b": b"1"}, ["a"])
+
+
+def test_an_end_of_a_lease_is_a_change(driver: Driver, clock: FrozenClock) -> None:
+    commit_leases(driver, lease("l", 1, clock))
+    commit_leases(driver, LeaseEnd("l", 2))
+    assert (driver.engine.revision, locks_held(driver)) == (2, [])
+
+
+def test_locks_are_listed_by_prefix_in_the_order_of_utf8_bytes_page_by_page(driver: Driver, clock: FrozenClock) -> None:
+    names = ["a", "job/1", "job/\U0001f600", "job/\uffee", "job/2", "jobs", "z"]
+    commit_leases(driver, *(lease(name, number, clock) for number, name in enumerate(names, start=1)))
+    first = driver.run(driver.engine.leases("job/", None, 3))
+    rest = driver.run(driver.engine.leases("job/", first.next_after, 3))
+    assert [each.lock for each in (*first.records, *rest.records)] == ["job/1", "job/2", "job/\uffee", "job/\U0001f600"]
+    assert (first.revision, first.next_after, rest.next_after) == (7, "job/\uffee", None)
+
+
+def test_expired_leases_are_named_until_they_are_removed_the_oldest_first(driver: Driver, clock: FrozenClock) -> None:
+    commit_leases(
+        driver,
+        lease("late", 1, clock, seconds=3),
+        lease("first", 2, clock, seconds=1),
+        lease("second", 3, clock, seconds=2),
+    )
+    clock.now += 2_000_000
+    assert driver.run(driver.engine.expired_leases(100)) == ["first", "second"]
+    assert driver.run(driver.engine.expired_leases(1)) == ["first"]
+    commit_leases(driver, LeaseEnd("first", 4))
+    assert driver.run(driver.engine.expired_leases(100)) == ["second"]
+
+
+def test_a_lease_renewed_over_and_over_does_not_expire_by_an_old_time(driver: Driver, clock: FrozenClock) -> None:
+    for number in range(1, 30):
+        commit_leases(driver, replace(lease("l", number, clock, seconds=number), token=1))
+    clock.now += 28_000_000
+    assert driver.run(driver.engine.expired_leases(100)) == []
+    assert locks_held(driver) == ["l"]
+
+
+def test_who_watches_hears_of_locks_that_were_set_free(driver: Driver, clock: FrozenClock) -> None:
+    heard: list[Sequence[str] | None] = []
+    driver.engine.watch_locks(heard.append)
+    commit_leases(driver, lease("l", 1, clock), lease("m", 2, clock))
+    commit_leases(driver, Entry("a", b"1", 3, clock.now, clock.now), replace(lease("l", 4, clock), token=1))
+    assert [locks for locks in heard if locks is not None] == []
+    commit_leases(driver, LeaseEnd("l", 5), LeaseEnd("m", 6))
+    assert [sorted(locks) for locks in heard if locks is not None] == [["l", "m"]]
+
+
+def test_leases_are_no_changes_of_keys(driver: Driver, clock: FrozenClock) -> None:
+    driver.put("a")
+    commit_leases(driver, lease("a", 2, clock))
+    assert [change.revision for change in driver.run(driver.engine.changes(0, "", 100))] == [1]
+
+
+def test_leases_are_there_after_a_restart_with_their_times_and_tokens(
+    make_durable_driver: Callable[[], Driver], clock: FrozenClock
+) -> None:
+    kept = [lease("l", 2, clock), replace(lease("m", 4, clock), token=3)]
+    with make_durable_driver() as driver:
+        driver.put("a")
+        commit_leases(driver, *kept, lease("gone", 5, clock))
+        commit_leases(driver, LeaseEnd("gone", 6))
+    with make_durable_driver() as driver:
+        assert driver.run(driver.engine.leases("", None, 100)).records == kept
+        assert driver.engine.revision == 6
 
 
 # Restart ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What the file engine keeps on disk, what it takes over, and what it refuses, besides the conformance suite."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from leasehold.engines.journal import HEADER_BYTES, JournalReader, encode_header
 from leasehold.engines.memory import MemoryEngine
 from leasehold.engines.recovery import Report, inspect
 from leasehold.errors import ServiceError
-from leasehold.model import Entry
+from leasehold.model import Entry, name_of
 
 DATA, JOURNAL, OLD_JOURNAL, LOCK = "data.json", "data.json.journal", "data.json.journal.old", "data.json.lock"
 RESERVE = "data.json.reserve"
@@ -26,8 +26,18 @@ def line(key: str, value: str, revision: int) -> str:
     return f'{{"key":"{key}","value":{value},"revision":{revision},"created_at":"{TIME}","updated_at":"{TIME}"}}'
 
 
-def document(revision: int, *lines: str) -> bytes:
-    return (f'{{"leasehold": 1, "revision": {revision}, "entries": [\n' + ",\n".join(lines) + "\n]}\n").encode()
+def lease_line(lock: str, token: int) -> str:
+    facts = (
+        f'"token":{token},"revision":{token},"acquired_at":"{TIME}","expires_at":"{LATER}","ttl_microseconds":1499999'
+    )
+    return f'{{"lock":"{lock}","lease_id":"id-of-{lock}",{facts},"holder":"alice","owner":{{"n":1}}}}'
+
+
+def document(revision: int, *lines: str, leases: Sequence[str] = ()) -> bytes:
+    text = f'{{"leasehold": 1, "revision": {revision}, "entries": [\n' + ",\n".join(lines)
+    if leases:
+        text += '\n], "leases": [\n' + ",\n".join(leases)
+    return f"{text}\n]}}\n".encode()
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -105,7 +115,7 @@ def test_a_busy_lane_writes_the_journal_only(driver: Driver, tmp_path: Path) -> 
     driver.commit(("a", b"1"), ("b", b"2"))
     assert DATA not in files(tmp_path)
     reader = JournalReader((tmp_path / JOURNAL).read_bytes(), JOURNAL)
-    assert [[change.key for change in record.changes] for record in reader.records()] == [["a", "b"]]
+    assert [list(map(name_of, record.changes)) for record in reader.records()] == [["a", "b"]]
 
 
 def test_a_store_over_256_kib_uses_the_journal_for_single_changes_too(driver: Driver, tmp_path: Path) -> None:
@@ -225,7 +235,7 @@ def test_time_goes_on_from_the_latest_time_stored(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(document(1, line("a", "1", 1).replace(TIME, far)))
     with Driver(FileEngine(tmp_path / DATA)) as driver:
         driver.put("b")
-        entries = driver.run(driver.engine.scan("", None, 2)).entries
+        entries = driver.run(driver.engine.scan("", None, 2)).records
         assert entries[1].created_at >= entries[0].created_at
 
 
@@ -314,7 +324,13 @@ def test_our_own_document_in_another_layout_is_accepted(tmp_path: Path) -> None:
         (document(3, line("a", "1", 1).replace(TIME, "yesterday")), "is damaged"),
         (document(3, line("a", "1", 1).replace("revision", "version")), "is damaged"),
         (document(3, line("a", "1", 1)).replace(b'sehold": 1', b'sehold": 2'), "another version"),
-        (b'{"leasehold": 1, "revision": 1, "entries": [], "leases": []}', "not as Leasehold writes it"),
+        (b'{"leasehold": 1, "revision": 1, "entries": [], "watches": []}', "not as Leasehold writes it"),
+        (document(9, line("a", "1", 1), leases=[lease_line("l", 3)])[:-1], "its end is missing"),
+        (document(9, leases=[lease_line("l", 3), lease_line("l", 4)]), "a lease stands in it twice"),
+        (document(9, leases=[lease_line("l", 3), lease_line("m", 4).replace("id-of-m", "id-of-l")]), "lease stands in"),
+        (document(9, leases=[lease_line("l", 10)]), "a lease is newer than the whole"),
+        (document(9, leases=[lease_line("l", 3).replace("token", "ticket")]), "a lease is damaged"),
+        (document(9, leases=[lease_line("l", 3)]).replace(b"], ", b"],  "), "is damaged"),
         (b'{"leasehold": 1, "revision": "1", "entries": []}', "not as Leasehold writes it"),
     ],
 )
@@ -329,6 +345,36 @@ def test_a_plain_object_beside_a_journal_is_refused(tmp_path: Path) -> None:
     killed_with_journal(tmp_path, [("a", b"1")])
     (tmp_path / DATA).write_bytes(b'{"a": 2}')
     assert "move one of them away" in refusal(tmp_path)
+
+
+def test_leases_are_read_and_written_in_the_same_layout(tmp_path: Path) -> None:
+    text = document(9, line("a", "1", 1), leases=[lease_line("l", 3), lease_line("m", 4)])
+    (tmp_path / DATA).write_bytes(text)
+    with file_driver(tmp_path) as driver:
+        leases = driver.run(driver.engine.leases("", None, 10)).records
+        assert [(lease.lock, lease.token, lease.owner) for lease in leases] == [
+            ("l", 3, b'{"n":1}'),
+            ("m", 4, b'{"n":1}'),
+        ]
+    assert (tmp_path / DATA).read_bytes() == text
+
+
+def test_leases_in_a_file_of_another_layout_are_accepted(tmp_path: Path) -> None:
+    text = document(9, line("a", "1", 1), leases=[lease_line("l", 3)])
+    (tmp_path / DATA).write_bytes(json.dumps(json.loads(text), indent=2).encode())
+    with file_driver(tmp_path) as driver:
+        lease = driver.run(driver.engine.lease("l"))
+        assert lease is not None
+        assert (lease.lease_id, lease.token, lease.owner) == ("id-of-l", 3, b'{"n":1}')
+
+
+def test_many_leases_are_read_across_blocks(tmp_path: Path) -> None:
+    locks = [f"l{number:05d}" for number in range(4_000)]
+    (tmp_path / DATA).write_bytes(
+        document(9_000, line("a", "1", 1), leases=[lease_line(lock, 100 + n) for n, lock in enumerate(locks)])
+    )
+    with file_driver(tmp_path) as driver:
+        assert [lease.lock for lease in driver.run(driver.engine.leases("", None, 10_000)).records] == locks
 
 
 def test_a_large_file_is_read_across_its_blocks(tmp_path: Path) -> None:

@@ -31,9 +31,10 @@ from leasehold.engines import open_engine
 from leasehold.engines.base import Decide
 from leasehold.engines.file import FileEngine
 from leasehold.engines.memory import MemoryEngine
-from leasehold.engines.postgres import differences, engine, schema, statements
+from leasehold.engines.postgres import differences, engine, listener, schema, statements
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
+from leasehold.engines.postgres.listener import Listener
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MAX_NESTING, MIB
 from leasehold.model import Change, Deletion, Entry, Json, View
@@ -147,8 +148,8 @@ def test_a_commit_elsewhere_wakes_those_who_wait_here(database: Database) -> Non
 
 def test_a_commit_elsewhere_is_seen_without_notifications(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """As behind a pooler, which does not carry them."""
-    monkeypatch.setattr(engine, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(PostgresEngine, "_hear", lambda *_: None)
+    monkeypatch.setattr(listener, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(Listener, "_hear", lambda *_: None)
 
     async def scenario() -> None:
         async with opened(database.url) as first, opened(database.url) as second:
@@ -189,7 +190,7 @@ def test_servers_that_start_together_deploy_the_tables_once(database: Database) 
             await each.close()
 
     run(scenario())
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2]
 
 
 def test_migrations_are_run_once_and_in_order(driver: Driver, database: Database) -> None:
@@ -200,10 +201,10 @@ def test_migrations_are_run_once_and_in_order(driver: Driver, database: Database
         await schema.deploy(connection, scripts[:upto], now=0)
         await connection.close()
 
-    for upto in (2, 3, 3):
+    for upto in (3, 4, 4):
         run(deploy(upto))
     assert [row[0] for row in database.fetch("SELECT step FROM steps")] == [2, 3]
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations ORDER BY 1")] == [1, 2, 3]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations ORDER BY 1")] == [1, 2, 3, 4]
 
 
 def test_a_failed_migration_leaves_the_tables_as_they_were(driver: Driver, database: Database) -> None:
@@ -217,13 +218,13 @@ def test_a_failed_migration_leaves_the_tables_as_they_were(driver: Driver, datab
     with pytest.raises(asyncpg.DivisionByZeroError):
         run(deploy())
     assert database.fetch("SELECT to_regclass('half')")[0][0] is None
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2]
 
 
 def test_tables_of_a_newer_version_are_refused(database: Database) -> None:
     with Driver(PostgresEngine(database.url)):
         database.execute("INSERT INTO leasehold_migrations VALUES (99, now())")
-    assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 1"
+    assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 2"
 
 
 def test_tables_of_something_else_are_left_alone(database: Database) -> None:
@@ -244,7 +245,7 @@ def test_times_are_stored_to_the_microsecond(driver: Driver, database: Database)
 def test_deletions_that_are_too_old_are_forgotten(
     driver: Driver, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leasehold.engines.memory.HISTORY_CHANGES", 10)
+    monkeypatch.setattr("leasehold.engines.entries.HISTORY_CHANGES", 10)
     for number in range(20):
         driver.commit((f"k{number}", None))
     assert database.fetch("SELECT count(*) FROM deletions")[0][0] < 13

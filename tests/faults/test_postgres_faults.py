@@ -30,7 +30,7 @@ from proxy import Proxy
 from running import running
 from running import until as until_true
 
-from leasehold.engines.postgres import engine, links, statements
+from leasehold.engines.postgres import engine, links, listener, statements
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address, Connection
 from leasehold.errors import ServiceError
@@ -192,9 +192,9 @@ def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
         kill_before(statement)
         return await execute(self, connection, statement)
 
-    async def _load(self: PostgresEngine, connection: Connection, keys: str) -> engine._Loaded:
+    async def _load(self: PostgresEngine, connection: Connection, names: engine._Names) -> engine._Loaded:
         kill_before(statements.LOCK_AND_LOAD)
-        return await load(self, connection, keys)
+        return await load(self, connection, names)
 
     def _columns(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
         kill_before("write")
@@ -224,17 +224,17 @@ def test_reads_and_lists_survive_that_their_sessions_are_killed(frail: Database)
             assert await commit(engine, ["n"], counting("n")) is None
             for _ in range(3):
                 assert await number_in(engine) == (1, 1)
-                assert len((await engine.scan("", None, 10)).entries) == 1
+                assert len((await engine.scan("", None, 10)).records) == 1
                 kill_sessions(frail)
             assert await number_in(engine) == (1, 1)
-            assert len((await engine.scan("", None, 10)).entries) == 1
+            assert len((await engine.scan("", None, 10)).records) == 1
             assert fault_in(engine) is None
 
     run(scenario())
 
 
 def test_a_listener_that_was_killed_hears_again(frail: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "RELISTEN_SECONDS", 0.05)
+    monkeypatch.setattr(listener, "RELISTEN_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with opened(frail.url) as here, opened(frail.url) as there:
@@ -252,8 +252,8 @@ def test_a_deadlock_is_tried_again(frail: Database, monkeypatch: pytest.MonkeyPa
     failures = [asyncpg.DeadlockDetectedError("x"), asyncpg.SerializationError("x"), asyncpg.QueryCanceledError("x")]
     load = PostgresEngine._load
 
-    async def _load(self: PostgresEngine, connection: Connection, keys: str) -> engine._Loaded:
-        loaded = await load(self, connection, keys)
+    async def _load(self: PostgresEngine, connection: Connection, names: engine._Names) -> engine._Loaded:
+        loaded = await load(self, connection, names)
         if failures:
             raise failures.pop()
         return loaded

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from leasehold.engines import journal
 from leasehold.engines.file import FileEngine
-from leasehold.engines.memory import Entries
+from leasehold.engines.memory import State as StateInMemory
 from leasehold.engines.storage import Storage
 from leasehold.errors import ServiceError
 
@@ -279,7 +279,7 @@ class PowerCuts:
             state = storage.open(0)
             found = (state.revision, {entry.key: entry.value for entry in state.entries.values()})
             self._expect(found, allowed)
-            bring_to_rest(storage, Entries(state.entries, state.revision), self._chance)
+            bring_to_rest(storage, StateInMemory(state), self._chance)
         except PowerCutError:
             pass
         disk.cut_at = -1
@@ -292,13 +292,13 @@ class PowerCuts:
             self.violations.append(f"revision {found[0]} with {sorted(found[1])} after {self.acknowledged[0]}")
 
 
-def bring_to_rest(storage: Storage, entries: Entries, chance: random.Random) -> None:
+def bring_to_rest(storage: Storage, state: StateInMemory, chance: random.Random) -> None:
     """What a small store does at its start, or a large one."""
     if storage.has_old_journal or chance.random() < 0.5:
-        storage.settle(entries.snapshot())
+        storage.settle(state.snapshot())
     else:
         storage.rotate()
-        storage.checkpoint(entries.snapshot())
+        storage.checkpoint(state.snapshot())
 
 
 def commit(driver: Driver, cuts: PowerCuts, *batch: tuple[str, bytes | None], alone: bool) -> None:

@@ -52,6 +52,11 @@ ROUTES = {
     "/get/{uuid}": {"get"},
     "/stream": {"get"},
     "/stream/{uuid}": {"get"},
+    "/locks": {"get"},
+    "/locks/{name}": {"get", "post", "put", "delete"},
+    "/lock": {"post"},
+    "/renew": {"post"},
+    "/unlock": {"delete"},
     "/health": {"get"},
     "/health/live": {"get"},
     "/health/ready": {"get"},
@@ -154,6 +159,12 @@ def test_every_body_is_described(document: Any) -> None:
         "post /kv/{key}": values,
         "put /kv/{key}": values,
         "patch /kv/{key}": patches,
+        "post /locks/{name}": values,
+        "put /locks/{name}": values,
+        "delete /locks/{name}": values,
+        "post /lock": values,
+        "post /renew": values,
+        "delete /unlock": values,
     }
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from leasehold.commit import evaluate, evaluate_read
+from leasehold.engines.memory import State
+from leasehold.engines.snapshot import StoredState
 from leasehold.errors import ServiceError
 from leasehold.model import (
     Change,
@@ -25,6 +27,7 @@ from leasehold.model import (
     Read,
     Unchanged,
     Written,
+    name_of,
 )
 
 HEAD = 100
@@ -40,15 +43,8 @@ GONE = Entry("gone", b'"old"', 44, created_at=10, updated_at=20, expires_at=NOW)
 """An entry that has just expired but is still stored."""
 
 
-class Entries(dict[str, Entry]):
-    """A view of what is committed."""
-
-    def entry(self, key: str) -> Entry | None:
-        return self.get(key)
-
-
 def decide(*operations: Operation) -> tuple[list[Outcome | ServiceError], list[Change]]:
-    view = Entries({entry.key: entry for entry in (ALICE, SESSION, GONE)})
+    view = State(StoredState({entry.key: entry for entry in (ALICE, SESSION, GONE)}, HEAD))
     return evaluate(operations, view, HEAD, NOW, max_value_bytes=MAX_VALUE_BYTES)
 
 
@@ -360,7 +356,7 @@ def test_a_key_created_and_deleted_is_written_as_a_deletion() -> None:
 
 def test_changes_are_in_the_order_of_their_revisions() -> None:
     _, changes = decide(Put("a", b"1"), Put("b", b"1"), Put("a", b"2"))
-    assert [(change.key, change.revision) for change in changes] == [("b", HEAD + 2), ("a", HEAD + 3)]
+    assert [(name_of(change), change.revision) for change in changes] == [("b", HEAD + 2), ("a", HEAD + 3)]
 
 
 # Reads --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`evaluate` against a plain dict: any operations, in any batches, while time passes."""
+"""`evaluate` against plain dicts: any operations, in any batches, while time passes."""
 
 import json
 from typing import NamedTuple
@@ -7,21 +7,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leasehold.commit import evaluate
+from leasehold.engines.memory import State
+from leasehold.engines.snapshot import StoredState
 from leasehold.errors import ServiceError
 from leasehold.model import (
+    Acquire,
     Change,
     Condition,
     Delete,
     Deleted,
-    Entry,
+    EntryOperation,
     Expire,
+    ExpireLease,
     Json,
     JsonPatch,
+    Leased,
+    LockOperation,
     MergePatch,
     Operation,
     Outcome,
     PatchStep,
     Put,
+    Release,
+    Released,
+    Renew,
     Written,
 )
 
@@ -42,15 +51,69 @@ class RefusedError(Exception):
     """The argument is the code."""
 
 
+class KeptLease(NamedTuple):
+    """What the model knows of a lock."""
+
+    lease_id: str
+    holder: str
+    token: int
+    expires_at: int
+    ttl: int
+
+
 class Model:
-    """The rules once more, as simple as can be: one operation at a time, on a dict. Paths have one segment."""
+    """The rules once more, as simple as can be: one operation at a time, on dicts. Paths have one segment."""
 
     def __init__(self) -> None:
         self.revision = 0
         self.kept: dict[str, Kept] = {}
+        self.leases: dict[str, KeptLease] = {}
 
     def do(self, operation: Operation, now: int) -> str:
         """The code of the error, or what happened."""
+        if isinstance(operation, LockOperation):
+            return self._lock(operation, now)
+        if isinstance(operation, Expire) or operation.lease_id is None:
+            return self._do(operation, now)
+        alive = [lease.lease_id for lease in self.leases.values() if now < lease.expires_at]
+        return self._do(operation, now) if operation.lease_id in alive else "lease_lost"
+
+    def _lock(self, operation: LockOperation, now: int) -> str:
+        lock, lease = operation.lock, self.leases.get(operation.lock)
+        is_alive = lease is not None and now < lease.expires_at
+        match operation:
+            case Acquire():
+                if is_alive:
+                    return "held"
+                return self._hold(
+                    lock,
+                    KeptLease(
+                        operation.lease_id, operation.holder, self.revision + 1, now + operation.ttl, operation.ttl
+                    ),
+                )
+            case Renew():
+                if lease is None or not is_alive or lease.lease_id != operation.lease_id:
+                    return "lease_lost"
+                ttl = lease.ttl if operation.ttl is None else operation.ttl
+                return self._hold(lock, lease._replace(expires_at=max(lease.expires_at, now + ttl), ttl=ttl))
+            case Release(lease_id=None) if lease is not None and is_alive and lease.holder != operation.holder:
+                return "forbidden"
+            case Release() if lease is None or not is_alive:
+                return "lock_not_found"
+            case Release() if operation.lease_id not in (None, self.leases[lock].lease_id):
+                return "lease_lost"
+            case ExpireLease() if lease is None or is_alive:
+                return "unchanged"
+        self.revision += 1
+        del self.leases[lock]
+        return "released"
+
+    def _hold(self, lock: str, lease: KeptLease) -> str:
+        self.revision += 1
+        self.leases[lock] = lease
+        return "leased"
+
+    def _do(self, operation: EntryOperation, now: int) -> str:
         known = self.kept.get(operation.key)
         expired = known is not None and known.expires_at is not None and now >= known.expires_at
         live = None if expired else known
@@ -89,7 +152,7 @@ def holds(condition: Condition | None, live: Kept | None) -> bool:
     )
 
 
-def changed(value: Json, operation: Operation) -> Json:
+def changed(value: Json, operation: EntryOperation) -> Json:
     members = dict(value) if isinstance(value, dict) else None
     match operation:
         case Put(path=None):
@@ -129,14 +192,21 @@ SCALARS = st.integers(2, 5) | st.sampled_from(["", "s", "a longer string"])
 VALUES: st.SearchStrategy[Json] = SCALARS | st.none() | st.dictionaries(NAMES, SCALARS)
 TEXTS = VALUES.map(lambda value: json.dumps(value, separators=(",", ":")).encode())
 TTLS = st.none() | st.integers(1, 4)
+LOCKS = st.sampled_from(["l", "m"])
+LEASE_IDS = st.sampled_from(["l1", "l2", "m1", "m2"])
+"""A lock's own begin with its name, since nobody chooses one for two locks."""
+HOLDERS = st.sampled_from(["alice", "bob"])
+FENCES = st.none() | LEASE_IDS
 REVISIONS = st.none() | st.just("*") | st.lists(st.integers(1, 12), max_size=3).map(tuple)
 CONDITIONS = st.none() | st.builds(Condition, if_match=REVISIONS, if_none_match=REVISIONS)
 OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
-    st.builds(Put, KEYS, TEXTS, ttl=TTLS, condition=CONDITIONS),
-    st.builds(Put, KEYS, TEXTS, PATHS, ttl=TTLS, condition=CONDITIONS),
-    st.builds(Delete, KEYS, condition=CONDITIONS),
-    st.builds(Delete, KEYS, PATHS, ttl=TTLS, condition=CONDITIONS),
-    st.builds(MergePatch, KEYS, st.dictionaries(NAMES, SCALARS | st.none()), ttl=TTLS, condition=CONDITIONS),
+    st.builds(Put, KEYS, TEXTS, ttl=TTLS, condition=CONDITIONS, lease_id=FENCES),
+    st.builds(Put, KEYS, TEXTS, PATHS, ttl=TTLS, condition=CONDITIONS, lease_id=FENCES),
+    st.builds(Delete, KEYS, condition=CONDITIONS, lease_id=FENCES),
+    st.builds(Delete, KEYS, PATHS, ttl=TTLS, condition=CONDITIONS, lease_id=FENCES),
+    st.builds(
+        MergePatch, KEYS, st.dictionaries(NAMES, SCALARS | st.none()), ttl=TTLS, condition=CONDITIONS, lease_id=FENCES
+    ),
     st.builds(
         JsonPatch,
         KEYS,
@@ -145,8 +215,19 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
         ),
         ttl=TTLS,
         condition=CONDITIONS,
+        lease_id=FENCES,
     ),
     st.builds(Expire, KEYS),
+    st.builds(
+        lambda lock, number, ttl, holder: Acquire(lock, f"{lock}{number}", ttl, b"null", holder),
+        LOCKS,
+        st.integers(1, 2),
+        st.integers(1, 6),
+        HOLDERS,
+    ),
+    st.builds(Renew, LOCKS, LEASE_IDS, TTLS),
+    st.builds(Release, LOCKS, FENCES, HOLDERS),
+    st.builds(ExpireLease, LOCKS),
 )
 BATCHES = st.lists(st.tuples(st.integers(0, 3), st.lists(OPERATIONS, max_size=8)), max_size=6)
 """Each with the time that passes before it."""
@@ -156,39 +237,42 @@ class Store:
     """What an engine does with the changes of a batch."""
 
     def __init__(self) -> None:
-        self.revision = 0
-        self.entries: dict[str, Entry] = {}
-
-    def entry(self, key: str) -> Entry | None:
-        return self.entries.get(key)
+        self.state = State(StoredState({}))
 
     def decide(self, operations: list[Operation], now: int) -> tuple[list[Outcome | ServiceError], list[Change]]:
-        return evaluate(operations, self, self.revision, now, max_value_bytes=MAX_VALUE_BYTES)
+        return evaluate(operations, self.state, self.state.revision, now, max_value_bytes=MAX_VALUE_BYTES)
 
     def commit(self, operations: list[Operation], now: int) -> list[str]:
         outcomes, changes = self.decide(operations, now)
-        for change in changes:
-            self.revision = change.revision
-            if isinstance(change, Entry):
-                self.entries[change.key] = change
-            else:
-                self.entries.pop(change.key, None)
-        return [name_of(outcome) for outcome in outcomes]
+        if changes:
+            self.state.publish(changes)
+        return [told(outcome) for outcome in outcomes]
 
-    def kept(self) -> dict[str, Kept]:
-        return {
-            key: Kept(json_of(entry.value), entry.revision, entry.created_at, entry.updated_at, entry.expires_at)
-            for key, entry in self.entries.items()
-        }
+    def kept(self) -> tuple[int, dict[str, Kept], dict[str, KeptLease]]:
+        """As the model keeps it, with the head in front."""
+        snapshot = self.state.snapshot()
+        return (
+            snapshot.revision,
+            {
+                entry.key: Kept(
+                    json_of(entry.value), entry.revision, entry.created_at, entry.updated_at, entry.expires_at
+                )
+                for entry in snapshot.entries
+            },
+            {
+                lease.lock: KeptLease(lease.lease_id, lease.holder, lease.token, lease.expires_at, lease.ttl)
+                for lease in snapshot.leases
+            },
+        )
 
 
-def name_of(outcome: Outcome | ServiceError) -> str:
+def told(outcome: Outcome | ServiceError) -> str:
     """As the model names it."""
     if isinstance(outcome, ServiceError):
         return outcome.code
     if isinstance(outcome, Written):
         return "created" if outcome.created else "replaced"
-    return "deleted" if isinstance(outcome, Deleted) else "unchanged"
+    return type(outcome).__name__.lower()
 
 
 @settings(deadline=None, max_examples=400)
@@ -198,7 +282,7 @@ def test_any_batches_do_what_the_model_does(batches: list[tuple[int, list[Operat
     for elapsed, operations in batches:
         now += elapsed
         assert store.commit(operations, now) == [model.do(operation, now) for operation in operations]
-        assert (store.kept(), store.revision) == (model.kept, model.revision)
+        assert store.kept() == (model.revision, model.kept, model.leases)
 
 
 @settings(deadline=None)
@@ -209,7 +293,7 @@ def test_operations_do_the_same_in_one_batch_as_in_many(batches: list[tuple[int,
         now += elapsed
         outcomes = [alone.commit([operation], now) for operation in operations]
         assert together.commit(operations, now) == [name for [name] in outcomes]
-        assert (together.entries, together.revision) == (alone.entries, alone.revision)
+        assert together.kept() == alone.kept()
 
 
 @settings(deadline=None)
@@ -219,7 +303,7 @@ def test_a_batch_decided_again_is_decided_the_same(batches: list[tuple[int, list
     for elapsed, operations in batches:
         now += elapsed
         first, again = store.decide(operations, now), store.decide(operations, now)
-        assert [name_of(outcome) for outcome in first[0]] == [name_of(outcome) for outcome in again[0]]
+        assert [told(outcome) for outcome in first[0]] == [told(outcome) for outcome in again[0]]
         assert first[1] == again[1]
         store.commit(operations, now)
 
@@ -230,9 +314,9 @@ def test_revisions_of_a_batch_grow_and_end_at_the_head(batches: list[tuple[int, 
     store, now = Store(), 1000
     for elapsed, operations in batches:
         now += elapsed
-        head = store.revision
+        head = store.state.revision
         outcomes, changes = store.decide(operations, now)
-        done = [outcome for outcome in outcomes if isinstance(outcome, Written | Deleted)]
+        done = [outcome for outcome in outcomes if isinstance(outcome, Written | Deleted | Leased | Released)]
         revisions = [change.revision for change in changes]
         assert revisions == sorted(revisions)
         assert revisions[-1:] == [head + len(done)][: len(revisions)]

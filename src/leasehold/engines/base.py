@@ -9,12 +9,24 @@ Callbacks instead of coroutines: with them a GET from memory takes no turn of th
 its requests straight from the end of its fsync. All methods and all callbacks run on the event loop's thread.
 """
 
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from leasehold.errors import ServiceError
-from leasehold.model import Change, Entry, Page, View
+from leasehold.model import (
+    Change,
+    Deletion,
+    Entry,
+    EntryChange,
+    Lease,
+    LeaseChange,
+    LeaseEnd,
+    Page,
+    Touched,
+    View,
+)
 
 Clock = Callable[[], int]
 """Microseconds since the epoch, never going back."""
@@ -24,12 +36,16 @@ Decide = Callable[[View, int, int], Sequence[Change]]
 """`decide(view, revision, now)` → the records to write.
 
 `revision` is the head: the first change gets `revision + 1`. `now` is the engine's clock, read once the batch has
-its turn. Each key stands in the result once, with its last state, in the order of revisions. Pure: an engine that must
-retry calls it again. Never raises.
+its turn. Each key and each lock stands in the result once, with its last state, in the order of revisions. Pure: an
+engine that must retry calls it again. Never raises.
 """
 
 ReadDone = Callable[[Entry | ServiceError | None], None]
 CommitDone = Callable[[ServiceError | None], None]
+Freed = Callable[[Sequence[str] | None], None]
+"""Hears of locks whose leases were ended by a commit, of this server or another; None: some, unknown which."""
+
+revision_of = operator.attrgetter("revision")
 
 
 class Engine(Protocol):
@@ -65,26 +81,42 @@ class Engine(Protocol):
         At once from memory, later where a query must run; `unavailable` if the storage cannot be reached.
         """
 
-    async def scan(self, prefix: str, after: str | None, limit: int) -> Page:
+    async def scan(self, prefix: str, after: str | None, limit: int) -> Page[Entry]:
         """Entries whose key begins with `prefix`, ascending by the key's UTF-8 bytes.
 
         `after` is exclusive; `limit` is 1..MAX_PAGE_ENTRIES. Committed entries only; expired ones are left out.
         `Page.revision` is the head before the first entry was read, so every change up to it is in the page.
         """
 
-    async def changes(self, after_revision: int, prefix: str, limit: int) -> list[Change]:
+    async def changes(self, after_revision: int, prefix: str, limit: int) -> list[EntryChange]:
         """The latest change of each key changed after `after_revision`, in revision order, deletions included.
 
-        Raises `revision_compacted` if the engine no longer knows all of them.
+        Leases are not told. Raises `revision_compacted` if the engine no longer knows all of them.
         """
 
     async def expired(self, limit: int) -> list[str]:
-        """Keys whose time has come by the engine's clock, at most `limit`, those that expired first in front."""
+        """Keys whose time has come by the engine's clock, at most `limit`, those that expired first in front.
 
-    def commit(self, touched: Sequence[str], decide: Decide, done: CommitDone) -> None:
+        Where several servers use the storage, one of them gets an answer and the others an empty one: what is to be
+        cleaned up is told to one at a time.
+        """
+
+    async def lease(self, lock: str) -> Lease | None:
+        """The lease of a lock, None if there is none or it has expired by the engine's clock."""
+
+    async def leases(self, prefix: str, after: str | None, limit: int) -> Page[Lease]:
+        """The leases of locks whose names begin with `prefix`, as `scan`."""
+
+    async def expired_leases(self, limit: int) -> list[str]:
+        """Locks whose lease has expired, as `expired`."""
+
+    def watch_locks(self, freed: Freed) -> None:
+        """Call `freed` from now on, with everything that it should know but may hear of twice."""
+
+    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
         """Take the one writer's turn, ask `decide`, make its records durable, publish them, call `done`.
 
-        The caller makes one call at a time. `touched` are the keys that `decide` may look at. On an error nothing
+        The caller makes one call at a time. `touched` is what `decide` may look at. On an error nothing
         was published: `storage_full` means that nothing was stored either; after `unavailable` it may have been, as
         the message says. An empty result of `decide` writes nothing and completes.
         """
@@ -94,6 +126,12 @@ class Engine(Protocol):
 
     async def recover(self) -> None:
         """Try to leave a fault, by real and durable work. Called every second while there is one; never raises."""
+
+
+def by_kind(changes: Sequence[Change]) -> tuple[list[EntryChange], list[LeaseChange]]:
+    """The changes of entries and those of leases."""
+    leases = [change for change in changes if type(change) is Lease or type(change) is LeaseEnd]
+    return [change for change in changes if type(change) is Entry or type(change) is Deletion], leases
 
 
 class SteadyClock:

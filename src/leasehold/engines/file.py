@@ -1,4 +1,4 @@
-"""The engine for one process and one file: every entry in memory, `data.json` and a journal on disk.
+"""The engine for one process and one file: everything in memory, `data.json` and a journal on disk.
 
 This module decides when what is written: `storage` does it, on two threads. All state here belongs to the event
 loop's thread. A commit is decided and encoded here, made durable on the sync thread, and published here before it is
@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +19,13 @@ import structlog
 from leasehold.engines.base import Clock, CommitDone, Decide, SteadyClock
 from leasehold.engines.disk import Disk, OsDisk, WriteError
 from leasehold.engines.journal import encode_record
-from leasehold.engines.memory import Entries, EntriesEngine
+from leasehold.engines.memory import InMemoryEngine, State
 from leasehold.engines.snapshot import StoredState
 from leasehold.engines.storage import Storage
 from leasehold.engines.worker import Worker
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import KIB, MIB
-from leasehold.model import Change, Deletion
+from leasehold.model import Change, Deletion, LeaseEnd, Touched
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +37,8 @@ IDLE_SECONDS: Final = 0.1
 CHECKPOINT_RETRY_SECONDS: Final = 10.0
 
 
-class FileEngine(EntriesEngine):
-    """Entries in `path` (`data.json`). `disk`, `clock` and `idle_seconds` are arguments for the sake of tests."""
+class FileEngine(InMemoryEngine):
+    """A store in `path` (`data.json`). `disk`, `clock` and `idle_seconds` are arguments for the sake of tests."""
 
     name = "file"
     shared = False
@@ -95,12 +96,12 @@ class FileEngine(EntriesEngine):
     def _load(self, storage: Storage) -> None:
         """On the sync thread: read the files and bring a small store to rest."""
         state = storage.open(self._clock())
-        self._entries = Entries(state.entries, state.revision)
+        self._state = State(state)
         if self._own_clock:
             self._clock = SteadyClock(_latest_time(state))
         if self._is_small() or state.foreign or storage.has_old_journal:
             try:
-                storage.settle(self._entries.snapshot())
+                storage.settle(self._state.snapshot())
             except WriteError as error:
                 # All has been read, so readers can be served; writers begin with a fresh start.
                 self._note_failure(error)
@@ -115,7 +116,7 @@ class FileEngine(EntriesEngine):
             self._idle_timer = None
         await self._sync.rest()
         await self._checkpointer.rest()
-        snapshot = self._entries.snapshot()
+        snapshot = self._state.snapshot()
         try:
             await self._sync.call(partial(storage.start_afresh, snapshot))
             await self._sync.call(partial(storage.settle, snapshot))
@@ -130,7 +131,7 @@ class FileEngine(EntriesEngine):
 
     # Commits --------------------------------------------------------------------------------------------------
 
-    def commit(self, touched: Sequence[str], decide: Decide, done: CommitDone) -> None:
+    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
         storage = self._storage
         if storage is None:
             done(unavailable("the store is closed"))
@@ -140,14 +141,14 @@ class FileEngine(EntriesEngine):
             done(None)
             return
         if storage.failed:
-            self._sync.do(partial(storage.start_afresh, self._entries.snapshot()), self._started_afresh)
-        frees_space = all(type(change) is Deletion for change in changes)
+            self._sync.do(partial(storage.start_afresh, self._state.snapshot()), self._started_afresh)
+        frees_space = all(type(change) is Deletion or type(change) is LeaseEnd for change in changes)
         finish = partial(self._finish_commit, storage, changes, done)
         if self._is_quiet(touched) and not self._checkpointing and self._stays_small(changes[0]):
-            snapshot = self._entries.snapshot_after(changes)
+            snapshot = self._state.snapshot_after(changes)
             self._sync.do(partial(storage.write_snapshot, snapshot, frees_space=frees_space), finish)
         else:
-            first = self._entries.revision + 1
+            first = self._state.revision + 1
             record = encode_record(first, changes)
             last = changes[-1].revision
             self._sync.do(partial(storage.append, first, last, record, frees_space=frees_space), finish)
@@ -165,29 +166,29 @@ class FileEngine(EntriesEngine):
         elif self._fault is not None:
             self._clear_fault()
         self._publish(changes)
-        if storage.journal_bytes > max(MIN_JOURNAL_BYTES, self._entries.text_bytes):
+        if storage.journal_bytes > max(MIN_JOURNAL_BYTES, self._state.text_bytes):
             self._start_checkpoint(storage)
         if self._idle_timer is None and not storage.settled:
             self._watch_for_idleness(self._idle_seconds)
         done(None)
 
-    def _is_quiet(self, touched: Sequence[str]) -> bool:
+    def _is_quiet(self, touched: Touched) -> bool:
         """Nobody else is writing: the batch is one operation, and so were those of the last moment.
 
         Under load a batch of one is chance. Written as a snapshot, which takes ten times as long as a record, it
         would hold up all that arrive meanwhile: with 64 writers every other batch was one (30 % fewer writes).
         """
         now = self._loop.time()
-        if len(touched) > 1:
+        if len(touched.keys) + len(touched.locks) > 1:
             self._gathered_at = now
             return False
         return now - self._gathered_at >= self._idle_seconds
 
     def _is_small(self) -> bool:
-        return self._entries.text_bytes <= SMALL_STORE_BYTES
+        return self._state.text_bytes <= SMALL_STORE_BYTES
 
     def _stays_small(self, change: Change) -> bool:
-        return self._is_small() and self._entries.text_bytes_after(change) <= SMALL_STORE_BYTES
+        return self._is_small() and self._state.text_bytes_after(change) <= SMALL_STORE_BYTES
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class FileEngine(EntriesEngine):
         elif self._storage is None:
             self._checkpointing = False  # `close` does it
         else:
-            snapshot = self._entries.snapshot()
+            snapshot = self._state.snapshot()
             self._checkpointer.do(partial(storage.checkpoint, snapshot), self._finish_checkpoint)
 
     def _finish_checkpoint(self, error: Exception | None) -> None:
@@ -241,7 +242,7 @@ class FileEngine(EntriesEngine):
             return
         if self._commits != commits_before or self._checkpointing:
             self._watch_for_idleness(self._idle_seconds)
-        elif self._is_small() or storage.journal_bytes > self._entries.text_bytes // 2:
+        elif self._is_small() or storage.journal_bytes > self._state.text_bytes // 2:
             self._start_checkpoint(storage)
 
     # Failures -------------------------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ class FileEngine(EntriesEngine):
         failed = storage.failed
         try:
             if failed:
-                await self._sync.call(partial(storage.start_afresh, self._entries.snapshot()))
+                await self._sync.call(partial(storage.start_afresh, self._state.snapshot()))
             if storage.reserve_spent or not failed:
                 await self._sync.call(storage.make_reserve)
         except Exception as error:  # noqa: BLE001  it never raises; what is unexpected is logged
@@ -294,7 +295,8 @@ def _disk_full() -> ServiceError:
 
 
 def _latest_time(state: StoredState) -> int:
-    return max((entry.updated_at for entry in state.entries.values()), default=0)
+    entries, leases = state.entries.values(), state.leases.values()
+    return max(chain((entry.updated_at for entry in entries), (lease.acquired_at for lease in leases)), default=0)
 
 
 def _reserve_made(error: Exception | None) -> None:

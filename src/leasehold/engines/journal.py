@@ -3,7 +3,7 @@
     file    = header, record, record, …, zeros
     header  = magic (8), format (4), base revision (8), CRC-32 of these (4)
     record  = marker (4), payload length (4), first revision (8), CRC-32 of length, revision and payload (4), payload
-    payload = MessagePack: the changes of one batch, whole entries, in the order of their revisions
+    payload = MessagePack: the changes of one batch, whole entries and leases, in the order of their revisions
 
 Numbers are big-endian. The base is the head at the journal's beginning: whoever reads it must have the state up to
 there already. Records are only appended after the one before is durable, so a bad record with nothing valid after it
@@ -24,7 +24,7 @@ import msgspec
 from leasehold.engines.disk import Disk, WriteError, close_quietly, pwrite_all, replace_file
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MIB
-from leasehold.model import Change, Deletion, Entry
+from leasehold.model import Change
 
 MAGIC: Final = b"\x89LSHOLD\n"
 FORMAT: Final = 1
@@ -44,7 +44,7 @@ HEADER_BYTES: Final = _HEADER.size + _CRC.size
 RECORD_HEADER_BYTES: Final = _RECORD.size
 
 _encode_changes = msgspec.msgpack.Encoder().encode
-_decode_changes = msgspec.msgpack.Decoder(list[Entry | Deletion]).decode
+_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 
 
 def encode_header(base_revision: int) -> bytes:

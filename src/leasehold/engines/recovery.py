@@ -17,7 +17,7 @@ from leasehold.engines.disk import Disk, close_quietly, read_all
 from leasehold.engines.journal import JournalReader
 from leasehold.engines.snapshot import StoredState, read_snapshot
 from leasehold.errors import ServiceError, unavailable
-from leasehold.model import Entry
+from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd
 
 
 class Paths:
@@ -54,10 +54,11 @@ class JournalReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a start would find: `revision` and `entries` with the journals applied."""
+    """What a start would find: `revision`, `entries` and `leases` with the journals applied."""
 
     revision: int
     entries: int
+    leases: int
     snapshot_revision: int
     foreign: bool
     """Another tool wrote `data.json`; a start would take it over."""
@@ -102,7 +103,9 @@ def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]
             journals.append(
                 _replay(JournalReader(read_all(disk, path), path.name), path.name, state, snapshot_revision)
             )
-    report = Report(state.revision, len(state.entries), snapshot_revision, state.foreign, tuple(journals))
+    report = Report(
+        state.revision, len(state.entries), len(state.leases), snapshot_revision, state.foreign, tuple(journals)
+    )
     return state, report
 
 
@@ -118,12 +121,20 @@ def _replay(reader: JournalReader, name: str, state: StoredState, snapshot_revis
         if record.first_revision != state.revision + 1:
             raise reader.gap(record.offset, state.revision)
         for change in record.changes:
-            if type(change) is Entry:
-                state.entries[change.key] = change
-            else:
-                state.entries.pop(change.key, None)
+            _apply(change, state)
         state.revision = record.last_revision
     return JournalReport(name, records, reader.end, reader.torn_bytes)
+
+
+def _apply(change: Change, state: StoredState) -> None:
+    if type(change) is Entry:
+        state.entries[change.key] = change
+    elif type(change) is Deletion:
+        state.entries.pop(change.key, None)
+    elif type(change) is Lease:
+        state.leases[change.lock] = change
+    elif type(change) is LeaseEnd:
+        state.leases.pop(change.lock, None)
 
 
 @contextmanager

@@ -3,11 +3,15 @@
     {"leasehold": 1, "revision": 42, "entries": [
     {"key":"username","value":"alice","revision":42,"created_at":"…","updated_at":"…"},
     …
+    ], "leases": [
+    {"lock":"jobs/nightly","lease_id":"8b0c…","token":40,…},
+    …
     ]}
 
-A file in exactly this layout is read in blocks of lines, without looking into the values again: they were checked
-when they were written. The same document in another layout (an editor, a formatter) is accepted and checked, and so
-is a plain object of another tool, `{"username": "alice"}`, whose members become entries. Anything else is refused.
+Without leases the member is left out. A file in exactly this layout is read in blocks of lines, without looking into
+the values again: they were checked when they were written. The same document in another layout (an editor, a
+formatter) is accepted and checked, and so is a plain object of another tool, `{"username": "alice"}`, whose members
+become entries. Anything else is refused.
 """
 
 import re
@@ -24,8 +28,8 @@ from leasehold.entry_text import entry_json
 from leasehold.errors import ServiceError
 from leasehold.keys import check_key
 from leasehold.limits import KIB
-from leasehold.model import Entry
-from leasehold.times import parse_time
+from leasehold.model import Entry, Lease
+from leasehold.times import format_time, parse_time
 
 FORMAT: Final = 1
 CHUNK_ENTRIES: Final = 1_000
@@ -38,12 +42,15 @@ LINE_BYTES: Final = 128
 
 _HEAD: Final = re.compile(rb'\{"leasehold": 1, "revision": (\d{1,19}), "entries": \[\n')
 _SEPARATOR: Final = b",\n"
+_LEASES: Final = b'\n], "leases": [\n'
+"""No line holds it: in the text of a value there is no line break."""
 _TAIL: Final = b"\n]}\n"
 
 
 class Snapshot(msgspec.Struct, frozen=True):
     """A store at one revision, to be written. `keys` are sorted and are those of `entries`, which need no order.
 
+    `leases` ascend by their locks.
     Taken so, because a million references copy in 30 ms on the event loop; putting them in order is left to the
     thread that writes.
     """
@@ -51,6 +58,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     revision: int
     keys: Sequence[str]
     entries: Sequence[Entry]
+    leases: Sequence[Lease] = ()
 
     def chunks(self) -> Iterator[bytes]:
         """The text, in pieces."""
@@ -61,15 +69,34 @@ class Snapshot(msgspec.Struct, frozen=True):
         while chunk := [entry_json(by_key[key]) for key in islice(keys, CHUNK_ENTRIES)]:
             yield separator + _SEPARATOR.join(chunk)
             separator = _SEPARATOR
+        if self.leases:
+            yield _LEASES + _SEPARATOR.join(map(_lease_json, self.leases))
         yield _TAIL
 
 
+def _lease_json(lease: Lease) -> bytes:
+    return _encode_line(
+        _LeaseLine(
+            lease.lock,
+            lease.lease_id,
+            lease.token,
+            lease.revision,
+            format_time(lease.acquired_at),
+            format_time(lease.expires_at),
+            lease.ttl,
+            lease.holder,
+            msgspec.Raw(lease.owner),
+        )
+    )
+
+
 class StoredState(msgspec.Struct, gc=False):
-    """What files hold: the entries by key, at `revision`. `foreign`: another tool wrote them."""
+    """What files hold: entries by key and leases by lock, at `revision`. `foreign`: another tool wrote them."""
 
     entries: dict[str, Entry]
     revision: int = 0
     foreign: bool = False
+    leases: dict[str, Lease] = {}
 
 
 def read_snapshot(disk: Disk, path: Path, now: int) -> StoredState:
@@ -86,7 +113,7 @@ def read_snapshot(disk: Disk, path: Path, now: int) -> StoredState:
         head = _HEAD.match(beginning)
         if head is not None:
             blocks = _blocks(disk, file, path.name, beginning[head.end() - 1 :])
-            return StoredState(_read_lines(blocks, path.name, int(head[1])), int(head[1]))
+            return _read_lines(blocks, path.name, int(head[1]))
         rest = iter(lambda: disk.read(file, BLOCK_BYTES), b"")
         return _read_document(b"".join((beginning, *rest)), path.name, now)
     finally:
@@ -113,7 +140,34 @@ class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
         return Entry(self.key, bytes(self.value), self.revision, created_at, updated_at, expires_at)
 
 
+class _LeaseLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    lock: str
+    lease_id: str
+    token: Annotated[int, msgspec.Meta(ge=1)]
+    revision: Annotated[int, msgspec.Meta(ge=1)]
+    acquired_at: str
+    expires_at: str
+    ttl_microseconds: int
+    holder: str
+    owner: msgspec.Raw
+
+    def lease(self) -> Lease:
+        times = parse_time(self.acquired_at), parse_time(self.expires_at)
+        return Lease(
+            self.lock,
+            self.lease_id,
+            self.token,
+            self.revision,
+            *times,
+            self.ttl_microseconds,
+            self.holder,
+            bytes(self.owner),
+        )
+
+
 _decode_lines = msgspec.json.Decoder(list[_Line]).decode
+_decode_lease_lines = msgspec.json.Decoder(list[_LeaseLine]).decode
+_encode_line = msgspec.json.Encoder().encode
 
 
 def _blocks(disk: Disk, file: int, name: str, beginning: bytes) -> Iterator[bytes]:
@@ -130,12 +184,14 @@ def _blocks(disk: Disk, file: int, name: str, beginning: bytes) -> Iterator[byte
     yield rest[: -len(_TAIL)]
 
 
-def _read_lines(blocks: Iterator[bytes], name: str, revision: int) -> dict[str, Entry]:
+def _read_lines(blocks: Iterator[bytes], name: str, revision: int) -> StoredState:
     entries: dict[str, Entry] = {}
     count = 0
+    behind = b""
     for block in blocks:
+        text, mark, behind = block.partition(_LEASES)
         try:
-            lines = _decode_lines(b"[%b]" % block)
+            lines = _decode_lines(b"[%b]" % text)
             for line in lines:
                 entries[line.key] = line.entry()
         except (msgspec.DecodeError, ValueError) as error:
@@ -143,9 +199,25 @@ def _read_lines(blocks: Iterator[bytes], name: str, revision: int) -> dict[str, 
         count += len(lines)
         if lines and max(line.revision for line in lines) > revision:
             raise _refused(name, f"an entry after the first {count} is newer than the whole")
+        if mark:
+            break
     if len(entries) != count:
         raise _refused(name, "a key stands in it twice")
-    return entries
+    try:
+        of_leases = _decode_lease_lines(b"[%b]" % _SEPARATOR.join((behind, *blocks) if behind else blocks))
+        leases = [line.lease() for line in of_leases]
+    except (msgspec.DecodeError, ValueError) as error:
+        raise _refused(name, "a lease is damaged") from error
+    return StoredState(entries, revision, leases=_by_lock(leases, name, revision))
+
+
+def _by_lock(leases: Sequence[Lease], name: str, revision: int) -> dict[str, Lease]:
+    by_lock = {lease.lock: lease for lease in leases}
+    if len(by_lock) != len(leases) or len({lease.lease_id for lease in leases}) != len(leases):
+        raise _refused(name, "a lease stands in it twice")
+    if any(not lease.token <= lease.revision <= revision for lease in leases):
+        raise _refused(name, "a lease is newer than the whole")
+    return by_lock
 
 
 # Any other layout ---------------------------------------------------------------------------------------------
@@ -155,6 +227,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     leasehold: int
     revision: int
     entries: list[_Line]
+    leases: list[_LeaseLine] = []
 
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -178,6 +251,7 @@ def _read_own_document(data: bytes, name: str) -> StoredState:
     try:
         document = _decode_document(data)
         entries = [_checked(name, line.entry()) for line in document.entries]
+        leases = [_checked_lease(name, line.lease()) for line in document.leases]
     except (msgspec.DecodeError, ValueError) as error:
         raise _refused(name, "it is not as Leasehold writes it") from error
     if document.leasehold != FORMAT:
@@ -187,7 +261,7 @@ def _read_own_document(data: bytes, name: str) -> StoredState:
         raise _refused(name, "a key stands in it twice")
     if any(not 0 < entry.revision <= document.revision for entry in entries):
         raise _refused(name, "an entry is newer than the whole")
-    return StoredState(by_key, document.revision)
+    return StoredState(by_key, document.revision, leases=_by_lock(leases, name, document.revision))
 
 
 def _checked(name: str, entry: Entry) -> Entry:
@@ -197,6 +271,15 @@ def _checked(name: str, entry: Entry) -> Entry:
         return msgspec.structs.replace(entry, value=values.parse_json(entry.value))
     except ServiceError as error:
         raise _refused(name, f"entry {entry.key!r}: {error.message}") from error
+
+
+def _checked_lease(name: str, lease: Lease) -> Lease:
+    """As `_checked`."""
+    try:
+        check_key(lease.lock)
+        return msgspec.structs.replace(lease, owner=values.parse_json(lease.owner))
+    except ServiceError as error:
+        raise _refused(name, f"lease of {lease.lock!r}: {error.message}") from error
 
 
 def _refused(name: str, reason: str) -> ServiceError:

@@ -11,13 +11,14 @@ from uuid import uuid4
 from leasehold import values
 from leasehold.entry_text import entry_json
 from leasehold.errors import ServiceError
-from leasehold.http.conditions import condition
+from leasehold.http.conditions import condition, fence
 from leasehold.http.entries import (
     CONDITIONS,
     PATHS,
     PREFER,
     PREFIX,
     RAW,
+    WRITE_CONDITIONS,
     body_value,
     key_of,
     paths_of,
@@ -64,6 +65,7 @@ def set_entry(request: Request) -> Put:
         _path_in(body.get("path")),
         None if ttl is None else ttl_microseconds(ttl),
         condition(request),
+        fence(request),
     )
 
 
@@ -116,7 +118,7 @@ async def stream_entries(request: Request, service: Service) -> Stream:
 
 async def _entry_chunks(service: Service, prefixes: Sequence[str], media: Media) -> AsyncGenerator[bytes]:
     async for page in service.store.pages(prefixes, None):
-        texts = map(entry_json, page.entries)
+        texts = map(entry_json, page.records)
         lines = (text + b"\n" for text in texts)
         for chunk in gathered(lines if media is Media.NDJSON else map(values.to_messagepack, texts)):
             yield chunk
@@ -136,7 +138,7 @@ ROUTES = (
             Answer(200, "Replaced.", "Entry", etag=True),
         ),
         ("invalid_key", "invalid_path", "path_not_found", "conflict", "precondition_failed", "too_large"),
-        (*CONDITIONS, PREFER),
+        (*WRITE_CONDITIONS, PREFER),
         {"application/json": "Set", "application/vnd.msgpack": "Set"},
     ),
     Route(

@@ -1,14 +1,17 @@
-"""Entity tags: If-Match and If-None-Match as revisions (RFC 9110, sections 8.8.3 and 13.1).
+"""Preconditions: If-Match and If-None-Match as revisions (RFC 9110, sections 8.8.3 and 13.1), and If-Lease.
 
 A tag is the entry's revision and, after it, what sets a representation apart: `"42"`, `"42-raw"`, `"42-msgpack"`.
 """
 
 import re
-from typing import Literal
+from typing import Final, Literal
 
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Request
-from leasehold.model import Condition
+from leasehold.limits import MAX_LEASE_ID_CHARACTERS
+from leasehold.model import Condition, Json
+
+IF_LEASE: Final = b"if-lease"
 
 _ENTITY_TAG = re.compile(r'[\s,]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*')
 _OWN_TAG = re.compile(r"(0|[1-9][0-9]{0,18})((?:-raw)?(?:-msgpack)?)")
@@ -31,6 +34,19 @@ def condition(request: Request, *, tag: bytes | None = None) -> Condition | None
             None if if_none_match is None else _revisions("If-None-Match", if_none_match, weak=True, accepts=tag)
         ),
     )
+
+
+def fence(request: Request) -> str | None:
+    """The lease that must be alive for a write, from If-Lease."""
+    sent = request.headers.get(IF_LEASE)
+    return None if sent is None else parse_lease_id(sent.decode("latin-1"))
+
+
+def parse_lease_id(sent: Json) -> str:
+    """What may be a lease_id. Any short text may: whether there is such a lease is found out by the commit."""
+    if isinstance(sent, str) and sent.isprintable() and 0 < len(sent) <= MAX_LEASE_ID_CHARACTERS:
+        return sent
+    raise ServiceError("invalid_argument", f"a lease_id is a text of 1 to {MAX_LEASE_ID_CHARACTERS} characters")
 
 
 def _revisions(name: str, header: bytes, *, weak: bool, accepts: bytes | None) -> tuple[int, ...] | Literal["*"]:

@@ -32,7 +32,7 @@ from leasehold.http.messages import (
 from leasehold.http.negotiation import JSON_FIRST, error_media, negotiate
 from leasehold.http.reception import Phase, Reception
 from leasehold.http.routes import Exchange, Procedure
-from leasehold.model import Outcome, Read
+from leasehold.model import Outcome, Read, name_of
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         "_reception",
         "_task",
         "_transport",
+        "_waits",
         "_write_paused",
         "_write_since",
     )
@@ -84,6 +85,8 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._began = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._waits = False
+        """The task waits for something that only a caller who is still there should get."""
         self._advancing = False
         self._continue_due = False
         self._half_closed = False
@@ -116,7 +119,12 @@ class Connection(asyncio.Protocol):
         self._reception.feed(data)
 
     def eof_received(self) -> bool:
-        """The client sends no more; what it asked is still answered. True keeps the connection for that."""
+        """The client sends no more; what it asked is still answered. True keeps the connection for that.
+
+        One that has gone looks the same until something is sent to it. So whoever waits is taken to have left.
+        """
+        if self._waits and self._task is not None:
+            return False
         self._half_closed = True
         self._reception.end()
         return self._current is not None or bool(self._queue)
@@ -184,12 +192,13 @@ class Connection(asyncio.Protocol):
                 self._exchange = endpoint
                 operation = endpoint.operation(request)
                 if principal.prefixes is not None:
-                    principal.require(operation.key)
+                    principal.require(name_of(operation))
                 if isinstance(operation, Read):
                     self._all.store.read(operation, self._complete)
                 else:
                     self._all.store.submit(operation, self._complete)
             elif type(endpoint) is Procedure:
+                self._waits = endpoint.waits
                 self._task = self._all.loop.create_task(self._run(endpoint, request))
         except ServiceError as refusal:
             self._respond_error(request, refusal)

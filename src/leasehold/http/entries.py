@@ -13,7 +13,7 @@ import msgspec
 from leasehold import values
 from leasehold.entry_text import entry_json, partial_entry_json
 from leasehold.errors import ServiceError
-from leasehold.http.conditions import condition
+from leasehold.http.conditions import condition, fence
 from leasehold.http.messages import Request, Response, Stream, gathered, percent_decode
 from leasehold.http.negotiation import ACCEPT_PATCH, JSON_PATCH, MERGE_PATCH, Media, content_type
 from leasehold.http.routes import Answer, Exchange, Parameter, Procedure, Route, Service
@@ -79,17 +79,25 @@ def _is_messagepack(request: Request) -> bool:
 def ttl_of(request: Request) -> int | None:
     """`ttl` in microseconds."""
     sent = request.query.get("ttl")
-    if sent is None:
-        return None
-    return ttl_microseconds(float(sent[0]) if _DECIMAL.fullmatch(sent[0]) else 0.0)
+    return None if sent is None else ttl_microseconds(decimal_of(sent[0]))
 
 
-def ttl_microseconds(seconds: Json) -> int:
-    """A time to live that was given as a number of seconds."""
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if is_number and MIN_TTL_SECONDS <= (number := cast("float", seconds)) <= MAX_TTL_SECONDS:
+def ttl_microseconds(sent: Json) -> int:
+    """How long an entry is to live."""
+    return microseconds_of(sent, name="ttl", minimum=MIN_TTL_SECONDS, maximum=MAX_TTL_SECONDS)
+
+
+def decimal_of(text: str) -> float | str:
+    """A number in a query; what is none stays text."""
+    return float(text) if _DECIMAL.fullmatch(text) else text
+
+
+def microseconds_of(sent: Json, *, name: str, minimum: float, maximum: float) -> int:
+    """What was given as a number of seconds."""
+    is_number = isinstance(sent, int | float) and not isinstance(sent, bool)
+    if is_number and minimum <= (number := cast("float", sent)) <= maximum:
         return round(number * 1_000_000)
-    raise ServiceError("invalid_argument", f"ttl is a number of seconds, {MIN_TTL_SECONDS:g} to {MAX_TTL_SECONDS:.0f}")
+    raise ServiceError("invalid_argument", f"{name} is a number of seconds, {minimum:g} to {maximum:.0f}")
 
 
 def path_of(request: Request) -> Pointer | None:
@@ -116,6 +124,14 @@ def prefixes_of(request: Request) -> tuple[str, ...]:
     if len(prefix.encode()) > MAX_KEY_BYTES:
         raise ServiceError("invalid_argument", "prefix is longer than a key", details={"limit": MAX_KEY_BYTES})
     return request.principal.within(prefix)
+
+
+def after_of(request: Request) -> str | None:
+    """`after`: a place between keys, not always a key."""
+    after = request.query.get("after", [None])[0]
+    if len((after or "").encode()) > MAX_KEY_BYTES:
+        raise ServiceError("invalid_argument", "after is longer than a key", details={"limit": MAX_KEY_BYTES})
+    return after
 
 
 def flag_of(request: Request, name: str, *, default: bool) -> bool:
@@ -187,16 +203,19 @@ def _shown_value(request: Request, found: Found) -> tuple[bytes, str | None]:
 def put_entry(request: Request) -> Put:
     if is_plain(request):
         return Put(key_of(request), value_of(request))
-    return Put(key_of(request), value_of(request), path_of(request), ttl_of(request), condition(request))
+    return Put(
+        key_of(request), value_of(request), path_of(request), ttl_of(request), condition(request), fence(request)
+    )
 
 
 def patch_entry(request: Request) -> MergePatch | JsonPatch:
-    key, ttl, wanted = key_of(request), ttl_of(request), condition(request)
+    key, ttl, wanted, lease_id = key_of(request), ttl_of(request), condition(request), fence(request)
     sent = content_type(request.headers)
     if sent == MERGE_PATCH:
-        return MergePatch(key, values.parse_json_value(request.body), ttl, wanted)
+        return MergePatch(key, values.parse_json_value(request.body), ttl, wanted, lease_id)
     if sent == JSON_PATCH:
-        return JsonPatch(key, values.parse_json_patch(values.parse_json_value(request.body)), ttl, wanted)
+        steps = values.parse_json_patch(values.parse_json_value(request.body))
+        return JsonPatch(key, steps, ttl, wanted, lease_id)
     raise ServiceError("unsupported_media_type", f"send {MERGE_PATCH} or {JSON_PATCH}", headers=ACCEPT_PATCH)
 
 
@@ -230,7 +249,7 @@ def delete_entry(request: Request) -> Delete:
     path, ttl = path_of(request), ttl_of(request)
     if ttl is not None and not path:
         raise ServiceError("invalid_argument", "ttl goes with a path here: the entry itself is deleted")
-    return Delete(key_of(request), path, ttl, condition(request))
+    return Delete(key_of(request), path, ttl, condition(request), fence(request))
 
 
 def show_deleted(request: Request, outcome: Outcome) -> Response:
@@ -253,11 +272,9 @@ def deleted_json(key: str, revision: int, path: str | None) -> bytes:
 
 async def list_entries(request: Request, service: Service) -> Response | Stream:
     prefixes = prefixes_of(request)
-    after = request.query.get("after", [None])[0]
-    if len((after or "").encode()) > MAX_KEY_BYTES:
-        raise ServiceError("invalid_argument", "after is longer than a key", details={"limit": MAX_KEY_BYTES})
+    after = after_of(request)
     with_values = flag_of(request, "values", default=True)
-    limit = _limit_of(request)
+    limit = limit_of(request)
     if limit is None and request.media is Media.MESSAGEPACK:
         # A MessagePack list says its length in front, so it cannot be streamed: it comes in pages, with `next`.
         limit = MAX_PAGE_ENTRIES
@@ -283,19 +300,19 @@ async def _list_chunks(
     yield separator + b"\n]," + _list_end(Page([], revision, None))
 
 
-def _entry_texts(page: Page, *, with_values: bool) -> Iterator[bytes]:
-    return map(entry_json if with_values else _entry_without_value, page.entries)
+def _entry_texts(page: Page[Entry], *, with_values: bool) -> Iterator[bytes]:
+    return map(entry_json if with_values else _entry_without_value, page.records)
 
 
 def _entry_without_value(entry: Entry) -> bytes:
     return partial_entry_json(entry, value=None, path=None)
 
 
-def _list_end(page: Page) -> bytes:
+def _list_end(page: Page[Entry]) -> bytes:
     return b'"revision":%d,"next":%b}' % (page.revision, msgspec.json.encode(page.next_after))
 
 
-def _limit_of(request: Request) -> int | None:
+def limit_of(request: Request) -> int | None:
     sent = request.query.get("limit")
     if sent is None:
         return None
@@ -321,7 +338,9 @@ _IF_MATCH = Parameter("If-Match", '"*" or the ETags of revisions that the entry 
 _IF_NONE_MATCH = Parameter("If-None-Match", '"*" or ETags that the entry must not be at.', _STRING, "header")
 PREFIX = Parameter("prefix", "Only keys that begin with it.", _STRING)
 PREFER = Parameter("Prefer", "return=minimal leaves the value out of the answer.", _STRING, "header")
+_IF_LEASE = Parameter("If-Lease", "A lease_id: done only if this lease is alive at the commit.", _STRING, "header")
 CONDITIONS = (_IF_MATCH, _IF_NONE_MATCH)
+WRITE_CONDITIONS = (*CONDITIONS, _IF_LEASE)
 _WRITE_ERRORS = ("not_found", "path_not_found", "conflict", "precondition_failed", "too_large", "storage_full")
 _VALUE_BODIES = {"application/json": "Value", "application/vnd.msgpack": "Value"}
 _CREATED = Answer(201, "Created.", "Entry", etag=True, headers=("Location",))
@@ -338,7 +357,7 @@ def _put_route(method: str) -> Route:
         "write",
         (_CREATED, _REPLACED),
         ("path_not_found", "conflict", "precondition_failed", "too_large", "unsupported_media_type", "storage_full"),
-        (PATH, TTL, *CONDITIONS, PREFER),
+        (PATH, TTL, *WRITE_CONDITIONS, PREFER),
         _VALUE_BODIES,
     )
 
@@ -367,7 +386,7 @@ ROUTES = (
         "write",
         (Answer(200, "Changed.", "Entry", etag=True),),
         ("not_found", "precondition_failed", "too_large", "unsupported_media_type", "patch_failed", "storage_full"),
-        (TTL, *CONDITIONS, PREFER),
+        (TTL, *WRITE_CONDITIONS, PREFER),
         {MERGE_PATCH: "Value", JSON_PATCH: "JsonPatch"},
     ),
     Route(
@@ -378,7 +397,7 @@ ROUTES = (
         "write",
         (Answer(200, "Deleted.", "Deleted"),),
         ("not_found", "path_not_found", "conflict", "precondition_failed", "storage_full"),
-        (PATH, TTL, *CONDITIONS),
+        (PATH, TTL, *WRITE_CONDITIONS),
     ),
     Route(
         "GET",

@@ -3,13 +3,24 @@
 Complete enough that a fuzzer can drive the service from it: every parameter, body, answer and error of every route.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from leasehold import VERSION
 from leasehold.errors import STATUS_BY_CODE, ErrorCode
 from leasehold.http.negotiation import JSON_FIRST, Media
 from leasehold.http.routes import Answer, Exchange, Parameter, Route, Router
-from leasehold.limits import MAX_KEY_BYTES, MAX_TTL_SECONDS, MIN_TTL_SECONDS
+from leasehold.limits import (
+    MAX_KEY_BYTES,
+    MAX_LEASE_ID_CHARACTERS,
+    MAX_LEASE_SECONDS,
+    MAX_OWNER_BYTES,
+    MAX_TTL_SECONDS,
+    MAX_WAIT_SECONDS,
+    MIN_LEASE_SECONDS,
+    MIN_TTL_SECONDS,
+)
 from leasehold.model import Json
 
 EVERYWHERE: tuple[ErrorCode, ...] = (
@@ -35,6 +46,8 @@ HEADERS: dict[str, Json] = {
     "WWW-Authenticate": {"description": "Bearer: send a token.", "schema": {"type": "string"}},
     "X-Request-Id": {"description": "Names this request in the log.", "schema": {"type": "string"}},
 }
+OF_FENCED_WRITES: dict[int, tuple[ErrorCode, ...]] = {412: ("lease_lost",)}
+"""An error that there has another status than its usual one."""
 ERROR_HEADERS: dict[int, tuple[str, ...]] = {401: ("WWW-Authenticate",)}
 
 _TIME: Json = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000001Z"]}
@@ -53,6 +66,38 @@ _ENTRY: Json = {
     "required": ["key", "revision", "created_at", "updated_at"],
     "additionalProperties": False,
 }
+_UUID: Json = {"type": "string", "format": "uuid"}
+_NAME: Json = {"$ref": "#/components/schemas/Name"}
+_LEASE_TTL: Json = {"type": ["number", "null"], "minimum": MIN_LEASE_SECONDS, "maximum": MAX_LEASE_SECONDS}
+_WAIT: Json = {"type": ["number", "null"], "minimum": 0, "maximum": MAX_WAIT_SECONDS}
+_OWNER: Json = {"description": f"Any JSON value of at most {MAX_OWNER_BYTES} bytes: what the holder says of itself."}
+_LEASE_ID: Json = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_LEASE_ID_CHARACTERS}
+_LEASE_MEMBERS: dict[str, Json] = {
+    "token": {"type": "integer", "minimum": 1, "description": "Larger for every later lease of any lock."},
+    "owner": _OWNER,
+    "acquired_at": _TIME,
+    "expires_at": _TIME,
+    "ttl": {"type": "number", "minimum": MIN_LEASE_SECONDS, "maximum": MAX_LEASE_SECONDS},
+}
+
+
+def _object(members: Mapping[str, Json]) -> Json:
+    """An answer that has all of these members and no others."""
+    return {"type": "object", "properties": dict(members), "required": list(members), "additionalProperties": False}
+
+
+def _asked(members: Mapping[str, Json]) -> Json:
+    """What may be asked in a body; what is not there may stand in the query."""
+    return {"type": "object", "properties": dict(members), "additionalProperties": False}
+
+
+_LOCK: Json = _object(
+    {
+        "lock": _NAME,
+        **_LEASE_MEMBERS,
+        "waiters": {"type": "integer", "minimum": 0, "description": "Who wait for it at this server."},
+    }
+)
 SCHEMAS: dict[str, Json] = {
     "Key": {
         "type": "string",
@@ -82,7 +127,7 @@ SCHEMAS: dict[str, Json] = {
         },
         "required": ["key", "deleted", "revision"],
     },
-    "Uuid": {"type": "string", "format": "uuid"},
+    "Uuid": _UUID,
     "Set": {
         "type": "object",
         "properties": {
@@ -98,6 +143,30 @@ SCHEMAS: dict[str, Json] = {
         "required": ["value"],
         "additionalProperties": False,
     },
+    "Name": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_KEY_BYTES,
+        "description": "The name of a lock: the rules of a key.",
+    },
+    "Lease": _object({"lock": _NAME, "lease_id": {"type": "string"}, **_LEASE_MEMBERS}),
+    "Lock": _LOCK,
+    "LockList": _object(
+        {
+            "locks": {"type": "array", "items": _LOCK},
+            "revision": {"type": "integer", "minimum": 0},
+            "next": {"type": ["string", "null"], "description": "The `after` to go on with."},
+        }
+    ),
+    "Released": _object(
+        {"lock": _NAME, "released": {"const": True}, "revision": {"type": "integer", "minimum": 1}},
+    ),
+    "Acquire": _asked({"ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
+    "Renew": _asked({"lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
+    "Release": _asked({"lease_id": _LEASE_ID}),
+    "AcquireByUuid": _asked({"lock_id": _UUID, "ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
+    "RenewByUuid": _asked({"lock_id": _UUID, "lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
+    "ReleaseByUuid": _asked({"lock_id": _UUID, "lease_id": _LEASE_ID}),
     "JsonPatch": {
         "type": "array",
         "items": {
@@ -149,7 +218,7 @@ def openapi(router: Router) -> bytes:
         "info": {
             "title": "Leasehold",
             "version": VERSION,
-            "description": "JSON values under keys over HTTP, durable.",
+            "description": "JSON values under keys over HTTP, durable, with leases that are enforced on writes.",
         },
         "paths": paths,
         "components": {
@@ -173,7 +242,7 @@ def _operation(route: Route) -> Json:
     parameters += [_parameter(parameter) for parameter in route.parameters]
     if route.bodies:
         operation["requestBody"] = {
-            "required": True,
+            "required": route.needs_body,
             "content": {media: _schema(name) for media, name in route.bodies.items()},
         }
     responses: dict[str, Json] = {str(answer.status): _answer(answer, route.offers) for answer in route.answers}
@@ -230,6 +299,7 @@ def _error_responses(router: Router) -> dict[str, Json]:
     responses: dict[str, Json] = {}
     for status in sorted({STATUS_BY_CODE[code] for code in codes}):
         names = sorted(code for code in codes if STATUS_BY_CODE[code] == status)
+        names += OF_FENCED_WRITES.get(status, ())
         responses[f"Error{status}"] = {
             "description": ", ".join(names),
             "headers": {name: HEADERS[name] for name in ("X-Request-Id", *ERROR_HEADERS.get(status, ()))},

@@ -42,9 +42,10 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 class Procedure(msgspec.Struct, frozen=True):
-    """An endpoint that streams or waits."""
+    """An endpoint that streams or waits. `waits`: for a lock, which a client that has gone must not get."""
 
     run: Callable[[Request, Service], Awaitable[Response | Stream]]
+    waits: bool = False
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -80,6 +81,8 @@ class Route(msgspec.Struct, frozen=True):
     parameters: tuple[Parameter, ...] = ()
     bodies: Mapping[str, str] = {}
     """Media type → schema component of the request's body."""
+    needs_body: bool = True
+    """Where there are `bodies`: one must be sent."""
     offers: tuple[Media, ...] = JSON_FIRST
     """What the answer may be; the first where the caller does not mind."""
 

@@ -1,6 +1,7 @@
 """The engine for several servers on one PostgreSQL. Nothing is imported here: asyncpg is an extra.
 
-engine.py       the contract: commits, lists, faults; what other servers committed
+engine.py       the contract: commits, lists, faults
+listener.py     what other servers commit, and which server cleans up
 reads.py        single reads, gathered into few queries
 links.py        connections: made, kept, watched, replaced; which failures pass
 statements.py   every statement, and rows as entries

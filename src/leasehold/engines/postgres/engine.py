@@ -24,9 +24,8 @@ import asyncpg
 import msgspec
 import structlog
 
-from leasehold.engines import memory
-from leasehold.engines.base import Clock, CommitDone, Decide, ReadDone
-from leasehold.engines.memory import revision_of
+from leasehold.engines import entries
+from leasehold.engines.base import Clock, CommitDone, Decide, Freed, ReadDone, by_kind, revision_of
 from leasehold.engines.postgres import schema, statements
 from leasehold.engines.postgres.differences import LARGE_DOCUMENT_BYTES, Difference, difference
 from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
@@ -43,21 +42,30 @@ from leasehold.engines.postgres.links import (
     told_at_start,
     watched,
 )
+from leasehold.engines.postgres.listener import Listener, freed_notice
 from leasehold.engines.postgres.reads import Reads
-from leasehold.engines.postgres.statements import entry_of, joined
+from leasehold.engines.postgres.statements import entry_of, joined, lease_of
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_KEY_BYTES
-from leasehold.model import Change, Deletion, Entry, Page
+from leasehold.model import (
+    Deletion,
+    Entry,
+    EntryChange,
+    Lease,
+    LeaseChange,
+    LeaseEnd,
+    Page,
+    Touched,
+    name_of,
+)
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Entry | Lease)
 
 READERS: Final = 2
 LISTS: Final = 2
-POLL_SECONDS: Final = 5.0
-"""How often the head is looked at, should a notification have been lost."""
-RELISTEN_SECONDS: Final = 0.5
 LIST_SILENCE_SECONDS: Final = 15.0
 """A page may be large."""
 RESOLVE_SECONDS: Final = 2.0
@@ -68,8 +76,16 @@ LAST_CHARACTER: Final = "\U0010ffff"
 _BEHIND_ANY_KEY: Final = LAST_CHARACTER * (MAX_KEY_BYTES // len(LAST_CHARACTER.encode()) + 1)
 
 
+class _Names(msgspec.Struct, frozen=True):
+    """What a batch touches, as parameters."""
+
+    keys: str
+    locks: str
+    lease_ids: str
+
+
 class _Loaded(msgspec.Struct, frozen=True):
-    """What a batch is decided on. `entry` is the view's method."""
+    """What a batch is decided on: a View."""
 
     head: int
     compacted: int
@@ -77,16 +93,25 @@ class _Loaded(msgspec.Struct, frozen=True):
     entries: dict[str, Entry]
     exact: frozenset[str]
     """Keys whose value is kept as text."""
+    leases: dict[str, Lease]
+    leases_by_id: dict[str, Lease]
 
     def entry(self, key: str) -> Entry | None:
         return self.entries.get(key)
 
+    def lease(self, lock: str) -> Lease | None:
+        return self.leases.get(lock)
+
+    def lease_by_id(self, lease_id: str) -> Lease | None:
+        return self.leases_by_id.get(lease_id)
+
 
 class _Written(msgspec.Struct, frozen=True):
-    """A batch before its COMMIT."""
+    """A batch before its COMMIT. `freed`: the locks whose leases it ends."""
 
     head: int
     batch: int
+    freed: tuple[str, ...]
 
 
 class PostgresEngine:
@@ -111,6 +136,7 @@ class PostgresEngine:
         """The number with which the last batch was signed."""
         self._unanswered: _Written | None = None
         """Of the commit in flight: what was written before a COMMIT that has no answer yet."""
+        self._freed: Freed = lambda _: None
 
     @property
     def revision(self) -> int:
@@ -130,7 +156,6 @@ class PostgresEngine:
             return
         address = Address(self._url)
         self._writer = Link(address)
-        self._listener = Link(address)
         lists = [Link(address) for _ in range(LISTS)]
         self._lists: asyncio.LifoQueue[Link] = asyncio.LifoQueue()
         try:
@@ -138,7 +163,7 @@ class PostgresEngine:
             now = time.time_ns() // 1000
             await schema.deploy(connection, schema.load_scripts(), now=now)
             self._revision = await schema.ensure_head(connection, self._namespace)
-            self._channel_prefix = f"{await connection.fetchval(statements.SCHEMA_NAME)}/{self._namespace}/"
+            schema_name = await connection.fetchval(statements.SCHEMA_NAME)
             await connection.execute(statements.FORGET_WRITERS, self._namespace, now - WRITER_MICROSECONDS)
             await _check_durability(connection)
         except (*FAILURES, ValueError) as failure:
@@ -150,12 +175,21 @@ class PostgresEngine:
         for link in lists:
             self._lists.put_nowait(link)
         readers = [Link(address) for _ in range(READERS)]
-        self._links = [self._writer, self._listener, *lists, *readers]
+        listening = Link(address)
+        self._listener = Listener(
+            listening,
+            self._namespace,
+            f"{schema_name}/{self._namespace}/",
+            committed=self._publish,
+            unheard=self._publish_unheard,
+            freed=self._tell_freed,
+        )
+        self._links = [self._writer, listening, *lists, *readers]
         self._reads = Reads(readers, self._namespace, self._clock, self._retry_seconds, self._note)
         self._reads.start()
         self._fault = None
         self._is_open = True
-        self._listening = asyncio.get_running_loop().create_task(self._listen())
+        self._listener.start()
 
     async def close(self) -> None:
         if not self._is_open:
@@ -164,8 +198,7 @@ class PostgresEngine:
         for link in self._links:
             link.hurry()
         await asyncio.gather(*self._commits)
-        self._listening.cancel()
-        await asyncio.gather(self._listening, return_exceptions=True)
+        await self._listener.stop()
         await self._reads.close()
         await asyncio.gather(*(link.close() for link in self._links))
 
@@ -177,22 +210,11 @@ class PostgresEngine:
             return
         self._reads.read(key, done)
 
-    async def scan(self, prefix: str, after: str | None, limit: int) -> Page:
-        start, above = _sendable(prefix), _sendable(after or "")
+    async def scan(self, prefix: str, after: str | None, limit: int) -> Page[Entry]:
+        rows = await self._scan(statements.SCAN, prefix, after, limit)
+        return _page([entry_of(*row[1:]) for row in rows if row[1] is not None], limit, _head_of(rows))
 
-        async def query(connection: Connection) -> list[asyncpg.Record]:
-            behind = start + _BEHIND_ANY_KEY
-            # One more than asked for tells whether there is a next page.
-            return await connection.fetch(
-                statements.SCAN, self._namespace, start, above, behind, limit + 1, self._time()
-            )
-
-        rows = await self._ask(query)
-        entries = [entry_of(*row[1:]) for row in rows if row[1] is not None]
-        page = entries[:limit]
-        return Page(page, _head_of(rows), page[-1].key if len(entries) > limit else None)
-
-    async def changes(self, after_revision: int, prefix: str, limit: int) -> list[Change]:
+    async def changes(self, after_revision: int, prefix: str, limit: int) -> list[EntryChange]:
         start = _sendable(prefix)
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
@@ -200,15 +222,47 @@ class PostgresEngine:
 
         rows = await self._ask(query)
         # What is still known is the same for every engine, so that none promises more than another.
-        if after_revision < max(rows[0][1], _head_of(rows) - memory.HISTORY_CHANGES):
+        if after_revision < max(rows[0][1], _head_of(rows) - entries.HISTORY_CHANGES):
             raise ServiceError("revision_compacted", "changes that old are no longer known")
         return [_change_of(row) for row in rows if row[2] is not None]
 
+    async def lease(self, lock: str) -> Lease | None:
+        async def query(connection: Connection) -> asyncpg.Record | None:
+            return await connection.fetchrow(statements.LEASE, self._namespace, lock, self._time())
+
+        row = await self._ask(query)
+        return None if row is None else lease_of(*row)
+
+    async def leases(self, prefix: str, after: str | None, limit: int) -> Page[Lease]:
+        rows = await self._scan(statements.SCAN_LEASES, prefix, after, limit)
+        return _page([lease_of(*row[1:]) for row in rows if row[1] is not None], limit, _head_of(rows))
+
     async def expired(self, limit: int) -> list[str]:
+        return await self._due(statements.EXPIRED, limit)
+
+    async def expired_leases(self, limit: int) -> list[str]:
+        return await self._due(statements.EXPIRED_LEASES, limit)
+
+    async def _due(self, statement: str, limit: int) -> list[str]:
+        """Names of what has expired, if it is ours to clean up."""
+        if not await self._listener.cleans():
+            return []
+
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(statements.EXPIRED, self._namespace, limit, self._time())
+            return await connection.fetch(statement, self._namespace, limit, self._time())
 
         return [row[0] for row in await self._ask(query)]
+
+    async def _scan(self, statement: str, prefix: str, after: str | None, limit: int) -> list[asyncpg.Record]:
+        """The rows of SCAN or SCAN_LEASES."""
+        start, above = _sendable(prefix), _sendable(after or "")
+
+        async def query(connection: Connection) -> list[asyncpg.Record]:
+            behind = start + _BEHIND_ANY_KEY
+            # One more than asked for tells whether there is a next page.
+            return await connection.fetch(statement, self._namespace, start, above, behind, limit + 1, self._time())
+
+        return await self._ask(query)
 
     async def _ask(self, query: Callable[[Connection], Awaitable[T]], *, retry_seconds: float | None = None) -> T:
         """Run a query of a list, or anything that is rare, on a connection of its own. Raises ServiceError."""
@@ -242,21 +296,22 @@ class PostgresEngine:
 
     # Commits --------------------------------------------------------------------------------------------------
 
-    def commit(self, touched: Sequence[str], decide: Decide, done: CommitDone) -> None:
+    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
         if not self._is_open:
             done(unavailable("the store is closed"))
             return
         if self._is_away():
             done(unavailable("the database cannot be reached at present"))
             return
-        task = asyncio.get_running_loop().create_task(self._commit(joined(dict.fromkeys(touched)), decide, done))
+        names = _Names(*(joined(dict.fromkeys(each)) for each in (touched.keys, touched.locks, touched.lease_ids)))
+        task = asyncio.get_running_loop().create_task(self._commit(names, decide, done))
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
 
-    async def _commit(self, keys: str, decide: Decide, done: CommitDone) -> None:
+    async def _commit(self, names: _Names, decide: Decide, done: CommitDone) -> None:
         self._unanswered = None
         try:
-            error = await self._make_durable(keys, decide)
+            error = await self._make_durable(names, decide)
         except Exception:
             log.exception("a commit failed in an unexpected way")
             self._writer.drop()
@@ -265,14 +320,14 @@ class PostgresEngine:
             self._note(error)
         done(error)
 
-    async def _make_durable(self, keys: str, decide: Decide) -> ServiceError | None:
+    async def _make_durable(self, names: _Names, decide: Decide) -> ServiceError | None:
         """Try until it is committed, refused, or time is up. None, or why not."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + RETRY_SECONDS
         lost: _Written | None = None
         while True:
             try:
-                await self._attempt(keys, decide)
+                await self._attempt(names, decide)
                 return None
             except FAILURES as failure:
                 self._writer.drop()
@@ -285,15 +340,15 @@ class PostgresEngine:
                     return told(failure) if lost is None else unavailable("the change may or may not have been stored")
                 log.warning("a commit is tried again", reason=type(failure).__name__)
 
-    async def _attempt(self, keys: str, decide: Decide) -> None:
+    async def _attempt(self, names: _Names, decide: Decide) -> None:
         """One transaction; or the proof that the one before it was committed. Raises one of FAILURES."""
         connection = await self._writer.connected()
         await self._execute(connection, statements.BEGIN)
-        loaded = await self._load(connection, keys)
+        loaded = await self._load(connection, names)
         before = self._unanswered
         if before is not None and await self._is_stored(connection, before):
             await self._execute(connection, statements.ROLLBACK)
-            self._publish(before.head)
+            self._publish_own(before)
             return
         self._unanswered = None
         written = await self._write(connection, loaded, decide)
@@ -303,7 +358,7 @@ class PostgresEngine:
         self._unanswered = written
         if await self._execute(connection, statements.COMMIT) != "COMMIT":
             raise asyncpg.InterfaceError("a COMMIT was answered otherwise")
-        self._publish(written.head)
+        self._publish_own(written)
 
     async def _is_stored(self, connection: Connection, written: _Written) -> bool:
         """With the head locked: whether this batch is the last that we committed."""
@@ -318,9 +373,11 @@ class PostgresEngine:
         if not changes:
             return None
         head = changes[-1].revision
+        of_entries, of_leases = by_kind(changes)
+        freed = await self._write_leases(connection, of_leases) if of_leases else ()
         whole: list[Entry] = []
         deletions: list[Deletion] = []
-        for change in changes:
+        for change in of_entries:
             if type(change) is Deletion:
                 deletions.append(change)
             elif type(change) is Entry:
@@ -331,32 +388,49 @@ class PostgresEngine:
                     await self._write_part(connection, change, part)
         arguments = (*_columns(whole), [each.key for each in deletions], [each.revision for each in deletions])
         self._batch += 1
+        self._listener.own_pid = connection.get_server_pid()
         signature = (self._writer_id, self._batch, loaded.now)
         with watched(connection, SILENCE_SECONDS):
             await connection.fetch(statements.WRITE, self._namespace, *arguments, head, *signature)
-            floor = head - memory.HISTORY_CHANGES
-            if floor - loaded.compacted > memory.HISTORY_CHANGES // 10:
+            floor = head - entries.HISTORY_CHANGES
+            if floor - loaded.compacted > entries.HISTORY_CHANGES // 10:
                 await connection.execute(statements.COMPACT, self._namespace, floor)
-        return _Written(head, self._batch)
+        return _Written(head, self._batch, freed)
 
-    async def _load(self, connection: Connection, keys: str) -> _Loaded:
+    async def _write_leases(self, connection: Connection, changes: Sequence[LeaseChange]) -> tuple[str, ...]:
+        """Returns the locks that are set free."""
+        leases = [change for change in changes if type(change) is Lease]
+        freed = tuple(change.lock for change in changes if type(change) is LeaseEnd)
+        notice = freed_notice(freed) if freed else None
+        with watched(connection, SILENCE_SECONDS):
+            await connection.execute(statements.WRITE_LEASES, self._namespace, *_lease_columns(leases), freed, notice)
+        return freed
+
+    async def _load(self, connection: Connection, names: _Names) -> _Loaded:
         """Take the turn, and see what is committed now."""
         known = self._revision
         with watched(connection, SILENCE_SECONDS):
-            rows = await connection.fetch(statements.LOCK_AND_LOAD, self._namespace, keys, self._time())
+            rows = await connection.fetch(statements.LOCK_AND_LOAD, self._namespace, names.keys, self._time())
             if not rows:
                 raise asyncpg.InterfaceError("the head row is missing")
             now, head, compacted, seen = rows[0][:4]
             found = [row[4:] for row in rows if row[4] is not None]
             if seen != head:
                 # Others committed while we waited for the lock, after this statement's snapshot.
-                found = [tuple(row) for row in await connection.fetch(statements.LOAD, self._namespace, keys)]
+                found = [tuple(row) for row in await connection.fetch(statements.LOAD, self._namespace, names.keys)]
+            leases: list[Lease] = []
+            if names.locks or names.lease_ids:
+                of_leases = await connection.fetch(
+                    statements.LOAD_LEASES, self._namespace, names.locks, names.lease_ids
+                )
+                leases = [lease_of(*row) for row in of_leases]
         if head < known:
             log.error("the database has gone back", revision=head, known_before=known)
             self._revision = head
         entries = {row[0]: entry_of(*row) for row in found}
         exact = frozenset(row[0] for row in found if row[2] is not None)
-        return _Loaded(head, compacted, now, entries, exact)
+        by_lock = {lease.lock: lease for lease in leases}
+        return _Loaded(head, compacted, now, entries, exact, by_lock, {lease.lease_id: lease for lease in leases})
 
     def _part_of(self, entry: Entry, loaded: _Loaded) -> Difference | None:
         """The only part of a large document that has changed, if that is all that need be sent."""
@@ -385,36 +459,26 @@ class PostgresEngine:
             self._published.set()
             self._published.clear()
 
+    def _publish_unheard(self, revision: int) -> None:
+        """As `_publish`, of what no notification has told yet: locks may have been set free meanwhile, too."""
+        if revision > self._revision:
+            self._publish(revision)
+            self._freed(None)
+
+    def _publish_own(self, written: _Written) -> None:
+        self._publish(written.head)
+        if written.freed:
+            self._freed(written.freed)
+
+    def _tell_freed(self, locks: Sequence[str] | None) -> None:
+        self._freed(locks)
+
+    def watch_locks(self, freed: Freed) -> None:
+        self._freed = freed
+
     async def wait(self, revision: int) -> None:
         while self._revision <= revision:
             await self._published.wait()
-
-    async def _listen(self) -> None:
-        """Hear of other servers' commits by notification, and look every POLL_SECONDS, should one be lost."""
-        link, lost = self._listener, asyncio.Event()
-        while True:
-            try:
-                connection = await link.connected()
-                lost.clear()
-                connection.add_termination_listener(lambda _: lost.set())
-                with watched(connection, SILENCE_SECONDS):
-                    await connection.add_listener(statements.CHANNEL, self._hear)
-                while not lost.is_set():
-                    with watched(connection, SILENCE_SECONDS):
-                        self._publish(await connection.fetchval(statements.HEAD, self._namespace))
-                    try:
-                        await asyncio.wait_for(lost.wait(), POLL_SECONDS)
-                    except TimeoutError:
-                        continue
-            except FAILURES:
-                link.drop()
-            await asyncio.sleep(RELISTEN_SECONDS)
-
-    def _hear(self, _connection: object, _process: int, _channel: str, payload: object) -> None:
-        if isinstance(payload, str) and payload.startswith(self._channel_prefix):
-            number = payload.removeprefix(self._channel_prefix)
-            if number.isdecimal():
-                self._publish(int(number))
 
     # Failures -------------------------------------------------------------------------------------------------
 
@@ -450,6 +514,12 @@ def _sendable(text: str) -> str:
     return text.replace("\0", "\1")
 
 
+def _page(found: list[R], limit: int, revision: int) -> Page[R]:
+    """Of one record more than asked for, if there is one."""
+    page = found[:limit]
+    return Page(page, revision, name_of(page[-1]) if len(found) > limit else None)
+
+
 def _head_of(rows: Sequence[asyncpg.Record]) -> int:
     """The head, which stands in front of each row of SCAN and CHANGES; there is always one."""
     revision = rows[0][0]
@@ -457,7 +527,7 @@ def _head_of(rows: Sequence[asyncpg.Record]) -> int:
     return revision
 
 
-def _change_of(row: asyncpg.Record) -> Change:
+def _change_of(row: asyncpg.Record) -> EntryChange:
     """A change of a row of CHANGES: only a deletion has no time."""
     return Deletion(row[2], row[5]) if row[7] is None else entry_of(*row[2:])
 
@@ -474,6 +544,21 @@ def _columns(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
         [each.created_at for each in entries],
         [each.updated_at for each in entries],
         expires_at if any(expires_at) else None,
+    )
+
+
+def _lease_columns(leases: Sequence[Lease]) -> tuple[Sequence[object], ...]:
+    """The arrays of WRITE_LEASES."""
+    return (
+        [each.lock for each in leases],
+        [each.lease_id for each in leases],
+        [each.token for each in leases],
+        [each.revision for each in leases],
+        [each.acquired_at for each in leases],
+        [each.expires_at for each in leases],
+        [each.ttl for each in leases],
+        [each.holder for each in leases],
+        [each.owner.decode() for each in leases],
     )
 
 

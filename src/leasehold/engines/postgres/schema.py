@@ -14,7 +14,7 @@ from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.links import Connection
 from leasehold.errors import unavailable
 
-MIGRATIONS: Final = ("tables.sql",)
+MIGRATIONS: Final = ("tables.sql", "0002_leases.sql")
 
 MIN_SERVER_VERSION: Final = 140_000
 

@@ -1,0 +1,128 @@
+"""What other servers commit, heard by notification; and which server of all cleans up.
+
+A notification names the schema, the namespace and a revision, or, of a commit that ended leases, the locks. One
+connection listens, and while it lasts it may hold the advisory lock of the server that cleans up.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from leasehold.engines.base import Freed
+from leasehold.engines.postgres import statements
+from leasehold.engines.postgres.links import FAILURES, RETRY_SECONDS, SILENCE_SECONDS, Connection, Link, watched
+
+POLL_SECONDS: Final = 5.0
+"""How often the head is looked at, should a notification have been lost."""
+RELISTEN_SECONDS: Final = 0.5
+MAX_NOTICE_BYTES: Final = 7_000
+"""PostgreSQL takes notifications of 8,000."""
+_FREED: Final = "freed"
+
+
+def freed_notice(locks: Sequence[str]) -> str:
+    """What is told of locks that were set free; without their names, which means any, if these are too long."""
+    notice = statements.SEPARATOR.join((_FREED, *locks))
+    return notice if len(notice.encode()) <= MAX_NOTICE_BYTES else _FREED
+
+
+class Listener:
+    """`committed` hears of each head, `unheard` of one that no notification had told of, `freed` of locks.
+
+    `prefix` is what notifications of our namespace begin with. `own_pid` is the database's process that wrote last
+    for this server, whose notifications about locks are no news here.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        namespace: str,
+        prefix: str,
+        *,
+        committed: Callable[[int], None],
+        unheard: Callable[[int], None],
+        freed: Freed,
+    ) -> None:
+        self._link = link
+        self._namespace = namespace
+        self._prefix = prefix
+        self._committed = committed
+        self._unheard = unheard
+        self._freed = freed
+        self.own_pid = 0
+        self._connection: Connection | None = None
+        """Set while it listens."""
+        self._is_listening = asyncio.Event()
+        self._turn = asyncio.Lock()
+        """A connection runs one statement at a time."""
+        self._cleans_by: Connection | None = None
+        """The connection that took the advisory lock."""
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._listen())
+
+    async def stop(self) -> None:
+        """Hear no more, and let another server clean up. The link is closed by its owner."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        connection, self._cleans_by = self._cleans_by, None
+        if connection is not None and connection is self._connection and not connection.is_closed():
+            with suppress(*FAILURES), watched(connection, SILENCE_SECONDS):
+                await connection.execute(statements.STOP_CLEANING, self._namespace)
+
+    async def cleans(self) -> bool:
+        """Whether cleaning up is ours: the first server to ask has it as long as its connection lasts."""
+        try:
+            async with asyncio.timeout(RETRY_SECONDS):
+                await self._is_listening.wait()
+        except TimeoutError:
+            return False
+        async with self._turn:
+            connection = self._connection
+            if connection is None or connection is self._cleans_by:
+                return connection is not None
+            try:
+                with watched(connection, SILENCE_SECONDS):
+                    if await connection.fetchval(statements.TRY_TO_CLEAN, self._namespace):
+                        self._cleans_by = connection
+            except FAILURES:
+                return False  # `_listen` sees to it
+            return connection is self._cleans_by
+
+    async def _listen(self) -> None:
+        lost = asyncio.Event()
+        while True:
+            try:
+                connection = await self._link.connected()
+                lost.clear()
+                connection.add_termination_listener(lambda _: lost.set())
+                with watched(connection, SILENCE_SECONDS):
+                    await connection.add_listener(statements.CHANNEL, self._hear)
+                self._connection = connection
+                self._is_listening.set()
+                await self._poll(connection, lost)
+            except FAILURES:
+                self._link.drop()
+            self._connection = None
+            self._is_listening.clear()
+            await asyncio.sleep(RELISTEN_SECONDS)
+
+    async def _poll(self, connection: Connection, lost: asyncio.Event) -> None:
+        """Look at the head at once and every POLL_SECONDS, until the connection is lost."""
+        while not lost.is_set():
+            async with self._turn:
+                with watched(connection, SILENCE_SECONDS):
+                    head = await connection.fetchval(statements.HEAD, self._namespace)
+            self._unheard(head)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(lost.wait(), POLL_SECONDS)
+
+    def _hear(self, _connection: object, process: int, _channel: str, payload: object) -> None:
+        if not isinstance(payload, str) or not payload.startswith(self._prefix):
+            return
+        notice, *locks = payload.removeprefix(self._prefix).split(statements.SEPARATOR)
+        if notice.isdecimal():
+            self._committed(int(notice))
+        elif notice == _FREED and process != self.own_pid:
+            self._freed(locks or None)

@@ -1,0 +1,324 @@
+"""Endpoints of `/locks`, and of `/lock`, `/renew` and `/unlock`, which name the lock by a UUID in what they are sent.
+
+What is asked may stand in the body or in the query. All rules about leases are in `commit`, waiting is in `queues`.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from leasehold import values
+from leasehold.commit import lock_not_found
+from leasehold.errors import ErrorCode, ServiceError
+from leasehold.http.by_uuid import parse_uuid
+from leasehold.http.conditions import IF_LEASE, parse_lease_id
+from leasehold.http.entries import (
+    PREFIX,
+    after_of,
+    body_value,
+    decimal_of,
+    key_of,
+    limit_of,
+    microseconds_of,
+    prefixes_of,
+)
+from leasehold.http.messages import Request, Response
+from leasehold.http.routes import Answer, Exchange, Parameter, Procedure, Route, Service
+from leasehold.limits import (
+    DEFAULT_LEASE_SECONDS,
+    DEFAULT_WAIT_SECONDS,
+    MAX_LEASE_ID_CHARACTERS,
+    MAX_LEASE_SECONDS,
+    MAX_OWNER_BYTES,
+    MAX_PAGE_ENTRIES,
+    MAX_WAIT_SECONDS,
+    MIN_LEASE_SECONDS,
+)
+from leasehold.model import Acquire, Json, Lease, Leased, Outcome, Release, Released, Renew
+from leasehold.times import format_time
+
+LEASE_ID_BYTES: Final = 16
+SECONDS: Final = ("ttl", "wait")
+"""Members that are numbers."""
+_SECOND: Final = 1_000_000
+
+LockOf = Callable[[Request, Mapping[str, Json]], str]
+"""How a route says which lock is meant."""
+
+
+# Reading a request --------------------------------------------------------------------------------------------
+
+
+def named_in_path(request: Request, _asked: Mapping[str, Json]) -> str:
+    return key_of(request)
+
+
+def named_by_uuid(_request: Request, asked: Mapping[str, Json]) -> str:
+    if asked.get("lock_id") is None:
+        raise ServiceError("invalid_argument", "give lock_id, a UUID")
+    return parse_uuid(asked["lock_id"])
+
+
+def asked_of(request: Request, known: frozenset[str]) -> Mapping[str, Json]:
+    """What the body and the query ask, by name."""
+    if IF_LEASE in request.headers:
+        raise ServiceError("invalid_argument", "If-Lease is for writes of entries; give lease_id")
+    body = body_value(request) if request.body else {}
+    if not isinstance(body, dict) or not body.keys() <= known:
+        raise ServiceError("invalid_argument", f"the body is an object of {', '.join(sorted(known))}")
+    query = {name: decimal_of(sent[0]) if name in SECONDS else sent[0] for name, sent in request.query.items()}
+    if twice := body.keys() & query.keys():
+        raise ServiceError("invalid_argument", f"{min(twice)} stands in the body and in the query")
+    return body | query
+
+
+def ttl_of(asked: Mapping[str, Json]) -> int | None:
+    """Microseconds."""
+    sent = asked.get("ttl")
+    if sent is None:
+        return None
+    return microseconds_of(sent, name="ttl", minimum=MIN_LEASE_SECONDS, maximum=MAX_LEASE_SECONDS)
+
+
+def wait_seconds_of(asked: Mapping[str, Json]) -> float:
+    sent = asked.get("wait")
+    if sent is None:
+        return DEFAULT_WAIT_SECONDS
+    return microseconds_of(sent, name="wait", minimum=0, maximum=MAX_WAIT_SECONDS) / _SECOND
+
+
+def owner_of(asked: Mapping[str, Json]) -> bytes:
+    owner = values.encode(asked.get("owner"))
+    if len(owner) > MAX_OWNER_BYTES:
+        raise ServiceError("invalid_argument", "owner is too large", details={"limit": MAX_OWNER_BYTES})
+    return owner
+
+
+def lease_id_of(asked: Mapping[str, Json]) -> str | None:
+    sent = asked.get("lease_id")
+    return None if sent is None else parse_lease_id(sent)
+
+
+def required_lease_id_of(asked: Mapping[str, Json]) -> str:
+    lease_id = lease_id_of(asked)
+    if lease_id is None:
+        raise ServiceError("invalid_argument", "give the lease_id")
+    return lease_id
+
+
+# Writing an answer --------------------------------------------------------------------------------------------
+
+
+def lease_json(lease: Lease) -> bytes:
+    """What its holder is told."""
+    return msgspec.json.encode({"lock": lease.lock, "lease_id": lease.lease_id, **_facts(lease)})
+
+
+def lock_json(lease: Lease, waiters: int) -> bytes:
+    """What others may know of it."""
+    return msgspec.json.encode({"lock": lease.lock, **_facts(lease), "waiters": waiters})
+
+
+def _facts(lease: Lease) -> dict[str, object]:
+    seconds, rest = divmod(lease.ttl, _SECOND)
+    return {
+        "token": lease.token,
+        "owner": msgspec.Raw(lease.owner),
+        "acquired_at": format_time(lease.acquired_at),
+        "expires_at": format_time(lease.expires_at),
+        "ttl": lease.ttl / _SECOND if rest else seconds,
+    }
+
+
+def show_lease(_request: Request, outcome: Outcome) -> Response:
+    assert isinstance(outcome, Leased)
+    return Response(200, lease_json(outcome.lease))
+
+
+def show_released(_request: Request, outcome: Outcome) -> Response:
+    assert isinstance(outcome, Released)
+    body = {"lock": outcome.lock, "released": True, "revision": outcome.revision}
+    return Response(200, msgspec.json.encode(body))
+
+
+# Acquire, renew, release --------------------------------------------------------------------------------------
+
+
+class _Locking:
+    """The three requests for locks that `lock_of` names, with `extra` members beside the usual ones."""
+
+    def __init__(self, lock_of: LockOf, *extra: str, may_omit_lease_id: bool) -> None:
+        self._lock_of = lock_of
+        self._of_acquire = frozenset({"ttl", "wait", "owner", *extra})
+        self._of_renewal = frozenset({"lease_id", "ttl", *extra})
+        self._of_release = frozenset({"lease_id", *extra})
+        self._may_omit_lease_id = may_omit_lease_id
+
+    async def acquire(self, request: Request, service: Service) -> Response:
+        asked = asked_of(request, self._of_acquire)
+        lock = self._lock_of(request, asked)
+        request.principal.require(lock)
+        ttl = ttl_of(asked)
+        operation = Acquire(
+            lock,
+            secrets.token_hex(LEASE_ID_BYTES),
+            round(DEFAULT_LEASE_SECONDS * _SECOND) if ttl is None else ttl,
+            owner_of(asked),
+            request.principal.subject,
+        )
+        lease = await service.store.acquire(operation, wait_seconds_of(asked))
+        return Response(201, lease_json(lease))
+
+    def renew(self, request: Request) -> Renew:
+        asked = asked_of(request, self._of_renewal)
+        return Renew(self._lock_of(request, asked), required_lease_id_of(asked), ttl_of(asked))
+
+    def release(self, request: Request) -> Release:
+        asked = asked_of(request, self._of_release)
+        lock = self._lock_of(request, asked)
+        lease_id = lease_id_of(asked) if self._may_omit_lease_id else required_lease_id_of(asked)
+        return Release(lock, lease_id, request.principal.subject)
+
+
+_BY_NAME = _Locking(named_in_path, may_omit_lease_id=False)
+_BY_UUID = _Locking(named_by_uuid, "lock_id", may_omit_lease_id=True)
+
+
+# GET /locks/{name}, GET /locks --------------------------------------------------------------------------------
+
+
+async def inspect_lock(request: Request, service: Service) -> Response:
+    lock = key_of(request)
+    request.principal.require(lock)
+    lease = await service.store.lease(lock)
+    if lease is None:
+        raise lock_not_found()
+    return Response(200, lock_json(lease, service.store.waiting_for(lock)))
+
+
+async def list_locks(request: Request, service: Service) -> Response:
+    """In pages: a list of locks is for people, and there are not many."""
+    limit = limit_of(request)
+    page = await service.store.lease_page(
+        prefixes_of(request), after_of(request), MAX_PAGE_ENTRIES if limit is None else limit
+    )
+    locks = b",\n".join(lock_json(lease, service.store.waiting_for(lease.lock)) for lease in page.records)
+    next_after = msgspec.json.encode(page.next_after)
+    return Response(200, b'{"locks":[%b],"revision":%d,"next":%b}' % (locks, page.revision, next_after))
+
+
+# The table ----------------------------------------------------------------------------------------------------
+
+_UUID: Mapping[str, Json] = {"type": "string", "format": "uuid"}
+_LOCK_ID = Parameter("lock_id", "The lock, a UUID.", _UUID)
+_LEASE_ID = Parameter(
+    "lease_id",
+    "The lease, as it was given to its holder.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_LEASE_ID_CHARACTERS},
+)
+_TTL = Parameter(
+    "ttl",
+    "Seconds until the lease ends unless it is renewed.",
+    {"type": "number", "minimum": MIN_LEASE_SECONDS, "maximum": MAX_LEASE_SECONDS},
+)
+_WAIT = Parameter(
+    "wait",
+    f"Seconds to wait for the lock, {DEFAULT_WAIT_SECONDS:g} unless given.",
+    {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
+)
+_OWNER = Parameter("owner", "What the holder says of itself; any JSON in the body.", {"type": "string"})
+
+_ACQUIRE_ERRORS: tuple[ErrorCode, ...] = ("lock_held", "too_many_requests", "storage_full")
+_RENEW_ERRORS: tuple[ErrorCode, ...] = ("lease_lost",)
+_RELEASE_ERRORS: tuple[ErrorCode, ...] = ("lock_not_found", "lease_lost")
+_ACQUIRED = (Answer(201, "Acquired.", "Lease"),)
+_RENEWED = (Answer(200, "Renewed.", "Lease"),)
+_RELEASED = (Answer(200, "Released.", "Released"),)
+
+
+def _bodies(schema: str) -> Mapping[str, str]:
+    return {"application/json": schema, "application/vnd.msgpack": schema}
+
+
+def _acquire_route(pattern: str, locking: _Locking, schema: str, *extra: Parameter) -> Route:
+    return Route(
+        "POST",
+        pattern,
+        Procedure(locking.acquire, waits=True),
+        "Acquire a lock, waiting for it in order of arrival",
+        "write",
+        _ACQUIRED,
+        (*_ACQUIRE_ERRORS, "invalid_key"),
+        (*extra, _TTL, _WAIT, _OWNER),
+        _bodies(schema),
+        needs_body=False,
+    )
+
+
+def _renew_route(method: str, pattern: str, locking: _Locking, schema: str, *extra: Parameter) -> Route:
+    return Route(
+        method,
+        pattern,
+        Exchange(locking.renew, show_lease),
+        "Renew a lease: it lasts `ttl` seconds from now, or longer if it does already",
+        "write",
+        _RENEWED,
+        (*_RENEW_ERRORS, "invalid_key"),
+        (*extra, _LEASE_ID, _TTL),
+        _bodies(schema),
+        needs_body=False,
+    )
+
+
+def _release_route(pattern: str, locking: _Locking, schema: str, *extra: Parameter) -> Route:
+    return Route(
+        "DELETE",
+        pattern,
+        Exchange(locking.release, show_released),
+        "Release a lock",
+        "write",
+        _RELEASED,
+        (*_RELEASE_ERRORS, "invalid_key"),
+        (*extra, _LEASE_ID),
+        _bodies(schema),
+        needs_body=False,
+    )
+
+
+ROUTES = (
+    _acquire_route("/locks/{name}", _BY_NAME, "Acquire"),
+    _renew_route("PUT", "/locks/{name}", _BY_NAME, "Renew"),
+    _release_route("/locks/{name}", _BY_NAME, "Release"),
+    Route(
+        "GET",
+        "/locks/{name}",
+        Procedure(inspect_lock),
+        "Who holds a lock, and how many wait for it at this server",
+        "read",
+        (Answer(200, "It is held.", "Lock"),),
+        ("lock_not_found",),
+    ),
+    Route(
+        "GET",
+        "/locks",
+        Procedure(list_locks),
+        "List the locks that are held in ascending order of their names",
+        "read",
+        (Answer(200, "The locks.", "LockList"),),
+        (),
+        (
+            PREFIX,
+            Parameter("after", "Only locks greater than it.", {"type": "string"}),
+            Parameter(
+                "limit",
+                "At most so many locks; `next` is the `after` to go on with.",
+                {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES},
+            ),
+        ),
+    ),
+    _acquire_route("/lock", _BY_UUID, "AcquireByUuid", _LOCK_ID),
+    _renew_route("POST", "/renew", _BY_UUID, "RenewByUuid", _LOCK_ID),
+    _release_route("/unlock", _BY_UUID, "ReleaseByUuid", _LOCK_ID),
+)

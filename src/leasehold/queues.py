@@ -1,0 +1,227 @@
+"""Who waits for which lock: one queue a lock, first come, first served.
+
+Only the first of a queue tries to acquire, through the write lane like everybody else; the others wait behind it. It
+tries when it becomes the first, when the lock was set free (by this server or another), and when the lease that was in
+its way has come to its end. So a waiter costs nothing while it waits, one is woken and not all, and whoever was woken
+finds out by the commit itself whether the lock is really free.
+
+A lease is never left with nobody: if a caller has gone by the time its attempt is committed, the lease is released.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from leasehold.commit import lock_held
+from leasehold.errors import ServiceError, unavailable
+from leasehold.limits import MAX_WAITERS
+from leasehold.model import Acquire, Held, Lease, Leased, Operation, Outcome, Release
+
+Submit = Callable[[Operation, Callable[[Outcome | ServiceError], None]], None]
+
+_MICROSECOND: Final = 1e-6
+_MIN_PAUSE_SECONDS: Final = 0.001
+"""Between two attempts on a lease that should have ended, by a clock that is not the engine's."""
+
+
+class _Waiter:
+    """One caller. `lease` becomes what it gets."""
+
+    __slots__ = ("is_patient", "lease", "operation")
+
+    def __init__(self, operation: Acquire, lease: asyncio.Future[Lease], *, is_patient: bool) -> None:
+        self.operation = operation
+        self.lease = lease
+        self.is_patient = is_patient
+        """Its time to wait is not over: it may be refused and stay."""
+
+
+class _Queue:
+    """Those who wait for one lock; there is one as long as somebody does."""
+
+    __slots__ = ("attempt", "held", "is_woken", "timer", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: deque[_Waiter] = deque()
+        self.attempt: _Waiter | None = None
+        """Whose attempt is in the lane. It may have left the queue meanwhile."""
+        self.is_woken = False
+        """The lock may have been set free since that attempt was decided."""
+        self.held: Held | None = None
+        """What the last attempt found in its way."""
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class LockQueues:
+    """All queues of a store. `submit` is its write lane."""
+
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self._queues: dict[str, _Queue] = {}
+        self._abandoned: dict[str, Release] = {}
+        """Leases that nobody knows of, by lease_id: to be released when the engine takes it."""
+        self._stopped = False
+
+    def __len__(self) -> int:
+        """All who wait."""
+        return sum(len(queue.waiters) for queue in self._queues.values())
+
+    def waiting_for(self, lock: str) -> int:
+        queue = self._queues.get(lock)
+        return 0 if queue is None else len(queue.waiters)
+
+    async def acquire(self, operation: Acquire, wait_seconds: float) -> Lease:
+        """The lease, as soon as it is our turn and the lock is free.
+
+        Raises `lock_held` when `wait_seconds` are over, `too_many_requests` if the queue is full, and what the lane
+        raises. A caller that is cancelled leaves the queue.
+        """
+        if self._stopped:
+            raise _stopping()
+        loop = asyncio.get_running_loop()
+        queue = self._queues.setdefault(operation.lock, _Queue())
+        if len(queue.waiters) >= MAX_WAITERS:
+            raise ServiceError(
+                "too_many_requests",
+                "too many wait for this lock",
+                details={"limit": MAX_WAITERS},
+                headers={"Retry-After": "1"},
+            )
+        waiter = _Waiter(operation, loop.create_future(), is_patient=wait_seconds > 0)
+        queue.waiters.append(waiter)
+        if queue.waiters[0] is waiter:
+            self._try(queue)
+        elif not waiter.is_patient:
+            self._dismiss_impatient(queue)
+        timer = loop.call_later(wait_seconds, self._end_patience, queue, waiter)
+        try:
+            return await waiter.lease
+        except asyncio.CancelledError:
+            self._leave(queue, waiter)
+            raise
+        finally:
+            timer.cancel()
+
+    def wake(self, locks: Sequence[str] | None) -> None:
+        """Locks were set free; None: any may have been."""
+        for lock in list(self._queues) if locks is None else locks:
+            queue = self._queues.get(lock)
+            if queue is not None:
+                self._try(queue)
+
+    def stop(self) -> None:
+        """Send all away, except for those whose attempt is in the lane: they hear what comes of it."""
+        self._stopped = True
+        for queue in list(self._queues.values()):
+            for waiter in list(queue.waiters):
+                waiter.is_patient = False
+                if waiter is not queue.attempt:
+                    self._finish(queue, waiter, _stopping())
+
+    def release_abandoned(self) -> None:
+        """Release what nobody holds and could not be released before. Called now and then."""
+        for release in list(self._abandoned.values()):
+            self._release(release)
+
+    # Attempts -------------------------------------------------------------------------------------------------
+
+    def _try(self, queue: _Queue) -> None:
+        """Let the first attempt it, unless an attempt is under way, which is then repeated if it fails."""
+        if queue.attempt is not None:
+            queue.is_woken = True
+            return
+        if queue.timer is not None:
+            queue.timer.cancel()
+            queue.timer = None
+        if queue.waiters:
+            queue.is_woken = False
+            first = queue.attempt = queue.waiters[0]
+            self._submit(first.operation, partial(self._end_attempt, queue, first))
+
+    def _end_attempt(self, queue: _Queue, first: _Waiter, outcome: Outcome | ServiceError) -> None:
+        queue.attempt = None
+        if isinstance(outcome, Leased):
+            # For the others the lock is held from now on.
+            queue.held = Held(outcome.lease, outcome.now)
+            self._finish(queue, first, outcome.lease)
+            if first.lease.cancelled():
+                self._abandon(first.operation)
+        elif isinstance(outcome, Held):
+            queue.held = outcome
+        else:
+            assert isinstance(outcome, ServiceError)
+            if outcome.code == "unavailable":
+                self._abandon(first.operation)  # it may have been stored
+            self._finish(queue, first, outcome)
+            queue.held, queue.is_woken = None, True  # nothing is known about the lock, so the next one tries
+        self._dismiss_impatient(queue)
+        if queue.is_woken:
+            self._try(queue)
+        elif queue.waiters:
+            self._try_at_expiry(queue)
+
+    def _try_at_expiry(self, queue: _Queue) -> None:
+        assert queue.held is not None
+        remaining = (queue.held.lease.expires_at - queue.held.now) * _MICROSECOND
+        loop = asyncio.get_running_loop()
+        queue.timer = loop.call_later(max(remaining, _MIN_PAUSE_SECONDS), self._try, queue)
+
+    # Leaving the queue ----------------------------------------------------------------------------------------
+
+    def _end_patience(self, queue: _Queue, waiter: _Waiter) -> None:
+        waiter.is_patient = False
+        self._dismiss_impatient(queue)
+
+    def _dismiss_impatient(self, queue: _Queue) -> None:
+        """Refuse those whose time is over. While an attempt is under way its outcome is waited for."""
+        if queue.attempt is not None or queue.held is None:
+            return
+        for waiter in [each for each in queue.waiters if not each.is_patient]:
+            self._finish(queue, waiter, _stopping() if self._stopped else lock_held(queue.held))
+
+    def _leave(self, queue: _Queue, waiter: _Waiter) -> None:
+        """The caller has gone, maybe in the very moment of its success."""
+        if waiter.lease.done() and not waiter.lease.cancelled() and waiter.lease.exception() is None:
+            self._abandon(waiter.operation)
+        waiter.lease.cancel()
+        self._remove(queue, waiter)
+
+    def _finish(self, queue: _Queue, waiter: _Waiter, result: Lease | ServiceError) -> None:
+        if not waiter.lease.done():
+            if isinstance(result, ServiceError):
+                waiter.lease.set_exception(result)
+            else:
+                waiter.lease.set_result(result)
+        self._remove(queue, waiter)
+
+    def _remove(self, queue: _Queue, waiter: _Waiter) -> None:
+        if waiter in queue.waiters:
+            queue.waiters.remove(waiter)
+        if not queue.waiters and queue.attempt is None:
+            if queue.timer is not None:
+                queue.timer.cancel()
+                queue.timer = None
+            lock = waiter.operation.lock
+            if self._queues.get(lock) is queue:
+                del self._queues[lock]
+
+    # Leases that nobody holds ---------------------------------------------------------------------------------
+
+    def _abandon(self, operation: Acquire) -> None:
+        release = Release(operation.lock, operation.lease_id)
+        self._abandoned[operation.lease_id] = release
+        self._release(release)
+
+    def _release(self, release: Release) -> None:
+        def done(outcome: Outcome | ServiceError) -> None:
+            is_undecided = isinstance(outcome, ServiceError) and outcome.code not in ("lease_lost", "lock_not_found")
+            if not is_undecided and release.lease_id is not None:
+                self._abandoned.pop(release.lease_id, None)
+
+        self._submit(release, done)
+
+
+def _stopping() -> ServiceError:
+    return unavailable("the service is shutting down")
