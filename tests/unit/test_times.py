@@ -32,6 +32,11 @@ def test_a_time_is_read_as_it_was_written(time: int) -> None:
     assert parse_time(format_time(time)) == time
 
 
+def test_equal_times_are_read_as_one_object() -> None:
+    text = format_time(YEAR_9999)
+    assert parse_time(text) is parse_time(str(text.encode(), "ascii"))
+
+
 @pytest.mark.parametrize(
     "text",
     [
