@@ -27,6 +27,13 @@ def any_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         yield shared
 
 
+@pytest.fixture(scope="session", params=STORES)
+def still_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """As `any_server`, for tests that count revisions: nothing in it expires, which would take one at any moment."""
+    with running(STORES[request.param](tmp_path_factory.mktemp("store"))) as shared:
+        yield shared
+
+
 @pytest.fixture
 def key() -> str:
     """A key that no other test uses."""

@@ -103,29 +103,29 @@ def test_a_write_of_the_same_value_is_a_change(server: Server, key: str) -> None
     assert second["revision"] > first["revision"]
 
 
-def test_revisions_are_of_the_whole_store(server: Server, key: str) -> None:
-    first, second = server.put(f"{key}/a", "1").json(), server.put(f"{key}/b", "1").json()
+def test_revisions_are_of_the_whole_store(still_server: Server, key: str) -> None:
+    first, second = still_server.put(f"{key}/a", "1").json(), still_server.put(f"{key}/b", "1").json()
     assert second["revision"] == first["revision"] + 1
 
 
-def test_a_read_takes_no_revision(server: Server, key: str) -> None:
-    server.put(key, "1")
-    before = server.revision()
-    server.get(key)
-    server.request("HEAD", f"/kv/{key}")
-    server.request("GET", "/kv", params={"prefix": key})
-    assert server.revision() == before
+def test_a_read_takes_no_revision(still_server: Server, key: str) -> None:
+    still_server.put(key, "1")
+    before = still_server.revision()
+    still_server.get(key)
+    still_server.request("HEAD", f"/kv/{key}")
+    still_server.request("GET", "/kv", params={"prefix": key})
+    assert still_server.revision() == before
 
 
-def test_a_refused_write_takes_no_revision(server: Server, key: str) -> None:
-    server.put(key, "1")
-    before = server.revision()
-    server.put(key, "nonsense")
-    server.put(key, "2", headers={"If-None-Match": "*"})
-    server.put(key, "2", params={"path": "/a"})
-    server.patch(key, '[{"op": "remove", "path": "/a"}]', kind="json-patch")
-    server.delete(f"{key}/absent")
-    assert server.revision() == before
+def test_a_refused_write_takes_no_revision(still_server: Server, key: str) -> None:
+    still_server.put(key, "1")
+    before = still_server.revision()
+    still_server.put(key, "nonsense")
+    still_server.put(key, "2", headers={"If-None-Match": "*"})
+    still_server.put(key, "2", params={"path": "/a"})
+    still_server.patch(key, '[{"op": "remove", "path": "/a"}]', kind="json-patch")
+    still_server.delete(f"{key}/absent")
+    assert still_server.revision() == before
 
 
 # Read ---------------------------------------------------------------------------------------------------------

@@ -49,9 +49,9 @@ def test_an_entry_is_listed_as_it_is_read(server: Server, key: str, limit: dict[
 
 
 @pytest.mark.parametrize("limit", [{}, {"limit": 5}], ids=["streamed", "page"])
-def test_a_list_has_the_revision_of_the_store(server: Server, key: str, limit: dict[str, int]) -> None:
-    revision = server.put(key, "1").json()["revision"]
-    assert listed(server, prefix=key, **limit)["revision"] == revision
+def test_a_list_has_the_revision_of_the_store(still_server: Server, key: str, limit: dict[str, int]) -> None:
+    revision = still_server.put(key, "1").json()["revision"]
+    assert listed(still_server, prefix=key, **limit)["revision"] == revision
 
 
 def test_an_empty_store_has_an_empty_list_at_revision_0() -> None:
