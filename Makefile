@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: serve test lint format bench clean
+MINUTES ?= 10
+SEED ?=
+ROWS ?=
+
+.PHONY: serve test lint format bench torture clean
 
 serve: $(VENV)/.serve ## run the service on ./data.json
 	@exec $(BIN)/leasehold serve $(ARGS)
@@ -24,6 +28,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev ## side by side with other services; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(ARGS)
+
+torture: $(VENV)/.dev ## break what was promised, for MINUTES (10), by a SEED, all ROWS or some
+	PYTHONPATH=tests $(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

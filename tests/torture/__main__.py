@@ -1,0 +1,122 @@
+"""`make torture [MINUTES=30] [SEED=…] [ROWS="kills-file …"]`: all harnesses, round after round, until the time is over.
+
+Each round runs in a process of its own with a seed of its own. What is found is shown at once, with the command that
+repeats the round, and again at the end. Exit status: 0, or 1 if a promise was broken, a harness broke, or a round hung.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from harness import Finding
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from torture.rows import ROWS, Row
+
+HANG_SECONDS = 300.0
+"""A round takes seconds. One that takes so long is a violation: something waits for ever."""
+
+console = Console()
+
+
+@dataclass
+class Sums:
+    """Of all rounds of one row."""
+
+    finding: Finding = field(default_factory=Finding)
+    rounds: int = 0
+    seconds: float = 0.0
+    repeat: list[str] = field(default_factory=list)
+    """How to repeat the rounds that found something."""
+
+
+def main() -> int:
+    options = _arguments()
+    rows = [row for row in ROWS if not options.rows or row.name in options.rows]
+    for row in rows:
+        if not row.is_possible:
+            console.print(f"[yellow]left out: {row.name} needs root")
+    rows = [row for row in rows if row.is_possible]
+    console.print(f"seed {options.seed}, {options.minutes:g} minutes, {len(rows)} rows")
+    sums: dict[str, Sums] = defaultdict(Sums)
+    if options.round is not None:
+        for row in rows:
+            _run_round(row, options.round, sums[row.name])
+    else:
+        _run_until(time.monotonic() + options.minutes * 60, rows, options.seed, sums)
+    return _report(rows, sums)
+
+
+def _run_until(deadline: float, rows: list[Row], seed: int, sums: dict[str, Sums]) -> None:
+    """The row that has had the smallest share of the time so far is next. Each runs once, whatever the time."""
+    start = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=deadline - start)
+        while time.monotonic() < deadline or any(row.name not in sums for row in rows):
+            row = min(rows, key=lambda row: sums[row.name].seconds / row.weight if row.name in sums else -1.0)
+            own = sums[row.name]
+            progress.update(bar, description=f"{row.name:<20}", completed=time.monotonic() - start)
+            _run_round(row, random.Random(f"{seed}/{row.name}/{own.rounds}").randrange(2**32), own)
+        progress.update(bar, description="", completed=deadline - start)
+
+
+def _run_round(row: Row, seed: int, sums: Sums) -> None:
+    began = time.monotonic()
+    finding = _finding(row, seed)
+    sums.seconds += time.monotonic() - began
+    sums.rounds += 1
+    sums.finding.add(finding)
+    if finding.violations:
+        command = f'make torture ROWS={row.name} ARGS="--round {seed}"'
+        sums.repeat.append(command)
+        for violation in finding.violations[:5]:
+            console.print(f"[red]{row.name}: {violation}", markup=True, highlight=False)
+        console.print(f"[red]repeat it: {command}")
+
+
+def _finding(row: Row, seed: int) -> Finding:
+    command = [sys.executable, "-m", "torture.round", row.name, str(seed)]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding(violations=[f"the round did not end within {HANG_SECONDS:g} s"])
+    lines = ended.stdout.splitlines()
+    if ended.returncode or not lines:
+        return Finding(violations=[f"the round ended with {ended.returncode}: {ended.stderr[-2000:]}"])
+    found = json.loads(lines[-1])
+    return Finding(Counter(found["figures"]), found["violations"])
+
+
+def _report(rows: list[Row], sums: dict[str, Sums]) -> int:
+    table = Table("row", "promise", "rounds", "done", "figures", "violations")
+    for row in rows:
+        own = sums[row.name]
+        figures = ", ".join(f"{count:,} {name}" for name, count in own.finding.figures.items() if name != row.unit)
+        done = f"{own.finding.figures[row.unit]:,} {row.unit}"
+        table.add_row(row.name, row.promise, str(own.rounds), done, figures, str(len(own.finding.violations)))
+    console.print(table)
+    repeat = [command for row in rows for command in sums[row.name].repeat]
+    for command in repeat:
+        console.print(f"[red]repeat it: {command}")
+    return 1 if repeat else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="torture", description="Run the harnesses until the time is over.")
+    parser.add_argument("--minutes", type=float, default=10.0, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9), help="default: a new one")
+    parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], metavar="ROW", help="only these")
+    parser.add_argument("--round", type=int, metavar="SEED", help="repeat the round of this seed, once")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What is run: a row for each promise and kind of fault. To add one, add a harness and a row."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from databases import STORES
+from harness import Finding
+from harness.kills import survive_kills
+
+Round = Callable[[Path, int], Finding]
+"""One round, in an empty folder, by a seed. It takes seconds, not minutes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """`unit` is the figure that says how much was done. `needs_root`: it is left out, and named, for anybody else."""
+
+    name: str
+    promise: str
+    round: Round
+    unit: str
+    weight: int = 1
+    """Its share of the time."""
+    needs_root: bool = False
+
+    @property
+    def is_possible(self) -> bool:
+        return not self.needs_root or os.geteuid() == 0
+
+
+def _kills(store: str) -> Round:
+    return lambda folder, seed: survive_kills(STORES[store](folder), seed, kills=10)
+
+
+ROWS = (
+    Row("kills-file", "acknowledged writes survive SIGKILL, file engine", _kills("file"), "kills"),
+    Row("kills-postgres", "acknowledged writes survive SIGKILL, PostgreSQL", _kills("postgres"), "kills"),
+)
+
+
+def run_round(name: str, seed: int) -> Finding:
+    """A round of one row, in a folder of its own."""
+    [row] = [row for row in ROWS if row.name == name]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="torture-")))
+        folder.chmod(0o755)  # PostgreSQL, which is not started as root, must pass through
+        return row.round(folder, seed)
