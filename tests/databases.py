@@ -29,6 +29,8 @@ import asyncpg
 import psutil
 
 from leasehold.engines.base import Clock, Decide, Engine
+from leasehold.engines.file import FileEngine
+from leasehold.engines.memory import MemoryEngine
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.errors import ServiceError
 from leasehold.model import Change, Entry, Touched, View
@@ -228,6 +230,14 @@ class EngineOnDemand(PostgresEngine):
             database = await asyncio.to_thread(lambda: database_for(self._folder).create())
             self._url = database.url
         await super().open()
+
+
+ENGINES: Final[Mapping[str, Callable[[Path, Clock], Engine]]] = {
+    "memory": lambda _, clock: MemoryEngine(clock=clock),
+    "file": lambda folder, clock: FileEngine(folder / "data.json", clock=clock),
+    "postgres": lambda folder, clock: EngineOnDemand(folder, clock=clock),
+}
+"""An engine of each kind, by the folder it may use and its clock."""
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

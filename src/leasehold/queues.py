@@ -94,7 +94,7 @@ class LockQueues:
         if queue.waiters[0] is waiter:
             self._try(queue)
         elif not waiter.is_patient:
-            self._dismiss_impatient(queue)
+            self._dismiss(queue, waiter)
         timer = loop.call_later(wait_seconds, self._end_patience, queue, waiter)
         try:
             return await waiter.lease
@@ -156,7 +156,8 @@ class LockQueues:
                 self._abandon(first.operation)  # it may have been stored
             self._finish(queue, first, outcome)
             queue.held, queue.is_woken = None, True  # nothing is known about the lock, so the next one tries
-        self._dismiss_impatient(queue)
+        for waiter in [each for each in queue.waiters if not each.is_patient]:
+            self._dismiss(queue, waiter)
         if queue.is_woken:
             self._try(queue)
         elif queue.waiters:
@@ -172,13 +173,11 @@ class LockQueues:
 
     def _end_patience(self, queue: _Queue, waiter: _Waiter) -> None:
         waiter.is_patient = False
-        self._dismiss_impatient(queue)
+        self._dismiss(queue, waiter)
 
-    def _dismiss_impatient(self, queue: _Queue) -> None:
-        """Refuse those whose time is over. While an attempt is under way its outcome is waited for."""
-        if queue.attempt is not None or queue.held is None:
-            return
-        for waiter in [each for each in queue.waiters if not each.is_patient]:
+    def _dismiss(self, queue: _Queue, waiter: _Waiter) -> None:
+        """Refuse one whose time is over. While an attempt is under way its outcome is waited for."""
+        if queue.attempt is None and queue.held is not None:
             self._finish(queue, waiter, _stopping() if self._stopped else lock_held(queue.held))
 
     def _leave(self, queue: _Queue, waiter: _Waiter) -> None:

@@ -1,4 +1,4 @@
-"""The contract of `leasehold.engines.base.Engine`, kept by every engine. A new engine adds a line to `ENGINES`."""
+"""The contract of `engines.base.Engine`, kept by every engine. A new one adds a line to `databases.ENGINES`."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -6,21 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from databases import EngineOnDemand
+from databases import ENGINES
 from driving import Driver, FrozenClock
 from msgspec.structs import replace
 
-from leasehold.engines.base import Engine
-from leasehold.engines.file import FileEngine
-from leasehold.engines.memory import MemoryEngine
 from leasehold.errors import ServiceError
 from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd, Touched, View, name_of
 
-ENGINES: dict[str, Callable[[Path, FrozenClock], Engine]] = {
-    "memory": lambda _, clock: MemoryEngine(clock=clock),
-    "file": lambda folder, clock: FileEngine(folder / "data.json", clock=clock),
-    "postgres": lambda folder, clock: EngineOnDemand(folder, clock=clock),
-}
 DURABLE = [name for name, make in ENGINES.items() if make(Path("unused"), FrozenClock()).durable]
 
 
