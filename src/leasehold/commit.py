@@ -78,11 +78,16 @@ def touched(operations: Sequence[Operation]) -> Touched:
     locks: list[str] = []
     lease_ids: list[str] = []
     for operation in operations:
-        if not isinstance(operation, Put) and isinstance(operation, LockOperation):  # the latter alone takes 0.2 µs
+        if isinstance(operation, Put):  # nearly always, and the question below takes 0.2 µs
+            keys.append(operation.key)
+        elif isinstance(operation, LockOperation):
             locks.append(operation.lock)
             continue
-        keys.append(operation.key)
-        if not isinstance(operation, Expire) and operation.lease_id is not None:
+        else:
+            keys.append(operation.key)
+            if isinstance(operation, Expire):
+                continue
+        if operation.lease_id is not None:
             lease_ids.append(operation.lease_id)
     return Touched(keys, locks, lease_ids)
 

@@ -130,8 +130,10 @@ class Engine(Protocol):
 
 def by_kind(changes: Sequence[Change]) -> tuple[list[EntryChange], list[LeaseChange]]:
     """The changes of entries and those of leases."""
-    leases = [change for change in changes if type(change) is Lease or type(change) is LeaseEnd]
-    return [change for change in changes if type(change) is Entry or type(change) is Deletion], leases
+    entries = [change for change in changes if type(change) is Entry or type(change) is Deletion]
+    if len(entries) == len(changes):  # nearly always
+        return entries, []
+    return entries, [change for change in changes if type(change) is Lease or type(change) is LeaseEnd]
 
 
 class SteadyClock:
