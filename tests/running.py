@@ -47,7 +47,7 @@ class Server:
     """`leasehold serve` on a free port. Ends with the `with` block, by SIGTERM.
 
     `store` is a path, a URL, or `memory:`; None leaves the flag out. `environment` adds variables (`LEASEHOLD_…`),
-    `arguments` flags; `folder` is where it runs.
+    `arguments` flags; `folder` is where it runs. `program`: what Python runs instead of the installed command.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class Server:
         log_level: str = "info",
         arguments: Sequence[str] = (),
         folder: Path | None = None,
+        program: Sequence[str] = ("-m", "leasehold"),
     ) -> None:
+        self._program = program
         self.store = "data.json" if store is None else str(store)
         self._arguments = [*([] if store is None else [f"--store={store}"]), f"--log-level={log_level}", *arguments]
         self._environment = dict(environment or {})
@@ -74,7 +76,7 @@ class Server:
         # A port in the environment is to be tried, and no flag must win over it.
         port = [] if "LEASEHOLD_PORT" in self._environment else ["--port=0"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "leasehold", "serve", *port, *self._arguments],
+            [sys.executable, *self._program, "serve", *port, *self._arguments],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

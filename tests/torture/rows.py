@@ -10,6 +10,7 @@ from pathlib import Path
 from databases import STORES
 from harness import Finding
 from harness.kills import survive_kills
+from harness.locks import Load, append_on_two_servers, append_with_pauses
 
 Round = Callable[[Path, int], Finding]
 """One round, in an empty folder, by a seed. It takes seconds, not minutes."""
@@ -36,9 +37,20 @@ def _kills(store: str) -> Round:
     return lambda folder, seed: survive_kills(STORES[store](folder), seed, kills=10)
 
 
+def _pauses(store: str) -> Round:
+    return lambda folder, seed: append_with_pauses(STORES[store](folder), seed, load=Load(pauses=50, kills=5))
+
+
+def _two_servers(folder: Path, seed: int) -> Finding:
+    return append_on_two_servers(STORES["postgres"](folder), seed, rounds=100)
+
+
 ROWS = (
     Row("kills-file", "acknowledged writes survive SIGKILL, file engine", _kills("file"), "kills"),
     Row("kills-postgres", "acknowledged writes survive SIGKILL, PostgreSQL", _kills("postgres"), "kills"),
+    Row("locks-file", "locks exclude, file engine", _pauses("file"), "holders paused past their ttl"),
+    Row("locks-postgres", "locks exclude, PostgreSQL", _pauses("postgres"), "holders paused past their ttl"),
+    Row("locks-two-servers", "locks exclude, two servers on PostgreSQL", _two_servers, "elements"),
 )
 
 

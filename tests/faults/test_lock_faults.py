@@ -1,0 +1,146 @@
+"""Locks exclude, whatever happens to holders and to the service. And the comparison finds what is wrong."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from databases import STORES
+from harness.locks import Event, Load, append_on_two_servers, append_with_pauses, faults
+
+PAUSES = 25
+"""On each engine; together 50."""
+KILLS = 2
+ROUNDS = 20
+STALLS = {"LEASEHOLD_TEST_STALLS": "20:1.1"}
+"""Commits that take longer than a lease lasts."""
+STALLED = Load(pauses=0, kills=0, grants=40, locks=6, clients=2, lone_locks=0)
+
+
+@pytest.mark.parametrize("store", ["file", "postgres"])
+def test_no_append_is_lost_by_holders_that_are_stopped_past_their_ttl(store: str, tmp_path: Path) -> None:
+    finding = append_with_pauses(STORES[store](tmp_path), 50, load=Load(pauses=PAUSES, kills=KILLS))
+    figures = finding.figures
+    assert finding.violations == []
+    assert figures["pauses"] >= PAUSES
+    assert figures["holders paused past their ttl"] >= PAUSES * 0.8
+    assert figures["writes sent after the lease's end"] >= PAUSES / 2
+    assert (figures["kills"], figures["leases alive at kills"] >= KILLS) == (KILLS, True)
+
+
+def test_the_fence_holds_when_commits_take_longer_than_the_lease(tmp_path: Path) -> None:
+    finding = append_with_pauses(tmp_path / "data.json", 50, load=STALLED, planted=STALLS)
+    assert finding.violations == []
+    assert finding.figures["writes sent before and refused after the lease's end"] >= 1
+
+
+def test_clients_of_two_servers_hold_a_lock_one_at_a_time_and_all_get_it(tmp_path: Path) -> None:
+    finding = append_on_two_servers(STORES["postgres"](tmp_path), 50, rounds=ROUNDS)
+    figures = finding.figures
+    assert finding.violations == []
+    assert figures["least granted to a client"] >= ROUNDS
+    assert figures["elements"] == figures["answers: grant 201"]
+    # In order of arrival at each server; between the two whoever comes first.
+    assert figures["most granted by a server"] < 3 * figures["least granted by a server"], figures
+
+
+# What the comparison must find --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bug", "load", "stalls", "fault"),
+    [
+        ("restart tokens", Load(pauses=4, kills=1, locks=2, clients=2, lone_locks=0), {}, "was given after"),
+        ("renew expired", Load(pauses=6, kills=0, locks=0, lone_locks=6, renews=1.0), {}, "was renewed after its end"),
+        ("check fences on arrival", STALLED, STALLS, "a write was done after its end"),
+    ],
+)
+def test_a_planted_bug_is_found(bug: str, load: Load, stalls: dict[str, str], fault: str, tmp_path: Path) -> None:
+    planted = {"LEASEHOLD_TEST_BUG": bug, **stalls}
+    finding = append_with_pauses(tmp_path / "data.json", 50, load=load, planted=planted)
+    assert [found for found in finding.violations if fault in found] != []
+
+
+def test_a_waiter_that_is_woken_and_does_not_look_again_is_found(tmp_path: Path) -> None:
+    planted = {"LEASEHOLD_TEST_BUG": "trust waking"}
+    finding = append_on_two_servers(STORES["postgres"](tmp_path), 50, rounds=3, planted=planted)
+    assert [found for found in finding.violations if "were alive at once" in found] != []
+
+
+SECOND = 1_000_000
+_times = itertools.count(1)
+
+
+def event(kind: str, token: int, status: int | None = 200, *, at: int = 0, **members: object) -> Event:
+    """An answer a second after the one before; `at`: its wall time in seconds."""
+    sent = float(next(_times))
+    return Event(
+        kind,
+        "c",
+        "l",
+        sent,
+        sent + 0.5,
+        at * SECOND,
+        at * SECOND,
+        status,
+        token,
+        **members,  # type: ignore[arg-type]
+    )
+
+
+def grant(token: int, acquired_at: int, *, ttl: int = 1) -> Event:
+    times = {"acquired_at": acquired_at * SECOND, "expires_at": (acquired_at + ttl) * SECOND}
+    return event("grant", token, 201, at=acquired_at, **times)
+
+
+def written(token: int, element: str, revision: int, *, at: int) -> Event:
+    return event("write", token, at=at, element=element, revision=revision, updated_at=at * SECOND)
+
+
+GOOD = [
+    grant(1, 10, ttl=2),
+    written(1, "a", 2, at=11),
+    event("release", 1, revision=3, at=11),
+    grant(4, 11),
+    event("write", 4, None, element="b", at=11),
+    event("write", 4, 412, element="b", error="lease_lost", at=13),
+    grant(5, 12),
+    written(5, "c", 6, at=12),
+]
+
+
+@pytest.mark.parametrize("elements", [["a", "c"], ["a", "b", "c"]])
+def test_answers_that_agree_are_no_fault(elements: list[str]) -> None:
+    """An element whose write was not answered may be there or not."""
+    assert faults(GOOD, {"l": elements}) == []
+
+
+@pytest.mark.parametrize(
+    ("events", "elements", "fault"),
+    [
+        (GOOD, ["c"], "a is lost"),
+        (GOOD, ["a", "a", "c"], "a is there 2 times"),
+        (GOOD, ["a", "c", "d"], "d was refused, but is there"),
+        ([grant(2, 11), grant(1, 10)], [], "token 1 was given after 2"),
+        ([grant(1, 10, ttl=2), grant(2, 11)], [], "leases 1 and 2 of l were alive at once"),
+        ([grant(1, 10), written(1, "a", 2, at=11)], ["a"], "lease 1 of l: a write was done after its end"),
+        (
+            [grant(1, 10, ttl=9), event("write", 1, 412, error="lease_lost", at=11)],
+            [],
+            "lease 1 of l was lost before its end: write 412 lease_lost",
+        ),
+        (
+            [grant(1, 10), event("renewal", 1, expires_at=12 * SECOND, at=11)],
+            [],
+            "lease 1 of l was renewed after its end",
+        ),
+        ([grant(1, 10), event("release", 1, revision=2, at=12)], [], "lease 1 of l was released after its end"),
+        (
+            [grant(1, 10), grant(2, 11), event("write", 1, element="a", revision=3, updated_at=10 * SECOND)],
+            ["a"],
+            "leases 1 and 2 of l: the first holder wrote when the second had the lock",
+        ),
+        ([event("grant", 0, 503, error="unavailable")], [], "unexpected: grant 503 unavailable"),
+    ],
+)
+def test_a_fault_would_be_found(events: list[Event], elements: list[str], fault: str) -> None:
+    assert faults(events, {"l": elements}) == [fault]

@@ -1,0 +1,122 @@
+"""One client in a process of its own, so that it can be stopped at any moment: appends to a list under a lock.
+
+    python appender.py SETTINGS
+
+Round after round it acquires the lock, reads the list, writes the whole list with one more element, and releases. The
+write names the lease and no revision: only the fence keeps two holders from overwriting each other. Each answer is a
+line of JSON on standard output (`locks.Event`). Standard library only, and no import that it can do without: a
+processor is shared by dozens of these.
+"""
+
+import ctypes
+import http.client
+import json
+import os
+import random
+import signal
+import sys
+import time
+from typing import Any
+
+ANSWER_SECONDS = 30.0
+RECONNECT_SECONDS = 0.02
+END_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of prctl(2). Else a client that is stopped when its parent dies would stay for ever."""
+
+Answer = tuple[int | None, Any]
+"""Status and body; None if the connection ended before the answer."""
+
+
+class Appender:
+    """`settings`: `service`, a file that says where the service is; `over`, a file that ends the last round; `lock`;
+    `name`; `ttl` and `wait`; `dwell`, the longest pause between reading and writing; `renews`, how often a round has
+    a renewal before the write; `rounds`, how many, or null; `seed`.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._rng = random.Random(settings["seed"])
+        self._lock = f"/locks/{settings['lock']}"
+        self._list = f"/kv/{settings['lock']}"
+        self._connection: http.client.HTTPConnection | None = None
+
+    def run(self) -> None:
+        number = 0
+        while number != self._settings["rounds"] and not os.path.exists(self._settings["over"]):  # noqa: PTH110
+            number += 1
+            self._append(f"{self._settings['name']}.{number}")
+
+    def _append(self, element: str) -> None:
+        status, lease = self._ask("grant", "POST", self._lock, {n: self._settings[n] for n in ("ttl", "wait")})
+        if status != 201:
+            return
+        names = {"lease_id": lease["lease_id"]}
+        before = self._read()
+        time.sleep(self._rng.uniform(0, self._settings["dwell"]))
+        if self._rng.random() < self._settings["renews"]:
+            self._ask("renewal", "PUT", self._lock, names, token=lease["token"])
+        self._ask("write", "PUT", self._list, [*before, element], lease=lease, element=element)
+        self._ask("release", "DELETE", self._lock, names, token=lease["token"])
+
+    def _read(self) -> list[str]:
+        while True:
+            status, value = self._answer("GET", f"{self._list}?raw", None, {})
+            if status is not None:
+                return value if status == 200 else []
+
+    def _ask(
+        self, kind: str, method: str, path: str, body: object, *, lease: Any = None, token: int = 0, element: str = ""
+    ) -> Answer:
+        """Send a request and tell what came of it. What a holder asks is sent again until it is answered.
+
+        Doing any of it twice comes to the same, as long as the lease is alive.
+        """
+        status, answer = self._ask_once(kind, method, path, body, lease=lease, token=token, element=element)
+        while status is None and kind != "grant":
+            status, answer = self._ask_once(kind, method, path, body, lease=lease, token=token, element=element)
+        return status, answer
+
+    def _ask_once(
+        self, kind: str, method: str, path: str, body: object, *, lease: Any, token: int, element: str
+    ) -> Answer:
+        headers = {} if lease is None else {"If-Lease": lease["lease_id"], "Prefer": "return=minimal"}
+        sent, sent_wall = time.monotonic(), time.time_ns() // 1000
+        status, answer = self._answer(method, path, json.dumps(body).encode(), headers)
+        told = {
+            "kind": kind,
+            "client": self._settings["name"],
+            "lock": self._settings["lock"],
+            "sent": sent,
+            "answered": time.monotonic(),
+            "sent_wall": sent_wall,
+            "answered_wall": time.time_ns() // 1000,
+            "status": status,
+            "token": token if lease is None else lease["token"],
+            "element": element,
+        }
+        if isinstance(answer, dict):
+            wanted = ("token", "acquired_at", "expires_at", "updated_at", "revision", "error")
+            told |= {name: answer[name] for name in wanted if name in answer}
+        os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")
+        return status, answer
+
+    def _answer(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        try:
+            if self._connection is None:
+                with open(self._settings["service"]) as place:  # noqa: PTH123
+                    host, port = place.read().split()
+                self._connection = http.client.HTTPConnection(host, int(port), timeout=ANSWER_SECONDS)
+            self._connection.request(method, path, body, headers)
+            response = self._connection.getresponse()
+            return response.status, json.loads(response.read())
+        except (OSError, http.client.HTTPException):
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+            time.sleep(RECONNECT_SECONDS)
+            return None, None
+
+
+if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
+    Appender(json.loads(sys.argv[1])).run()

@@ -1,0 +1,120 @@
+"""`leasehold` with a bug planted, or on a disk that stands still now and then: what a harness must see, or see through.
+
+LEASEHOLD_TEST_BUG names one of `BUGS`. LEASEHOLD_TEST_STALLS is `EVERY:SECONDS`: each so many syncs of a file take so
+long. The code that ships knows nothing of either.
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from leasehold import cli
+from leasehold.commit import _Batch, _lease_lost
+from leasehold.engines.disk import OsDisk
+from leasehold.engines.file import FileEngine
+from leasehold.errors import ServiceError
+from leasehold.model import Acquire, Leased, LockOperation, Operation, Outcome, Put, Renew, is_expired
+from leasehold.queues import LockQueues
+from leasehold.store import Store
+
+Done = Callable[[Outcome | ServiceError], None]
+
+_apply_to_lock = _Batch._apply_to_lock
+_acquire = _Batch._acquire
+
+
+def restart_tokens() -> None:
+    """Tokens are counted by the process, so that they begin again at 1."""
+    tokens = itertools.count(1)
+
+    def acquire(self: _Batch, operation: Acquire) -> Leased:
+        return self._keep(replace(_acquire(self, operation).lease, token=next(tokens)))
+
+    _Batch._acquire = acquire  # type: ignore[method-assign]
+
+
+def renew_expired() -> None:
+    """A lease that is over is renewed if nobody has taken the lock since."""
+
+    def apply(self: _Batch, operation: LockOperation) -> Outcome:
+        if isinstance(operation, Renew):
+            lease = self._stored_lease(operation.lock)
+            if lease is not None and lease.lease_id == operation.lease_id:
+                return self._renew(lease, operation.ttl)
+        return _apply_to_lock(self, operation)
+
+    _Batch._apply_to_lock = apply  # type: ignore[method-assign]
+
+
+def check_fences_on_arrival() -> None:
+    """Whether a lease is alive is looked at when the write comes, and not again when it is committed."""
+    submit = Store.submit
+
+    def checked(self: Store, operation: Operation, done: Done) -> None:
+        if isinstance(operation, Put) and operation.lease_id is not None:
+            engine = self.engine
+            assert isinstance(engine, FileEngine)
+            lease = engine._state.lease_by_id(operation.lease_id)
+            if lease is None or is_expired(lease, engine._clock()):
+                done(_lease_lost(status=412))
+                return
+            operation = replace(operation, lease_id=None)
+        submit(self, operation, done)
+
+    Store.submit = checked  # type: ignore[method-assign]
+
+
+def trust_waking() -> None:
+    """Who is woken has the lock: whether it is free is not looked at again."""
+    woken: set[str] = set()
+    wake = LockQueues.wake
+
+    def noting(self: LockQueues, locks: Sequence[str] | None) -> None:
+        for lock in list(self._queues) if locks is None else locks:
+            queue = self._queues.get(lock)
+            if queue is not None and queue.waiters:
+                woken.add(queue.waiters[0].operation.lease_id)
+        wake(self, locks)
+
+    def apply(self: _Batch, operation: LockOperation) -> Outcome:
+        if isinstance(operation, Acquire) and operation.lease_id in woken:
+            return self._acquire(operation)
+        return _apply_to_lock(self, operation)
+
+    LockQueues.wake = noting  # type: ignore[method-assign]
+    _Batch._apply_to_lock = apply  # type: ignore[method-assign]
+
+
+BUGS: Final = {
+    "restart tokens": restart_tokens,
+    "renew expired": renew_expired,
+    "check fences on arrival": check_fences_on_arrival,
+    "trust waking": trust_waking,
+}
+
+
+def stall(every: int, seconds: float) -> None:
+    syncs = itertools.count(1)
+
+    def stalling(sync: Callable[[OsDisk, int], None]) -> Callable[[OsDisk, int], None]:
+        def stalled(self: OsDisk, file: int) -> None:
+            if next(syncs) % every == 0:
+                time.sleep(seconds)
+            sync(self, file)
+
+        return stalled
+
+    OsDisk.fsync = stalling(OsDisk.fsync)  # type: ignore[assignment,method-assign]
+    OsDisk.fdatasync = stalling(OsDisk.fdatasync)  # type: ignore[assignment,method-assign]
+
+
+if __name__ == "__main__":
+    if bug := os.environ.pop("LEASEHOLD_TEST_BUG", ""):
+        BUGS[bug]()
+    if stalls := os.environ.pop("LEASEHOLD_TEST_STALLS", ""):
+        stall(int(stalls.partition(":")[0]), float(stalls.partition(":")[2]))
+    cli.main()
