@@ -41,9 +41,10 @@ class _Waiter:
 class _Queue:
     """Those who wait for one lock; there is one as long as somebody does."""
 
-    __slots__ = ("attempt", "held", "is_woken", "timer", "waiters")
+    __slots__ = ("attempt", "held", "is_woken", "lock", "timer", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, lock: str) -> None:
+        self.lock = lock
         self.waiters: deque[_Waiter] = deque()
         self.attempt: _Waiter | None = None
         """Whose attempt is in the lane. It may have left the queue meanwhile."""
@@ -81,7 +82,7 @@ class LockQueues:
         if self._stopped:
             raise _stopping()
         loop = asyncio.get_running_loop()
-        queue = self._queues.setdefault(operation.lock, _Queue())
+        queue = self._queues.setdefault(operation.lock, _Queue(operation.lock))
         if len(queue.waiters) >= MAX_WAITERS:
             raise ServiceError(
                 "too_many_requests",
@@ -158,9 +159,11 @@ class LockQueues:
             queue.held, queue.is_woken = None, True  # nothing is known about the lock, so the next one tries
         for waiter in [each for each in queue.waiters if not each.is_patient]:
             self._dismiss(queue, waiter)
-        if queue.is_woken:
+        if not queue.waiters:
+            self._forget(queue)
+        elif queue.is_woken:
             self._try(queue)
-        elif queue.waiters:
+        else:
             self._try_at_expiry(queue)
 
     def _try_at_expiry(self, queue: _Queue) -> None:
@@ -199,12 +202,15 @@ class LockQueues:
         if waiter in queue.waiters:
             queue.waiters.remove(waiter)
         if not queue.waiters and queue.attempt is None:
-            if queue.timer is not None:
-                queue.timer.cancel()
-                queue.timer = None
-            lock = waiter.operation.lock
-            if self._queues.get(lock) is queue:
-                del self._queues[lock]
+            self._forget(queue)
+
+    def _forget(self, queue: _Queue) -> None:
+        """Nobody waits any more, and no attempt is under way."""
+        if queue.timer is not None:
+            queue.timer.cancel()
+            queue.timer = None
+        if self._queues.get(queue.lock) is queue:
+            del self._queues[queue.lock]
 
     # Leases that nobody holds ---------------------------------------------------------------------------------
 
