@@ -101,6 +101,9 @@ class Listener:
                     await connection.add_listener(statements.CHANNEL, self._hear)
                 self._connection = connection
                 self._is_listening.set()
+                # What was told while nobody listened is lost, and the head does not show it: commits of our own move
+                # it on, too.
+                self._freed(None)
                 await self._poll(connection, lost)
             except FAILURES:
                 self._link.drop()

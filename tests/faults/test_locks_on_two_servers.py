@@ -1,0 +1,204 @@
+"""Locks of two servers on one database: who waits is woken from either, at no cost to the database; one cleans up."""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from databases import Database, PostgresServer
+from running import Server, Wire, message, running, until
+
+LONG = 60
+"""Seconds that a lease lasts, longer than anything here waits."""
+SOON_SECONDS = 1.0
+RELISTENED_SECONDS = 4.0
+"""For the service to notice that its connection is gone, and to make another."""
+WAITERS = 100
+LISTENING = (
+    "application_name = 'leasehold' AND query ~ '^(LISTEN|SELECT revision FROM head|SELECT pg_try_advisory_lock)'"
+)
+"""The sessions that hear notifications, by what they ask besides."""
+CLEANER = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1279545156 AND granted"
+
+Pair = tuple[Server, Server]
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def database_server() -> Iterator[PostgresServer]:
+    """A server without sessions of anybody else. Each test leaves it running."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database(database_server: PostgresServer) -> Database:
+    return Database(database_server.url, "locks_of_two").create()
+
+
+@pytest.fixture(scope="module")
+def pair(database: Database) -> Iterator[Pair]:
+    with running(database.url) as one, running(database.url) as other:
+        until(lambda: len(database.fetch(f"SELECT FROM pg_stat_activity WHERE {LISTENING}")) == 2)
+        yield one, other
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
+@pytest.fixture
+def lock() -> str:
+    """A lock that no other test uses."""
+    return f"lock-{next(_numbers)}"
+
+
+def acquire(server: Server, lock: str, *, ttl: float = LONG, wait: float = 0) -> httpx.Response:
+    """On a connection of its own, so that it may be called in any thread."""
+    return httpx.post(f"{server.url}/locks/{lock}", json={"ttl": ttl, "wait": wait}, timeout=LONG)
+
+
+def release(server: Server, lease: Any) -> None:
+    answer = server.request("DELETE", f"/locks/{lease['lock']}", params={"lease_id": lease["lease_id"]})
+    assert answer.status_code == 200, answer.text
+
+
+def waiters(server: Server, lock: str) -> int:
+    count = server.request("GET", f"/locks/{lock}").json()["waiters"]
+    assert isinstance(count, int)
+    return count
+
+
+def waiter(pool: ThreadPoolExecutor, server: Server, lock: str) -> Future[tuple[float, Any]]:
+    """Waits for the lock at a server: when it got it, by the monotonic clock, and the lease."""
+
+    def wait() -> tuple[float, Any]:
+        answer = acquire(server, lock, wait=20)
+        assert answer.status_code == 201, answer.text
+        return time.monotonic(), answer.json()
+
+    waiting = pool.submit(wait)
+    until(lambda: waiters(server, lock) == 1)
+    return waiting
+
+
+# Waking -------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_on_one_server_wakes_a_waiter_on_the_other_at_once(
+    pair: Pair, pool: ThreadPoolExecutor, lock: str
+) -> None:
+    for number, (here, there) in enumerate([pair, pair[::-1]] * 5):
+        lease = acquire(here, f"{lock}/{number}").json()
+        waiting = waiter(pool, there, f"{lock}/{number}")
+        released = time.monotonic()
+        release(here, lease)
+        got, next_lease = waiting.result()
+        assert got - released < SOON_SECONDS
+        assert next_lease["token"] > lease["token"]
+
+
+@pytest.mark.parametrize("there_is_busy", [False, True], ids=["idle", "busy"])
+def test_a_release_that_was_not_heard_wakes_the_waiter_when_its_server_listens_again(
+    pair: Pair, database: Database, pool: ThreadPoolExecutor, lock: str, *, there_is_busy: bool
+) -> None:
+    """Also if it has committed something itself by then, so that its own revision is beyond the release."""
+    here, there = pair
+    lease = acquire(here, lock).json()
+    waiting = waiter(pool, there, lock)
+    until(lambda: len(database.fetch(f"SELECT FROM pg_stat_activity WHERE {LISTENING}")) == 2)
+    killed = database.fetch(f"SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE {LISTENING}")
+    assert len(killed) == 2
+    released = time.monotonic()
+    release(here, lease)
+    if there_is_busy:
+        there.put(lock, "1")
+    got, _ = waiting.result()
+    assert got - released < RELISTENED_SECONDS
+
+
+# No cost while waiting ----------------------------------------------------------------------------------------
+
+
+def test_no_connection_to_the_database_is_held_by_those_who_wait(pair: Pair, database: Database, lock: str) -> None:
+    def sessions() -> int:
+        (row,) = database.fetch("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leasehold'")
+        return int(row[0])
+
+    def use_all(key: str) -> None:
+        for server in pair:
+            server.put(key, "1")
+            server.get(key)
+            server.request("GET", "/kv", params={"prefix": key})
+
+    use_all("before")
+    before = sessions()
+    lease = acquire(pair[0], lock).json()
+    asked = message("POST", f"/locks/{lock}", body=json.dumps({"ttl": LONG, "wait": LONG}).encode())
+    with ExitStack() as stack:
+        for number in range(WAITERS):
+            stack.enter_context(Wire(pair[number % 2])).send(asked)
+        until(lambda: sum(waiters(server, lock) for server in pair) == WAITERS)
+        use_all("meanwhile")
+        assert sessions() <= before
+    until(lambda: sum(waiters(server, lock) for server in pair) == 0)
+    release(pair[0], lease)
+
+
+# Cleaning up --------------------------------------------------------------------------------------------------
+
+
+def cleaner_of(database: Database, *servers: Server) -> Server:
+    """The server whose session has the advisory lock, which there is only one of."""
+    until(lambda: len(database.fetch(CLEANER)) == 1)
+    (row,) = database.fetch(f"SELECT client_port FROM pg_stat_activity WHERE pid IN ({CLEANER})")
+    (server,) = [
+        server
+        for server in servers
+        if row[0] in [each.laddr.port for each in psutil.Process(server.pid).net_connections()]
+    ]
+    return server
+
+
+def left_to_clean(database: Database, name: str) -> int:
+    """How many rows there are of leases and entries with such names."""
+    (row,) = database.fetch(
+        "SELECT (SELECT count(*) FROM locks WHERE starts_with(lock_id, $1))"
+        " + (SELECT count(*) FROM data WHERE starts_with(key, $1))",
+        name,
+    )
+    return int(row[0])
+
+
+def test_one_server_cleans_up_and_the_other_takes_over_when_it_is_killed(
+    pair: Pair, database: Database, lock: str
+) -> None:
+    def let_expire(server: Server) -> None:
+        for number in range(5):
+            name = f"{lock}/{server.pid}/{number}"
+            assert acquire(server, name, ttl=1).status_code == 201
+            server.put(name, "1", params={"ttl": 1})
+
+    for server in pair:
+        let_expire(server)
+    assert left_to_clean(database, lock) == 20
+    first = cleaner_of(database, *pair)
+    until(lambda: left_to_clean(database, lock) == 0)
+    assert cleaner_of(database, *pair) is first
+    (second,) = [server for server in pair if server is not first]
+    let_expire(second)
+    first.kill()
+    try:
+        until(lambda: left_to_clean(database, lock) == 0)
+        assert cleaner_of(database, second) is second
+    finally:
+        first.start()
