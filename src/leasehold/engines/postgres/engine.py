@@ -463,15 +463,17 @@ class PostgresEngine:
         """As `_publish`, of what no notification has told yet: locks may have been set free meanwhile, too."""
         if revision > self._revision:
             self._publish(revision)
-            self._freed(None)
+            self._tell_freed(None)
 
     def _publish_own(self, written: _Written) -> None:
         self._publish(written.head)
         if written.freed:
-            self._freed(written.freed)
+            self._tell_freed(written.freed)
 
     def _tell_freed(self, locks: Sequence[str] | None) -> None:
-        self._freed(locks)
+        """Not while everything is refused: those who wait would only lose their places. `recover` wakes them."""
+        if not self._is_away():
+            self._freed(locks)
 
     def watch_locks(self, freed: Freed) -> None:
         self._freed = freed
@@ -504,6 +506,8 @@ class PostgresEngine:
             return
         self._fault = None
         log.info("the database can be written again")
+        # A release of our own whose COMMIT was never answered may have been stored, and locks were not told of since.
+        self._freed(None)
 
 
 def _sendable(text: str) -> str:

@@ -1,0 +1,206 @@
+"""An acquisition whose answer nobody gets leaves no lease behind; and a release of which nobody knows wakes who waits.
+
+Leases here last a minute, so a lock that is free soon was set free.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from databases import Database, database_for, run
+from harness.locks import PLANTED
+from proxy import Proxy
+from running import Server, Wire, message, running, until
+
+from leasehold.engines.postgres import engine
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.links import Address
+from leasehold.errors import ServiceError
+from leasehold.limits import Limits
+from leasehold.model import Acquire, Lease, Operation, Outcome, Release
+from leasehold.store import Store
+
+LONG = 60
+"""Seconds that a lease lasts, or a caller waits."""
+SOON_SECONDS = 5.0
+SLOW_SYNC = {"LEASEHOLD_TEST_STALLS": "1:0.3"}
+SECOND = 1_000_000
+
+ACQUIRE = message("POST", "/locks/l", body=json.dumps({"ttl": LONG, "wait": 0}).encode())
+ACQUIRE_WAITING = message("POST", "/locks/l", body=json.dumps({"ttl": LONG, "wait": LONG}).encode())
+
+
+# The client hangs up ------------------------------------------------------------------------------------------
+
+
+def seconds_until_free(server: Server) -> float:
+    """How long somebody has to wait for the lock who asks now."""
+    began = time.monotonic()
+    with Wire(server) as wire:
+        assert wire.send(ACQUIRE_WAITING).answer().status == 201
+    return time.monotonic() - began
+
+
+def test_a_client_that_hangs_up_while_its_acquisition_is_synced_leaves_no_lease(tmp_path: Path) -> None:
+    with running(tmp_path / "data.json", program=(PLANTED,), environment=SLOW_SYNC) as server:
+        with Wire(server) as wire:
+            wire.send(ACQUIRE)
+            until(lambda: "leasehold_waiters 1.0" in server.request("GET", "/metrics").text)
+        assert server.revision() == 0, "it was committed before the client hung up"
+        assert seconds_until_free(server) < SOON_SECONDS
+        assert server.revision() == 3, "the lease was granted, released, and granted to the next"
+
+
+def test_a_client_that_hangs_up_while_the_database_commits_its_acquisition_leaves_no_lease(tmp_path: Path) -> None:
+    database = database_for(tmp_path).create()
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM head%' AND pid IN"
+    with running(database.url) as server:
+        with asyncio.Runner() as runner:
+            holder = runner.run(asyncpg.connect(database.url))
+            runner.run(holder.execute("BEGIN"))
+            runner.run(holder.execute("SELECT FROM head FOR UPDATE"))
+            (row,) = runner.run(holder.fetch("SELECT pg_backend_pid()"))
+            blocked = f"(SELECT pid FROM pg_stat_activity WHERE {row[0]} = ANY(pg_blocking_pids(pid)))"
+            with Wire(server) as wire:
+                wire.send(ACQUIRE)
+                until(lambda: database.fetch(f"{waiting} {blocked}"))
+            runner.run(holder.execute("COMMIT"))
+            runner.run(holder.close())
+        assert seconds_until_free(server) < SOON_SECONDS
+        assert server.revision() == 3, "the lease was granted, released, and granted to the next"
+
+
+# The database's answer is lost --------------------------------------------------------------------------------
+
+
+class Cut:
+    """Cuts the conversation with the database before the answer to the next COMMIT, then lets nothing pass."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._is_committing = False
+        self.is_away = False
+        self.commits = 0
+
+    def arm(self) -> None:
+        self._proxy.to_server, self._proxy.to_client = self._to_server, self._to_client
+
+    def disarm(self) -> None:
+        self._proxy.to_server = self._proxy.to_client = None
+        self.is_away = False
+
+    def _to_server(self, data: bytes) -> int | None:
+        self._is_committing = self._is_committing or b"COMMIT\0" in data
+        return 0 if self.is_away else None
+
+    def _to_client(self, _: bytes) -> int | None:
+        if not self._is_committing:
+            return None
+        self.commits += 1
+        self._is_committing, self.is_away = False, True
+        return 0
+
+
+@asynccontextmanager
+async def store_behind_a_proxy(database: Database) -> AsyncIterator[tuple[Store, Cut]]:
+    """A store of which the connection that writes passes the proxy."""
+    async with Proxy(database.port) as proxy:
+        backend = PostgresEngine(database.url)
+        store = Store(backend, Limits())
+        await store.open()
+        backend._writer._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
+        backend._writer.drop()
+        try:
+            yield store, Cut(proxy)
+        finally:
+            await store.close()
+
+
+def acquisition(lease_id: str) -> Acquire:
+    return Acquire("l", lease_id, LONG * SECOND)
+
+
+async def submit(store: Store, operation: Operation) -> Outcome | ServiceError:
+    result: asyncio.Future[Outcome | ServiceError] = asyncio.get_running_loop().create_future()
+    store.submit(operation, result.set_result)
+    return await result
+
+
+async def in_time(soon: Awaitable[Lease]) -> Lease:
+    return await asyncio.wait_for(soon, SOON_SECONDS)
+
+
+def scenario(
+    test: Callable[[Store, Cut], Awaitable[None]],
+) -> Callable[[Path, pytest.MonkeyPatch], None]:
+    """Run it on a database of its own that is given up after half a second."""
+
+    def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engine, "RETRY_SECONDS", 0.5)
+        monkeypatch.setattr(engine, "RESOLVE_SECONDS", 0.5)
+
+        async def on_a_database() -> None:
+            async with store_behind_a_proxy(database) as (store, cut):
+                await submit(store, Release("another"))  # connects, prepares
+                cut.arm()
+                await test(store, cut)
+                assert cut.commits == 1
+
+        database = database_for(tmp_path).create()
+        run(on_a_database())
+
+    scene.__name__ = test.__name__
+    scene.__doc__ = test.__doc__
+    return scene
+
+
+@scenario
+async def test_an_acquisition_whose_commit_is_found_again_is_granted(store: Store, cut: Cut) -> None:
+    asking = asyncio.create_task(store.acquire(acquisition("1"), 0))
+    while not cut.is_away:  # noqa: ASYNC110 - the event is the proxy's
+        await asyncio.sleep(0.01)
+    cut.disarm()
+    lease = await in_time(asking)
+    assert (lease.lease_id, lease.token) == ("1", 1)
+    assert await store.lease("l") == lease
+
+
+@scenario
+async def test_an_acquisition_of_which_nobody_knows_whether_it_was_stored_is_released(store: Store, cut: Cut) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await store.acquire(acquisition("1"), 0)
+    assert (caught.value.code, caught.value.message) == (
+        "unavailable",
+        "the change may or may not have been stored",
+    )
+    lost = await store.lease("l")
+    assert lost is not None, "it was stored, and nobody knows"
+    assert lost.lease_id == "1"
+    cut.disarm()
+    while store.engine.fault is not None:  # noqa: ASYNC110 - the event is the housekeeper's
+        await asyncio.sleep(0.01)
+    assert (await in_time(store.acquire(acquisition("2"), LONG))).lease_id == "2"
+
+
+@scenario
+async def test_a_release_of_which_nobody_knows_whether_it_was_stored_wakes_who_waits(store: Store, cut: Cut) -> None:
+    """As soon as the database is back, not before: an attempt meanwhile would cost the waiter its place."""
+    cut.disarm()
+    await store.acquire(acquisition("1"), 0)
+    waiting = asyncio.create_task(store.acquire(acquisition("2"), LONG))
+    while store.waiting_for("l") < 1:  # noqa: ASYNC110 - whoever comes tells nobody
+        await asyncio.sleep(0)
+    await submit(store, Release("another"))  # behind the waiter's attempt
+    cut.arm()
+    outcome = await submit(store, Release("l", "1"))
+    assert isinstance(outcome, ServiceError)
+    assert outcome.code == "unavailable"
+    assert await store.lease("l") is None, "it was stored, and nobody knows"
+    assert not waiting.done()
+    cut.disarm()
+    assert (await in_time(waiting)).lease_id == "2"
