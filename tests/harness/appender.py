@@ -29,8 +29,8 @@ Answer = tuple[int | None, Any]
 
 class Appender:
     """`settings`: `service`, a file that says where the service is; `over`, a file that ends the last round; `lock`;
-    `name`; `ttl` and `wait`; `dwell`, the longest pause between reading and writing; `renews`, how often a round has
-    a renewal before the write; `rounds`, how many, or null; `seed`.
+    `name`; `ttl` and `wait`; `dwell`, the shortest and the longest pause between reading and writing; `renews`, how
+    often a round has a renewal before the write; `rounds`, how many, or null; `seed`.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ class Appender:
             return
         names = {"lease_id": lease["lease_id"]}
         before = self._read()
-        time.sleep(self._rng.uniform(0, self._settings["dwell"]))
+        time.sleep(self._rng.uniform(*self._settings["dwell"]))
         if self._rng.random() < self._settings["renews"]:
             self._ask("renewal", "PUT", self._lock, names, token=lease["token"])
         self._ask("write", "PUT", self._list, [*before, element], lease=lease, element=element)

@@ -258,7 +258,7 @@ class Crowd:
         lock: str,
         *,
         service: int = 0,
-        dwell: float = 0.0,
+        dwell: tuple[float, float] = (0.0, 0.0),
         renews: float = 0.0,
         rounds: int | None = None,
         wait: float = 10.0,
@@ -446,9 +446,9 @@ def append_with_pauses(
         service = stack.enter_context(_service(store, planted))
         crowd = stack.enter_context(Crowd([service], seed))
         for number in range(load.locks * load.clients):
-            crowd.add(f"shared/{number % load.locks}", dwell=load.dwell, renews=load.renews)
+            crowd.add(f"shared/{number % load.locks}", dwell=(0.0, load.dwell), renews=load.renews)
         for number in range(load.lone_locks):
-            crowd.add(f"lone/{number}", dwell=load.dwell, renews=load.renews)
+            crowd.add(f"lone/{number}", dwell=(0.0, load.dwell), renews=load.renews)
         run = _Run(service, crowd, load, seed)
         run.pause_and_kill()
         crowd.end()
