@@ -38,3 +38,9 @@ def still_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def key() -> str:
     """A key that no other test uses."""
     return f"entry-{next(_numbers):05}"
+
+
+@pytest.fixture
+def lock() -> str:
+    """A lock that no other test uses."""
+    return f"lock-{next(_numbers):05}"

@@ -189,6 +189,36 @@ class Server:
         assert response.status_code == 200, response.text
         return response.json()["value"]
 
+    def acquire(self, lock: str, **asked: Any) -> httpx.Response:
+        """POST to `/locks/{lock}`; `asked` are the members of the body. Waits only when asked to."""
+        return self.request("POST", f"/locks/{lock}", json={"wait": 0} | asked)
+
+    def lease(self, lock: str, **asked: Any) -> Any:
+        """The lease of a lock that is free."""
+        response = self.acquire(lock, **asked)
+        assert response.status_code == 201, response.text
+        return response.json()
+
+    def renew(self, lock: str, lease_id: str, **asked: Any) -> httpx.Response:
+        return self.request("PUT", f"/locks/{lock}", json={"lease_id": lease_id} | asked)
+
+    def release(self, lock: str, lease_id: str) -> httpx.Response:
+        return self.request("DELETE", f"/locks/{lock}", json={"lease_id": lease_id})
+
+    def holder(self, lock: str) -> httpx.Response:
+        return self.request("GET", f"/locks/{lock}")
+
+    def is_free(self, lock: str) -> bool:
+        return self.holder(lock).status_code == 404
+
+    def waiters(self, lock: str) -> int:
+        """How many wait for a lock that is held."""
+        response = self.holder(lock)
+        assert response.status_code == 200, response.text
+        waiters = response.json()["waiters"]
+        assert isinstance(waiters, int)
+        return waiters
+
     def revision(self) -> int:
         """The head of the store."""
         revision = self.request("GET", "/health").json()["revision"]
