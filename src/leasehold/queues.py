@@ -95,7 +95,7 @@ class LockQueues:
         if queue.waiters[0] is waiter:
             self._try(queue)
         elif not waiter.is_patient:
-            self._dismiss(queue, waiter)
+            self._look_again(queue)
         timer = loop.call_later(wait_seconds, self._end_patience, queue, waiter)
         try:
             return await waiter.lease
@@ -157,8 +157,9 @@ class LockQueues:
                 self._abandon(first.operation)  # it may have been stored
             self._finish(queue, first, outcome)
             queue.held, queue.is_woken = None, True  # nothing is known about the lock, so the next one tries
-        for waiter in [each for each in queue.waiters if not each.is_patient]:
-            self._dismiss(queue, waiter)
+        if queue.held is not None:
+            for waiter in [each for each in queue.waiters if not each.is_patient]:
+                self._finish(queue, waiter, _stopping() if self._stopped else lock_held(queue.held))
         if not queue.waiters:
             self._forget(queue)
         elif queue.is_woken:
@@ -176,12 +177,13 @@ class LockQueues:
 
     def _end_patience(self, queue: _Queue, waiter: _Waiter) -> None:
         waiter.is_patient = False
-        self._dismiss(queue, waiter)
+        if not waiter.lease.done():
+            self._look_again(queue)
 
-    def _dismiss(self, queue: _Queue, waiter: _Waiter) -> None:
-        """Refuse one whose time is over. While an attempt is under way its outcome is waited for."""
-        if queue.attempt is None and queue.held is not None:
-            self._finish(queue, waiter, _stopping() if self._stopped else lock_held(queue.held))
+    def _look_again(self, queue: _Queue) -> None:
+        """Have the first try, and all whose time is over refused by what it finds: the lease may have been renewed."""
+        if queue.attempt is None:
+            self._try(queue)
 
     def _leave(self, queue: _Queue, waiter: _Waiter) -> None:
         """The caller has gone, maybe in the very moment of its success."""

@@ -173,6 +173,26 @@ def test_a_wait_that_ends_leaves_the_others_in_their_order(
     assert [lease["wire"] for lease in leases] == [before, after]
 
 
+def test_who_is_refused_after_a_wait_hears_what_is_then(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
+    lease, wire = server.lease(lock, ttl=60), wires()
+    queue_up(server, lock, [wire], wait=0.3)
+    renewed = server.renew(lock, lease["lease_id"], ttl=1_000).json()
+    refused = wire.answer()
+    assert (refused.refusal, json.loads(refused.body)["expires_at"]) == (LOCK_HELD, renewed["expires_at"])
+    assert 990 <= int(refused.headers["retry-after"]) <= 1_000
+
+
+def test_who_does_not_wait_hears_what_is_now_although_others_wait(
+    server: Server, lock: str, wires: Callable[[], Wire]
+) -> None:
+    lease = server.lease(lock, ttl=60)
+    queue_up(server, lock, [wires()])
+    renewed = server.renew(lock, lease["lease_id"], ttl=1_000).json()
+    refused = server.acquire(lock, wait=0)
+    assert (refusal(refused), refused.json()["expires_at"]) == (LOCK_HELD, renewed["expires_at"])
+    assert 990 <= int(refused.headers["Retry-After"]) <= 1_000
+
+
 def test_unless_told_a_caller_waits_for_five_seconds(lock: str) -> None:
     with running() as own:
         own.lease(lock)
