@@ -311,6 +311,33 @@ def test_who_goes_just_before_the_lock_is_free_keeps_nobody_from_it(server: Serv
             assert staying.answer().status == 201
 
 
+@ways_to_go
+def test_who_has_gone_before_its_turn_on_the_connection_gets_nothing(
+    server: Server, lock: str, key: str, go: Go
+) -> None:
+    """The request for the lock stands behind answers that are more than the system takes, so it begins later."""
+    large = 16
+    server.put(key, '"%s"' % ("x" * 1_000_000))
+    with Wire(server, receive_buffer_bytes=4_096) as wire:
+        wire.send(*[message("GET", f"/kv/{key}")] * large, asking(lock))
+        assert wire.socket.recv(1, socket.MSG_PEEK) == b"H"
+        go(wire)
+        if go is end_sending:
+            assert [wire.answer().status for _ in range(large)] == [200] * large
+            assert wire.is_cut()
+        assert server.acquire(lock, wait=5).status_code == 201
+
+
+@ways_to_go
+def test_who_has_gone_while_its_write_is_done_does_not_wait(server: Server, lock: str, key: str, go: Go) -> None:
+    server.lease(lock)
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", body=b"1"), asking(lock))
+        go(wire)
+        until(lambda: server.get(key).status_code == 200)
+        until(lambda: server.waiters(lock) == 0)
+
+
 # Other requests of a connection -------------------------------------------------------------------------------
 
 

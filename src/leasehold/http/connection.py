@@ -123,7 +123,11 @@ class Connection(asyncio.Protocol):
 
         One that has gone looks the same until something is sent to it. So whoever waits is taken to have left.
         """
-        if self._waits and self._task is not None:
+        waiting = self._waiting_task()
+        if waiting is not None:
+            # Now, and not when the transport tells that the connection is lost: it may get the lock in between.
+            waiting.cancel()
+            self._close()
             return False
         self._half_closed = True
         self._reception.end()
@@ -199,6 +203,9 @@ class Connection(asyncio.Protocol):
                     self._all.store.submit(operation, self._complete)
             elif type(endpoint) is Procedure:
                 self._waits = endpoint.waits
+                if self._waits and self._half_closed:  # it left before its turn
+                    self._close()
+                    return
                 self._task = self._all.loop.create_task(self._run(endpoint, request))
         except ServiceError as refusal:
             self._respond_error(request, refusal)
@@ -219,6 +226,9 @@ class Connection(asyncio.Protocol):
             self._respond_error(request, _internal(request, error))
         else:
             self._respond(response)
+
+    def _waiting_task(self) -> asyncio.Task[None] | None:
+        return self._task if self._waits else None
 
     async def _run(self, procedure: Procedure, request: Request) -> None:
         try:
