@@ -338,6 +338,22 @@ def test_who_has_gone_while_its_write_is_done_does_not_wait(server: Server, lock
         until(lambda: server.waiters(lock) == 0)
 
 
+def test_who_has_gone_with_many_requests_behind_is_forgotten(lock: str) -> None:
+    """Such a connection is not read from."""
+    with running() as own, contextlib.ExitStack() as stack:
+        own.lease(lock)
+        waiting = [stack.enter_context(Wire(own)) for _ in range(4)]
+        queue_up(own, lock, waiting)
+        for wire in waiting:
+            wire.send(*[LIVE] * 100)
+        with Wire(own) as other:
+            other.send(LIVE).answer()
+        for go, wire in zip((close, reset, end_sending), waiting, strict=False):
+            go(wire)
+        until(lambda: own.waiters(lock) == 1)
+        assert is_silent(waiting[3])
+
+
 # Other requests of a connection -------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ All deadlines are held by one sweep a second over all connections, no timer for 
 
 import asyncio
 import fcntl
+import select
 import struct
 import termios
 from collections import deque
@@ -373,6 +374,8 @@ class Connection(asyncio.Protocol):
             self._sweep_reader()
         elif self._current is None and not self._queue:
             self._sweep_sender()
+        elif self._reading_paused and self._waiting_task() is not None:
+            self._sweep_waiter()
 
     def _sweep_reader(self) -> None:
         outstanding = self._outstanding_bytes()
@@ -380,6 +383,16 @@ class Connection(asyncio.Protocol):
             self._write_since = self._all.tick
         self._outstanding = outstanding
         if self._has_passed(self._write_since, self._all.limits.write_timeout_seconds):
+            self.abort()
+
+    def _sweep_waiter(self) -> None:
+        """One that is not read from, for the requests behind: only the system knows whether it has left."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None:
+            return
+        poll = select.poll()
+        poll.register(sock.fileno(), getattr(select, "POLLRDHUP", 0))  # elsewhere than on Linux only a reset is told
+        if poll.poll(0):
             self.abort()
 
     def _sweep_sender(self) -> None:
