@@ -26,9 +26,13 @@ INSECURE = {"LEASEHOLD_INSECURE_OPEN": "true"}
 
 
 def token(
-    *permissions: str, prefixes: list[str] | None = None, lifetime_seconds: float = 600, secret: bytes = SECRET
+    *permissions: str,
+    prefixes: list[str] | None = None,
+    lifetime_seconds: float = 600,
+    secret: bytes = SECRET,
+    subject: str = "ann",
 ) -> str:
-    return mint(secret, "ann", permissions, prefixes=prefixes, now=time.time(), lifetime_seconds=lifetime_seconds)
+    return mint(secret, subject, permissions, prefixes=prefixes, now=time.time(), lifetime_seconds=lifetime_seconds)
 
 
 def bearer(text: str) -> dict[str, str]:
@@ -62,7 +66,7 @@ def put(server: Server, key: str, value: Any = 1) -> None:
 def routes(server: Server, *, permission: bool = True) -> list[tuple[str, str]]:
     """Method and target of all routes that ask for a token, or of all that do not."""
     return [
-        (method.upper(), path.replace("{key}", "a").replace("{uuid}", UUID))
+        (method.upper(), path.replace("{key}", "a").replace("{uuid}", UUID).replace("{name}", "a"))
         for path, methods in server.contract.document["paths"].items()
         for method, operation in methods.items()
         if ({"bearer": []} in operation["security"]) == permission
@@ -273,12 +277,13 @@ def covered(prefixes: list[str], asked: str = "") -> list[str]:
     return sorted(names, key=str.encode)
 
 
-def pages(server: Server, headers: Mapping[str, str], **parameters: str) -> Iterator[list[str]]:
+def pages(server: Server, headers: Mapping[str, str], *, of: str = "entries", **parameters: str) -> Iterator[list[str]]:
+    path, name = {"entries": ("/kv", "key"), "locks": ("/locks", "lock")}[of]
     after: str | None = None
     while True:
         more = {} if after is None else {"after": after}
-        page = server.request("GET", "/kv", params=parameters | more, headers=headers).json()
-        yield [entry["key"] for entry in page["entries"]]
+        page = server.request("GET", path, params=parameters | more, headers=headers).json()
+        yield [each[name] for each in page[of]]
         after = page["next"]
         if after is None:
             return
@@ -316,6 +321,184 @@ def test_a_position_that_is_not_covered_is_no_fault(guarded: Server, listing: st
     own = bearer(token("read", prefixes=[f"{listing}a/", f"{listing}c/"]))
     page = guarded.request("GET", "/kv", params={"after": f"{listing}b", "limit": "2"}, headers=own).json()
     assert ([entry["value"] for entry in page["entries"]], page["next"]) == (["c/1", "c/2"], f"{listing}c/2")
+
+
+# Locks --------------------------------------------------------------------------------------------------------
+
+OF_ANOTHER = bearer(token("read", "write", subject="bob"))
+
+
+def lock_requests(lock: str, uuid: str, lease_id: str) -> list[tuple[str, str]]:
+    """Every request that changes a lock, by name and by UUID, in an order in which they succeed."""
+    return [
+        ("POST", f"/locks/{lock}?wait=0"),
+        ("PUT", f"/locks/{lock}?lease_id={lease_id}"),
+        ("DELETE", f"/locks/{lock}?lease_id={lease_id}"),
+        ("POST", f"/lock?lock_id={uuid}&wait=0"),
+        ("POST", f"/renew?lock_id={uuid}&lease_id={lease_id}"),
+        ("DELETE", f"/unlock?lock_id={uuid}&lease_id={lease_id}"),
+        ("DELETE", f"/unlock?lock_id={uuid}"),
+    ]
+
+
+def acquire(server: Server, lock: str, headers: Mapping[str, str], **asked: Any) -> httpx.Response:
+    return server.request("POST", f"/locks/{lock}", json={"wait": 0} | asked, headers=headers)
+
+
+@pytest.fixture
+def uuid(key: str) -> str:
+    """A UUID that no other test uses."""
+    return f"abcdef00-0000-4000-8004-{key.removeprefix('entry-'):0>12}"
+
+
+def test_locking_needs_the_permission_to_write(guarded: Server, lock: str, uuid: str) -> None:
+    leases = [acquire(guarded, name, BOTH).json() for name in (lock, uuid)]
+    before = guarded.request("GET", "/locks", headers=READER).json()["locks"]
+    refused = [
+        guarded.request(method, target, headers=READER)
+        for lease in leases
+        for method, target in lock_requests(lock, uuid, lease["lease_id"])
+    ]
+    assert [refusal(response) for response in refused] == [FORBIDDEN] * 14
+    assert guarded.request("GET", "/locks", headers=READER).json()["locks"] == before
+    assert guarded.request("PUT", f"/locks/{lock}?lease_id={leases[0]['lease_id']}", headers=WRITER).status_code == 200
+
+
+def test_looking_at_locks_needs_the_permission_to_read(guarded: Server, lock: str) -> None:
+    acquire(guarded, lock, WRITER)
+    targets = [f"/locks/{lock}", f"/locks/{lock}/absent", "/locks", f"/locks?prefix={lock}"]
+    statuses = [
+        [guarded.request("GET", target, headers=headers).status_code for target in targets]
+        for headers in (READER, WRITER)
+    ]
+    assert statuses == [[200, 404, 200, 200], [403, 403, 403, 403]]
+
+
+def test_a_fenced_write_needs_the_permission_to_write(guarded: Server, lock: str, key: str) -> None:
+    lease_id = acquire(guarded, lock, BOTH).json()["lease_id"]
+    assert refusal(guarded.put(key, "1", headers=READER | {"If-Lease": lease_id})) == FORBIDDEN
+    assert guarded.put(key, "1", headers=WRITER | {"If-Lease": lease_id}).status_code == 201
+
+
+def test_a_prefix_covers_single_requests_for_locks(guarded: Server, lock: str, uuid: str) -> None:
+    own = bearer(token("read", "write", prefixes=[f"{lock}/own", uuid]))
+    name = f"{lock}/owned"
+    lease = acquire(guarded, name, own).json()
+    by_uuid = guarded.request("POST", "/lock", json={"lock_id": uuid.upper()}, headers=own).json()
+    covered = [
+        guarded.request("GET", f"/locks/{name}", headers=own),
+        guarded.request("PUT", f"/locks/{name}?lease_id={lease['lease_id']}", headers=own),
+        guarded.request("DELETE", f"/locks/{name}?lease_id={lease['lease_id']}", headers=own),
+        guarded.request("POST", f"/renew?lock_id={uuid.upper()}&lease_id={by_uuid['lease_id']}", headers=own),
+        guarded.request("DELETE", f"/unlock?lock_id={uuid}", headers=own),
+    ]
+    assert [response.status_code for response in covered] == [200] * 5
+
+
+def test_locks_that_no_prefix_covers_are_forbidden(guarded: Server, lock: str, uuid: str) -> None:
+    own = bearer(token("read", "write", prefixes=[f"{lock}/own"]))
+    other = f"{lock}/other"
+    leases = [acquire(guarded, name, BOTH).json() for name in (other, uuid)]
+    refused = [
+        guarded.request(method, target, headers=own)
+        for lease in leases
+        for method, target in lock_requests(other, uuid, lease["lease_id"])
+    ]
+    refused += [
+        guarded.request("GET", f"/locks/{name}", headers=own)
+        for name in (other, f"{lock}/absent", lock, f"{lock}/Own", f"x{lock}/own", f"{lock}%2Fother", uuid)
+    ]
+    assert [refusal(response) for response in refused] == [FORBIDDEN] * len(refused)
+    assert len({response.text.replace(response.headers["X-Request-Id"], "") for response in refused}) == 1
+    held = [guarded.request("GET", f"/locks/{name}", headers=BOTH).json()["expires_at"] for name in (other, uuid)]
+    assert held == [lease["expires_at"] for lease in leases]
+
+
+def test_nobody_waits_for_a_lock_that_is_not_covered(guarded: Server, lock: str) -> None:
+    acquire(guarded, lock, BOTH)
+    own = bearer(token("read", "write", prefixes=[f"{lock}/own"]))
+    started = time.monotonic()
+    assert refusal(acquire(guarded, lock, own, wait=60)) == FORBIDDEN
+    assert time.monotonic() - started < 30
+
+
+def test_a_lease_of_a_lock_that_is_not_covered_still_fences(guarded: Server, lock: str, key: str) -> None:
+    """Whoever knows its secret was given it by the holder."""
+    lease_id = acquire(guarded, lock, BOTH).json()["lease_id"]
+    own = bearer(token("write", prefixes=[key]))
+    assert guarded.put(key, "1", headers=own | {"If-Lease": lease_id}).status_code == 201
+    assert refusal(guarded.put(f"x{key}", "1", headers=own | {"If-Lease": lease_id})) == FORBIDDEN
+
+
+@pytest.fixture(scope="module")
+def locks_listing(guarded: Server) -> str:
+    """A folder of locks that are held: NAMES."""
+    for name in NAMES:
+        assert acquire(guarded, f"listing/{name}", BOTH, ttl=86_400, owner=name).status_code == 201
+    return "listing/"
+
+
+@pytest.mark.parametrize("prefixes", PREFIX_SETS, ids=str)
+@pytest.mark.parametrize("limit", [1, 2, 5, 12])
+def test_pages_across_prefixes_hold_every_covered_lock_once(
+    guarded: Server, locks_listing: str, prefixes: list[str], limit: int
+) -> None:
+    own = bearer(token("read", prefixes=[locks_listing + prefix for prefix in prefixes]))
+    found = list(pages(guarded, own, of="locks", limit=str(limit)))
+    expected = [locks_listing + name for name in covered(prefixes)]
+    assert [name for page in found for name in page] == expected
+    assert [len(page) for page in found] == [len(expected[i : i + limit]) for i in range(0, len(expected) or 1, limit)]
+
+
+@pytest.mark.parametrize("prefixes", PREFIX_SETS, ids=str)
+@pytest.mark.parametrize("asked", ["", "a", "a/", "c/3", "b", "zz"])
+def test_lists_of_locks_show_what_is_covered(
+    guarded: Server, locks_listing: str, prefixes: list[str], asked: str
+) -> None:
+    own = bearer(token("read", prefixes=[locks_listing + prefix for prefix in prefixes]))
+    page = guarded.request("GET", "/locks", params={"prefix": locks_listing + asked}, headers=own).json()
+    assert ([each["owner"] for each in page["locks"]], page["next"]) == (covered(prefixes, asked), None)
+
+
+def unlock(server: Server, uuid: str, headers: Mapping[str, str], **asked: str) -> httpx.Response:
+    return server.request("DELETE", "/unlock", json={"lock_id": uuid} | asked, headers=headers)
+
+
+def test_whoever_acquired_a_lock_unlocks_it_without_the_lease_id(guarded: Server, uuid: str) -> None:
+    acquire(guarded, uuid, BOTH)
+    other_token_of_the_same = bearer(token("write", lifetime_seconds=500))
+    assert unlock(guarded, uuid, other_token_of_the_same).json()["released"] is True
+
+
+def test_another_does_not_unlock_without_the_lease_id(guarded: Server, uuid: str) -> None:
+    lease = acquire(guarded, uuid, BOTH).json()
+    assert refusal(unlock(guarded, uuid, OF_ANOTHER)) == FORBIDDEN
+    holder = guarded.request("GET", f"/locks/{uuid}", headers=READER).json()
+    assert holder["token"] == lease["token"]
+
+
+def test_another_unlocks_with_the_lease_id(guarded: Server, uuid: str) -> None:
+    lease = acquire(guarded, uuid, BOTH).json()
+    assert unlock(guarded, uuid, OF_ANOTHER, lease_id=lease["lease_id"]).json()["released"] is True
+
+
+def test_who_acquired_a_lock_before_does_not_unlock_it_for_the_next(guarded: Server, uuid: str) -> None:
+    acquire(guarded, uuid, BOTH)
+    unlock(guarded, uuid, BOTH)
+    acquire(guarded, uuid, OF_ANOTHER)
+    assert (refusal(unlock(guarded, uuid, BOTH)), unlock(guarded, uuid, OF_ANOTHER).status_code) == (FORBIDDEN, 200)
+
+
+@pytest.mark.parametrize("headers", [BOTH, OF_ANOTHER], ids=["ann", "bob"])
+def test_nobody_unlocks_what_nobody_holds(guarded: Server, uuid: str, headers: Mapping[str, str]) -> None:
+    assert refusal(unlock(guarded, uuid, headers)) == (404, "lock_not_found")
+
+
+def test_the_subject_is_kept_with_the_lease_through_a_restart(tmp_path: Path, secret_file: Path) -> None:
+    with running(tmp_path / "data.json", arguments=[f"--auth-secret-file={secret_file}"]) as own:
+        acquire(own, UUID, BOTH, ttl=1_000)
+        own.restart()
+        assert (refusal(unlock(own, UUID, OF_ANOTHER)), unlock(own, UUID, BOTH).status_code) == (FORBIDDEN, 200)
 
 
 # What is told -------------------------------------------------------------------------------------------------
