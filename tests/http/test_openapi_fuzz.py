@@ -5,11 +5,11 @@ service. (`Server.request` holds each answer against the description; see `contr
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
+import httpx
 import msgspec
 import pytest
 from contract import Contract
@@ -19,11 +19,18 @@ from running import Server, running
 
 EXAMPLES = 3_000
 FUZZ_KEYS = ["fuzz/a", "fuzz/ä"]
+OWN_LEASE = "f" * 32
+"""Stands in a request for the lease_id that was given out last for its lock."""
+NO_LEASE = "0" * 32
 FUZZ_UUIDS = ["123e4567-e89b-12d3-a456-42661417400a", "123E4567-E89B-12D3-A456-42661417400A"]
 
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ["", "a", "b", "0", "\0", "..", "/", "*", "a" * 600, "\ud7ff", "%00", "🦊"]
 )
+
+
+def encode_json(value: Any) -> bytes:
+    return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
 def values(integers: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
@@ -56,6 +63,7 @@ MEDIA = st.sampled_from(
         ";",
     ]
 )
+ANY_BODY = st.tuples(st.none() | MEDIA, JSON.map(encode_json) | st.binary(max_size=40))
 PATCH_STEPS = st.lists(
     st.fixed_dictionaries(
         {"op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test", "spam"]), "path": PATHS},
@@ -72,6 +80,18 @@ SETS = st.fixed_dictionaries(
         "spam": st.none(),
     },
 )
+LEASE_IDS = st.sampled_from([OWN_LEASE] * 9 + [NO_LEASE, "", "x" * 129])
+WAITS = st.sampled_from([0, 0, 0, 0, 0.01, 0.02, 0.1, -1, 61, True])
+"""Short ones, and bad ones. An acquisition always has one: the usual wait is five seconds."""
+LEASE_TTLS = st.sampled_from([30, 60.5, 1_000, 3_600, 86_399.5, 86_400, None, 0, 86_401, "30"])
+ASKED: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "Acquire": {"wait": WAITS, "ttl": LEASE_TTLS, "owner": MESSAGEPACK},
+    "Renew": {"lease_id": LEASE_IDS, "ttl": LEASE_TTLS},
+    "Release": {"lease_id": LEASE_IDS},
+}
+"""What a body for a lock may hold, by the name of its schema; the first is always there."""
+IN_BODY = {"wait", "lock_id", "lease_id"}
+"""Parameters that stand in the body as well. Each request has them here or there."""
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +109,12 @@ def texts_for(parameter: Any) -> st.SearchStrategy[str]:
         fitting: st.SearchStrategy[str] = PATHS
     elif parameter["name"] in ("If-Match", "If-None-Match"):
         fitting = TAGS
+    elif parameter["name"] == "wait":
+        return WAITS.map(str)
+    elif parameter["name"] in ("lease_id", "If-Lease"):
+        fitting = LEASE_IDS
+    elif parameter["name"] == "lock_id":
+        fitting = UUIDS
     elif schema["type"] == "boolean":
         fitting = st.sampled_from(["true", "false", "", "yes"])
     elif schema["type"] == "integer":
@@ -101,45 +127,92 @@ def texts_for(parameter: Any) -> st.SearchStrategy[str]:
     return fitting | fitting | fitting | TEXTS
 
 
-def bodies_for(operation: Any) -> st.SearchStrategy[tuple[str | None, bytes]]:
-    """A media type and a body: those that belong together, and others."""
-    fitting: list[st.SearchStrategy[tuple[str | None, bytes]]] = []
+Body = tuple[str | None, bytes]
+"""With its media type."""
+
+
+def fitting_bodies(operation: Any) -> st.SearchStrategy[Body]:
+    """Those that fit, with the media type that belongs to them."""
+    fitting: list[st.SearchStrategy[Body]] = []
     for media, content in operation.get("requestBody", {"content": {}})["content"].items():
-        if content["schema"]["$ref"].endswith("/Set"):
-            encode = msgspec.msgpack.encode if media == "application/vnd.msgpack" else encode_json
-            bodies = SETS.map(encode)
+        name = content["schema"]["$ref"].rpartition("/")[2]
+        encode = msgspec.msgpack.encode if media == "application/vnd.msgpack" else encode_json
+        if name == "Set":
+            texts = SETS.map(encode)
+        elif name.removesuffix("ByUuid") in ASKED:
+            texts = asked_for(name).map(encode)
         elif media == "application/vnd.msgpack":
-            bodies = MESSAGEPACK.map(msgspec.msgpack.encode)
+            texts = MESSAGEPACK.map(encode)
         else:
-            bodies = (PATCH_STEPS if media == "application/json-patch+json" else JSON).map(encode_json)
-        fitting.append(st.tuples(st.just(media), bodies))
-    anything = st.tuples(st.none() | MEDIA, JSON.map(encode_json) | st.binary(max_size=40))
-    return st.one_of(*fitting, anything)
+            texts = (PATCH_STEPS if media == "application/json-patch+json" else JSON).map(encode)
+        fitting.append(st.tuples(st.just(media), texts))
+    return st.one_of(*fitting)
 
 
-def encode_json(value: Any) -> bytes:
-    return json.dumps(value).encode("utf-8", "surrogatepass")
+def asked_for(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    """What a body asks for a lock, by the name of its schema."""
+    members = dict(ASKED[name.removesuffix("ByUuid")])
+    first = next(iter(members))
+    always = {first: members.pop(first)}
+    if name.endswith("ByUuid"):
+        always["lock_id"] = st.sampled_from([*FUZZ_UUIDS * 3, "a", None])
+    return st.fixed_dictionaries(always, optional=members)
+
+
+class Sent(NamedTuple):
+    """A request to send."""
+
+    route: str
+    lock: str
+    """The lock that it is about, if it is about one."""
+    method: str
+    target: str
+    headers: dict[str, bytes]
+    body: bytes
+
+    def with_lease(self, lease_id: str) -> Self:
+        """With the secret where it stands for it."""
+        name, secret = OWN_LEASE.encode(), lease_id.encode()
+        return self._replace(
+            target=self.target.replace(OWN_LEASE, lease_id),
+            headers={field: text.replace(name, secret) for field, text in self.headers.items()},
+            body=self.body.replace(name, secret),
+        )
 
 
 @st.composite
-def requests(draw: st.DrawFn, contract: Contract) -> tuple[str, str, dict[str, bytes], bytes]:
-    """Method, target, headers, body."""
+def bodies(draw: st.DrawFn, operation: Any, *, asks_in_body: bool) -> Body:
+    if operation.get("requestBody", {"required": True})["required"]:
+        return draw(fitting_bodies(operation) | ANY_BODY)
+    if asks_in_body:
+        return draw(fitting_bodies(operation))
+    return draw(ANY_BODY) if draw(st.integers(0, 4)) == 0 else (None, b"")
+
+
+@st.composite
+def requests(draw: st.DrawFn, contract: Contract) -> Sent:
     document = contract.document
     routes = [(path, method) for path, methods in document["paths"].items() for method in methods]
-    entries = [route for route in routes if "{key}" in route[0]]  # where there is most to find
-    path, method = draw(st.sampled_from(routes + 2 * entries))
+    # Where there is most to find:
+    several = [route for route in routes if "{key}" in route[0] or "lock" in route[0] or route[0] == "/renew"]
+    path, method = draw(st.sampled_from(routes + 2 * several))
     operation = document["paths"][path][method]
-    target = path.replace("{key}", quote(draw(KEYS))).replace("{uuid}", quote(draw(UUIDS | UUIDS | TEXTS)))
+    name = draw(KEYS if draw(st.integers(0, 2)) == 0 else st.sampled_from(FUZZ_KEYS))
+    target = path.replace("{key}", quote(name)).replace("{name}", quote(name))
+    target = target.replace("{uuid}", quote(draw(UUIDS | UUIDS | TEXTS)))
     query: list[tuple[str, str]] = []
     headers: dict[str, str] = {}
+    asks_in_body = draw(st.booleans())
     for parameter in operation["parameters"]:
-        if parameter["in"] == "path" or draw(st.integers(0, 3)) > 0:
+        wanted = not asks_in_body if parameter["name"] in IN_BODY else draw(st.integers(0, 3)) == 0
+        if parameter["in"] == "path" or not wanted:
             continue
         if parameter["in"] == "header":
             headers[parameter["name"]] = draw(texts_for(parameter).filter(is_header) | HEADER_TEXTS)
         else:
+            most = 1 if parameter["name"] in IN_BODY else 2
             query += [
-                (parameter["name"], text) for text in draw(st.lists(texts_for(parameter), min_size=1, max_size=2))
+                (parameter["name"], text) for text in draw(st.lists(texts_for(parameter), min_size=1, max_size=most))
             ]
     if draw(st.integers(0, 9)) == 0:
         query.append((draw(TEXTS), draw(TEXTS)))
@@ -147,12 +220,14 @@ def requests(draw: st.DrawFn, contract: Contract) -> tuple[str, str, dict[str, b
         headers["Accept"] = draw(MEDIA | HEADER_TEXTS)
     if draw(st.integers(0, 3)) == 0:
         headers["X-Request-Id"] = draw(HEADER_TEXTS)
-    media, body = draw(bodies_for(operation)) if method != "get" else (None, b"")
+    media, body = (None, b"") if method == "get" else draw(bodies(operation, asks_in_body=asks_in_body))
     if media is not None:
         headers["Content-Type"] = media
     if query:
         target += "?" + "&".join(f"{quote(name, safe='')}={quote(text, safe='')}" for name, text in query)
-    return method.upper(), target, {name: text.strip().encode("latin-1") for name, text in headers.items()}, body
+    encoded = {name: text.strip().encode("latin-1") for name, text in headers.items()}
+    lock = name if "{name}" in path else FUZZ_UUIDS[0]
+    return Sent(f"{method.upper()} {path}", lock, method.upper(), target, encoded, body)
 
 
 def is_header(text: str) -> bool:
@@ -160,7 +235,8 @@ def is_header(text: str) -> bool:
 
 
 def test_whatever_is_sent_the_answer_is_a_documented_one(own: Server) -> None:
-    statuses: Counter[tuple[str, int]] = Counter()
+    seen: set[tuple[str, int]] = set()
+    leases: dict[str, str] = {}
 
     @settings(
         max_examples=EXAMPLES,
@@ -170,17 +246,28 @@ def test_whatever_is_sent_the_answer_is_a_documented_one(own: Server) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(requests(own.contract))
-    def send(request: tuple[str, str, dict[str, bytes], bytes]) -> None:
-        method, target, headers, body = request
+    def send(drawn: Sent) -> None:
         own.put(FUZZ_UUIDS[0], '{"a": [1, {"b": null}]}', headers={"Prefer": "return=minimal"})
         own.put("fuzz/a", '{"a": [1, {"b": null}], "b": "text", "0": 0}')
-        response = own.request(method, target, headers=headers, content=body)
+        request = drawn.with_lease(leases.get(drawn.lock, NO_LEASE))
+        response = own.request(request.method, request.target, headers=request.headers, content=request.body)
         assert response.status_code < 500
-        statuses[method, response.status_code] += 1
+        seen.add((request.route, response.status_code))
+        if "lock" in request.route and response.status_code == 201:
+            leases[request.lock] = lease_id_in(response)
 
     send()
-    seen = {status for _, status in statuses}
-    done = {method for method, status in statuses if status == 200}
-    assert {200, 201, 400, 404, 406, 412, 415} - seen == set(), "the requests are too dull"
-    assert done == {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    statuses = {status for _, status in seen}
+    assert {200, 201, 400, 404, 406, 409, 412, 415, 423} - statuses == set(), "the requests are too dull"
+    methods = {route.partition(" ")[0] for route, status in seen if status == 200}
+    assert methods == {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    done = {(route.partition(" ")[0], status) for route, status in seen if "lock" in route}
+    assert {("POST", 201), ("PUT", 200), ("DELETE", 200), ("GET", 200)} - done == set(), "locks are left alone"
     assert "Traceback" not in own.log()
+
+
+def lease_id_in(response: httpx.Response) -> str:
+    packed = response.headers["Content-Type"] == "application/vnd.msgpack"
+    lease_id = (msgspec.msgpack if packed else msgspec.json).decode(response.content)["lease_id"]
+    assert isinstance(lease_id, str)
+    return lease_id
