@@ -1,4 +1,4 @@
-"""Random sequences of requests to `/kv`, and by UUID, against a plain dictionary, on every engine.
+"""Random sequences of requests to `/kv`, to `/locks`, and by UUID, against plain dictionaries, on every engine.
 
 The model knows the rules in the plainest form: values are copied, changed by short recursions, and compared. Every
 answer's status, value and revision is predicted; what was refused must have changed nothing.
@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -40,7 +40,26 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from(NAMES), parts, max_size=3),
     max_leaves=8,
 )
-CONDITIONS = st.sampled_from(["none"] * 6 + ["matches", "matches any", "stale", "none matches", "must be new"])
+NO_LEASE = "0" * 32
+
+
+class Condition(NamedTuple):
+    """What is asked of an entry's revision, and of a lease, before a change."""
+
+    of_entry: str
+    of_lease: str | None
+
+
+CONDITIONS = st.builds(
+    Condition,
+    st.sampled_from(["none"] * 6 + ["matches", "matches any", "stale", "none matches", "must be new"]),
+    st.sampled_from([None] * 6 + ["alive", "alive", "former", "unknown"]),
+)
+LOCKS = st.sampled_from(["a", "a/b", *ENDS_OF_UUIDS])
+LEASES = st.sampled_from(["own", "own", "own", "former", "another's", "unknown"])
+"""Which lease_id is sent for a lock: of its lease, of one before, of another lock, or none that ever was."""
+LOCK_TTLS = st.sampled_from([600, 3_600, 7_200.5, 86_400])
+"""Nothing ends while the test runs."""
 TTLS = st.sampled_from([None, None, None, 1000])
 STEPS_OF_PATCH = st.fixed_dictionaries(
     {
@@ -69,6 +88,10 @@ def path_not_found() -> Refused:
 
 def conflict() -> Refused:
     return Refused(409, "conflict")
+
+
+def lease_lost(status: int = 409) -> Refused:
+    return Refused(status, "lease_lost")
 
 
 def patch_failed() -> Refused:
@@ -226,13 +249,17 @@ class KeyValueMachine(RuleBasedStateMachine):
         self.entries: dict[str, dict[str, Any]] = {}
         self.revision = self.server.revision()
         self.touched: str | None = None
+        self.leases: dict[str, dict[str, Any]] = {}
+        """What holders were told, by the lock."""
+        self.given: dict[str, list[str]] = {}
+        """All lease_ids that were given out for a lock."""
 
     def request(self, method: str, key: str, **options: Any) -> httpx.Response:
         """Send a request for an entry. `params` without a value are left out."""
         options["params"] = {name: text for name, text in options.pop("params", {}).items() if text is not None}
         return self.server.request(method, f"/kv/{quote(self.folder + key)}", **options)
 
-    def headers(self, key: str, condition: str) -> dict[str, str]:
+    def headers(self, key: str, condition: Condition) -> dict[str, str]:
         revision = self.entries.get(key, {}).get("revision", 1)
         return {
             "matches": {"If-Match": f'"0", "{revision}-raw"'},
@@ -240,9 +267,29 @@ class KeyValueMachine(RuleBasedStateMachine):
             "stale": {"If-Match": f'"{revision - 1}", W/"{revision}"'},
             "none matches": {"If-None-Match": f'W/"{revision}"'},
             "must be new": {"If-None-Match": "*"},
-        }.get(condition, {})
+        }.get(condition.of_entry, {}) | self.fence(condition)
 
-    def check_condition(self, key: str, condition: str) -> None:
+    def fence(self, condition: Condition) -> dict[str, str]:
+        return {} if condition.of_lease is None else {"If-Lease": self.lease_id_for(condition.of_lease)}
+
+    def lease_id_for(self, kind: str, lock: str | None = None) -> str:
+        """Of this lock, or of any."""
+        alive: dict[str, str] = {name: lease["lease_id"] for name, lease in self.leases.items()}
+        former = [each for name in self.given if lock in (None, name) for each in self.given[name]]
+        known: dict[str, list[str]] = {
+            "own": [each for name, each in alive.items() if name == lock],
+            "another's": [each for name, each in alive.items() if name != lock],
+            "alive": list(alive.values()),
+            "former": [each for each in former if each not in alive.values()],
+        }
+        return [NO_LEASE, *known.get(kind, [])][-1]
+
+    def check_lease(self, condition: Condition) -> None:
+        sent = self.fence(condition).get("If-Lease")
+        if sent is not None and sent not in [lease["lease_id"] for lease in self.leases.values()]:
+            raise lease_lost(412)
+
+    def check_condition(self, key: str, condition: Condition) -> None:
         exists = key in self.entries
         holds = {
             "none": True,
@@ -252,11 +299,11 @@ class KeyValueMachine(RuleBasedStateMachine):
             "none matches": not exists,
             "must be new": not exists,
         }
-        if not holds[condition]:
+        if not holds[condition.of_entry]:
             raise Refused(412, "precondition_failed")
 
     def change(
-        self, key: str, condition: str, response: httpx.Response, decide: Callable[[Any], Any], ttl: int | None
+        self, key: str, condition: Condition, response: httpx.Response, decide: Callable[[Any], Any], ttl: int | None
     ) -> None:
         """Predict a change by `decide(value before)` and compare. `ABSENT` is the value of no entry."""
         self.touched = key
@@ -265,7 +312,7 @@ class KeyValueMachine(RuleBasedStateMachine):
             after = self.decide(key, condition, decide)
         except Refused as refusal:
             self.compare_refusal(response, refusal)
-            if response.status_code == 412:
+            if refusal.args == (412, "precondition_failed"):
                 assert response.json()["revision"] == (before["revision"] if before else None)
             return
         self.revision += 1
@@ -276,8 +323,9 @@ class KeyValueMachine(RuleBasedStateMachine):
         else:
             self.entries[key] = {"value": after, "revision": self.revision, "expires": ttl is not None}
 
-    def decide(self, key: str, condition: str, decide: Callable[[Any], Any]) -> Any:
-        """A missing entry is noticed before a condition that does not hold, and that before a fault of a path."""
+    def decide(self, key: str, condition: Condition, decide: Callable[[Any], Any]) -> Any:
+        """First the lease, then a missing entry, then a condition that does not hold, then a fault of a path."""
+        self.check_lease(condition)
         refusal: Refused | None = None
         after = None
         try:
@@ -294,14 +342,14 @@ class KeyValueMachine(RuleBasedStateMachine):
         return self.entries[key]["value"] if key in self.entries else ABSENT
 
     @rule(key=KEYS, value=VALUES, condition=CONDITIONS, ttl=TTLS, method=st.sampled_from(["PUT", "POST"]))
-    def write(self, key: str, value: Any, condition: str, ttl: int | None, method: str) -> None:
+    def write(self, key: str, value: Any, condition: Condition, ttl: int | None, method: str) -> None:
         headers = self.headers(key, condition)
         response = self.request(method, key, content=json.dumps(value), headers=headers, params={"ttl": ttl})
         self.change(key, condition, response, lambda _: value, ttl)
 
     @rule(key=UUIDS, path=st.none() | SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS, upper=st.booleans())
     def write_by_uuid(
-        self, *, key: str, path: tuple[str, ...] | None, part: Any, condition: str, ttl: int | None, upper: bool
+        self, *, key: str, path: tuple[str, ...] | None, part: Any, condition: Condition, ttl: int | None, upper: bool
     ) -> None:
         uuid = (self.folder + key).upper() if upper else self.folder + key
         body = {"key": uuid, "value": part, "path": None if path is None else list(path), "ttl": ttl}
@@ -331,7 +379,7 @@ class KeyValueMachine(RuleBasedStateMachine):
         assert [entry["key"] for entry in entries] == expected
 
     @rule(key=KEYS, path=SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS)
-    def write_part(self, key: str, path: tuple[str, ...], part: Any, condition: str, ttl: int | None) -> None:
+    def write_part(self, key: str, path: tuple[str, ...], part: Any, condition: Condition, ttl: int | None) -> None:
         params = {"path": pointer(path), "ttl": ttl}
         response = self.request(
             "PUT", key, content=json.dumps(part), headers=self.headers(key, condition), params=params
@@ -341,25 +389,25 @@ class KeyValueMachine(RuleBasedStateMachine):
             assert (same(response.json()["value"], part), response.json()["path"]) == (True, pointer(path))
 
     @rule(key=KEYS, patch=VALUES, condition=CONDITIONS, ttl=TTLS)
-    def merge_patch(self, key: str, patch: Any, condition: str, ttl: int | None) -> None:
+    def merge_patch(self, key: str, patch: Any, condition: Condition, ttl: int | None) -> None:
         headers = self.headers(key, condition) | {"Content-Type": "application/merge-patch+json"}
         response = self.request("PATCH", key, content=json.dumps(patch), headers=headers, params={"ttl": ttl})
         self.change(key, condition, response, lambda value: merge(existing(value), patch), ttl)
 
     @rule(key=KEYS, steps=st.lists(STEPS_OF_PATCH, max_size=4), condition=CONDITIONS, ttl=TTLS)
-    def json_patch(self, key: str, steps: list[dict[str, Any]], condition: str, ttl: int | None) -> None:
+    def json_patch(self, key: str, steps: list[dict[str, Any]], condition: Condition, ttl: int | None) -> None:
         headers = self.headers(key, condition) | {"Content-Type": "application/json-patch+json"}
         sent = [step | {"path": pointer(step["path"]), "from": pointer(step["from"])} for step in steps]
         response = self.request("PATCH", key, content=json.dumps(sent), headers=headers, params={"ttl": ttl})
         self.change(key, condition, response, lambda value: patched(existing(value), steps), ttl)
 
     @rule(key=KEYS, condition=CONDITIONS)
-    def delete(self, key: str, condition: str) -> None:
+    def delete(self, key: str, condition: Condition) -> None:
         response = self.request("DELETE", key, headers=self.headers(key, condition))
         self.change(key, condition, response, deleted, None)
 
     @rule(key=KEYS, path=SEGMENTS.filter(bool), condition=CONDITIONS, ttl=TTLS)
-    def delete_part(self, key: str, path: tuple[str, ...], condition: str, ttl: int | None) -> None:
+    def delete_part(self, key: str, path: tuple[str, ...], condition: Condition, ttl: int | None) -> None:
         params = {"path": pointer(path), "ttl": ttl}
         response = self.request("DELETE", key, headers=self.headers(key, condition), params=params)
         self.change(key, condition, response, lambda value: remove(existing(value), path), ttl)
@@ -391,6 +439,68 @@ class KeyValueMachine(RuleBasedStateMachine):
         following = expected[-1] if len(found) > limit else None
         assert ([entry["key"] for entry in page["entries"]], page["next"]) == (expected, following)
 
+    def ask(self, method: str, lock: str, path: str | None, **asked: Any) -> httpx.Response:
+        """Send a request for a lock by its name, or, with `path`, by UUID."""
+        name = self.folder + lock
+        if path is None or lock not in ENDS_OF_UUIDS:
+            return self.server.request(method, f"/locks/{quote(name)}", json=asked)
+        return self.server.request("DELETE" if path == "/unlock" else "POST", path, json={"lock_id": name} | asked)
+
+    @rule(lock=LOCKS, ttl=LOCK_TTLS, owner=VALUES, path=st.sampled_from([None, "/lock"]))
+    def acquire(self, lock: str, ttl: float, owner: Any, path: str | None) -> None:
+        response = self.ask("POST", lock, path, ttl=ttl, owner=owner, wait=0)
+        held, told = self.leases.get(lock), response.json()
+        if held is not None:
+            self.compare_refusal(response, Refused(423, "lock_held"))
+            assert (same(told["owner"], held["owner"]), told["expires_at"]) == (True, held["expires_at"])
+            return
+        self.revision += 1
+        assert (response.status_code, told["lock"], told["token"]) == (201, self.folder + lock, self.revision)
+        assert (told["ttl"], same(told["owner"], owner)) == (ttl, True)
+        self.leases[lock] = told
+        self.given.setdefault(lock, []).append(told["lease_id"])
+
+    @rule(lock=LOCKS, lease=LEASES, ttl=st.none() | LOCK_TTLS, path=st.sampled_from([None, "/renew"]))
+    def renew(self, lock: str, lease: str, ttl: float | None, path: str | None) -> None:
+        lease_id, held = self.lease_id_for(lease, lock), self.leases.get(lock)
+        response = self.ask("PUT", lock, path, lease_id=lease_id, ttl=ttl)
+        if held is None or held["lease_id"] != lease_id:
+            self.compare_refusal(response, lease_lost())
+            return
+        self.revision += 1
+        told = response.json()
+        expected = held | {"ttl": held["ttl"] if ttl is None else ttl, "expires_at": told["expires_at"]}
+        assert (response.status_code, same(told, expected)) == (200, True)
+        assert told["expires_at"] >= held["expires_at"]
+        self.leases[lock] = told
+
+    @rule(lock=LOCKS, lease=LEASES, path=st.sampled_from([None, "/unlock"]), by_holder=st.booleans())
+    def release(self, lock: str, lease: str, path: str | None, *, by_holder: bool) -> None:
+        """`by_holder`: without the lease_id, where that is possible."""
+        lease_id, held = self.lease_id_for(lease, lock), self.leases.get(lock)
+        if by_holder and path is not None and lock in ENDS_OF_UUIDS:
+            response = self.ask("DELETE", lock, path)
+            lease_id = NO_LEASE if held is None else held["lease_id"]
+        else:
+            response = self.ask("DELETE", lock, path, lease_id=lease_id)
+        if held is None or held["lease_id"] != lease_id:
+            self.compare_refusal(response, Refused(404, "lock_not_found") if held is None else lease_lost())
+            return
+        self.revision += 1
+        expected = {"lock": self.folder + lock, "released": True, "revision": self.revision}
+        assert (response.status_code, response.json()) == (200, expected)
+        del self.leases[lock]
+
+    @rule(prefix=st.sampled_from(["", "a", "a/", "abcd-"]))
+    def list_locks(self, prefix: str) -> None:
+        page = self.server.request("GET", "/locks", params={"prefix": self.folder + prefix}).json()
+        expected = [
+            {name: part for name, part in self.leases[lock].items() if name != "lease_id"} | {"waiters": 0}
+            for lock in sorted(self.leases)
+            if lock.startswith(prefix)
+        ]
+        assert (same(page["locks"], expected), page["revision"]) == (True, self.revision)
+
     @invariant()
     def the_entry_touched_last_is_as_predicted(self) -> None:
         if self.touched is None:
@@ -407,6 +517,7 @@ class KeyValueMachine(RuleBasedStateMachine):
         for entry in page["entries"]:
             self.compare(entry, self.entries[entry["key"].removeprefix(self.folder)])
         assert page["revision"] == self.revision
+        self.list_locks("")
 
     def sorted_keys(self) -> list[str]:
         return sorted(self.entries, key=lambda key: key.encode())
