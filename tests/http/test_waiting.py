@@ -164,7 +164,7 @@ def test_a_wait_that_ends_leaves_the_others_in_their_order(
 ) -> None:
     holder, before, short, after = server.lease(lock), wires(), wires(), wires()
     queue_up(server, lock, [before])
-    short.send(asking(lock, wait=0.3))
+    short.send(asking(lock, wait=1))
     until(lambda: server.waiters(lock) == 2)
     after.send(asking(lock))
     assert short.answer().refusal == LOCK_HELD
@@ -175,7 +175,7 @@ def test_a_wait_that_ends_leaves_the_others_in_their_order(
 
 def test_who_is_refused_after_a_wait_hears_what_is_then(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
     lease, wire = server.lease(lock, ttl=60), wires()
-    queue_up(server, lock, [wire], wait=0.3)
+    queue_up(server, lock, [wire], wait=1)
     renewed = server.renew(lock, lease["lease_id"], ttl=1_000).json()
     refused = wire.answer()
     assert (refused.refusal, json.loads(refused.body)["expires_at"]) == (LOCK_HELD, renewed["expires_at"])
