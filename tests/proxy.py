@@ -1,12 +1,13 @@
 """A TCP proxy in front of a server, which counts what passes, and cuts or holds it at any byte.
 
-It runs on the event loop of the test. A cut is what a network does: both ends lose the connection, and each has
-received what had passed by then.
+It runs on the event loop of the test, or on a thread of its own (`proxy_on_a_thread`). A cut is what a network does:
+both ends lose the connection, and each has received what had passed by then.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,8 @@ CHUNK_BYTES = 65_536
 
 Watch = Callable[[bytes], int | None]
 """Sees each chunk before it passes; how many of its bytes may still pass, or None for all."""
+NewConnection = Callable[[], tuple[Watch, Watch]]
+"""Makes what watches one connection: what goes to the server, and what comes from it."""
 
 
 class Proxy:
@@ -30,6 +33,10 @@ class Proxy:
         self.cuts = 0
         self.to_server: Watch | None = None
         self.to_client: Watch | None = None
+        self.new_connection: NewConnection | None = None
+        """For whoever must know which connection a chunk is of: instead of the two above."""
+        self.is_open = True
+        """Whether it takes new connections."""
 
     async def __aenter__(self) -> Self:
         self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -51,6 +58,9 @@ class Proxy:
         self._writers.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.is_open:
+            writer.transport.abort()
+            return
         try:
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         except OSError:
@@ -58,8 +68,12 @@ class Proxy:
             return
         both = (writer, server_writer)
         self._writers.update(both)
+        own = (None, None) if self.new_connection is None else self.new_connection()
         for source, target, is_to_server in ((reader, server_writer, True), (server_reader, writer, False)):
-            pump = asyncio.get_running_loop().create_task(self._pump(source, target, both, is_to_server=is_to_server))
+            watch = own[0 if is_to_server else 1]
+            pump = asyncio.get_running_loop().create_task(
+                self._pump(source, target, both, watch, is_to_server=is_to_server)
+            )
             self._pumps.add(pump)
             pump.add_done_callback(self._pumps.discard)
 
@@ -68,12 +82,13 @@ class Proxy:
         source: asyncio.StreamReader,
         target: asyncio.StreamWriter,
         both: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
+        own: Watch | None,
         *,
         is_to_server: bool,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK_BYTES):
-                watch = self.to_server if is_to_server else self.to_client
+                watch = own or (self.to_server if is_to_server else self.to_client)
                 passing = None if watch is None else watch(data)
                 if is_to_server:
                     self.sent_bytes += len(data)
@@ -87,3 +102,30 @@ class Proxy:
         for writer in both:
             writer.close()
             self._writers.discard(writer)
+
+
+@contextlib.contextmanager
+def proxy_on_a_thread(server_port: int) -> Iterator[Proxy]:
+    """A proxy that lasts as long as the `with` block, for what is no coroutine. Its watches run on its thread."""
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    over = asyncio.Event()
+    proxy = Proxy(server_port)
+
+    async def last() -> None:
+        async with proxy:
+            ready.set()
+            await over.wait()
+
+    def run() -> None:
+        with contextlib.closing(loop):
+            loop.run_until_complete(last())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(10), "the proxy did not start"
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
