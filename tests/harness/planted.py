@@ -16,6 +16,8 @@ from leasehold import cli
 from leasehold.commit import _Batch, _lease_lost
 from leasehold.engines.disk import OsDisk
 from leasehold.engines.file import FileEngine
+from leasehold.engines.postgres.engine import PostgresEngine, _Written
+from leasehold.engines.postgres.links import Connection
 from leasehold.errors import ServiceError
 from leasehold.model import Acquire, Leased, LockOperation, Operation, Outcome, Put, Renew, is_expired
 from leasehold.queues import LockQueues
@@ -89,11 +91,21 @@ def trust_waking() -> None:
     _Batch._apply_to_lock = apply  # type: ignore[method-assign]
 
 
+def retry_unknown_commits() -> None:
+    """When the answer of a COMMIT was lost, it is believed that nothing was stored, and the batch is done again."""
+
+    async def not_stored(self: PostgresEngine, connection: Connection, written: _Written) -> bool:
+        return False
+
+    PostgresEngine._is_stored = not_stored  # type: ignore[method-assign]
+
+
 BUGS: Final = {
     "restart tokens": restart_tokens,
     "renew expired": renew_expired,
     "check fences on arrival": check_fences_on_arrival,
     "trust waking": trust_waking,
+    "retry unknown commits": retry_unknown_commits,
 }
 
 

@@ -1,0 +1,345 @@
+"""The real service, while its database fails under it: nothing is lost, nothing is done twice, nobody hears of it.
+
+CLIENTS write all the time (`clients`). Connections to the database are cut at any byte, its processes are killed, its
+postmaster too, and it is frozen. After each fault the service must go on by itself within seconds; after the last, what
+the store holds is compared with what the clients were told (`ledger`).
+"""
+
+import asyncio
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final, Literal
+
+from databases import WHICH_SESSIONS, Database, PostgresServer
+from proxy import Proxy, Watch, proxy_on_a_thread
+from running import Server, running
+
+from harness import Finding
+from harness.clients import clients_at_work
+from harness.ledger import Ledger
+from leasehold.engines.postgres import statements
+
+PROMISE: Final = "PostgreSQL fails: nothing is lost or done twice, no status 500"
+FIRST_WRITES: Final = 200
+MOST_WRITES: Final = 60
+"""Done between two faults."""
+RECOVERY_SECONDS: Final = 15.0
+"""Within which every client must have written again, and the service say that it is well. Most of them are for slow
+machines."""
+STRIKE_SECONDS: Final = 20.0
+LONG_SECONDS: Final = (5.5, 8.0)
+"""Longer than the service goes on trying, so that callers are told."""
+
+SIGNS_OF_A_FAULT: Final = ("Traceback", "never retrieved", "in an unexpected way", "could not be decided")
+"""In the log of the service."""
+PLANTED: Final = str(Path(__file__).with_name("planted.py"))
+
+Kind = Literal["cut", "backends", "postmaster", "freeze", "no network", "no postmaster", "long freeze"]
+
+_numbers = count(1)
+
+
+# Cuts -------------------------------------------------------------------------------------------------------------
+
+
+def _simple_query(statement: str) -> bytes:
+    """As it is sent without parameters."""
+    text = statement.encode() + b"\0"
+    return b"Q" + (len(text) + 4).to_bytes(4, "big") + text
+
+
+BEGIN: Final = _simple_query(statements.BEGIN)
+COMMIT: Final = _simple_query(statements.COMMIT)
+COMMITTED: Final = b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\x05I"
+"""The answer."""
+READY: Final = b"Z\0\0\0\x05I"
+"""Ends an answer, when no transaction is open."""
+
+Place = Literal["anywhere", "a commit", "COMMIT"]
+PLACES: Final[tuple[Place, ...]] = ("anywhere", "a commit", "COMMIT", "COMMIT")
+"""By chance; what is most delicate more often."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """To be made when `at` more bytes have passed, in both directions, after the next beginning of `place`.
+
+    `takes_all`: the other connections go as well. `closes`: and no new one is made until the proxy is opened again.
+    """
+
+    place: Place
+    at: int
+    takes_all: bool = False
+    closes: bool = False
+
+
+class Conversation:
+    """One connection through the proxy."""
+
+    def __init__(self, cutter: "Cutter") -> None:
+        self._cutter = cutter
+        self.stage: Place = "anywhere"
+        """In the middle of what it is."""
+        self._passed = 0
+        """Since the last BEGIN."""
+
+    def to_server(self, data: bytes) -> int | None:
+        if data == BEGIN:
+            self.stage, self._passed = "a commit", 0
+        elif data == COMMIT:
+            self.stage = "COMMIT"
+        return self._pass(data, begins=data in (BEGIN, COMMIT))
+
+    def to_client(self, data: bytes) -> int | None:
+        passing = self._pass(data, begins=False)
+        if passing is None and self.stage != "anywhere" and data.endswith(READY):
+            if self.stage == "COMMIT":
+                self._cutter.commit_bytes = self._passed
+            self.stage = "anywhere"
+        return passing
+
+    def _pass(self, data: bytes, *, begins: bool) -> int | None:
+        self._passed += len(data)
+        return self._cutter.room(self, data, begins=begins)
+
+
+class Cutter:
+    """Cuts connections through `proxy` where it is told to. All but `order` and `cut` runs on the proxy's thread."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.cuts = 0
+        self.commit_bytes = len(COMMIT + COMMITTED)
+        """How long the last commit was."""
+        self._proxy = proxy
+        self._conversations: list[Conversation] = []
+        self._ordered: Cut | None = None
+        self._in: Conversation | None = None
+        """In which the place has begun."""
+        self._room = 0
+        self._has_struck = threading.Event()
+        self._stages: list[Place] = []
+        """What the connections were in the middle of that the last cut took."""
+        proxy.new_connection = self._new_connection
+
+    def order(self, cut: Cut) -> None:
+        """Make it as soon as its place has come."""
+        self._has_struck.clear()
+        self._ordered = cut
+
+    def cut(self, cut: Cut) -> list[Place]:
+        """Make it, and wait until it is made. Returns what the connections were in the middle of that it took."""
+        self.order(cut)
+        assert self._has_struck.wait(STRIKE_SECONDS), f"nothing passed that could be cut: {cut}"
+        return self._stages
+
+    def _new_connection(self) -> tuple[Watch, Watch]:
+        conversation = Conversation(self)
+        self._conversations.append(conversation)
+        return conversation.to_server, conversation.to_client
+
+    def room(self, conversation: Conversation, data: bytes, *, begins: bool) -> int | None:
+        """How many bytes of `data` may pass before the cut; None for all."""
+        cut = self._ordered
+        if cut is None or conversation not in self._conversations:
+            return None
+        if self._in is None:
+            if cut.place != "anywhere" and not (begins and conversation.stage == cut.place):
+                return None
+            self._in, self._room = conversation, cut.at
+        elif self._in is not conversation and cut.place != "anywhere":
+            return None
+        if self._room >= len(data):
+            self._room -= len(data)
+            return None
+        self._strike(cut, conversation)
+        return self._room
+
+    def _strike(self, cut: Cut, conversation: Conversation) -> None:
+        self.cuts += 1
+        taken = self._conversations if cut.takes_all else [conversation]
+        self._stages = [each.stage for each in taken]
+        self._conversations = [each for each in self._conversations if each not in taken]
+        self._ordered = self._in = None
+        if cut.closes:
+            self._proxy.is_open = False
+        if cut.takes_all:
+            asyncio.get_running_loop().call_soon(self._proxy.cut)
+        self._has_struck.set()
+
+
+# Faults -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a fault may lay its hands on."""
+
+    database_server: PostgresServer
+    database: Database
+    proxy: Proxy
+    cutter: Cutter
+    ledger: Ledger
+    finding: Finding
+    rng: random.Random
+
+    def note(self, **figures: int) -> None:
+        self.finding.figures += Counter({name.replace("_", " "): number for name, number in figures.items()})
+
+
+def _cut(scene: Scene) -> None:
+    """One, or several so soon after another that they strike the attempts to get over the first."""
+    rng = scene.rng
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        place = rng.choice(PLACES)
+        sizes = {"anywhere": 20_000, "a commit": scene.cutter.commit_bytes, "COMMIT": len(COMMIT + COMMITTED)}
+        _note_cut(scene, Cut(place, rng.randrange(sizes[place]), takes_all=rng.random() < 0.3))
+
+
+def _lose_network(scene: Scene, seconds: tuple[float, float]) -> None:
+    """In the middle of a COMMIT, so that nobody can learn what has become of it."""
+    _note_cut(scene, Cut("COMMIT", scene.rng.randrange(len(COMMIT + COMMITTED)), takes_all=True, closes=True))
+    time.sleep(scene.rng.uniform(*seconds))
+    scene.proxy.is_open = True
+
+
+def _note_cut(scene: Scene, cut: Cut) -> None:
+    stages = scene.cutter.cut(cut)
+    is_commit = any(stage != "anywhere" for stage in stages)
+    scene.note(cuts=1, cuts_of_a_commit=is_commit, cuts_in_COMMIT="COMMIT" in stages, connections_cut=len(stages))
+
+
+def _kill_backends(scene: Scene) -> None:
+    which = scene.rng.choice(WHICH_SESSIONS)
+    killed: list[bool] = []
+    while not killed:
+        time.sleep(scene.rng.uniform(0.0, 0.05))
+        killed = scene.database.kill_sessions(which)
+    scene.note(kills_of_backends=1, backends_killed=len(killed), kills_in_a_commit=any(killed))
+
+
+def _kill_postmaster(scene: Scene, seconds: tuple[float, float]) -> None:
+    scene.database_server.kill()
+    time.sleep(scene.rng.uniform(*seconds))
+    scene.database_server.start()
+    scene.note(postmaster_kills=1)
+
+
+def _freeze(scene: Scene, seconds: tuple[float, float]) -> None:
+    scene.database_server.freeze()
+    try:
+        time.sleep(scene.rng.uniform(*seconds))
+    finally:
+        scene.database_server.thaw()
+    scene.note(freezes=1)
+
+
+LONG_ABSENCES: Final = ("no network", "no postmaster", "long freeze")
+FAULTS: Final[Mapping[Kind, Callable[[Scene], None]]] = {
+    "cut": _cut,
+    "backends": _kill_backends,
+    "postmaster": partial(_kill_postmaster, seconds=(0.0, 0.2)),
+    "freeze": partial(_freeze, seconds=(1.0, 3.0)),
+    # LONG_ABSENCES
+    "no network": partial(_lose_network, seconds=LONG_SECONDS),
+    "no postmaster": partial(_kill_postmaster, seconds=LONG_SECONDS),
+    "long freeze": partial(_freeze, seconds=LONG_SECONDS),
+}
+
+
+# Rounds -----------------------------------------------------------------------------------------------------------
+
+
+def survive_database_faults(
+    database_server: PostgresServer,
+    seed: int,
+    faults: Sequence[Kind],
+    *,
+    workers: int = 1,
+    bug: str | None = None,
+) -> Finding:
+    """Let the `faults` happen one after another under a service and its clients, and compare at the end.
+
+    The server is nobody else's, and runs on afterwards. `bug`: one of those in `planted`.
+    """
+    finding, ledger, rng = Finding(), Ledger(), random.Random(seed)
+    database = Database(database_server.url, f"faults_{seed}_{next(_numbers)}").create()
+    with _service(database, workers, bug) as (service, proxy, cutter):
+        scene = Scene(database_server, database, proxy, cutter, ledger, finding, rng)
+        with clients_at_work(service, ledger, seed):
+            ledger.wait_for_writes(FIRST_WRITES)
+            for number, kind in enumerate(faults, start=1):
+                ledger.wait_for_writes(rng.randrange(MOST_WRITES))
+                under_way = ledger.under_way
+                scene.note(faults_with_writes_under_way=under_way > 0, writes_under_way_at_faults=under_way)
+                FAULTS[kind](scene)
+                scene.note(faults=1, long_absences=kind in LONG_ABSENCES)
+                late = _what_has_not_recovered(service, ledger)
+                if late:
+                    ledger.fault(f"{RECOVERY_SECONDS:g} s after fault {number} ({kind}): {late}")
+                    break
+        finding.violations += [*ledger.violations, *_differences(service, ledger), *_bad_end(service)]
+    finding.figures.update(ledger.figures)
+    return finding
+
+
+def rounds_of(faults: Sequence[Kind]) -> Callable[[Path, int], Finding]:
+    """For `make torture`: with a database server of its own, and one or two processes of the service."""
+
+    def round_by(_folder: Path, seed: int) -> Finding:
+        with PostgresServer(fsync=True) as database_server:
+            return survive_database_faults(database_server, seed, faults, workers=1 + seed % 2)
+
+    return round_by
+
+
+@contextmanager
+def _service(database: Database, workers: int, bug: str | None) -> Iterator[tuple[Server, Proxy, Cutter]]:
+    """The service, whose way to the database is the proxy."""
+    program = ("-m", "leasehold") if bug is None else (PLANTED,)
+    environment = {} if bug is None else {"LEASEHOLD_TEST_BUG": bug}
+    arguments = [f"--workers={workers}"]
+    with proxy_on_a_thread(database.port) as proxy:
+        cutter = Cutter(proxy)
+        url = database.at(f"127.0.0.1:{proxy.port}")
+        with running(url, arguments=arguments, program=program, environment=environment) as service:
+            yield service, proxy, cutter
+
+
+def _what_has_not_recovered(service: Server, ledger: Ledger) -> str | None:
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    waiting = ledger.wait_for_all(RECOVERY_SECONDS)
+    if waiting:
+        return f"{len(waiting)} clients could not write"
+    while (health := service.client.get("/health")).status_code != 200:
+        if time.monotonic() > deadline:
+            return f"the service says {health.text}"
+        time.sleep(0.05)
+    return None
+
+
+def _differences(service: Server, ledger: Ledger) -> list[str]:
+    """Between the store, in which nothing is under way any more, and the ledger."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    # Whatever was in doubt is over when this is stored.
+    while (settled := service.client.put("/kv/settled", content=b"1")).status_code not in (200, 201):
+        if time.monotonic() > deadline:
+            return [f"the service did not take a write at the end: {settled.text}"]
+        time.sleep(0.05)
+    entries = {entry["key"]: entry["value"] for entry in service.client.get("/kv").json()["entries"]}
+    del entries["settled"]
+    return ledger.differences(entries)
+
+
+def _bad_end(service: Server) -> list[str]:
+    """What the log tells at last, and the exit code."""
+    code = service.terminate()
+    found = [line for line in service.log().splitlines() if any(sign in line for sign in SIGNS_OF_A_FAULT)]
+    return found if code == 0 else [*found, f"the service ended with {code}"]
