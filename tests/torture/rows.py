@@ -11,6 +11,7 @@ from databases import STORES
 from harness import Finding
 from harness.kills import survive_kills
 from harness.locks import Load, append_on_two_servers, append_with_pauses
+from harness.postgres_faults import PROMISE, rounds_of
 
 Round = Callable[[Path, int], Finding]
 """One round, in an empty folder, by a seed. It takes seconds, not minutes."""
@@ -51,6 +52,11 @@ ROWS = (
     Row("locks-file", "locks exclude, file engine", _pauses("file"), "holders paused past their ttl"),
     Row("locks-postgres", "locks exclude, PostgreSQL", _pauses("postgres"), "holders paused past their ttl"),
     Row("locks-two-servers", "locks exclude, two servers on PostgreSQL", _two_servers, "elements"),
+    Row("postgres-cuts", PROMISE, rounds_of(["cut"] * 40), "cuts"),
+    Row("postgres-backends", PROMISE, rounds_of(["backends"] * 40), "kills of backends"),
+    Row("postgres-postmaster", PROMISE, rounds_of(["postmaster"] * 20), "postmaster kills"),
+    Row("postgres-freezes", PROMISE, rounds_of(["freeze"] * 6), "freezes"),
+    Row("postgres-away", PROMISE, rounds_of(["no network", "no postmaster", "long freeze"]), "long absences"),
 )
 
 
