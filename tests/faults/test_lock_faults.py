@@ -11,9 +11,9 @@ PAUSES = 25
 """On each engine; together 50."""
 KILLS = 2
 ROUNDS = 20
-STALLS = {"LEASEHOLD_TEST_STALLS": "20:1.1"}
+STALLS = {"LEASEHOLD_TEST_STALLS": "15:1.1"}
 """Commits that take longer than a lease lasts."""
-STALLED = Load(pauses=0, kills=0, grants=40, locks=6, clients=2, lone_locks=0)
+STALLED = Load(pauses=0, kills=0, grants=16, locks=6, clients=2, lone_locks=0)
 
 
 @pytest.mark.parametrize("store", ["file", "postgres"])

@@ -373,15 +373,21 @@ class _Run:
         """Clients that are stopped, or will be."""
         self.pauses: list[Pause] = []
         self._grants = 0
+        self._grants_at_kill = 0
         self.kills = 0
         self.leases_at_kills = 0
 
     def pause_and_kill(self) -> None:
         deadline = time.monotonic() + WAIT_SECONDS + self._load.pauses
         load = self._load
-        while len(self.pauses) < load.pauses or self.kills < load.kills or self._grants < load.grants:
+        while len(self.pauses) < load.pauses or self._grants < load.grants or not self._is_back():
             assert time.monotonic() < deadline, "the holders are not stopped, or nobody gets a lock"
             self._step()
+
+    def _is_back(self) -> bool:
+        """All kills are done, and leases were granted after the last."""
+        load = self._load
+        return self.kills == load.kills and self._grants - self._grants_at_kill >= load.locks + load.lone_locks
 
     def _step(self) -> None:
         while self._due and self._due[0][0] <= time.monotonic():
@@ -427,6 +433,8 @@ class _Run:
         self.kills += 1
         self.leases_at_kills += sum(each.lease is not None for each in self._crowd.clients.values())
         self._service.restart()
+        # What is still to be heard may be of before.
+        self._grants_at_kill = self._grants + len(self._crowd.clients)
         self._crowd.announce()
 
 
