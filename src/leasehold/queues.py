@@ -21,6 +21,9 @@ from leasehold.model import Acquire, Held, Lease, Leased, Operation, Outcome, Re
 
 Submit = Callable[[Operation, Callable[[Outcome | ServiceError], None]], None]
 
+IsThere = Callable[[], bool]
+"""Whether the caller is still connected. Asked at the grant, because the end of its connection may not be read yet."""
+
 _MICROSECOND: Final = 1e-6
 _MIN_PAUSE_SECONDS: Final = 0.001
 """Between two attempts on a lease that should have ended, by a clock that is not the engine's."""
@@ -29,11 +32,14 @@ _MIN_PAUSE_SECONDS: Final = 0.001
 class _Waiter:
     """One caller. `lease` becomes what it gets."""
 
-    __slots__ = ("is_patient", "lease", "operation")
+    __slots__ = ("is_patient", "is_there", "lease", "operation")
 
-    def __init__(self, operation: Acquire, lease: asyncio.Future[Lease], *, is_patient: bool) -> None:
+    def __init__(
+        self, operation: Acquire, lease: asyncio.Future[Lease], is_there: IsThere, *, is_patient: bool
+    ) -> None:
         self.operation = operation
         self.lease = lease
+        self.is_there = is_there
         self.is_patient = is_patient
         """Its time to wait is not over: it may be refused and stay."""
 
@@ -73,11 +79,11 @@ class LockQueues:
         queue = self._queues.get(lock)
         return 0 if queue is None else len(queue.waiters)
 
-    async def acquire(self, operation: Acquire, wait_seconds: float) -> Lease:
+    async def acquire(self, operation: Acquire, wait_seconds: float, is_there: IsThere = lambda: True) -> Lease:
         """The lease, as soon as it is our turn and the lock is free.
 
         Raises `lock_held` when `wait_seconds` are over, `too_many_requests` if the queue is full, and what the lane
-        raises. A caller that is cancelled leaves the queue.
+        raises. A caller that is cancelled leaves the queue. One that is not there at the grant is cancelled.
         """
         if self._stopped:
             raise _stopping()
@@ -90,7 +96,7 @@ class LockQueues:
                 details={"limit": MAX_WAITERS},
                 headers={"Retry-After": "1"},
             )
-        waiter = _Waiter(operation, loop.create_future(), is_patient=wait_seconds > 0)
+        waiter = _Waiter(operation, loop.create_future(), is_there, is_patient=wait_seconds > 0)
         queue.waiters.append(waiter)
         if queue.waiters[0] is waiter:
             self._try(queue)
@@ -146,6 +152,8 @@ class LockQueues:
         if isinstance(outcome, Leased):
             # For the others the lock is held from now on.
             queue.held = Held(outcome.lease, outcome.now)
+            if not first.is_there():
+                first.lease.cancel()
             self._finish(queue, first, outcome.lease)
             if first.lease.cancelled():
                 self._abandon(first.operation)

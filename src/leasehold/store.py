@@ -37,7 +37,7 @@ from leasehold.model import (
     View,
     name_of,
 )
-from leasehold.queues import LockQueues
+from leasehold.queues import IsThere, LockQueues
 
 log = structlog.get_logger(__name__)
 
@@ -164,9 +164,9 @@ class Store:
 
     # Locks ----------------------------------------------------------------------------------------------------
 
-    async def acquire(self, operation: Acquire, wait_seconds: float) -> Lease:
+    async def acquire(self, operation: Acquire, wait_seconds: float, is_there: IsThere = lambda: True) -> Lease:
         """Wait for a lock at most so long, in order of arrival; see `LockQueues.acquire`."""
-        return await self._queues.acquire(operation, wait_seconds)
+        return await self._queues.acquire(operation, wait_seconds, is_there)
 
     def waiting_for(self, lock: str) -> int:
         """How many wait for a lock at this server."""

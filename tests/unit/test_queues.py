@@ -58,8 +58,11 @@ class Lane:
         assert isinstance(operation, Acquire)
         self.answer(Leased(lease(operation.lease_id, lock=operation.lock), NOW))
 
-    def come(self, lease_id: str, *, wait: float = LONG, lock: str = "l") -> asyncio.Task[Lease]:
-        return asyncio.get_running_loop().create_task(self.queues.acquire(acquire(lease_id, lock=lock), wait))
+    def come(
+        self, lease_id: str, *, wait: float = LONG, lock: str = "l", is_there: Callable[[], bool] = lambda: True
+    ) -> asyncio.Task[Lease]:
+        acquiring = self.queues.acquire(acquire(lease_id, lock=lock), wait, is_there)
+        return asyncio.get_running_loop().create_task(acquiring)
 
 
 async def settled() -> None:
@@ -419,3 +422,16 @@ async def test_at_the_end_an_attempt_that_finds_the_lock_held_is_the_last(lane: 
     lane.queues.wake(["l"])
     lane.answer(HELD)
     assert (await refused(first), lane.attempts) == ("unavailable", [])
+
+
+@scenario
+async def test_a_lease_granted_to_one_whose_end_was_not_read_yet_is_released(lane: Lane) -> None:
+    gone = lane.come("gone", is_there=lambda: False)
+    [staying] = await come(lane, "staying")
+    lane.grant()
+    await settled()
+    assert (gone.cancelled(), lane.releases) == (True, ["gone"])
+    lane.answer(Released("l", 2))
+    lane.queues.wake(["l"])
+    lane.grant()
+    assert await got(staying) == "staying"

@@ -168,7 +168,7 @@ class _Locking:
             owner_of(asked),
             request.principal.subject,
         )
-        lease = await service.store.acquire(operation, wait_seconds_of(asked))
+        lease = await service.store.acquire(operation, wait_seconds_of(asked), request.is_there)
         return Response(201, lease_json(lease))
 
     def renew(self, request: Request) -> Renew:

@@ -5,7 +5,7 @@ knows of representations. To add a representation, add it to `negotiation.Media`
 """
 
 import re
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -63,6 +63,8 @@ class Request(msgspec.Struct):
     """Who asks. Set once the request is admitted."""
     pattern: str = "-"
     """Of its route, set by the router; `-` if it has none."""
+    is_there: Callable[[], bool] = lambda: True
+    """Whether the client is still connected. Set where an endpoint waits."""
     argument: bytes = b""
     """What the route's pattern leaves open (a key), still encoded. Set by the router."""
 
