@@ -112,7 +112,7 @@ def _measure(row: Row, sides: Mapping[str, Side], found: Results, number: int, *
             print(f"FAILED: {row.name}, {side}: {error}", flush=True)
             continue
         found.loads.setdefault((row.name, side), []).append(load)
-        rate = f"{load.requests_per_second:9,.0f}/s  p50 {load.p50_ms:6.2f} ms  p99 {load.p99_ms:6.2f} ms"
+        rate = f"{load.operations_per_second:9,.0f}/s  p50 {load.p50_ms:6.2f} ms  p99 {load.p99_ms:6.2f} ms"
         print(f"round {number + 1}/{rounds}  {row.name:11} {side:16} {rate}", flush=True)
 
 

@@ -14,11 +14,13 @@ _START_AND_END_SECONDS: Final = 30
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What one run of wrk saw."""
+    """What one run saw. An operation is what the row says: mostly a request."""
 
-    requests_per_second: float
+    operations_per_second: float
     p50_ms: float
     p99_ms: float
+    client_share: float | None = None
+    """Of a core, taken by the client; None where nobody looked."""
 
 
 class _Errors(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import base64
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Final
@@ -16,9 +16,10 @@ from typing import ClassVar, Final
 import msgspec
 
 from bench import processes
+from bench.locking import LEASE_SECONDS, Locker
 from bench.processes import BenchError, exchange
 from bench.service import EntryAnswer
-from bench.sides import SETTLE_SECONDS, Server, Store
+from bench.sides import SETTLE_SECONDS, LockStore, Server, Store
 from bench.workload import Work, http_request, key, value
 
 
@@ -81,7 +82,15 @@ class _RangeAnswer(msgspec.Struct):
     kvs: list[_EtcdPair]
 
 
-class Etcd(Store):
+class _GrantAnswer(msgspec.Struct):
+    ID: str
+
+
+class _LockAnswer(msgspec.Struct):
+    key: str
+
+
+class Etcd(LockStore):
     """One etcd, alone in its cluster, with its defaults, asked through its HTTP gateway."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
@@ -106,6 +115,22 @@ class Etcd(Store):
     def put(self, name: str, text: bytes) -> bytes:
         pair = (base64.b64encode(name.encode()), base64.b64encode(text))
         return http_request("POST", "/v3/kv/put", self._headers(), b'{"key":"%b","value":"%b"}' % pair)
+
+    def lockers(self, names: Sequence[str]) -> list[Locker]:
+        """By etcd's lock service: a lease for each client, granted once, under which it locks and unlocks."""
+        return [Locker(self._lock(name, self._grant()), self._unlock) for name in names]
+
+    def _grant(self) -> str:
+        request = http_request("POST", "/v3/lease/grant", self._headers(), b'{"TTL":%d}' % LEASE_SECONDS)
+        return msgspec.json.decode(self._succeed(request), type=_GrantAnswer).ID
+
+    def _lock(self, name: str, lease: str) -> bytes:
+        asked = (base64.b64encode(name.encode()), lease.encode())
+        return http_request("POST", "/v3/lock/lock", self._headers(), b'{"name":"%b","lease":"%b"}' % asked)
+
+    def _unlock(self, answer: bytes) -> bytes:
+        held = msgspec.json.decode(answer, type=_LockAnswer).key
+        return http_request("POST", "/v3/lock/unlock", self._headers(), b'{"key":"%b"}' % held.encode())
 
     def value_in(self, answer: bytes) -> bytes:
         return base64.b64decode(msgspec.json.decode(answer, type=_RangeAnswer).kvs[0].value)

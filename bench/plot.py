@@ -45,18 +45,19 @@ def svg(results: Results) -> str:
         top += height
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top + _GAP}" role="img">'
     return (
-        "\n".join([opening, "<title>Requests per second</title>", f"<style>{_STYLE}</style>", *parts, "</svg>"]) + "\n"
+        "\n".join([opening, "<title>Operations per second</title>", f"<style>{_STYLE}</style>", *parts, "</svg>"])
+        + "\n"
     )
 
 
 def _group(results: Results, row: Row, top: int) -> tuple[list[str], int]:
     rates = {
-        side: spread([load.requests_per_second for load in results.loads[row.name, side]])
+        side: spread([load.operations_per_second for load in results.loads[row.name, side]])
         for side in row.sides
         if results.loads.get((row.name, side)) and (row.name, side) not in results.failures
     }
     scale = (_WIDTH - _LEFT - _RIGHT) / max((rate.high for rate in rates.values()), default=1)
-    lines = [f'<text class="head" x="0" y="{top + 20}">{escape(results.title(row))}, requests/s</text>']
+    lines = [f'<text class="head" x="0" y="{top + 20}">{escape(results.title(row))}, operations/s</text>']
     for number, (side, rate) in enumerate(rates.items()):
         y = top + _HEAD + number * (_BAR + _GAP)
         low, end, high = (_LEFT + scale * figure for figure in (rate.low, rate.median, rate.high))

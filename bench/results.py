@@ -87,7 +87,7 @@ def _judge_bar(results: Results, row: Row, bar: Bar) -> Verdict:
 
 def _best(results: Results, loads: Sequence[tuple[str, str]]) -> list[float]:
     """The highest rate of each round among these rows and sides."""
-    rates = [[load.requests_per_second for load in results.loads[each]] for each in loads]
+    rates = [[load.operations_per_second for load in results.loads[each]] for each in loads]
     return [max(several) for several in zip(*rates, strict=True)]
 
 

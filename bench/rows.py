@@ -49,7 +49,7 @@ class Row(msgspec.Struct, frozen=True):
     title: str
     work: Work
     connections: int
-    """Of wrk. pgbench has its clients."""
+    """Of the client. pgbench has its clients."""
     sides: tuple[str, ...]
     bars: tuple[Bar, ...] = ()
     most_rounds: int = 1_000
@@ -83,6 +83,13 @@ ROWS: Final = (
     Row("post-large", "durable POST, {large} keys", Work.POST, 64, (LEASEHOLD_LARGE, LEASEHOLD), _LARGE_BARS),
     Row("get-1", "GET", Work.GET, 1, (LEASEHOLD, WEBDIS, ETCD, NGINX), most_rounds=_FEW),
     Row("post-1", "durable POST", Work.POST, 1, (LEASEHOLD, WEBDIS, ETCD), most_rounds=_FEW),
+    Row(
+        "lock", "lock acquire + release, 64 locks", Work.LOCK, 64, (LEASEHOLD, ETCD, LEASEHOLD_PG),
+        (Bar((ETCD,), must=3.0),),
+    ),
+    Row(
+        "lock-1", "lock acquire + release", Work.LOCK, 1, (LEASEHOLD, ETCD, LEASEHOLD_PG), most_rounds=_FEW,
+    ),
     Row(
         "pg-get", "GET, PostgreSQL", Work.GET, 64, (LEASEHOLD_PG, *_PGBENCH, PGBENCH_64_J2, LEASEHOLD_PG_2),
         (Bar(_PGBENCH, must=1.0, aim=1.3),), most_rounds=_FEW,

@@ -6,19 +6,21 @@ import secrets
 import select
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from bench import processes
+from bench.locking import LEASE_SECONDS, Locker
 from bench.machine import Memory, memory_of
 from bench.postgresql import PostgreSQL
 from bench.processes import BenchError, exchange
 from bench.relay import Relay, Traffic
-from bench.sides import Store
+from bench.sides import LockStore
 from bench.workload import MIB, document, http_request, key, write_foreign_store
 from leasehold.auth import PERMISSIONS, mint
 
@@ -37,7 +39,22 @@ class EntryAnswer(msgspec.Struct):
     value: msgspec.Raw
 
 
-class Leasehold(Store):
+class _LeaseAnswer(msgspec.Struct):
+    """What is looked at of the answer to an acquire."""
+
+    lease_id: str
+
+
+def _acquire(lock: str, headers: Mapping[str, str], asked: bytes) -> bytes:
+    return http_request("POST", f"/locks/{lock}", headers, asked)
+
+
+def _release(lock: str, headers: Mapping[str, str], answer: bytes) -> bytes:
+    lease_id = msgspec.json.decode(answer, type=_LeaseAnswer).lease_id
+    return http_request("DELETE", f"/locks/{lock}", headers, b'{"lease_id":"%b"}' % lease_id.encode())
+
+
+class Leasehold(LockStore):
     """The service as `leasehold serve` starts it, with its file engine unless `store` names another.
 
     Every request bears a token.
@@ -95,6 +112,11 @@ class Leasehold(Store):
 
     def value_in(self, answer: bytes) -> bytes:
         return bytes(msgspec.json.decode(answer, type=EntryAnswer).value)
+
+    def lockers(self, names: Sequence[str]) -> list[Locker]:
+        headers = {**self.headers(), **_JSON}
+        asked = b'{"ttl":%d}' % LEASE_SECONDS
+        return [Locker(_acquire(name, headers, asked), partial(_release, name, headers)) for name in names]
 
 
 class SmallLeasehold(Leasehold):

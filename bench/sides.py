@@ -3,14 +3,16 @@
 import random
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from bench.load import Load, run_wrk
+from bench.locking import Locker, check_exclusion, run_lockers
 from bench.processes import BenchError, exchange
-from bench.workload import REQUESTS, SMALL_STORE_KEYS, Work, key, value, write_requests
+from bench.workload import REQUESTS, SMALL_STORE_KEYS, Work, key, lock, value, write_requests
 
 SETTLE_SECONDS: Final = 0.3
 """Between two loads: wrk leaves with requests under way."""
@@ -103,3 +105,20 @@ class Store(Server):
         rng = random.Random(2)
         for number in range(self.key_count):
             self._succeed(self.put(key(number), value(rng)))
+
+
+class LockStore(Store):
+    """A side that has locks, too."""
+
+    @abstractmethod
+    def lockers(self, names: Sequence[str]) -> list[Locker]:
+        """A client for each of these locks."""
+
+    def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
+        if work is not Work.LOCK:
+            return super().run(work, connections=connections, seconds=seconds, seed=seed)
+        try:
+            check_exclusion(self.port, *self.lockers([lock(0), lock(0)]))
+            return run_lockers(self.port, self.lockers([lock(each) for each in range(connections)]), seconds=seconds)
+        except msgspec.MsgspecError as error:
+            raise BenchError(f"an answer that is not understood: {error}") from error

@@ -28,10 +28,16 @@ class Work(StrEnum):
 
     GET = "GET"
     POST = "POST"
+    LOCK = "LOCK"
+    """Acquire a lock and release it, each connection its own."""
 
 
 def key(number: int) -> str:
     return f"k{number:07d}"
+
+
+def lock(number: int) -> str:
+    return f"lock-{number:04d}"
 
 
 def value(rng: random.Random, size: int | None = None) -> bytes:

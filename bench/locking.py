@@ -1,0 +1,153 @@
+"""The load of locks: a client of our own, the same for every side.
+
+wrk cannot do it: a release names what the answer before it on the same connection brought, and wrk does not tell its
+script on which connection an answer came. This client has one thread, looks at each answer, and says how much of a core
+it took itself. That must stay well below a whole one, or it would be the client that is measured.
+"""
+
+import re
+import select
+import socket
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from time import perf_counter, process_time
+from typing import Final
+
+import msgspec
+
+from bench.load import Load
+from bench.processes import BenchError
+
+LEASE_SECONDS: Final = 60
+"""Of the leases of the load, on every side."""
+_ANSWER_SECONDS: Final = 20.0
+_NO_ANSWER_SECONDS: Final = 0.3
+"""A caller without an answer after that is taken to wait."""
+_CHUNK_BYTES: Final = 1 << 16
+_GOOD: Final = (b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+class Locker(msgspec.Struct, frozen=True):
+    """What one client sends, again and again."""
+
+    acquire: bytes
+    release: Callable[[bytes], bytes]
+    """The request that gives back what the body that answered `acquire` gave."""
+
+
+class _Client:
+    """One connection. Each request is sent when the answer to the one before is there."""
+
+    __slots__ = ("_locker", "_received", "began", "connection", "holds")
+
+    def __init__(self, connections: ExitStack, port: int, locker: Locker) -> None:
+        self.connection = connections.enter_context(_connect(port))
+        self._locker = locker
+        self._received = b""
+        self.holds = False
+        """It has the lock until it hears that its release is done."""
+        self.began = 0.0
+        """When it last began to acquire."""
+
+    def acquire(self) -> None:
+        self.began = perf_counter()
+        self.connection.sendall(self._locker.acquire)
+
+    def release(self, acquired: bytes) -> None:
+        self.connection.sendall(self._locker.release(acquired))
+
+    def receive(self) -> bytes | None:
+        """Reads once. The body of the answer as soon as it is whole."""
+        self._received += self.connection.recv(_CHUNK_BYTES)
+        body = _body_of(self._received)
+        if body is not None:
+            self._received = b""
+            self.holds = not self.holds
+        return body
+
+    def answer(self) -> bytes:
+        while (body := self.receive()) is None:
+            pass
+        return body
+
+
+def check_exclusion(port: int, first: Locker, second: Locker) -> None:
+    """Raises BenchError unless `second` waits for a lock of `first`, and gets it afterwards."""
+    with _connections() as connections:
+        one, other = (_Client(connections, port, locker) for locker in (first, second))
+        one.acquire()
+        acquired = one.answer()
+        other.acquire()
+        if select.select([other.connection], [], [], _NO_ANSWER_SECONDS)[0]:
+            raise BenchError("two have the same lock")
+        one.release(acquired)
+        one.answer()
+        other.release(other.answer())
+        other.answer()
+
+
+def run_lockers(port: int, lockers: Sequence[Locker], *, seconds: int) -> Load:
+    """Pairs of acquire and release, on a connection for each of `lockers`. Raises BenchError if one does not succeed.
+
+    All end with a release; what ends after `seconds` does not count.
+    """
+    with _connections() as connections, select.epoll() as ready:
+        clients = {client.connection.fileno(): client for client in (_Client(connections, port, it) for it in lockers)}
+        for descriptor in clients:
+            ready.register(descriptor, select.EPOLLIN)
+        latencies: list[float] = []
+        started, own_started = perf_counter(), process_time()
+        end = started + seconds
+        for client in clients.values():
+            client.acquire()
+        while clients:
+            events = ready.poll(_ANSWER_SECONDS)
+            if not events:
+                raise BenchError(f"no answer to {len(clients)} clients")
+            for descriptor, _ in events:
+                client = clients[descriptor]
+                body = client.receive()
+                if body is None:
+                    continue
+                if client.holds:
+                    client.release(body)
+                elif (now := perf_counter()) < end:
+                    latencies.append(now - client.began)
+                    client.acquire()
+                else:
+                    ready.unregister(descriptor)
+                    del clients[descriptor]
+        own_share = (process_time() - own_started) / (perf_counter() - started)
+    if len(latencies) < 2:
+        raise BenchError(f"{len(latencies)} pairs of acquire and release")
+    percentiles = statistics.quantiles(latencies, n=100)
+    return Load(len(latencies) / seconds, 1e3 * percentiles[49], 1e3 * percentiles[98], client_share=own_share)
+
+
+@contextmanager
+def _connections() -> Iterator[ExitStack]:
+    """Closes what is opened in it. Whatever goes wrong on a connection is a BenchError."""
+    try:
+        with ExitStack() as stack:
+            yield stack
+    except OSError as error:
+        raise BenchError(f"a connection failed: {error}") from error
+
+
+def _connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _body_of(answer: bytes) -> bytes | None:
+    """None while a part is missing. Raises BenchError if it is no success, or if there is none."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    if answer and not end:
+        return None
+    length = _LENGTH.search(head)
+    if not head.startswith(_GOOD) or length is None:
+        raise BenchError(f"a client of locks was answered with {answer[:200]!r}")
+    return body if len(body) == int(length[1]) else None
