@@ -20,8 +20,19 @@ from bench import plot, postgresql, report, results, rows
 from bench.machine import facts, sync_seconds, versions
 from bench.processes import BenchError, MissingProgramError, program
 from bench.results import Results, spread
-from bench.rows import LEASEHOLD_LARGE, LEASEHOLD_PG_RELAYED, LIMITS, MEMORY, PARTIAL, ROWS, START, Row
-from bench.service import LargeLeasehold, RelayedLeasehold
+from bench.rows import (
+    IDLE,
+    LEASEHOLD_AWAITED,
+    LEASEHOLD_LARGE,
+    LEASEHOLD_PG_RELAYED,
+    LIMITS,
+    MEMORY,
+    PARTIAL,
+    ROWS,
+    START,
+    Row,
+)
+from bench.service import AwaitedLeasehold, LargeLeasehold, RelayedLeasehold
 from bench.sides import Side
 from bench.starting import SIDES, Site
 
@@ -55,6 +66,7 @@ def main() -> int:
                     )
             _weigh(sides, found)
             _count(sides, found)
+            _look_at_idleness(sides, found)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -148,6 +160,17 @@ def _count(sides: Mapping[str, Side], found: Results) -> None:
         f"({received.low:,.1f}-{received.high:,.1f}) to the service; to store the whole document the service had sent "
         f"{relayed.whole.sent / 1024:,.1f} KiB. Bytes within TCP, {_PARTIAL_UPDATES} updates."
     )
+
+
+def _look_at_idleness(sides: Mapping[str, Side], found: Results) -> None:
+    """Takes the processor's time of the service while many wait for locks."""
+    awaited = sides.get(LEASEHOLD_AWAITED)
+    if not isinstance(awaited, AwaitedLeasehold):
+        return
+    try:
+        found.figures[IDLE.name] = [awaited.idle_percent()]
+    except BenchError as error:
+        found.failures[IDLE.name, LEASEHOLD_AWAITED] = str(error)
 
 
 def _write(output: Path, found: Results, machine: Mapping[str, str], *, setting: str) -> None:

@@ -1,4 +1,4 @@
-"""The load of locks: a client of our own, the same for every side.
+"""The load of locks, and the many that only wait for one: a client of our own, the same for every side.
 
 wrk cannot do it: a release names what the answer before it on the same connection brought, and wrk does not tell its
 script on which connection an answer came. This client has one thread, looks at each answer, and says how much of a core
@@ -6,6 +6,7 @@ it took itself. That must stay well below a whole one, or it would be the client
 """
 
 import re
+import resource
 import select
 import socket
 import statistics
@@ -24,6 +25,7 @@ LEASE_SECONDS: Final = 60
 _ANSWER_SECONDS: Final = 20.0
 _NO_ANSWER_SECONDS: Final = 0.3
 """A caller without an answer after that is taken to wait."""
+_SPARE_DESCRIPTORS: Final = 200
 _CHUNK_BYTES: Final = 1 << 16
 _GOOD: Final = (b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -127,6 +129,20 @@ def run_lockers(port: int, lockers: Sequence[Locker], *, seconds: int) -> Load:
 
 
 @contextmanager
+def waiting(port: int, requests: Sequence[bytes]) -> Iterator[None]:
+    """All have sent their request, and nobody has an answer, also in the end. Raises BenchError."""
+    _raise_descriptor_limit(len(requests))
+    with _connections() as connections, select.epoll() as ready:
+        for request in requests:
+            connection = connections.enter_context(_connect(port))
+            connection.sendall(request)
+            ready.register(connection, select.EPOLLIN)
+        yield
+        if answered := ready.poll(0):
+            raise BenchError(f"{len(answered)} or more of {len(requests)} did not wait")
+
+
+@contextmanager
 def _connections() -> Iterator[ExitStack]:
     """Closes what is opened in it. Whatever goes wrong on a connection is a BenchError."""
     try:
@@ -151,3 +167,12 @@ def _body_of(answer: bytes) -> bytes | None:
     if not head.startswith(_GOOD) or length is None:
         raise BenchError(f"a client of locks was answered with {answer[:200]!r}")
     return body if len(body) == int(length[1]) else None
+
+
+def _raise_descriptor_limit(connections: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _SPARE_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise BenchError(f"{wanted:,} files must be open at once, and {hard:,} may be")
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -51,6 +51,12 @@ def _tree(pid: int) -> list[int]:
     return [pid, *(below for child in children for below in _tree(child))]
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has taken of the processors so far, with all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # utime and stime; the name before may hold spaces
+
+
 def sync_seconds(folder: Path) -> float:
     """The median time of an append of 4 KiB and its fdatasync, in a file of `folder`."""
     path = folder / "sync-probe"

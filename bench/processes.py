@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -45,15 +45,22 @@ def start(
     stdout: int | IO[bytes] | None = None,
     user: str | None = None,
     folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
     end: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
     """Runs `command` as `user` and in `folder`, if they are given, until `stack` closes; then sends it `end`.
 
-    Its standard error, and its output unless taken, go to `log`.
+    `environment` is added to our own. Its standard error, and its output unless taken, go to `log`.
     """
     with log.open("ab") as file:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stdout or file, stderr=file, user=user, cwd=folder
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout or file,
+            stderr=file,
+            user=user,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
         )
     stack.callback(stop, process, end)
     return process

@@ -7,13 +7,14 @@ from typing import Final
 
 import msgspec
 
-from bench.workload import Work
+from bench.workload import AWAITED_LOCKS, WAITERS, Work
 
 LEASEHOLD: Final = "leasehold"
 LEASEHOLD_LARGE: Final = "leasehold-large"
 WEBDIS: Final = "webdis+redis"
 ETCD: Final = "etcd"
 NGINX: Final = "nginx"
+LEASEHOLD_AWAITED: Final = "leasehold-awaited"
 LEASEHOLD_PG: Final = "leasehold-pg"
 LEASEHOLD_PG_2: Final = "leasehold-pg-2"
 """With two workers."""
@@ -109,5 +110,9 @@ PARTIAL: Final = Limit(
     "pg-partial", "partial update of a document of 1 MiB, PostgreSQL: sent to the database",
     LEASEHOLD_PG_RELAYED, "KiB", must=16,
 )  # fmt: skip
-LIMITS: Final = (MEMORY, START, PARTIAL)
+IDLE: Final = Limit(
+    "waiters", f"{WAITERS:,} wait for {AWAITED_LOCKS} locks, nothing happens: processor", LEASEHOLD_AWAITED,
+    "% of a core", must=2,
+)  # fmt: skip
+LIMITS: Final = (MEMORY, START, PARTIAL, IDLE)
 NAMES: Final = tuple(item.name for item in (*ROWS, *LIMITS))

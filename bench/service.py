@@ -15,13 +15,13 @@ from typing import Final
 import msgspec
 
 from bench import processes
-from bench.locking import LEASE_SECONDS, Locker
-from bench.machine import Memory, memory_of
+from bench.locking import LEASE_SECONDS, Locker, waiting
+from bench.machine import Memory, cpu_seconds, memory_of
 from bench.postgresql import PostgreSQL
 from bench.processes import BenchError, exchange
 from bench.relay import Relay, Traffic
-from bench.sides import LockStore
-from bench.workload import MIB, document, http_request, key, write_foreign_store
+from bench.sides import SETTLE_SECONDS, LockStore
+from bench.workload import AWAITED_LOCKS, MIB, WAITERS, document, http_request, key, lock, write_foreign_store
 from leasehold.auth import PERMISSIONS, mint
 
 _READY_SECONDS: Final = 120.0
@@ -29,6 +29,11 @@ _READY: Final = re.compile(rb"leasehold ready on http://127\.0\.0\.1:(\d+) ")
 _JSON: Final = {"Content-Type": "application/json"}
 _TOKEN_SECONDS: Final = 24 * 3600.0
 _PART: Final = "/a/b/c"
+_HOLD: Final = b'{"ttl":3600}'
+_WAIT: Final = b'{"wait":60}'
+_IDLE_SECONDS: Final = 20.0
+_QUEUE_SECONDS: Final = 20.0
+_SPARE_CONNECTIONS: Final = 100
 _FIRST_PART: Final = 1_000_000
 """As long as those after it, so that the document keeps its size, which is the most that is allowed."""
 
@@ -60,9 +65,18 @@ class Leasehold(LockStore):
     Every request bears a token.
     """
 
-    def __init__(self, stack: ExitStack, folder: Path, *, store: str | None = None, workers: int = 1) -> None:
+    def __init__(
+        self,
+        stack: ExitStack,
+        folder: Path,
+        *,
+        store: str | None = None,
+        workers: int = 1,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(folder)
         self._stack = stack
+        self._environment = environment
         self._options = ["--store", store or str(folder / "data.json"), "--workers", str(workers)]
         secret = secrets.token_hex(32).encode()
         self._secret_file = folder / "secret"
@@ -77,7 +91,9 @@ class Leasehold(LockStore):
         log, started = self.folder / "log", time.perf_counter()
         command = [processes.program("leasehold"), "serve", "--port", "0", *self._options]
         command += ["--auth-secret-file", str(self._secret_file)]
-        self._process = processes.start(self._stack, command, log, stdout=subprocess.PIPE)
+        self._process = processes.start(
+            self._stack, command, log, stdout=subprocess.PIPE, environment=self._environment
+        )
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], _READY_SECONDS)
         line = self._process.stdout.readline() if readable else b""
@@ -108,13 +124,16 @@ class Leasehold(LockStore):
         return http_request("GET", f"/kv/{name}", self.headers())
 
     def put(self, name: str, text: bytes) -> bytes:
-        return http_request("POST", f"/kv/{name}", {**self.headers(), **_JSON}, text)
+        return http_request("POST", f"/kv/{name}", self._json_headers(), text)
 
     def value_in(self, answer: bytes) -> bytes:
         return bytes(msgspec.json.decode(answer, type=EntryAnswer).value)
 
+    def _json_headers(self) -> Mapping[str, str]:
+        return {**self.headers(), **_JSON}
+
     def lockers(self, names: Sequence[str]) -> list[Locker]:
-        headers = {**self.headers(), **_JSON}
+        headers = self._json_headers()
         asked = b'{"ttl":%d}' % LEASE_SECONDS
         return [Locker(_acquire(name, headers, asked), partial(_release, name, headers)) for name in names]
 
@@ -177,3 +196,45 @@ class RelayedLeasehold(Leasehold):
         self._succeed(request)
         after = self._relay.traffic()
         return Traffic(after.sent - before.sent, after.received - before.received)
+
+
+class _Lock(msgspec.Struct):
+    waiters: int
+
+
+class _LocksAnswer(msgspec.Struct):
+    locks: list[_Lock]
+
+
+class AwaitedLeasehold(Leasehold):
+    """The service with locks that are held for long, and connections enough to wait for them."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        most = str(WAITERS + _SPARE_CONNECTIONS)
+        names = ("LEASEHOLD_MAX_CONNECTIONS", "LEASEHOLD_MAX_CONNECTIONS_PER_ADDRESS")
+        super().__init__(stack, folder, environment=dict.fromkeys(names, most))
+        self.start()
+        for name in map(lock, range(AWAITED_LOCKS)):
+            self._succeed(_acquire(name, self._json_headers(), _HOLD))
+
+    def idle_percent(self) -> float:
+        """Of a core, while WAITERS wait and nothing happens."""
+        headers = self._json_headers()
+        requests = [_acquire(lock(number % AWAITED_LOCKS), headers, _WAIT) for number in range(WAITERS)]
+        with waiting(self.port, requests):
+            self._see_all_wait()
+            began, before = time.perf_counter(), cpu_seconds(self._process.pid)
+            time.sleep(_IDLE_SECONDS)
+            taken = cpu_seconds(self._process.pid) - before
+            return 100 * taken / (time.perf_counter() - began)
+
+    def _see_all_wait(self) -> None:
+        deadline = time.monotonic() + _QUEUE_SECONDS
+        asked = http_request("GET", "/locks", self.headers())
+        while True:
+            answer = msgspec.json.decode(self._succeed(asked), type=_LocksAnswer)
+            if (count := sum(each.waiters for each in answer.locks)) == WAITERS:
+                return
+            if time.monotonic() > deadline:
+                raise BenchError(f"only {count:,} wait")
+            time.sleep(SETTLE_SECONDS)

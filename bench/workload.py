@@ -20,6 +20,10 @@ REQUESTS: Final = 100_000
 FRAME_BYTES: Final = len('{"id":1234567,"name":""}')
 MIB: Final = 1 << 20
 
+WAITERS: Final = 10_000
+AWAITED_LOCKS: Final = 20
+"""So 500 wait for each; the service lets 1,000."""
+
 LETTERS: Final = "".join(random.Random(1).choices(string.ascii_letters, k=10_000))
 
 
