@@ -32,16 +32,26 @@ _MIN_PAUSE_SECONDS: Final = 0.001
 class _Waiter:
     """One caller. `lease` becomes what it gets."""
 
-    __slots__ = ("is_patient", "is_there", "lease", "operation")
+    __slots__ = ("deadline", "is_patient", "is_there", "lease", "operation", "timer")
 
     def __init__(
-        self, operation: Acquire, lease: asyncio.Future[Lease], is_there: IsThere, *, is_patient: bool
+        self,
+        operation: Acquire,
+        lease: asyncio.Future[Lease],
+        is_there: IsThere,
+        *,
+        is_patient: bool,
+        deadline: float,
     ) -> None:
         self.operation = operation
         self.lease = lease
         self.is_there = is_there
         self.is_patient = is_patient
         """Its time to wait is not over: it may be refused and stay."""
+        self.deadline = deadline
+        """When that time is over, by the loop's clock."""
+        self.timer: asyncio.TimerHandle | None = None
+        """Started when it really waits: behind others, or refused. Most get the lock at once, and a timer is dear."""
 
 
 class _Queue:
@@ -96,20 +106,23 @@ class LockQueues:
                 details={"limit": MAX_WAITERS},
                 headers={"Retry-After": "1"},
             )
-        waiter = _Waiter(operation, loop.create_future(), is_there, is_patient=wait_seconds > 0)
+        deadline = loop.time() + wait_seconds
+        waiter = _Waiter(operation, loop.create_future(), is_there, is_patient=wait_seconds > 0, deadline=deadline)
         queue.waiters.append(waiter)
         if queue.waiters[0] is waiter:
             self._try(queue)
-        elif not waiter.is_patient:
+        elif waiter.is_patient:
+            self._limit_patience(queue, waiter)
+        else:
             self._look_again(queue)
-        timer = loop.call_later(wait_seconds, self._end_patience, queue, waiter)
         try:
             return await waiter.lease
         except asyncio.CancelledError:
             self._leave(queue, waiter)
             raise
         finally:
-            timer.cancel()
+            if waiter.timer is not None:
+                waiter.timer.cancel()
 
     def wake(self, locks: Sequence[str] | None) -> None:
         """Locks were set free; None: any may have been."""
@@ -159,6 +172,7 @@ class LockQueues:
                 self._abandon(first.operation)
         elif isinstance(outcome, Held):
             queue.held = outcome
+            self._limit_patience(queue, first)
         else:
             assert isinstance(outcome, ServiceError)
             if outcome.code == "unavailable":
@@ -182,6 +196,15 @@ class LockQueues:
         queue.timer = loop.call_later(max(remaining, _MIN_PAUSE_SECONDS), self._try, queue)
 
     # Leaving the queue ----------------------------------------------------------------------------------------
+
+    def _limit_patience(self, queue: _Queue, waiter: _Waiter) -> None:
+        """From now on it waits, until its deadline. Its first attempt may have lasted longer than that."""
+        if waiter.timer is not None or waiter.lease.done() or not waiter.is_patient:
+            return
+        loop = asyncio.get_running_loop()
+        waiter.is_patient = loop.time() < waiter.deadline
+        if waiter.is_patient:
+            waiter.timer = loop.call_at(waiter.deadline, self._end_patience, queue, waiter)
 
     def _end_patience(self, queue: _Queue, waiter: _Waiter) -> None:
         waiter.is_patient = False

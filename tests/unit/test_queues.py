@@ -314,6 +314,14 @@ async def test_one_whose_time_ends_during_an_attempt_of_its_own_may_still_get_th
 
 
 @scenario
+async def test_one_whose_time_ends_during_an_attempt_of_its_own_is_refused_by_that_one(lane: Lane) -> None:
+    first = lane.come("1", wait=1e-9)
+    await settled()
+    lane.answer(HELD)
+    assert (await refused(first), lane.asked) == ("lock_held", [])
+
+
+@scenario
 async def test_those_whose_time_ends_during_an_attempt_hear_of_the_lease_that_came_of_it(lane: Lane) -> None:
     [first] = await come(lane, "1")
     second, third = lane.come("2", wait=0), lane.come("3")
