@@ -333,7 +333,7 @@ async def test_those_whose_time_ends_during_an_attempt_hear_of_the_lease_that_ca
 
 @scenario
 async def test_one_whose_time_ends_is_told_who_holds_the_lock_by_then(lane: Lane) -> None:
-    first = lane.come("1", wait=0.001)
+    first = lane.come("1", wait=0.05)
     await settled()
     lane.answer(HELD)
     while not lane.attempts:  # noqa: ASYNC110 - the event is a timer's
