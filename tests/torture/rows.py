@@ -12,6 +12,7 @@ from harness import Finding
 from harness.kills import survive_kills
 from harness.locks import Load, append_on_two_servers, append_with_pauses
 from harness.postgres_faults import PROMISE, rounds_of
+from harness.power_cuts import survive_power_cuts
 
 Round = Callable[[Path, int], Finding]
 """One round, in an empty folder, by a seed. It takes seconds, not minutes."""
@@ -46,6 +47,10 @@ def _two_servers(folder: Path, seed: int) -> Finding:
     return append_on_two_servers(STORES["postgres"](folder), seed, rounds=100)
 
 
+def _power_cuts(folder: Path, seed: int) -> Finding:
+    return survive_power_cuts(seed, lives=150, cuts_at_each_operation=8)
+
+
 ROWS = (
     Row("kills-file", "acknowledged writes survive SIGKILL, file engine", _kills("file"), "kills"),
     Row("kills-postgres", "acknowledged writes survive SIGKILL, PostgreSQL", _kills("postgres"), "kills"),
@@ -57,6 +62,7 @@ ROWS = (
     Row("postgres-postmaster", PROMISE, rounds_of(["postmaster"] * 20), "postmaster kills"),
     Row("postgres-freezes", PROMISE, rounds_of(["freeze"] * 6), "freezes"),
     Row("postgres-away", PROMISE, rounds_of(["no network", "no postmaster", "long freeze"]), "long absences"),
+    Row("power-cuts", "acknowledged changes survive power cuts", _power_cuts, "states"),
 )
 
 
