@@ -9,6 +9,7 @@ from pathlib import Path
 
 from databases import STORES
 from harness import Finding
+from harness.disk_faults import Fault, survive_disk_faults
 from harness.kills import survive_kills
 from harness.locks import Load, append_on_two_servers, append_with_pauses
 from harness.postgres_faults import PROMISE, rounds_of
@@ -47,6 +48,10 @@ def _two_servers(folder: Path, seed: int) -> Finding:
     return append_on_two_servers(STORES["postgres"](folder), seed, rounds=100)
 
 
+def _disk_faults(folder: Path, seed: int) -> Finding:
+    return survive_disk_faults(folder, seed, faults=[list(Fault)[seed % len(Fault)]])
+
+
 def _power_cuts(folder: Path, seed: int) -> Finding:
     return survive_power_cuts(seed, lives=150, cuts_at_each_operation=8)
 
@@ -63,6 +68,7 @@ ROWS = (
     Row("postgres-freezes", PROMISE, rounds_of(["freeze"] * 6), "freezes"),
     Row("postgres-away", PROMISE, rounds_of(["no network", "no postmaster", "long freeze"]), "long absences"),
     Row("power-cuts", "acknowledged changes survive power cuts", _power_cuts, "states"),
+    Row("disk-faults", "any single file operation may fail", _disk_faults, "runs"),
 )
 
 

@@ -1,0 +1,366 @@
+"""Every file operation may fail. What was acknowledged is there afterwards, and no answer was false.
+
+`FaultyDisk` fails one operation, or takes only part of a write. It counts syncs instead of doing them (a process that
+ends loses nothing that the kernel has), but a sync that it lets fail loses what was not yet synced, as Linux does, and
+it notes whoever uses that file again.
+"""
+
+import errno
+import itertools
+import os
+import random
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+
+from driving import Driver, FrozenClock, file_driver
+from structlog.testing import capture_logs
+
+from harness import Finding
+from harness.contents import BATCH, QUIET, Contents, batch_for, in_memory, random_way, small_sizes, try_commit
+from leasehold.engines.disk import OsDisk
+from leasehold.engines.file import FileEngine
+from leasehold.engines.journal import encode_record
+from leasehold.errors import ServiceError
+from leasehold.model import Change, Deletion, Entry
+
+LEAST_OPERATIONS = 200
+"""Of a run; a shorter one proves little."""
+MOST_VIOLATIONS = 5
+"""A round ends when it has found so many: they are all of one kind."""
+
+
+class Fault(Enum):
+    """What happens to one operation."""
+
+    EIO = "EIO"
+    ENOSPC = "ENOSPC"
+    SHORT = "short"
+    """A write takes a part, and says so."""
+    LATE = "EIO, though done"
+    """The error comes when the operation has been done; a write has been done in part."""
+
+    @property
+    def error(self) -> OSError:
+        number = errno.ENOSPC if self is Fault.ENOSPC else errno.EIO
+        return OSError(number, os.strerror(number))
+
+    def can_strike(self, operation: str) -> bool:
+        return self is not Fault.SHORT or operation in WRITES
+
+
+WRITES = frozenset({"write", "pwrite"})
+CHANGES = WRITES | {"create", "fsync", "fdatasync", "rename", "truncate", "unlink", "sync_folder"}
+OTHERS = frozenset({"open", "lock", "read", "close", "names"})
+
+
+class FaultyDisk(OsDisk):
+    """The operation number `fail_at` meets with `fault`."""
+
+    def __init__(self, fail_at: int = -1, fault: Fault = Fault.EIO) -> None:
+        self.names_used: list[str] = []
+        self.fail_at = fail_at
+        self.fault = fault
+        self.failed = ""
+        """The operation that failed, once it did."""
+        self.used_after_failed_sync: list[str] = []
+        self._counting = threading.Lock()
+        """The engine has two threads."""
+        self._positions: dict[int, int] = {}
+        self._unsynced: dict[int, list[tuple[int, int]]] = {}
+        self._spoiled: set[int] = set()
+
+    @property
+    def operations(self) -> int:
+        return len(self.names_used)
+
+    def _strikes(self, name: str) -> bool:
+        with self._counting:
+            self.names_used.append(name)
+            if self.operations - 1 != self.fail_at or not self.fault.can_strike(name):
+                return False
+            self.failed = name
+            return True
+
+    def _note_use(self, name: str, file: int) -> None:
+        if file in self._spoiled:
+            self.used_after_failed_sync.append(name)
+
+    def create(self, path: Path) -> int:
+        strikes = self._strikes("create")
+        if strikes and self.fault is not Fault.LATE:
+            raise self.fault.error
+        file = super().create(path)
+        if strikes:
+            super().close(file)
+            raise self.fault.error
+        self._positions[file] = 0
+        return file
+
+    def open(self, path: Path, *, writable: bool = False) -> int:
+        if self._strikes("open"):
+            raise self.fault.error
+        return super().open(path, writable=writable)
+
+    def lock(self, path: Path) -> int:
+        if self._strikes("lock"):
+            raise self.fault.error
+        return super().lock(path)
+
+    def read(self, file: int, size: int) -> bytes:
+        if self._strikes("read"):
+            raise self.fault.error
+        return super().read(file, size)
+
+    def write(self, file: int, data: bytes | memoryview) -> int:
+        offset = self._positions[file]
+        written = self._write("write", file, data, offset)
+        self._positions[file] = offset + written
+        return written
+
+    def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
+        return self._write("pwrite", file, data, offset)
+
+    def _write(self, name: str, file: int, data: bytes | memoryview, offset: int) -> int:
+        self._note_use(name, file)
+        strikes = self._strikes(name)
+        if strikes and self.fault not in (Fault.SHORT, Fault.LATE):
+            raise self.fault.error
+        taken = data[: max(1, len(data) // 2)] if strikes else data
+        self._unsynced.setdefault(file, []).append((offset, len(taken)))
+        written = super().pwrite(file, taken, offset)
+        if strikes and self.fault is Fault.LATE:
+            raise self.fault.error
+        return written
+
+    def truncate(self, file: int, size: int) -> None:
+        self._note_use("truncate", file)
+        strikes = self._strikes("truncate")
+        if not strikes or self.fault is Fault.LATE:
+            super().truncate(file, size)
+        if strikes:
+            raise self.fault.error
+
+    def fsync(self, file: int) -> None:
+        self._sync("fsync", file)
+
+    def fdatasync(self, file: int) -> None:
+        self._sync("fdatasync", file)
+
+    def _sync(self, name: str, file: int) -> None:
+        self._note_use(name, file)
+        unsynced = self._unsynced.pop(file, [])
+        if not self._strikes(name):
+            return
+        self._spoiled.add(file)
+        if self.fault is not Fault.LATE:
+            end = os.fstat(file).st_size
+            for offset, size in unsynced:
+                super().pwrite(file, bytes(max(0, min(size, end - offset))), offset)
+        raise self.fault.error
+
+    def close(self, file: int) -> None:
+        super().close(file)
+        self._spoiled.discard(file)
+        self._unsynced.pop(file, None)
+        if self._strikes("close"):
+            raise self.fault.error
+
+    def rename(self, source: Path, target: Path) -> None:
+        strikes = self._strikes("rename")
+        if not strikes or self.fault is Fault.LATE:
+            super().rename(source, target)
+        if strikes:
+            raise self.fault.error
+
+    def unlink(self, path: Path) -> None:
+        strikes = self._strikes("unlink")
+        if not strikes or self.fault is Fault.LATE:
+            super().unlink(path)
+        if strikes:
+            raise self.fault.error
+
+    def sync_folder(self, folder: Path) -> None:  # noqa: ARG002
+        if self._strikes("sync_folder"):
+            raise self.fault.error
+
+    def names(self, folder: Path) -> list[str]:
+        if self._strikes("names"):
+            raise self.fault.error
+        return super().names(folder)
+
+
+# What a caller knows ------------------------------------------------------------------------------------------
+
+
+class Broken(AssertionError):  # noqa: N818  a promise is, which is no error of the harness
+    """The store broke a promise."""
+
+
+class History:
+    """What a caller knows of a store: what it must hold, or, after an unknown outcome, what else it may hold."""
+
+    def __init__(self) -> None:
+        self.known = Contents()
+        self.maybe: Contents | None = None
+        self.answers: Counter[str] = Counter()
+
+    def put(self, driver: Driver, *batch: tuple[str, bytes | None], alone: bool = False) -> ServiceError | None:
+        """Commit keys with their values, or with None to remove them."""
+        changes: list[Change] = []
+        for number, (key, value) in enumerate(batch, start=self.known.revision + 1):
+            changes.append(Deletion(key, number) if value is None else Entry(key, value, number, 1, 1))
+        return self.commit(driver, changes, QUIET if alone else BATCH)
+
+    def commit(self, driver: Driver, changes: Sequence[Change], way: str) -> ServiceError | None:
+        """Commit, and note what the answer means."""
+        after = self.known.after(changes)
+        error = try_commit(driver, changes, way)
+        if error is None:
+            self.known, self.maybe = after, None
+            self.answers["acknowledged"] += 1
+        elif error.code == "unavailable" and "may or may not" in error.message:
+            self.maybe = after
+            self.answers["unknown"] += 1
+        elif error.code in ("unavailable", "storage_full"):
+            self.answers["refused"] += 1
+        else:
+            raise Broken(f"an answer for nothing: {error.code}")
+        return error
+
+    def check(self, driver: Driver) -> None:
+        """Hold the store, just opened, against what is known, then know what it says."""
+        found = in_memory(driver)
+        if found not in (self.known, self.maybe):
+            raise Broken(f"{found} instead of {self.known}" + (f" or {self.maybe}" if self.maybe else ""))
+        self.known, self.maybe = found, None
+
+    def check_memory(self, driver: Driver) -> None:
+        """Memory shows what was acknowledged, whatever the disk may hold."""
+        found = in_memory(driver)
+        if found != self.known:
+            raise Broken(f"readers see {found} instead of {self.known}")
+
+
+# Runs ---------------------------------------------------------------------------------------------------------
+
+
+def open_again(folder: Path, disk: FaultyDisk) -> Driver:
+    """A start that met the fault is refused; the next one must succeed."""
+    if not disk.failed:
+        with suppress(ServiceError):
+            return file_driver(folder, disk=disk).__enter__()
+        if not disk.failed:
+            raise Broken("the start was refused without a fault")
+    return file_driver(folder, disk=disk).__enter__()
+
+
+def live(folder: Path, disk: FaultyDisk, history: History, rng: random.Random) -> None:
+    """A process from its start to its end. A refusal may end it at once, before the files are made afresh."""
+    driver = open_again(folder, disk)
+    try:
+        history.check(driver)
+        is_refused = not work(driver, disk, history, rng)
+        if not is_refused:
+            recover(driver)
+    except BaseException:
+        driver.kill()
+        raise
+    end = "kill" if is_refused else rng.choice(["kill", "kill while appending", "stop"])
+    if end == "kill":
+        driver.kill()
+    elif end == "stop":
+        driver.__exit__(None, None, None)
+    else:
+        kill_while_appending(driver, folder, history)
+
+
+def recover(driver: Driver) -> None:
+    driver.run(driver.engine.recover())
+    if driver.engine.fault is not None:
+        raise Broken("the one fault has passed, but the engine has not seen that")
+
+
+def work(driver: Driver, disk: FaultyDisk, history: History, rng: random.Random) -> bool:
+    """Commits and checkpoints. False if it ended with a refusal."""
+    clock = FrozenClock()
+    for _ in range(12):
+        clock.now += rng.randrange(10**6)
+        if rng.random() < 0.15:
+            assert isinstance(driver.engine, FileEngine)
+            driver.run(driver.engine.checkpoint())
+        else:
+            way = random_way(rng)
+            error = history.commit(driver, batch_for(rng, way, history.known, clock.now), way)
+            if error is not None and not disk.failed:
+                raise Broken(f"refused without a fault: {error.message}")
+            if error is not None and rng.random() < 0.5:
+                return False
+        history.check_memory(driver)
+    return True
+
+
+def kill_while_appending(driver: Driver, folder: Path, history: History) -> None:
+    """The end of a process with half of a record written."""
+    engine = driver.engine
+    assert isinstance(engine, FileEngine)
+    driver.run(engine._rest())  # a checkpoint in the background may be about to rename the journal
+    assert engine._storage is not None
+    journal = engine._storage._journal
+    end = None if journal is None else journal.end
+    driver.kill()
+    if end is not None:
+        revision = history.known.revision + 1
+        record = encode_record(revision, [Entry("torn", b"1", revision, 1, 1)])
+        with (folder / "data.json.journal").open("r+b") as file:
+            file.seek(end)
+            file.write(record[: len(record) // 2])
+
+
+def run(folder: Path, disk: FaultyDisk, seed: int, *, lives: int | None = None) -> tuple[int, History]:
+    """So many processes after one another, or enough for `LEAST_OPERATIONS`; how many they were."""
+    rng, history = random.Random(seed), History()
+    folder.mkdir()
+    number = 0
+    while number < lives if lives is not None else disk.operations < LEAST_OPERATIONS:
+        live(folder, disk, history, rng)
+        number += 1
+    with file_driver(folder, disk=FaultyDisk()) as driver:
+        history.check(driver)
+    shutil.rmtree(folder)
+    return number, history
+
+
+def survive_disk_faults(folder: Path, seed: int, *, faults: Sequence[Fault] = tuple(Fault)) -> Finding:
+    """One run undisturbed, and then the same again and again, each time with another operation that fails."""
+    finding = Finding()
+    undisturbed = FaultyDisk()
+    with capture_logs(), small_sizes(random.Random(seed)):
+        lives, _ = run(folder / "undisturbed", undisturbed, seed)
+        for fault, (number, name) in itertools.product(faults, enumerate(undisturbed.names_used)):
+            if fault.can_strike(name):
+                finding.add(_run_with_fault(folder / f"{fault.name}-{number}", seed, lives, number, fault))
+            if len(finding.violations) >= MOST_VIOLATIONS:
+                break
+    return finding
+
+
+def _run_with_fault(folder: Path, seed: int, lives: int, number: int, fault: Fault) -> Finding:
+    finding = Finding()
+    disk = FaultyDisk(number, fault)
+    where = f"{fault.value} at operation {number}"
+    try:
+        _, history = run(folder, disk, seed, lives=lives)
+    except (Broken, ServiceError) as error:
+        finding.violations.append(f"{where} ({disk.failed}): {error}")
+        return finding
+    if disk.used_after_failed_sync:
+        used = " and ".join(sorted(set(disk.used_after_failed_sync)))
+        finding.violations.append(f"{where} ({disk.failed}): {used} of a file after its sync had failed")
+    finding.figures.update({"runs": 1, "operations": disk.operations, f"faults of {disk.failed or 'nothing'}": 1})
+    finding.figures.update({f"answers '{answer}'": count for answer, count in history.answers.items()})
+    return finding
