@@ -40,10 +40,10 @@ class Sums:
 def main() -> int:
     options = _arguments()
     rows = [row for row in ROWS if not options.rows or row.name in options.rows]
-    for row in rows:
-        if not row.is_possible:
-            console.print(f"[yellow]left out: {row.name} needs root")
-    rows = [row for row in rows if row.is_possible]
+    left_out = {row.name: reason for row in rows if (reason := row.obstacle())}
+    for name, reason in left_out.items():
+        console.print(f"[yellow]left out: {name}, because {reason}")
+    rows = [row for row in rows if row.name not in left_out]
     console.print(f"seed {options.seed}, {options.minutes:g} minutes, {len(rows)} rows")
     sums: dict[str, Sums] = defaultdict(Sums)
     if options.round is not None:
@@ -51,7 +51,7 @@ def main() -> int:
             _run_round(row, options.round, sums[row.name])
     else:
         _run_until(time.monotonic() + options.minutes * 60, rows, options.seed, sums)
-    return _report(rows, sums)
+    return _report(rows, sums, left_out)
 
 
 def _run_until(deadline: float, rows: list[Row], seed: int, sums: dict[str, Sums]) -> None:
@@ -60,7 +60,7 @@ def _run_until(deadline: float, rows: list[Row], seed: int, sums: dict[str, Sums
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=deadline - start)
-        while time.monotonic() < deadline or any(row.name not in sums for row in rows):
+        while rows and (time.monotonic() < deadline or any(row.name not in sums for row in rows)):
             row = min(rows, key=lambda row: sums[row.name].seconds / row.weight if row.name in sums else -1.0)
             own = sums[row.name]
             progress.update(bar, description=f"{row.name:<20}", completed=time.monotonic() - start)
@@ -95,13 +95,15 @@ def _finding(row: Row, seed: int) -> Finding:
     return Finding(Counter(found["figures"]), found["violations"])
 
 
-def _report(rows: list[Row], sums: dict[str, Sums]) -> int:
+def _report(rows: list[Row], sums: dict[str, Sums], left_out: dict[str, str]) -> int:
     table = Table("row", "promise", "rounds", "done", "figures", "violations")
     for row in rows:
         own = sums[row.name]
         figures = ", ".join(f"{count:,} {name}" for name, count in own.finding.figures.items() if name != row.unit)
         done = f"{own.finding.figures[row.unit]:,} {row.unit}"
         table.add_row(row.name, row.promise, str(own.rounds), done, figures, str(len(own.finding.violations)))
+    for name, reason in left_out.items():
+        table.add_row(name, next(row.promise for row in ROWS if row.name == name), "0", f"left out: {reason}", "", "")
     console.print(table)
     repeat = [command for row in rows for command in sums[row.name].repeat]
     for command in repeat:

@@ -1,6 +1,5 @@
 """What is run: a row for each promise and kind of fault. To add one, add a harness and a row."""
 
-import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,8 +9,10 @@ from pathlib import Path
 from databases import STORES
 from harness import Finding
 from harness.disk_faults import Fault, survive_disk_faults
+from harness.ext4 import survive_lost_file_system
 from harness.kills import survive_kills
 from harness.locks import Load, append_on_two_servers, append_with_pauses
+from harness.mounts import obstacle
 from harness.postgres_faults import PROMISE, rounds_of
 from harness.power_cuts import survive_power_cuts
 
@@ -21,7 +22,10 @@ Round = Callable[[Path, int], Finding]
 
 @dataclass(frozen=True)
 class Row:
-    """`unit` is the figure that says how much was done. `needs_root`: it is left out, and named, for anybody else."""
+    """`unit` is the figure that says how much was done.
+
+    `obstacle`: why it is not possible on this machine, empty if it is. It is left out then, and named.
+    """
 
     name: str
     promise: str
@@ -29,11 +33,7 @@ class Row:
     unit: str
     weight: int = 1
     """Its share of the time."""
-    needs_root: bool = False
-
-    @property
-    def is_possible(self) -> bool:
-        return not self.needs_root or os.geteuid() == 0
+    obstacle: Callable[[], str] = str
 
 
 def _kills(store: str) -> Round:
@@ -50,6 +50,10 @@ def _two_servers(folder: Path, seed: int) -> Finding:
 
 def _disk_faults(folder: Path, seed: int) -> Finding:
     return survive_disk_faults(folder, seed, faults=[list(Fault)[seed % len(Fault)]])
+
+
+def _ext4(folder: Path, seed: int) -> Finding:
+    return survive_lost_file_system(folder, seed, cuts=20)
 
 
 def _power_cuts(folder: Path, seed: int) -> Finding:
@@ -69,6 +73,7 @@ ROWS = (
     Row("postgres-away", PROMISE, rounds_of(["no network", "no postmaster", "long freeze"]), "long absences"),
     Row("power-cuts", "acknowledged changes survive power cuts", _power_cuts, "states"),
     Row("disk-faults", "any single file operation may fail", _disk_faults, "runs"),
+    Row("ext4", "acknowledged changes survive the loss of a real file system", _ext4, "cuts", obstacle=obstacle),
 )
 
 

@@ -1,0 +1,115 @@
+"""An ext4 file system in a file, on a loop mount, whose power can be cut. For root.
+
+Whatever becomes of this process, nothing stays mounted: a guard, a process of its own, waits for the end of a pipe
+and unmounts then. The loop device goes with the mount.
+"""
+
+import fcntl
+import functools
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+IMAGE_BYTES = 48 << 20
+UNMOUNT_SECONDS = 10.0
+"""A killed process may hold its files for a moment."""
+
+EXT4_IOC_SHUTDOWN = 0x8004587D
+NOLOGFLUSH = 2
+"""Neither data nor the journal of the file system is flushed: what was not synced is gone."""
+
+
+class LoopMount:
+    """A new file system at `path`, in `folder`. Unmounted and removed with the `with` block."""
+
+    def __init__(self, folder: Path, *, options: str = "") -> None:
+        self.path = folder / "mount"
+        self.image = folder / "image.ext4"
+        self._options = ",".join(["loop", *([options] if options else [])])
+        self._root: int | None = None
+        """Open, so that a cut takes no time."""
+
+    def __enter__(self) -> Self:
+        self.path.mkdir()
+        with self.image.open("wb") as image:
+            image.truncate(IMAGE_BYTES)
+        _run("mkfs.ext4", "-q", "-F", str(self.image))
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'cat; mountpoint -q "$1" && umount -l "$1"', "guard", str(self.path)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            self.mount()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.unmount()
+        finally:
+            self._end()
+
+    def mount(self) -> None:
+        """Make it usable (again): the journal of the file system is replayed."""
+        _run("mount", "-o", self._options, str(self.image), str(self.path))
+        self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def cut(self) -> None:
+        """From now on nothing reaches the disk, and each operation fails."""
+        assert self._root is not None
+        fcntl.ioctl(self._root, EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
+
+    def unmount(self) -> None:
+        """Nobody may use it any more."""
+        self._close_root()
+        deadline = time.monotonic() + UNMOUNT_SECONDS
+        while True:
+            try:
+                return _run("umount", str(self.path))
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _close_root(self) -> None:
+        if self._root is not None:
+            os.close(self._root)
+            self._root = None
+
+    def _end(self) -> None:
+        self._close_root()
+        self._guard.communicate()
+        self.image.unlink()
+
+
+@functools.cache
+def obstacle() -> str:
+    """Why there can be no such mount on this machine; empty if there can."""
+    if os.geteuid() != 0:
+        return "a loop mount needs root"
+    if shutil.which("mkfs.ext4") is None:
+        return "there is no mkfs.ext4"
+    with tempfile.TemporaryDirectory(prefix="leasehold-mount-") as folder:
+        try:
+            with LoopMount(Path(folder)) as mount:
+                mount.cut()
+        except OSError as error:
+            return f"a loop mount is not possible: {error}"
+    return ""
+
+
+def _run(*command: str) -> None:
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise OSError(f"{' '.join(command)}: {ended.stderr.strip()}")

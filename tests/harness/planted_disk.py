@@ -1,0 +1,45 @@
+"""`leasehold` with a bug planted in what it does to files: `python planted_disk.py BUG serve …`."""
+
+import os
+import sys
+from collections.abc import Callable
+from unittest.mock import patch
+
+from leasehold.cli import main
+from leasehold.engines.disk import OsDisk, pwrite_all
+from leasehold.engines.journal import JournalWriter
+
+
+def no_fsync() -> None:
+    """Nothing is ever made durable."""
+    for name in ("fsync", "fdatasync"):
+        patch.object(os, name, lambda _file: None).start()
+
+
+def no_folder_fsync() -> None:
+    """A new name may be forgotten."""
+    patch.object(OsDisk, "sync_folder", lambda _disk, _folder: None).start()
+
+
+def answer_before_fsync() -> None:
+    """A record of the journal is durable only with the next one."""
+
+    def append(writer: JournalWriter, record: bytes) -> None:
+        if writer.end + len(record) > writer._allocated:
+            writer._allocate(writer.end + len(record))
+        writer._disk.fdatasync(writer._file)
+        pwrite_all(writer._disk, writer._file, record, writer.end)
+        writer.end += len(record)
+
+    patch.object(JournalWriter, "append", append).start()
+
+
+BUGS: dict[str, Callable[[], None]] = {
+    "no-fsync": no_fsync,
+    "no-folder-fsync": no_folder_fsync,
+    "answer-before-fsync": answer_before_fsync,
+}
+
+if __name__ == "__main__":
+    BUGS[sys.argv.pop(1)]()
+    main()
