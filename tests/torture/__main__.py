@@ -6,12 +6,15 @@ repeats the round, and again at the end. Exit status: 0, or 1 if a promise was b
 
 import argparse
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from subprocess import PIPE
 
 from harness import Finding
 from rich.console import Console
@@ -85,14 +88,25 @@ def _run_round(row: Row, seed: int, sums: Sums) -> None:
 def _finding(row: Row, seed: int) -> Finding:
     command = [sys.executable, "-m", "torture.round", row.name, str(seed)]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+        code, output, errors = _run_alone(command)
     except subprocess.TimeoutExpired:
         return Finding(violations=[f"the round did not end within {HANG_SECONDS:g} s"])
-    lines = ended.stdout.splitlines()
-    if ended.returncode or not lines:
-        return Finding(violations=[f"the round ended with {ended.returncode}: {ended.stderr[-2000:]}"])
+    lines = output.splitlines()
+    if code or not lines:
+        return Finding(violations=[f"the round ended with {code}: {errors[-2000:]}"])
     found = json.loads(lines[-1])
     return Finding(Counter(found["figures"]), found["violations"])
+
+
+def _run_alone(command: list[str]) -> tuple[int, str, str]:
+    """If it hangs, or this process is interrupted, it is killed with all the servers that it has started."""
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as process:
+        try:
+            output, errors = process.communicate(timeout=HANG_SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, output, errors
 
 
 def _report(rows: list[Row], sums: dict[str, Sums], left_out: dict[str, str]) -> int:
