@@ -1,0 +1,345 @@
+"""The two judges of histories: what may be is let pass, what cannot be is found."""
+
+from collections.abc import Sequence
+
+import pytest
+from harness import registers
+from harness.histories import Change, History, Loss, Sight, Value
+from harness.registers import search
+from harness.revisions import faults_by_revisions
+
+KEY, LOCK = "k", "l"
+Span = tuple[int, int]
+"""When an operation began and ended."""
+
+
+def whole(mark: str, span: Span, revision: int, **more: object) -> Change:
+    return change("whole", mark, span, revision, more)
+
+
+def part(mark: str, span: Span, revision: int, **more: object) -> Change:
+    return change("part", mark, span, revision, more)
+
+
+def removal(mark: str, span: Span, revision: int, **more: object) -> Change:
+    return change("removal", mark, span, revision, more)
+
+
+def change(kind: str, mark: str, span: Span, revision: int | None, more: dict[str, object]) -> Change:
+    key = more.pop("key", KEY)
+    return Change(key, kind, mark, *span, revision, **more)  # type: ignore[arg-type]
+
+
+def uncertain(kind: str, mark: str, began: int, **more: object) -> Change:
+    """A change without an answer."""
+    return Change(more.pop("key", KEY), kind, mark, began, **more)  # type: ignore[arg-type]
+
+
+def sees(revision: int | None, value: Value | None, span: Span, *, key: str = KEY, head: int = 0) -> Sight:
+    return Sight(key, *span, is_there=True, revision=revision, value=value, head=head)
+
+
+def sees_nothing(span: Span, *, key: str = KEY, head: int = 0) -> Sight:
+    return Sight(key, *span, is_there=False, head=head)
+
+
+Told = Change | Sight | Loss
+
+
+def history_of(told: Sequence[Told]) -> History:
+    return History(
+        changes=[each for each in told if isinstance(each, Change)],
+        sights=[each for each in told if isinstance(each, Sight)],
+        losses=[each for each in told if isinstance(each, Loss)],
+    )
+
+
+def judged(told: Sequence[Told], head: int) -> tuple[list[str], list[str]]:
+    """What the judgement by revisions finds, and what the search finds."""
+    history = history_of(told)
+    found = search(history).faults
+    return faults_by_revisions(history, head), found
+
+
+GOOD: dict[str, tuple[int, list[Told]]] = {
+    "a read after a write": (1, [whole("a", (0, 1), 1, found=False), sees(1, ("a", None), (2, 3))]),
+    "reads beside a write see before and after": (
+        2,
+        [
+            whole("a", (0, 1), 1),
+            whole("b", (2, 9), 2),
+            sees(1, ("a", None), (3, 4)),
+            sees(2, ("b", None), (5, 6)),
+        ],
+    ),
+    "concurrent writes in the other order": (
+        2,
+        [whole("a", (0, 9), 2), whole("b", (1, 8), 1), sees(2, ("a", None), (10, 11))],
+    ),
+    "an uncertain write that shows later": (
+        2,
+        [
+            whole("a", (0, 1), 1),
+            uncertain("whole", "b", 2),
+            sees(1, ("a", None), (3, 4)),
+            sees(2, ("b", None), (5, 6)),
+        ],
+    ),
+    "an uncertain write that never shows": (
+        1,
+        [whole("a", (0, 1), 1), uncertain("whole", "b", 2), sees(1, ("a", None), (3, 4))],
+    ),
+    "an uncertain removal that shows": (
+        2,
+        [whole("a", (0, 1), 1), uncertain("removal", "b", 2), sees(1, ("a", None), (3, 4)), sees_nothing((5, 6))],
+    ),
+    "an uncertain removal before a creation": (
+        3,
+        [whole("a", (0, 1), 1), uncertain("removal", "b", 2), whole("c", (3, 4), 3, expected="absent", found=False)],
+    ),
+    "an uncertain creation before a removal": (2, [uncertain("whole", "a", 0), removal("b", (1, 2), 2)]),
+    "a part of an uncertain whole": (
+        3,
+        [
+            whole("a", (0, 1), 1),
+            uncertain("whole", "b", 2),
+            part("c", (3, 4), 3, found=True),
+            sees(3, ("b", "c"), (5, 6)),
+        ],
+    ),
+    "a part after one that was written where an uncertain removal had been": (
+        4,
+        [
+            whole("a", (0, 1), 1),
+            uncertain("removal", "b", 2),
+            part("c", (3, 4), 3),
+            part("d", (5, 6), 4),
+            sees(4, (None, "d"), (7, 8)),
+        ],
+    ),
+    "an uncertain removal after a part that is under way": (
+        3,
+        [whole("a", (0, 1), 1), part("b", (2, 9), 2), uncertain("removal", "c", 2), sees_nothing((3, 8))],
+    ),
+    "a part after an uncertain removal and an uncertain part": (
+        4,
+        [
+            whole("a", (0, 1), 1),
+            uncertain("removal", "b", 2),
+            uncertain("part", "c", 2),
+            part("d", (3, 4), 4, found=True),
+            sees(4, (None, "d"), (5, 6)),
+        ],
+    ),
+    "parts keep the whole, and removals end it": (
+        4,
+        [
+            whole("a", (0, 1), 1),
+            part("b", (2, 3), 2, found=True),
+            sees(2, ("a", "b"), (4, 5)),
+            removal("c", (6, 7), 3),
+            sees_nothing((8, 9)),
+            part("d", (10, 11), 4, found=False),
+            sees(4, (None, "d"), (12, 13)),
+        ],
+    ),
+    "a comparison with what only a refusal has told": (
+        3,
+        [
+            whole("a", (0, 1), 1),
+            uncertain("whole", "b", 2),
+            sees(2, None, (3, 4)),
+            whole("c", (5, 6), 3, expected=2, found=True),
+        ],
+    ),
+    "one of two comparisons wins": (
+        2,
+        [whole("a", (0, 1), 1), whole("b", (2, 9), 2, expected=1, found=True), sees(2, None, (3, 8))],
+    ),
+    "a list with more than it promises": (
+        2,
+        [whole("a", (0, 1), 1), whole("b", (2, 9), 2), sees(2, ("b", None), (3, 8), head=1)],
+    ),
+    "a lock changes hands": (
+        3,
+        [
+            whole("a", (0, 1), 1, key=LOCK, expected="absent"),
+            sees(None, ("a", None), (2, 3), key=LOCK),
+            removal("b", (4, 9), 2, key=LOCK, expected=1),
+            Loss(LOCK, 1, 5, 6),
+            whole("c", (7, 12), 3, key=LOCK, expected="absent"),
+        ],
+    ),
+    "a lease that nobody was told of is released": (
+        3,
+        [
+            uncertain("whole", "a", 0, key=LOCK, expected="absent"),
+            uncertain("removal", "b", 0, key=LOCK, expected="present"),
+            whole("c", (5, 6), 3, key=LOCK, expected="absent"),
+        ],
+    ),
+    "a write under a lease": (
+        3,
+        [
+            whole("a", (0, 1), 1, key=LOCK, expected="absent"),
+            whole("b", (2, 9), 2, fence=(LOCK, 1)),
+            removal("c", (3, 8), 3, key=LOCK, expected=1),
+        ],
+    ),
+}
+
+BAD: dict[str, tuple[int, list[Told]]] = {
+    "a stale read": (2, [whole("a", (0, 1), 1), whole("b", (2, 3), 2), sees(1, ("a", None), (4, 5))]),
+    "a stale read after another's read": (
+        2,
+        [whole("a", (0, 1), 1), whole("b", (2, 9), 2), sees(2, ("b", None), (3, 4)), sees(1, ("a", None), (5, 6))],
+    ),
+    "a lost update": (
+        3,
+        [whole("a", (0, 1), 1), whole("b", (2, 3), 2), part("c", (4, 5), 3), sees(3, ("a", "c"), (6, 7))],
+    ),
+    "a value that nobody wrote": (2, [whole("a", (0, 1), 1), sees(2, ("x", None), (2, 3))]),
+    "a value at another revision": (1, [whole("a", (0, 1), 1), sees(2, ("a", None), (2, 3))]),
+    "two writes with one revision": (1, [whole("a", (0, 9), 1), whole("b", (0, 9), 1)]),
+    "two comparisons that both succeed": (
+        3,
+        [whole("a", (0, 1), 1), whole("b", (2, 9), 2, expected=1), whole("c", (2, 9), 3, expected=1)],
+    ),
+    "two creations that both succeed": (
+        2,
+        [whole("a", (0, 9), 1, expected="absent"), whole("b", (0, 9), 2, expected="absent")],
+    ),
+    "a creation that is told to be none": (1, [whole("a", (0, 1), 1, found=True)]),
+    "a removal of nothing": (2, [whole("a", (0, 1), 1), removal("b", (2, 3), 2), removal("c", (4, 5), 3)]),
+    "a state that was seen and is gone": (
+        2,
+        [
+            whole("a", (0, 1), 1),
+            uncertain("whole", "b", 2),
+            sees(2, ("b", None), (3, 4)),
+            sees(1, ("a", None), (5, 6)),
+        ],
+    ),
+    "a revision that was seen and is given again": (
+        2,
+        [whole("a", (0, 1), 1), uncertain("whole", "b", 2), sees(2, ("b", None), (3, 4)), whole("c", (5, 6), 2)],
+    ),
+    "an acknowledged write that is gone": (1, [whole("a", (0, 1), 1), sees_nothing((2, 3))]),
+    "a removal that is undone": (2, [whole("a", (0, 1), 1), removal("b", (2, 3), 2), sees(1, ("a", None), (4, 5))]),
+    "a read before the write": (1, [sees(1, ("a", None), (0, 1)), whole("a", (2, 3), 1)]),
+    "revisions against the time": (2, [whole("a", (0, 1), 2), whole("b", (2, 3), 1)]),
+    "a refusal by what is over": (2, [whole("a", (0, 1), 1), whole("b", (2, 3), 2), sees(1, None, (4, 5))]),
+    "a refusal by a revision that nobody wrote": (2, [whole("a", (0, 1), 1), sees(2, None, (2, 3))]),
+    "two holders of a lock": (
+        2,
+        [whole("a", (0, 1), 1, key=LOCK, expected="absent"), whole("b", (2, 3), 2, key=LOCK, expected="absent")],
+    ),
+    "a lock held by one who has released it": (
+        2,
+        [
+            whole("a", (0, 1), 1, key=LOCK, expected="absent"),
+            removal("b", (2, 3), 2, key=LOCK, expected=1),
+            sees(None, ("a", None), (4, 5), key=LOCK),
+        ],
+    ),
+}
+
+BAD_BETWEEN_KEYS: dict[str, tuple[int, list[Told]]] = {
+    "a list older than what was known": (
+        2,
+        [
+            whole("a", (0, 1), 1),
+            whole("b", (2, 3), 2, key="other"),
+            sees(1, ("a", None), (4, 5), head=1),
+        ],
+    ),
+    "a list without a change up to its revision": (
+        2,
+        [whole("a", (0, 1), 1), whole("b", (2, 9), 2), sees(1, ("a", None), (3, 8), head=2)],
+    ),
+    "a list without an entry up to its revision": (1, [whole("a", (0, 9), 1), sees_nothing((1, 8), head=1)]),
+    "a key older than what another key's read has told": (
+        2,
+        [
+            whole("a", (0, 9), 1),
+            whole("b", (0, 9), 2, key="other"),
+            sees(2, ("b", None), (1, 2), key="other"),
+            sees_nothing((3, 4)),
+        ],
+    ),
+    "a change that was done twice": (2, [whole("a", (0, 1), 2)]),
+    "an uncertain change that was done twice": (3, [uncertain("whole", "a", 0), whole("b", (1, 2), 3)]),
+    "a head that went back": (1, [whole("a", (0, 1), 1), whole("b", (2, 3), 2)]),
+    "a write under a lease that was over": (
+        3,
+        [
+            whole("a", (0, 1), 1, key=LOCK),
+            removal("b", (2, 3), 2, key=LOCK, expected=1),
+            whole("c", (4, 5), 3, fence=(LOCK, 1)),
+        ],
+    ),
+    "a lease that is called lost": (1, [whole("a", (0, 1), 1, key=LOCK), Loss(LOCK, 1, 2, 3)]),
+}
+"""What only revisions tell: the search looks at each key by itself."""
+
+BAD_IN_DOUBT: dict[str, tuple[int, list[Told]]] = {
+    "an uncertain removal that shows and is undone": (
+        2,
+        [whole("a", (0, 1), 1), uncertain("removal", "b", 2), sees_nothing((3, 4)), sees(1, ("a", None), (5, 6))],
+    ),
+    "an uncertain removal that shows twice": (
+        4,
+        [
+            whole("a", (0, 1), 1),
+            uncertain("removal", "b", 2),
+            uncertain("whole", "x", 2),
+            whole("c", (3, 4), 3, found=False),
+            sees_nothing((5, 6)),
+        ],
+    ),
+}
+"""What only the search tells: which of the uncertain changes it was has no revision."""
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_may_be_is_let_pass(name: str) -> None:
+    head, told = GOOD[name]
+    assert judged(told, head) == ([], [])
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_is_found_by_both(name: str) -> None:
+    head, told = BAD[name]
+    by_revisions, by_search = judged(told, head)
+    assert by_revisions != []
+    assert by_search != []
+
+
+@pytest.mark.parametrize("name", BAD_BETWEEN_KEYS)
+def test_what_cannot_be_between_keys_is_found_by_revisions(name: str) -> None:
+    head, told = BAD_BETWEEN_KEYS[name]
+    by_revisions, by_search = judged(told, head)
+    assert len(by_revisions) == 1
+    assert by_search == []
+
+
+@pytest.mark.parametrize("name", BAD_IN_DOUBT)
+def test_what_cannot_be_of_uncertain_changes_is_found_by_search(name: str) -> None:
+    head, told = BAD_IN_DOUBT[name]
+    assert len(judged(told, head)[1]) == 1
+
+
+def test_a_search_that_takes_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registers, "STEPS", 3)
+    history = history_of([whole(f"{number}", (0, 9), number) for number in range(1, 9)])
+    assert search(history).faults == ["k: undecided after 3 steps"]
+
+
+def test_windows_end_where_nothing_is_under_way() -> None:
+    told: list[Told] = [
+        whole("a", (0, 1), 1),
+        whole("b", (2, 4), 2),
+        sees(2, ("b", None), (3, 5)),
+        whole("c", (6, 7), 3),
+    ]
+    assert search(history_of(told)).windows == 3
