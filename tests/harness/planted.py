@@ -13,17 +13,36 @@ from typing import Final
 from msgspec.structs import replace
 
 from leasehold import cli
-from leasehold.commit import _Batch, _lease_lost
+from leasehold.commit import _Batch, _check, _lease_lost
+from leasehold.engines.base import CommitDone, Decide
 from leasehold.engines.disk import OsDisk
 from leasehold.engines.file import FileEngine
 from leasehold.engines.postgres.engine import PostgresEngine, _Written
 from leasehold.engines.postgres.links import Connection
+from leasehold.engines.snapshot import Snapshot
+from leasehold.engines.storage import Storage
 from leasehold.errors import ServiceError
-from leasehold.model import Acquire, Leased, LockOperation, Operation, Outcome, Put, Renew, is_expired
+from leasehold.model import (
+    Acquire,
+    Change,
+    Delete,
+    Entry,
+    Leased,
+    LockOperation,
+    Operation,
+    Outcome,
+    Put,
+    Renew,
+    Touched,
+    View,
+    is_expired,
+)
 from leasehold.queues import LockQueues
 from leasehold.store import Store
 
 Done = Callable[[Outcome | ServiceError], None]
+
+SLOW_SECONDS: Final = 0.01
 
 _apply_to_lock = _Batch._apply_to_lock
 _acquire = _Batch._acquire
@@ -100,12 +119,89 @@ def retry_unknown_commits() -> None:
     PostgresEngine._is_stored = not_stored  # type: ignore[method-assign]
 
 
+def check_preconditions_on_arrival() -> None:
+    """If-Match and If-None-Match are looked at when the write comes, and not again when it is committed."""
+    submit = Store.submit
+
+    def checked(self: Store, operation: Operation, done: Done) -> None:
+        if not isinstance(operation, Put | Delete) or operation.condition is None:
+            submit(self, operation, done)
+            return
+        condition = operation.condition
+        unconditional = replace(operation, condition=None)
+
+        def check(entry: Entry | ServiceError | None) -> None:
+            assert not isinstance(entry, ServiceError)
+            try:
+                _check(condition, entry)
+            except ServiceError as refusal:
+                done(refusal)
+            else:
+                submit(self, unconditional, done)
+
+        self.engine.read(operation.key, check)
+
+    Store.submit = checked  # type: ignore[method-assign]
+
+
+def slow_disk() -> None:
+    """No bug: before a batch is written, there is time for a kill."""
+    append, write_snapshot = Storage.append, Storage.write_snapshot
+
+    def slow_append(self: Storage, first: int, last: int, record: bytes, *, frees_space: bool) -> None:
+        time.sleep(SLOW_SECONDS)
+        append(self, first, last, record, frees_space=frees_space)
+
+    def slow_snapshot(self: Storage, snapshot: Snapshot, *, frees_space: bool) -> None:
+        time.sleep(SLOW_SECONDS)
+        write_snapshot(self, snapshot, frees_space=frees_space)
+
+    Storage.append = slow_append  # type: ignore[assignment,method-assign]
+    Storage.write_snapshot = slow_snapshot  # type: ignore[method-assign]
+
+
+def publish_before_durable() -> None:
+    """Readers see a batch as soon as it is decided."""
+    slow_disk()
+    _publish_when_decided(is_answered=False)
+
+
+def answer_before_durable() -> None:
+    """Writers are told as soon as their batch is decided, and readers see it."""
+    slow_disk()
+    _publish_when_decided(is_answered=True)
+
+
+def _publish_when_decided(*, is_answered: bool) -> None:
+    commit_durably, publish = FileEngine.commit, FileEngine._publish
+
+    def commit(self: FileEngine, touched: Touched, decide: Decide, done: CommitDone) -> None:
+        changes: list[Change] = []
+
+        def remember(view: View, revision: int, now: int) -> Sequence[Change]:
+            changes.extend(decide(view, revision, now))
+            return changes
+
+        commit_durably(self, touched, remember, (lambda _: None) if is_answered else done)
+        if changes:
+            publish(self, changes)
+        if is_answered:
+            done(None)
+
+    FileEngine.commit = commit  # type: ignore[method-assign]
+    FileEngine._publish = lambda _self, _changes: None  # type: ignore[assignment,method-assign]
+
+
 BUGS: Final = {
     "restart tokens": restart_tokens,
     "renew expired": renew_expired,
     "check fences on arrival": check_fences_on_arrival,
     "trust waking": trust_waking,
     "retry unknown commits": retry_unknown_commits,
+    "check preconditions on arrival": check_preconditions_on_arrival,
+    "slow disk": slow_disk,
+    "publish before durable": publish_before_durable,
+    "answer before durable": answer_before_durable,
 }
 
 

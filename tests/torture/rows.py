@@ -11,6 +11,7 @@ from harness import Finding
 from harness.disk_faults import Fault, survive_disk_faults
 from harness.ext4 import survive_lost_file_system
 from harness.kills import survive_kills
+from harness.linearizability import stay_linearizable
 from harness.locks import Load, append_on_two_servers, append_with_pauses
 from harness.mounts import obstacle
 from harness.postgres_faults import PROMISE, rounds_of
@@ -60,6 +61,15 @@ def _power_cuts(folder: Path, seed: int) -> Finding:
     return survive_power_cuts(seed, lives=150, cuts_at_each_operation=8)
 
 
+def _linearizable_file(folder: Path, seed: int) -> Finding:
+    return stay_linearizable(STORES["file"](folder), seed, operations=60_000, kills=5, pauses=5)
+
+
+def _linearizable_postgres(folder: Path, seed: int) -> Finding:
+    store = STORES["postgres"](folder)
+    return stay_linearizable(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5)
+
+
 ROWS = (
     Row("kills-file", "acknowledged writes survive SIGKILL, file engine", _kills("file"), "kills"),
     Row("kills-postgres", "acknowledged writes survive SIGKILL, PostgreSQL", _kills("postgres"), "kills"),
@@ -74,6 +84,13 @@ ROWS = (
     Row("power-cuts", "acknowledged changes survive power cuts", _power_cuts, "states"),
     Row("disk-faults", "any single file operation may fail", _disk_faults, "runs"),
     Row("ext4", "acknowledged changes survive the loss of a real file system", _ext4, "cuts", obstacle=obstacle),
+    Row("linearizable-file", "linearizable through kills and pauses, file engine", _linearizable_file, "operations"),
+    Row(
+        "linearizable-postgres",
+        "linearizable through kills and pauses, two servers on PostgreSQL",
+        _linearizable_postgres,
+        "operations",
+    ),
 )
 
 

@@ -1,0 +1,56 @@
+"""No answer contradicts another, through kills and pauses of the servers. And the judges find bugs that are planted."""
+
+from pathlib import Path
+
+import pytest
+from databases import STORES
+from harness.linearizability import stay_linearizable
+
+FAULTS = 5
+"""Of each kind."""
+
+
+def test_the_file_engine_is_linearizable_through_kills_and_pauses(tmp_path: Path) -> None:
+    finding = stay_linearizable(STORES["file"](tmp_path), 21, operations=60_000, kills=FAULTS, pauses=FAULTS)
+    assert finding.violations == []
+    assert finding.figures["operations"] >= 60_000
+    assert finding.figures["kills with operations under way"] == FAULTS
+    assert finding.figures["pauses with operations under way"] == FAULTS
+
+
+def test_two_servers_on_one_database_are_linearizable_through_kills_and_pauses(tmp_path: Path) -> None:
+    finding = stay_linearizable(
+        STORES["postgres"](tmp_path), 22, operations=45_000, kills=FAULTS, pauses=FAULTS, servers=2, lost_answers=5
+    )
+    assert finding.violations == []
+    assert finding.figures["operations"] >= 45_000
+    assert finding.figures["kills with operations under way"] == FAULTS
+    assert finding.figures["pauses with operations under way"] == FAULTS
+    assert finding.figures["answers of COMMIT lost"] == 5
+
+
+# Bugs that are planted ----------------------------------------------------------------------------------------
+
+
+def kinds(violations: list[str]) -> set[str]:
+    """Who found them."""
+    return {violation.partition(":")[0] for violation in violations}
+
+
+@pytest.mark.parametrize("bug", ["publish before durable", "answer before durable", "check preconditions on arrival"])
+def test_a_bug_is_found_by_both_judges(bug: str, tmp_path: Path) -> None:
+    finding = stay_linearizable(STORES["file"](tmp_path), 23, operations=1_500, kills=4, pauses=0, bug=bug)
+    assert kinds(finding.violations) == {"revisions", "search"}
+
+
+def test_the_slow_disk_by_which_these_bugs_show_is_none(tmp_path: Path) -> None:
+    finding = stay_linearizable(STORES["file"](tmp_path), 23, operations=1_500, kills=4, pauses=0, bug="slow disk")
+    assert finding.violations == []
+
+
+def test_a_retry_after_an_unknown_commit_is_found_by_both_judges(tmp_path: Path) -> None:
+    store = STORES["postgres"](tmp_path)
+    bug = "retry unknown commits"
+    finding = stay_linearizable(store, 24, operations=3_000, kills=0, pauses=0, servers=2, lost_answers=5, bug=bug)
+    assert finding.figures["answers of COMMIT lost"] == 5
+    assert kinds(finding.violations) == {"revisions", "search"}
