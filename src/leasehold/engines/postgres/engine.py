@@ -68,6 +68,10 @@ READERS: Final = 2
 LISTS: Final = 2
 LIST_SILENCE_SECONDS: Final = 15.0
 """A page may be large."""
+YIELD_SECONDS: Final = 0.002
+"""So much later do our own waiters hear that we set a lock free, where there are other servers, who hear it by
+notification. Otherwise ours are first again and again: of two servers with 8 waiters each, one got the lock 1.1 to 8.6
+times as often as the other; now 1.0 times."""
 RESOLVE_SECONDS: Final = 2.0
 """At least so long the fate of a COMMIT is asked for, even when the time for retries is over."""
 WRITER_MICROSECONDS: Final = 7 * 86_400 * 1_000_000
@@ -468,7 +472,10 @@ class PostgresEngine:
     def _publish_own(self, written: _Written) -> None:
         self._publish(written.head)
         if written.freed:
-            self._tell_freed(written.freed)
+            if self._listener.hears_others:
+                asyncio.get_running_loop().call_later(YIELD_SECONDS, self._tell_freed, written.freed)
+            else:
+                self._tell_freed(written.freed)
 
     def _tell_freed(self, locks: Sequence[str] | None) -> None:
         """Not while everything is refused: those who wait would only lose their places. `recover` wakes them."""

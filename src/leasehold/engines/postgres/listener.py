@@ -5,6 +5,7 @@ connection listens, and while it lasts it may hold the advisory lock of the serv
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -18,6 +19,7 @@ POLL_SECONDS: Final = 5.0
 RELISTEN_SECONDS: Final = 0.5
 MAX_NOTICE_BYTES: Final = 7_000
 """PostgreSQL takes notifications of 8,000."""
+OTHERS_SECONDS: Final = 10.0
 _FREED: Final = "freed"
 
 
@@ -51,6 +53,7 @@ class Listener:
         self._unheard = unheard
         self._freed = freed
         self.own_pid = 0
+        self._heard_others_at = -math.inf
         self._connection: Connection | None = None
         """Set while it listens."""
         self._is_listening = asyncio.Event()
@@ -70,6 +73,11 @@ class Listener:
         if connection is not None and connection is self._connection and not connection.is_closed():
             with suppress(*FAILURES), watched(connection, SILENCE_SECONDS):
                 await connection.execute(statements.STOP_CLEANING, self._namespace)
+
+    @property
+    def hears_others(self) -> bool:
+        """Whether other servers have committed something lately."""
+        return asyncio.get_running_loop().time() - self._heard_others_at < OTHERS_SECONDS
 
     async def cleans(self) -> bool:
         """Whether cleaning up is ours: the first server to ask has it as long as its connection lasts."""
@@ -124,6 +132,8 @@ class Listener:
     def _hear(self, _connection: object, process: int, _channel: str, payload: object) -> None:
         if not isinstance(payload, str) or not payload.startswith(self._prefix):
             return
+        if process != self.own_pid:
+            self._heard_others_at = asyncio.get_running_loop().time()
         notice, *locks = payload.removeprefix(self._prefix).split(statements.SEPARATOR)
         if notice.isdecimal():
             self._committed(int(notice))
