@@ -3,6 +3,7 @@
 import contextlib
 import json
 import select
+import selectors
 import signal
 import socket
 import struct
@@ -55,8 +56,10 @@ def lease_in(answer: Answer) -> Any:
 
 def answered(wires: list[Wire]) -> list[Wire]:
     """Those who have heard something; waits until one has."""
-    ready, _, _ = select.select([wire.socket for wire in wires], [], [], ANSWER_SECONDS)
-    return [wire for wire in wires if wire.socket in ready]
+    with selectors.DefaultSelector() as selector:
+        for wire in wires:
+            selector.register(wire.socket, selectors.EVENT_READ, wire)
+        return [key.data for key, _ in selector.select(ANSWER_SECONDS)]
 
 
 def is_silent(wire: Wire) -> bool:
