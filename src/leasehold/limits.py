@@ -21,6 +21,8 @@ MAX_INTEGER: Final = 2**64 - 1
 MIN_TTL_SECONDS: Final = 0.1
 MAX_TTL_SECONDS: Final = 31_536_000.0
 MAX_PAGE_ENTRIES: Final = 10_000
+MAX_GATHERED_BYTES: Final = 8 * MIB
+"""A list that cannot be streamed ends soon after it."""
 MAX_PATHS: Final = 100
 """`path` parameters of one read."""
 MAX_PATCH_OPERATIONS: Final = 10_000

@@ -10,7 +10,7 @@ connections: an answer written straight from the lane's completion 38,000 a seco
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -146,21 +146,23 @@ class Store:
                 return Page(records, revision, page.next_after)
         return Page(records, self.engine.revision if revision is None else revision, None)
 
-    async def pages(self, prefixes: Sequence[str], after: str | None) -> AsyncIterator[Page[Entry]]:
-        """All entries from `after` on, a page at a time: constant memory, and changes meanwhile may or may not show.
+    async def pages(self, prefixes: Sequence[str], after: str | None, limit: int | None) -> AsyncGenerator[Page[Entry]]:
+        """The entries from `after` on, `limit` or all, a page at a time.
 
-        Values may be large, and how large is known only when they are there. So the pages begin small and grow while
-        they are light.
+        Constant memory, and changes meanwhile may or may not show. Values may be large, and how large is known only
+        when they are there. So the pages begin small and grow while they are light.
         """
-        position, limit = after, FIRST_PAGE_ENTRIES
+        position, size, left = after, FIRST_PAGE_ENTRIES, limit
         while True:
-            page = await self.page(prefixes, position, limit)
+            page = await self.page(prefixes, position, size if left is None else min(size, left))
             yield page
-            if page.next_after is None:
+            if left is not None:
+                left -= len(page.records)
+            if page.next_after is None or left == 0:
                 return
             position = page.next_after
-            size = sum(len(entry.value) for entry in page.records)
-            limit = max(limit // 2, 1) if size > LIGHT_PAGE_BYTES else min(limit * 2, STREAM_PAGE_ENTRIES)
+            weight = sum(len(entry.value) for entry in page.records)
+            size = max(size // 2, 1) if weight > LIGHT_PAGE_BYTES else min(size * 2, STREAM_PAGE_ENTRIES)
 
     # Locks ----------------------------------------------------------------------------------------------------
 

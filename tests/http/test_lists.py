@@ -284,3 +284,39 @@ def test_a_reader_that_leaves_in_the_middle_of_a_list_harms_nobody(full: Server)
             reader.send(message("GET", "/kv"))
             assert reader.socket.recv(100) != b""
     assert (full.get("00007").status_code, "Traceback" in full.log()) == (200, False)
+
+
+# Large values -------------------------------------------------------------------------------------------------
+
+LARGE_VALUE = b'"' + b"x" * 1_000_000 + b'"'
+
+
+@pytest.fixture(scope="module")
+def heavy(any_server: Server) -> Server:
+    """A server with twenty megabytes under `heavy/`."""
+    for number in range(20):
+        any_server.put(f"heavy/{number:02}", LARGE_VALUE.decode())
+    return any_server
+
+
+def test_a_page_of_large_values_is_streamed(heavy: Server) -> None:
+    with Wire(heavy) as wire:
+        answer = wire.send(message("GET", "/kv?prefix=heavy/&limit=11")).answer()
+    page = json.loads(answer.body)
+    assert (answer.headers["transfer-encoding"], len(page["entries"]), page["next"]) == ("chunked", 11, "heavy/10")
+
+
+def test_a_messagepack_page_of_large_values_ends_early_and_tells_where_to_go_on(heavy: Server) -> None:
+    keys: list[str] = []
+    sizes: list[int] = []
+    after: str | None = ""
+    while after is not None:
+        response = heavy.request(
+            "GET", "/kv", params={"prefix": "heavy/", "after": after}, headers={"Accept": "application/vnd.msgpack"}
+        )
+        sizes.append(len(response.content))
+        page = msgspec.msgpack.decode(response.content)
+        keys += [entry["key"] for entry in page["entries"]]
+        after = page["next"]
+    assert keys == [f"heavy/{number:02}" for number in range(20)]
+    assert (len(sizes) > 1, max(sizes) < 24 * 1024 * 1024) == (True, True)

@@ -117,7 +117,7 @@ async def stream_entries(request: Request, service: Service) -> Stream:
 
 
 async def _entry_chunks(service: Service, prefixes: Sequence[str], media: Media) -> AsyncGenerator[bytes]:
-    async for page in service.store.pages(prefixes, None):
+    async for page in service.store.pages(prefixes, None, None):
         texts = map(entry_json, page.records)
         lines = (text + b"\n" for text in texts)
         for chunk in gathered(lines if media is Media.NDJSON else map(values.to_messagepack, texts)):

@@ -6,6 +6,7 @@ only read and an answer only written.
 
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final, cast
 
 import msgspec
@@ -18,7 +19,14 @@ from leasehold.http.messages import Request, Response, Stream, gathered, percent
 from leasehold.http.negotiation import ACCEPT_PATCH, JSON_PATCH, MERGE_PATCH, Media, content_type
 from leasehold.http.routes import Answer, Exchange, Parameter, Procedure, Route, Service
 from leasehold.keys import check_key
-from leasehold.limits import MAX_KEY_BYTES, MAX_PAGE_ENTRIES, MAX_PATHS, MAX_TTL_SECONDS, MIN_TTL_SECONDS
+from leasehold.limits import (
+    MAX_GATHERED_BYTES,
+    MAX_KEY_BYTES,
+    MAX_PAGE_ENTRIES,
+    MAX_PATHS,
+    MAX_TTL_SECONDS,
+    MIN_TTL_SECONDS,
+)
 from leasehold.model import (
     Delete,
     Deleted,
@@ -275,29 +283,47 @@ async def list_entries(request: Request, service: Service) -> Response | Stream:
     after = after_of(request)
     with_values = flag_of(request, "values", default=True)
     limit = limit_of(request)
-    if limit is None and request.media is Media.MESSAGEPACK:
-        # A MessagePack list says its length in front, so it cannot be streamed: it comes in pages, with `next`.
-        limit = MAX_PAGE_ENTRIES
-    if limit is None:
-        return Stream(Media.JSON, _list_chunks(service, prefixes, after, with_values=with_values))
-    page = await service.store.page(prefixes, after, limit)
-    texts = b",\n".join(_entry_texts(page, with_values=with_values))
-    return Response(200, b'{"entries":[%b],%b' % (texts, _list_end(page)))
+    if request.media is Media.MESSAGEPACK:
+        return await _gathered_list(service, prefixes, after, limit, with_values=with_values)
+    return Stream(Media.JSON, _list_chunks(service, prefixes, after, limit, with_values=with_values))
+
+
+async def _gathered_list(
+    service: Service, prefixes: Sequence[str], after: str | None, limit: int | None, *, with_values: bool
+) -> Response:
+    """A MessagePack list says its length in front, so it cannot be streamed: it comes in pages, with `next`.
+
+    A page ends at its limit, or before that when it is heavy: ten thousand values may be gigabytes.
+    """
+    texts: list[bytes] = []
+    revision: int | None = None
+    next_after: str | None = None
+    async with aclosing(service.store.pages(prefixes, after, limit or MAX_PAGE_ENTRIES)) as pages:
+        async for page in pages:
+            revision = page.revision if revision is None else revision
+            texts += _entry_texts(page, with_values=with_values)
+            next_after = page.next_after
+            if sum(map(len, texts)) > MAX_GATHERED_BYTES:
+                break
+    assert revision is not None
+    return Response(200, b'{"entries":[%b],%b' % (b",\n".join(texts), _list_end(revision, next_after)))
 
 
 async def _list_chunks(
-    service: Service, prefixes: Sequence[str], after: str | None, *, with_values: bool
+    service: Service, prefixes: Sequence[str], after: str | None, limit: int | None, *, with_values: bool
 ) -> AsyncGenerator[bytes]:
     separator = b'{"entries":[\n'
     revision: int | None = None
-    async for page in service.store.pages(prefixes, after):
+    next_after: str | None = None
+    async for page in service.store.pages(prefixes, after, limit):
         # The revision before the first entry was read: every change up to it is in the list.
         revision = page.revision if revision is None else revision
+        next_after = page.next_after
         for chunk in gathered(b",\n" + text for text in _entry_texts(page, with_values=with_values)):
             yield separator + chunk.removeprefix(b",\n") if separator else chunk
             separator = b""
     assert revision is not None
-    yield separator + b"\n]," + _list_end(Page([], revision, None))
+    yield separator + b"\n]," + _list_end(revision, next_after)
 
 
 def _entry_texts(page: Page[Entry], *, with_values: bool) -> Iterator[bytes]:
@@ -308,8 +334,8 @@ def _entry_without_value(entry: Entry) -> bytes:
     return partial_entry_json(entry, value=None, path=None)
 
 
-def _list_end(page: Page[Entry]) -> bytes:
-    return b'"revision":%d,"next":%b}' % (page.revision, msgspec.json.encode(page.next_after))
+def _list_end(revision: int, next_after: str | None) -> bytes:
+    return b'"revision":%d,"next":%b}' % (revision, msgspec.json.encode(next_after))
 
 
 def limit_of(request: Request) -> int | None:
