@@ -33,12 +33,17 @@ from leasehold.http.messages import (
 from leasehold.http.negotiation import JSON_FIRST, error_media, negotiate
 from leasehold.http.reception import Phase, Reception
 from leasehold.http.routes import Exchange, Procedure
+from leasehold.limits import KIB
 from leasehold.model import Outcome, Read, name_of
 
 log = structlog.get_logger(__name__)
 
 MAX_QUEUED_REQUESTS: Final = 32
 """Pipelined requests waiting on one connection before it is read no further."""
+MAX_BEGUN_AT_ONCE: Final = 32
+"""Pipelined requests that one connection has answered before others have their turn."""
+LARGE_BYTES: Final = 4 * KIB
+"""For so much of an answer it counts as one more."""
 LINGER_SECONDS: Final = 2.0
 """How long a refused client may go on sending; closing at once would reset the connection and lose the answer."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -52,11 +57,13 @@ class Connection(asyncio.Protocol):
         "_advancing",
         "_all",
         "_began",
+        "_begun",
         "_continue_due",
         "_current",
         "_drained",
         "_exchange",
         "_half_closed",
+        "_has_turn",
         "_outstanding",
         "_queue",
         "_reading_paused",
@@ -85,6 +92,10 @@ class Connection(asyncio.Protocol):
         """The request being answered; None also once the client has gone."""
         self._exchange: Exchange | None = None
         self._began = 0.0
+        self._begun = 0
+        """Requests begun in this connection's turn."""
+        self._has_turn = True
+        """Not if it has used up its turn, and the next was asked for."""
         self._task: asyncio.Task[None] | None = None
         self._waits = False
         """The task waits for something that only a caller who is still there should get."""
@@ -117,6 +128,8 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
+        if self._has_turn:
+            self._begun = 0
         self._reception.feed(data)
 
     def eof_received(self) -> bool:
@@ -148,7 +161,8 @@ class Connection(asyncio.Protocol):
     # Requests, one after the other ----------------------------------------------------------------------------
 
     def _enqueue(self, request: Request) -> None:
-        if self._current is None and not self._queue and not self._write_paused:
+        if self._current is None and not self._queue and not self._write_paused and self._begun < MAX_BEGUN_AT_ONCE:
+            self._begun += 1
             self._begin(request)
             return
         self._queue.append(request)
@@ -163,10 +177,25 @@ class Connection(asyncio.Protocol):
             return
         self._advancing = True
         while self._queue and self._current is None and not self._write_paused:
+            if self._begun >= MAX_BEGUN_AT_ONCE:
+                self._end_turn()
+                break
+            self._begun += 1
             self._begin(self._queue.popleft())
         self._advancing = False
         if self._current is None and not self._queue:
             self._rest()
+
+    def _end_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._all.give_turn(self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self._has_turn = True
+        self._begun = 0
+        if self._queue:
+            self._advance()
 
     def _rest(self) -> None:
         """Nothing is left to do."""
@@ -264,7 +293,9 @@ class Connection(asyncio.Protocol):
         if shared.logs_requests:
             shared.log_request(request, response.status)
         if self._transport is not None:
-            shared.post(self._transport, encode_response(request, response, common=shared.common_lines, close=close))
+            data = encode_response(request, response, common=shared.common_lines, close=close)
+            self._begun += len(data) // LARGE_BYTES
+            shared.post(self._transport, data)
         self._finish(request, close=close)
 
     def _respond_error(self, request: Request, error: ServiceError) -> None:
@@ -311,13 +342,14 @@ class Connection(asyncio.Protocol):
             self._write(b"0\r\n\r\n")
 
     async def _writable(self) -> None:
-        """Wait for a slow reader; with a fast one, let others have their turn."""
-        if not self._write_paused:
-            await asyncio.sleep(0)
-            return
-        self._drained = asyncio.Event()
-        await self._drained.wait()
-        self._drained = None
+        """Wait for a slow reader, and let others have their turn."""
+        if self._write_paused:
+            self._drained = asyncio.Event()
+            await self._drained.wait()
+            self._drained = None
+        turn = asyncio.Event()
+        self._all.give_turn(turn.set)
+        await turn.wait()
 
     def _finish(self, request: Request, *, close: bool) -> None:
         self._current = None
