@@ -22,6 +22,8 @@ from leasehold.limits import KIB
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 1.0
+SWEEP_SLICE_SECONDS: Final = 0.001
+"""A sweep that sends thousands off at once would otherwise hold up all others for most of a second."""
 MAX_POSTED_BYTES: Final = 256 * KIB
 """More is sent at once: only the transport tells a connection that its reader does not read, and one packet may ask
 for thousands of large values."""
@@ -159,8 +161,17 @@ class Connections:
             self.tick = self.loop.time()
             self.common_lines = _common_lines()
             self.metrics.leave(self.figures())
-            for member in tuple(self._members):
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Let others have their turn in between: when a crowd has come at once, its time is over at once, too."""
+        began = perf_counter()
+        for member in tuple(self._members):
+            if member in self._members:
                 member.sweep()
+            if perf_counter() - began > SWEEP_SLICE_SECONDS:
+                await asyncio.sleep(0)
+                began = perf_counter()
 
     async def drain(self, timeout_seconds: float) -> int:
         """Let the requests in flight end, then cut what is left. Returns how many were cut."""
