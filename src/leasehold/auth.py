@@ -180,6 +180,8 @@ class Verifier:
         return principal
 
     def _decode(self, token: bytes) -> Principal:
+        if b"=" in token:
+            raise unauthenticated()  # padding, which JWS leaves out (RFC 7515, section 2) and PyJWT does not mind
         try:
             if any(name in jwt.get_unverified_header(token) for name in FORBIDDEN_HEADERS):
                 raise unauthenticated()

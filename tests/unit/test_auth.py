@@ -309,6 +309,7 @@ BAD_TOKENS: dict[str, str] = {
     "garbage": "garbage",
     "dots alone": "..",
     "no dots": HEAD,
+    "padding": GOOD + "=",
     "one dot": f"{HEAD}.{BODY}",
     "no signature": f"{HEAD}.{BODY}.",
     "three dots": f"{GOOD}.{SIGNATURE}",
