@@ -1,0 +1,576 @@
+"""Random sequences of requests to `/kv`, to `/locks`, and by UUID, against plain dictionaries, on every engine.
+
+The model knows the rules in the plainest form: values are copied, changed by short recursions, and compared. Every
+answer's status, value and revision is predicted; what was refused must have changed nothing.
+"""
+
+import copy
+import json
+import traceback
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import httpx
+import msgspec
+from contract import sequence
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from running import Server, running
+
+from harness import Finding
+
+STEPS = 40
+ABSENT: Any = ...
+
+NAMES = ["a", "b", "0", "-", "x/y", "m~n", ""]
+ENDS_OF_UUIDS = ["abcd-4000-8000-00000000000a", "abcd-4000-8000-00000000000b"]
+"""With the folder before them they are UUIDs."""
+UUIDS = st.sampled_from(ENDS_OF_UUIDS)
+KEYS = st.sampled_from(["a", "a/b", "ab", "ä", "🦊", "\uffff", "b b", "c%", *ENDS_OF_UUIDS])
+SEGMENTS = st.lists(st.sampled_from([*NAMES, "1", "2", "01"]), max_size=3).map(tuple)
+LEAVES = st.none() | st.booleans() | st.integers(-2, 2**64 - 1) | st.sampled_from(["", "text", "🦊", 1.5, 1e300])
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    LEAVES,
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from(NAMES), parts, max_size=3),
+    max_leaves=8,
+)
+NO_LEASE = "0" * 32
+
+
+class Condition(NamedTuple):
+    """What is asked of an entry's revision, and of a lease, before a change."""
+
+    of_entry: str
+    of_lease: str | None
+
+
+CONDITIONS = st.builds(
+    Condition,
+    st.sampled_from(["none"] * 6 + ["matches", "matches any", "stale", "none matches", "must be new"]),
+    st.sampled_from([None] * 6 + ["alive", "alive", "former", "unknown"]),
+)
+LOCKS = st.sampled_from(["a", "a/b", *ENDS_OF_UUIDS])
+LEASES = st.sampled_from(["own", "own", "own", "former", "another's", "unknown"])
+"""Which lease_id is sent for a lock: of its lease, of one before, of another lock, or none that ever was."""
+LOCK_TTLS = st.sampled_from([600, 3_600, 7_200.5, 86_400])
+"""Nothing ends while the test runs."""
+TTLS = st.sampled_from([None, None, None, 1000])
+STEPS_OF_PATCH = st.fixed_dictionaries(
+    {
+        "op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]),
+        "path": SEGMENTS,
+        "from": SEGMENTS,
+        "value": VALUES,
+    }
+)
+
+
+class Refused(Exception):  # noqa: N818 - as it is called in the service
+    """The model's prediction of an error: status and code."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(status, code)
+
+
+def not_found() -> Refused:
+    return Refused(404, "not_found")
+
+
+def path_not_found() -> Refused:
+    return Refused(404, "path_not_found")
+
+
+def conflict() -> Refused:
+    return Refused(409, "conflict")
+
+
+def lease_lost(status: int = 409) -> Refused:
+    return Refused(status, "lease_lost")
+
+
+def patch_failed() -> Refused:
+    return Refused(422, "patch_failed")
+
+
+# The model's rules --------------------------------------------------------------------------------------------
+
+
+def pointer(path: tuple[str, ...]) -> str:
+    return "".join("/" + segment.replace("~", "~0").replace("/", "~1") for segment in path)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal as JSON: members have no order, and true is not 1."""
+    return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
+
+
+def index_of(segment: str, size: int) -> int:
+    if not segment.isdecimal() or (segment != "0" and segment.startswith("0")) or int(segment) >= size:
+        raise path_not_found()
+    return int(segment)
+
+
+def get(value: Any, path: tuple[str, ...]) -> Any:
+    for segment in path:
+        if isinstance(value, list):
+            value = value[index_of(segment, len(value))]
+        elif isinstance(value, dict) and segment in value:
+            value = value[segment]
+        else:
+            raise path_not_found()
+    return value
+
+
+def put(value: Any, path: tuple[str, ...], part: Any) -> Any:
+    """A write with `path`: what is missing on the way is made."""
+    if not path:
+        return part
+    first, *others = path
+    rest = tuple(others)
+    if isinstance(value, dict):
+        inner = value[first] if first in value else empty(rest)
+        return value | {first: put(inner, rest, part)}
+    if not isinstance(value, list):
+        raise conflict()
+    if first == "-" and not rest:
+        return [*value, part]
+    if first != "-" and (not first.isdecimal() or (first != "0" and first.startswith("0"))):
+        raise conflict()
+    index = index_of(first, len(value))
+    return [*value[:index], put(value[index], rest, part), *value[index + 1 :]]
+
+
+def empty(path: tuple[str, ...]) -> Any:
+    return [] if path == ("-",) else {}
+
+
+def insert(value: Any, path: tuple[str, ...], part: Any) -> Any:
+    """`add` of a JSON patch: the container is there, and a list grows."""
+    if not path:
+        return part
+    container = copy.deepcopy(get(value, path[:-1]))
+    if isinstance(container, dict):
+        container[path[-1]] = part
+    elif isinstance(container, list):
+        place = len(container) if path[-1] == "-" else index_of(path[-1], len(container) + 1)
+        container.insert(place, part)
+    else:
+        raise conflict()
+    return replace(value, path[:-1], container)
+
+
+def replace(value: Any, path: tuple[str, ...], part: Any) -> Any:
+    if not path:
+        return part
+    get(value, path)
+    inner = replace(get(value, path[:1]), path[1:], part)
+    if isinstance(value, dict):
+        return value | {path[0]: inner}
+    index = int(path[0])
+    return [*value[:index], inner, *value[index + 1 :]]
+
+
+def remove(value: Any, path: tuple[str, ...]) -> Any:
+    get(value, path)
+    container = get(value, path[:-1])
+    if isinstance(container, dict):
+        smaller: Any = {name: part for name, part in container.items() if name != path[-1]}
+    else:
+        smaller = [part for index, part in enumerate(container) if index != int(path[-1])]
+    return replace(value, path[:-1], smaller)
+
+
+def merge(value: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(value) if isinstance(value, dict) else {}
+    for name, part in patch.items():
+        if part is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge(merged.get(name), part)
+    return merged
+
+
+def patched(value: Any, steps: list[dict[str, Any]]) -> Any:
+    for step in steps:
+        try:
+            value = patched_once(value, step)
+        except Refused:
+            raise patch_failed() from None
+    return value
+
+
+def patched_once(value: Any, step: dict[str, Any]) -> Any:
+    path, source = step["path"], step["from"]
+    match step["op"]:
+        case "add":
+            return insert(value, path, step["value"])
+        case "replace":
+            return replace(value, path, step["value"])
+        case "copy":
+            return insert(value, path, get(value, source))
+        case "remove":
+            if not path:
+                raise patch_failed()
+            return remove(value, path)
+        case "move":
+            moved = get(value, source)
+            if path == source:
+                return value
+            if path[: len(source)] == source:
+                raise patch_failed()
+            return insert(remove(value, source), path, moved)
+        case _:
+            if not same(get(value, path), step["value"]):
+                raise patch_failed()
+            return value
+
+
+# The machine --------------------------------------------------------------------------------------------------
+
+_folders = count(1)
+
+
+class KeyValueMachine(RuleBasedStateMachine):
+    """One run: a folder of keys on a server that nobody else writes to."""
+
+    server: Server
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = f"{next(_folders):08x}-"
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.revision = self.server.revision()
+        self.touched: str | None = None
+        self.leases: dict[str, dict[str, Any]] = {}
+        """What holders were told, by the lock."""
+        self.given: dict[str, list[str]] = {}
+        """All lease_ids that were given out for a lock."""
+
+    def request(self, method: str, key: str, **options: Any) -> httpx.Response:
+        """Send a request for an entry. `params` without a value are left out."""
+        options["params"] = {name: text for name, text in options.pop("params", {}).items() if text is not None}
+        return self.server.request(method, f"/kv/{quote(self.folder + key)}", **options)
+
+    def headers(self, key: str, condition: Condition) -> dict[str, str]:
+        revision = self.entries.get(key, {}).get("revision", 1)
+        return {
+            "matches": {"If-Match": f'"0", "{revision}-raw"'},
+            "matches any": {"If-Match": "*"},
+            "stale": {"If-Match": f'"{revision - 1}", W/"{revision}"'},
+            "none matches": {"If-None-Match": f'W/"{revision}"'},
+            "must be new": {"If-None-Match": "*"},
+        }.get(condition.of_entry, {}) | self.fence(condition)
+
+    def fence(self, condition: Condition) -> dict[str, str]:
+        return {} if condition.of_lease is None else {"If-Lease": self.lease_id_for(condition.of_lease)}
+
+    def lease_id_for(self, kind: str, lock: str | None = None) -> str:
+        """Of this lock, or of any."""
+        alive: dict[str, str] = {name: lease["lease_id"] for name, lease in self.leases.items()}
+        former = [each for name in self.given if lock in (None, name) for each in self.given[name]]
+        known: dict[str, list[str]] = {
+            "own": [each for name, each in alive.items() if name == lock],
+            "another's": [each for name, each in alive.items() if name != lock],
+            "alive": list(alive.values()),
+            "former": [each for each in former if each not in alive.values()],
+        }
+        return [NO_LEASE, *known.get(kind, [])][-1]
+
+    def check_lease(self, condition: Condition) -> None:
+        sent = self.fence(condition).get("If-Lease")
+        if sent is not None and sent not in [lease["lease_id"] for lease in self.leases.values()]:
+            raise lease_lost(412)
+
+    def check_condition(self, key: str, condition: Condition) -> None:
+        exists = key in self.entries
+        holds = {
+            "none": True,
+            "matches": exists,
+            "matches any": exists,
+            "stale": False,
+            "none matches": not exists,
+            "must be new": not exists,
+        }
+        if not holds[condition.of_entry]:
+            raise Refused(412, "precondition_failed")
+
+    def change(
+        self, key: str, condition: Condition, response: httpx.Response, decide: Callable[[Any], Any], ttl: int | None
+    ) -> None:
+        """Predict a change by `decide(value before)` and compare. `ABSENT` is the value of no entry."""
+        self.touched = key
+        before = self.entries.get(key)
+        try:
+            after = self.decide(key, condition, decide)
+        except Refused as refusal:
+            self.compare_refusal(response, refusal)
+            if refusal.args == (412, "precondition_failed"):
+                assert response.json()["revision"] == (before["revision"] if before else None)
+            return
+        self.revision += 1
+        assert response.status_code == (201 if before is None else 200)
+        assert response.json()["revision"] == self.revision
+        if after is ABSENT:
+            del self.entries[key]
+        else:
+            self.entries[key] = {"value": after, "revision": self.revision, "expires": ttl is not None}
+
+    def decide(self, key: str, condition: Condition, decide: Callable[[Any], Any]) -> Any:
+        """First the lease, then a missing entry, then a condition that does not hold, then a fault of a path."""
+        self.check_lease(condition)
+        refusal: Refused | None = None
+        after = None
+        try:
+            after = decide(self.value(key))
+        except Refused as error:
+            refusal = error
+        if refusal is None or refusal.args != not_found().args:
+            self.check_condition(key, condition)
+        if refusal is not None:
+            raise refusal
+        return after
+
+    def value(self, key: str) -> Any:
+        return self.entries[key]["value"] if key in self.entries else ABSENT
+
+    @rule(key=KEYS, value=VALUES, condition=CONDITIONS, ttl=TTLS, method=st.sampled_from(["PUT", "POST"]))
+    def write(self, key: str, value: Any, condition: Condition, ttl: int | None, method: str) -> None:
+        headers = self.headers(key, condition)
+        response = self.request(method, key, content=json.dumps(value), headers=headers, params={"ttl": ttl})
+        self.change(key, condition, response, lambda _: value, ttl)
+
+    @rule(key=UUIDS, path=st.none() | SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS, upper=st.booleans())
+    def write_by_uuid(
+        self, *, key: str, path: tuple[str, ...] | None, part: Any, condition: Condition, ttl: int | None, upper: bool
+    ) -> None:
+        uuid = (self.folder + key).upper() if upper else self.folder + key
+        body = {"key": uuid, "value": part, "path": None if path is None else list(path), "ttl": ttl}
+        response = self.server.request("POST", "/set", json=body, headers=self.headers(key, condition))
+        place = path or ()
+        self.change(key, condition, response, lambda v: put(empty(place) if v is ABSENT else v, place, part), ttl)
+
+    @rule(key=UUIDS, paths=st.lists(SEGMENTS, max_size=2))
+    def read_by_uuid(self, key: str, paths: list[tuple[str, ...]]) -> None:
+        """As `/kv` reads it, which the other rules compare with the model."""
+        params = {"path": [pointer(path) for path in paths]}
+        by_uuid = self.server.request("GET", f"/get/{self.folder}{key}", params=params)
+        by_key = self.request("GET", key, params=dict(params))
+        names = ("request_id",)
+        left, right = ({n: part for n, part in r.json().items() if n not in names} for r in (by_uuid, by_key))
+        assert (by_uuid.status_code, left) == (by_key.status_code, right)
+        streamed = self.server.request("GET", f"/stream/{self.folder}{key}")
+        if key in self.entries:
+            assert same(msgspec.msgpack.decode(streamed.content), self.entries[key]["value"])
+        else:
+            assert streamed.status_code == 404
+
+    @rule(prefix=st.sampled_from(["", "a", "a/", "ä", "abcd-"]))
+    def read_stream(self, prefix: str) -> None:
+        entries = sequence(self.server.request("GET", "/stream", params={"prefix": self.folder + prefix}))
+        expected = [self.folder + key for key in self.sorted_keys() if key.startswith(prefix)]
+        assert [entry["key"] for entry in entries] == expected
+
+    @rule(key=KEYS, path=SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS)
+    def write_part(self, key: str, path: tuple[str, ...], part: Any, condition: Condition, ttl: int | None) -> None:
+        params = {"path": pointer(path), "ttl": ttl}
+        response = self.request(
+            "PUT", key, content=json.dumps(part), headers=self.headers(key, condition), params=params
+        )
+        self.change(key, condition, response, lambda v: put(empty(path) if v is ABSENT else v, path, part), ttl)
+        if response.status_code < 300:
+            assert (same(response.json()["value"], part), response.json()["path"]) == (True, pointer(path))
+
+    @rule(key=KEYS, patch=VALUES, condition=CONDITIONS, ttl=TTLS)
+    def merge_patch(self, key: str, patch: Any, condition: Condition, ttl: int | None) -> None:
+        headers = self.headers(key, condition) | {"Content-Type": "application/merge-patch+json"}
+        response = self.request("PATCH", key, content=json.dumps(patch), headers=headers, params={"ttl": ttl})
+        self.change(key, condition, response, lambda value: merge(existing(value), patch), ttl)
+
+    @rule(key=KEYS, steps=st.lists(STEPS_OF_PATCH, max_size=4), condition=CONDITIONS, ttl=TTLS)
+    def json_patch(self, key: str, steps: list[dict[str, Any]], condition: Condition, ttl: int | None) -> None:
+        headers = self.headers(key, condition) | {"Content-Type": "application/json-patch+json"}
+        sent = [step | {"path": pointer(step["path"]), "from": pointer(step["from"])} for step in steps]
+        response = self.request("PATCH", key, content=json.dumps(sent), headers=headers, params={"ttl": ttl})
+        self.change(key, condition, response, lambda value: patched(existing(value), steps), ttl)
+
+    @rule(key=KEYS, condition=CONDITIONS)
+    def delete(self, key: str, condition: Condition) -> None:
+        response = self.request("DELETE", key, headers=self.headers(key, condition))
+        self.change(key, condition, response, deleted, None)
+
+    @rule(key=KEYS, path=SEGMENTS.filter(bool), condition=CONDITIONS, ttl=TTLS)
+    def delete_part(self, key: str, path: tuple[str, ...], condition: Condition, ttl: int | None) -> None:
+        params = {"path": pointer(path), "ttl": ttl}
+        response = self.request("DELETE", key, headers=self.headers(key, condition), params=params)
+        self.change(key, condition, response, lambda value: remove(existing(value), path), ttl)
+
+    @rule(key=KEYS, paths=st.lists(SEGMENTS, min_size=1, max_size=3))
+    def read_parts(self, key: str, paths: list[tuple[str, ...]]) -> None:
+        response = self.request("GET", f"{key}", params={"path": [pointer(path) for path in paths]})
+        try:
+            value = existing(self.value(key))
+            parts = {pointer(path): get(value, path) for path in paths}
+        except Refused as refusal:
+            self.compare_refusal(response, refusal)
+        else:
+            expected = parts if len(paths) > 1 else parts[pointer(paths[0])]
+            assert same(response.json()["value"], expected)
+
+    @rule(key=KEYS)
+    def read_if_new(self, key: str) -> None:
+        entry = self.entries.get(key)
+        tag = f'"{entry["revision"] if entry else 1}"'
+        assert self.request("GET", key, headers={"If-None-Match": tag}).status_code == (304 if entry else 404)
+
+    @rule(prefix=st.sampled_from(["", "a", "a/", "ä"]), after=KEYS, limit=st.integers(1, 4))
+    def read_page(self, prefix: str, after: str, limit: int) -> None:
+        params = {"prefix": self.folder + prefix, "after": self.folder + after, "limit": str(limit)}
+        page = self.server.request("GET", "/kv", params=params).json()
+        found = [key for key in self.sorted_keys() if key.startswith(prefix) and key.encode() > after.encode()]
+        expected = [self.folder + key for key in found[:limit]]
+        following = expected[-1] if len(found) > limit else None
+        assert ([entry["key"] for entry in page["entries"]], page["next"]) == (expected, following)
+
+    def ask(self, method: str, lock: str, path: str | None, **asked: Any) -> httpx.Response:
+        """Send a request for a lock by its name, or, with `path`, by UUID."""
+        name = self.folder + lock
+        if path is None or lock not in ENDS_OF_UUIDS:
+            return self.server.request(method, f"/locks/{quote(name)}", json=asked)
+        return self.server.request("DELETE" if path == "/unlock" else "POST", path, json={"lock_id": name} | asked)
+
+    @rule(lock=LOCKS, ttl=LOCK_TTLS, owner=VALUES, path=st.sampled_from([None, "/lock"]))
+    def acquire(self, lock: str, ttl: float, owner: Any, path: str | None) -> None:
+        response = self.ask("POST", lock, path, ttl=ttl, owner=owner, wait=0)
+        held, told = self.leases.get(lock), response.json()
+        if held is not None:
+            self.compare_refusal(response, Refused(423, "lock_held"))
+            assert (same(told["owner"], held["owner"]), told["expires_at"]) == (True, held["expires_at"])
+            return
+        self.revision += 1
+        assert (response.status_code, told["lock"], told["token"]) == (201, self.folder + lock, self.revision)
+        assert (told["ttl"], same(told["owner"], owner)) == (ttl, True)
+        self.leases[lock] = told
+        self.given.setdefault(lock, []).append(told["lease_id"])
+
+    @rule(lock=LOCKS, lease=LEASES, ttl=st.none() | LOCK_TTLS, path=st.sampled_from([None, "/renew"]))
+    def renew(self, lock: str, lease: str, ttl: float | None, path: str | None) -> None:
+        lease_id, held = self.lease_id_for(lease, lock), self.leases.get(lock)
+        response = self.ask("PUT", lock, path, lease_id=lease_id, ttl=ttl)
+        if held is None or held["lease_id"] != lease_id:
+            self.compare_refusal(response, lease_lost())
+            return
+        self.revision += 1
+        told = response.json()
+        expected = held | {"ttl": held["ttl"] if ttl is None else ttl, "expires_at": told["expires_at"]}
+        assert (response.status_code, same(told, expected)) == (200, True)
+        assert told["expires_at"] >= held["expires_at"]
+        self.leases[lock] = told
+
+    @rule(lock=LOCKS, lease=LEASES, path=st.sampled_from([None, "/unlock"]), by_holder=st.booleans())
+    def release(self, lock: str, lease: str, path: str | None, *, by_holder: bool) -> None:
+        """`by_holder`: without the lease_id, where that is possible."""
+        lease_id, held = self.lease_id_for(lease, lock), self.leases.get(lock)
+        if by_holder and path is not None and lock in ENDS_OF_UUIDS:
+            response = self.ask("DELETE", lock, path)
+            lease_id = NO_LEASE if held is None else held["lease_id"]
+        else:
+            response = self.ask("DELETE", lock, path, lease_id=lease_id)
+        if held is None or held["lease_id"] != lease_id:
+            self.compare_refusal(response, Refused(404, "lock_not_found") if held is None else lease_lost())
+            return
+        self.revision += 1
+        expected = {"lock": self.folder + lock, "released": True, "revision": self.revision}
+        assert (response.status_code, response.json()) == (200, expected)
+        del self.leases[lock]
+
+    @rule(prefix=st.sampled_from(["", "a", "a/", "abcd-"]))
+    def list_locks(self, prefix: str) -> None:
+        page = self.server.request("GET", "/locks", params={"prefix": self.folder + prefix}).json()
+        expected = [
+            {name: part for name, part in self.leases[lock].items() if name != "lease_id"} | {"waiters": 0}
+            for lock in sorted(self.leases)
+            if lock.startswith(prefix)
+        ]
+        assert (same(page["locks"], expected), page["revision"]) == (True, self.revision)
+
+    @invariant()
+    def the_entry_touched_last_is_as_predicted(self) -> None:
+        if self.touched is None:
+            return
+        response, expected = self.request("GET", self.touched), self.entries.get(self.touched)
+        if expected is None:
+            assert response.status_code == 404
+        else:
+            self.compare(response.json(), expected)
+
+    def teardown(self) -> None:
+        page = self.server.request("GET", "/kv", params={"prefix": self.folder}).json()
+        assert [entry["key"] for entry in page["entries"]] == [self.folder + key for key in self.sorted_keys()]
+        for entry in page["entries"]:
+            self.compare(entry, self.entries[entry["key"].removeprefix(self.folder)])
+        assert page["revision"] == self.revision
+        self.list_locks("")
+
+    def sorted_keys(self) -> list[str]:
+        return sorted(self.entries, key=lambda key: key.encode())
+
+    def compare_refusal(self, response: httpx.Response, expected: Refused) -> None:
+        assert (response.status_code, response.json()["error"]) == expected.args
+
+    def compare(self, entry: dict[str, Any], expected: dict[str, Any]) -> None:
+        assert same(entry["value"], expected["value"])
+        assert (entry["revision"], "expires_at" in entry) == (expected["revision"], expected["expires"])
+
+
+def deleted(value: Any) -> Any:
+    existing(value)
+    return ABSENT
+
+
+def existing(value: Any) -> Any:
+    if value is ABSENT:
+        raise not_found()
+    return value
+
+
+def follow_the_model(store: str | Path, seed_number: int, *, sequences: int, shrinks: bool = True) -> Finding:
+    """Send so many sequences of requests to a server of `store`, which is empty at first and nobody else's.
+
+    `shrinks`: look for the shortest sequence with the same fault.
+    """
+    finding = Finding()
+
+    class OwnMachine(KeyValueMachine):
+        def teardown(self) -> None:
+            super().teardown()
+            finding.figures["sequences"] += 1
+
+    with running(store) as OwnMachine.server:
+        try:
+            run_state_machine_as_test(
+                seed(seed_number)(OwnMachine),
+                settings=settings(
+                    max_examples=sequences,
+                    phases=[Phase.generate, Phase.shrink] if shrinks else [Phase.generate],
+                    stateful_step_count=STEPS,
+                    deadline=None,
+                    database=None,
+                    report_multiple_bugs=False,
+                    suppress_health_check=[
+                        HealthCheck.too_slow,
+                        HealthCheck.data_too_large,
+                        HealthCheck.filter_too_much,
+                    ],
+                ),
+            )
+        except Exception:  # noqa: BLE001 - an answer that cannot even be read differs, too
+            finding.violations.append(f"the model and the service differ: {traceback.format_exc()}")
+        if "Traceback" in OwnMachine.server.log():
+            finding.violations.append(f"the log has a fault: {OwnMachine.server.log()[-2000:]}")
+    return finding
