@@ -1,0 +1,78 @@
+"""Requests that Schemathesis makes from `/openapi.json`, right and wrong ones, hold what the description says.
+
+Statuses, headers, media types and bodies are checked by Schemathesis, which knows nothing of this project. That right
+requests succeed is not among its checks here: a description cannot say all that keys, paths and conditions must be.
+"""
+
+import itertools
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
+from hypothesis.strategies import SearchStrategy
+from running import running
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.failures import Failure, FailureGroup
+
+from harness import Finding
+
+CHECK_NAMES: Final = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+)
+ANSWER_SECONDS: Final = 20.0
+
+
+def drive_by_description(store: str | Path, seed_number: int, *, examples: int) -> Finding:
+    """Send so many right requests, and as many wrong ones, to each operation of a server of `store`."""
+    finding = Finding()
+    load_all_checks()
+    checks = [CHECKS.get_one(name) for name in CHECK_NAMES]
+    with running(store) as server:
+        schema = schemathesis.openapi.from_dict(server.contract.document)  # type: ignore[arg-type]
+        for result, mode in itertools.product(schema.get_all_operations(), GenerationMode):
+            operation = result.ok()
+
+            def send(case: Any) -> None:
+                _do_not_wait(case)
+                response = case.call(base_url=server.url, timeout=ANSWER_SECONDS)
+                finding.figures["requests"] += 1
+                finding.figures[f"answers {response.status_code // 100}xx"] += 1
+                try:
+                    case.validate_response(response, checks=checks)
+                except (Failure, FailureGroup) as failure:
+                    found = failure.exceptions if isinstance(failure, FailureGroup) else (failure,)
+                    finding.violations += [f"{case.as_curl_command()}: {each}" for each in found]
+
+            bounds = settings(
+                max_examples=examples,
+                phases=[Phase.generate],
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            )
+            with suppress(Unsatisfiable):  # nothing of this operation can be wrong
+                cases: SearchStrategy[Any] = operation.as_strategy(generation_mode=mode)
+                bounds(seed(seed_number)(given(cases)(send)))()
+        if "Traceback" in server.log():
+            finding.violations.append(f"the log has a fault: {server.log()[-2000:]}")
+    return finding
+
+
+def _do_not_wait(case: Any) -> None:
+    """For a lock, which may be held: up to a minute."""
+    if case.method != "POST" or not case.path.startswith("/lock"):
+        return
+    if isinstance(case.body, dict) and "wait" in case.body:
+        if isinstance(case.body["wait"], int | float) and case.body["wait"] > 0:
+            case.body["wait"] = 0
+    elif "wait" not in (case.query or {}) or str(case.query["wait"]).replace(".", "").isdecimal():
+        case.query = {**(case.query or {}), "wait": 0}

@@ -1,0 +1,33 @@
+"""Requests made from the description by a tool that knows nothing else are answered as it says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from contract import Contract
+from harness.described import drive_by_description
+from running import Server
+
+EXAMPLES = 25
+
+
+def test_what_is_made_from_the_description_is_answered_as_it_says() -> None:
+    finding = drive_by_description("memory:", 1, examples=EXAMPLES)
+    assert finding.violations == []
+    assert min(finding.figures["answers 2xx"], finding.figures["answers 4xx"]) > 100
+
+
+def test_an_answer_that_is_not_described_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Server.start
+
+    def describe_wrongly(server: Server) -> Server:
+        start(server)
+        document: Mapping[str, Any] = server.contract.document
+        health = document["paths"]["/health"]["get"]["responses"]
+        health["404"] = health.pop("200")
+        server.contract = Contract(document)
+        return server
+
+    monkeypatch.setattr(Server, "start", describe_wrongly)
+    finding = drive_by_description("memory:", 1, examples=1)
+    assert any("/health" in violation for violation in finding.violations)
