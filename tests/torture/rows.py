@@ -8,6 +8,9 @@ from pathlib import Path
 
 from databases import STORES
 from harness import Finding
+from harness.api_model import follow_the_model
+from harness.bad_input import send_bad_input
+from harness.described import drive_by_description
 from harness.disk_faults import Fault, survive_disk_faults
 from harness.ext4 import survive_lost_file_system
 from harness.kills import survive_kills
@@ -16,6 +19,7 @@ from harness.locks import Load, append_on_two_servers, append_with_pauses
 from harness.mounts import obstacle
 from harness.postgres_faults import PROMISE, rounds_of
 from harness.power_cuts import survive_power_cuts
+from harness.rude_clients import survive_rudeness
 
 Round = Callable[[Path, int], Finding]
 """One round, in an empty folder, by a seed. It takes seconds, not minutes."""
@@ -70,6 +74,22 @@ def _linearizable_postgres(folder: Path, seed: int) -> Finding:
     return stay_linearizable(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5)
 
 
+def _rude_clients(folder: Path, seed: int) -> Finding:
+    return survive_rudeness(STORES["file"](folder), seed, clients=5_000, deadline_seconds=10.0, is_measured=True)
+
+
+def _bad_input(folder: Path, seed: int) -> Finding:
+    return send_bad_input(folder, seed, mutations=5_000, corpora=False)
+
+
+def _description(folder: Path, seed: int) -> Finding:
+    return drive_by_description(STORES["file"](folder), seed, examples=100)
+
+
+def _api_model(store: str) -> Round:
+    return lambda folder, seed: follow_the_model(STORES[store](folder), seed, sequences=300)
+
+
 ROWS = (
     Row("kills-file", "acknowledged writes survive SIGKILL, file engine", _kills("file"), "kills"),
     Row("kills-postgres", "acknowledged writes survive SIGKILL, PostgreSQL", _kills("postgres"), "kills"),
@@ -91,6 +111,12 @@ ROWS = (
         _linearizable_postgres,
         "operations",
     ),
+    Row("rude-clients", "rude clients are sent off, good ones served meanwhile", _rude_clients, "rude clients"),
+    Row("bad-input", "no input is answered 5xx, leaks, harms or divides the engines", _bad_input, "inputs", 2),
+    Row("description", "answers are as the description says", _description, "requests"),
+    Row("api-model-memory", "requests do what a model does, memory", _api_model("memory"), "sequences"),
+    Row("api-model-file", "requests do what a model does, file engine", _api_model("file"), "sequences"),
+    Row("api-model-postgres", "requests do what a model does, PostgreSQL", _api_model("postgres"), "sequences"),
 )
 
 
