@@ -32,6 +32,7 @@ from leasehold.http.connection import Connection
 from leasehold.http.connections import Connections
 from leasehold.http.openapi import openapi
 from leasehold.http.routes import Router, Service
+from leasehold.limits import KIB
 from leasehold.metrics import Metrics
 from leasehold.store import Store
 
@@ -42,6 +43,9 @@ Ready = Callable[[str, int], None]
 Notify = Callable[[], None]
 
 BACKLOG = 4_096
+UNSENT_BYTES = 16 * KIB
+"""What the system takes of an answer ahead of its sending. By itself it takes megabytes, of each client that asks for
+much and does not read: work that holds up the others, and memory."""
 SWITCH_INTERVAL_SECONDS = 0.0002
 """A sync thread that ends while the loop computes waits so long for the interpreter, not the usual 5 ms."""
 
@@ -133,6 +137,8 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux and macOS; connections inherit it
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listening.bind(address)
     except (OSError, UnicodeError) as error:
         raise _cannot_listen(host, port, error) from error

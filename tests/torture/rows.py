@@ -10,6 +10,7 @@ from databases import STORES
 from harness import Finding
 from harness.api_model import follow_the_model
 from harness.bad_input import send_bad_input
+from harness.clock_jumps import survive_clock_jumps
 from harness.described import drive_by_description
 from harness.disk_faults import Fault, survive_disk_faults
 from harness.ext4 import survive_lost_file_system
@@ -51,6 +52,10 @@ def _pauses(store: str) -> Round:
 
 def _two_servers(folder: Path, seed: int) -> Finding:
     return append_on_two_servers(STORES["postgres"](folder), seed, rounds=100)
+
+
+def _clock_jumps(folder: Path, seed: int) -> Finding:
+    return survive_clock_jumps(folder / "data.json", seed, kills=10)
 
 
 def _disk_faults(folder: Path, seed: int) -> Finding:
@@ -96,6 +101,7 @@ ROWS = (
     Row("locks-file", "locks exclude, file engine", _pauses("file"), "holders paused past their ttl"),
     Row("locks-postgres", "locks exclude, PostgreSQL", _pauses("postgres"), "holders paused past their ttl"),
     Row("locks-two-servers", "locks exclude, two servers on PostgreSQL", _two_servers, "elements"),
+    Row("clock-jumps", "locks exclude though the system clock jumps", _clock_jumps, "jumps"),
     Row("postgres-cuts", PROMISE, rounds_of(["cut"] * 40), "cuts"),
     Row("postgres-backends", PROMISE, rounds_of(["backends"] * 40), "kills of backends"),
     Row("postgres-postmaster", PROMISE, rounds_of(["postmaster"] * 20), "postmaster kills"),

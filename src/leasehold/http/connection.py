@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 MAX_QUEUED_REQUESTS: Final = 32
 """Pipelined requests waiting on one connection before it is read no further."""
-MAX_BEGUN_AT_ONCE: Final = 32
+MAX_BEGUN_AT_ONCE: Final = 8
 """Pipelined requests that one connection has answered before others have their turn."""
 LARGE_BYTES: Final = 4 * KIB
 """For so much of an answer it counts as one more."""

@@ -27,9 +27,6 @@ SWEEP_SLICE_SECONDS: Final = 0.001
 MAX_POSTED_BYTES: Final = 256 * KIB
 """More is sent at once: only the transport tells a connection that its reader does not read, and one packet may ask
 for thousands of large values."""
-GOING_ON_AT_ONCE: Final = 2
-"""So many of those with much to do go on between two looks at the sockets. Each takes up to a millisecond, and all
-others wait for them: with hundreds of lists that were sent on at once, a GET took a tenth of a second."""
 REFUSED_CONNECTIONS: Final = 1_000
 """Connections over the limit that are still told so; beyond, they are cut at once."""
 
@@ -133,14 +130,17 @@ class Connections:
                 transport.write(data)
 
     def give_turn(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on` when it is the turn of one who has more to do than fits between two others."""
+        """Call `go_on` when it is the turn of one who has more to do than fits between two others.
+
+        One of them goes on between two looks at the sockets. Each takes up to a millisecond, and all others wait for
+        it: with hundreds of lists that were sent on at once, a GET took a tenth of a second.
+        """
         if not self._going_on:
             self.loop.call_soon(self._let_go_on)
         self._going_on.append(go_on)
 
     def _let_go_on(self) -> None:
-        for go_on in [self._going_on.popleft() for _ in range(min(GOING_ON_AT_ONCE, len(self._going_on)))]:
-            go_on()
+        self._going_on.popleft()()
         if self._going_on:
             self.loop.call_soon(self._let_go_on)
 

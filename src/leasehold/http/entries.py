@@ -229,6 +229,8 @@ def patch_entry(request: Request) -> MergePatch | JsonPatch:
 
 def show_written(request: Request, outcome: Outcome) -> Response:
     assert isinstance(outcome, Written)
+    if not outcome.created and is_plain(request):
+        return Response(200, entry_json(outcome.entry), outcome.entry.revision)
     location = request.path.decode("ascii") if outcome.created else None
     return written_response(request, outcome, location=location)
 
