@@ -464,7 +464,15 @@ class Hold:
 def hold_of(pid: int) -> Hold:
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     sizes = [int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")]
-    return Hold(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()), *sizes)
+    return Hold(sum(map(_is_socket, Path(f"/proc/{pid}/fd").iterdir())), *sizes)
+
+
+def _is_socket(descriptor: Path) -> bool:
+    """The store's own files come and go, too."""
+    try:
+        return str(descriptor.readlink()).startswith("socket:")
+    except FileNotFoundError:
+        return False
 
 
 def rude_server(store: str | Path, terms: Terms, clients: int) -> Server:

@@ -140,9 +140,10 @@ class Connections:
         self._going_on.append(go_on)
 
     def _let_go_on(self) -> None:
-        self._going_on.popleft()()
+        go_on = self._going_on.popleft()
         if self._going_on:
             self.loop.call_soon(self._let_go_on)
+        go_on()
 
     def log_request(self, request: Request, status: int) -> None:
         """The path without its query, and never a header or a value."""
