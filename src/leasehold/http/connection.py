@@ -124,6 +124,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._current = None
         self._queue.clear()
+        self._reception.let_go()
         if self._task is not None:
             self._task.cancel()
 

@@ -22,7 +22,7 @@ from leasehold.limits import KIB
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 1.0
-SWEEP_SLICE_SECONDS: Final = 0.001
+SWEEP_SLICE_SECONDS: Final = 0.0002
 """A sweep that sends thousands off at once would otherwise hold up all others for most of a second."""
 MAX_POSTED_BYTES: Final = 256 * KIB
 """More is sent at once: only the transport tells a connection that its reader does not read, and one packet may ask

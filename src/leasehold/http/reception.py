@@ -123,6 +123,11 @@ class Reception:
         self.phase = Phase.ENDED
         self.since = self._now()
 
+    def let_go(self) -> None:
+        """Receive no more, and know the connection no longer: so both go at once, without the collector's help."""
+        self.end()
+        del self._parser, self._deliver, self._continue_due
+
     def refuse(self, refusal: ServiceError) -> None:
         """Deliver a refusal in its turn and receive no further."""
         if self.phase is Phase.ENDED:
