@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import select
 import selectors
 import signal
 import socket
@@ -54,17 +53,17 @@ def lease_in(answer: Answer) -> Any:
     return json.loads(answer.body)
 
 
-def answered(wires: list[Wire]) -> list[Wire]:
-    """Those who have heard something; waits until one has."""
+def answered(wires: list[Wire], *, seconds: float = ANSWER_SECONDS) -> list[Wire]:
+    """Those who have heard something; waits until one has. They may be more than `select` knows."""
     with selectors.DefaultSelector() as selector:
         for wire in wires:
             selector.register(wire.socket, selectors.EVENT_READ, wire)
-        return [key.data for key, _ in selector.select(ANSWER_SECONDS)]
+        return [key.data for key, _ in selector.select(seconds)]
 
 
 def is_silent(wire: Wire) -> bool:
     """Nothing has come yet."""
-    return select.select([wire.socket], [], [], 0)[0] == []
+    return answered([wire], seconds=0) == []
 
 
 def pass_through(server: Server, lock: str, lease: Any, wires: list[Wire]) -> list[Any]:
