@@ -418,7 +418,8 @@ class Connection(asyncio.Protocol):
     def _sweep_reader(self) -> None:
         outstanding = self._outstanding_bytes()
         if outstanding < self._outstanding:
-            self._write_since = self._all.tick
+            # It read before this sweep, not after it, so the deadline needs no sweep more.
+            self._write_since = self._all.tick - SWEEP_SECONDS
         self._outstanding = outstanding
         if self._has_passed(self._write_since, self._all.limits.write_timeout_seconds):
             self.abort()
