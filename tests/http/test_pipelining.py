@@ -106,3 +106,28 @@ def test_answers_that_nobody_reads_do_not_gather_in_memory(any_server: Server, k
         wire.send(message("GET", f"/kv/{key}") * 1_000)
         other.send(message("GET", "/health/live")).answer()
         assert peak_bytes(any_server) - before < 50_000_000
+
+
+@pytest.mark.parametrize("last", ["", "Connection: close"])
+def test_what_one_packet_brings_is_answered_to_its_end(any_server: Server, key: str, last: str) -> None:
+    """More requests than the service has waiting at once, and then the last one, or half a close."""
+    any_server.put(key, "1")
+    with Wire(any_server) as wire:
+        wire.send(message("GET", f"/kv/{key}") * 2_000, message("DELETE", f"/kv/{key}", *filter(None, [last])))
+        if not last:
+            wire.end_sending()
+        statuses = [wire.answer().status for _ in range(2_001)]
+        assert (statuses, wire.rest()) == ([200] * 2_001, b"")
+
+
+def test_what_comes_after_a_close_in_one_packet_is_not_done(any_server: Server, key: str) -> None:
+    any_server.put(key, "1")
+    with Wire(any_server) as wire:
+        wire.send(
+            message("GET", f"/kv/{key}") * 80,
+            message("GET", f"/kv/{key}", "Connection: close"),
+            message("DELETE", f"/kv/{key}") * 10,
+        )
+        statuses = [wire.answer().status for _ in range(81)]
+        assert (statuses, wire.rest()) == ([200] * 81, b"")
+    assert any_server.get(key).status_code == 200

@@ -146,7 +146,10 @@ class Connection(asyncio.Protocol):
             return False
         self._half_closed = True
         self._reception.end()
-        return self._current is not None or bool(self._queue)
+        is_busy = self._current is not None or bool(self._queue)
+        if not is_busy:
+            self._all.send_posted()  # the transport closes now, and what is sent to a closed one is lost
+        return is_busy
 
     def pause_writing(self) -> None:
         self._write_paused = True
