@@ -44,9 +44,12 @@ MAX_BEGUN_AT_ONCE: Final = 8
 """Pipelined requests that one connection has answered before others have their turn."""
 LARGE_BYTES: Final = 4 * KIB
 """For so much of an answer it counts as one more."""
+SLICE_BYTES: Final = 4 * KIB
+"""So much of what was read is received before a look at how many requests wait: one read may bring thousands."""
 LINGER_SECONDS: Final = 2.0
 """How long a refused client may go on sending; closing at once would reset the connection and lose the answer."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+NOTHING: Final = memoryview(b"")
 
 
 class Connection(asyncio.Protocol):
@@ -62,6 +65,7 @@ class Connection(asyncio.Protocol):
         "_current",
         "_drained",
         "_exchange",
+        "_feeding",
         "_half_closed",
         "_has_turn",
         "_outstanding",
@@ -70,6 +74,7 @@ class Connection(asyncio.Protocol):
         "_reception",
         "_task",
         "_transport",
+        "_unfed",
         "_waits",
         "_write_paused",
         "_write_since",
@@ -79,14 +84,7 @@ class Connection(asyncio.Protocol):
         self._all = connections
         self._transport: asyncio.Transport | None = None
         self._address = ""
-        self._reception = Reception(
-            connections.limits,
-            connections.heads,
-            deliver=self._enqueue,
-            continue_due=self._expect_continue,
-            next_request_id=connections.next_request_id,
-            now=lambda: connections.tick,
-        )
+        self._reception = Reception(self, connections)
         self._queue: deque[Request] = deque()
         self._current: Request | None = None
         """The request being answered; None also once the client has gone."""
@@ -104,6 +102,9 @@ class Connection(asyncio.Protocol):
         self._half_closed = False
         """The client will send no more, so the connection ends with the answers under way."""
         self._reading_paused = False
+        self._unfed = NOTHING
+        """Read before the pause, and to be received after it."""
+        self._feeding = False
         self._write_paused = False
         self._write_since = 0.0
         self._outstanding = 0
@@ -124,6 +125,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._current = None
         self._queue.clear()
+        self._unfed = NOTHING
         self._reception.let_go()
         if self._task is not None:
             self._task.cancel()
@@ -131,7 +133,19 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._has_turn:
             self._begun = 0
-        self._reception.feed(data)
+        if len(data) <= SLICE_BYTES:
+            self._reception.feed(data)
+        else:
+            self._unfed = memoryview(data)
+            self._feed()
+
+    def _feed(self) -> None:
+        """Take of what was read as long as there is room for requests."""
+        self._feeding = True
+        while self._unfed and not self._reading_paused:
+            part, self._unfed = self._unfed[:SLICE_BYTES], self._unfed[SLICE_BYTES:]
+            self._reception.feed(bytes(part))
+        self._feeding = False
 
     def eof_received(self) -> bool:
         """The client sends no more; what it asked is still answered. True keeps the connection for that.
@@ -164,7 +178,7 @@ class Connection(asyncio.Protocol):
 
     # Requests, one after the other ----------------------------------------------------------------------------
 
-    def _enqueue(self, request: Request) -> None:
+    def receive(self, request: Request) -> None:
         if self._current is None and not self._queue and not self._write_paused and self._begun < MAX_BEGUN_AT_ONCE:
             self._begun += 1
             self._begin(request)
@@ -202,17 +216,19 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def _rest(self) -> None:
-        """Nothing is left to do."""
-        if self._transport is None:
+        """Nothing is left to do of what was received."""
+        if self._transport is None or self._feeding:
             return
         if self._half_closed:
             self._close()
             return
         if self._reading_paused:
             self._reading_paused = False
-            self._transport.resume_reading()
+            self._feed()
+            if not self._reading_paused and not self._transport.is_closing():
+                self._transport.resume_reading()
         if self._continue_due:
-            self._expect_continue()
+            self.expect_continue()
 
     def _begin(self, request: Request) -> None:
         self._current = request
@@ -373,7 +389,7 @@ class Connection(asyncio.Protocol):
         if transport is not None and not transport.is_closing():  # uvloop raises on a closed transport
             transport.write(data)
 
-    def _expect_continue(self) -> None:
+    def expect_continue(self) -> None:
         """The client waits for `100 Continue` before it sends the body; it comes after the answers before it."""
         self._continue_due = self._current is not None or bool(self._queue)
         if not self._continue_due and self._reception.phase is Phase.BODY:
@@ -385,6 +401,7 @@ class Connection(asyncio.Protocol):
         """Close after the answers written; with `linger`, give the client time to read them."""
         self._reception.end()
         self._queue.clear()
+        self._unfed = NOTHING
         self._all.send_posted()
         transport = self._transport
         if transport is None or transport.is_closing():

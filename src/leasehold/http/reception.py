@@ -5,9 +5,8 @@ Transfer-Encoding, repeated or signed lengths, bare LF, folded headers, a space 
 is checked in `_head_fault`. After a refusal nothing more is read.
 """
 
-from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Protocol
 
 import httptools
 
@@ -32,54 +31,56 @@ class Phase(Enum):
     """Nothing any more: refused, or the last request of the connection is in."""
 
 
-class Reception:
-    """The receiving half of a connection.
+class Receiver(Protocol):
+    """Whom the requests are for."""
 
-    `deliver(request)` is called with each request, in order; one that must be refused carries its `refusal`.
-    `continue_due` is called when a client waits for `100 Continue`. `now` gives the time for `since`, when the phase
-    began.
-    """
+    def receive(self, request: Request) -> None:
+        """Take the next request. One that must be refused carries its `refusal`."""
+
+    def expect_continue(self) -> None:
+        """The client waits for `100 Continue`."""
+
+
+class Surroundings(Protocol):
+    """What all receptions of a server share. `tick`: the time, as `Reception.since` tells it."""
+
+    limits: Limits
+    heads: FamiliarHeads
+    tick: float
+
+    def next_request_id(self) -> bytes: ...
+
+
+class Reception:
+    """The receiving half of a connection. `since`: when the phase began."""
 
     __slots__ = (
+        "_all",
         "_body",
         "_body_bytes",
-        "_continue_due",
-        "_deliver",
         "_field_bytes",
         "_fields",
         "_headers",
         "_heads",
         "_hosts",
         "_limits",
-        "_next_request_id",
-        "_now",
-        "_parser",
+        "_own_parser",
         "_raw_bytes",
+        "_receiver",
         "_replaying",
         "_url",
         "phase",
         "since",
     )
 
-    def __init__(
-        self,
-        limits: Limits,
-        heads: FamiliarHeads,
-        *,
-        deliver: Callable[[Request], None],
-        continue_due: Callable[[], None],
-        next_request_id: Callable[[], bytes],
-        now: Callable[[], float],
-    ) -> None:
-        self._limits = limits
-        self._heads = heads
-        self._deliver = deliver
-        self._continue_due = continue_due
-        self._next_request_id = next_request_id
-        self._now = now
-        self._parser = httptools.HttpRequestParser(self)
+    def __init__(self, receiver: Receiver, surroundings: Surroundings) -> None:
+        self._receiver = receiver
+        self._all = surroundings
+        self._limits = surroundings.limits
+        self._heads = surroundings.heads
+        self._own_parser: httptools.HttpRequestParser | None = None
         self.phase = Phase.HEAD  # a new connection must send its first request within a head's time
-        self.since = now()
+        self.since = surroundings.tick
         # Of the request being received:
         self._url = b""
         self._headers = Headers()
@@ -92,22 +93,30 @@ class Reception:
         self._replaying = False
 
     @property
+    def _parser(self) -> httptools.HttpRequestParser:
+        """Made when it is needed: many connections send nothing, or nothing that is not familiar."""
+        if self._own_parser is None:
+            self._own_parser = httptools.HttpRequestParser(self)
+        return self._own_parser
+
+    @property
     def has_begun(self) -> bool:
         """Something of the request being received is in."""
         return self.phase is Phase.BODY or (self.phase is Phase.HEAD and bool(self._url))
 
     def feed(self, data: bytes) -> None:
         """Take what the transport read."""
-        if self.phase is Phase.IDLE:
+        is_between = self.phase is Phase.IDLE or (self.phase is Phase.HEAD and self._own_parser is None)
+        if is_between:
             request = self._heads.recall(data)
             if request is not None:
-                request.request_id = self._next_request_id()
-                self._deliver(request)
+                request.request_id = self._all.next_request_id()
+                self.phase = Phase.IDLE
+                self._receiver.receive(request)
                 return
         elif self.phase is Phase.ENDED:
             return
         self._raw_bytes += len(data)
-        begun = self.phase
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -116,17 +125,17 @@ class Reception:
             self.refuse(ServiceError("invalid_request", "this is not a well-formed HTTP/1.1 request"))
         if self.phase is Phase.HEAD or self.phase is Phase.BODY:
             self._check_unfinished()
-        elif begun is Phase.IDLE and self.phase is Phase.IDLE:
+        elif is_between and self.phase is Phase.IDLE:
             self._heads.remember(data, self._headers)
 
     def end(self) -> None:
         self.phase = Phase.ENDED
-        self.since = self._now()
+        self.since = self._all.tick
 
     def let_go(self) -> None:
         """Receive no more, and know the connection no longer: so both go at once, without the collector's help."""
         self.end()
-        del self._parser, self._deliver, self._continue_due
+        del self._own_parser, self._receiver
 
     def refuse(self, refusal: ServiceError) -> None:
         """Deliver a refusal in its turn and receive no further."""
@@ -135,7 +144,7 @@ class Reception:
         self.end()
         request = self._new_request()
         request.refusal = refusal
-        self._deliver(request)
+        self._receiver.receive(request)
 
     # Called by the parser -------------------------------------------------------------------------------------
 
@@ -143,7 +152,7 @@ class Reception:
         if self._replaying or self.phase is Phase.ENDED:
             return
         self.phase = Phase.HEAD
-        self.since = self._now()
+        self.since = self._all.tick
         self._url = b""
         self._headers = Headers()
         self._hosts = self._fields = self._field_bytes = self._body_bytes = 0
@@ -179,10 +188,10 @@ class Reception:
             return
         self._headers.look_for_options()
         self.phase = Phase.BODY
-        self.since = self._now()
+        self.since = self._all.tick
         self._raw_bytes = 0
         if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._parser.get_http_version() == "1.1":
-            self._continue_due()
+            self._receiver.expect_continue()
 
     def on_body(self, data: bytes) -> None:
         if self.phase is Phase.ENDED:
@@ -206,9 +215,9 @@ class Reception:
             self._body = []
         request.keep_alive = upgrade or self._parser.should_keep_alive()
         self.phase = Phase.IDLE if request.keep_alive else Phase.ENDED
-        self.since = self._now()
+        self.since = self._all.tick
         self._raw_bytes = 0
-        self._deliver(request)
+        self._receiver.receive(request)
 
     # ----------------------------------------------------------------------------------------------------------
 
@@ -220,7 +229,7 @@ class Reception:
             path,
             self._headers,
             version=self._parser.get_http_version(),
-            request_id=accepted_request_id(self._headers.get(b"x-request-id")) or self._next_request_id(),
+            request_id=accepted_request_id(self._headers.get(b"x-request-id")) or self._all.next_request_id(),
         )
         if query:
             request.take_query(query)
@@ -268,7 +277,7 @@ class Reception:
         if self.phase is Phase.ENDED:
             return
         method = self._parser.get_method()
-        self._parser = httptools.HttpRequestParser(self)
+        self._own_parser = None
         if self.phase is Phase.BODY:
             self._replaying = True
             framing = b"Transfer-Encoding: chunked"
