@@ -127,7 +127,7 @@ class Condition(msgspec.Struct, frozen=True):
 # Reads --------------------------------------------------------------------------------------------------------
 
 
-class Read(msgspec.Struct, frozen=True):
+class Read(msgspec.Struct, frozen=True, gc=False):
     """One entry, or parts of it: `paths` are looked up in its value."""
 
     key: str
@@ -135,14 +135,14 @@ class Read(msgspec.Struct, frozen=True):
     condition: Condition | None = None
 
 
-class Found(msgspec.Struct, frozen=True):
+class Found(msgspec.Struct, frozen=True, gc=False):
     """The entry that was read. `parts`: the JSON text at each of `Read.paths`, in their order."""
 
     entry: Entry
     parts: tuple[bytes, ...] | None = None
 
 
-class NotModified(msgspec.Struct, frozen=True):
+class NotModified(msgspec.Struct, frozen=True, gc=False):
     """The caller has this revision already."""
 
     revision: int
@@ -153,7 +153,7 @@ class NotModified(msgspec.Struct, frozen=True):
 # `lease_id`: the change is done only if this lease is alive (a fenced write).
 
 
-class Put(msgspec.Struct, frozen=True):
+class Put(msgspec.Struct, frozen=True, gc=False):
     """Create or replace an entry, or, with `path`, that part of its value."""
 
     key: str
@@ -255,7 +255,7 @@ Operation = EntryOperation | LockOperation
 """Anything that goes through the write lane."""
 
 
-class Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """The entry after a change. `created`: there was none before. `part`: the JSON text written at `path`, if any."""
 
     entry: Entry
