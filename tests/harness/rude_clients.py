@@ -41,10 +41,10 @@ PAUSE_SECONDS: Final = 0.01
 """A good client thinks between two requests."""
 KEPT_BYTES: Final = 16 * 1024 * 1024
 KEPT_BYTES_OF_A_CLIENT: Final = 32 * 1024
-"""How much larger the server may be after its first crowd: the allocator keeps the pieces that all who were there at
-once had (25 KiB each, measured with 5,000), for those who come next."""
+"""How much larger the server may be after its first crowd, if it is too small a crowd for the server to give back what
+the allocator keeps for those who come next (25 KiB each)."""
 MORE_MEMORY: Final = 1.2
-"""How much larger it may be after the next crowd of the same size, which uses those pieces again."""
+"""How much larger it may be after the next crowd, when it has given that back."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from leasehold.allocator import give_back_memory
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.admission import Admission
 from leasehold.http.heads import FamiliarHeads
@@ -27,6 +28,8 @@ SWEEP_SLICE_SECONDS: Final = 0.0002
 MAX_POSTED_BYTES: Final = 256 * KIB
 """More is sent at once: only the transport tells a connection that its reader does not read, and one packet may ask
 for thousands of large values."""
+CROWD_CONNECTIONS: Final = 1_000
+"""When so many have left, what they took is given back to the system."""
 REFUSED_CONNECTIONS: Final = 1_000
 """Connections over the limit that are still told so; beyond, they are cut at once."""
 
@@ -62,6 +65,8 @@ class Connections:
         self._moment = 0.0
         self._members: set[Member] = set()
         self._by_address: Counter[str] = Counter()
+        self._crowd = 0
+        """The most connections since memory was given back."""
         self._request_id_prefix = os.urandom(6).hex().encode()
         self._request_numbers = count(1)
         self._emptied = asyncio.Event()
@@ -163,6 +168,7 @@ class Connections:
             self.common_lines = _common_lines()
             self.metrics.leave(self.figures())
             await self._sweep()
+            self._look_after_crowd()
 
     async def _sweep(self) -> None:
         """Let others have their turn in between: when a crowd has come at once, its time is over at once, too."""
@@ -173,6 +179,13 @@ class Connections:
             if perf_counter() - began > SWEEP_SLICE_SECONDS:
                 await asyncio.sleep(0)
                 began = perf_counter()
+
+    def _look_after_crowd(self) -> None:
+        count = len(self._members)
+        self._crowd = max(self._crowd, count)
+        if self._crowd - count > CROWD_CONNECTIONS and count < self._crowd // 4:
+            give_back_memory()
+            self._crowd = count
 
     async def drain(self, timeout_seconds: float) -> int:
         """Let the requests in flight end, then cut what is left. Returns how many were cut."""
