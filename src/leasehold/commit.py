@@ -63,10 +63,11 @@ def evaluate(
     are in the order of their revisions, so the last one's is the new head.
     """
     batch = _Batch(view, revision, now, max_value_bytes)
+    apply = batch.apply
     outcomes: list[Outcome | ServiceError] = []
     for operation in operations:
         try:
-            outcomes.append(batch.apply(operation))
+            outcomes.append(apply(operation))
         except ServiceError as refusal:
             outcomes.append(refusal)
     return outcomes, batch.changes()
@@ -74,20 +75,18 @@ def evaluate(
 
 def touched(operations: Sequence[Operation]) -> Touched:
     """What `evaluate` will look at."""
+    plain = [operation.key for operation in operations if type(operation) is Put and operation.lease_id is None]
+    if len(plain) == len(operations):  # nearly always
+        return Touched(plain)
     keys: list[str] = []
     locks: list[str] = []
     lease_ids: list[str] = []
     for operation in operations:
-        if isinstance(operation, Put):  # nearly always, and the question below takes 0.2 µs
-            keys.append(operation.key)
-        elif isinstance(operation, LockOperation):
+        if isinstance(operation, LockOperation):
             locks.append(operation.lock)
             continue
-        else:
-            keys.append(operation.key)
-            if isinstance(operation, Expire):
-                continue
-        if operation.lease_id is not None:
+        keys.append(operation.key)
+        if not isinstance(operation, Expire) and operation.lease_id is not None:
             lease_ids.append(operation.lease_id)
     return Touched(keys, locks, lease_ids)
 
@@ -185,7 +184,7 @@ class _Batch:
         return change if type(change) is Entry else None
 
     def _live(self, key: str) -> Entry | None:
-        entry = self._stored(key)
+        entry = self._stored(key) if key in self._entries else self._view.entry(key)
         if entry is None or entry.expires_at is None:  # nearly always
             return entry
         return None if is_expired(entry, self._now) else entry
@@ -209,18 +208,18 @@ class _Batch:
             # The key's own string too, so that a million entries that are overwritten do not keep two each.
             key, created_at = current.key, current.created_at
         expires_at = None if ttl is None else now + ttl
-        entry = Entry(key, value, self._next_revision(), created_at, now, expires_at)
-        self._record(entry)
+        self._revision += 1
+        entry = Entry(key, value, self._revision, created_at, now, expires_at)
+        if key in self._entries:
+            del self._entries[key]  # so that they stay in the order of revisions
+        self._entries[key] = entry
         return Written(entry, current is None)
 
     def _delete(self, key: str) -> Deleted:
         deletion = Deletion(key, self._next_revision())
-        self._record(deletion)
+        self._entries.pop(key, None)
+        self._entries[key] = deletion
         return Deleted(key, deletion.revision)
-
-    def _record(self, change: Entry | Deletion) -> None:
-        self._entries.pop(change.key, None)  # so that they stay in the order of revisions
-        self._entries[change.key] = change
 
     def _expire(self, operation: Expire) -> Deleted | Unchanged:
         entry = self._stored(operation.key)

@@ -9,8 +9,8 @@ connections: an answer written straight from the lane's completion 38,000 a seco
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from itertools import accumulate, compress, takewhile
 from typing import TypeVar
 
 import structlog
@@ -46,6 +46,8 @@ R = TypeVar("R", bound=Entry | Lease)
 Scan = Callable[[str, str | None, int], Awaitable[Page[R]]]
 
 HOUSEKEEPING_SECONDS = 1.0
+ENOUGH_OPERATIONS = 128
+"""A batch of so many is not made larger by waiting for more: meanwhile they could be made durable."""
 EXPIRE_STEP = 500
 """Entries, and leases, removed at a time."""
 FIRST_PAGE_ENTRIES = 16
@@ -60,7 +62,11 @@ class Store:
         self.engine = engine
         self._metrics = Metrics() if metrics is None else metrics
         self._limits = limits
-        self._waiting: deque[tuple[Operation, Done]] = deque()
+        self._operations: list[Operation] = []
+        """Those that wait for the next batch, and what to call with the outcome of each."""
+        self._completions: list[Done] = []
+        self._value_bytes = 0
+        """Of the values that wait."""
         self._closing = False
         self._idle = asyncio.Event()
         """Clear while a batch is in flight or its start is scheduled."""
@@ -88,7 +94,7 @@ class Store:
     def figures(self) -> Mapping[str, float]:
         """Gauges of the store and its engine, by the names in `metrics.GAUGES`."""
         degraded = self.engine.fault is not None
-        own = {"waiting_operations": len(self._waiting), "waiters": len(self._queues)}
+        own = {"waiting_operations": len(self._operations), "waiters": len(self._queues)}
         own |= {"revision": self.engine.revision, "degraded": int(degraded)}
         return {**own, **self.engine.figures()}
 
@@ -193,41 +199,48 @@ class Store:
         if self._closing:
             done(unavailable("the service is shutting down"))
             return
-        self._waiting.append((operation, done))
+        self._operations.append(operation)
+        self._completions.append(done)
+        if type(operation) is Put:
+            self._value_bytes += len(operation.value)
         if self._idle.is_set():
             # Not at once: the loop may hold more requests that are ready now, and they should share the commit.
             self._idle.clear()
-            self._running_loop().call_soon(self._start_batch)
+            self._running_loop().call_soon(self._gather, 0)
 
     def _start_soon(self) -> None:
-        """Start the next batch after one more turn of the loop, which gathers what is ready to be read by then.
+        """Start the next batch when the answers of the one before have left, and what they bring has come."""
+        self._running_loop().call_soon(self._gather, -1)
 
-        The answers of the batch before leave in this turn. Started at once, the next batch would be half as large
-        and there would be twice as many: 3 % fewer writes with 64 writers, 7 % with 256.
+    def _gather(self, seen: int) -> None:
+        """Start a batch when a turn of the loop has brought no more than were `seen` before it, or enough.
+
+        A batch costs what a dozen writes cost, however small it is. Started as soon as there was one, the batches of
+        16 writers were half as large, and they wrote a fifth less.
         """
-        loop = self._running_loop()
-        loop.call_soon(loop.call_soon, self._start_batch)
+        count = len(self._operations)
+        if seen < 0 or seen < count < ENOUGH_OPERATIONS:
+            self._running_loop().call_soon(self._gather, count)
+        else:
+            self._start_batch()
 
     def _start_batch(self) -> None:
-        batch = self._take_batch()
-        if not batch:
+        operations, completions = self._take_batch()
+        if operations:
+            self._commit(operations, completions)
+        else:
             self._idle.set()
-            return
-        self._commit(batch)
 
-    def _take_batch(self) -> list[tuple[Operation, Done]]:
-        waiting = self._waiting
-        batch: list[tuple[Operation, Done]] = []
-        size = 0
-        while waiting and len(batch) < MAX_BATCH_OPERATIONS and size < MAX_BATCH_BYTES:
-            item = waiting.popleft()
-            if type(item[0]) is Put:
-                size += len(item[0].value)
-            batch.append(item)
-        return batch
+    def _take_batch(self) -> tuple[list[Operation], list[Done]]:
+        operations, completions = self._operations, self._completions
+        end = len(operations)
+        if end > MAX_BATCH_OPERATIONS or self._value_bytes > MAX_BATCH_BYTES:
+            end = _batch_end(operations)
+        self._operations, self._completions = operations[end:], completions[end:]
+        self._value_bytes = sum(map(_value_bytes, self._operations))
+        return operations[:end], completions[:end]
 
-    def _commit(self, batch: list[tuple[Operation, Done]]) -> None:
-        operations = [operation for operation, _ in batch]
+    def _commit(self, operations: list[Operation], completions: list[Done]) -> None:
         outcomes: list[Outcome | ServiceError] = []
         max_value_bytes = self._limits.max_body_bytes
 
@@ -243,28 +256,25 @@ class Store:
 
         def done(error: ServiceError | None) -> None:
             if error is not None:
-                self._fail_batch(batch, error)
+                self._fail_batch(operations, completions, error)
                 return
-            self._metrics.count_batch(len(batch))
-            for (_, complete), outcome in zip(batch, outcomes, strict=True):
+            self._metrics.count_batch(len(operations))
+            for complete, outcome in zip(completions, outcomes, strict=True):
                 complete(outcome)
             self._start_soon()
 
         self.engine.commit(commit.touched(operations), decide, done)
 
-    def _fail_batch(self, batch: list[tuple[Operation, Done]], error: ServiceError) -> None:
+    def _fail_batch(self, operations: list[Operation], completions: list[Done], error: ServiceError) -> None:
         """Tell all that the commit failed. On a full disk, deletions get a second turn by themselves."""
-        refused = batch
-        if error.code == "storage_full":
-            deletions = [item for item in batch if _frees_space(item[0])]
-            if deletions and len(deletions) < len(batch):
-                refused = [item for item in batch if not _frees_space(item[0])]
-                self._commit(deletions)
-            else:
-                self._start_soon()
+        refused = completions
+        frees = [_frees_space(operation) for operation in operations]
+        if error.code == "storage_full" and any(frees) and not all(frees):
+            refused = [complete for complete, spared in zip(completions, frees, strict=True) if not spared]
+            self._commit(list(compress(operations, frees)), list(compress(completions, frees)))
         else:
             self._start_soon()
-        for _, complete in refused:
+        for complete in refused:
             complete(error)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -312,6 +322,17 @@ class Store:
 
             self.submit(operation, finish)
         await asyncio.gather(*results)
+
+
+def _value_bytes(operation: Operation) -> int:
+    return len(operation.value) if type(operation) is Put else 0
+
+
+def _batch_end(operations: Sequence[Operation]) -> int:
+    """How many of the first operations make one batch: it ends with the value by which it grows too large."""
+    sizes = accumulate(map(_value_bytes, operations))
+    within = sum(1 for _ in takewhile(lambda size: size < MAX_BATCH_BYTES, sizes))
+    return min(within + 1, MAX_BATCH_OPERATIONS)
 
 
 def _frees_space(operation: Operation) -> bool:

@@ -1,0 +1,82 @@
+"""The write lane: what becomes one batch."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from leasehold.engines.base import CommitDone, Decide
+from leasehold.engines.memory import MemoryEngine
+from leasehold.errors import ServiceError
+from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MIB, Limits
+from leasehold.model import Delete, Operation, Outcome, Put, Touched, Written
+from leasehold.store import ENOUGH_OPERATIONS, Store
+
+
+class Counting(MemoryEngine):
+    """Notes the size of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
+        self.sizes.append(len(touched.keys))
+        super().commit(touched, decide, done)
+
+
+def sizes(turns: Sequence[Sequence[Operation]]) -> list[int]:
+    """The batches of operations that come in so many turns of the loop. Their outcomes come in their order."""
+
+    async def scenario() -> list[int]:
+        engine = Counting()
+        store = Store(engine, Limits())
+        await store.open()
+        outcomes: list[Outcome | ServiceError] = []
+        all_done = asyncio.Event()
+
+        def done(outcome: Outcome | ServiceError) -> None:
+            outcomes.append(outcome)
+            if len(outcomes) == sum(map(len, turns)):
+                all_done.set()
+
+        for operations in turns:
+            for operation in operations:
+                store.submit(operation, done)
+            await asyncio.sleep(0)
+        await asyncio.wait_for(all_done.wait(), 10)
+        await store.close()
+        revisions = [outcome.entry.revision for outcome in outcomes if isinstance(outcome, Written)]
+        assert revisions == list(range(1, len(revisions) + 1))
+        return engine.sizes
+
+    return asyncio.run(scenario())
+
+
+def puts(count: int, value: bytes = b"1") -> list[Operation]:
+    return [Put(f"key/{number}", value) for number in range(count)]
+
+
+def test_what_comes_turn_after_turn_is_one_batch() -> None:
+    assert sizes([puts(3), puts(1), puts(2), puts(1)]) == [7]
+
+
+def test_a_turn_that_brings_nothing_starts_the_batch() -> None:
+    assert sizes([puts(3), [], [], puts(4)]) == [3, 4]
+
+
+def test_a_batch_does_not_wait_for_more_when_it_has_enough() -> None:
+    first, *rest = sizes([puts(ENOUGH_OPERATIONS - 1), *[puts(1)] * 20])
+    assert (first, sum(rest)) == (ENOUGH_OPERATIONS, 19)
+
+
+def test_a_batch_has_no_more_operations_than_it_may() -> None:
+    assert sizes([puts(MAX_BATCH_OPERATIONS * 2 + 1)]) == [MAX_BATCH_OPERATIONS, MAX_BATCH_OPERATIONS, 1]
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_a_batch_ends_with_the_value_by_which_it_grows_too_large(others: int) -> None:
+    within = MAX_BATCH_BYTES // MIB
+    values = puts(2 * within + 5, b'"' + b"x" * (MIB - 2) + b'"')
+    asked = [*(Delete(f"nothing/{number}") for number in range(others)), *values]
+    assert sizes([asked]) == [others + within, within, 5]
