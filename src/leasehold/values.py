@@ -46,7 +46,7 @@ def parse_json_value(body: bytes) -> Json:
         _check_nesting(value)
     if _may_hold_forbidden_parts(body):
         _check_parts(value)
-    if b"-0" in body and _MAY_HOLD_NEGATIVE_ZERO.search(body):
+    if _MINUS in body and b"-0" in body and _MAY_HOLD_NEGATIVE_ZERO.search(body):
         value = _decode_json(_STRING_OR_NEGATIVE_ZERO.sub(_keep_sign, body))
     return value
 
@@ -108,6 +108,9 @@ def to_messagepack(value: bytes) -> bytes:
 
 _DIGITS_TO_ZERO: Final = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(256))
 _DIGITS_OF_A_LARGE_INTEGER: Final = b"0" * len(str(-MIN_INTEGER))
+_BACKSLASH: Final = ord("\\")
+_MINUS: Final = ord("-")
+"""As numbers: to look for bytes in bytes, `in` first takes them for a number, and fails, which costs 0.15 µs."""
 
 _MAY_HOLD_NEGATIVE_ZERO: Final = re.compile(rb"-0(?![^\s,\]}])")
 """Also finds it at the end of an exponent and in strings; passes by dates and UUIDs."""
@@ -120,8 +123,10 @@ def _may_nest_too_deep(body: bytes) -> bool:
 
 
 def _may_hold_forbidden_parts(body: bytes) -> bool:
+    if _BACKSLASH in body and b"\\u0000" in body:
+        return True
     # For a megabyte the translation takes 1 ms, a regular expression 7.
-    return b"\\u0000" in body or _DIGITS_OF_A_LARGE_INTEGER in body.translate(_DIGITS_TO_ZERO)
+    return body.translate(_DIGITS_TO_ZERO).find(_DIGITS_OF_A_LARGE_INTEGER) >= 0
 
 
 def _keep_sign(match: re.Match[bytes]) -> bytes:

@@ -231,14 +231,15 @@ class Connection(asyncio.Protocol):
             self.expect_continue()
 
     def _begin(self, request: Request) -> None:
+        shared = self._all
         self._current = request
-        self._began = self._all.moment()
+        self._began = shared.moment()
         if request.refusal is not None:
             self._respond_error(request, request.refusal)
             return
         try:
-            route = self._all.router.match(request)
-            request.principal = principal = self._all.admission.admit(request, route.permission)
+            route = shared.router.match(request)
+            request.principal = principal = shared.admission.admit(request, route.permission)
             if not request.headers.is_plain or route.offers is not JSON_FIRST:
                 request.media = negotiate(request.headers.get(b"accept"), route.offers)
             endpoint = route.endpoint
@@ -248,9 +249,9 @@ class Connection(asyncio.Protocol):
                 if principal.prefixes is not None:
                     principal.require(name_of(operation))
                 if isinstance(operation, Read):
-                    self._all.store.read(operation, self._complete)
+                    shared.store.read(operation, self._complete)
                 else:
-                    self._all.store.submit(operation, self._complete)
+                    shared.store.submit(operation, self._complete)
             elif type(endpoint) is Procedure:
                 self._start(endpoint, request)
         except ServiceError as refusal:

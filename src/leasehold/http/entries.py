@@ -76,7 +76,10 @@ def body_value(request: Request) -> Json:
 
 def _is_messagepack(request: Request) -> bool:
     """Whether the body is MessagePack and not JSON. Raises `unsupported_media_type` if it is neither."""
-    sent = content_type(request.headers)
+    headers = request.headers
+    sent = headers.content_type
+    if sent is None:
+        sent = headers.content_type = content_type(headers)
     if sent in JSON_TYPES:
         return False
     if sent == Media.MESSAGEPACK.content_type:
