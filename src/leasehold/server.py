@@ -47,7 +47,7 @@ UNSENT_BYTES = 16 * KIB
 """What the system takes of an answer ahead of its sending. By itself it takes megabytes, of each client that asks for
 much and does not read: work that holds up the others, and memory."""
 COLLECTOR_THRESHOLDS = (1_000, 1, 200)
-"""Everybody waits while the collector walks. What is new it walks in small steps, of 0.3 ms at most: a load makes no
+"""Everybody waits while the collector walks. What is new it walks in small steps, of less than 1 ms: a load makes no
 more objects than it lets go, but each connection has a dozen. All there is, which takes 20 ms with thousands of
 connections, it walks seldom: hardly anything refers to itself here."""
 SWITCH_INTERVAL_SECONDS = 0.0002

@@ -215,8 +215,8 @@ class Store:
     def _gather(self, seen: int) -> None:
         """Start a batch when a turn of the loop has brought no more than were `seen` before it, or enough.
 
-        A batch costs what a dozen writes cost, however small it is. Started as soon as there was one, the batches of
-        16 writers were half as large, and they wrote a fifth less.
+        A batch costs what a dozen writes cost, however small it is. When the first writes of 16 writers did not wait
+        for the others, they wrote a fifth less.
         """
         count = len(self._operations)
         if seen < 0 or seen < count < ENOUGH_OPERATIONS:
