@@ -1,13 +1,31 @@
-"""What tests of a running service share."""
+"""What tests of a running service share, and what becomes of tests that need what this machine lacks."""
 
 from collections.abc import Iterator
 from itertools import count
 
 import pytest
 from databases import STORES
+from programs import left_out, require
 from running import Server, running
 
 _numbers = count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): what the machine must have; see tests/programs.py")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    require(name for mark in item.iter_markers("needs") for name in mark.args)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    lacks = left_out(report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple))
+    if lacks:
+        terminalreporter.section("tests left out on this machine", yellow=True)
+        for lack, tests in sorted(lacks.items()):
+            terminalreporter.line(f"{tests} for want of {lack}")
 
 
 @pytest.fixture(scope="session")

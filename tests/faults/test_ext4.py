@@ -7,16 +7,12 @@ from pathlib import Path
 
 import pytest
 from harness.ext4 import survive_lost_file_system
-from harness.mounts import LoopMount, obstacle
+from harness.mounts import LoopMount
+from programs import LOOP_MOUNTS, needs
 from running import until
 
+pytestmark = needs(LOOP_MOUNTS)
 CUTS = 6
-
-
-@pytest.fixture(autouse=True)
-def _possible() -> None:
-    if reason := obstacle():
-        pytest.skip(reason)
 
 
 def loop_files() -> list[str]:

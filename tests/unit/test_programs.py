@@ -1,0 +1,61 @@
+"""A test whose program is missing is left out and named at the end; with `CI=true` it fails."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from programs import needs
+
+TESTS = Path(__file__).parent.parent
+FILE = """
+import programs
+import pytest
+
+programs.PACKAGES = {"no-such-program": "no-such-package", "sh": "dash"}
+
+@programs.needs("no-such-program", "sh")
+def test_of_a_mark():
+    pass
+
+def test_of_a_call():
+    programs.program("no-such-program")
+
+@programs.needs("sh")
+def test_that_runs():
+    assert programs.program("sh").exists()
+"""
+
+
+def run(folder: Path, *, ci: str) -> tuple[int, str]:
+    (folder / "test_needs.py").write_text(FILE)
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", str(folder)],
+        env=os.environ | {"PYTHONPATH": str(TESTS), "CI": ci},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ended.returncode, ended.stdout
+
+
+def test_what_lacks_a_program_is_left_out_and_named_at_the_end(tmp_path: Path) -> None:
+    code, output = run(tmp_path, ci="")
+    assert code == 0, output
+    assert "1 passed, 2 skipped" in output
+    assert "2 for want of no-such-program (apt-get install no-such-package)" in output
+
+
+def test_in_ci_what_lacks_a_program_fails(tmp_path: Path) -> None:
+    code, output = run(tmp_path, ci="true")
+    assert code == 1, output
+    assert "1 passed" in output
+    assert output.count("this machine lacks no-such-program (apt-get install no-such-package)") >= 2
+
+
+def test_a_need_without_a_package_is_a_fault_of_the_test() -> None:
+    with pytest.raises(ValueError, match="ngnix"):
+        needs("ngnix")
