@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import structlog
 import typer
 
 from leasehold import VERSION, server
 from leasehold import workers as supervisor
 from leasehold.auth import load_secret, mint
-from leasehold.config import load_settings, parse_duration
+from leasehold.config import ignored_variables, load_settings, parse_duration
 from leasehold.engines import inspect_file, shown_url
 from leasehold.errors import ServiceError, unavailable
+
+log = structlog.get_logger(__name__)
 
 app = typer.Typer(
     name="leasehold",
@@ -69,6 +72,9 @@ def serve(
         settings = load_settings(os.environ, flags)
     except ServiceError as error:
         _fail(error, code=2)
+    server.configure_log(settings)
+    for variable, reason in ignored_variables(os.environ).items():
+        log.warning("a variable is ignored", variable=variable, reason=reason)
 
     def ready(bound_host: str, bound_port: int) -> None:
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host

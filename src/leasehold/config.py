@@ -1,20 +1,29 @@
 """Settings: the only reader of flags and environment.
 
 A flag wins over the environment, the environment over the default. Every setting has a variable, `LEASEHOLD_` and its
-name in capitals: `LEASEHOLD_PORT`, `LEASEHOLD_MAX_BODY_BYTES`.
+name in capitals: `LEASEHOLD_PORT`, `LEASEHOLD_MAX_BODY_BYTES`. A variable that is empty is not set: that is what
+`${NAME:-}` in a compose file makes of one that nobody set. To add a setting, add a field to `Settings`; its type says
+what is accepted.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
+from msgspec import Meta, inspect
 
 from leasehold.errors import ServiceError
 from leasehold.limits import Limits
 
-PREFIX = "LEASEHOLD_"
+PREFIX: Final = "LEASEHOLD_"
+MAX_SHOWN_CHARACTERS: Final = 80
+"""Of a value that is wrong, in the message that says so."""
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
+Flag = str | int | None
+"""What the command line gave; None: the flag is not there."""
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -24,10 +33,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that one server is told."""
 
     host: str = "127.0.0.1"
-    port: int = 8080
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     """0 picks a free port."""
     store: str = "data.json"
-    workers: int = 1
+    workers: Annotated[int, Meta(ge=1)] = 1
     """Processes that share the port, where the store may be shared."""
     auth_secret_file: str | None = None
     """With the secret of HS256 tokens."""
@@ -44,45 +53,121 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
-def load_settings(environment: Mapping[str, str], flags: Mapping[str, str | int | None]) -> Settings:
-    """Settings from what was given. Raises `invalid_argument` naming the setting that is wrong."""
-    settings = _own(environment, Settings, skip="limits")
-    settings |= {name: value for name, value in flags.items() if value is not None}
-    limits = _convert(_own(environment, Limits), Limits)
-    chosen = _convert(settings, Settings)
-    _check(chosen, limits)
-    return msgspec.structs.replace(chosen, limits=limits)
+def load_settings(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> Settings:
+    """Settings from what was given. `flags` by the names of the fields.
 
-
-def _own(environment: Mapping[str, str], kind: type[msgspec.Struct], *, skip: str = "") -> dict[str, str | int]:
-    """The variables that name fields of `kind`."""
-    names = (name for name in kind.__struct_fields__ if name != skip)
-    return {name: environment[PREFIX + name.upper()] for name in names if PREFIX + name.upper() in environment}
-
-
-def _convert(given: Mapping[str, str | int], kind: type[Kind]) -> Kind:
-    try:
-        return msgspec.convert(given, kind, strict=False)
-    except msgspec.ValidationError as error:
-        # The library's message names the field and what was expected, never more than the operator gave.
-        raise ServiceError("invalid_argument", f"wrong setting: {error}") from error
-
-
-def _check(settings: Settings, limits: Limits) -> None:
-    if not 0 <= settings.port <= 65_535:
-        raise ServiceError("invalid_argument", "wrong setting: port is 0 to 65535")
-    if settings.workers < 1:
-        raise ServiceError("invalid_argument", "wrong setting: workers must be at least 1")
-    if "" in (settings.auth_secret_file, settings.auth_public_key_file):
-        raise ServiceError("invalid_argument", "wrong setting: the file with the key of tokens has no name")
-    if settings.auth_secret_file and settings.auth_public_key_file:
-        raise ServiceError("invalid_argument", "wrong setting: give a secret or a public key for tokens, not both")
+    Raises `invalid_argument`, which names the flag or the variable that is wrong and what is accepted.
+    """
+    given = _given(environment, flags)
+    limits = _convert(given, Limits)
     for name in limits.__struct_fields__:
         if not getattr(limits, name) > 0:  # also refuses NaN
-            raise ServiceError("invalid_argument", f"wrong setting: {name} must be greater than 0")
+            raise _wrong(given[name], "must be greater than 0")
+    if "auth_secret_file" in given and "auth_public_key_file" in given:
+        sources = " and ".join(given[name].source for name in ("auth_secret_file", "auth_public_key_file"))
+        raise ServiceError("invalid_argument", f"{sources} exclude one another: give a secret or a public key")
+    return msgspec.structs.replace(_convert(given, Settings), limits=limits)
 
 
-_DURATION_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_NAMES: Final = (*Limits.__struct_fields__, *(name for name in Settings.__struct_fields__ if name != "limits"))
+"""Of all settings."""
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """What was given for a setting, and where."""
+
+    source: str
+    """As the operator knows it: `--port`, `LEASEHOLD_PORT`."""
+    value: str | int
+
+
+def _given(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> dict[str, _Given]:
+    """All that was given, by the names of the settings."""
+    given: dict[str, _Given] = {}
+    for name in _NAMES:
+        variable = _variable(name)
+        value = environment.get(variable)
+        if value and not _is_service_link(variable, value):
+            given[name] = _Given(variable, value)
+    for name, flag in flags.items():
+        if flag is not None:
+            given[name] = _Given(f"--{name.replace('_', '-')}", flag)
+            if flag == "":
+                raise _wrong(given[name], "must not be empty")
+    return given
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _convert(given: Mapping[str, _Given], kind: type[Kind]) -> Kind:
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        if field.name in given:
+            try:
+                values[field.name] = msgspec.convert(given[field.name].value, field.type, strict=False)
+            except msgspec.ValidationError as error:
+                raise _wrong(given[field.name], f"must be {_expected(field.type)}") from error
+    return kind(**values)
+
+
+def _wrong(given: _Given, fault: str) -> ServiceError:
+    shown = str(given.value)
+    if len(shown) > MAX_SHOWN_CHARACTERS:
+        shown = shown[:MAX_SHOWN_CHARACTERS] + "…"
+    return ServiceError("invalid_argument", f"{given.source} {fault}" + (f", not {shown!r}" if shown else ""))
+
+
+def _expected(kind: Any) -> str:  # noqa: ANN401 - the type of a field
+    """What a field of this type accepts, for people."""
+    if get_origin(kind) is Literal:
+        *others, last = get_args(kind)
+        return f"{', '.join(others)} or {last}"
+    info = inspect.type_info(kind)
+    if isinstance(info, inspect.BoolType):
+        return "true or false"
+    number = "an integer" if isinstance(info, inspect.IntType) else "a number"
+    if isinstance(info, inspect.IntType | inspect.FloatType) and info.ge is not None:
+        return (
+            f"{number} from {info.ge:g} to {info.le:g}" if info.le is not None else f"{number} of {info.ge:g} or more"
+        )
+    return number
+
+
+# Variables that are no settings -------------------------------------------------------------------------------
+
+_SERVICE_VARIABLE: Final = re.compile(
+    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+"""What Kubernetes sets in every pod for a Service whose name begins with `leasehold`, apart from the link `…_PORT`."""
+
+
+def ignored_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Why each variable with our prefix that is no setting is ignored, for those that may be a mistake."""
+    settings = [_variable(name) for name in _NAMES]
+    reasons: dict[str, str] = {}
+    for variable, value in sorted(environment.items()):
+        if not variable.startswith(PREFIX) or _SERVICE_VARIABLE.fullmatch(variable.removeprefix(PREFIX)):
+            continue
+        if _is_service_link(variable, value):
+            if variable in settings:
+                reasons[variable] = "it is a link to a Service, set by Kubernetes; enableServiceLinks: false avoids it"
+        elif variable not in settings:
+            similar = get_close_matches(variable.removeprefix(PREFIX).lower(), _NAMES, n=1, cutoff=0.7)
+            hint = f"; {_variable(similar[0])} is one" if similar else ""
+            reasons[variable] = f"there is no such setting{hint}"
+    return reasons
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Whether Kubernetes made the variable: `LEASEHOLD_PORT=tcp://10.96.12.3:8080` for a Service called `leasehold`."""
+    return variable.endswith("PORT") and "://" in value
+
+
+# Durations ----------------------------------------------------------------------------------------------------
+
+_DURATION_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def parse_duration(text: str) -> float:

@@ -60,7 +60,6 @@ def run(settings: Settings, ready: Ready, *, lifeline: int | None = None, metric
     `metrics_folder`: where workers leave their figures for one another. Raises ServiceError when the service cannot
     start.
     """
-    configure_log(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     _raise_descriptor_limit(settings.limits.max_connections)
     uvloop.run(serve(settings, ready, lifeline, metrics_folder))

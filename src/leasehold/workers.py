@@ -35,7 +35,6 @@ def run(settings: Settings, ready: server.Ready) -> None:
     """Serve with `settings.workers` processes until SIGTERM or SIGINT. Raises ServiceError when they cannot start."""
     if not open_engine(settings.store).shared:
         raise ServiceError("invalid_argument", "--workers is for stores that may be shared, like postgresql://…")
-    server.configure_log(settings)
     # Only workers of ours share the port: another service that listens there is told, as without workers.
     server.bind(settings.host, settings.port, shared=False).close()
     # Held, but never listening: keeps the port ours while workers come and go.

@@ -124,7 +124,6 @@ def test_a_relative_store_lies_where_the_command_runs(tmp_path: Path) -> None:
         (["--store=redis://localhost"], {}),
         ([], {"LEASEHOLD_PORT": "http"}),
         ([], {"LEASEHOLD_PORT": "65536"}),
-        ([], {"LEASEHOLD_PORT": ""}),
         ([], {"LEASEHOLD_LOG_LEVEL": "LOUD"}),
         ([], {"LEASEHOLD_MAX_BODY_BYTES": "0"}),
         ([], {"LEASEHOLD_MAX_BODY_BYTES": "-1"}),
@@ -148,8 +147,30 @@ def test_a_wrong_setting_is_told_in_one_line() -> None:
     result = leasehold("serve", environment={"LEASEHOLD_MAX_BODY_BYTES": "0"})
     assert (result.returncode, result.stderr) == (
         USAGE,
-        "leasehold: wrong setting: max_body_bytes must be greater than 0\n",
+        "leasehold: LEASEHOLD_MAX_BODY_BYTES must be greater than 0, not '0'\n",
     )
+
+
+def test_a_service_of_kubernetes_with_our_name_keeps_nothing_from_starting() -> None:
+    """Port 0 stands in a flag, as it must: what is under test is that the variable is no fault."""
+    link = "tcp://10.96.12.3:8080"
+    environment = {"LEASEHOLD_PORT_8080_TCP": link, "LEASEHOLD_SERVICE_HOST": "10.96.12.3"}
+    with running(environment=environment | {"LEASEHOLD_PORT": link}, arguments=["--port=0"]) as server:
+        told = [line for line in server.log().splitlines() if "a variable is ignored" in line]
+        assert (len(told), "LEASEHOLD_PORT" in told[0], server.put("a", "1").status_code) == (1, True, 201)
+
+
+def test_a_misspelt_variable_is_a_warning_that_names_it_and_not_its_value() -> None:
+    with running(environment={"LEASEHOLD_MAX_BODY_BYTE": "hunter2"}, log_level="warning") as server:
+        log = server.log()
+    assert (log.count("\n"), "LEASEHOLD_MAX_BODY_BYTE" in log, "hunter2" in log) == (1, True, False)
+
+
+def test_an_empty_variable_is_as_if_it_were_not_set(tmp_path: Path) -> None:
+    names = ["HOST", "STORE", "WORKERS", "AUTH_SECRET_FILE", "AUTH_PUBLIC_KEY_FILE", "INSECURE_OPEN", "LOG_LEVEL"]
+    environment = {f"LEASEHOLD_{name}": "" for name in [*names, "ALLOWED_HOSTS", "MAX_BODY_BYTES"]}
+    with running(None, environment=environment, folder=tmp_path) as server:
+        assert (server.put("a", "1").status_code, (tmp_path / "data.json").is_file()) == (201, True)
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:

@@ -572,6 +572,12 @@ def test_a_public_key_verifies_tokens_of_an_identity_provider(tmp_path: Path) ->
     assert statuses == [404, 401, 401, 401]
 
 
+def test_an_empty_issuer_and_audience_ask_for_nothing(secret_file: Path) -> None:
+    environment = {"LEASEHOLD_AUTH_ISSUER": "", "LEASEHOLD_AUTH_AUDIENCE": ""}
+    with running(environment=environment, arguments=[f"--auth-secret-file={secret_file}"]) as server:
+        assert server.put("a", "1", headers=BOTH).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("flag", "content", "line"),
     [
