@@ -88,6 +88,10 @@ class Contract:
         request, status = response.request, response.status_code
         asked = f"{request.method} {request.url.raw_path.decode()}"
         assert response.headers["X-Request-Id"], f"{asked}: an answer without its request id"
+        may_be_kept = request.method in ("GET", "HEAD") and status in (200, 304) and "ETag" in response.headers
+        assert response.headers["Cache-Control"] == ("no-cache" if may_be_kept else "no-store"), asked
+        if response.headers.get("Content-Type") == "application/json" and request.method != "HEAD":
+            assert response.content.endswith(b"\n"), f"{asked} answered {status} without a newline at the end"
         is_sequence = request.url.path == "/stream" and status == 200
         body = None if request.method == "HEAD" or is_sequence else _decoded(response)
         documented = self._documented(request, status)

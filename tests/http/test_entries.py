@@ -155,7 +155,7 @@ def test_head_of_an_absent_key_is_not_found(server: Server, key: str) -> None:
 @pytest.mark.parametrize("flag", ["raw", "raw=", "raw=true", "raw=1"])
 def test_raw_gives_the_value_alone(server: Server, key: str, flag: str) -> None:
     server.put(key, '{ "a" : [1, null] }')
-    assert server.get(f"{key}?{flag}").content == b'{"a":[1,null]}'
+    assert server.get(f"{key}?{flag}").content == b'{"a":[1,null]}\n'
 
 
 @pytest.mark.parametrize("flag", ["raw=false", "raw=0"])
@@ -166,7 +166,7 @@ def test_raw_may_be_declined(server: Server, key: str, flag: str) -> None:
 
 def test_raw_gives_a_part_alone(server: Server, key: str) -> None:
     server.put(key, '{"a": [1, {"b": null}]}')
-    assert server.get(f"{key}?raw&path=/a/1").content == b'{"b":null}'
+    assert server.get(f"{key}?raw&path=/a/1").content == b'{"b":null}\n'
 
 
 def test_raw_is_true_or_false(server: Server, key: str) -> None:
@@ -175,7 +175,7 @@ def test_raw_is_true_or_false(server: Server, key: str) -> None:
 
 def test_head_of_a_raw_value_has_its_length(server: Server, key: str) -> None:
     server.put(key, '"alice"')
-    assert server.request("HEAD", f"/kv/{key}?raw").headers["Content-Length"] == "7"
+    assert server.request("HEAD", f"/kv/{key}?raw").headers["Content-Length"] == "8"
 
 
 # Delete -------------------------------------------------------------------------------------------------------

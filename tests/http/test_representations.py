@@ -252,6 +252,73 @@ def test_an_answer_says_that_it_depends_on_accept(server: Server, key: str, path
     assert server.request("GET", path.format(key)).headers["Vary"] == "Accept"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/kv/{}", "/kv/{}?raw", "/kv/{}?path=/a", "/get/{}", "/stream/{}"])
+def test_what_can_be_revalidated_may_be_kept_for_that_only(server: Server, method: str, path: str) -> None:
+    uuid = server.request("POST", "/set", json={"value": {"a": 1}}).json()["key"]
+    answer = server.request(method, path.format(uuid))
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
+    same = server.request(method, path.format(uuid), headers={"If-None-Match": answer.headers["ETag"]})
+    assert (same.status_code, same.headers["Cache-Control"]) == (304, "no-cache")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/kv/{}", 200),
+        ("PUT", "/kv/{}", 200),
+        ("PUT", "/kv/{}/new", 201),
+        ("DELETE", "/kv/{}", 200),
+        ("GET", "/kv", 200),
+        ("GET", "/kv?limit=1", 200),
+        ("GET", "/stream", 200),
+        ("GET", "/locks", 200),
+        ("GET", "/health", 200),
+        ("GET", "/health/live", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/kv/{}/absent", 404),
+        ("GET", "/nowhere", 404),
+        ("GET", "/kv/{}?ttl=1", 400),
+    ],
+)
+@pytest.mark.parametrize("accept", ["*/*", MESSAGEPACK])
+def test_what_cannot_be_revalidated_is_not_to_be_kept(
+    server: Server, key: str, method: str, path: str, status: int, accept: str
+) -> None:
+    server.put(key, "1")
+    headers = {"Accept": "*/*" if path == "/metrics" else accept}
+    answer = server.request(method, path.format(key), content=b"1", headers=headers)
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (status, "no-store")
+
+
+def test_a_failed_precondition_is_not_to_be_kept_though_it_has_an_etag(server: Server, key: str) -> None:
+    etag = server.put(key, "1").headers["ETag"]
+    refused = server.get(key, headers={"If-Match": '"0"'})
+    assert (refused.status_code, refused.headers["ETag"], refused.headers["Cache-Control"]) == (412, etag, "no-store")
+
+
+def test_a_request_that_is_not_understood_is_not_to_be_kept(server: Server) -> None:
+    with Wire(server) as wire:
+        assert wire.send(b"nonsense\r\n\r\n").answer().headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/kv/{}", "/kv/{}?raw", "/kv/{}/absent", "/kv", "/health", "/locks", "/openapi.json"])
+def test_a_body_of_json_ends_with_a_newline_that_its_length_counts(server: Server, key: str, path: str) -> None:
+    server.put(key, "1")
+    with Wire(server) as wire:
+        wire.send(message("GET", path.format(key)), message("HEAD", path.format(key)), message("GET", "/health/live"))
+        answer, head = wire.answer(), wire.answer(to="HEAD")
+        assert (answer.body.endswith(b"\n"), answer.body.endswith(b"\n\n")) == (True, False)
+        assert head.headers.get("content-length") == answer.headers.get("content-length")
+        assert wire.answer().body == b'{"status":"ok"}\n'
+
+
+def test_a_body_of_messagepack_ends_with_its_value(server: Server, key: str) -> None:
+    server.put(key, "1")
+    assert server.get(f"{key}?raw", headers={"Accept": MESSAGEPACK}).content == b"\x01"
+
+
 @pytest.mark.parametrize("path", ["/kv/{}", "/kv", "/nowhere"])
 def test_an_answer_has_a_date(server: Server, key: str, path: str) -> None:
     server.put(key, "1")

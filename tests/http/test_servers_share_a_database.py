@@ -169,7 +169,7 @@ def test_entries_are_created_replaced_and_deleted(ask: Alternating, key: str) ->
     assert (head.status_code, head.content, head.headers["ETag"]) == (200, b"", read.headers["ETag"])
     replaced = ask("PUT", f"/kv/{key}", "null").json()
     assert replaced["created_at"] == created.json()["created_at"]
-    assert ask("GET", f"/kv/{key}?raw").content == b"null"
+    assert ask("GET", f"/kv/{key}?raw").content == b"null\n"
     deleted = ask("DELETE", f"/kv/{key}").json()
     assert deleted == {"key": key, "deleted": True, "revision": deleted["revision"]}
     assert replaced["revision"] < deleted["revision"]

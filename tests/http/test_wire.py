@@ -344,7 +344,7 @@ def test_a_list_for_http_1_0_is_not_chunked_and_ends_with_the_connection(server:
     assert ("transfer-encoding" in answer.headers, answer.body[:12], answer.body[-13:]) == (
         False,
         b'{"entries":[',
-        b',"next":null}',
+        b'"next":null}\n',
     )
 
 

@@ -328,7 +328,7 @@ async def _list_chunks(
             yield separator + chunk.removeprefix(b",\n") if separator else chunk
             separator = b""
     assert revision is not None
-    yield separator + b"\n]," + _list_end(revision, next_after)
+    yield separator + b"\n]," + _list_end(revision, next_after) + b"\n"
 
 
 def _entry_texts(page: Page[Entry], *, with_values: bool) -> Iterator[bytes]:

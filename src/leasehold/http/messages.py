@@ -122,43 +122,60 @@ def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
 STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 COMMON_HEADERS: Final = b"Vary: Accept\r\nX-Content-Type-Options: nosniff\r\n"
 
-
-_PLAIN: Final = b"%b%bX-Request-Id: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
-_TAGGED: Final = b'%b%bX-Request-Id: %b\r\nETag: "%d%b%b"\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b'
-_BODILESS: Final = b'%b%bX-Request-Id: %b\r\nETag: "%d%b%b"\r\n\r\n'
+_JSON: Final = Media.JSON  # a name of this module is found in a tenth of the time
+_NO_STORE: Final = b"Cache-Control: no-store\r\n"
+_REVALIDATE: Final = b"Cache-Control: no-cache\r\n"
+_START: Final = b"%b%bX-Request-Id: %b\r\n"
+_ETAG: Final = b'ETag: "%d%b%b"\r\n'
+_BODY: Final = b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+_NOT_MODIFIED: Final = _START + _REVALIDATE + _ETAG + b"\r\n"
+# Nearly all answers are JSON; what is known of those stands in their templates.
+_JSON_ETAG: Final = b'ETag: "%d%b"\r\n'
+_JSON_BODY: Final = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b\n"
+_JSON_PLAIN: Final = _START + _NO_STORE + _JSON_BODY
+_JSON_READ: Final = _START + _REVALIDATE + _JSON_ETAG + _JSON_BODY
+_JSON_WRITTEN: Final = _START + _NO_STORE + _JSON_ETAG + _JSON_BODY
 
 
 def encode_response(request: Request, response: Response, *, common: bytes, close: bool) -> bytes:
     """The whole response, head and body, in one piece, so that it leaves in one system call.
 
-    `common` is the lines that all responses have at the time.
+    `common` is the lines that all responses have at the time. A JSON body ends with a newline, so that the prompt of a
+    shell does not stick to it. What a read answers with an ETag may be kept and must be revalidated; nothing else may
+    be kept (RFC 9111, section 5.2.2).
     """
-    media, body = request.media, response.body
+    media, body, method = request.media, response.body, request.method
     fields = request.request_id
     if response.headers:
         fields += b"".join(f"\r\n{name}: {value}".encode("latin-1") for name, value in response.headers)
     if close or request.version == "1.0":
         fields += b"\r\nConnection: close" if close else b"\r\nConnection: keep-alive"
     start = STATUS_LINES[response.status]
-    if body is not None and media is Media.MESSAGEPACK:
-        body = values.to_messagepack(body)
-    size = 0 if body is None else len(body)
-    if request.method == "HEAD" and body is not None:
-        body = b""
     # One formatting each: two, one for a part, would take half as long again.
     if body is None:
-        return _BODILESS % (start, common, fields, response.revision, response.tag, media.tag)
+        return _NOT_MODIFIED % (start, common, fields, response.revision, response.tag, media.tag)
+    if media is _JSON and method != "HEAD":
+        if response.revision is None:
+            return _JSON_PLAIN % (start, common, fields, len(body) + 1, body)
+        template = _JSON_READ if method == "GET" else _JSON_WRITTEN
+        return template % (start, common, fields, response.revision, response.tag, len(body) + 1, body)
+    if media is Media.MESSAGEPACK:
+        body = values.to_messagepack(body)
+    size = len(body) + (media is _JSON)
+    if method == "HEAD":
+        body = b""
     if response.revision is None:
-        return _PLAIN % (start, common, fields, media.line, size, body)
-    return _TAGGED % (start, common, fields, response.revision, response.tag, media.tag, media.line, size, body)
+        return (_START + _NO_STORE + _BODY) % (start, common, fields, media.line, size, body)
+    cache = _REVALIDATE if method in ("GET", "HEAD") else _NO_STORE
+    tagged = (response.revision, response.tag, media.tag)
+    return (_START + cache + _ETAG + _BODY) % (start, common, fields, *tagged, media.line, size, body)
 
 
 def encode_stream_head(request: Request, stream: Stream, *, common: bytes, chunked: bool, close: bool) -> bytes:
     media = stream.media
-    parts = [STATUS_LINES[200], common, b"X-Request-Id: ", request.request_id]
-    if stream.revision is not None:
-        parts.append(b'\r\nETag: "%d%b"' % (stream.revision, media.tag))
-    parts.append(b"\r\nContent-Type: " + media.line)
+    parts = [_START % (STATUS_LINES[200], common, request.request_id)]
+    parts.append(_NO_STORE if stream.revision is None else _REVALIDATE + _ETAG % (stream.revision, b"", media.tag))
+    parts.append(b"Content-Type: " + media.line)
     if chunked:
         parts.append(b"\r\nTransfer-Encoding: chunked")
     if close:

@@ -40,6 +40,10 @@ BODY_ERRORS: tuple[ErrorCode, ...] = ("invalid_json", "too_large", "unsupported_
 
 ERROR_MEDIA = tuple(media.content_type for media in JSON_FIRST)
 HEADERS: dict[str, Json] = {
+    "Cache-Control": {
+        "description": "no-cache where the answer can be revalidated by its ETag, else no-store.",
+        "schema": {"enum": ["no-cache", "no-store"]},
+    },
     "ETag": {"description": "The entry's revision, quoted.", "schema": {"type": "string"}},
     "Location": {"description": "Where the new entry is.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
@@ -284,7 +288,7 @@ def _parameter(parameter: Parameter) -> Json:
 
 
 def _answer(answer: Answer, offers: tuple[Media, ...]) -> Json:
-    headers = ["X-Request-Id", *(["ETag"] if answer.etag else []), *answer.headers]
+    headers = ["X-Request-Id", "Cache-Control", *(["ETag"] if answer.etag else []), *answer.headers]
     shown: dict[str, Json] = {
         "description": answer.description,
         "headers": {name: HEADERS[name] for name in headers},
@@ -302,7 +306,9 @@ def _error_responses(router: Router) -> dict[str, Json]:
         names += OF_FENCED_WRITES.get(status, ())
         responses[f"Error{status}"] = {
             "description": ", ".join(names),
-            "headers": {name: HEADERS[name] for name in ("X-Request-Id", *ERROR_HEADERS.get(status, ()))},
+            "headers": {
+                name: HEADERS[name] for name in ("X-Request-Id", "Cache-Control", *ERROR_HEADERS.get(status, ()))
+            },
             "content": {media: _schema("Error") for media in ERROR_MEDIA},
         }
     return responses
