@@ -15,6 +15,9 @@ from leasehold.model import Change, Deletion, Entry, Touched, View
 T = TypeVar("T")
 
 
+INCARNATION = "5f3a9c"
+
+
 class FrozenClock:
     """Stands still until it is told to move."""
 
@@ -122,5 +125,12 @@ class Driver:
 
 
 def file_driver(folder: Path, *, disk: Disk | None = None, clock: FrozenClock | None = None) -> Driver:
-    """A driver of `data.json` in `folder`, whose lane never counts as idle by itself."""
-    return Driver(FileEngine(folder / "data.json", disk=disk, clock=clock or FrozenClock(), idle_seconds=3600))
+    """A driver of `data.json` in `folder`, whose lane never counts as idle by itself. New stores are INCARNATION."""
+    engine = FileEngine(
+        folder / "data.json",
+        disk=disk,
+        clock=clock or FrozenClock(),
+        idle_seconds=3600,
+        make_incarnation=lambda: INCARNATION,
+    )
+    return Driver(engine)

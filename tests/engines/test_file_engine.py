@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from driving import Driver, FrozenClock, file_driver
+from driving import INCARNATION, Driver, FrozenClock, file_driver
 
 from leasehold.engines import open_engine
 from leasehold.engines.disk import OsDisk
@@ -34,7 +34,8 @@ def lease_line(lock: str, token: int) -> str:
 
 
 def document(revision: int, *lines: str, leases: Sequence[str] = ()) -> bytes:
-    text = f'{{"leasehold": 1, "revision": {revision}, "entries": [\n' + ",\n".join(lines)
+    text = f'{{"leasehold": 1, "incarnation": "{INCARNATION}", "revision": {revision}, "entries": ['
+    text += "".join(f"{',' if number else ''}\n{each}" for number, each in enumerate(lines))
     if leases:
         text += '\n], "leases": [\n' + ",\n".join(leases)
     return f"{text}\n]}}\n".encode()
@@ -74,9 +75,9 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
 # data.json ----------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_written_before_the_first_change(driver: Driver, tmp_path: Path) -> None:
+def test_a_new_store_is_an_empty_document_with_its_incarnation(driver: Driver, tmp_path: Path) -> None:
     driver.run(driver.engine.expired(1))
-    assert DATA not in files(tmp_path)
+    assert (tmp_path / DATA).read_bytes() == document(0)
 
 
 def test_a_quiet_store_is_whole_and_readable_in_data_json(tmp_path: Path) -> None:
@@ -100,7 +101,8 @@ def test_data_json_is_valid_json_as_a_whole_also_when_empty(driver: Driver, tmp_
     driver.put('quote"back\\slash/\u00e9\u2028', b"1")
     assert json.loads((tmp_path / DATA).read_text())["entries"][0]["key"] == 'quote"back\\slash/\u00e9\u2028'
     driver.try_commit(('quote"back\\slash/\u00e9\u2028', None), alone=True)
-    assert json.loads((tmp_path / DATA).read_text()) == {"leasehold": 1, "revision": 2, "entries": []}
+    assert (tmp_path / DATA).read_bytes() == document(2)
+    assert json.loads((tmp_path / DATA).read_text())["entries"] == []
 
 
 def test_files_are_for_their_owner_only(driver: Driver, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_files_are_for_their_owner_only(driver: Driver, tmp_path: Path) -> None:
 
 def test_a_busy_lane_writes_the_journal_only(driver: Driver, tmp_path: Path) -> None:
     driver.commit(("a", b"1"), ("b", b"2"))
-    assert DATA not in files(tmp_path)
+    assert (tmp_path / DATA).read_bytes() == document(0)
     reader = JournalReader((tmp_path / JOURNAL).read_bytes(), JOURNAL)
     assert [list(map(name_of, record.changes)) for record in reader.records()] == [["a", "b"]]
 
@@ -134,6 +136,7 @@ def test_a_clean_end_leaves_everything_in_data_json(tmp_path: Path) -> None:
 
 
 def test_an_idle_small_store_comes_to_rest_in_data_json(tmp_path: Path) -> None:
+    (tmp_path / DATA).write_bytes(document(0))
     driver = Driver(FileEngine(tmp_path / DATA, clock=FrozenClock(), idle_seconds=0))
     with driver:
         driver.commit(("a", b"1"))
@@ -218,14 +221,14 @@ def test_a_missing_data_json_beside_its_journal_is_refused(tmp_path: Path) -> No
 def test_a_gap_in_the_revisions_is_refused(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(document(3, line("a", "1", 3)))
     records = encode_record(4, [Entry("b", b"2", 4, 1, 1)]), encode_record(6, [Entry("c", b"2", 6, 1, 1)])
-    (tmp_path / JOURNAL).write_bytes(encode_header(3) + b"".join(records))
+    (tmp_path / JOURNAL).write_bytes(encode_header(3, INCARNATION) + b"".join(records))
     assert f"corrupt at byte {HEADER_BYTES + len(records[0])}" in refusal(tmp_path)
 
 
 def test_records_that_the_snapshot_holds_are_skipped(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(document(5, line("a", "5", 5)))
     records = encode_record(4, [Entry("a", b"4", 4, 1, 1)]), encode_record(6, [Entry("b", b"6", 6, 1, 1)])
-    (tmp_path / JOURNAL).write_bytes(encode_header(3) + b"".join(records))
+    (tmp_path / JOURNAL).write_bytes(encode_header(3, INCARNATION) + b"".join(records))
     with file_driver(tmp_path) as driver:
         assert driver.values() == {"a": b"5", "b": b"6"}
 
@@ -247,7 +250,7 @@ def test_temporary_files_of_a_killed_process_are_removed_and_no_others(tmp_path:
         (tmp_path / name).write_bytes(b"of somebody")
     with file_driver(tmp_path):
         pass
-    assert {name for name in files(tmp_path) if name not in (LOCK, RESERVE)} == others
+    assert {name for name in files(tmp_path) if name not in (DATA, LOCK, RESERVE)} == others
 
 
 def test_missing_permission_is_refused_in_one_line(tmp_path: Path) -> None:

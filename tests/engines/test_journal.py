@@ -20,7 +20,8 @@ from leasehold.model import Change, Deletion, Entry
 
 FIRST: list[Change] = [Entry("a", b'"x"', 8, 5, 6, 7), Deletion("b", 9)]
 SECOND: list[Change] = [Entry("\u00e9", b"[1,2]", 10, 5, 6)]
-HEADER = encode_header(7)
+INCARNATION = "5f3a9c"
+HEADER = encode_header(7, INCARNATION)
 RECORDS = [encode_record(8, FIRST), encode_record(10, SECOND)]
 
 
@@ -119,7 +120,7 @@ def test_a_record_that_is_no_list_of_changes_is_corruption() -> None:
 
 
 def create(disk: OsDisk, folder: Path) -> JournalWriter:
-    return JournalWriter.create(disk, folder / "journal", folder / "journal.tmp-1", 7)
+    return JournalWriter.create(disk, folder / "journal", folder / "journal.tmp-1", 7, INCARNATION)
 
 
 def test_a_journal_is_made_whole_with_zeros_ahead(tmp_path: Path) -> None:

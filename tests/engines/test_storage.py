@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from driving import INCARNATION
 
 from leasehold.engines.disk import OsDisk, WriteError
 from leasehold.engines.journal import encode_record
@@ -15,13 +16,13 @@ from leasehold.model import Entry
 @pytest.fixture
 def storage(tmp_path: Path) -> Iterator[Storage]:
     storage = Storage(tmp_path / "data.json", OsDisk())
-    storage.open(0)
+    storage.open(0, lambda: INCARNATION)
     yield storage
     storage.close()
 
 
 def snapshot_at(revision: int) -> Snapshot:
-    return Snapshot(revision, ["a"], [Entry("a", b"%d" % revision, revision, 0, 0)])
+    return Snapshot(INCARNATION, revision, ["a"], [Entry("a", b"%d" % revision, revision, 0, 0)])
 
 
 def test_an_older_snapshot_never_takes_the_place_of_a_newer_one(storage: Storage, tmp_path: Path) -> None:

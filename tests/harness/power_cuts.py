@@ -307,15 +307,22 @@ class PowerCuts:
     def _start_twice(self, disk: MemoryDisk, known: Known) -> None:
         disk.cut_at = self._chance.randrange(8)
         found: Contents | None = None
+        incarnation = ""
         with suppress(PowerCutError):
             storage = Storage(DATA, disk)
-            state = storage.open(0)
+            state = storage.open(0, self._make_incarnation)
             found = in_files(state)
             self.expect(found, known)
             bring_to_rest(storage, State(state), self._chance)
+            incarnation = state.incarnation
         disk.cut_at = -1
-        found_again = in_files(Storage(DATA, disk.after_cut(self._chance)).open(0))
-        self.expect(found_again, known if found is None else Known(found))
+        again = Storage(DATA, disk.after_cut(self._chance)).open(0, self._make_incarnation)
+        self.expect(in_files(again), known if found is None else Known(found))
+        if incarnation not in ("", again.incarnation):
+            self.finding.violations.append(f"incarnation {again.incarnation} after {incarnation}")
+
+    def _make_incarnation(self) -> str:
+        return f"{self._chance.getrandbits(24):06x}"
 
     def expect(self, found: Contents, known: Known) -> None:
         if found not in known.allowed:
@@ -323,8 +330,8 @@ class PowerCuts:
 
 
 def bring_to_rest(storage: Storage, state: State, chance: random.Random) -> None:
-    """What a small store does at its start, or a large one."""
-    if storage.has_old_journal or chance.random() < 0.5:
+    """What a small or a new store does at its start, or a large one."""
+    if storage.has_old_journal or storage.snapshot_revision < 0 or chance.random() < 0.5:
         storage.settle(state.snapshot())
     else:
         storage.rotate()

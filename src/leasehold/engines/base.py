@@ -10,6 +10,7 @@ its requests straight from the end of its fsync. All methods and all callbacks r
 """
 
 import operator
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -30,6 +31,13 @@ from leasehold.model import (
 
 Clock = Callable[[], int]
 """Microseconds since the epoch, never going back."""
+MakeIncarnation = Callable[[], str]
+"""Makes an incarnation: 6 hexadecimal digits in lower case, another one each time."""
+
+
+def new_incarnation() -> str:
+    """Two stores of 16 million have the same one. Revisions must agree, too, before a tag is taken for another."""
+    return secrets.token_hex(3)
 
 
 Decide = Callable[[View, int, int], Sequence[Change]]

@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from leasehold.engines.base import Clock, CommitDone, Decide, SteadyClock
+from leasehold.engines.base import Clock, CommitDone, Decide, MakeIncarnation, SteadyClock, new_incarnation
 from leasehold.engines.disk import Disk, OsDisk, WriteError
 from leasehold.engines.journal import encode_record
 from leasehold.engines.memory import InMemoryEngine, State
@@ -38,20 +38,27 @@ CHECKPOINT_RETRY_SECONDS: Final = 10.0
 
 
 class FileEngine(InMemoryEngine):
-    """A store in `path` (`data.json`). `disk`, `clock` and `idle_seconds` are arguments for the sake of tests."""
+    """A store in `path` (`data.json`). All other arguments are there for the sake of tests."""
 
     name = "file"
     shared = False
     durable = True
 
     def __init__(
-        self, path: Path, *, disk: Disk | None = None, clock: Clock | None = None, idle_seconds: float = IDLE_SECONDS
+        self,
+        path: Path,
+        *,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+        make_incarnation: MakeIncarnation = new_incarnation,
     ) -> None:
         super().__init__(clock)
         self._own_clock = clock is None
         self._path = path
         self._disk: Disk = OsDisk() if disk is None else disk
         self._idle_seconds = idle_seconds
+        self._make_incarnation = make_incarnation
         self._storage: Storage | None = None
         """None unless open."""
         self._fault: ServiceError | None = None
@@ -94,12 +101,12 @@ class FileEngine(InMemoryEngine):
         self._sync.do(storage.make_reserve, _reserve_made)
 
     def _load(self, storage: Storage) -> None:
-        """On the sync thread: read the files and bring a small store to rest."""
-        state = storage.open(self._clock())
+        """On the sync thread: read the files and bring a small store to rest, or one that just got its incarnation."""
+        state = storage.open(self._clock(), self._make_incarnation)
         self._state = State(state)
         if self._own_clock:
             self._clock = SteadyClock(_latest_time(state))
-        if self._is_small() or state.foreign or storage.has_old_journal:
+        if self._is_small() or storage.snapshot_revision < 0 or storage.has_old_journal:
             try:
                 storage.settle(self._state.snapshot())
             except WriteError as error:

@@ -1,12 +1,13 @@
 """The journal: committed batches in order, each in one record with a checksum.
 
     file    = header, record, record, …, zeros
-    header  = magic (8), format (4), base revision (8), CRC-32 of these (4)
+    header  = magic (8), format (4), base revision (8), incarnation of the store (6), CRC-32 of these (4)
     record  = marker (4), payload length (4), first revision (8), CRC-32 of length, revision and payload (4), payload
     payload = MessagePack: the changes of one batch, whole entries and leases, in the order of their revisions
 
 Numbers are big-endian. The base is the head at the journal's beginning: whoever reads it must have the state up to
-there already. Records are only appended after the one before is durable, so a bad record with nothing valid after it
+there already. The incarnation tells to which `data.json` the journal belongs; format 1, of version 0.1.0, lacks it.
+Records are only appended after the one before is durable, so a bad record with nothing valid after it
 is the torn end of a batch that nobody was told of; anything else is corruption and never repaired by guessing.
 
 The file is filled with zeros ahead of the records: overwriting them makes an fdatasync twice as fast as growing the
@@ -27,7 +28,7 @@ from leasehold.limits import KIB, MIB
 from leasehold.model import Change
 
 MAGIC: Final = b"\x89LSHOLD\n"
-FORMAT: Final = 1
+FORMAT: Final = 2
 MARKER: Final = b"\xff\xc0\xf5R"
 """No UTF-8 text holds any of the first three bytes, so neither keys nor values look like a record."""
 
@@ -36,7 +37,9 @@ CHUNK_BYTES: Final = 4 * MIB
 _BLOCK_BYTES: Final = 4 * KIB
 _ZEROS: Final = bytes(CHUNK_BYTES)
 
-_HEADER: Final = struct.Struct(">8sIQ")
+_HEADER: Final = struct.Struct(">8sIQ6s")
+_HEADERS: Final = {1: struct.Struct(">8sIQ"), FORMAT: _HEADER}
+_FORMAT: Final = struct.Struct(">8sI")
 _RECORD: Final = struct.Struct(">4sIQI")
 _SUMMED: Final = struct.Struct(">IQ")
 _CRC: Final = struct.Struct(">I")
@@ -47,8 +50,8 @@ _encode_changes = msgspec.msgpack.Encoder().encode
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 
 
-def encode_header(base_revision: int) -> bytes:
-    head = _HEADER.pack(MAGIC, FORMAT, base_revision)
+def encode_header(base_revision: int, incarnation: str) -> bytes:
+    head = _HEADER.pack(MAGIC, FORMAT, base_revision, incarnation.encode("ascii"))
     return head + _CRC.pack(zlib.crc32(head))
 
 
@@ -71,15 +74,15 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 class JournalReader:
     """Reads the bytes of one journal. `name` is what messages call the file.
 
-    Raises `unavailable`, with the byte offset, for corruption. After `records` is exhausted, `end` is where the
-    valid records end and `torn_bytes` how much of an unfinished one follows (zeros do not count).
+    `incarnation` is that of its store, empty in format 1. Raises `unavailable`, with the byte offset, for corruption.
+    After `records` is exhausted, `end` is where the valid records end and `torn_bytes` how much of an unfinished one
+    follows (zeros do not count).
     """
 
     def __init__(self, data: bytes, name: str) -> None:
         self._data = data
         self._name = name
-        self.base_revision = self._read_header()
-        self.end = HEADER_BYTES
+        self.base_revision, self.incarnation, self.end = self._read_header()
         self.torn_bytes = 0
 
     def records(self) -> Iterator[Record]:
@@ -91,14 +94,18 @@ class JournalReader:
             self.end += RECORD_HEADER_BYTES + len(payload)
         self._check_tail(last_revision)
 
-    def _read_header(self) -> int:
-        head, checksum = self._data[: _HEADER.size], self._data[_HEADER.size : HEADER_BYTES]
-        if len(checksum) < _CRC.size or _CRC.pack(zlib.crc32(head)) != checksum or head[: len(MAGIC)] != MAGIC:
+    def _read_header(self) -> tuple[int, str, int]:
+        """The base, the incarnation, and where the header ends."""
+        data = self._data
+        magic, version = _FORMAT.unpack(data[: _FORMAT.size].ljust(_FORMAT.size))
+        header = _HEADERS.get(version, _FORMAT)
+        head, checksum = data[: header.size], data[header.size : header.size + _CRC.size]
+        if magic != MAGIC or (version in _HEADERS and _CRC.pack(zlib.crc32(head)) != checksum):
             raise self.corrupt(0, "this is not the beginning of a journal")
-        _, version, base_revision = _HEADER.unpack(head)
-        if version != FORMAT:
+        if version not in _HEADERS:
             raise self.corrupt(0, f"journal format {version} is of another version of Leasehold")
-        return int(base_revision)
+        _, _, base_revision, *names = header.unpack(head)
+        return base_revision, b"".join(names).decode("ascii"), len(head) + len(checksum)
 
     def _payload_at(self, offset: int) -> memoryview | None:
         """The payload of the record at `offset`, or None if there is no valid one."""
@@ -161,9 +168,9 @@ class JournalWriter:
         self.spoiled = False
 
     @classmethod
-    def create(cls, disk: Disk, path: Path, temporary: Path, base_revision: int) -> "JournalWriter":
+    def create(cls, disk: Disk, path: Path, temporary: Path, base_revision: int, incarnation: str) -> "JournalWriter":
         """Make an empty journal in the place of `path`: whole, with its first zeros, before it gets its name."""
-        header = encode_header(base_revision)
+        header = encode_header(base_revision, incarnation)
         zeros = _ZEROS[: FIRST_CHUNK_BYTES - len(header)]
         replace_file(disk, path, temporary, (header, zeros))
         try:

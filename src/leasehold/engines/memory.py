@@ -3,7 +3,17 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from leasehold.engines.base import Clock, CommitDone, Decide, Freed, ReadDone, SteadyClock, by_kind, revision_of
+from leasehold.engines.base import (
+    Clock,
+    CommitDone,
+    Decide,
+    Freed,
+    ReadDone,
+    SteadyClock,
+    by_kind,
+    new_incarnation,
+    revision_of,
+)
 from leasehold.engines.entries import Entries
 from leasehold.engines.leases import LINE_BYTES, Leases
 from leasehold.engines.snapshot import Snapshot, StoredState
@@ -15,6 +25,7 @@ class State:
     """Entries and leases at one revision. A View for `decide`. For the event loop's thread."""
 
     def __init__(self, stored: StoredState) -> None:
+        self.incarnation = stored.incarnation
         self.revision = stored.revision
         self.entries = Entries(stored.entries, stored.revision)
         self.leases = Leases(stored.leases)
@@ -42,12 +53,13 @@ class State:
 
     def snapshot(self) -> Snapshot:
         """The state as it is now; later changes do not reach it, since records are immutable."""
-        return Snapshot(self.revision, *self.entries.copy(), self.leases.copy())
+        return Snapshot(self.incarnation, self.revision, *self.entries.copy(), self.leases.copy())
 
     def snapshot_after(self, changes: Sequence[Change]) -> Snapshot:
         """The state as it will be."""
         of_entries, of_leases = by_kind(changes)
-        return Snapshot(changes[-1].revision, *self.entries.copy_after(of_entries), self.leases.copy_after(of_leases))
+        entries, leases = self.entries.copy_after(of_entries), self.leases.copy_after(of_leases)
+        return Snapshot(self.incarnation, changes[-1].revision, *entries, leases)
 
 
 class InMemoryEngine:
@@ -62,6 +74,10 @@ class InMemoryEngine:
     @property
     def revision(self) -> int:
         return self._state.revision
+
+    @property
+    def incarnation(self) -> str:
+        return self._state.incarnation
 
     def figures(self) -> Mapping[str, float]:
         return {"entries": len(self._state.entries), "leases": len(self._state.leases)}
@@ -119,6 +135,7 @@ class MemoryEngine(InMemoryEngine):
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         super().__init__(clock)
+        self._state = State(StoredState({}, incarnation=new_incarnation()))
         self._closed = False
 
     @property

@@ -1,7 +1,8 @@
 """What the files of a store hold: read at a start, and by `leasehold check`. Nothing here changes a file.
 
 The rule: with a snapshot of revision S, records up to S are skipped, and the others must follow one another, and S,
-without a gap. `storage` describes the files and keeps them so that this always leads to the committed state.
+without a gap. Both are of one store, as their incarnations say. `storage` describes the files and keeps them so that
+this always leads to the committed state.
 """
 
 import gc
@@ -100,16 +101,21 @@ def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]
                 continue
             if state.foreign:
                 raise unavailable(f"{paths.data.name} is not of Leasehold, but {path.name} is: move one of them away")
-            journals.append(
-                _replay(JournalReader(read_all(disk, path), path.name), path.name, state, snapshot_revision)
-            )
+            reader = JournalReader(read_all(disk, path), path.name)
+            if not state.incarnation and paths.data.name not in names:
+                state.incarnation = reader.incarnation  # `data.json` is lost; the journal may still have everything
+            if reader.incarnation not in ("", state.incarnation):
+                raise _of_another_store(paths, path)
+            journals.append(_replay(reader, paths, path, state, snapshot_revision))
     report = Report(
         state.revision, len(state.entries), len(state.leases), snapshot_revision, state.foreign, tuple(journals)
     )
     return state, report
 
 
-def _replay(reader: JournalReader, name: str, state: StoredState, snapshot_revision: int) -> JournalReport:
+def _replay(
+    reader: JournalReader, paths: Paths, path: Path, state: StoredState, snapshot_revision: int
+) -> JournalReport:
     """Bring `state` forward by the records that it does not hold yet."""
     if reader.base_revision > state.revision:
         raise reader.gap(0, state.revision)
@@ -118,12 +124,22 @@ def _replay(reader: JournalReader, name: str, state: StoredState, snapshot_revis
         records += 1
         if record.last_revision <= snapshot_revision:
             continue
+        if reader.incarnation != state.incarnation:
+            # Of version 0.1.0, beside a younger `data.json`. The start that wrote it covered its own journals.
+            raise _of_another_store(paths, path)
         if record.first_revision != state.revision + 1:
             raise reader.gap(record.offset, state.revision)
         for change in record.changes:
             _apply(change, state)
         state.revision = record.last_revision
-    return JournalReport(name, records, reader.end, reader.torn_bytes)
+    return JournalReport(path.name, records, reader.end, reader.torn_bytes)
+
+
+def _of_another_store(paths: Paths, journal: Path) -> ServiceError:
+    return unavailable(
+        f"{journal.name} belongs to another store than {paths.data.name}: put back the {paths.data.name} "
+        f"that it belongs to, or move {journal.name} away; nothing was changed"
+    )
 
 
 def _apply(change: Change, state: StoredState) -> None:

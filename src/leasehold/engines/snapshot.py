@@ -1,6 +1,6 @@
 """The text of `data.json`: the whole store as one JSON value, one entry a line, ascending by key.
 
-    {"leasehold": 1, "revision": 42, "entries": [
+    {"leasehold": 1, "incarnation": "5f3a9c", "revision": 42, "entries": [
     {"key":"username","value":"alice","revision":42,"created_at":"…","updated_at":"…"},
     …
     ], "leases": [
@@ -8,10 +8,10 @@
     …
     ]}
 
-Without leases the member is left out. A file in exactly this layout is read in blocks of lines, without looking into
-the values again: they were checked when they were written. The same document in another layout (an editor, a
-formatter) is accepted and checked, and so is a plain object of another tool, `{"username": "alice"}`, whose members
-become entries. Anything else is refused.
+Without leases the member is left out. Version 0.1.0 wrote no incarnation. A file in exactly this layout is read in
+blocks of lines, without looking into the values again: they were checked when they were written. The same document in
+another layout (an editor, a formatter) is accepted and checked, and so is a plain object of another tool,
+`{"username": "alice"}`, whose members become entries. Anything else is refused.
 """
 
 import re
@@ -40,7 +40,10 @@ BLOCK_BYTES: Final = 512 * KIB
 LINE_BYTES: Final = 128
 """About what a line of `data.json` has besides key and value."""
 
-_HEAD: Final = re.compile(rb'\{"leasehold": 1, "revision": (\d{1,19}), "entries": \[\n')
+INCARNATION: Final = "[0-9a-f]{6}"
+_HEAD: Final = re.compile(
+    rb'\{"leasehold": 1, (?:"incarnation": "(%b)", )?"revision": (\d{1,19}), "entries": \[\n' % INCARNATION.encode()
+)
 _SEPARATOR: Final = b",\n"
 _LEASES: Final = b'\n], "leases": [\n'
 """No line holds it: in the text of a value there is no line break."""
@@ -55,6 +58,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     thread that writes.
     """
 
+    incarnation: str
     revision: int
     keys: Sequence[str]
     entries: Sequence[Entry]
@@ -64,7 +68,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         """The text, in pieces."""
         by_key = {entry.key: entry for entry in self.entries}
         keys = iter(self.keys)
-        yield b'{"leasehold": %d, "revision": %d, "entries": [' % (FORMAT, self.revision)
+        name = self.incarnation.encode("ascii")
+        yield b'{"leasehold": %d, "incarnation": "%b", "revision": %d, "entries": [' % (FORMAT, name, self.revision)
         separator = b"\n"
         while chunk := [entry_json(by_key[key]) for key in islice(keys, CHUNK_ENTRIES)]:
             yield separator + _SEPARATOR.join(chunk)
@@ -91,12 +96,16 @@ def _lease_json(lease: Lease) -> bytes:
 
 
 class StoredState(msgspec.Struct, gc=False):
-    """What files hold: entries by key and leases by lock, at `revision`. `foreign`: another tool wrote them."""
+    """What files hold: entries by key and leases by lock, at `revision`. `foreign`: another tool wrote them.
+
+    `incarnation` is empty where the files do not have one yet.
+    """
 
     entries: dict[str, Entry]
     revision: int = 0
     foreign: bool = False
     leases: dict[str, Lease] = {}
+    incarnation: str = ""
 
 
 def read_snapshot(disk: Disk, path: Path, now: int) -> StoredState:
@@ -113,7 +122,9 @@ def read_snapshot(disk: Disk, path: Path, now: int) -> StoredState:
         head = _HEAD.match(beginning)
         if head is not None:
             blocks = _blocks(disk, file, path.name, beginning[head.end() - 1 :])
-            return _read_lines(blocks, path.name, int(head[1]))
+            state = _read_lines(blocks, path.name, int(head[2]))
+            state.incarnation = (head[1] or b"").decode("ascii")
+            return state
         rest = iter(lambda: disk.read(file, BLOCK_BYTES), b"")
         return _read_document(b"".join((beginning, *rest)), path.name, now)
     finally:
@@ -228,6 +239,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     revision: int
     entries: list[_Line]
     leases: list[_LeaseLine] = []
+    incarnation: Annotated[str, msgspec.Meta(pattern=f"^({INCARNATION})?$")] = ""
 
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -261,7 +273,8 @@ def _read_own_document(data: bytes, name: str) -> StoredState:
         raise _refused(name, "a key stands in it twice")
     if any(not 0 < entry.revision <= document.revision for entry in entries):
         raise _refused(name, "an entry is newer than the whole")
-    return StoredState(by_key, document.revision, leases=_by_lock(leases, name, document.revision))
+    by_lock = _by_lock(leases, name, document.revision)
+    return StoredState(by_key, document.revision, leases=by_lock, incarnation=document.incarnation)
 
 
 def _checked(name: str, entry: Entry) -> Entry:

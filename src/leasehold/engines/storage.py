@@ -24,6 +24,7 @@ from typing import Final
 
 import structlog
 
+from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.disk import Disk, WriteError, close_quietly, replace_file
 from leasehold.engines.journal import HEADER_BYTES, JournalWriter
 from leasehold.engines.recovery import Paths, Report, in_use, read_files, translated
@@ -51,6 +52,7 @@ class Storage:
         self._journal: JournalWriter | None = None
         self.has_old_journal = False
         """There may be a `journal.old`."""
+        self._incarnation = ""
         self.revision = 0
         """The last revision that is known to be durable."""
         self.snapshot_revision = 0
@@ -71,15 +73,19 @@ class Storage:
 
     # Start and end --------------------------------------------------------------------------------------------
 
-    def open(self, now: int) -> StoredState:
-        """Own the files and read them. The journals are not appended to again: see `settle` and `rotate`."""
+    def open(self, now: int, make_incarnation: MakeIncarnation) -> StoredState:
+        """Own the files and read them. The journals are not appended to again: see `settle` and `rotate`.
+
+        A store without an incarnation gets one, which `settle` makes durable.
+        """
         with translated(self._paths.data.name):
             self._own()
             state, report = read_files(self._disk, self._paths, now)
             self._sweep()
             self._secure(report)
         self.revision = state.revision
-        self.snapshot_revision = -1 if report.foreign else report.snapshot_revision
+        self.snapshot_revision = report.snapshot_revision if state.incarnation and not report.foreign else -1
+        state.incarnation = self._incarnation = state.incarnation or make_incarnation()
         self.has_old_journal = any(journal.name == self._paths.old_journal.name for journal in report.journals)
         return state
 
@@ -144,7 +150,9 @@ class Storage:
         self._refuse_if_failed()
         if self._journal is None:
             temporary = self._paths.temporary(self._paths.journal)
-            self._journal = JournalWriter.create(self._disk, self._paths.journal, temporary, first_revision - 1)
+            self._journal = JournalWriter.create(
+                self._disk, self._paths.journal, temporary, first_revision - 1, self._incarnation
+            )
         try:
             self._journal.append(record)
         finally:

@@ -1,0 +1,235 @@
+"""The incarnation in the files: made with the store, kept, and what is refused because it differs.
+
+`files_of_0_1_0` holds what version 0.1.0 wrote, which had none: copies of its files at four moments.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from driving import INCARNATION, Driver, FrozenClock, file_driver
+
+from leasehold.engines.disk import OsDisk
+from leasehold.engines.file import FileEngine
+from leasehold.engines.journal import HEADER_BYTES, JournalReader
+from leasehold.engines.memory import MemoryEngine
+from leasehold.engines.recovery import inspect
+from leasehold.errors import ServiceError
+from leasehold.times import parse_time
+
+DATA, JOURNAL, OLD_JOURNAL, LOCK = "data.json", "data.json.journal", "data.json.journal.old", "data.json.lock"
+ANOTHER = "0d15ea"
+FILES_OF_0_1_0 = Path(__file__).parent / "files_of_0_1_0"
+WRITTEN_AT = parse_time("2026-11-28T04:45:20.000000Z")
+
+
+def incarnation_of(driver: Driver) -> str:
+    assert isinstance(driver.engine, FileEngine)
+    return driver.engine.incarnation
+
+
+def written_incarnation(folder: Path) -> object:
+    return json.loads((folder / DATA).read_text())["incarnation"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but the lock."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOCK}
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ServiceError) as caught, file_driver(folder):
+        pass
+    with pytest.raises(ServiceError) as checked:
+        inspect(folder / DATA, OsDisk())
+    assert checked.value.message == caught.value.message
+    return caught.value.message
+
+
+def kill_with_a_journal(folder: Path, *keys: str) -> None:
+    driver = file_driver(folder).__enter__()
+    for key in keys:
+        driver.commit((key, b"1"))
+    driver.kill()
+
+
+def rename_store(folder: Path, incarnation: str) -> None:
+    data = folder / DATA
+    data.write_text(data.read_text().replace(INCARNATION, incarnation))
+
+
+# Made and kept ------------------------------------------------------------------------------------------------
+
+
+def test_it_is_on_the_disk_once_the_store_is_open(tmp_path: Path) -> None:
+    driver = file_driver(tmp_path).__enter__()
+    assert incarnation_of(driver) == INCARNATION == written_incarnation(tmp_path)
+    driver.kill()
+
+
+def test_it_stays_through_writes_checkpoints_and_starts(tmp_path: Path) -> None:
+    with file_driver(tmp_path):
+        pass
+    rename_store(tmp_path, ANOTHER)
+    for key in ("a", "b", "c"):
+        kill_with_a_journal(tmp_path, key)
+        assert JournalReader((tmp_path / JOURNAL).read_bytes(), JOURNAL).incarnation == ANOTHER
+        with file_driver(tmp_path) as driver:
+            assert incarnation_of(driver) == ANOTHER
+            driver.put("quiet")
+    assert written_incarnation(tmp_path) == ANOTHER
+
+
+def test_it_survives_an_editor_that_lays_the_document_out_anew(tmp_path: Path) -> None:
+    with file_driver(tmp_path) as driver:
+        driver.put("a")
+    rename_store(tmp_path, ANOTHER)
+    (tmp_path / DATA).write_text(json.dumps(json.loads((tmp_path / DATA).read_text()), indent=4))
+    with file_driver(tmp_path) as driver:
+        assert incarnation_of(driver) == ANOTHER
+
+
+@pytest.mark.parametrize("wrong", ["5F3A9C", "5f3a9", "5f3a9c0", "xyz123"])
+def test_an_incarnation_that_is_none_is_refused(wrong: str, tmp_path: Path) -> None:
+    (tmp_path / DATA).write_text(f'{{"leasehold": 1, "incarnation": "{wrong}", "revision": 0, "entries": [\n]}}\n')
+    assert "data.json cannot be used" in refusal(tmp_path)
+
+
+def test_the_file_of_another_tool_gets_one(tmp_path: Path) -> None:
+    (tmp_path / DATA).write_text('{"username": "alice"}')
+    with file_driver(tmp_path) as driver:
+        assert incarnation_of(driver) == INCARNATION == written_incarnation(tmp_path)
+
+
+def test_two_stores_in_memory_have_two() -> None:
+    assert MemoryEngine().incarnation != MemoryEngine().incarnation
+
+
+def test_a_store_whose_data_json_was_lost_keeps_that_of_its_journal(tmp_path: Path) -> None:
+    with file_driver(tmp_path):
+        pass
+    rename_store(tmp_path, ANOTHER)
+    kill_with_a_journal(tmp_path, "a")
+    (tmp_path / DATA).unlink()
+    with file_driver(tmp_path) as driver:
+        assert (incarnation_of(driver), driver.values()) == (ANOTHER, {"a": b"1"})
+
+
+# Files of two stores ------------------------------------------------------------------------------------------
+
+
+def two_stores(folder: Path) -> None:
+    """A journal that would follow `data.json` without a gap, were it of the same store."""
+    with file_driver(folder):
+        pass
+    kill_with_a_journal(folder, "a", "b")
+    rename_store(folder, ANOTHER)
+
+
+def older_version_beside_a_newer(folder: Path) -> None:
+    """The journal of 0.1.0 names no store, but holds what `data.json` does not."""
+    shutil.copy(FILES_OF_0_1_0 / "journal-only" / JOURNAL, folder / JOURNAL)
+    (folder / DATA).write_text(f'{{"leasehold": 1, "incarnation": "{INCARNATION}", "revision": 0, "entries": [\n]}}\n')
+
+
+def newer_version_beside_an_older(folder: Path) -> None:
+    kill_with_a_journal(folder, "a", "b")
+    (folder / DATA).write_text('{"leasehold": 1, "revision": 0, "entries": [\n]}\n')
+
+
+@pytest.mark.parametrize("arrange", [two_stores, older_version_beside_a_newer, newer_version_beside_an_older])
+@pytest.mark.parametrize("name", [JOURNAL, OLD_JOURNAL])
+def test_a_journal_of_another_store_is_refused_by_name_and_moving_it_away_helps(
+    arrange: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    arrange(tmp_path)
+    (tmp_path / JOURNAL).rename(tmp_path / name)
+    before = contents(tmp_path)
+    reason = refusal(tmp_path)
+    assert "\n" not in reason
+    assert reason == (
+        f"{name} belongs to another store than data.json: put back the data.json that it belongs to, "
+        f"or move {name} away; nothing was changed"
+    )
+    assert contents(tmp_path) == before
+    (tmp_path / name).rename(tmp_path / "moved-away")
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {}
+
+
+def test_a_journal_of_0_1_0_that_data_json_covers_is_no_obstacle(tmp_path: Path) -> None:
+    """So it is after a kill between the two steps of the first start: `data.json` is new, the journals are there."""
+    copy_of(FILES_OF_0_1_0 / "both-journals", tmp_path)
+    with file_driver(tmp_path, clock=FrozenClock(WRITTEN_AT)) as driver:
+        expected = driver.values()
+    for name in (JOURNAL, OLD_JOURNAL):
+        shutil.copy(FILES_OF_0_1_0 / "both-journals" / name, tmp_path / name)
+    with file_driver(tmp_path, clock=FrozenClock(WRITTEN_AT)) as driver:
+        assert (driver.values(), driver.engine.revision) == (expected, 68)
+
+
+# Files of version 0.1.0 ---------------------------------------------------------------------------------------
+
+
+def copy_of(source: Path, folder: Path) -> None:
+    for path in source.iterdir():
+        shutil.copy(path, folder / path.name)
+
+
+def user(number: int) -> bytes:
+    return f'{{"name":"user {number}","n":{number},"größe":{1.5 * number}}}'.encode()
+
+
+def users(*numbers: int) -> dict[str, bytes]:
+    return {f"users/{number:03}": user(number) for number in numbers}
+
+
+EXPIRING = {"expiring": b'"in a year"'}
+FIRST = {**users(*(number for number in range(20) if number != 3)), **EXPIRING, "a": b"1"}
+SECOND = {**users(*(number for number in range(40) if number not in (3, 5))), **EXPIRING, "a": b"1", "b": b"[1,2,3]"}
+THIRD = {
+    **users(*(number for number in range(45) if number not in (3, 5))),
+    **EXPIRING,
+    "b": b"[1,2,3]",
+    "c": b"null",
+}
+
+
+@pytest.mark.parametrize(
+    ("moment", "contents", "revision"),
+    [
+        ("journal-only", FIRST, 24),
+        ("snapshot-and-journal", SECOND, 56),
+        ("both-journals", THIRD, 68),
+        ("snapshot-only", THIRD, 68),
+    ],
+)
+def test_files_of_0_1_0_open_with_everything_and_get_an_incarnation(
+    moment: str, contents: dict[str, bytes], revision: int, tmp_path: Path
+) -> None:
+    copy_of(FILES_OF_0_1_0 / moment, tmp_path)
+    driver = file_driver(tmp_path, clock=FrozenClock(WRITTEN_AT)).__enter__()
+    assert driver.values() == contents
+    assert driver.engine.revision == revision
+    lease = driver.run(driver.engine.lease("jobs/nightly"))
+    assert lease is not None
+    assert (lease.lease_id, lease.token) == ("00112233445566778899aabbccddeeff", 23)
+    expiring = driver.read("expiring")
+    assert expiring is not None
+    assert (expiring.revision, expiring.created_at, expiring.expires_at) == (
+        22,
+        parse_time("2026-11-28T04:45:18.884604Z"),
+        parse_time("2027-11-28T04:45:18.884604Z"),
+    )
+    assert incarnation_of(driver) == INCARNATION == written_incarnation(tmp_path)
+    driver.kill()
+    with file_driver(tmp_path, clock=FrozenClock(WRITTEN_AT)) as again:
+        assert (again.values(), again.engine.revision) == (contents, revision)
+
+
+def test_a_journal_of_0_1_0_has_the_shorter_header(tmp_path: Path) -> None:
+    data = (FILES_OF_0_1_0 / "journal-only" / JOURNAL).read_bytes()
+    reader = JournalReader(data, JOURNAL)
+    assert (reader.incarnation, reader.base_revision, reader.end) == ("", 0, HEADER_BYTES - 6)
