@@ -13,14 +13,15 @@ ROWS ?=
 serve: $(VENV)/.serve ## run the service on ./data.json
 	@exec $(BIN)/leasehold serve $(ARGS)
 
-test: $(VENV)/.dev ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## all tests, by two processes (one: ARGS="-n 0")
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-lint: $(VENV)/.dev ## style, types, layers
+lint: $(VENV)/.dev ## style, types, layers, pins
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/pins.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -38,7 +39,7 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.serve: requirements/serve.txt requirements/postgres.txt pyproject.toml $(VENV)/.python
+$(VENV)/.serve: requirements/serve.txt requirements/postgres.txt pyproject.toml src/leasehold/__init__.py $(VENV)/.python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/serve.txt -r requirements/postgres.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@

@@ -1,26 +1,17 @@
 """`leasehold serve`: its ready line, its settings, and what it says when it cannot start."""
 
 import socket
+from importlib.metadata import version
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from running import leasehold, running
+from running import free_port, leasehold, running
 
 from leasehold import VERSION
 
 USAGE = 2
 FAULT = 1
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 @pytest.fixture
@@ -51,7 +42,7 @@ def test_standard_output_holds_the_ready_line_alone() -> None:
 
 def test_a_server_that_said_ready_accepts_requests() -> None:
     with running() as server:
-        assert httpx.get(f"{server.url}/health/ready").status_code == 200
+        assert server.client.get("/health/ready").status_code == 200
 
 
 def test_port_0_picks_a_free_port() -> None:
@@ -59,9 +50,9 @@ def test_port_0_picks_a_free_port() -> None:
         assert len({first.address[1], second.address[1], 0}) == 3
 
 
-def test_a_port_is_taken_as_told(free_port: int) -> None:
-    with running(environment={"LEASEHOLD_PORT": str(free_port)}) as server:
-        assert server.url == f"http://127.0.0.1:{free_port}"
+def test_a_port_is_taken_as_told() -> None:
+    with free_port() as port, running(environment={"LEASEHOLD_PORT": str(port)}) as server:
+        assert server.url == f"http://127.0.0.1:{port}"
 
 
 def test_a_host_may_be_a_name() -> None:
@@ -75,12 +66,12 @@ def test_an_ipv6_address_is_shown_in_brackets() -> None:
         assert server.url.startswith("http://[::1]:")
 
 
-def test_a_server_starts_again_at_once_on_its_port(free_port: int) -> None:
-    with running(environment={"LEASEHOLD_PORT": str(free_port)}) as server:
+def test_a_server_starts_again_at_once_on_its_port() -> None:
+    with free_port() as port, running(environment={"LEASEHOLD_PORT": str(port)}) as server:
         for _ in range(3):
             server.put("a", "1")
             server.restart()
-        assert server.address[1] == free_port
+        assert server.address[1] == port
 
 
 # Settings -----------------------------------------------------------------------------------------------------
@@ -186,6 +177,10 @@ def test_help_is_given(arguments: list[str]) -> None:
 def test_the_version_is_told() -> None:
     result = leasehold("--version")
     assert (result.returncode, result.stdout) == (0, f"leasehold {VERSION}\n")
+
+
+def test_the_installed_package_has_the_same_version() -> None:
+    assert version("leasehold") == VERSION
 
 
 # Faults at start ----------------------------------------------------------------------------------------------

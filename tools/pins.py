@@ -1,0 +1,140 @@
+"""Check that `requirements/*.txt` pin exactly what `pyproject.toml` needs, and that nothing else is installed.
+
+`pyproject.toml` names what is needed directly, with the lowest version that will do; `requirements/*.txt` pin that, and
+all that it needs in turn, to one version. `make lint` runs this in the environment that `make test` uses. To add a
+dependency, name it in `pyproject.toml`, install it, and add the lines that this check asks for.
+"""
+
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, Final
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+EDITABLE_INSTALL: Final = ("editables",)
+"""What hatchling asks for, at the time, to install the project as editable."""
+COMES_WITH_PYTHON: Final = frozenset({"pip", "setuptools"})
+"""A new environment has them."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    version: str
+    requires: Sequence[Requirement] = ()
+
+
+@dataclass(frozen=True)
+class Pin:
+    file: str
+    version: str
+
+
+def roots(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
+    """What each file of `requirements/` is for, from `pyproject.toml`."""
+    texts = {
+        "serve.txt": [*project["project"]["dependencies"], *project["build-system"]["requires"], *EDITABLE_INSTALL],
+        "postgres.txt": project["project"]["optional-dependencies"]["postgres"],
+        "dev.txt": project["dependency-groups"]["dev"],
+    }
+    return {file: [Requirement(text) for text in requirements] for file, requirements in texts.items()}
+
+
+def read_pins(texts: Mapping[str, str], faults: list[str]) -> dict[str, Pin]:
+    """The pins of all files by name. What is no pin is added to `faults`."""
+    pins: dict[str, Pin] = {}
+    for file, text in texts.items():
+        for line in text.splitlines():
+            content = line.partition("#")[0].strip()
+            if not content or content.startswith("-r "):
+                continue
+            name, _, version = content.partition("==")
+            if not version or any(character in version for character in "*,;[ "):
+                faults.append(f"{file}: {content!r} is no pin of the form name==version")
+                continue
+            own = canonicalize_name(name)
+            if own in pins:
+                faults.append(f"{file}: {own} is pinned already in {pins[own].file}")
+            pins[own] = Pin(file, version)
+    return pins
+
+
+def needed_by(
+    requirements: Iterable[Requirement], installed: Mapping[str, Installed]
+) -> Iterator[tuple[str, Requirement]]:
+    """The requirements, and those of what they name, and so on: who asks, and for what. Each pair comes once."""
+    waiting = [("pyproject.toml", each) for each in requirements]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        asker, requirement = waiting.pop()
+        yield asker, requirement
+        name: str = canonicalize_name(requirement.name)
+        for extra in {"", *requirement.extras}:
+            if (name, extra) in seen or name not in installed:
+                continue
+            seen.add((name, extra))
+            waiting += [
+                (name, each)
+                for each in installed[name].requires
+                if each.marker is None or each.marker.evaluate({"extra": extra})
+            ]
+
+
+def find_faults(project: Mapping[str, Any], texts: Mapping[str, str], installed: Mapping[str, Installed]) -> list[str]:
+    """`texts`: the files of `requirements/` by name. `installed`: by canonical name, the project itself left out."""
+    faults: list[str] = []
+    pins = read_pins(texts, faults)
+    files: list[str] = []
+    """The present one, and those before: it comes on top of them."""
+    for file, requirements in roots(project).items():
+        files.append(file)
+        wanted: set[str] = set()
+        for asker, requirement in needed_by(requirements, installed):
+            name: str = canonicalize_name(requirement.name)
+            pin = pins.get(name)
+            wanted.add(name)
+            if name in COMES_WITH_PYTHON:
+                continue
+            if pin is None or pin.file not in files:
+                faults.append(f"{file}: {asker} needs {requirement}, which is not pinned")
+            elif not requirement.specifier.contains(pin.version, prereleases=True):
+                faults.append(f"{pin.file}: {asker} needs {requirement}, and {pin.version} is pinned")
+        faults += [
+            f"{file}: {name} is pinned, and nothing there needs it"
+            for name, pin in pins.items()
+            if pin.file == file and name not in wanted
+        ]
+    for name, pin in pins.items():
+        present = installed.get(name)
+        if present is None:
+            faults.append(f"{pin.file}: {name} is pinned and not installed")
+        elif present.version != pin.version:
+            faults.append(f"{pin.file}: {name} is pinned to {pin.version}, and {present.version} is installed")
+    unpinned = sorted(installed.keys() - pins.keys() - COMES_WITH_PYTHON)
+    faults += [f"{name} {installed[name].version} is installed and not pinned" for name in unpinned]
+    return sorted(set(faults))
+
+
+def main() -> int:
+    folder = Path(__file__).parent.parent
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    texts = {path.name: path.read_text() for path in sorted((folder / "requirements").glob("*.txt"))}
+    installed: dict[str, Installed] = {
+        canonicalize_name(each.name): Installed(each.version, [Requirement(text) for text in each.requires or ()])
+        for each in distributions()
+        if canonicalize_name(each.name) != project["project"]["name"]
+    }
+    faults = find_faults(project, texts, installed)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    if faults:
+        print("what was installed before and is not needed any more goes with `make clean`", file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
