@@ -13,13 +13,12 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +27,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
+from running import ANSWER_SECONDS, START_SECONDS, free_port
 
 from leasehold.engines.base import Clock, Decide, Engine
 from leasehold.engines.file import FileEngine
@@ -38,9 +38,6 @@ from leasehold.model import Change, Entry, Touched, View
 
 T = TypeVar("T")
 
-START_SECONDS = 30.0
-ANSWER_SECONDS = 20.0
-"""Longer than anything takes that a test waits for."""
 UNPRIVILEGED_USER = "nobody"
 """PostgreSQL refuses to run as root."""
 GUARDED_USER = "guarded"
@@ -58,7 +55,8 @@ class PostgresServer:
         self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         self._bin = self._usable_binaries()
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self._ends = ExitStack()
+        self.port = self._ends.enter_context(free_port())
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         options = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *settings]
         if fsync and sys.platform == "linux":
@@ -168,6 +166,7 @@ class PostgresServer:
 
     def close(self) -> None:
         self.stop()
+        self._ends.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -332,11 +331,3 @@ async def _fetch(url: str, statement: str, *arguments: object) -> list[asyncpg.R
         return await connection.fetch(statement, *arguments)
     finally:
         await connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert isinstance(port, int)
-    return port

@@ -1,8 +1,8 @@
 """`leasehold serve`: its ready line, its settings, and what it says when it cannot start."""
 
 import socket
-from importlib.metadata import version
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 from databases import GUARDED_USER, Database, PostgresServer
-from running import Server, Wire, leasehold, message, refusal, running, until
+from running import Server, Wire, http_client, leasehold, message, refusal, running, until
 
 CLIENTS = 16
 SHORT_ABSENCE_SECONDS = 3.0
@@ -105,7 +105,7 @@ class Load:
 
     def _count(self, seen: Seen) -> None:
         try:
-            with httpx.Client(base_url=self._service.url, timeout=30) as client:
+            with http_client(self._service.url) as client:
                 while not self._over.is_set():
                     written = self._ask(client, seen, "PATCH")
                     if written.status_code == 503:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from databases import STORES
-from running import Server, Wire, message, refusal, running, until
+from running import Server, Wire, http_client, message, refusal, running, until
 
 LOST = (412, "lease_lost")
 NO_LEASE = "0" * 32
@@ -360,7 +360,7 @@ def test_what_is_written_under_a_lock_is_never_lost(server: Server, key: str, lo
     leases: list[Any] = []
 
     def count_up() -> None:
-        with httpx.Client(base_url=server.url, timeout=30) as client:
+        with http_client(server.url) as client:
             for _ in range(rounds):
                 lease = client.post(f"/locks/{lock}", json={"wait": 30}).json()
                 value = client.get(f"/kv/{key}").json()["value"]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from contract import sequence
 from databases import STORES
-from running import Server, Wire, message, refusal, running, until
+from running import Server, Wire, http_client, message, refusal, running, until
 
 WORKERS = 2
 CLIENTS = 16
@@ -57,7 +57,7 @@ def test_increments_at_matching_revisions_are_all_there_once(pair: Pair, key: st
     refused: list[int] = []
 
     def increment(number: int) -> None:
-        with httpx.Client(base_url=pair[number % 2].url, timeout=20) as client:
+        with http_client(pair[number % 2].url) as client:
             for _ in range(INCREMENTS // CLIENTS):
                 while True:
                     entry = client.get(f"/kv/{key}").json()
@@ -83,7 +83,7 @@ def test_revisions_are_unique_and_grow_over_both_servers(pair: Pair, key: str) -
     start = max(server.put(key, "0").json()["revision"] for server in pair)
 
     def write(number: int) -> None:
-        with httpx.Client(timeout=20) as client:
+        with http_client("") as client:
             for turn in range(20):
                 url = pair[(number + turn) % 2].url
                 seen[number].append(client.put(f"{url}/kv/{key}/{number}", content=b"1").json()["revision"])

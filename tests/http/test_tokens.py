@@ -14,7 +14,7 @@ import pytest
 from contract import sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import Server, Wire, leasehold, message, refusal, running
+from running import Server, Wire, http_client, leasehold, message, refusal, running
 
 from leasehold.auth import mint
 
@@ -726,7 +726,7 @@ def test_an_open_service_elsewhere_starts_with_a_warning(how: dict[str, Any]) ->
     options = how | {"arguments": ["--host=0.0.0.0", *how.get("arguments", [])]}
     server = Server(log_level="warning", **options)
     with server:
-        server.client = httpx.Client(base_url=f"http://127.0.0.1:{server.address[1]}")
+        server.client = http_client(f"http://127.0.0.1:{server.address[1]}")
         written = server.put("a", "1").status_code
         named = server.get("a", headers={"Host": "db.example"}).status_code
         foreign = server.get("a", headers={"Origin": "http://evil.example"}).status_code
@@ -739,7 +739,7 @@ def test_with_a_key_the_service_starts_anywhere_without_a_warning(secret_file: P
     arguments = ["--host=0.0.0.0", f"--auth-secret-file={secret_file}"]
     with running(arguments=arguments, log_level="warning") as server:
         url = f"http://127.0.0.1:{server.address[1]}/kv"
-        statuses = [httpx.get(url, headers=headers).status_code for headers in ({}, READER)]
+        statuses = [server.client.get(url, headers=headers).status_code for headers in ({}, READER)]
         assert (statuses, server.log()) == ([401, 200], "")
 
 
