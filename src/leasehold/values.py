@@ -115,6 +115,8 @@ _MINUS: Final = ord("-")
 _MAY_HOLD_NEGATIVE_ZERO: Final = re.compile(rb"-0(?![^\s,\]}])")
 """Also finds it at the end of an exponent and in strings; passes by dates and UUIDs."""
 _STRING_OR_NEGATIVE_ZERO: Final = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|(?<![eE])-0(?![0-9.eE])')
+_BARE_WORD: Final = re.compile(rb"(?!(?:NaN|Infinity|[Tt]rue|[Ff]alse|[Nn]ull)$)[A-Za-z_][\w.@-]{0,99}", re.ASCII)
+"""What `-d alice` sends."""
 _BYTE_POSITION: Final = re.compile(r"\(byte ([0-9]+)\)")
 
 
@@ -193,6 +195,8 @@ def _refusal(error: Exception, body: bytes, form: str) -> ServiceError:
         return _invalid_json("the body is empty")
     if body.startswith(b"\xef\xbb\xbf"):
         return _invalid_json("the body begins with a byte order mark")
+    if _BARE_WORD.fullmatch(body):
+        return _invalid_json("a JSON string needs quotes; in a shell, -d '\"alice\"'")
     position = _BYTE_POSITION.search(str(error))
     fault = f"is wrong at byte {position[1]}" if position else "ends too early"
     return _invalid_json(f"the {form} {fault}")

@@ -118,6 +118,21 @@ def test_another_body_is_refused(server: Server, body: Any) -> None:
     assert refusal(set_(server, body)) == INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize(
+    ("body", "member"),
+    [
+        ({"value": 1, "tll": 5}, "tll"),
+        ({"value": 1, "Key": None}, "Key"),
+        ({"key": None}, "value"),
+        ({"value": 1, "x" * 100: 1}, "x" * 64),
+    ],
+    ids=["unknown", "case", "missing", "long"],
+)
+def test_a_wrong_body_is_refused_by_the_name_of_its_member(server: Server, body: Any, member: str) -> None:
+    refused = set_(server, body).json()
+    assert (refused["member"], f'"{member}"' in refused["message"]) == (member, True)
+
+
 def test_null_is_a_value(server: Server, uuid: str) -> None:
     assert (set_(server, {"key": uuid, "value": None}).status_code, server.value(uuid)) == (201, None)
 
@@ -373,6 +388,13 @@ def test_an_ndjson_stream_has_a_line_for_each_entry(server: Server, key: str) ->
         server.put(f"{key}/{name}", '"line\\nbreak"')
     response = server.request("GET", f"/stream?prefix={key}", headers={"Accept": NDJSON})
     assert response.content == server.get(f"{key}/a").content + server.get(f"{key}/b").content
+
+
+def test_a_line_of_an_ndjson_stream_has_no_line_end_of_unicode_in_it(server: Server, key: str) -> None:
+    value = {"\u2028": ["a\u2029b", "\u0085", "…“”", "\\u2028", "\v\f\x1c\x1d\x1e\r\n"]}
+    server.put(f"{key}/\u2028", json.dumps(value))
+    lines = server.request("GET", f"/stream?prefix={key}", headers={"Accept": NDJSON}).text.splitlines()
+    assert [json.loads(line)["value"] for line in lines] == [value]
 
 
 @pytest.mark.parametrize("accept", [MESSAGEPACK, NDJSON])

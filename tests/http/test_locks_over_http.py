@@ -153,6 +153,10 @@ def test_a_body_that_is_no_json_is_refused(server: Server, lock: str, body: byte
     assert [refusal(response) for response in refused] == [INVALID_JSON] * 3
 
 
+def test_an_unknown_member_is_named(server: Server, lock: str) -> None:
+    assert server.acquire(lock, tll=5).json()["member"] == "tll"
+
+
 def test_another_kind_of_body_is_unsupported(server: Server, lock: str) -> None:
     refused = post(server, lock, b"ttl: 30", headers={"Content-Type": "text/yaml"})
     assert refusal(refused) == (415, "unsupported_media_type")

@@ -41,6 +41,9 @@ def unpacked(response: httpx.Response) -> Any:
         (f"{JSON}; charset=utf-8", JSON),
         ("text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8", JSON),
         (f"{MESSAGEPACK};q=1.000, {JSON};q=0.999", MESSAGEPACK),
+        ("application/msgpack", MESSAGEPACK),
+        ("Application/X-MsgPack", MESSAGEPACK),
+        (f"application/msgpack;q=0.5, {JSON};q=0.4", MESSAGEPACK),
     ],
 )
 def test_the_representation_that_is_liked_best_is_sent(server: Server, key: str, accept: str, expected: str) -> None:
@@ -162,7 +165,10 @@ def test_a_body_coded_as_identity_is_taken(server: Server, key: str) -> None:
     assert server.put(key, "1", headers={"Content-Encoding": "identity"}).status_code == 201
 
 
-@pytest.mark.parametrize("sent", [MESSAGEPACK, "Application/vnd.MsgPack", f"{MESSAGEPACK}; v=1"])
+@pytest.mark.parametrize(
+    "sent",
+    [MESSAGEPACK, "Application/vnd.MsgPack", f"{MESSAGEPACK}; v=1", "application/msgpack", "application/x-MsgPack"],
+)
 def test_a_body_in_messagepack_is_taken(server: Server, key: str, sent: str) -> None:
     body = msgspec.msgpack.encode({"a": [1, None]})
     written = server.request("PUT", f"/kv/{key}", content=body, headers={"Content-Type": sent})
@@ -182,6 +188,42 @@ def test_a_patch_of_another_type_is_refused_with_those_accepted(server: Server, 
     response = server.request("PATCH", f"/kv/{key}", content=b"{}", headers=headers)
     seen = (refusal(response), response.headers["Accept-Patch"])
     assert seen == (UNSUPPORTED, "application/merge-patch+json, application/json-patch+json")
+    assert "send the header Content-Type: application/merge-patch+json" in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/merge-patch+json; charset=latin1"},
+        {"Content-Type": "application/merge-patch+json", "Content-Encoding": "gzip"},
+    ],
+    ids=["charset", "compressed"],
+)
+def test_a_patch_of_another_charset_or_compressed_is_refused_with_the_types_accepted(
+    server: Server, key: str, headers: dict[str, str]
+) -> None:
+    server.put(key, "{}")
+    response = server.request("PATCH", f"/kv/{key}", content=b"{}", headers=headers)
+    seen = (refusal(response), response.headers["Accept-Patch"])
+    assert seen == (UNSUPPORTED, "application/merge-patch+json, application/json-patch+json")
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/kv/{}"), ("POST", "/kv/{}"), ("POST", "/set")])
+@pytest.mark.parametrize(
+    "sent", ["text/plain;charset=UTF-8", "multipart/form-data", "application/json; charset=latin1"]
+)
+def test_a_body_of_another_type_is_refused_with_the_types_accepted(
+    server: Server, key: str, method: str, path: str, sent: str
+) -> None:
+    response = server.request(method, path.format(key), content=b'"a"', headers={"Content-Type": sent})
+    assert (refusal(response), response.headers["Accept"]) == (UNSUPPORTED, f"{JSON}, {MESSAGEPACK}")
+    if "json" not in sent:
+        assert all(name in response.json()["message"] for name in ("Content-Type", JSON, MESSAGEPACK))
+
+
+def test_a_compressed_body_is_refused_with_the_coding_accepted(server: Server, key: str) -> None:
+    response = server.put(key, "1", headers={"Content-Encoding": "gzip"})
+    assert (refusal(response), response.headers["Accept-Encoding"]) == (UNSUPPORTED, "identity")
 
 
 # Prefer -------------------------------------------------------------------------------------------------------
@@ -204,12 +246,34 @@ def test_a_minimal_answer_to_the_write_of_a_part_has_its_path(server: Server, ke
     assert ("value" in written, written["path"]) == (False, "/a")
 
 
-@pytest.mark.parametrize("sent", ["respond-async, return=minimal", "Return=Minimal", "return=minimal; foo=bar"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "respond-async, return=minimal",
+        "Return=Minimal",
+        "return=minimal; foo=bar",
+        'return="minimal"',
+        "return = minimal",
+        'wait="1, 2"; x=",", return=minimal',
+        "return=minimal, return=representation",
+    ],
+)
 def test_the_preference_is_found_among_others(server: Server, key: str, sent: str) -> None:
     assert "value" not in server.put(key, "1", headers={"Prefer": sent}).json()
 
 
-@pytest.mark.parametrize("sent", ["return=representation", "return", "minimal", "respond-async"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "return=representation",
+        "return",
+        "minimal",
+        "respond-async",
+        "respond-async; return=minimal",
+        'wait="1, return=minimal"',
+        "return=representation, return=minimal",
+    ],
+)
 def test_other_preferences_change_nothing(server: Server, key: str, sent: str) -> None:
     assert server.put(key, "1", headers={"Prefer": sent}).json()["value"] == 1
 

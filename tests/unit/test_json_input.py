@@ -212,6 +212,11 @@ def test_invalid_json_is_refused(body: bytes) -> None:
 MESSAGES = {
     "empty": (b"", "the body is empty"),
     "byte order mark": (b"\xef\xbb\xbf1", "the body begins with a byte order mark"),
+    "a bare word": (b"alice", "a JSON string needs quotes; in a shell, -d '\"alice\"'"),
+    "a bare address": (b"ann@example.com", "a JSON string needs quotes; in a shell, -d '\"alice\"'"),
+    "two bare words": (b"alice smith", "the JSON is wrong at byte 0"),
+    "a word of another language": (b"True", "the JSON is wrong at byte 0"),
+    "a number that is none": (b"NaN", "the JSON is wrong at byte 0"),
     "position": (b'{"a":x}', "the JSON is wrong at byte 5"),
     "truncated": (b'{"a":', "the JSON ends too early"),
     "UTF-8": (b'"\xff"', "a string is not UTF-8"),

@@ -21,6 +21,7 @@ from leasehold.http.entries import (
     WRITE_CONDITIONS,
     body_value,
     key_of,
+    members_of,
     paths_of,
     prefixes_of,
     raw_tag,
@@ -33,8 +34,9 @@ from leasehold.http.negotiation import Media
 from leasehold.http.routes import Answer, Exchange, Procedure, Route, Service
 from leasehold.model import Found, Json, NotModified, Outcome, Pointer, Put, Read, Written
 
-SET_MEMBERS: Final = {"key", "value", "path", "ttl"}
+SET_MEMBERS: Final = ("key", "value", "path", "ttl")
 
+_LINE_ENDS: Final = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -54,9 +56,9 @@ def uuid_of(request: Request) -> str:
 
 
 def set_entry(request: Request) -> Put:
-    body = body_value(request)
-    if not isinstance(body, dict) or not body.keys() <= SET_MEMBERS or "value" not in body:
-        raise ServiceError("invalid_argument", 'the body is {"key": UUID, "value": …, "path": …, "ttl": …}')
+    body = members_of(body_value(request), SET_MEMBERS)
+    if "value" not in body:
+        raise ServiceError("invalid_argument", '"value" is missing', details={"member": "value"})
     key = parse_uuid(body["key"]) if body.get("key") is not None else str(uuid4())
     ttl = body.get("ttl")
     return Put(
@@ -119,9 +121,18 @@ async def stream_entries(request: Request, service: Service) -> Stream:
 async def _entry_chunks(service: Service, prefixes: Sequence[str], media: Media) -> AsyncGenerator[bytes]:
     async for page in service.store.pages(prefixes, None, None):
         texts = map(entry_json, page.records)
-        lines = (text + b"\n" for text in texts)
-        for chunk in gathered(lines if media is Media.NDJSON else map(values.to_messagepack, texts)):
+        for chunk in gathered(map(_line if media is Media.NDJSON else values.to_messagepack, texts)):
             yield chunk
+
+
+def _line(text: bytes) -> bytes:
+    """JSON text as a line, for readers who end lines also at U+0085, U+2028 and U+2029, as Unicode does.
+
+    The text has these only in strings, where an escape means the same.
+    """
+    if b"\xe2\x80" in text or b"\xc2\x85" in text:
+        text = _LINE_ENDS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), text)
+    return text + b"\n"
 
 
 # The table ----------------------------------------------------------------------------------------------------

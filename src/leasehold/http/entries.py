@@ -5,7 +5,7 @@ only read and an answer only written.
 """
 
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, cast
 
@@ -16,7 +16,15 @@ from leasehold.entry_text import entry_json, partial_entry_json
 from leasehold.errors import ServiceError
 from leasehold.http.conditions import condition, fence
 from leasehold.http.messages import Request, Response, Stream, gathered, percent_decode
-from leasehold.http.negotiation import ACCEPT_PATCH, JSON_PATCH, MERGE_PATCH, Media, content_type
+from leasehold.http.negotiation import (
+    ACCEPT,
+    ACCEPT_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    Media,
+    content_type,
+    prefers_minimal,
+)
 from leasehold.http.routes import Answer, Exchange, Parameter, Procedure, Route, Service
 from leasehold.keys import check_key
 from leasehold.limits import (
@@ -46,6 +54,8 @@ from leasehold.model import (
 
 JSON_TYPES: Final = ("application/json", "application/x-www-form-urlencoded", "")
 """Bodies read as JSON. The form type is what curl sends with `-d` when told nothing else."""
+MAX_SHOWN_CHARACTERS: Final = 64
+"""Of a caller's own text in an error."""
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?")
 """A number as people write it; `float` would take `1_000` and `nan`, too."""
 
@@ -84,7 +94,23 @@ def _is_messagepack(request: Request) -> bool:
         return False
     if sent == Media.MESSAGEPACK.content_type:
         return True
-    raise ServiceError("unsupported_media_type", "send application/json or application/vnd.msgpack")
+    raise ServiceError(
+        "unsupported_media_type",
+        "send the header Content-Type: application/json, or application/vnd.msgpack",
+        headers=ACCEPT,
+    )
+
+
+def members_of(body: Json, known: Collection[str]) -> dict[str, Json]:
+    """`body`, an object of `known` members. Raises `invalid_argument`, naming the member that is wrong."""
+    expected = f"the body is an object of {', '.join(known)}"
+    if not isinstance(body, dict):
+        raise ServiceError("invalid_argument", expected)
+    for name in body:
+        if name not in known:
+            shown = name[:MAX_SHOWN_CHARACTERS]
+            raise ServiceError("invalid_argument", f'"{shown}" is unknown; {expected}', details={"member": shown})
+    return body
 
 
 def ttl_of(request: Request) -> int | None:
@@ -164,9 +190,7 @@ def is_plain(request: Request) -> bool:
 
 def wants_minimal(request: Request) -> bool:
     prefer = request.headers.get(b"prefer")
-    if prefer is None:
-        return False
-    return any(item.strip().lower() == b"return=minimal" for item in prefer.replace(b";", b",").split(b","))
+    return prefer is not None and prefers_minimal(prefer)
 
 
 def raw_tag(request: Request) -> bytes:
@@ -221,13 +245,17 @@ def put_entry(request: Request) -> Put:
 
 def patch_entry(request: Request) -> MergePatch | JsonPatch:
     key, ttl, wanted, lease_id = key_of(request), ttl_of(request), condition(request), fence(request)
-    sent = content_type(request.headers)
+    sent = content_type(request.headers, ACCEPT_PATCH)
     if sent == MERGE_PATCH:
         return MergePatch(key, values.parse_json_value(request.body), ttl, wanted, lease_id)
     if sent == JSON_PATCH:
         steps = values.parse_json_patch(values.parse_json_value(request.body))
         return JsonPatch(key, steps, ttl, wanted, lease_id)
-    raise ServiceError("unsupported_media_type", f"send {MERGE_PATCH} or {JSON_PATCH}", headers=ACCEPT_PATCH)
+    raise ServiceError(
+        "unsupported_media_type",
+        f"send the header Content-Type: {MERGE_PATCH}, or {JSON_PATCH}",
+        headers=ACCEPT_PATCH,
+    )
 
 
 def show_written(request: Request, outcome: Outcome) -> Response:

@@ -21,6 +21,7 @@ from leasehold.http.entries import (
     decimal_of,
     key_of,
     limit_of,
+    members_of,
     microseconds_of,
     prefixes_of,
 )
@@ -65,9 +66,7 @@ def asked_of(request: Request, known: frozenset[str]) -> Mapping[str, Json]:
     """What the body and the query ask, by name."""
     if IF_LEASE in request.headers:
         raise ServiceError("invalid_argument", "If-Lease is for writes of entries; give lease_id")
-    body = body_value(request) if request.body else {}
-    if not isinstance(body, dict) or not body.keys() <= known:
-        raise ServiceError("invalid_argument", f"the body is an object of {', '.join(sorted(known))}")
+    body = members_of(body_value(request), sorted(known)) if request.body else {}
     query = {name: decimal_of(sent[0]) if name in SECONDS else sent[0] for name, sent in request.query.items()}
     if twice := body.keys() & query.keys():
         raise ServiceError("invalid_argument", f"{min(twice)} stands in the body and in the query")

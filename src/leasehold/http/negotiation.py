@@ -1,5 +1,6 @@
-"""Representations: what a caller accepts, and what it sent."""
+"""Representations: what a caller accepts and prefers, and what it sent."""
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 from functools import lru_cache
@@ -24,7 +25,10 @@ class Media(Enum):
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
+ACCEPT: Final = {"Accept": f"{Media.JSON.content_type}, {Media.MESSAGEPACK.content_type}"}
 ACCEPT_PATCH: Final = {"Accept-Patch": f"{MERGE_PATCH}, {JSON_PATCH}"}
+ALIASES: Final = dict.fromkeys(("application/msgpack", "application/x-msgpack"), Media.MESSAGEPACK.content_type)
+"""Other names by which MessagePack is asked for and sent. It is answered by its registered one."""
 
 
 JSON_FIRST: Final = (Media.JSON, Media.MESSAGEPACK)
@@ -62,7 +66,7 @@ def _media_range(text: str) -> tuple[str, float]:
                 quality = float(parameter[2:])
             except ValueError:
                 quality = 0.0
-    return name, quality
+    return ALIASES.get(name, name), quality
 
 
 def _quality(candidate: str, ranges: list[tuple[str, float]]) -> float:
@@ -75,21 +79,45 @@ def _quality(candidate: str, ranges: list[tuple[str, float]]) -> float:
     return 0.0
 
 
-def content_type(headers: Mapping[bytes, bytes]) -> str:
+def content_type(headers: Mapping[bytes, bytes], accepted: Mapping[str, str] = ACCEPT) -> str:
     """The media type of the body, in lower case, without parameters; "" when not given.
 
-    Raises `unsupported_media_type` for a charset other than UTF-8 and for a compressed body.
+    Raises `unsupported_media_type` for a charset other than UTF-8 and for a compressed body, with the header that says
+    what is `accepted` there (RFC 9110, section 15.5.16).
     """
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise ServiceError("unsupported_media_type", "compressed bodies are not taken")
+        raise ServiceError(
+            "unsupported_media_type",
+            "compressed bodies are not taken",
+            headers={**accepted, "Accept-Encoding": "identity"},
+        )
     sent = headers.get(b"content-type")
-    return "" if sent is None else _parsed_content_type(sent)
+    if sent is None:
+        return ""
+    name, is_utf8 = _parsed_content_type(sent)
+    if not is_utf8:
+        raise ServiceError("unsupported_media_type", "the charset is UTF-8", headers=accepted)
+    return name
 
 
 @lru_cache(maxsize=256)
-def _parsed_content_type(sent: bytes) -> str:
+def _parsed_content_type(sent: bytes) -> tuple[str, bool]:
+    """The name, and whether the charset is UTF-8."""
     name, *parameters = (part.strip().lower() for part in sent.decode("latin-1").split(";"))
-    for parameter in parameters:
-        if parameter.startswith("charset=") and parameter[8:].strip('"') not in ("utf-8", "utf8", "us-ascii"):
-            raise ServiceError("unsupported_media_type", "JSON is UTF-8")
-    return name
+    charsets = [each[8:].strip('"') for each in parameters if each.startswith("charset=")]
+    return ALIASES.get(name, name), all(charset in ("utf-8", "utf8", "us-ascii") for charset in charsets)
+
+
+# Prefer (RFC 7240) --------------------------------------------------------------------------------------------
+
+_PREFERENCE: Final = re.compile(rb'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++')
+"""Up to a comma outside of quotes. Possessive: the time grows with the length only."""
+
+
+def prefers_minimal(prefer: bytes) -> bool:
+    """Whether `return=minimal` is preferred. The first `return` counts; a parameter of another preference is none."""
+    for preference in _PREFERENCE.findall(prefer):
+        name, _, word = preference.partition(b";")[0].partition(b"=")
+        if name.strip().lower() == b"return":
+            return bytes(word.strip().strip(b'"').lower()) == b"minimal"
+    return False
