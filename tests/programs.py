@@ -26,7 +26,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "haproxy": "haproxy",
     "lighttpd": "lighttpd",
     "mkfs.ext4": "e2fsprogs",
-    "nginx": "nginx-light",
+    "nginx": "nginx",
     "openssl": "openssl",
     "pgbouncer": "pgbouncer",
     "strace": "strace",

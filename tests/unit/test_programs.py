@@ -1,12 +1,13 @@
 """A test whose program is missing is left out and named at the end; with `CI=true` it fails."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from programs import needs
+from programs import PACKAGES, needs
 
 TESTS = Path(__file__).parent.parent
 FILE = """
@@ -54,6 +55,13 @@ def test_in_ci_what_lacks_a_program_fails(tmp_path: Path) -> None:
     assert code == 1, output
     assert "1 passed" in output
     assert output.count("this machine lacks no-such-program (apt-get install no-such-package)") >= 2
+
+
+def test_ci_installs_every_program_that_a_test_may_need() -> None:
+    script = (TESTS.parent / ".ci" / "run").read_text()
+    installed = re.search(r"^packages=\((.*?)\)$", script, re.DOTALL | re.MULTILINE)
+    assert installed is not None
+    assert sorted(installed[1].split()) == sorted(set(PACKAGES.values()))
 
 
 def test_a_need_without_a_package_is_a_fault_of_the_test() -> None:
