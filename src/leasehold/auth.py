@@ -22,8 +22,9 @@ from jwt.algorithms import HMACAlgorithm
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_CACHED_TOKENS, MAX_TOKEN_BYTES, MIN_RSA_BITS, MIN_SECRET_BYTES
 
-Permission = Literal["read", "write"]
-PERMISSIONS: Final[tuple[Permission, ...]] = ("read", "write")
+Permission = Literal["read", "write", "admin"]
+PERMISSIONS: Final[tuple[Permission, ...]] = ("read", "write", "admin")
+"""`admin`: end the leases of others."""
 MAX_AUTHORIZATION_BYTES: Final = len("Bearer ") + MAX_TOKEN_BYTES
 MAX_EXPIRY_SECONDS: Final = 2.0**53
 FORBIDDEN_HEADERS: Final = ("crit", "jku", "jwk", "x5u", "x5c")
@@ -41,6 +42,11 @@ class Principal(msgspec.Struct, frozen=True):
 
     def covers(self, name: str) -> bool:
         return self.prefixes is None or name.startswith(self.prefixes)
+
+    def permit(self, permission: Permission) -> None:
+        """Raise `forbidden` unless the token has the permission."""
+        if permission not in self.permissions:
+            raise lacks(permission)
 
     def require(self, name: str) -> None:
         """Raise `forbidden` unless the key or lock is covered."""
@@ -123,10 +129,12 @@ def mint(
 
     Raises `invalid_argument` for what would never verify.
     """
-    if not set(permissions) <= set(PERMISSIONS) or not all(map(_is_name, (subject, *(prefixes or ())))):
-        raise ServiceError(
-            "invalid_argument", "a token needs a subject, the permissions read or write, no empty prefix"
-        )
+    for permission in permissions:
+        if permission not in PERMISSIONS:
+            raise ServiceError("invalid_argument", f"permission {permission!r} is none of {', '.join(PERMISSIONS)}")
+    for name, text in (("subject", subject), *(("prefix", prefix) for prefix in prefixes or ())):
+        if not _is_name(text):
+            raise ServiceError("invalid_argument", f"{name} {text!r} is empty or no text")
     claims: dict[str, Any] = {
         "sub": subject,
         "permissions": list(permissions),
@@ -234,6 +242,10 @@ class _Claims(msgspec.Struct):
 
 def unauthenticated() -> ServiceError:
     return ServiceError("unauthenticated", "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+
+
+def lacks(permission: Permission) -> ServiceError:
+    return forbidden(f"the token lacks the permission {permission}")
 
 
 def forbidden(message: str) -> ServiceError:

@@ -113,7 +113,7 @@ def token(
         Path, typer.Option(help="File with the secret, 32 bytes or more.", envvar="LEASEHOLD_AUTH_SECRET_FILE")
     ],
     subject: Annotated[str, typer.Option(help="Who the token is for.")],
-    permission: Annotated[list[str], typer.Option(help="read or write; may be given twice.")],
+    permission: Annotated[list[str], typer.Option(help="read, write or admin; may be repeated.")],
     prefix: Annotated[
         list[str] | None, typer.Option(help="Only keys and locks that begin with it; may be repeated.")
     ] = None,

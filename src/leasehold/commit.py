@@ -297,10 +297,17 @@ class _Batch:
 
 
 def _check_release(release: Release, lease: Lease) -> None:
+    """A lease is ended by who knows its secret; by its holder, who must say which lease is meant; or by force."""
+    if release.is_forced:
+        return
     if release.lease_id is None:
         if release.holder != lease.holder:
             raise ServiceError("forbidden", "another caller acquired the lock; give its lease_id")
-    elif release.lease_id != lease.lease_id:
+        # Callers may share a subject, and all have the same one where no tokens are asked for.
+        is_meant = release.token == lease.token
+    else:
+        is_meant = release.lease_id == lease.lease_id and release.token in (None, lease.token)
+    if not is_meant:
         raise _lease_lost()
 
 

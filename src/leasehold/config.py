@@ -175,5 +175,6 @@ def parse_duration(text: str) -> float:
     unit = _DURATION_UNITS.get(text[-1:], 0)
     number = text[:-1] if unit else text
     if not number.isascii() or not number.isdecimal() or len(number) > 9 or int(number) == 0:
-        raise ServiceError("invalid_argument", "a duration is like 30s, 15m, 1h or 7d")
+        shown = text[:MAX_SHOWN_CHARACTERS]
+        raise ServiceError("invalid_argument", f"{shown!r} is no duration; give one like 30s, 15m, 1h or 7d")
     return float(int(number) * (unit or 1))

@@ -234,11 +234,16 @@ class Renew(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """End a lease. Without `lease_id` it must be one that `holder` acquired."""
+    """End the lease `lease_id`; without it, the one with this `token`, if `holder` acquired it.
+
+    `is_forced`: end whichever is alive.
+    """
 
     lock: str
     lease_id: str | None = None
     holder: str = ""
+    token: int | None = None
+    is_forced: bool = False
 
 
 class ExpireLease(msgspec.Struct, frozen=True):

@@ -165,7 +165,9 @@ def _admission(settings: Settings, address: str) -> Admission:
                 f"without a key for tokens the service runs on loopback only, and {settings.host} is not: "
                 "give --auth-secret-file or --auth-public-key-file, or --insecure-open if the network is trusted"
             )
-        log.warning("whoever reaches the port may read and write: no key for tokens is set", host=settings.host)
+        log.warning(
+            "whoever reaches the port may read, write and end any lease: no key for tokens is set", host=settings.host
+        )
     allowed = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
     if not is_loopback and not allowed:
         return Admission(verifier, None)

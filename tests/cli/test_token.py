@@ -96,7 +96,7 @@ def test_help_is_given(run: Run) -> None:
         ["--subject=a"],
         ["--permission=read"],
         ["--subject=", "--permission=read"],
-        ["--subject=a", "--permission=admin"],
+        ["--subject=a", "--permission=root"],
         ["--subject=a", "--permission=READ"],
         ["--subject=a", "--permission="],
         ["--subject=a", "--permission=read,write"],
@@ -119,6 +119,26 @@ def test_wrong_usage_ends_with_2_and_says_why(secret: str, arguments: list[str])
     assert seen == (USAGE, "", True, False)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--subject=a", "--permission=root"], "permission 'root' is none of read, write, admin"),
+        (["--subject=a", "--permission=read,write"], "permission 'read,write' is none of read, write, admin"),
+        (["--subject=", "--permission=read"], "subject '' is empty or no text"),
+        (["--subject=a", "--permission=read", "--prefix=x", "--prefix="], "prefix '' is empty or no text"),
+        (["--subject=a", "--permission=read", "--expires=1w"], "'1w' is no duration; give one like 30s, 15m, 1h or 7d"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_named_with_what_is_accepted(secret: str, arguments: list[str], line: str) -> None:
+    assert token(secret, *arguments).stderr == f"leasehold: {line}\n"
+
+
+def test_a_token_to_end_leases_is_made(secret: str) -> None:
+    made = token(secret, "--subject=a", "--permission=write", "--permission=admin").stdout.strip()
+    assert jwt.decode(made, SECRET, algorithms=["HS256"])["permissions"] == ["write", "admin"]
+
+
 @both
 def test_a_subject_that_is_no_text_is_wrong_usage(run: Run, secret: str) -> None:
     result = run(secret, "--subject=" + os.fsdecode(b"\xff"), "--permission=read")
@@ -126,7 +146,7 @@ def test_a_subject_that_is_no_text_is_wrong_usage(run: Run, secret: str) -> None
 
 
 @both
-@pytest.mark.parametrize("arguments", [["--permission=admin"], ["--permission=read", "--expires=1w"]], ids=str)
+@pytest.mark.parametrize("arguments", [["--permission=root"], ["--permission=read", "--expires=1w"]], ids=str)
 def test_wrong_usage_of_either_command_ends_with_2(run: Run, secret: str, arguments: list[str]) -> None:
     result = run(secret, "--subject=a", *arguments)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (USAGE, "", 1)

@@ -474,10 +474,10 @@ class KeyValueMachine(RuleBasedStateMachine):
 
     @rule(lock=LOCKS, lease=LEASES, path=st.sampled_from([None, "/unlock"]), by_holder=st.booleans())
     def release(self, lock: str, lease: str, path: str | None, *, by_holder: bool) -> None:
-        """`by_holder`: without the lease_id, where that is possible."""
+        """`by_holder`: by the token in place of the lease_id."""
         lease_id, held = self.lease_id_for(lease, lock), self.leases.get(lock)
-        if by_holder and path is not None and lock in ENDS_OF_UUIDS:
-            response = self.ask("DELETE", lock, path)
+        if by_holder:
+            response = self.ask("DELETE", lock, path, token=1 if held is None else held["token"])
             lease_id = NO_LEASE if held is None else held["lease_id"]
         else:
             response = self.ask("DELETE", lock, path, lease_id=lease_id)

@@ -27,7 +27,7 @@ NO_LEASE = "0" * 32
 """What could be a lease_id and is none."""
 
 LOCK_MEMBERS = {"lock", "token", "owner", "acquired_at", "expires_at", "ttl"}
-BAD_TTLS = [0, 0.999, -1, 86_400.001, 86_401, 1e300, 2**63, "30", "", True, False, [], {}]
+BAD_TTLS = [0, 0.999, -1, 2_592_000.001, 2_592_001, 1e300, 2**63, "30", "", True, False, [], {}]
 BAD_WAITS = [-1, -0.001, 60.001, 61, 1e300, "5", "", True, False, [], {}]
 BAD_LEASE_IDS = ["", "x" * 129, "a\tb", 5, True, [], {}]
 
@@ -98,7 +98,7 @@ def test_a_token_is_the_revision_of_the_acquisition(tmp_path_factory: pytest.Tem
     assert revisions == [2, 2, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("ttl", [1, 1.0, 1.5, 30, 1.000001, 86_399.999999, 86_400])
+@pytest.mark.parametrize("ttl", [1, 1.0, 1.5, 30, 1.000001, 86_401, 2_591_999.999999, 2_592_000])
 def test_a_lease_ends_its_ttl_after_its_acquisition(server: Server, lock: str, ttl: float) -> None:
     lease = server.lease(lock, ttl=ttl)
     assert (lease["ttl"], lives(lease)) == (ttl, timedelta(seconds=ttl))
@@ -182,7 +182,7 @@ def test_a_part_may_be_asked_in_the_query_and_the_rest_in_the_body(server: Serve
     "query",
     [
         "ttl=0",
-        "ttl=86401",
+        "ttl=2592001",
         "ttl=",
         "ttl=1e2",
         "ttl=nan",
@@ -672,6 +672,7 @@ def send(server: Server, method: str, path: str, asked: Mapping[str, Any], where
 
 
 everywhere = pytest.mark.parametrize("where", ["body", "query"])
+every_lock = pytest.mark.parametrize("path", ["/locks/{}", "/unlock"])
 
 
 @everywhere
@@ -806,11 +807,85 @@ def test_a_uuid_in_the_body_and_in_the_query_is_refused(server: Server, uuid: st
 
 
 @everywhere
-def test_an_open_service_unlocks_without_a_lease_id(server: Server, uuid: str, where: str) -> None:
+def test_nobody_unlocks_without_saying_which_lease_is_meant(server: Server, uuid: str, where: str) -> None:
     server.lease(uuid)
-    released = send(server, "DELETE", "/unlock", {"lock_id": uuid}, where)
-    again = send(server, "DELETE", "/unlock", {"lock_id": uuid}, where)
-    assert (released.json()["released"], server.is_free(uuid), refusal(again)) == (True, True, LOCK_NOT_FOUND)
+    refused = send(server, "DELETE", "/unlock", {"lock_id": uuid}, where)
+    assert (refusal(refused), server.is_free(uuid)) == (INVALID_ARGUMENT, False)
+
+
+@every_lock
+def test_the_token_of_the_lease_releases_it_in_place_of_the_lease_id(server: Server, uuid: str, path: str) -> None:
+    asked = {"lock_id": uuid} if path == "/unlock" else {}
+    target = path.format(uuid)
+    for where in ("body", "query"):
+        first, second = server.lease(uuid)["token"], 0
+        released = send(server, "DELETE", target, asked | {"token": first}, where)
+        second = server.lease(uuid)["token"]
+        stale = send(server, "DELETE", target, asked | {"token": first}, where)
+        assert (released.json()["released"], refusal(stale), server.is_free(uuid)) == (True, LEASE_LOST, False)
+        assert send(server, "DELETE", target, asked | {"token": second}, where).json()["released"] is True
+
+
+@every_lock
+def test_force_releases_whichever_lease_is_alive(server: Server, uuid: str, path: str) -> None:
+    asked = {"lock_id": uuid} if path == "/unlock" else {}
+    target = path.format(uuid)
+    for query in ("force", "force=true", "force=1"):
+        server.lease(uuid)
+        released = server.request("DELETE", f"{target}?{query}", json=asked)
+        assert (released.json()["released"], server.is_free(uuid)) == (True, True)
+    server.lease(uuid)
+    assert server.request("DELETE", target, json=asked | {"force": True}).json()["released"] is True
+    assert refusal(server.request("DELETE", f"{target}?force", json=asked)) == LOCK_NOT_FOUND
+
+
+@every_lock
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("force=false", {}),
+        ("force=0", {"force": None}),
+        ("force=yes", {}),
+        ("force&force", {}),
+        ("force", {"force": True}),
+        ("force", {"lease_id": NO_LEASE}),
+        ("force", {"token": 1}),
+        ("", {"force": "true"}),
+        ("", {"force": 1}),
+        ("", {"force": False}),
+        ("token=", {}),
+        ("token=-1", {}),
+        ("token=1.0", {}),
+        ("token=a", {}),
+        ("", {"token": "1"}),
+        ("", {"token": True}),
+        ("", {"token": 1.5}),
+        ("", {"token": None}),
+        ("", {}),
+    ],
+    ids=str,
+)
+def test_a_release_that_does_not_say_what_it_means_is_refused(
+    server: Server, uuid: str, path: str, query: str, asked: Any
+) -> None:
+    server.lease(uuid)
+    asked = asked | ({"lock_id": uuid} if path == "/unlock" else {})
+    refused = server.request("DELETE", f"{path.format(uuid)}?{query}", json=asked)
+    assert (refusal(refused), server.is_free(uuid)) == (INVALID_ARGUMENT, False)
+
+
+def test_what_is_ended_by_force_is_logged_without_the_lease_id() -> None:
+    with running(log_level="warning") as own:
+        lease_id = own.lease("jobs/nightly")["lease_id"]
+        own.request("DELETE", "/locks/jobs/nightly?force", headers={"X-Request-Id": "mine"})
+        log = own.log()
+    assert log.count("\n") == 1
+    assert [text in log for text in ("a lease is ended by force", "jobs/nightly", "mine", lease_id)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 # Methods and representations ----------------------------------------------------------------------------------

@@ -83,11 +83,13 @@ SETS = st.fixed_dictionaries(
 LEASE_IDS = st.sampled_from([OWN_LEASE] * 9 + [NO_LEASE, "", "x" * 129])
 WAITS = st.sampled_from([0, 0, 0, 0, 0.01, 0.02, 0.1, -1, 61, True])
 """Short ones, and bad ones. An acquisition always has one: the usual wait is five seconds."""
-LEASE_TTLS = st.sampled_from([30, 60.5, 1_000, 3_600, 86_399.5, 86_400, None, 0, 86_401, "30"])
+LEASE_TTLS = st.sampled_from([30, 60.5, 1_000, 3_600, 86_399.5, 2_592_000, None, 0, 2_592_001, "30"])
+TOKENS = st.none() | st.integers(0, 100) | st.sampled_from([True, "1", 1.5])
+FORCES = st.sampled_from([None, False, False, True, "true"])
 ASKED: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "Acquire": {"wait": WAITS, "ttl": LEASE_TTLS, "owner": MESSAGEPACK},
     "Renew": {"lease_id": LEASE_IDS, "ttl": LEASE_TTLS},
-    "Release": {"lease_id": LEASE_IDS},
+    "Release": {"lease_id": LEASE_IDS, "token": TOKENS, "force": FORCES},
 }
 """What a body for a lock may hold, by the name of its schema; the first is always there."""
 IN_BODY = {"wait", "lock_id", "lease_id"}
@@ -118,7 +120,7 @@ def texts_for(parameter: Any) -> st.SearchStrategy[str]:
     elif schema["type"] == "boolean":
         fitting = st.sampled_from(["true", "false", "", "yes"])
     elif schema["type"] == "integer":
-        low, high = schema["minimum"], schema["maximum"]
+        low, high = schema["minimum"], schema.get("maximum", 100)
         fitting = st.integers(low - 1, high + 1).map(str)
     elif schema["type"] == "number":
         fitting = st.floats(schema["minimum"] / 2, schema["maximum"] * 2).map(str)

@@ -345,7 +345,7 @@ def lock_requests(lock: str, uuid: str, lease_id: str) -> list[tuple[str, str]]:
         ("POST", f"/lock?lock_id={uuid}&wait=0"),
         ("POST", f"/renew?lock_id={uuid}&lease_id={lease_id}"),
         ("DELETE", f"/unlock?lock_id={uuid}&lease_id={lease_id}"),
-        ("DELETE", f"/unlock?lock_id={uuid}"),
+        ("DELETE", f"/unlock?lock_id={uuid}&token=1"),
     ]
 
 
@@ -398,7 +398,7 @@ def test_a_prefix_covers_single_requests_for_locks(guarded: Server, lock: str, u
         guarded.request("PUT", f"/locks/{name}?lease_id={lease['lease_id']}", headers=own),
         guarded.request("DELETE", f"/locks/{name}?lease_id={lease['lease_id']}", headers=own),
         guarded.request("POST", f"/renew?lock_id={uuid.upper()}&lease_id={by_uuid['lease_id']}", headers=own),
-        guarded.request("DELETE", f"/unlock?lock_id={uuid}", headers=own),
+        guarded.request("DELETE", f"/unlock?lock_id={uuid}&token={by_uuid['token']}", headers=own),
     ]
     assert [response.status_code for response in covered] == [200] * 5
 
@@ -468,19 +468,27 @@ def test_lists_of_locks_show_what_is_covered(
     assert ([each["owner"] for each in page["locks"]], page["next"]) == (covered(prefixes, asked), None)
 
 
-def unlock(server: Server, uuid: str, headers: Mapping[str, str], **asked: str) -> httpx.Response:
+def unlock(server: Server, uuid: str, headers: Mapping[str, str], **asked: Any) -> httpx.Response:
     return server.request("DELETE", "/unlock", json={"lock_id": uuid} | asked, headers=headers)
 
 
-def test_whoever_acquired_a_lock_unlocks_it_without_the_lease_id(guarded: Server, uuid: str) -> None:
-    acquire(guarded, uuid, BOTH)
+def test_whoever_acquired_a_lock_unlocks_it_by_its_token(guarded: Server, uuid: str) -> None:
+    fencing = acquire(guarded, uuid, BOTH).json()["token"]
     other_token_of_the_same = bearer(token("write", lifetime_seconds=CENTURY_SECONDS / 2))
-    assert unlock(guarded, uuid, other_token_of_the_same).json()["released"] is True
+    assert unlock(guarded, uuid, other_token_of_the_same, token=fencing).json()["released"] is True
 
 
-def test_another_does_not_unlock_without_the_lease_id(guarded: Server, uuid: str) -> None:
+def test_who_shares_a_subject_ends_no_lease_by_the_token_of_an_earlier_one(guarded: Server, uuid: str) -> None:
+    first = acquire(guarded, uuid, BOTH).json()["token"]
+    unlock(guarded, uuid, BOTH, token=first)
+    acquire(guarded, uuid, BOTH)
+    assert refusal(unlock(guarded, uuid, BOTH, token=first)) == (409, "lease_lost")
+    assert refusal(unlock(guarded, uuid, BOTH)) == (400, "invalid_argument")
+
+
+def test_another_does_not_unlock_by_the_token(guarded: Server, uuid: str) -> None:
     lease = acquire(guarded, uuid, BOTH).json()
-    assert refusal(unlock(guarded, uuid, OF_ANOTHER)) == FORBIDDEN
+    assert refusal(unlock(guarded, uuid, OF_ANOTHER, token=lease["token"])) == FORBIDDEN
     holder = guarded.request("GET", f"/locks/{uuid}", headers=READER).json()
     assert holder["token"] == lease["token"]
 
@@ -491,22 +499,67 @@ def test_another_unlocks_with_the_lease_id(guarded: Server, uuid: str) -> None:
 
 
 def test_who_acquired_a_lock_before_does_not_unlock_it_for_the_next(guarded: Server, uuid: str) -> None:
-    acquire(guarded, uuid, BOTH)
-    unlock(guarded, uuid, BOTH)
-    acquire(guarded, uuid, OF_ANOTHER)
-    assert (refusal(unlock(guarded, uuid, BOTH)), unlock(guarded, uuid, OF_ANOTHER).status_code) == (FORBIDDEN, 200)
+    first = acquire(guarded, uuid, BOTH).json()["token"]
+    unlock(guarded, uuid, BOTH, token=first)
+    second = acquire(guarded, uuid, OF_ANOTHER).json()["token"]
+    refused = [refusal(unlock(guarded, uuid, BOTH, token=each)) for each in (first, second)]
+    assert (refused, unlock(guarded, uuid, OF_ANOTHER, token=second).status_code) == ([FORBIDDEN] * 2, 200)
 
 
 @pytest.mark.parametrize("headers", [BOTH, OF_ANOTHER], ids=["ann", "bob"])
 def test_nobody_unlocks_what_nobody_holds(guarded: Server, uuid: str, headers: Mapping[str, str]) -> None:
-    assert refusal(unlock(guarded, uuid, headers)) == (404, "lock_not_found")
+    assert refusal(unlock(guarded, uuid, headers, token=1)) == (404, "lock_not_found")
 
 
 def test_the_subject_is_kept_with_the_lease_through_a_restart(tmp_path: Path, secret_file: Path) -> None:
     with running(tmp_path / "data.json", arguments=[f"--auth-secret-file={secret_file}"]) as own:
-        acquire(own, UUID, BOTH, ttl=1_000)
+        fencing = acquire(own, UUID, BOTH, ttl=1_000).json()["token"]
         own.restart()
-        assert (refusal(unlock(own, UUID, OF_ANOTHER)), unlock(own, UUID, BOTH).status_code) == (FORBIDDEN, 200)
+        refused, released = (unlock(own, UUID, headers, token=fencing) for headers in (OF_ANOTHER, BOTH))
+        assert (refusal(refused), released.status_code) == (FORBIDDEN, 200)
+
+
+# Ending the lease of another ----------------------------------------------------------------------------------
+
+ADMIN = bearer(token("write", "admin", subject="operator"))
+ENDINGS = ["/locks/{uuid}?force", "/unlock?lock_id={uuid}&force"]
+
+
+@pytest.mark.parametrize("target", ENDINGS)
+def test_the_lease_of_another_is_ended_with_the_permission_admin(guarded: Server, uuid: str, target: str) -> None:
+    acquire(guarded, uuid, OF_ANOTHER)
+    assert guarded.request("DELETE", target.format(uuid=uuid), headers=ADMIN).json()["released"] is True
+    assert acquire(guarded, uuid, BOTH).status_code == 201
+
+
+@pytest.mark.parametrize("target", ENDINGS)
+@pytest.mark.parametrize(
+    "headers",
+    [BOTH, bearer(token("admin")), bearer(token("read", "admin")), bearer(token("write", "admin", prefixes=["x"]))],
+    ids=["without admin", "admin alone", "read and admin", "another prefix"],
+)
+def test_force_needs_admin_beside_write_and_a_prefix_that_covers_the_lock(
+    guarded: Server, uuid: str, target: str, headers: Mapping[str, str]
+) -> None:
+    lease = acquire(guarded, uuid, BOTH).json()
+    refused = guarded.request("DELETE", target.format(uuid=uuid), headers=headers)
+    holder = guarded.request("GET", f"/locks/{uuid}", headers=READER).json()
+    assert (refusal(refused), holder["token"]) == (FORBIDDEN, lease["token"])
+
+
+def test_who_ended_the_lease_of_another_is_logged(guarded: Server, uuid: str) -> None:
+    lease_id = acquire(guarded, uuid, OF_ANOTHER).json()["lease_id"]
+    guarded.request("DELETE", f"/locks/{uuid}?force", headers=ADMIN)
+    told = [line for line in guarded.log().splitlines() if "by force" in line and uuid in line]
+    assert (len(told), "operator" in told[0], lease_id in guarded.log()) == (1, True, False)
+
+
+def test_an_open_service_that_others_can_reach_ends_leases_by_force_too(uuid: str) -> None:
+    """Whoever reaches it may change everything else, and nobody else could end a lease of 30 days."""
+    with running(arguments=["--host=0.0.0.0", "--insecure-open"]) as own:
+        own.client = httpx.Client(base_url=f"http://127.0.0.1:{own.address[1]}")
+        own.lease(uuid, ttl=2_592_000)
+        assert own.request("DELETE", f"/locks/{uuid}?force").status_code == 200
 
 
 # What is told -------------------------------------------------------------------------------------------------
@@ -732,7 +785,7 @@ def test_an_open_service_elsewhere_starts_with_a_warning(how: dict[str, Any]) ->
         foreign = server.get("a", headers={"Origin": "http://evil.example"}).status_code
         log = server.log()
     assert (written, named, foreign) == (201, 200, 403)
-    assert (log.count("\n"), "whoever reaches the port may read and write" in log) == (1, True)
+    assert (log.count("\n"), "whoever reaches the port may read, write and end any lease" in log) == (1, True)
 
 
 def test_with_a_key_the_service_starts_anywhere_without_a_warning(secret_file: Path) -> None:

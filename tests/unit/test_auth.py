@@ -107,7 +107,7 @@ def test_no_prefixes_at_all_are_not_the_same_as_all_keys() -> None:
     [
         ("", ["read"], None),
         ("\ud800", ["read"], None),
-        ("a", ["admin"], None),
+        ("a", ["root"], None),
         ("a", ["Read"], None),
         ("a", ["read"], [""]),
         ("a", ["read"], ["\udfff"]),
@@ -396,7 +396,7 @@ BAD_CLAIMS: dict[str, dict[str, Any]] = {
     "permissions an object": {"permissions": {"read": True}},
     "permissions null": {"permissions": None},
     "permissions true": {"permissions": True},
-    "permission unknown": {"permissions": ["read", "admin"]},
+    "permission unknown": {"permissions": ["read", "root"]},
     "permission in capitals": {"permissions": ["READ"]},
     "permission a number": {"permissions": [1]},
     "permission null": {"permissions": [None]},

@@ -197,11 +197,30 @@ def test_a_release_of_what_nobody_holds_is_not_found(lock: str, lease_id: str | 
 
 
 def test_without_the_lease_id_the_caller_who_acquired_it_may_release() -> None:
-    assert outcome_of(Release("held", holder="alice")) == Released("held", HEAD + 1)
+    assert outcome_of(Release("held", holder="alice", token=HELD.token)) == Released("held", HEAD + 1)
 
 
 def test_without_the_lease_id_another_caller_may_not_release() -> None:
-    assert refusal_of(Release("held", holder="bob")) == ("forbidden", 403)
+    assert refusal_of(Release("held", holder="bob", token=HELD.token)) == ("forbidden", 403)
+
+
+@pytest.mark.parametrize("token", [None, HELD.token - 1, HELD.token + 1])
+def test_a_holder_who_does_not_say_which_lease_is_meant_ends_none(token: int | None) -> None:
+    assert refusal_of(Release("held", holder="alice", token=token)) == ("lease_lost", 409)
+
+
+def test_a_lease_id_with_the_token_of_another_lease_ends_none() -> None:
+    assert refusal_of(Release("held", HELD.lease_id, token=HELD.token + 1)) == ("lease_lost", 409)
+    assert outcome_of(Release("held", HELD.lease_id, token=HELD.token)) == Released("held", HEAD + 1)
+
+
+def test_force_ends_whichever_lease_is_alive() -> None:
+    assert outcome_of(Release("held", is_forced=True)) == Released("held", HEAD + 1)
+
+
+@pytest.mark.parametrize("lock", ["over", "free"])
+def test_force_ends_nothing_where_nobody_holds_the_lock(lock: str) -> None:
+    assert refusal_of(Release(lock, is_forced=True)) == ("lock_not_found", 404)
 
 
 # Expiry -------------------------------------------------------------------------------------------------------

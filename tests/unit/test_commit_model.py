@@ -61,6 +61,17 @@ class KeptLease(NamedTuple):
     ttl: int
 
 
+def refused_release(release: Release, alive: KeptLease) -> str | None:
+    """Why the lease that is alive is not ended."""
+    if release.is_forced:
+        return None
+    if release.lease_id is None and release.holder != alive.holder:
+        return "forbidden"
+    named = [(release.lease_id, alive.lease_id), (release.token, alive.token)]
+    agreeing = [given == own for given, own in named if given is not None]
+    return None if agreeing and all(agreeing) else "lease_lost"
+
+
 class Model:
     """The rules once more, as simple as can be: one operation at a time, on dicts. Paths have one segment."""
 
@@ -96,12 +107,10 @@ class Model:
                     return "lease_lost"
                 ttl = lease.ttl if operation.ttl is None else operation.ttl
                 return self._hold(lock, lease._replace(expires_at=max(lease.expires_at, now + ttl), ttl=ttl))
-            case Release(lease_id=None) if lease is not None and is_alive and lease.holder != operation.holder:
-                return "forbidden"
             case Release() if lease is None or not is_alive:
                 return "lock_not_found"
-            case Release() if operation.lease_id not in (None, self.leases[lock].lease_id):
-                return "lease_lost"
+            case Release() if refused := refused_release(operation, self.leases[lock]):
+                return refused
             case ExpireLease() if lease is None or is_alive:
                 return "unchanged"
         self.revision += 1
@@ -226,7 +235,7 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
         HOLDERS,
     ),
     st.builds(Renew, LOCKS, LEASE_IDS, TTLS),
-    st.builds(Release, LOCKS, FENCES, HOLDERS),
+    st.builds(Release, LOCKS, FENCES, HOLDERS, st.none() | st.integers(1, 12), st.sampled_from([False, False, True])),
     st.builds(ExpireLease, LOCKS),
 )
 BATCHES = st.lists(st.tuples(st.integers(0, 3), st.lists(OPERATIONS, max_size=8)), max_size=6)

@@ -7,7 +7,7 @@ or not.
 
 from urllib.parse import urlsplit
 
-from leasehold.auth import ANYONE, Permission, Principal, Verifier, forbidden, unauthenticated
+from leasehold.auth import ANYONE, Permission, Principal, Verifier, forbidden, lacks, unauthenticated
 from leasehold.http.messages import Headers, Request
 
 OWN_SITES = (b"same-origin", b"none")
@@ -43,7 +43,7 @@ class Admission:
             raise unauthenticated()
         principal = self._verifier.verify(authorization)
         if permission is not None and permission not in principal.permissions:
-            raise forbidden(f"the token does not permit to {permission}")
+            raise lacks(permission)
         return principal
 
     def _check_host(self, host: bytes | None) -> None:

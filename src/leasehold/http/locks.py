@@ -3,15 +3,18 @@
 What is asked may stand in the body or in the query. All rules about leases are in `commit`, waiting is in `queues`.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
+import structlog
 
 from leasehold import values
 from leasehold.commit import lock_not_found
 from leasehold.errors import ErrorCode, ServiceError
+from leasehold.http.audit import printable
 from leasehold.http.by_uuid import parse_uuid
 from leasehold.http.conditions import IF_LEASE, parse_lease_id
 from leasehold.http.entries import (
@@ -19,6 +22,7 @@ from leasehold.http.entries import (
     after_of,
     body_value,
     decimal_of,
+    flag_of,
     key_of,
     limit_of,
     members_of,
@@ -40,10 +44,11 @@ from leasehold.limits import (
 from leasehold.model import Acquire, Json, Lease, Leased, Outcome, Release, Released, Renew
 from leasehold.times import format_time
 
+log = structlog.get_logger(__name__)
+
 LEASE_ID_BYTES: Final = 16
-SECONDS: Final = ("ttl", "wait")
-"""Members that are numbers."""
 _SECOND: Final = 1_000_000
+_TOKEN: Final = re.compile("[0-9]{1,18}")
 
 LockOf = Callable[[Request, Mapping[str, Json]], str]
 """How a route says which lock is meant."""
@@ -67,10 +72,21 @@ def asked_of(request: Request, known: frozenset[str]) -> Mapping[str, Json]:
     if IF_LEASE in request.headers:
         raise ServiceError("invalid_argument", "If-Lease is for writes of entries; give lease_id")
     body = members_of(body_value(request), sorted(known)) if request.body else {}
-    query = {name: decimal_of(sent[0]) if name in SECONDS else sent[0] for name, sent in request.query.items()}
+    query = {name: _in_query(request, name, sent[0]) for name, sent in request.query.items()}
     if twice := body.keys() & query.keys():
         raise ServiceError("invalid_argument", f"{min(twice)} stands in the body and in the query")
     return body | query
+
+
+def _in_query(request: Request, name: str, text: str) -> Json:
+    """A member as it would stand in a body."""
+    if name in ("ttl", "wait"):
+        return decimal_of(text)
+    if name == "force":
+        return flag_of(request, "force", default=False)
+    if name == "token" and _TOKEN.fullmatch(text):
+        return int(text)
+    return text
 
 
 def ttl_of(asked: Mapping[str, Json]) -> int | None:
@@ -98,6 +114,20 @@ def owner_of(asked: Mapping[str, Json]) -> bytes:
 def lease_id_of(asked: Mapping[str, Json]) -> str | None:
     sent = asked.get("lease_id")
     return None if sent is None else parse_lease_id(sent)
+
+
+def token_of(asked: Mapping[str, Json]) -> int | None:
+    sent = asked.get("token")
+    if sent is None or (isinstance(sent, int) and not isinstance(sent, bool)):
+        return sent
+    raise ServiceError("invalid_argument", "token is an integer, as the lease has it")
+
+
+def is_forced(asked: Mapping[str, Json]) -> bool:
+    sent = asked.get("force")
+    if sent is None or isinstance(sent, bool):
+        return bool(sent)
+    raise ServiceError("invalid_argument", "force is true or false")
 
 
 def required_lease_id_of(asked: Mapping[str, Json]) -> str:
@@ -148,12 +178,11 @@ def show_released(_request: Request, outcome: Outcome) -> Response:
 class _Locking:
     """The three requests for locks that `lock_of` names, with `extra` members beside the usual ones."""
 
-    def __init__(self, lock_of: LockOf, *extra: str, may_omit_lease_id: bool) -> None:
+    def __init__(self, lock_of: LockOf, *extra: str) -> None:
         self._lock_of = lock_of
         self._of_acquire = frozenset({"ttl", "wait", "owner", *extra})
         self._of_renewal = frozenset({"lease_id", "ttl", *extra})
-        self._of_release = frozenset({"lease_id", *extra})
-        self._may_omit_lease_id = may_omit_lease_id
+        self._of_release = frozenset({"lease_id", "token", "force", *extra})
 
     async def acquire(self, request: Request, service: Service) -> Response:
         asked = asked_of(request, self._of_acquire)
@@ -177,12 +206,32 @@ class _Locking:
     def release(self, request: Request) -> Release:
         asked = asked_of(request, self._of_release)
         lock = self._lock_of(request, asked)
-        lease_id = lease_id_of(asked) if self._may_omit_lease_id else required_lease_id_of(asked)
-        return Release(lock, lease_id, request.principal.subject)
+        lease_id, token = lease_id_of(asked), token_of(asked)
+        is_named = lease_id is not None or token is not None
+        if is_forced(asked):
+            return _forced_release(request, lock, is_named=is_named)
+        if not is_named:
+            raise ServiceError("invalid_argument", "give the lease_id, or the token of a lease of yours")
+        return Release(lock, lease_id, request.principal.subject, token)
 
 
-_BY_NAME = _Locking(named_in_path, may_omit_lease_id=False)
-_BY_UUID = _Locking(named_by_uuid, "lock_id", may_omit_lease_id=True)
+def _forced_release(request: Request, lock: str, *, is_named: bool) -> Release:
+    """End whichever lease is alive. Logged before it is done: the caller may have gone by the time it is durable."""
+    if is_named:
+        raise ServiceError("invalid_argument", "force ends whichever lease is alive; give no lease_id and no token")
+    request.principal.permit("admin")
+    request.principal.require(lock)
+    log.warning(
+        "a lease is ended by force",
+        lock=printable(lock),
+        sub=printable(request.principal.subject),
+        request_id=request.request_id.decode(),
+    )
+    return Release(lock, is_forced=True)
+
+
+_BY_NAME = _Locking(named_in_path)
+_BY_UUID = _Locking(named_by_uuid, "lock_id")
 
 
 # GET /locks/{name}, GET /locks --------------------------------------------------------------------------------
@@ -217,6 +266,12 @@ _LEASE_ID = Parameter(
     "The lease, as it was given to its holder.",
     {"type": "string", "minLength": 1, "maxLength": MAX_LEASE_ID_CHARACTERS},
 )
+_TOKEN_OF_LEASE = Parameter(
+    "token",
+    "The token of a lease that the caller acquired, in place of its lease_id.",
+    {"type": "integer", "minimum": 1},
+)
+_FORCE = Parameter("force", "End whichever lease is alive; needs the permission `admin`.", {"type": "boolean"})
 _TTL = Parameter(
     "ttl",
     "Seconds until the lease ends unless it is renewed.",
@@ -280,7 +335,7 @@ def _release_route(pattern: str, locking: _Locking, schema: str, *extra: Paramet
         "write",
         _RELEASED,
         (*_RELEASE_ERRORS, "invalid_key"),
-        (*extra, _LEASE_ID),
+        (*extra, _LEASE_ID, _TOKEN_OF_LEASE, _FORCE),
         _bodies(schema),
         needs_body=False,
     )

@@ -76,6 +76,8 @@ _LEASE_TTL: Json = {"type": ["number", "null"], "minimum": MIN_LEASE_SECONDS, "m
 _WAIT: Json = {"type": ["number", "null"], "minimum": 0, "maximum": MAX_WAIT_SECONDS}
 _OWNER: Json = {"description": f"Any JSON value of at most {MAX_OWNER_BYTES} bytes: what the holder says of itself."}
 _LEASE_ID: Json = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_LEASE_ID_CHARACTERS}
+_TOKEN: Json = {"type": ["integer", "null"], "minimum": 1}
+_FORCE: Json = {"type": ["boolean", "null"]}
 _LEASE_MEMBERS: dict[str, Json] = {
     "token": {"type": "integer", "minimum": 1, "description": "Larger for every later lease of any lock."},
     "owner": _OWNER,
@@ -167,10 +169,10 @@ SCHEMAS: dict[str, Json] = {
     ),
     "Acquire": _asked({"ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
     "Renew": _asked({"lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
-    "Release": _asked({"lease_id": _LEASE_ID}),
+    "Release": _asked({"lease_id": _LEASE_ID, "token": _TOKEN, "force": _FORCE}),
     "AcquireByUuid": _asked({"lock_id": _UUID, "ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
     "RenewByUuid": _asked({"lock_id": _UUID, "lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
-    "ReleaseByUuid": _asked({"lock_id": _UUID, "lease_id": _LEASE_ID}),
+    "ReleaseByUuid": _asked({"lock_id": _UUID, "lease_id": _LEASE_ID, "token": _TOKEN, "force": _FORCE}),
     "JsonPatch": {
         "type": "array",
         "items": {
