@@ -13,7 +13,9 @@ import msgspec
 from msgspec.structs import replace
 
 from leasehold import values
+from leasehold.budgets import WorkBudget
 from leasehold.errors import ServiceError, not_found
+from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_PARTS_BYTES
 from leasehold.model import (
     Acquire,
     Change,
@@ -36,6 +38,7 @@ from leasehold.model import (
     NotModified,
     Operation,
     Outcome,
+    Pointer,
     Put,
     Read,
     Release,
@@ -61,6 +64,9 @@ def evaluate(
 
     `revision` is the head before the batch; each change takes the next one. `now` is in microseconds. The changes
     are in the order of their revisions, so the last one's is the new head.
+
+    There may be fewer outcomes than operations, though at least one: the batch ends before the partial update by
+    which it would take too long (MAX_BATCH_WORK_BYTES). What is behind it has changed nothing and is asked again.
     """
     batch = _Batch(view, revision, now, max_value_bytes)
     apply = batch.apply
@@ -70,6 +76,8 @@ def evaluate(
             outcomes.append(apply(operation))
         except ServiceError as refusal:
             outcomes.append(refusal)
+        except _EnoughError:
+            break
     return outcomes, batch.changes()
 
 
@@ -105,14 +113,34 @@ def evaluate_read(read: Read, entry: Entry | None) -> Found | NotModified:
             return NotModified(entry.revision)
     if read.paths is None:
         return Found(entry)
-    value = values.decode(entry.value)
-    return Found(entry, tuple(values.encode(values.get_at(value, path)) for path in read.paths))
+    with values.collector_paused(len(entry.value)):
+        return Found(entry, _parts(values.decode(entry.value), read.paths))
+
+
+def _parts(value: Json, paths: Sequence[Pointer]) -> tuple[bytes, ...]:
+    """The JSON text at each of `paths`, which may lie within one another. Raises `path_not_found`, `too_large`."""
+    parts: list[bytes] = []
+    size = 0
+    for path in paths:
+        parts.append(values.encode(values.get_at(value, path)))
+        size += len(parts[-1])
+        if size > MAX_PARTS_BYTES and len(paths) > 1:
+            raise ServiceError(
+                "too_large",
+                f"the parts together are larger than {MAX_PARTS_BYTES} bytes",
+                details={"limit": MAX_PARTS_BYTES},
+            )
+    return tuple(parts)
+
+
+class _EnoughError(Exception):
+    """The batch ends before this operation."""
 
 
 class _Batch:
     """The state of one evaluation: what the view shows, under what this batch has changed so far."""
 
-    __slots__ = ("_acquired", "_entries", "_leases", "_max_value_bytes", "_now", "_revision", "_view")
+    __slots__ = ("_acquired", "_entries", "_leases", "_max_value_bytes", "_now", "_revision", "_view", "_work_bytes")
 
     def __init__(self, view: View, revision: int, now: int, max_value_bytes: int) -> None:
         self._view = view
@@ -124,6 +152,8 @@ class _Batch:
         self._leases: dict[str, Lease | LeaseEnd] = {}
         self._acquired: dict[str, str] = {}
         """The lock by the lease_id, of what the view cannot know."""
+        self._work_bytes = 0
+        """Spent on partial updates."""
 
     def changes(self) -> list[Change]:
         """What was changed so far, in the order of revisions."""
@@ -152,9 +182,12 @@ class _Batch:
         current = self._live(operation.key)
         if operation.condition is not None:
             _check(operation.condition, current)
-        if operation.path is None:
-            return self._write(current, operation.key, operation.value, operation.ttl)
-        return self._put_at(current, operation, operation.path)
+        if operation.path is not None:
+            return self._put_at(current, operation, operation.path)
+        if len(operation.value) > self._max_value_bytes:
+            # A body within its limit may be larger once it is stored: `1e15` becomes `1000000000000000.0`.
+            values.check_size(operation.value, self._max_value_bytes, before=b"" if current is None else current.value)
+        return self._write(current, operation.key, operation.value, operation.ttl)
 
     def _change(self, operation: Delete | MergePatch | JsonPatch) -> Written | Deleted:
         """What changes something that exists."""
@@ -167,15 +200,9 @@ class _Batch:
         if current is None:
             raise not_found()
         _check(operation.condition, current)
-        if isinstance(operation, Delete):
-            if operation.path is None or operation.path == ():
-                return self._delete(operation.key)
-            value = values.remove_at(values.decode(current.value), operation.path)
-        elif isinstance(operation, MergePatch):
-            value = values.merge_patch(values.decode(current.value), operation.patch)
-        else:
-            value = values.json_patch(values.decode(current.value), operation.steps, max_bytes=self._max_value_bytes)
-        return self._rewrite(current, value, operation.ttl)
+        if isinstance(operation, Delete) and not operation.path:
+            return self._delete(operation.key)
+        return self._rewrite(current, operation)
 
     def _stored(self, key: str) -> Entry | None:
         change = self._entries.get(key)
@@ -189,17 +216,35 @@ class _Batch:
             return entry
         return None if is_expired(entry, self._now) else entry
 
-    def _put_at(self, current: Entry | None, operation: Put, path: tuple[str, ...]) -> Written:
-        part = values.decode(operation.value)
-        before = values.container_for(path) if current is None else values.decode(current.value)
-        value = values.set_at(before, path, part)
-        encoded = values.encode_bounded(value, max_bytes=self._max_value_bytes)
+    def _put_at(self, current: Entry | None, operation: Put, path: Pointer) -> Written:
+        before = b"" if current is None else current.value
+        self._begin_work(len(before))
+        with values.collector_paused(len(before)):
+            container = values.container_for(path) if current is None else values.decode(before)
+            value = values.set_at(container, path, values.decode(operation.value))
+            encoded = values.encode_bounded(value, max_bytes=self._max_value_bytes, before=before)
+            del container, value
         written = self._write(current, operation.key, encoded, operation.ttl)
         return Written(written.entry, written.created, path=path, part=operation.value)
 
-    def _rewrite(self, current: Entry, value: Json, ttl: int | None) -> Written:
-        encoded = values.encode_bounded(value, max_bytes=self._max_value_bytes)
-        return self._write(current, current.key, encoded, ttl)
+    def _rewrite(self, current: Entry, operation: Delete | MergePatch | JsonPatch) -> Written:
+        before = current.value
+        self._begin_work(len(before))
+        budget = WorkBudget(len(before))
+        try:
+            with values.collector_paused(len(before)):
+                value = _changed(values.decode(before), operation, budget, self._max_value_bytes)
+                encoded = values.encode_bounded(value, max_bytes=self._max_value_bytes, before=before)
+                del value
+        finally:
+            self._work_bytes += budget.spent
+        return self._write(current, current.key, encoded, operation.ttl)
+
+    def _begin_work(self, value_bytes: int) -> None:
+        """A value is about to be changed. Ends the batch before that if it would take too long."""
+        if self._work_bytes and self._work_bytes + value_bytes > MAX_BATCH_WORK_BYTES:
+            raise _EnoughError
+        self._work_bytes += value_bytes
 
     def _write(self, current: Entry | None, key: str, value: bytes, ttl: int | None) -> Written:
         now = self._now
@@ -294,6 +339,16 @@ class _Batch:
     def _record_lease(self, change: Lease | LeaseEnd) -> None:
         self._leases.pop(change.lock, None)
         self._leases[change.lock] = change
+
+
+def _changed(value: Json, operation: Delete | MergePatch | JsonPatch, budget: WorkBudget, max_bytes: int) -> Json:
+    """What a partial update makes of a decoded value, which it consumes."""
+    if isinstance(operation, MergePatch):
+        return values.merge_patch(value, operation.patch, budget)
+    if isinstance(operation, JsonPatch):
+        return values.json_patch(value, operation.steps, max_bytes=max_bytes, budget=budget)
+    assert operation.path
+    return values.remove_at(value, operation.path)
 
 
 def _check_release(release: Release, lease: Lease) -> None:

@@ -25,7 +25,15 @@ MAX_GATHERED_BYTES: Final = 8 * MIB
 """A list that cannot be streamed ends soon after it."""
 MAX_PATHS: Final = 100
 """`path` parameters of one read."""
+MAX_PARTS_BYTES: Final = 2 * MIB
+"""Of all parts that one read asks for, together; parts may lie within one another. One part alone may be larger."""
 MAX_PATCH_OPERATIONS: Final = 10_000
+MAX_CONTAINERS: Final = 100_000
+"""Lists and objects in one value. To decode, check and encode them takes 0.4 µs each, and nothing else is done
+meanwhile."""
+MAX_CHANGE_WORK_BYTES: Final = 3 * MIB // 2
+"""What changing one value may cost, as the bytes of JSON that could be decoded, checked and encoded in that time: 30 to
+40 ms for all of it. See `budgets`."""
 MAX_REQUEST_ID_CHARACTERS: Final = 128
 
 MIN_LEASE_SECONDS: Final = 1.0
@@ -46,6 +54,9 @@ MIN_RSA_BITS: Final = 2_048
 MAX_BATCH_OPERATIONS: Final = 4_096
 MAX_BATCH_BYTES: Final = 16 * MIB
 """One commit takes no more than this from the lane, so that one record of the journal stays small."""
+MAX_BATCH_WORK_BYTES: Final = 1 * MIB
+"""A batch ends before the partial update by which it would cost more, unless that is its first one: nothing else is
+done while a batch is decided."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,6 +67,8 @@ class Store:
         self._completions: list[Done] = []
         self._value_bytes = 0
         """Of the values that wait."""
+        self._most_operations = MAX_BATCH_OPERATIONS
+        """Of the next batch."""
         self._closing = False
         self._idle = asyncio.Event()
         """Clear while a batch is in flight or its start is scheduled."""
@@ -234,8 +236,8 @@ class Store:
     def _take_batch(self) -> tuple[list[Operation], list[Done]]:
         operations, completions = self._operations, self._completions
         end = len(operations)
-        if end > MAX_BATCH_OPERATIONS or self._value_bytes > MAX_BATCH_BYTES:
-            end = _batch_end(operations)
+        if end > self._most_operations or self._value_bytes > MAX_BATCH_BYTES:
+            end = _batch_end(operations, self._most_operations)
         self._operations, self._completions = operations[end:], completions[end:]
         self._value_bytes = sum(map(_value_bytes, self._operations))
         return operations[:end], completions[:end]
@@ -258,12 +260,26 @@ class Store:
             if error is not None:
                 self._fail_batch(operations, completions, error)
                 return
-            self._metrics.count_batch(len(operations))
-            for complete, outcome in zip(completions, outcomes, strict=True):
+            self._put_back(operations, completions, decided=len(outcomes))
+            self._metrics.count_batch(len(outcomes))
+            for complete, outcome in zip(completions, outcomes, strict=False):
                 complete(outcome)
             self._start_soon()
 
         self.engine.commit(commit.touched(operations), decide, done)
+
+    def _put_back(self, operations: list[Operation], completions: list[Done], *, decided: int) -> None:
+        """Let what a batch was too short for be the first of the next: `evaluate` ends a batch by its cost.
+
+        The next takes no more than twice as many, because an engine may load from afar what is then not decided.
+        """
+        if decided == len(operations):
+            self._most_operations = min(2 * self._most_operations, MAX_BATCH_OPERATIONS)
+            return
+        self._most_operations = 2 * decided
+        self._operations = operations[decided:] + self._operations
+        self._completions = completions[decided:] + self._completions
+        self._value_bytes = sum(map(_value_bytes, self._operations))
 
     def _fail_batch(self, operations: list[Operation], completions: list[Done], error: ServiceError) -> None:
         """Tell all that the commit failed. On a full disk, deletions get a second turn by themselves."""
@@ -328,11 +344,11 @@ def _value_bytes(operation: Operation) -> int:
     return len(operation.value) if type(operation) is Put else 0
 
 
-def _batch_end(operations: Sequence[Operation]) -> int:
+def _batch_end(operations: Sequence[Operation], most: int) -> int:
     """How many of the first operations make one batch: it ends with the value by which it grows too large."""
     sizes = accumulate(map(_value_bytes, operations))
     within = sum(1 for _ in takewhile(lambda size: size < MAX_BATCH_BYTES, sizes))
-    return min(within + 1, MAX_BATCH_OPERATIONS)
+    return min(within + 1, most, len(operations))
 
 
 def _frees_space(operation: Operation) -> bool:

@@ -9,15 +9,19 @@ in place, and is worthless if the change is refused. What is put into it (`part`
 because an engine that retries asks for the same change again.
 """
 
-import math
+import gc
 import re
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Final
 
 import msgspec
 
+from leasehold import json_text
+from leasehold.budgets import MEMBER_WORK_BYTES, STEP_WORK_BYTES, WorkBudget
 from leasehold.errors import ServiceError
-from leasehold.limits import MAX_INTEGER, MAX_NESTING, MAX_PATCH_OPERATIONS, MIN_INTEGER
+from leasehold.limits import KIB, MAX_CONTAINERS, MAX_INTEGER, MAX_NESTING, MAX_PATCH_OPERATIONS, MIN_INTEGER
+from leasehold.messagepack import has_more_containers
 from leasehold.model import Json, PatchStep, Pointer
 
 _decode_json: Final[Callable[[bytes], Json]] = msgspec.json.Decoder().decode
@@ -25,30 +29,62 @@ _decode_messagepack: Final[Callable[[bytes], Json]] = msgspec.msgpack.Decoder().
 _encode_json: Final = msgspec.json.Encoder().encode
 _encode_messagepack: Final = msgspec.msgpack.Encoder().encode
 
+LARGE_BYTES: Final = 64 * KIB
+"""The collector does not run while a text of this size is decoded."""
+
+
+class collector_paused:  # noqa: N801 - used as a statement
+    """Keep the cycle collector from walking a large value that is decoded, looked at and dropped again.
+
+    It walks the new containers again and again while they come, which doubles the time of the decoder. `size` is of
+    the text, in bytes. 0.3 µs if it is not large.
+    """
+
+    __slots__ = ("_pauses",)
+
+    def __init__(self, size: int) -> None:
+        self._pauses = size > LARGE_BYTES and gc.isenabled()
+
+    def __enter__(self) -> None:
+        if self._pauses:
+            gc.disable()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pauses:
+            gc.enable()
+
+
 # JSON in and out ----------------------------------------------------------------------------------------------
 
 
-def parse_json(body: bytes) -> bytes:
-    """Check a JSON text from outside and return its compact encoding. Raises `invalid_json`.
+def parse_json(body: bytes, *, max_containers: int | None = MAX_CONTAINERS) -> bytes:
+    """Check a JSON text from outside and return its compact encoding.
 
+    Raises `invalid_json`, and `too_large` for more than `max_containers` lists and objects; None: any number.
     1.0 µs for 60 bytes, of which decoding and encoding are 0.3.
     """
-    return _encode_json(parse_json_value(body))
+    if len(body) <= LARGE_BYTES:
+        return _encode_json(parse_json_value(body))
+    with collector_paused(len(body)):
+        return _encode_json(parse_json_value(body, max_containers=max_containers))
 
 
-def parse_json_value(body: bytes) -> Json:
+def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS) -> Json:
     """As `parse_json`, but the value itself."""
+    if len(body) > MAX_NESTING and (brackets := json_text.brackets_at_most(body)) > MAX_NESTING:
+        _check_brackets(body, brackets, max_containers)
     try:
         value = _decode_json(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(error, body, "JSON") from error
-    if len(body) > MAX_NESTING and _may_nest_too_deep(body):
-        _check_nesting(value)
-    if _may_hold_forbidden_parts(body):
-        _check_parts(value)
-    if _MINUS in body and b"-0" in body and _MAY_HOLD_NEGATIVE_ZERO.search(body):
-        value = _decode_json(_STRING_OR_NEGATIVE_ZERO.sub(_keep_sign, body))
-    return value
+    if json_text.holds_nul(body):
+        raise _invalid_json("a string contains U+0000")
+    if json_text.may_hold_digits(body, _DIGITS_OF_A_LARGE_INTEGER):
+        _check_integers(value)
+    with_signs = json_text.with_float_zeros(body)
+    return value if with_signs is body else _decode_json(with_signs)
 
 
 def decode(value: bytes) -> Json:
@@ -61,16 +97,29 @@ def encode(value: Json) -> bytes:
     return _encode_json(value)
 
 
-def encode_bounded(value: Json, *, max_bytes: int) -> bytes:
-    """`encode` for a value that a change has made.
+def encode_bounded(value: Json, *, max_bytes: int, before: bytes = b"") -> bytes:
+    """`encode` for a value that a change has made. `before` is its text before the change.
 
-    Raises `too_large` over `max_bytes` and `invalid_json` if the change nested it too deep.
+    Raises `invalid_json` if the change nested it too deep, and `too_large` if it is larger than it may be: over
+    `max_bytes`, or with more than MAX_CONTAINERS lists and objects. What exceeded a limit before may become smaller.
     """
-    _check_nesting(value)  # first, because the encoder recurses
-    encoded = _encode_json(value)
-    if len(encoded) > max_bytes:
-        raise _too_large(max_bytes)
+    try:
+        encoded = _encode_json(value)
+    except RecursionError as error:
+        raise _too_deep() from error
+    if len(encoded) > MAX_NESTING and (brackets := json_text.brackets_at_most(encoded)) > MAX_NESTING:
+        limit = MAX_CONTAINERS
+        if brackets > limit:
+            limit = max(limit, json_text.containers(before))
+        _check_brackets(encoded, brackets, limit)
+    check_size(encoded, max_bytes, before=before)
     return encoded
+
+
+def check_size(text: bytes, max_bytes: int, *, before: bytes) -> None:
+    """Raise `too_large` for a text to store over `max_bytes`, unless it is no larger than the one `before` it."""
+    if len(text) > max_bytes and len(text) > len(before):
+        raise _too_large(max_bytes)
 
 
 # MessagePack in and out ---------------------------------------------------------------------------------------
@@ -79,108 +128,76 @@ def encode_bounded(value: Json, *, max_bytes: int) -> bytes:
 def parse_messagepack(body: bytes) -> bytes:
     """Check a MessagePack value from outside and return its JSON text.
 
-    Raises `invalid_json`, also for what JSON cannot say: binary, extensions, timestamps, NaN, names other than strings.
+    Raises `invalid_json`, also for what JSON cannot say: binary, extensions, timestamps, NaN, names other than
+    strings. Raises `too_large` for more than MAX_CONTAINERS lists and objects.
     """
-    return _encode_json(parse_messagepack_value(body))
+    with collector_paused(len(body)):
+        return _parse_messagepack(body)[0]
 
 
 def parse_messagepack_value(body: bytes) -> Json:
     """As `parse_messagepack`, but the value itself."""
+    return _parse_messagepack(body)[1]
+
+
+def _parse_messagepack(body: bytes) -> tuple[bytes, Json]:
+    if has_more_containers(body, MAX_CONTAINERS):
+        raise _too_many_containers(MAX_CONTAINERS)
     try:
         value = _decode_messagepack(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(error, body, "MessagePack") from error
-    _check_nesting(value)
-    _check_parts(value)
-    return value
+    try:
+        text = _encode_json(value)
+    except RecursionError as error:
+        raise _too_deep() from error
+    except TypeError as error:
+        raise _not_json() from error
+    if len(text) > MAX_NESTING and (brackets := json_text.brackets_at_most(text)) > MAX_NESTING:
+        _check_brackets(text, brackets, MAX_CONTAINERS)
+    if json_text.holds_nul(text):
+        raise _invalid_json("a string contains U+0000")
+    # The encoder writes NaN as null, bytes as Base64, and any name as a string: what was no JSON comes back changed.
+    if _decode_json(text) != value:
+        raise _not_json()
+    return text, value
 
 
 def to_messagepack(value: bytes) -> bytes:
     """A stored value as MessagePack."""
-    return _encode_messagepack(_decode_json(value))
+    with collector_paused(len(value)):
+        return _encode_messagepack(_decode_json(value))
 
 
 # What is let in -----------------------------------------------------------------------------------------------
 
 # The decoder is strict about syntax, UTF-8, surrogates and doubles. It lets through four things that we do not:
 # U+0000, integers of any size, nesting as deep as its stack, and the loss of the sign of `-0`. A look at the bytes
-# tells that nearly every body holds none of them; only the others are walked, or decoded again.
+# finds them.
 
-_DIGITS_TO_ZERO: Final = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(256))
-_DIGITS_OF_A_LARGE_INTEGER: Final = b"0" * len(str(-MIN_INTEGER))
-_BACKSLASH: Final = ord("\\")
-_MINUS: Final = ord("-")
-"""As numbers: to look for bytes in bytes, `in` first takes them for a number, and fails, which costs 0.15 µs."""
-
-_MAY_HOLD_NEGATIVE_ZERO: Final = re.compile(rb"-0(?![^\s,\]}])")
-"""Also finds it at the end of an exponent and in strings; passes by dates and UUIDs."""
-_STRING_OR_NEGATIVE_ZERO: Final = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|(?<![eE])-0(?![0-9.eE])')
+_DIGITS_OF_A_LARGE_INTEGER: Final = len(str(-MIN_INTEGER))
 _BARE_WORD: Final = re.compile(rb"(?!(?:NaN|Infinity|[Tt]rue|[Ff]alse|[Nn]ull)$)[A-Za-z_][\w.@-]{0,99}", re.ASCII)
 """What `-d alice` sends."""
 _BYTE_POSITION: Final = re.compile(r"\(byte ([0-9]+)\)")
 
 
-def _may_nest_too_deep(body: bytes) -> bool:
-    return body.count(b"[") + body.count(b"{") > MAX_NESTING
-
-
-def _may_hold_forbidden_parts(body: bytes) -> bool:
-    if _BACKSLASH in body and b"\\u0000" in body:
-        return True
-    # For a megabyte the translation takes 1 ms, a regular expression 7.
-    return body.translate(_DIGITS_TO_ZERO).find(_DIGITS_OF_A_LARGE_INTEGER) >= 0
-
-
-def _keep_sign(match: re.Match[bytes]) -> bytes:
-    """Leave strings as they are and write `-0` as the float that it is: the decoder takes it for the integer 0."""
-    string: bytes | None = match[1]
-    return b"-0.0" if string is None else string
-
-
-def _check_nesting(value: object) -> None:
-    """Raise `invalid_json` over MAX_NESTING. Level by level, so that no depth exhausts the stack."""
-    # `type(…) is` takes half the time of `isinstance`, and every partial update comes through here.
-    level = [value] if type(value) is dict or type(value) is list else []
-    for _ in range(MAX_NESTING):
-        if not level:
-            return
-        level = [
-            part
-            for container in level
-            for part in (container.values() if type(container) is dict else container)
-            if type(part) is dict or type(part) is list
-        ]
-    if level:
+def _check_brackets(text: bytes, brackets: int, max_containers: int | None) -> None:
+    """Raise `invalid_json` over MAX_NESTING, `too_large` over `max_containers`. `brackets`: as `brackets_at_most`."""
+    if json_text.depth(text) > MAX_NESTING:
         raise _too_deep()
+    if max_containers is not None and brackets > max_containers and json_text.containers(text) > max_containers:
+        raise _too_many_containers(max_containers)
 
 
-def _check_parts(value: object) -> None:
-    """Raise `invalid_json` unless every part of `value` is JSON and within the bounds."""
-    parts = [value]
-    for part in parts:  # grows while it is walked
-        if isinstance(part, dict):
-            if not all(isinstance(name, str) for name in part):
-                raise _invalid_json("a member name is no string")
-            parts += part.keys()
-            parts += part.values()
-        elif isinstance(part, list):
-            parts += part
-        else:
-            _check_scalar(part)
+def _check_integers(value: Json) -> None:
+    """Raise `invalid_json` if an integer lies outside MIN_INTEGER..MAX_INTEGER.
 
-
-def _check_scalar(value: object) -> None:
-    if isinstance(value, str):
-        if "\0" in value:
-            raise _invalid_json("a string contains U+0000")
-    elif isinstance(value, int):
-        if not MIN_INTEGER <= value <= MAX_INTEGER:
-            raise _invalid_json(f"an integer is outside {MIN_INTEGER} to {MAX_INTEGER}")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise _invalid_json("a number is NaN or infinite")
-    elif value is not None:
-        raise _invalid_json("JSON has no binary data, extensions or timestamps")
+    They are the bounds of MessagePack, so its encoder looks, in a tenth of the time of a walk.
+    """
+    try:
+        _encode_messagepack(value)
+    except OverflowError as error:
+        raise _invalid_json(f"an integer is outside {MIN_INTEGER} to {MAX_INTEGER}") from error
 
 
 def _refusal(error: Exception, body: bytes, form: str) -> ServiceError:
@@ -206,12 +223,22 @@ def _invalid_json(message: str) -> ServiceError:
     return ServiceError("invalid_json", message)
 
 
+def _not_json() -> ServiceError:
+    return _invalid_json(
+        "JSON has no binary data, extensions, timestamps, NaN or infinities, and no member names other than strings"
+    )
+
+
 def _too_deep() -> ServiceError:
     return _invalid_json(f"nested deeper than {MAX_NESTING} levels")
 
 
 def _too_large(limit: int) -> ServiceError:
     return ServiceError("too_large", f"the value would be larger than {limit} bytes", details={"limit": limit})
+
+
+def _too_many_containers(limit: int) -> ServiceError:
+    return ServiceError("too_large", f"more than {limit} lists and objects in a value", details={"limit": limit})
 
 
 # Paths (RFC 6901) ---------------------------------------------------------------------------------------------
@@ -231,10 +258,11 @@ def parse_pointer(text: str) -> Pointer:
         raise ServiceError("invalid_path", "in a path, ~ is written ~0 and / in a name ~1")
     if _FORBIDDEN.search(text):
         raise ServiceError("invalid_path", "a path contains U+0000 or a lone surrogate")
-    segments = text[1:].split("/")
-    if len(segments) > MAX_NESTING:
+    if text.count("/") > MAX_NESTING:
         raise ServiceError("invalid_path", f"a path has more than {MAX_NESTING} segments")
-    return tuple(segment.replace("~1", "/").replace("~0", "~") for segment in segments)
+    if "~" in text:  # U+0000, which is not in it, takes the place of the slashes that separate
+        return tuple(text[1:].replace("/", "\0").replace("~1", "/").replace("~0", "~").split("\0"))
+    return tuple(text[1:].split("/"))
 
 
 def format_pointer(path: Pointer) -> str:
@@ -266,8 +294,9 @@ def get_at(value: Json, path: Pointer) -> Json:
 def set_at(value: Json, path: Pointer, part: Json) -> Json:
     """`value` with `part` at `path`: a member set, an element replaced, or (`-`) one appended to its list.
 
-    Missing containers on the way are made. Raises `path_not_found` for an element that a list does not have, and
-    `conflict` where the path runs through something that cannot hold the next segment.
+    Missing containers on the way are made: objects, whatever the next segment looks like (objects with numeric names
+    are common), but a list where only `-` is left. Raises `path_not_found` for an element that a list does not have,
+    and `conflict` where the path runs through something that cannot hold the next segment.
     """
     if not path:
         return part
@@ -330,16 +359,26 @@ def _path_not_found(path: Pointer) -> ServiceError:
 # Merge Patch (RFC 7396) ---------------------------------------------------------------------------------------
 
 
-def merge_patch(target: Json, patch: Json) -> Json:
-    """`target` changed by a merge patch: null removes a member, objects are merged, anything else replaces."""
+def merge_patch(target: Json, patch: Json, budget: WorkBudget | None = None) -> Json:
+    """`target` changed by a merge patch: null removes a member, objects are merged, anything else replaces.
+
+    Raises `too_large` when the `budget` is used up.
+    """
+    return _merged(target, patch, WorkBudget() if budget is None else budget)
+
+
+def _merged(target: Json, patch: Json, budget: WorkBudget) -> Json:
     if not isinstance(patch, dict):
         return patch
+    budget.spend(MEMBER_WORK_BYTES * len(patch))
     merged = target if isinstance(target, dict) else {}
     for name, part in patch.items():
         if part is None:
             merged.pop(name, None)
+        elif isinstance(part, dict):
+            merged[name] = _merged(merged.get(name), part, budget)
         else:
-            merged[name] = merge_patch(merged.get(name), part)
+            merged[name] = part
     return merged
 
 
@@ -385,23 +424,17 @@ def _parse_step_pointer(members: dict[str, Json], name: str) -> Pointer:
     return parse_pointer(text)
 
 
-def json_patch(value: Json, steps: Sequence[PatchStep], *, max_bytes: int) -> Json:
+def json_patch(value: Json, steps: Sequence[PatchStep], *, max_bytes: int, budget: WorkBudget | None = None) -> Json:
     """`value` after all `steps`.
 
-    Raises `patch_failed` with the index of the `step` that cannot be done, and `too_large` as soon as the parts
-    copied sum up to more than `max_bytes`: a few dozen copies of the whole into itself would fill the memory.
+    Raises `patch_failed` with the index of the `step` that cannot be done, and `too_large` when the `budget` is used
+    up or as soon as the parts copied sum up to more than `max_bytes`: a few dozen copies of the whole into itself
+    would fill the memory.
     """
-    bytes_to_copy = max_bytes
+    patching = _Patching(max_bytes, WorkBudget() if budget is None else budget)
     for index, step in enumerate(steps):
         try:
-            if step.op == "copy":
-                copied = encode_bounded(get_at(value, step.source), max_bytes=max_bytes)
-                bytes_to_copy -= len(copied)
-                if bytes_to_copy < 0:
-                    raise _too_large(max_bytes)
-                value = _insert_at(value, step.path, decode(copied))
-            else:
-                value = _apply_step(value, step)
+            value = patching.apply(value, step)
         except ServiceError as refusal:
             if refusal.code in ("too_large", "invalid_json"):
                 raise
@@ -411,24 +444,75 @@ def json_patch(value: Json, steps: Sequence[PatchStep], *, max_bytes: int) -> Js
     return value
 
 
-def _apply_step(value: Json, step: PatchStep) -> Json:
-    """Do any step but a copy."""
-    match step.op:
-        case "add":
-            return _insert_at(value, step.path, _private(step.value))
-        case "replace":
-            get_at(value, step.path)
-            return set_at(value, step.path, _private(step.value))
-        case "remove":
-            if not step.path:
-                raise ServiceError("patch_failed", "the whole value cannot be removed")
-            return remove_at(value, step.path)
-        case "move":
-            return _move(value, step.source, step.path)
-        case _:
-            if not _equal(get_at(value, step.path), step.value):
-                raise ServiceError("patch_failed", "the value tested is another one")
+class _Patching:
+    """The steps of one JSON Patch, and what they may still cost."""
+
+    def __init__(self, max_bytes: int, budget: WorkBudget) -> None:
+        self._max_bytes = max_bytes
+        self._bytes_to_copy = max_bytes
+        self._budget = budget
+
+    def apply(self, value: Json, step: PatchStep) -> Json:
+        path = step.path
+        self._budget.spend(STEP_WORK_BYTES)
+        self._budget.follow(path, step.source)
+        match step.op:
+            case "add":
+                return self._insert_at(value, path, _private(step.value))
+            case "replace":
+                get_at(value, path)
+                return set_at(value, path, _private(step.value))
+            case "remove":
+                if not path:
+                    raise ServiceError("patch_failed", "the whole value cannot be removed")
+                return self._remove_at(value, path)
+            case "move":
+                return self._move(value, step.source, path)
+            case "copy":
+                return self._insert_at(value, path, self._copy(get_at(value, step.source)))
+            case _:
+                if not _equal(get_at(value, path), step.value):
+                    raise ServiceError("patch_failed", "the value tested is another one")
+                return value
+
+    def _copy(self, part: Json) -> Json:
+        copied = encode_bounded(part, max_bytes=self._max_bytes)
+        self._bytes_to_copy -= len(copied)
+        if self._bytes_to_copy < 0:
+            raise _too_large(self._max_bytes)
+        return decode(copied)
+
+    def _insert_at(self, value: Json, path: Pointer, part: Json) -> Json:
+        """`add` of RFC 6902: the container exists; an element goes before the one at its index, or (`-`) at the end."""
+        if not path:
+            return part
+        *way, last = path
+        container = get_at(value, tuple(way))
+        if isinstance(container, dict):
+            container[last] = part
             return value
+        elements = _elements(container)
+        index = len(elements) if last == "-" else _index(last)
+        if index is None or index > len(elements):
+            raise _path_not_found(path)
+        self._budget.move_elements(len(elements) - index)
+        elements.insert(index, part)
+        return value
+
+    def _remove_at(self, value: Json, path: Pointer) -> Json:
+        *way, last = path
+        container = get_at(value, tuple(way))
+        if isinstance(container, list) and (index := _index(last)) is not None:
+            self._budget.move_elements(max(len(container) - index, 0))
+        return remove_at(value, path)
+
+    def _move(self, value: Json, source: Pointer, path: Pointer) -> Json:
+        part = get_at(value, source)
+        if path == source:
+            return value
+        if path[: len(source)] == source:
+            raise ServiceError("patch_failed", "a part cannot be moved into itself")
+        return self._insert_at(self._remove_at(value, source), path, part)
 
 
 def _private(part: Json) -> Json:
@@ -436,46 +520,33 @@ def _private(part: Json) -> Json:
     return decode(encode(part))
 
 
-def _insert_at(value: Json, path: Pointer, part: Json) -> Json:
-    """`add` of RFC 6902: the container exists; an element goes before the one at its index, or (`-`) to the end."""
-    if not path:
-        return part
-    *way, last = path
-    container = get_at(value, tuple(way))
-    if isinstance(container, dict):
-        container[last] = part
-        return value
-    elements = _elements(container)
-    index = len(elements) if last == "-" else _index(last)
-    if index is None or index > len(elements):
-        raise _path_not_found(path)
-    elements.insert(index, part)
-    return value
-
-
-def _move(value: Json, source: Pointer, path: Pointer) -> Json:
-    part = get_at(value, source)
-    if path == source:
-        return value
-    if path[: len(source)] == source:
-        raise ServiceError("patch_failed", "a part cannot be moved into itself")
-    return _insert_at(remove_at(value, source), path, part)
-
-
 def _equal(left: Json, right: Json) -> bool:
     """Equality of JSON: 1 is 1.0 but not true, and members have no order. Recurses as deep as both nest."""
-    if isinstance(left, dict):
-        return (
-            isinstance(right, dict)
-            and left.keys() == right.keys()
-            and all(_equal(part, right[name]) for name, part in left.items())
-        )
-    if isinstance(left, list):
-        return (
-            isinstance(right, list)
-            and len(left) == len(right)
-            and all(_equal(mine, other) for mine, other in zip(left, right, strict=True))
-        )
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    return left == right
+    # Python compares a hundred times as fast as the walk below, and differs from JSON only in that true is 1.
+    if left != right:
+        return False
+    return not (_may_hold_booleans(left) or _may_hold_booleans(right)) or _have_same_booleans(left, right)
+
+
+def _may_hold_booleans(value: Json) -> bool:
+    text = encode(value)
+    return b"true" in text or b"false" in text
+
+
+def _have_same_booleans(left: Json, right: Json) -> bool:
+    """Whether two values that Python finds equal have their booleans at the same places."""
+    mine: list[Json] = [left]
+    others: list[Json] = [right]
+    while mine:
+        if [type(part) is bool for part in mine] != [type(part) is bool for part in others]:
+            return False
+        pairs = [pair for pair in zip(mine, others, strict=True) if type(pair[0]) is list or type(pair[0]) is dict]
+        mine, others = [], []
+        for one, other in pairs:
+            if isinstance(one, dict) and isinstance(other, dict):
+                mine += one.values()
+                others += map(other.__getitem__, one)
+            elif isinstance(one, list) and isinstance(other, list):
+                mine += one
+                others += other
+    return True

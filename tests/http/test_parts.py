@@ -244,3 +244,16 @@ def test_deletion_of_a_missing_part_is_not_found_and_changes_nothing(server: Ser
 
 def test_deletion_of_a_part_of_an_absent_key_is_not_found(server: Server, key: str) -> None:
     assert refusal(server.delete(key, params={"path": "/a"})) == (404, "not_found")
+
+
+def test_parts_that_are_too_large_together_are_refused_and_each_alone_is_given(server: Server, key: str) -> None:
+    assert server.put(key, "[" * 20 + '"' + "a" * 1_000_000 + '"' + "]" * 20).status_code == 201
+    paths = ["/0" * levels for levels in range(5)]
+    refused = server.get(key, params={"path": paths})
+    assert (refusal(refused), refused.json()["limit"]) == ((413, "too_large"), 2 * 1024 * 1024)
+    assert [server.get(key, params={"path": path}).status_code for path in paths] == [200] * 5
+
+
+def test_a_missing_container_becomes_an_object_also_where_the_segment_is_a_number(server: Server, key: str) -> None:
+    assert server.put(key, "1", params={"path": "/list/0"}).status_code == 201
+    assert server.value(key) == {"list": {"0": 1}}

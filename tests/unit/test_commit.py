@@ -396,3 +396,71 @@ def test_a_read_that_wants_another_revision_is_refused() -> None:
     with pytest.raises(ServiceError) as caught:
         evaluate_read(Read("user", condition=Condition(if_match=(41,), if_none_match=(42,))), ALICE)
     assert (caught.value.code, caught.value.details) == ("precondition_failed", {"revision": 42})
+
+
+# Sizes --------------------------------------------------------------------------------------------------------
+
+LARGE = Entry("large", b'{"a":"%b","b":[1,2]}' % (b"x" * 200), 45, created_at=10, updated_at=20)
+"""Stored when values could be larger than they may be now."""
+
+
+def large_after(operation: Operation) -> bytes | str:
+    """The value that is then stored, or the refusal's code."""
+    view = State(StoredState({"large": LARGE}, HEAD))
+    [outcome], _ = evaluate([operation], view, HEAD, NOW, max_value_bytes=MAX_VALUE_BYTES)
+    if isinstance(outcome, ServiceError):
+        return outcome.code
+    assert isinstance(outcome, Written)
+    return outcome.entry.value
+
+
+def test_a_value_that_is_larger_once_it_is_stored_is_refused() -> None:
+    refusal = refusal_of(Put("new", b'"%b"' % (b"x" * 99)))
+    assert (refusal.code, refusal.details) == ("too_large", {"limit": MAX_VALUE_BYTES})
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Delete("large", ("b", "0")),
+        Put("large", b"0", ("b",)),
+        Put("large", b"3", ("b", "0")),
+        Put("large", b'"%b"' % (b"x" * 150)),
+        MergePatch("large", {"b": None}),
+        JsonPatch("large", (PatchStep("remove", ("b", "1")),)),
+    ],
+)
+def test_what_does_not_make_a_value_larger_is_never_refused_for_its_size(operation: Operation) -> None:
+    assert len(large_after(operation)) > MAX_VALUE_BYTES
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Put("large", b"33", ("b", "0")),
+        Put("large", b'"%b"' % (b"x" * 250)),
+        MergePatch("large", {"c": None, "d": 1}),
+        JsonPatch("large", (PatchStep("add", ("b", "-"), 1),)),
+    ],
+)
+def test_what_makes_a_value_that_is_too_large_larger_is_refused(operation: Operation) -> None:
+    assert large_after(operation) == "too_large"
+
+
+# What is made on the way --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("list", "0"), b'{"list":{"0":1}}'),
+        (("0",), b'{"0":1}'),
+        (("0", "0"), b'{"0":{"0":1}}'),
+        (("list", "-"), b'{"list":[1]}'),
+        (("-",), b"[1]"),
+    ],
+)
+def test_a_missing_container_becomes_an_object_whatever_the_segment_and_a_list_only_to_append(
+    path: tuple[str, ...], value: bytes
+) -> None:
+    assert value_after(Put("new", b"1", path)) == value

@@ -165,11 +165,11 @@ def changed(value: Json, operation: EntryOperation) -> Json:
     members = dict(value) if isinstance(value, dict) else None
     match operation:
         case Put(path=None):
-            return json_of(operation.value)
+            after: Json = json_of(operation.value)
         case Put(path=(name,)):
             if members is None:
                 raise RefusedError("conflict")
-            after: Json = members | {name: json_of(operation.value)}
+            after = members | {name: json_of(operation.value)}
         case Delete(path=(name,)):
             if members is None or name not in members:
                 raise RefusedError("path_not_found")

@@ -80,3 +80,19 @@ def test_a_batch_ends_with_the_value_by_which_it_grows_too_large(others: int) ->
     values = puts(2 * within + 5, b'"' + b"x" * (MIB - 2) + b'"')
     asked = [*(Delete(f"nothing/{number}") for number in range(others)), *values]
     assert sizes([asked]) == [others + within, within, 5]
+
+
+def test_what_a_batch_does_not_come_to_is_first_in_the_next_and_fewer_are_taken() -> None:
+    """Revisions show that nothing is done twice, left out, or overtaken."""
+    document = b'{"a":0,"b":"%b"}' % (b"x" * (MIB - 100))
+    updates: list[Operation] = [Put("document", b"%d" % number, ("a",)) for number in range(10)]
+    asked = [Put("document", document), *updates, *puts(3)]
+    assert sizes([asked]) == [len(asked), 4, *[2] * 9]
+
+
+def test_batches_grow_again_when_they_are_decided_to_their_end() -> None:
+    document = b'{"a":0,"b":"%b"}' % (b"x" * (MIB - 100))
+    updates: list[Operation] = [Put("document", b"1", ("a",))] * 3
+    found = sizes([[Put("document", document), *updates, *puts(1000)]])
+    assert found[0] == 1004
+    assert sum(found[-3:]) > 500

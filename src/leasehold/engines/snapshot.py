@@ -281,7 +281,7 @@ def _checked(name: str, entry: Entry) -> Entry:
     """The entry with its value compact, or the reason why it cannot be one."""
     try:
         check_key(entry.key)
-        return msgspec.structs.replace(entry, value=values.parse_json(entry.value))
+        return msgspec.structs.replace(entry, value=values.parse_json(entry.value, max_containers=None))
     except ServiceError as error:
         raise _refused(name, f"entry {entry.key!r}: {error.message}") from error
 
@@ -290,7 +290,7 @@ def _checked_lease(name: str, lease: Lease) -> Lease:
     """As `_checked`."""
     try:
         check_key(lease.lock)
-        return msgspec.structs.replace(lease, owner=values.parse_json(lease.owner))
+        return msgspec.structs.replace(lease, owner=values.parse_json(lease.owner, max_containers=None))
     except ServiceError as error:
         raise _refused(name, f"lease of {lease.lock!r}: {error.message}") from error
 

@@ -162,7 +162,7 @@ ROUTES = (
             Answer(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
             Answer(304, "The caller has this revision.", None, etag=True),
         ),
-        ("not_found", "path_not_found", "precondition_failed"),
+        ("not_found", "path_not_found", "precondition_failed", "too_large"),
         (PATHS, RAW, *CONDITIONS),
     ),
     Route(

@@ -1,0 +1,77 @@
+"""Facts about a JSON text, found in its bytes without decoding it.
+
+Each function is a handful of passes of `bytes` methods over the text: a few milliseconds for a megabyte, where a walk
+over the decoded value takes up to a hundred. All of them take any valid JSON text; what they say of other bytes means
+nothing, but they do not fail.
+"""
+
+from itertools import accumulate
+from typing import Final
+
+_SIGNS: Final = bytes({"[": 1, "{": 1, "]": 255, "}": 255}.get(chr(byte), 0) for byte in range(256))
+"""Of each bracket, as a signed byte."""
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if chr(byte) not in "[]{}")
+_DIGITS_TO_ZERO: Final = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(256))
+_QUOTE: Final = ord('"')
+_BACKSLASH: Final = ord("\\")
+_MINUS: Final = ord("-")
+"""As numbers: to look for bytes in bytes, `in` first takes them for a number, and fails, which costs 0.15 µs."""
+
+
+def outside_strings(text: bytes) -> bytes:
+    """`text` without its strings and their quotes."""
+    if _QUOTE not in text:
+        return text
+    if _BACKSLASH in text:  # pairs first: the second of one must not be taken to escape a quote
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(text.split(b'"')[::2])
+
+
+def brackets_at_most(text: bytes) -> int:
+    """As `containers`, but those in strings count, too."""
+    return text.count(b"[") + text.count(b"{")
+
+
+def containers(text: bytes) -> int:
+    """How many lists and objects the text has."""
+    return brackets_at_most(outside_strings(text))
+
+
+def depth(text: bytes) -> int:
+    """How deep lists and objects nest: `[[1]]` has two levels."""
+    brackets = outside_strings(text).translate(_SIGNS, _NO_BRACKETS)
+    return max(accumulate(memoryview(brackets).cast("b")), default=0)
+
+
+def holds_nul(text: bytes) -> bool:
+    """Whether a string holds U+0000, which is always escaped."""
+    if _BACKSLASH not in text or b"\\u0000" not in text:
+        return False
+    return b"\\u0000" in text.replace(b"\\\\", b"")
+
+
+def may_hold_digits(text: bytes, count: int) -> bool:
+    """Whether `count` digits stand in a row, be it in a string."""
+    return text.translate(_DIGITS_TO_ZERO).find(b"0" * count) >= 0
+
+
+def with_float_zeros(text: bytes) -> bytes:
+    """`text` with the number `-0` written `-0.0`, so that the decoder does not take it for the integer 0."""
+    if _MINUS not in text or b"-0" not in text:
+        return text
+    if _QUOTE not in text:
+        return _float_zeros(text)
+    # A valid text has no raw U+0000 and U+0001, so they can stand for what would hide the ends of strings.
+    pieces = text.replace(b"\\\\", b"\0").replace(b'\\"', b"\1").split(b'"')
+    outside = b'"'.join(pieces[::2])
+    if b"-0" not in outside:
+        return text
+    pieces[::2] = _float_zeros(outside).split(b'"')
+    return b'"'.join(pieces).replace(b"\1", b'\\"').replace(b"\0", b"\\\\")
+
+
+def _float_zeros(text: bytes) -> bytes:
+    """Where no strings are. What is a fraction, an exponent or has one is put back."""
+    text = text.replace(b"-0", b"-0.0")
+    text = text.replace(b"-0.0.", b"-0.").replace(b"-0.0e", b"-0e").replace(b"-0.0E", b"-0E")
+    return text.replace(b"e-0.0", b"e-0").replace(b"E-0.0", b"E-0")

@@ -1,0 +1,74 @@
+"""What is found in the bytes of a JSON text, against a walk over the value."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leasehold.json_text import containers, depth, holds_nul, outside_strings, with_float_zeros
+from leasehold.model import Json
+
+AWKWARD = st.text(st.sampled_from('"\\[]{}-0eE.,:u a\n\0'), max_size=8)
+VALUES: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.integers(-3, 3) | st.sampled_from([0.5, -0.0, 1e-05, -1e300]) | AWKWARD,
+    lambda parts: st.lists(parts, max_size=4) | st.dictionaries(AWKWARD, parts, max_size=4),
+    max_leaves=15,
+)
+
+
+def walked_depth(value: Json) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if parts is None else 1 + max(map(walked_depth, parts), default=0)
+
+
+def walked_containers(value: Json) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if parts is None else 1 + sum(map(walked_containers, parts))
+
+
+def walked_strings(value: Json) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        return [text for part in value for text in walked_strings(part)]
+    if isinstance(value, dict):
+        return [*value, *(text for part in value.values() for text in walked_strings(part))]
+    return []
+
+
+@given(value=VALUES, ascii_only=st.booleans())
+def test_a_text_is_as_deep_and_has_as_many_containers_as_its_value(value: Json, *, ascii_only: bool) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only).encode()
+    assert (depth(text), containers(text)) == (walked_depth(value), walked_containers(value))
+
+
+@given(VALUES)
+def test_a_nul_is_found_in_strings_and_names_only_where_one_is(value: Json) -> None:
+    assert holds_nul(json.dumps(value).encode()) == any("\0" in text for text in walked_strings(value))
+
+
+@given(VALUES)
+def test_no_string_and_no_quote_is_left_outside(value: Json) -> None:
+    assert set(outside_strings(json.dumps(value).encode())) <= set(b"[]{},: nul-0123456789.e+")
+
+
+@given(VALUES, st.sampled_from([", ", ",", " ,\n"]))
+def test_a_text_without_minus_zero_is_left_as_it_is_and_another_keeps_its_value(value: Json, separator: str) -> None:
+    text = json.dumps(value, separators=(separator, ":")).encode()
+    assert with_float_zeros(text) == text  # Python writes -0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "signed"),
+    [
+        (b"-0", b"-0.0"),
+        (b"[-0,-0 ,\t-0]", b"[-0.0,-0.0 ,\t-0.0]"),
+        (b'{"-0":-0}', b'{"-0":-0.0}'),
+        (b'["\\"-0",-0,"-0\\\\",-0]', b'["\\"-0",-0.0,"-0\\\\",-0.0]'),
+        (b"[-0.5,-0e1,-0E1,1e-0,1E-05,-0.0,-0e-0]", b"[-0.5,-0e1,-0E1,1e-0,1E-05,-0.0,-0e-0]"),
+        (b'["2026-01-01",-01]', b'["2026-01-01",-0.01]'),  # not JSON; only the first matters
+    ],
+)
+def test_minus_zero_is_written_as_a_float_outside_strings_only(text: bytes, signed: bytes) -> None:
+    assert with_float_zeros(text) == signed

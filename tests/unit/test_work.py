@@ -1,0 +1,252 @@
+"""What a request may cost at most, by counting work: lines of Python, and what the budgets count.
+
+The limits are those of the worst inputs that were found. Before they had one, each of them took from 60 ms to 7 s.
+"""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import msgspec
+import pytest
+
+from leasehold.budgets import WorkBudget
+from leasehold.commit import evaluate, evaluate_read
+from leasehold.engines.memory import State
+from leasehold.engines.snapshot import StoredState
+from leasehold.errors import ServiceError
+from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
+from leasehold.model import Delete, Entry, Json, JsonPatch, MergePatch, Operation, PatchStep, Put, Read
+from leasehold.values import (
+    decode,
+    encode,
+    json_patch,
+    merge_patch,
+    parse_json,
+    parse_json_patch,
+    parse_json_value,
+    parse_messagepack,
+    to_messagepack,
+)
+
+
+def filled(item: bytes, count: int | None = None) -> bytes:
+    """A list of an item, a mebibyte of it or as many as told."""
+    count = (MIB - 2) // (len(item) + 1) if count is None else count
+    return b"[" + b",".join([item] * count) + b"]"
+
+
+def packed(item: bytes) -> bytes:
+    count = (MIB - 5) // len(item)
+    return b"\xdd" + count.to_bytes(4, "big") + item * count
+
+
+def refusal_of(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except ServiceError as refusal:
+        return refusal.code
+    return "done"
+
+
+def lines_of(work: Callable[[], object]) -> int:
+    """Lines of Python that `work` executes, whatever comes of it."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        refusal_of(work)
+    finally:
+        sys.settrace(None)
+    return count
+
+
+NUL, LARGE = b'"\\\\u0000"', b"1234567890123456789"
+"""What makes a body suspect of what is forbidden."""
+BODIES = {
+    "numbers": filled(b"1"),
+    "floats": filled(b"1.5"),
+    "floats that grow": filled(b"1e15"),
+    "minus zeros": filled(b"-0"),
+    "minus zeros in strings": filled(b'"-0"')[:-1] + b",-0]",
+    "strings": filled(b'""'),
+    "escaped quotes": filled(b'"\\""'),
+    "escapes": b'"' + b"\\n" * (MIB // 2 - 1) + b'"',
+    "brackets in strings": filled(b'"[{"'),
+    "suspected U+0000": b"[" + NUL + b"," + filled(b"1")[1 : MIB - 20] + b"1]",
+    "suspected large integers": b"[" + LARGE + b"," + filled(b'"1"')[1 : MIB - 30].rpartition(b",")[0] + b"]",
+    "large integers": filled(LARGE),
+    "members": b"{" + b",".join(b'"%x":1' % number for number in range(100_000)) + b"}",
+    "lists": filled(b"[]", MAX_CONTAINERS - 1),
+    "nested lists": filled(b"[" * 127 + b"]" * 127, MAX_CONTAINERS // 127 - 1),
+    "nested objects": filled(b'{"a":' * 126 + b"{}" + b"}" * 126, MAX_CONTAINERS // 127 - 1),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_a_body_is_checked_without_a_walk_over_its_parts(kind: str) -> None:
+    body = BODIES[kind]
+    assert len(body) <= MIB
+    assert refusal_of(lambda: parse_json(body)) == "done"
+    assert lines_of(lambda: parse_json(body)) < 200
+
+
+@pytest.mark.parametrize("body", [filled(b"[]"), filled(b"{}"), filled(b"[" * 127 + b"]" * 127)])
+def test_a_body_of_too_many_containers_is_not_decoded(body: bytes) -> None:
+    assert refusal_of(lambda: parse_json(body)) == "too_large"
+    assert lines_of(lambda: parse_json(body)) < 200
+
+
+@pytest.mark.parametrize("item", [b"\x80", b"\x90", b"\x91" * 126 + b"\x90", b"\x81\xa0" * 126 + b"\x90", b"\xdc\0\0"])
+def test_messagepack_of_too_many_containers_is_not_decoded(item: bytes) -> None:
+    body = packed(item)
+    assert refusal_of(lambda: parse_messagepack(body)) == "too_large"
+    assert lines_of(lambda: parse_messagepack(body)) < 15 * MAX_CONTAINERS
+
+
+@pytest.mark.parametrize("item", [b"\x01", b"\xc2", b"\xa0", b"\xcf" + b"\xff" * 8, b"\xcb?\xf8" + bytes(6), b"\xa1a"])
+def test_messagepack_is_checked_without_a_walk_over_its_parts(item: bytes) -> None:
+    body = packed(item)
+    assert refusal_of(lambda: parse_messagepack(body)) == "done"
+    assert lines_of(lambda: parse_messagepack(body)) < 200
+
+
+def test_messagepack_of_text_is_not_taken_for_containers() -> None:
+    body = msgspec.msgpack.encode(["\u4e00\u0391" * 8] * 20_000)
+    assert refusal_of(lambda: parse_messagepack(body)) == "done"
+
+
+def test_an_answer_in_messagepack_is_made_without_a_walk() -> None:
+    assert lines_of(lambda: to_messagepack(BODIES["lists"])) < 50
+
+
+def test_the_limit_of_containers_is_exact() -> None:
+    most, more = filled(b"[]", MAX_CONTAINERS - 1), filled(b"[]", MAX_CONTAINERS)
+    assert parse_json(most) == most
+    with pytest.raises(ServiceError) as caught:
+        parse_json(more)
+    assert (caught.value.code, caught.value.details) == ("too_large", {"limit": MAX_CONTAINERS})
+
+
+# Changes ------------------------------------------------------------------------------------------------------
+
+
+def steps_of(step: bytes, count: int = 10_000) -> tuple[PatchStep, ...]:
+    return parse_json_patch(parse_json_value(filled(step, count)))
+
+
+LONG_LIST = filled(b"1")
+MOVE = b'{"op":"move","from":"/0","path":"/524000"}'
+INSERT = b'{"op":"add","path":"/0","value":1}'
+REMOVE = b'{"op":"remove","path":"/0"}'
+AT_ONCE = {
+    "moves in a long list": (LONG_LIST, MOVE, 10_000),
+    "insertions at the front of a long list": (LONG_LIST, INSERT, 10_000),
+    "removals at the front of a long list": (LONG_LIST, REMOVE, 10_000),
+    "long paths": (b"[" * 60 + b"]" * 60, b'{"op":"add","path":"%b/0","value":1}' % (b"/0" * 59), 6_000),
+}
+
+
+@pytest.mark.parametrize("kind", AT_ONCE)
+def test_a_patch_ends_when_its_budget_is_used_up(kind: str) -> None:
+    document, step, count = AT_ONCE[kind]
+    steps, budget = steps_of(step, count), WorkBudget(len(document))
+    with pytest.raises(ServiceError) as caught:
+        json_patch(decode(document), steps, max_bytes=MIB, budget=budget)
+    assert (caught.value.code, caught.value.details) == ("too_large", {"limit": MAX_CHANGE_WORK_BYTES})
+    assert MAX_CHANGE_WORK_BYTES // 4 < budget.spent < MAX_CHANGE_WORK_BYTES
+
+
+@pytest.mark.parametrize(
+    "step", [INSERT, b'{"op":"add","path":"/-","value":1}', b'{"op":"test","path":"/0","value":1}']
+)
+def test_a_patch_of_10000_operations_on_a_list_of_a_thousand_is_done(step: bytes) -> None:
+    document = filled(b"1", 1_000)
+    json_patch(decode(document), steps_of(step), max_bytes=MIB, budget=WorkBudget(len(document)))
+
+
+@pytest.mark.parametrize("part", [BODIES["lists"], BODIES["numbers"], BODIES["members"]])
+def test_a_large_part_is_tested_without_a_walk(part: bytes) -> None:
+    document, steps = decode(part), (PatchStep("test", (), decode(part)),)
+    assert lines_of(lambda: json_patch(document, steps, max_bytes=MIB)) < 100
+
+
+def test_a_merge_patch_ends_when_its_budget_is_used_up() -> None:
+    budget = WorkBudget(MIB)
+    patch: Json = {f"m{number}": decode(b'{"a":' * 126 + b"1" + b"}" * 126) for number in range(1_300)}
+    with pytest.raises(ServiceError) as caught:
+        merge_patch({}, patch, budget)
+    assert caught.value.code == "too_large"
+    assert budget.spent < MAX_CHANGE_WORK_BYTES
+
+
+def test_a_merge_patch_of_30000_members_is_done() -> None:
+    patch: Json = {f"m{number}": {"a": number} for number in range(15_000)}
+    assert merge_patch({}, patch, WorkBudget(len(encode(patch)))) == patch
+
+
+# Reads --------------------------------------------------------------------------------------------------------
+
+
+def entry_of(value: bytes, key: str = "a") -> Entry:
+    return Entry(key, value, 1, 0, 0)
+
+
+def test_parts_within_one_another_are_not_given_without_end() -> None:
+    nested = decode(b"[" * 99 + b'"' + b"a" * (MIB - 300) + b'"' + b"]" * 99)
+    paths = tuple(("0",) * levels for levels in range(88))
+    with pytest.raises(ServiceError) as caught:
+        evaluate_read(Read("a", paths), entry_of(encode(nested)))
+    assert (caught.value.code, caught.value.details) == ("too_large", {"limit": MAX_PARTS_BYTES})
+
+
+def test_one_part_may_be_as_large_as_the_value() -> None:
+    value = filled(b"1", 2 * MAX_PARTS_BYTES)
+    found = evaluate_read(Read("a", ((),)), entry_of(value))
+    assert getattr(found, "parts", None) == (value,)
+
+
+# Batches ------------------------------------------------------------------------------------------------------
+
+
+def decided(*operations: Operation, size: int) -> int:
+    """How many of the operations one batch decides, on entries of such a size."""
+    value = b'{"a":"%b"}' % (b"x" * (size - 8))
+    entries = {key: entry_of(value, key) for key in ("a", "b", "c", "d")}
+    view = State(StoredState(entries, 1))
+    outcomes, changes = evaluate(operations, view, 1, 0, max_value_bytes=MIB)
+    assert all(not isinstance(outcome, ServiceError) for outcome in outcomes)
+    assert len({change.key for change in changes if isinstance(change, Entry)}) <= len(outcomes)
+    return len(outcomes)
+
+
+UPDATES: list[Operation] = [
+    Put("a", b"1", ("b",)),
+    MergePatch("b", {"c": 1}),
+    JsonPatch("c", (PatchStep("add", ("b",), 1),)),
+    Delete("d", ("a",)),
+]
+
+
+@pytest.mark.parametrize("operation", UPDATES)
+def test_a_batch_ends_with_the_first_change_of_a_value_of_the_largest_size(operation: Operation) -> None:
+    assert decided(operation, *UPDATES, Put("e", b"1"), size=MIB - 100) == 1
+
+
+def test_a_batch_takes_as_many_changes_as_its_budget_allows() -> None:
+    assert decided(*UPDATES[:2] * 50, size=MAX_BATCH_WORK_BYTES // 10 - 50) == 10
+
+
+def test_whole_values_do_not_end_a_batch() -> None:
+    assert decided(*[Put("a", b'"%b"' % (b"x" * 1000))] * 3_000, size=10) == 3_000
+
+
+def test_what_a_patch_costs_counts_for_its_batch() -> None:
+    steps = (PatchStep("test", ("a",), "xx"),) * 10_000
+    assert decided(*[JsonPatch("a", steps)] * 10, size=10) == MAX_BATCH_WORK_BYTES // (10_000 * 44) + 1
