@@ -31,6 +31,7 @@ CODES: Mapping[int, frozenset[str]] = {
     429: frozenset({"too_many_requests"}),
     431: frozenset({"headers_too_large"}),
     500: frozenset({"internal"}),
+    501: frozenset({"not_implemented"}),
     503: frozenset({"unavailable"}),
     507: frozenset({"storage_full"}),
 }
@@ -98,7 +99,7 @@ class Contract:
         if status >= 400 and body is not None and not self._is_health(documented):
             assert error_members(status, body)["request_id"] == response.headers["X-Request-Id"]
         if documented is None:
-            assert status in (400, 403, 404, 405, 406, 414, 431), f"{asked} answered {status}, but is no route"
+            assert status in (400, 403, 404, 405, 406, 414, 431, 501), f"{asked} answered {status}, but is no route"
             return
         missing = [name for name in documented.get("headers", {}) if name not in response.headers]
         assert not missing, f"{asked} answered {status} without {missing}"

@@ -40,6 +40,7 @@ ErrorCode = Literal[
     "too_many_requests",
     "headers_too_large",
     "internal",
+    "not_implemented",
     "unavailable",
     "storage_full",
 ]
@@ -71,6 +72,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, int]] = {
     "too_many_requests": 429,
     "headers_too_large": 431,
     "internal": 500,
+    "not_implemented": 501,
     "unavailable": 503,
     "storage_full": 507,
 }
@@ -104,6 +106,10 @@ class ServiceError(Exception):
 
 def not_found() -> ServiceError:
     return ServiceError("not_found", "key does not exist")
+
+
+def not_implemented() -> ServiceError:
+    return ServiceError("not_implemented", "no request of this service has this method")
 
 
 def unavailable(message: str, *, retry_after_seconds: int = 1) -> ServiceError:

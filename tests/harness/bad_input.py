@@ -42,6 +42,8 @@ VARYING: Final = frozenset(
 """Members that differ between engines by right."""
 VARYING_TEXT: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 """A UUID that a server made."""
+NOT_IMPLEMENTED: Final = 501
+"""Of an unknown method: the caller's fault."""
 UNCOMPARED_HEADERS: Final = frozenset({"date", "x-request-id", "etag", "location", "content-length"})
 LOCKED: Final = 423
 UNCOMPARED_ROUTES: Final = re.compile(rb"/(health|metrics|openapi)")
@@ -142,7 +144,7 @@ def fault(answer: Answer) -> str | None:
     """How an answer breaks the contract."""
     try:
         body = decoded(answer)
-        if answer.status >= 500:
+        if answer.status >= 500 and answer.status != NOT_IMPLEMENTED:
             return f"was answered {answer.status}: {answer.body[:200]!r}"
         if answer.status >= 400 and body is not None:
             [body] = body if isinstance(body, list) else [body]

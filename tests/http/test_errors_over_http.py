@@ -48,7 +48,6 @@ def test_a_path_that_is_no_route_is_not_found(server: Server, method: str, path:
         ("DELETE", "/kv", "GET, HEAD"),
         ("OPTIONS", "/kv", "GET, HEAD"),
         ("OPTIONS", "/kv/a", "DELETE, GET, HEAD, PATCH, POST, PUT"),
-        ("TRACE", "/kv/a", "DELETE, GET, HEAD, PATCH, POST, PUT"),
         ("POST", "/health", "GET, HEAD"),
         ("PUT", "/health/live", "GET, HEAD"),
         ("DELETE", "/health/ready", "GET, HEAD"),
@@ -60,12 +59,6 @@ def test_a_method_that_the_route_does_not_have_is_refused_with_those_allowed(
 ) -> None:
     response = server.request(method, path)
     assert (refusal(response), response.headers["Allow"]) == (NOT_ALLOWED, allowed)
-
-
-@pytest.mark.parametrize("method", ["PROPFIND", "MKCOL", "SEARCH", "PURGE", "LINK"])
-def test_a_method_of_another_protocol_is_refused(server: Server, method: str) -> None:
-    with Wire(server) as wire:
-        assert wire.send(message(method, "/kv/a")).answer().refusal == NOT_ALLOWED
 
 
 def test_a_body_sent_to_no_route_is_read_and_the_connection_goes_on(server: Server) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import Server, Wire, message
+from running import Server, Wire, message, refusal
 
 MALFORMED: dict[str, str] = {
     f"{section}: {name}": text
@@ -14,6 +14,7 @@ MALFORMED: dict[str, str] = {
     for name, text in cases.items()
 }
 INVALID_REQUEST = (400, "invalid_request")
+NOT_IMPLEMENTED = (501, "not_implemented")
 
 
 # Malformed ----------------------------------------------------------------------------------------------------
@@ -76,10 +77,68 @@ def test_options_of_the_server_itself_are_no_route(server: Server) -> None:
         assert wire.send(message("OPTIONS", "*")).answer().refusal == (404, "no_such_route")
 
 
-def test_a_tunnel_is_no_route_and_the_connection_goes_on_in_http(server: Server) -> None:
+def test_a_tunnel_is_not_implemented_and_the_connection_goes_on_in_http(server: Server) -> None:
     with Wire(server) as wire:
         wire.send(message("CONNECT", "example.com:443"), message("GET", "/health/live"))
-        assert [wire.answer().refusal, wire.answer().status] == [(404, "no_such_route"), 200]
+        assert [wire.answer().refusal, wire.answer().status] == [NOT_IMPLEMENTED, 200]
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "TRACE", "MKCOL", "SEARCH", "PURGE", "LINK"])
+@pytest.mark.parametrize("target", ["/kv/x", "/nowhere"])
+def test_a_method_of_another_protocol_is_not_implemented_and_the_connection_goes_on(
+    server: Server, method: str, target: str
+) -> None:
+    with Wire(server) as wire:
+        wire.send(message(method, target), message("GET", "/health/live"))
+        assert [wire.answer().refusal, wire.answer().status] == [NOT_IMPLEMENTED, 200]
+
+
+@pytest.mark.parametrize("in_one_piece", [True, False], ids=["in one piece", "byte by byte"])
+@pytest.mark.parametrize("method", ["BREW", "get", "G", "GETS", "X-GET", "!"])
+def test_an_unknown_method_is_not_implemented_and_ends_the_connection(
+    server: Server, key: str, method: str, *, in_one_piece: bool
+) -> None:
+    sent = message(method, f"/kv/{key}", body=b"1")
+    with Wire(server) as wire:
+        # A HEAD before it must not make its answer one without a body.
+        assert wire.send(message("HEAD", "/health/live")).answer(to="HEAD").status == 200
+        for piece in [sent] if in_one_piece else [bytes([byte]) for byte in sent]:
+            wire.send(piece)
+        seen = (wire.answer().refusal, wire.is_closed(), server.get(key).status_code)
+    assert seen == (NOT_IMPLEMENTED, True, 404)
+
+
+def test_noise_that_is_no_request_line_is_refused_before_its_line_ends(server: Server) -> None:
+    with Wire(server) as wire:
+        assert wire.send(b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03").answer().refusal == INVALID_REQUEST
+
+
+def test_a_request_line_without_end_is_too_long(server: Server) -> None:
+    with Wire(server) as wire:
+        wire.send(b"GET /kv/" + b"x" * 5_000, b"y" * 5_000)
+        assert wire.answer().refusal == (414, "uri_too_long")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "localhost:", "127.0.0.1:8080", "[::1]", "[::1]:80"])
+def test_a_host_with_or_without_a_port_is_understood(server: Server, host: str) -> None:
+    with Wire(server) as wire:
+        assert wire.send(f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).answer().status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PUT", "/kv/{}"), ("POST", "/kv/{}"), ("PATCH", "/kv/{}"), ("DELETE", "/kv/{}"), ("POST", "/set")],
+)
+def test_a_write_of_a_content_range_is_refused(server: Server, key: str, method: str, path: str) -> None:
+    before = server.put(key, "1").json()
+    headers = {"Content-Range": "bytes 0-3/100"}
+    refused = server.request(method, path.format(key), content=b"{}", headers=headers)
+    assert (refusal(refused), server.get(key).json()) == ((400, "invalid_argument"), before)
+
+
+def test_a_content_range_of_a_read_is_ignored(server: Server, key: str) -> None:
+    server.put(key, "1")
+    assert server.get(key, headers={"Content-Range": "bytes 0-3/100"}).status_code == 200
 
 
 def test_empty_lines_before_a_request_are_ignored(server: Server) -> None:

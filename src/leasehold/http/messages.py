@@ -21,7 +21,8 @@ from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
 
 
-OPTIONS: Final = frozenset((b"if-match", b"if-none-match", b"if-lease", b"prefer"))
+CONTENT_RANGE: Final = b"content-range"
+OPTIONS: Final = frozenset((b"if-match", b"if-none-match", b"if-lease", b"prefer", CONTENT_RANGE))
 
 
 class Headers(dict[bytes, bytes]):

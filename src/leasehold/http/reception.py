@@ -1,16 +1,18 @@
 """Receiving requests: bytes of one connection in, whole requests or refusals out, within the limits.
 
 `httptools` (llhttp) parses, and refuses by itself what makes smuggling possible: both Content-Length and
-Transfer-Encoding, repeated or signed lengths, bare LF, folded headers, a space before the colon, bad chunks. The rest
-is checked in `_head_fault`. After a refusal nothing more is read.
+Transfer-Encoding, repeated or signed lengths, bare LF, folded headers, a space before the colon, bad chunks. It is
+lenient about the request line, which is held back until it is whole and checked here (`_hold_line`); the rest is
+checked in `_head_fault`. After a refusal nothing more is read.
 """
 
+import re
 from enum import Enum, auto
 from typing import Final, Protocol
 
 import httptools
 
-from leasehold.errors import ServiceError
+from leasehold.errors import ServiceError, not_implemented
 from leasehold.http.heads import FamiliarHeads
 from leasehold.http.messages import Headers, Request, accepted_request_id
 from leasehold.limits import KIB, Limits
@@ -19,6 +21,14 @@ FRAMING_ALLOWANCE: Final = 8
 """A body in chunks of one byte takes six bytes a chunk; more than this many times its limit is an attack."""
 READ_BYTES: Final = 256 * KIB
 """The most that one read from the transport brings, of which a part may belong to the request before."""
+
+_METHOD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE: Final = re.compile(_METHOD + rb" [^\x00- \x7f]+ HTTP/[0-9]\.[0-9]\r\n")
+"""RFC 9112, section 3: single spaces, no white space in the target, and this protocol."""
+_BEGUN_LINE: Final = re.compile(_METHOD + rb"(?: (?:[^\x00- \x7f]+(?: (?:H(?:T(?:T(?:P(?:/[0-9.]*\r?)?)?)?)?)?)?)?)?")
+"""What may still become one."""
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+"""RFC 9110, section 7.2: a host and a port, without a user and without a path."""
 
 
 class Phase(Enum):
@@ -64,8 +74,11 @@ class Reception:
         "_heads",
         "_hosts",
         "_limits",
+        "_line",
+        "_line_is_good",
         "_own_parser",
         "_raw_bytes",
+        "_received_any",
         "_receiver",
         "_replaying",
         "_url",
@@ -81,7 +94,13 @@ class Reception:
         self._own_parser: httptools.HttpRequestParser | None = None
         self.phase = Phase.HEAD  # a new connection must send its first request within a head's time
         self.since = surroundings.tick
+        self._received_any = False
+        """A message has begun, or a request came whole."""
         # Of the request being received:
+        self._line = b""
+        """The request line as far as it is here, until it is whole."""
+        self._line_is_good = False
+        """It was whole, and checked. Not so if it began behind another request in one read."""
         self._url = b""
         self._headers = Headers()
         self._hosts = 0
@@ -102,31 +121,41 @@ class Reception:
     @property
     def has_begun(self) -> bool:
         """Something of the request being received is in."""
-        return self.phase is Phase.BODY or (self.phase is Phase.HEAD and bool(self._url))
+        return self.phase is Phase.BODY or (self.phase is Phase.HEAD and bool(self._url or self._line))
 
     def feed(self, data: bytes) -> None:
         """Take what the transport read."""
-        is_between = self.phase is Phase.IDLE or (self.phase is Phase.HEAD and self._own_parser is None)
-        if is_between:
+        is_between = self.phase is Phase.IDLE or (self.phase is Phase.HEAD and not self._received_any)
+        if is_between and not self._line:
             request = self._heads.recall(data)
             if request is not None:
                 request.request_id = self._all.next_request_id()
                 self.phase = Phase.IDLE
+                self._received_any = True
                 self._receiver.receive(request)
                 return
         elif self.phase is Phase.ENDED:
             return
         self._raw_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.refuse(ServiceError("invalid_request", "this is not a well-formed HTTP/1.1 request"))
+        if is_between or self._line:
+            data = self._hold_line(data)
+            if not data:
+                return
+        self._parse(data)
         if self.phase is Phase.HEAD or self.phase is Phase.BODY:
             self._check_unfinished()
         elif is_between and self.phase is Phase.IDLE:
             self._heads.remember(data, self._headers)
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse_line(not_implemented() if self._line_is_good else _malformed())
+        except httptools.HttpParserError:
+            self.refuse(_malformed())
 
     def end(self) -> None:
         self.phase = Phase.ENDED
@@ -151,6 +180,7 @@ class Reception:
     def on_message_begin(self) -> None:
         if self._replaying or self.phase is Phase.ENDED:
             return
+        self._received_any = True
         self.phase = Phase.HEAD
         self.since = self._all.tick
         self._url = b""
@@ -217,9 +247,36 @@ class Reception:
         self.phase = Phase.IDLE if request.keep_alive else Phase.ENDED
         self.since = self._all.tick
         self._raw_bytes = 0
+        self._line_is_good = False
         self._receiver.receive(request)
 
     # ----------------------------------------------------------------------------------------------------------
+
+    def _hold_line(self, data: bytes) -> bytes:
+        """What the parser may have of `data`: nothing before the request line is whole, and found to be good."""
+        data = self._line + data
+        line = data.lstrip(b"\r\n")  # empty lines before a request are ignored (RFC 9112, section 2.2)
+        if not line:
+            return data
+        self._line = b""
+        self._line_is_good = _REQUEST_LINE.match(line) is not None
+        if self._line_is_good:
+            return data
+        if b"\n" in line or not _BEGUN_LINE.fullmatch(line):
+            self._refuse_line(_malformed())
+        elif len(line) > self._limits.max_request_line_bytes:
+            # A method longer than any is unknown, not a target too long (RFC 9112, section 3).
+            self._refuse_line(self._uri_too_long() if b" " in line else not_implemented())
+        else:
+            if self.phase is not Phase.HEAD:
+                self.phase = Phase.HEAD
+                self.since = self._all.tick
+            self._line = data
+        return b""
+
+    def _refuse_line(self, refusal: ServiceError) -> None:
+        self._own_parser = None  # it still has the method of the request before, which may be HEAD
+        self.refuse(refusal)
 
     def _new_request(self) -> Request:
         """The request whose head was received, as far as it was."""
@@ -247,8 +304,12 @@ class Reception:
         coding = headers.get(b"transfer-encoding")
         if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
             return ServiceError("invalid_request", "the only transfer coding is chunked, in HTTP/1.1")
+        if not _HOST.fullmatch(headers.get(b"host", b"")):
+            return ServiceError("invalid_request", "Host is a name or an address, and a port")
         if len(self._url) > self._limits.max_request_line_bytes:
             return self._uri_too_long()
+        if b"#" in self._url:
+            return ServiceError("invalid_request", "a request target has no fragment")
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._limits.max_body_bytes:
             return self._body_too_large()
@@ -301,6 +362,10 @@ class Reception:
     def _body_too_large(self) -> ServiceError:
         limit = self._limits.max_body_bytes
         return ServiceError("too_large", f"the body is larger than {limit} bytes", details={"limit": limit})
+
+
+def _malformed() -> ServiceError:
+    return ServiceError("invalid_request", "this is not a well-formed HTTP/1.1 request")
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -10,8 +10,8 @@ from typing import Literal
 import msgspec
 
 from leasehold.auth import Permission
-from leasehold.errors import ErrorCode, ServiceError
-from leasehold.http.messages import Request, Response, Stream
+from leasehold.errors import ErrorCode, ServiceError, not_implemented
+from leasehold.http.messages import CONTENT_RANGE, Request, Response, Stream
 from leasehold.http.negotiation import JSON_FIRST, Media
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
@@ -95,6 +95,7 @@ class Router:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = tuple(routes)
+        self._methods = {"HEAD", "OPTIONS", *(route.method for route in routes)}
         self._exact: dict[bytes, dict[str, Route]] = {}
         self._prefixed: dict[bytes, dict[str, Route]] = {}
         for route in routes:
@@ -108,8 +109,8 @@ class Router:
     def match(self, request: Request) -> Route:
         """The route; `request.argument` becomes the part of the path that its pattern leaves open.
 
-        Raises `no_such_route`, `method_not_allowed`, and `invalid_argument` for a parameter that the route does not
-        know: a misspelt `ttl` must not make an entry last for ever.
+        Raises `not_implemented` for a method of no route, `no_such_route`, `method_not_allowed`, and `invalid_argument`
+        for a parameter that the route does not know: a misspelt `ttl` must not make an entry last for ever.
         """
         path = request.path
         end = path.find(b"/", 1) + 1
@@ -119,9 +120,11 @@ class Router:
         else:
             methods = self._exact.get(path)
             if methods is None:
+                self._check_method(request)
                 raise ServiceError("no_such_route", "there is nothing at this path; see /openapi.json")
         route = methods.get(request.method)
         if route is None:
+            self._check_method(request)
             allowed = ", ".join(sorted(methods))
             raise ServiceError("method_not_allowed", f"allowed here: {allowed}", headers={"Allow": allowed})
         request.pattern = route.pattern
@@ -131,4 +134,11 @@ class Router:
                     raise ServiceError("invalid_argument", "unknown query parameter", details={"parameter": name[:64]})
                 if len(sent) > 1 and name != "path":
                     raise ServiceError("invalid_argument", f"{name} was given more than once")
+        if not request.headers.is_plain and route.permission == "write" and CONTENT_RANGE in request.headers:
+            # Taken for the whole, a part would replace what it is a part of (RFC 9110, section 14.5).
+            raise ServiceError("invalid_argument", "Content-Range is not taken; write a part with ?path=")
         return route
+
+    def _check_method(self, request: Request) -> None:
+        if request.method not in self._methods:
+            raise not_implemented()
