@@ -85,6 +85,10 @@ class View(Protocol):
     Whether it counts is a rule.
     """
 
+    @property
+    def incarnation(self) -> str:
+        """That of the store, which is part of each ETag."""
+
     def entry(self, key: str) -> Entry | None:
         """The entry as stored."""
 

@@ -1,6 +1,7 @@
 """The contract of `engines.base.Engine`, kept by every engine. A new one adds a line to `databases.ENGINES`."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,26 @@ def make_durable_driver(request: pytest.FixtureRequest, tmp_path: Path, clock: F
 def test_a_new_store_is_empty_at_revision_zero(driver: Driver) -> None:
     assert (driver.engine.revision, driver.values()) == (0, {})
     assert driver.engine.fault is None
+
+
+def test_a_store_has_an_incarnation_which_decide_sees(driver: Driver) -> None:
+    seen: list[str] = []
+
+    def decide(view: View, _revision: int, _now: int) -> Sequence[Change]:
+        seen.append(view.incarnation)
+        return []
+
+    driver.decide_and_commit(["a"], decide)
+    assert re.fullmatch("[0-9a-f]{6}", driver.engine.incarnation)
+    assert seen == [driver.engine.incarnation]
+
+
+def test_the_incarnation_outlives_the_process_with_the_store(make_durable_driver: Callable[[], Driver]) -> None:
+    with make_durable_driver() as driver:
+        incarnation = driver.engine.incarnation
+        driver.put("a")
+    with make_durable_driver() as driver:
+        assert driver.engine.incarnation == incarnation
 
 
 def test_a_committed_entry_is_read_as_it_was_decided(driver: Driver, clock: FrozenClock) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driving import INCARNATION, Driver, FrozenClock, file_driver
+from driving import INCARNATION, FrozenClock, file_driver
 
 from leasehold.engines.disk import OsDisk
-from leasehold.engines.file import FileEngine
 from leasehold.engines.journal import HEADER_BYTES, JournalReader
 from leasehold.engines.memory import MemoryEngine
 from leasehold.engines.recovery import inspect
@@ -23,11 +22,6 @@ DATA, JOURNAL, OLD_JOURNAL, LOCK = "data.json", "data.json.journal", "data.json.
 ANOTHER = "0d15ea"
 FILES_OF_0_1_0 = Path(__file__).parent / "files_of_0_1_0"
 WRITTEN_AT = parse_time("2026-11-28T04:45:20.000000Z")
-
-
-def incarnation_of(driver: Driver) -> str:
-    assert isinstance(driver.engine, FileEngine)
-    return driver.engine.incarnation
 
 
 def written_incarnation(folder: Path) -> object:
@@ -65,7 +59,7 @@ def rename_store(folder: Path, incarnation: str) -> None:
 
 def test_it_is_on_the_disk_once_the_store_is_open(tmp_path: Path) -> None:
     driver = file_driver(tmp_path).__enter__()
-    assert incarnation_of(driver) == INCARNATION == written_incarnation(tmp_path)
+    assert driver.engine.incarnation == INCARNATION == written_incarnation(tmp_path)
     driver.kill()
 
 
@@ -77,7 +71,7 @@ def test_it_stays_through_writes_checkpoints_and_starts(tmp_path: Path) -> None:
         kill_with_a_journal(tmp_path, key)
         assert JournalReader((tmp_path / JOURNAL).read_bytes(), JOURNAL).incarnation == ANOTHER
         with file_driver(tmp_path) as driver:
-            assert incarnation_of(driver) == ANOTHER
+            assert driver.engine.incarnation == ANOTHER
             driver.put("quiet")
     assert written_incarnation(tmp_path) == ANOTHER
 
@@ -88,7 +82,7 @@ def test_it_survives_an_editor_that_lays_the_document_out_anew(tmp_path: Path) -
     rename_store(tmp_path, ANOTHER)
     (tmp_path / DATA).write_text(json.dumps(json.loads((tmp_path / DATA).read_text()), indent=4))
     with file_driver(tmp_path) as driver:
-        assert incarnation_of(driver) == ANOTHER
+        assert driver.engine.incarnation == ANOTHER
 
 
 @pytest.mark.parametrize("wrong", ["5F3A9C", "5f3a9", "5f3a9c0", "xyz123"])
@@ -100,7 +94,7 @@ def test_an_incarnation_that_is_none_is_refused(wrong: str, tmp_path: Path) -> N
 def test_the_file_of_another_tool_gets_one(tmp_path: Path) -> None:
     (tmp_path / DATA).write_text('{"username": "alice"}')
     with file_driver(tmp_path) as driver:
-        assert incarnation_of(driver) == INCARNATION == written_incarnation(tmp_path)
+        assert driver.engine.incarnation == INCARNATION == written_incarnation(tmp_path)
 
 
 def test_two_stores_in_memory_have_two() -> None:
@@ -114,7 +108,7 @@ def test_a_store_whose_data_json_was_lost_keeps_that_of_its_journal(tmp_path: Pa
     kill_with_a_journal(tmp_path, "a")
     (tmp_path / DATA).unlink()
     with file_driver(tmp_path) as driver:
-        assert (incarnation_of(driver), driver.values()) == (ANOTHER, {"a": b"1"})
+        assert (driver.engine.incarnation, driver.values()) == (ANOTHER, {"a": b"1"})
 
 
 # Files of two stores ------------------------------------------------------------------------------------------
@@ -223,7 +217,7 @@ def test_files_of_0_1_0_open_with_everything_and_get_an_incarnation(
         parse_time("2026-11-28T04:45:18.884604Z"),
         parse_time("2027-11-28T04:45:18.884604Z"),
     )
-    assert incarnation_of(driver) == INCARNATION == written_incarnation(tmp_path)
+    assert driver.engine.incarnation == INCARNATION == written_incarnation(tmp_path)
     driver.kill()
     with file_driver(tmp_path, clock=FrozenClock(WRITTEN_AT)) as again:
         assert (again.values(), again.engine.revision) == (contents, revision)

@@ -161,7 +161,7 @@ def test_a_commit_elsewhere_is_seen_without_notifications(database: Database, mo
 
 async def listening(database: Database, servers: int) -> None:
     """Wait until so many servers have begun to listen, and have looked at the head once."""
-    looked = "query LIKE 'SELECT revision FROM head%' AND state = 'idle'"
+    looked = "query LIKE 'SELECT revision, incarnation FROM head%' AND state = 'idle'"
     await until(database, f"SELECT count(*) >= {servers} FROM pg_stat_activity WHERE {looked}")
 
 
@@ -190,21 +190,21 @@ def test_servers_that_start_together_deploy_the_tables_once(database: Database) 
             await each.close()
 
     run(scenario())
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2, 3]
 
 
 def test_migrations_are_run_once_and_in_order(driver: Driver, database: Database) -> None:
-    scripts = [*schema.load_scripts(), "CREATE TABLE steps AS SELECT 2 AS step", "INSERT INTO steps VALUES (3)"]
+    scripts = [*schema.load_scripts(), "CREATE TABLE steps AS SELECT 4 AS step", "INSERT INTO steps VALUES (5)"]
 
     async def deploy(upto: int) -> None:
         connection = await Address(database.url).connect()
         await schema.deploy(connection, scripts[:upto], now=0)
         await connection.close()
 
-    for upto in (3, 4, 4):
+    for upto in (4, 5, 5):
         run(deploy(upto))
-    assert [row[0] for row in database.fetch("SELECT step FROM steps")] == [2, 3]
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations ORDER BY 1")] == [1, 2, 3, 4]
+    assert [row[0] for row in database.fetch("SELECT step FROM steps")] == [4, 5]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations ORDER BY 1")] == [1, 2, 3, 4, 5]
 
 
 def test_a_failed_migration_leaves_the_tables_as_they_were(driver: Driver, database: Database) -> None:
@@ -218,13 +218,13 @@ def test_a_failed_migration_leaves_the_tables_as_they_were(driver: Driver, datab
     with pytest.raises(asyncpg.DivisionByZeroError):
         run(deploy())
     assert database.fetch("SELECT to_regclass('half')")[0][0] is None
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2, 3]
 
 
 def test_tables_of_a_newer_version_are_refused(database: Database) -> None:
     with Driver(PostgresEngine(database.url)):
         database.execute("INSERT INTO leasehold_migrations VALUES (99, now())")
-    assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 2"
+    assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 3"
 
 
 def test_tables_of_something_else_are_left_alone(database: Database) -> None:

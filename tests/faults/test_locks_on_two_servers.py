@@ -21,7 +21,8 @@ RELISTENED_SECONDS = 4.0
 """For the service to notice that its connection is gone, and to make another."""
 WAITERS = 100
 LISTENING = (
-    "application_name = 'leasehold' AND query ~ '^(LISTEN|SELECT revision FROM head|SELECT pg_try_advisory_lock)'"
+    "application_name = 'leasehold' AND "
+    "query ~ '^(LISTEN|SELECT revision, incarnation FROM head|SELECT pg_try_advisory_lock)'"
 )
 """The sessions that hear notifications, by what they ask besides."""
 CLEANER = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1279545156 AND granted"

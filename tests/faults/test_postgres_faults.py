@@ -215,7 +215,9 @@ def test_a_listener_that_was_killed_hears_again(frail: Database, monkeypatch: py
 
     async def scenario() -> None:
         async with opened(frail.url) as here, opened(frail.url) as there:
-            looked = "SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'SELECT revision FROM head%'"
+            looked = (
+                "SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'SELECT revision, incarnation FROM head%'"
+            )
             await until(frail, looked)
             kill_sessions(frail)
             await until(frail, looked)

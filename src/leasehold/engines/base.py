@@ -71,6 +71,13 @@ class Engine(Protocol):
         """The head: the revision of the last change that readers can see."""
 
     @property
+    def incarnation(self) -> str:
+        """What tells this store from all others, and from itself before it was restored; part of each ETag.
+
+        Made with the store and durable before anything is answered with it. Known once the engine is open.
+        """
+
+    @property
     def fault(self) -> ServiceError | None:
         """Why writes cannot be made durable at present, or None."""
 

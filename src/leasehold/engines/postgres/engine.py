@@ -25,7 +25,17 @@ import msgspec
 import structlog
 
 from leasehold.engines import entries
-from leasehold.engines.base import Clock, CommitDone, Decide, Freed, ReadDone, by_kind, revision_of
+from leasehold.engines.base import (
+    Clock,
+    CommitDone,
+    Decide,
+    Freed,
+    MakeIncarnation,
+    ReadDone,
+    by_kind,
+    new_incarnation,
+    revision_of,
+)
 from leasehold.engines.postgres import schema, statements
 from leasehold.engines.postgres.differences import LARGE_DOCUMENT_BYTES, Difference, difference
 from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
@@ -93,6 +103,7 @@ class _Loaded(msgspec.Struct, frozen=True):
 
     head: int
     compacted: int
+    incarnation: str
     now: int
     entries: dict[str, Entry]
     exact: frozenset[str]
@@ -119,17 +130,26 @@ class _Written(msgspec.Struct, frozen=True):
 
 
 class PostgresEngine:
-    """Entries in the database at `url`. `clock` is an argument for the sake of tests; else the database's counts."""
+    """Entries in the database at `url`, whose clock counts. Other arguments are there for the sake of tests."""
 
     name = "postgres"
     shared = True
     durable = True
 
-    def __init__(self, url: str, *, namespace: str = "default", clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "default",
+        clock: Clock | None = None,
+        make_incarnation: MakeIncarnation = new_incarnation,
+    ) -> None:
         self._url = url
         self._namespace = namespace
         self._clock = clock
+        self._make_incarnation = make_incarnation
         self._revision = 0
+        self._incarnation = ""
         self._fault: ServiceError | None = None
         self._is_open = False
         self._published = asyncio.Event()
@@ -145,6 +165,10 @@ class PostgresEngine:
     @property
     def revision(self) -> int:
         return self._revision
+
+    @property
+    def incarnation(self) -> str:
+        return self._incarnation
 
     @property
     def fault(self) -> ServiceError | None:
@@ -166,7 +190,8 @@ class PostgresEngine:
             connection = await self._writer.connected()
             now = time.time_ns() // 1000
             await schema.deploy(connection, schema.load_scripts(), now=now)
-            self._revision = await schema.ensure_head(connection, self._namespace)
+            head = await schema.ensure_head(connection, self._namespace, self._make_incarnation)
+            self._revision, self._incarnation = head
             schema_name = await connection.fetchval(statements.SCHEMA_NAME)
             await connection.execute(statements.FORGET_WRITERS, self._namespace, now - WRITER_MICROSECONDS)
             await _check_durability(connection)
@@ -189,7 +214,7 @@ class PostgresEngine:
             freed=self._tell_freed,
         )
         self._links = [self._writer, listening, *lists, *readers]
-        self._reads = Reads(readers, self._namespace, self._clock, self._retry_seconds, self._note)
+        self._reads = Reads(readers, self._namespace, self._clock, self._retry_seconds, self._note, self._see)
         self._reads.start()
         self._fault = None
         self._is_open = True
@@ -417,8 +442,8 @@ class PostgresEngine:
             rows = await connection.fetch(statements.LOCK_AND_LOAD, self._namespace, names.keys, self._time())
             if not rows:
                 raise asyncpg.InterfaceError("the head row is missing")
-            now, head, compacted, seen = rows[0][:4]
-            found = [row[4:] for row in rows if row[4] is not None]
+            now, head, compacted, incarnation, seen = rows[0][:5]
+            found = [row[5:] for row in rows if row[5] is not None]
             if seen != head:
                 # Others committed while we waited for the lock, after this statement's snapshot.
                 found = [tuple(row) for row in await connection.fetch(statements.LOAD, self._namespace, names.keys)]
@@ -428,13 +453,23 @@ class PostgresEngine:
                     statements.LOAD_LEASES, self._namespace, names.locks, names.lease_ids
                 )
                 leases = [lease_of(*row) for row in of_leases]
+        self._see(incarnation)
         if head < known:
             log.error("the database has gone back", revision=head, known_before=known)
             self._revision = head
         entries = {row[0]: entry_of(*row) for row in found}
         exact = frozenset(row[0] for row in found if row[2] is not None)
         by_lock = {lease.lock: lease for lease in leases}
-        return _Loaded(head, compacted, now, entries, exact, by_lock, {lease.lease_id: lease for lease in leases})
+        return _Loaded(
+            head,
+            compacted,
+            self._incarnation,
+            now,
+            entries,
+            exact,
+            by_lock,
+            {lease.lease_id: lease for lease in leases},
+        )
 
     def _part_of(self, entry: Entry, loaded: _Loaded) -> Difference | None:
         """The only part of a large document that has changed, if that is all that need be sent."""
@@ -462,6 +497,12 @@ class PostgresEngine:
             self._revision = revision
             self._published.set()
             self._published.clear()
+
+    def _see(self, incarnation: str | None) -> None:
+        """The store's incarnation, read with what is answered next. None: of a database that is older than it."""
+        if incarnation != self._incarnation and incarnation is not None:
+            log.warning("the store has another incarnation", incarnation=incarnation, before=self._incarnation)
+            self._incarnation = incarnation
 
     def _publish_unheard(self, revision: int) -> None:
         """As `_publish`, of what no notification has told yet: locks may have been set free meanwhile, too."""

@@ -24,7 +24,10 @@ MAX_GATHERED_KEYS: Final = 1_000
 
 
 class Reads:
-    """Reads on `links`. `retry_seconds` is how long a failing query is tried; `failed` hears when it stayed away."""
+    """Reads on `links`. `retry_seconds` is how long a failing query is tried; `failed` hears when it stayed away.
+
+    `seen` hears the store's incarnation before the entries that were read with it are told.
+    """
 
     def __init__(
         self,
@@ -33,12 +36,14 @@ class Reads:
         clock: Clock | None,
         retry_seconds: Callable[[], float],
         failed: Callable[[ServiceError], None],
+        seen: Callable[[str | None], None],
     ) -> None:
         self._links = links
         self._namespace = namespace
         self._clock = clock
         self._retry_seconds = retry_seconds
         self._failed = failed
+        self._seen = seen
         self._waiting: dict[str, list[ReadDone]] = {}
         self._idle: list[asyncio.Future[None]] = []
         """One for each task that has nothing to do."""
@@ -110,8 +115,10 @@ class Reads:
             _tell(waiting, unavailable("the store is closed"))
             raise
         else:
+            if rows:
+                self._seen(rows[0][-1])
             for row in rows:
-                entry = entry_of(*row)
+                entry = entry_of(*row[:-1])
                 for done in waiting.pop(entry.key):
                     _complete(done, entry)
             _tell(waiting, None)

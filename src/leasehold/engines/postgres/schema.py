@@ -10,11 +10,12 @@ from typing import Final
 
 import asyncpg
 
+from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.links import Connection
 from leasehold.errors import unavailable
 
-MIGRATIONS: Final = ("tables.sql", "0002_leases.sql")
+MIGRATIONS: Final = ("tables.sql", "0002_leases.sql", "0003_incarnation.sql")
 
 MIN_SERVER_VERSION: Final = 140_000
 
@@ -78,11 +79,15 @@ async def _version(connection: Connection) -> int:
     return version
 
 
-async def ensure_head(connection: Connection, namespace: str) -> int:
-    """The head of a namespace, which begins with this call if it is new."""
-    revision = await connection.fetchval(statements.HEAD, namespace)
-    if revision is None:
+async def ensure_head(connection: Connection, namespace: str, make_incarnation: MakeIncarnation) -> tuple[int, str]:
+    """The revision and the incarnation of a namespace, which begins with this call if it is new.
+
+    Of servers that come together, the first to lock the row names the store.
+    """
+    row = await connection.fetchrow(statements.HEAD, namespace)
+    if row is None or row["incarnation"] is None:
         await connection.execute(statements.ADD_HEAD, namespace)
-        revision = await connection.fetchval(statements.HEAD, namespace)
-    assert isinstance(revision, int)
-    return revision
+        await connection.execute(statements.NAME_STORE, namespace, make_incarnation())
+        row = await connection.fetchrow(statements.HEAD, namespace)
+    assert row is not None
+    return row["revision"], row["incarnation"]

@@ -33,16 +33,20 @@ _NAMES: Final = f"ANY(string_to_array({{parameter}}, chr({ord(SEPARATOR)})))"
 _NAMED: Final = f"stored.key = {_NAMES.format(parameter='$2')}"
 
 READ: Final = f"""
-    SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND {_NAMED} AND {_LIVE.format(clock="$3")}
+    SELECT {_COLUMNS}, (SELECT incarnation FROM head WHERE namespace = $1)
+    FROM data AS stored WHERE namespace = $1 AND {_NAMED} AND {_LIVE.format(clock="$3")}
 """
+"""With the incarnation of the same moment: a tag may only be compared with that."""
 
 LOCK_AND_LOAD: Final = f"""
     WITH locked AS MATERIALIZED (
-        SELECT revision, compacted_revision FROM head WHERE namespace = $1 FOR UPDATE
+        SELECT revision, compacted_revision, incarnation FROM head WHERE namespace = $1 FOR UPDATE
     ), turn AS MATERIALIZED (
-        SELECT revision, compacted_revision, coalesce($3::timestamptz, clock_timestamp()) AS now FROM locked
+        SELECT *, coalesce($3::timestamptz, clock_timestamp()) AS now FROM locked
     )
-    SELECT turn.now, turn.revision, turn.compacted_revision, seen.revision, {_COLUMNS}
+    SELECT
+        turn.now, turn.revision, turn.compacted_revision, turn.incarnation, seen.revision,
+        {_COLUMNS}
     FROM turn
     CROSS JOIN (SELECT revision FROM head WHERE namespace = $1) AS seen
     LEFT JOIN data AS stored ON stored.namespace = $1 AND {_NAMED}
@@ -118,8 +122,10 @@ LAST_BATCH: Final = "SELECT batch FROM writers WHERE namespace = $1 AND writer =
 """To be asked with the head locked: then the transaction that may have written it is over."""
 FORGET_WRITERS: Final = "DELETE FROM writers WHERE namespace = $1 AND written_at < $2"
 
-HEAD: Final = "SELECT revision FROM head WHERE namespace = $1"
+HEAD: Final = "SELECT revision, incarnation FROM head WHERE namespace = $1"
 ADD_HEAD: Final = "INSERT INTO head (namespace, revision, compacted_revision) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING"
+NAME_STORE: Final = "UPDATE head SET incarnation = $2 WHERE namespace = $1 AND incarnation IS NULL"
+"""Once for all servers: those that come later wait for the row and find it named."""
 TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
 """Changes nothing, but is as durable as any commit."""
 
