@@ -124,7 +124,7 @@ def proxy_on_a_thread(server_port: int) -> Iterator[Proxy]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert ready.wait(10), "the proxy did not start"
+        assert ready.wait(60), "the proxy did not start"
         yield proxy
     finally:
         loop.call_soon_threadsafe(over.set)

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Ended, Server, Wire, leasehold, message, running, until
+from running import ANSWER_SECONDS, Ended, Server, Wire, leasehold, message, running, until
 
-SOON_SECONDS = 3.0
+SOON_SECONDS = 30.0
+"""Enough for a busy machine, and half of what the service would wait for connections that it must end."""
 LIVE = message("GET", "/health/live")
 every_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 
 
 @pytest.fixture
 def durable(tmp_path: Path) -> Iterator[Server]:
-    with running(tmp_path / "data.json") as started:
+    patient = {"LEASEHOLD_SHUTDOWN_TIMEOUT_SECONDS": str(2 * SOON_SECONDS)}
+    with running(tmp_path / "data.json", environment=patient) as started:
         yield started
 
 
@@ -40,7 +42,7 @@ def refuses_connections(server: Server) -> bool:
 
 def exit_code(server: Server) -> int:
     assert server.process is not None
-    return server.process.wait(20)
+    return server.process.wait(ANSWER_SECONDS)
 
 
 def has_arrived(server: Server) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import clean_environment, leasehold, message, running, until
+from running import ANSWER_SECONDS, clean_environment, leasehold, message, running, until
 
 SHARING = str(Path(__file__).with_name("sharing.py"))
 LIVE = message("GET", "/health/live")
@@ -57,7 +57,7 @@ class Workers:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(ANSWER_SECONDS)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -199,7 +199,7 @@ def test_ctrl_c_reaches_supervisor_and_workers_at_once_and_ends_in_good_order() 
     pids = workers.pids()
     for pid in [*pids, workers.process.pid]:
         os.kill(pid, signal.SIGINT)
-    code = workers.process.wait(20)
+    code = workers.process.wait(ANSWER_SECONDS)
     died = "a worker died" in workers.log_text()
     workers.close()
     assert (code, [pid for pid in pids if is_alive(pid)], died) == (0, [], False)
@@ -207,14 +207,14 @@ def test_ctrl_c_reaches_supervisor_and_workers_at_once_and_ends_in_good_order() 
 
 def test_a_request_under_way_is_answered(workers: Workers) -> None:
     sent = message("PUT", "/kv/a", body=b"1")
-    with socket.create_connection(workers.address, timeout=20) as client:
+    with socket.create_connection(workers.address, timeout=ANSWER_SECONDS) as client:
         client.sendall(sent[:-1])
         until(lambda: workers.asked() is not None)
         workers.process.send_signal(signal.SIGTERM)
         until(lambda: workers.asked() is None)
         client.sendall(sent[-1:])
         assert client.recv(4096).startswith(b"HTTP/1.1 201 ")
-    assert workers.process.wait(20) == 0
+    assert workers.process.wait(ANSWER_SECONDS) == 0
 
 
 def test_a_signal_while_a_worker_is_missing_ends_all(workers: Workers) -> None:
@@ -226,7 +226,7 @@ def test_a_signal_while_a_worker_is_missing_ends_all(workers: Workers) -> None:
 
 def test_a_second_signal_does_not_cut_the_first_short(workers: Workers) -> None:
     sent = message("PUT", "/kv/a", body=b"1")
-    with socket.create_connection(workers.address, timeout=20) as client:
+    with socket.create_connection(workers.address, timeout=ANSWER_SECONDS) as client:
         client.sendall(sent[:-1])
         until(lambda: workers.asked() is not None)
         for _ in range(2):
@@ -235,7 +235,7 @@ def test_a_second_signal_does_not_cut_the_first_short(workers: Workers) -> None:
             until(lambda: workers.asked() is None)
         client.sendall(sent[-1:])
         assert client.recv(4096).startswith(b"HTTP/1.1 201 ")
-    assert (workers.process.wait(20), "Traceback" in workers.log_text()) == (0, False)
+    assert (workers.process.wait(ANSWER_SECONDS), "Traceback" in workers.log_text()) == (0, False)
 
 
 def test_a_signal_ends_workers_that_hang_while_they_start() -> None:
@@ -245,13 +245,13 @@ def test_a_signal_ends_workers_that_hang_while_they_start() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "opening\n"
         process.terminate()
-        assert (process.wait(20), process.stdout.read()) == (0, "")
+        assert (process.wait(ANSWER_SECONDS), process.stdout.read()) == (0, "")
 
 
 def test_workers_end_when_their_supervisor_is_killed(workers: Workers) -> None:
     pids = workers.pids()
     workers.process.kill()
-    workers.process.wait(20)
+    workers.process.wait(ANSWER_SECONDS)
     until(lambda: not any(is_alive(pid) for pid in pids))
     assert (workers.asked(), workers.log_text().count("stopped")) == (None, 2)
 
@@ -263,7 +263,7 @@ def test_workers_without_a_supervisor_do_not_spin_while_they_drain() -> None:
         busy.sendall(message("PUT", "/kv/a", body=b"12")[:-1])
         until(lambda: workers.asked() is not None)
         workers.process.kill()
-        workers.process.wait(20)
+        workers.process.wait(ANSWER_SECONDS)
         until(lambda: len([pid for pid in pids if is_alive(pid)]) == 1)
         (left,) = [pid for pid in pids if is_alive(pid)]
         before, began = cpu_seconds(left), time.monotonic()

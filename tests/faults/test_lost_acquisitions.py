@@ -27,8 +27,9 @@ from leasehold.store import Store
 
 LONG = 60
 """Seconds that a lease lasts, or a caller waits."""
-SOON_SECONDS = 5.0
-SLOW_SYNC = {"LEASEHOLD_TEST_STALLS": "1:0.3"}
+SOON_SECONDS = 30.0
+"""Less than LONG, and enough for a busy machine."""
+SLOW_SYNC = {"LEASEHOLD_TEST_STALLS": "1:1.0"}
 SECOND = 1_000_000
 
 ACQUIRE = message("POST", "/locks/l", body=json.dumps({"ttl": LONG, "wait": 0}).encode())

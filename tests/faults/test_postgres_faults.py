@@ -6,7 +6,6 @@ at one certain moment; faults at any moment, of the whole service under load, ar
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -28,6 +27,7 @@ from databases import (
 )
 from harness.postgres_faults import Cut, Cutter
 from proxy import Proxy
+from running import ANSWER_SECONDS
 
 from leasehold.engines.postgres import engine, links, listener, statements
 from leasehold.engines.postgres.engine import PostgresEngine
@@ -316,12 +316,12 @@ def test_a_read_that_the_database_refuses_does_not_keep_writers_out(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds become tenths."""
-    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.5)
-    monkeypatch.setattr(engine, "RESOLVE_SECONDS", 0.2)
-    monkeypatch.setattr(engine, "SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr("leasehold.engines.postgres.reads.SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr(links, "CONNECT_SECONDS", 0.3)
+    """It gives up sooner, and not so soon that a busy machine looks like one that is away."""
+    monkeypatch.setattr(engine, "RETRY_SECONDS", 1.5)
+    monkeypatch.setattr(engine, "RESOLVE_SECONDS", 0.5)
+    monkeypatch.setattr(engine, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr("leasehold.engines.postgres.reads.SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(links, "CONNECT_SECONDS", 1.0)
 
 
 AWAY: dict[str, tuple[Callable[[PostgresServer], object], Callable[[PostgresServer], object]]] = {
@@ -337,6 +337,7 @@ def test_a_database_that_stays_away_is_told_at_once_and_left_alone_until_it_is_b
     leave: Callable[[PostgresServer], object],
     return_: Callable[[PostgresServer], object],
     impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scenario() -> None:
         async with opened(frail.url) as engine:
@@ -347,10 +348,11 @@ def test_a_database_that_stays_away_is_told_at_once_and_left_alone_until_it_is_b
                 assert error is not None
                 assert (error.code, error.headers) == ("unavailable", {"Retry-After": "1"})
                 assert fault_in(engine) == "unavailable"
-                began = time.monotonic()
-                again = await commit(engine, ["n"], counting("n"))
+                with monkeypatch.context() as patch:
+                    patch.setattr("leasehold.engines.postgres.engine.RETRY_SECONDS", 600.0)
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        again = await commit(engine, ["n"], counting("n"))
                 assert again is not None
-                assert time.monotonic() - began < 0.1
                 found = await read(engine, "n")
                 assert isinstance(found, ServiceError)
                 assert found.code == "unavailable"
@@ -360,7 +362,7 @@ def test_a_database_that_stays_away_is_told_at_once_and_left_alone_until_it_is_b
                 assert fault_in(engine) == "unavailable"
             finally:
                 await asyncio.to_thread(return_, server)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 while fault_in(engine) is not None:
                     await engine.recover()
             assert await commit(engine, ["n"], counting("n")) is None
@@ -376,7 +378,7 @@ def test_closing_does_not_hang_on_a_database_that_is_away(
     leave: Callable[[PostgresServer], object],
     return_: Callable[[PostgresServer], object],
 ) -> None:
-    async def scenario() -> tuple[ServiceError | None, float]:
+    async def scenario() -> ServiceError | None:
         engine = PostgresEngine(frail.url)
         await engine.open()
         assert await commit(engine, ["n"], counting("n")) is None
@@ -385,16 +387,15 @@ def test_closing_does_not_hang_on_a_database_that_is_away(
         try:
             waiting = asyncio.create_task(commit(engine, ["n"], counting("n")))
             await asyncio.sleep(0)
-            began = time.monotonic()
-            await engine.close()
-            return await waiting, time.monotonic() - began
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await engine.close()
+                return await waiting
         finally:
             await asyncio.to_thread(return_, server)
 
-    error, seconds = run(scenario())
+    error = run(scenario())
     assert error is not None
     assert error.code == "unavailable"
-    assert seconds < links.RETRY_SECONDS + links.CLOSE_SECONDS
 
 
 def test_a_failed_over_database_is_followed(database: Database, frail: Database, server: PostgresServer) -> None:

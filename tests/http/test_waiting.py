@@ -17,7 +17,8 @@ from databases import STORES
 from running import ANSWER_SECONDS, Answer, Server, Wire, message, refusal, running, until
 
 LOCK_HELD = (423, "lock_held")
-SOON_SECONDS = 3.0
+SOON_SECONDS = 20.0
+"""Less than anybody here waits or holds a lock who is not to hear of it at once, and enough for a busy machine."""
 LIVE = message("GET", "/health/live")
 MAX_WAITERS = 1_000
 
@@ -86,7 +87,7 @@ def pass_through(server: Server, lock: str, lease: Any, wires: list[Wire]) -> li
 def test_64_waiters_get_the_lock_in_order_of_arrival_one_at_a_time(
     server: Server, lock: str, wires: Callable[[], Wire]
 ) -> None:
-    holder = server.lease(lock)
+    holder = server.lease(lock, ttl=1_000)
     waiting = [wires() for _ in range(64)]
     queue_up(server, lock, waiting)
     leases = pass_through(server, lock, holder, waiting)
@@ -166,7 +167,7 @@ def test_a_wait_that_ends_leaves_the_others_in_their_order(
 ) -> None:
     holder, before, short, after = server.lease(lock), wires(), wires(), wires()
     queue_up(server, lock, [before])
-    short.send(asking(lock, wait=1))
+    short.send(asking(lock, wait=3))
     until(lambda: server.waiters(lock) == 2)
     after.send(asking(lock))
     assert short.answer().refusal == LOCK_HELD
@@ -177,7 +178,7 @@ def test_a_wait_that_ends_leaves_the_others_in_their_order(
 
 def test_who_is_refused_after_a_wait_hears_what_is_then(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
     lease, wire = server.lease(lock, ttl=60), wires()
-    queue_up(server, lock, [wire], wait=1)
+    queue_up(server, lock, [wire], wait=3)
     renewed = server.renew(lock, lease["lease_id"], ttl=1_000).json()
     refused = wire.answer()
     assert (refused.refusal, json.loads(refused.body)["expires_at"]) == (LOCK_HELD, renewed["expires_at"])
@@ -219,7 +220,7 @@ def test_a_release_wakes_a_waiter(server: Server, lock: str, wires: Callable[[],
 def test_the_end_of_a_lease_wakes_a_waiter_and_never_too_early(
     server: Server, lock: str, wires: Callable[[], Wire]
 ) -> None:
-    holder, first, second = server.lease(lock, ttl=1), wires(), wires()
+    holder, first, second = server.lease(lock, ttl=3), wires(), wires()
     queue_up(server, lock, [first, second])
     lease = lease_in(first.answer())
     begin, end = (datetime.fromisoformat(text) for text in (lease["acquired_at"], holder["expires_at"]))
@@ -237,10 +238,10 @@ def test_the_end_of_a_waiters_lease_wakes_the_next(server: Server, lock: str, wi
 def test_a_waiter_waits_on_when_the_lease_in_its_way_is_renewed(
     server: Server, lock: str, wires: Callable[[], Wire]
 ) -> None:
-    holder, wire = server.lease(lock, ttl=1), wires()
+    holder, wire = server.lease(lock, ttl=3), wires()
     queue_up(server, lock, [wire])
     server.renew(lock, holder["lease_id"], ttl=1_000)
-    clock = server.lease(f"{lock}/clock", ttl=1)
+    clock = server.lease(f"{lock}/clock", ttl=3)
     until(lambda: server.is_free(clock["lock"]))
     assert (is_silent(wire), server.waiters(lock)) == (True, 1)
     server.release(lock, holder["lease_id"])
