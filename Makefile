@@ -13,8 +13,8 @@ ROWS ?=
 serve: $(VENV)/.serve ## run the service on ./data.json
 	@exec $(BIN)/leasehold serve $(ARGS)
 
-test: $(VENV)/.dev ## all tests, by two processes (one: ARGS="-n 0")
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: $(VENV)/.dev ## all tests, by three processes (one: ARGS="-n 0")
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev ## style, types, layers, pins
 	$(BIN)/ruff format --check .

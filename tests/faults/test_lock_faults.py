@@ -9,6 +9,7 @@ from harness.locks import Event, Load, append_on_two_servers, append_with_pauses
 
 PAUSES = 25
 """On each engine; together 50."""
+LATE_WRITES = PAUSES // 2
 KILLS = 2
 ROUNDS = 20
 STALLS = {"LEASEHOLD_TEST_STALLS": "15:1.1"}
@@ -18,12 +19,13 @@ STALLED = Load(pauses=0, kills=0, grants=16, locks=6, clients=2, lone_locks=0)
 
 @pytest.mark.parametrize("store", ["file", "postgres"])
 def test_no_append_is_lost_by_holders_that_are_stopped_past_their_ttl(store: str, tmp_path: Path) -> None:
-    finding = append_with_pauses(STORES[store](tmp_path), 50, load=Load(pauses=PAUSES, kills=KILLS))
+    load = Load(pauses=PAUSES, kills=KILLS, late_writes=LATE_WRITES)
+    finding = append_with_pauses(STORES[store](tmp_path), 50, load=load)
     figures = finding.figures
     assert finding.violations == []
     assert figures["pauses"] >= PAUSES
     assert figures["holders paused past their ttl"] >= PAUSES * 0.8
-    assert figures["writes sent after the lease's end"] >= PAUSES / 2
+    assert figures["writes sent after the lease's end"] >= LATE_WRITES
     assert (figures["kills"], figures["leases alive at kills"] >= KILLS) == (KILLS, True)
 
 
@@ -38,7 +40,8 @@ def test_clients_of_two_servers_hold_a_lock_one_at_a_time_and_all_get_it(tmp_pat
     figures = finding.figures
     assert finding.violations == []
     assert figures["least granted to a client"] >= ROUNDS
-    assert figures["elements"] == figures["answers: grant 201"]
+    # Each who got the lock wrote, unless it came too late, which a busy machine may bring about.
+    assert figures["elements"] == figures["answers: grant 201"] - figures["answers: write 412 lease_lost"]
     # In order of arrival at each server; between the two whoever comes first.
     assert figures["most granted by a server"] < 3 * figures["least granted by a server"], figures
 

@@ -35,7 +35,7 @@ TTL_SECONDS = 1.0
 TTL = 1_000_000
 SLACK = 5_000
 """Microseconds by which the clocks of a client and the service may differ: both are this machine's."""
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -349,6 +349,9 @@ class Load:
     """`locks` have `clients` each, `lone_locks` one each: there nobody takes the lock from whoever is stopped."""
 
     pauses: int = 25
+    """So many holders are stopped past the end of their leases."""
+    late_writes: int = 0
+    """And stopped on, until so many writes were sent after the end of the lease."""
     grants: int = 0
     """So many leases at least."""
     kills: int = 2
@@ -372,6 +375,8 @@ class _Run:
         self._busy: set[str] = set()
         """Clients that are stopped, or will be."""
         self.pauses: list[Pause] = []
+        """Of clients that held the lease all the time."""
+        self._late_writes = 0
         self._grants = 0
         self._grants_at_kill = 0
         self.kills = 0
@@ -380,9 +385,12 @@ class _Run:
     def pause_and_kill(self) -> None:
         deadline = time.monotonic() + WAIT_SECONDS + self._load.pauses
         load = self._load
-        while len(self.pauses) < load.pauses or self._grants < load.grants or not self._is_back():
+        while self._wants_pauses() or self._grants < load.grants or not self._is_back():
             assert time.monotonic() < deadline, "the holders are not stopped, or nobody gets a lock"
             self._step()
+
+    def _wants_pauses(self) -> bool:
+        return len(self.pauses) < self._load.pauses or self._late_writes < self._load.late_writes
 
     def _is_back(self) -> bool:
         """All kills are done, and leases were granted after the last."""
@@ -394,11 +402,14 @@ class _Run:
             heapq.heappop(self._due)[2]()
         soon = self._due[0][0] - time.monotonic() if self._due else 0.1
         event = self._crowd.next_event(min(soon, 0.1))
+        if event is not None and event.kind == "write":
+            self._late_writes += event.sent_wall > self._crowd.clients[event.client].expires_at
         if event is None or event.kind != "grant" or not event.is_done:
             return
         self._grants += 1
         client = self._crowd.clients[event.client]
-        is_wanted = len(self.pauses) + len(self._busy) < self._load.pauses
+        is_enough = len(self.pauses) + len(self._busy) >= self._load.pauses
+        is_wanted = not is_enough or self._late_writes < self._load.late_writes
         if is_wanted and client.name not in self._busy and self._rng.random() < 0.7:
             self._busy.add(client.name)
             self._later(self._rng.uniform(0, self._load.dwell), lambda: self._stop(client))
@@ -423,8 +434,10 @@ class _Run:
             self._later(left, lambda: self._resume(client, token, stopped, past_end))
             return
         self._crowd.resume(client)
-        self.pauses.append(Pause(token, stopped, now))
         self._busy.discard(client.name)
+        if client.lease is None or client.lease.token != token:
+            return  # it had released when it was stopped, as we heard since
+        self.pauses.append(Pause(token, stopped, now))
         due = len(self.pauses) * (self._load.kills + 1) // self._load.pauses
         if self.kills < min(due, self._load.kills):
             self._kill()
