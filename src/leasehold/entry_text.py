@@ -26,6 +26,20 @@ def partial_entry_json(entry: Entry, *, value: bytes | None, path: str | None) -
     return b"".join((*parts, _facts(entry)))
 
 
+def receipt_json(entry: Entry, *, path: str | None) -> bytes:
+    """What a writer who may not read is told: `{"key":…,"path":…,"revision":…,"updated_at":…}`, and `expires_at`.
+
+    All of it comes from the write itself. `created_at` does not.
+    """
+    receipt: dict[str, str | int] = {"key": entry.key}
+    if path is not None:
+        receipt["path"] = path
+    receipt |= {"revision": entry.revision, "updated_at": format_time(entry.updated_at)}
+    if entry.expires_at is not None:
+        receipt["expires_at"] = format_time(entry.expires_at)
+    return _encode_text(receipt)
+
+
 def _facts(entry: Entry) -> bytes:
     created_at = format_time(entry.created_at)
     updated_at = created_at if entry.updated_at == entry.created_at else format_time(entry.updated_at)

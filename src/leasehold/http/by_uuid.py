@@ -145,8 +145,8 @@ ROUTES = (
         "Create or replace a value by UUID, or a part of it",
         "write",
         (
-            Answer(201, "Created.", "Entry", etag=True, headers=("Location",)),
-            Answer(200, "Replaced.", "Entry", etag=True),
+            Answer(201, "Created.", "Written", etag=True, headers=("Location",)),
+            Answer(200, "Replaced.", "Written", etag=True),
         ),
         ("invalid_key", "invalid_path", "path_not_found", "conflict", "precondition_failed", "too_large"),
         (*WRITE_CONDITIONS, PREFER),

@@ -12,9 +12,10 @@ from typing import Final, cast
 import msgspec
 
 from leasehold import values
-from leasehold.entry_text import entry_json, partial_entry_json
+from leasehold.entry_text import entry_json, partial_entry_json, receipt_json
 from leasehold.errors import ServiceError
 from leasehold.http.conditions import condition, fence
+from leasehold.http.disclosure import may_read
 from leasehold.http.messages import Request, Response, Stream, gathered, percent_decode
 from leasehold.http.negotiation import (
     ACCEPT,
@@ -250,6 +251,8 @@ def patch_entry(request: Request) -> MergePatch | JsonPatch:
         return MergePatch(key, values.parse_json_value(request.body), ttl, wanted, lease_id)
     if sent == JSON_PATCH:
         steps = values.parse_json_patch(values.parse_json_value(request.body))
+        if any(step.op == "test" for step in steps):
+            request.principal.permit("read")  # it asks for nothing else than what is stored
         return JsonPatch(key, steps, ttl, wanted, lease_id)
     raise ServiceError(
         "unsupported_media_type",
@@ -260,7 +263,7 @@ def patch_entry(request: Request) -> MergePatch | JsonPatch:
 
 def show_written(request: Request, outcome: Outcome) -> Response:
     assert isinstance(outcome, Written)
-    if not outcome.created and is_plain(request):
+    if not outcome.created and is_plain(request) and may_read(request.principal):
         return Response(200, entry_json(outcome.entry), outcome.entry.revision)
     location = request.path.decode("ascii") if outcome.created else None
     return written_response(request, outcome, location=location)
@@ -271,8 +274,12 @@ def written_response(request: Request, written: Written, *, location: str | None
     entry = written.entry
     headers: tuple[tuple[str, str], ...] = () if location is None else (("Location", location),)
     path = None if written.path is None else values.format_pointer(written.path)
-    if wants_minimal(request):
+    is_minimal = wants_minimal(request)
+    if is_minimal:
         headers += (("Preference-Applied", "return=minimal"),)
+    if not may_read(request.principal):
+        body = receipt_json(entry, path=path)
+    elif is_minimal:
         body = partial_entry_json(entry, value=None, path=path)
     elif written.part is not None:
         body = partial_entry_json(entry, value=written.part, path=path)
@@ -402,8 +409,8 @@ CONDITIONS = (_IF_MATCH, _IF_NONE_MATCH)
 WRITE_CONDITIONS = (*CONDITIONS, _IF_LEASE)
 _WRITE_ERRORS = ("not_found", "path_not_found", "conflict", "precondition_failed", "too_large", "storage_full")
 _VALUE_BODIES = {"application/json": "Value", "application/vnd.msgpack": "Value"}
-_CREATED = Answer(201, "Created.", "Entry", etag=True, headers=("Location",))
-_REPLACED = Answer(200, "Replaced.", "Entry", etag=True)
+_CREATED = Answer(201, "Created.", "Written", etag=True, headers=("Location",))
+_REPLACED = Answer(200, "Replaced.", "Written", etag=True)
 _PUT = Exchange(put_entry, show_written)
 
 
@@ -443,8 +450,16 @@ ROUTES = (
         Exchange(patch_entry, show_written),
         "Change a value by a merge patch or a JSON patch",
         "write",
-        (Answer(200, "Changed.", "Entry", etag=True),),
-        ("not_found", "precondition_failed", "too_large", "unsupported_media_type", "patch_failed", "storage_full"),
+        (Answer(200, "Changed.", "Written", etag=True),),
+        (
+            "not_found",
+            "conflict",
+            "precondition_failed",
+            "too_large",
+            "unsupported_media_type",
+            "patch_failed",
+            "storage_full",
+        ),
         (TTL, *WRITE_CONDITIONS, PREFER),
         {MERGE_PATCH: "Value", JSON_PATCH: "JsonPatch"},
     ),

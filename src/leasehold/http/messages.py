@@ -15,6 +15,7 @@ import msgspec
 from leasehold import values
 from leasehold.auth import ANYONE, Principal
 from leasehold.errors import ServiceError
+from leasehold.http.disclosure import may_read, withheld
 from leasehold.http.negotiation import Media
 from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
 
@@ -187,6 +188,8 @@ def encode_stream_head(request: Request, stream: Stream, *, common: bytes, chunk
 
 def error_response(request: Request, error: ServiceError) -> Response:
     """How every error looks, whatever it came from."""
+    if not may_read(request.principal):
+        error = withheld(error)
     body = {
         "error": error.code,
         "message": error.message,

@@ -64,7 +64,7 @@ _ENTRY_MEMBERS: dict[str, Json] = {
     "updated_at": _TIME,
     "expires_at": _TIME,
 }
-_ENTRY: Json = {
+_ENTRY: dict[str, Json] = {
     "type": "object",
     "properties": _ENTRY_MEMBERS,
     "required": ["key", "revision", "created_at", "updated_at"],
@@ -113,6 +113,11 @@ SCHEMAS: dict[str, Json] = {
     },
     "Value": {"description": "Any JSON value."},
     "Entry": _ENTRY,
+    "Written": {
+        **_ENTRY,
+        "required": ["key", "revision", "updated_at"],
+        "description": "The entry; without the permission `read`, neither `value` nor `created_at`.",
+    },
     "EntryOrValue": {"description": "An Entry; with `raw`, any JSON value."},
     "EntryList": {
         "type": "object",
