@@ -61,12 +61,17 @@ def serve(
     insecure_open: Annotated[
         bool | None, typer.Option("--insecure-open", help="Serve without tokens although not on loopback.")
     ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin whose pages may use the service, like https://app.example.com; may be repeated."),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.  [default: text]")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
 ) -> None:
     """Run the service. Every option may also stand in the environment: LEASEHOLD_PORT=8081."""
     flags = {"host": host, "port": port, "store": store, "workers": workers, "insecure_open": insecure_open}
     flags |= {"auth_secret_file": auth_secret_file, "auth_public_key_file": auth_public_key_file}
+    flags |= {"allowed_origins": ",".join(allowed_origin) if allowed_origin else None}
     flags |= {"log_format": log_format, "log_level": log_level}
     try:
         settings = load_settings(os.environ, flags)

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from leasehold.errors import ServiceError
+from leasehold.hosts import parse_allowed_hosts, parse_allowed_origins
 from leasehold.limits import Limits
 
 PREFIX: Final = "LEASEHOLD_"
@@ -48,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Serve without tokens although the address is not loopback."""
     allowed_hosts: str = ""
     """Names, separated by commas, by which a service on loopback may be called beside its own."""
+    allowed_origins: str = ""
+    """Origins, separated by commas, whose pages may use the service from a browser."""
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     limits: Limits = Limits()
@@ -60,6 +63,7 @@ def load_settings(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> 
     """
     given = _given(environment, flags)
     limits = _convert(given, Limits)
+    _check_names(given)
     for name in limits.__struct_fields__:
         if not getattr(limits, name) > 0:  # also refuses NaN
             raise _wrong(given[name], "must be greater than 0")
@@ -69,6 +73,17 @@ def load_settings(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> 
     return msgspec.structs.replace(_convert(given, Settings), limits=limits)
 
 
+def _check_names(given: Mapping[str, "_Given"]) -> None:
+    for name, parse in (("allowed_hosts", parse_allowed_hosts), ("allowed_origins", parse_allowed_origins)):
+        if name in given:
+            try:
+                parse(str(given[name].value))
+            except ServiceError as error:
+                raise ServiceError("invalid_argument", f"{given[name].source}: {error.message}") from error
+
+
+_REPEATED: Final = {"allowed_origins": "--allowed-origin"}
+"""Flags that may be repeated have their names in the singular."""
 _NAMES: Final = (*Limits.__struct_fields__, *(name for name in Settings.__struct_fields__ if name != "limits"))
 """Of all settings."""
 
@@ -91,7 +106,7 @@ def _given(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> dict[st
             given[name] = _Given(variable, value)
     for name, flag in flags.items():
         if flag is not None:
-            given[name] = _Given(f"--{name.replace('_', '-')}", flag)
+            given[name] = _Given(_REPEATED.get(name, f"--{name.replace('_', '-')}"), flag)
             if flag == "":
                 raise _wrong(given[name], "must not be empty")
     return given

@@ -26,6 +26,7 @@ from leasehold.auth import Verifier, public_key, secret_key
 from leasehold.config import Settings
 from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
+from leasehold.hosts import parse_allowed_hosts, parse_allowed_origins
 from leasehold.http import by_uuid, entries, locks, system
 from leasehold.http.admission import Admission
 from leasehold.http.connection import Connection
@@ -168,10 +169,15 @@ def _admission(settings: Settings, address: str) -> Admission:
         log.warning(
             "whoever reaches the port may read, write and end any lease: no key for tokens is set", host=settings.host
         )
-    allowed = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
-    if not is_loopback and not allowed:
-        return Admission(verifier, None)
-    return Admission(verifier, frozenset({"localhost", "127.0.0.1", "::1", settings.host.lower(), address} | allowed))
+    allowed = parse_allowed_hosts(settings.allowed_hosts)
+    origins = parse_allowed_origins(settings.allowed_origins)
+    if not is_loopback and not allowed and verifier is not None:
+        return Admission(verifier, None, origins=origins)
+    # A page that makes its own name lead here has no token, but where none is asked for only the name tells. No page
+    # can have an address for its name, so those are taken until the operator says which names there are.
+    own_hosts = {"localhost", "127.0.0.1", "::1", settings.host.lower(), address} | allowed
+    takes_addresses = not is_loopback and not allowed
+    return Admission(verifier, frozenset(own_hosts), takes_addresses=takes_addresses, origins=origins)
 
 
 def _verifier(settings: Settings) -> Verifier | None:

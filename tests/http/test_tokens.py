@@ -712,11 +712,6 @@ def test_an_answer_lets_no_other_site_read_it(server: Server) -> None:
     assert [name for name in headers if name.startswith("access-control")] == []
 
 
-def test_a_preflight_is_not_answered_with_leave(server: Server) -> None:
-    headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "PUT"}
-    assert refusal(server.request("OPTIONS", "/kv/a", headers=headers)) == (405, "method_not_allowed")
-
-
 def status_for_host(server: Server, host: str, *fields: str) -> int:
     lines = ["GET /kv/absent HTTP/1.1", f"Host: {host}", *fields, "", ""]
     with Wire(server) as wire:
@@ -782,7 +777,7 @@ def test_an_open_service_elsewhere_starts_with_a_warning(how: dict[str, Any]) ->
     with server:
         server.client = http_client(f"http://127.0.0.1:{server.address[1]}")
         written = server.put("a", "1").status_code
-        named = server.get("a", headers={"Host": "db.example"}).status_code
+        named = server.get("a", headers={"Host": "192.0.2.7"}).status_code
         foreign = server.get("a", headers={"Origin": "http://evil.example"}).status_code
         log = server.log()
     assert (written, named, foreign) == (201, 200, 403)

@@ -72,11 +72,6 @@ def test_an_absolute_target_without_a_path_is_the_root(server: Server) -> None:
         assert wire.send(message("GET", "http://leasehold")).answer().refusal == (404, "no_such_route")
 
 
-def test_options_of_the_server_itself_are_no_route(server: Server) -> None:
-    with Wire(server) as wire:
-        assert wire.send(message("OPTIONS", "*")).answer().refusal == (404, "no_such_route")
-
-
 def test_a_tunnel_is_not_implemented_and_the_connection_goes_on_in_http(server: Server) -> None:
     with Wire(server) as wire:
         wire.send(message("CONNECT", "example.com:443"), message("GET", "/health/live"))

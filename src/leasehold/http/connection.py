@@ -320,6 +320,7 @@ class Connection(asyncio.Protocol):
         self._finish(request, close=close)
 
     def _respond_error(self, request: Request, error: ServiceError) -> None:
+        self._all.admission.share(request.headers)  # it may have been refused before it was admitted
         request.media = error_media(request.headers.get(b"accept"))
         self._respond(error_response(request, error))
 

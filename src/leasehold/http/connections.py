@@ -16,7 +16,7 @@ from leasehold.allocator import give_back_memory
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.admission import Admission
 from leasehold.http.heads import FamiliarHeads
-from leasehold.http.messages import COMMON_HEADERS, Request
+from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request
 from leasehold.http.routes import Router, Service
 from leasehold.limits import KIB
 
@@ -61,7 +61,8 @@ class Connections:
         self.heads = FamiliarHeads(self.limits.max_request_line_bytes)
         self.tick = self.loop.time()
         """Seconds; the time of the last sweep, so that a request pays nothing for its deadlines."""
-        self.common_lines = _common_lines()
+        self._fixed_lines = (VARY_BY_ORIGIN if admission.varies_by_origin else VARY) + COMMON_HEADERS
+        self.common_lines = self._common_lines()
         self._moment = 0.0
         self._members: set[Member] = set()
         self._by_address: Counter[str] = Counter()
@@ -165,7 +166,7 @@ class Connections:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.tick = self.loop.time()
-            self.common_lines = _common_lines()
+            self.common_lines = self._common_lines()
             self.metrics.leave(self.figures())
             await self._sweep()
             self._look_after_crowd()
@@ -201,7 +202,6 @@ class Connections:
             member.abort()
         return len(left)
 
-
-def _common_lines() -> bytes:
-    """The header lines that every response has, for now."""
-    return f"Date: {formatdate(time(), usegmt=True)}\r\n".encode() + COMMON_HEADERS
+    def _common_lines(self) -> bytes:
+        """The header lines that every response has, for now."""
+        return f"Date: {formatdate(time(), usegmt=True)}\r\n".encode() + self._fixed_lines

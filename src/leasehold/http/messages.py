@@ -32,7 +32,7 @@ class Headers(dict[bytes, bytes]):
     Requests with the same header block share one, so what was found out about it is kept with it.
     """
 
-    __slots__ = ("content_type", "is_plain", "is_vetted")
+    __slots__ = ("content_type", "is_plain", "is_vetted", "sharing")
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +42,8 @@ class Headers(dict[bytes, bytes]):
         """Nothing in it asks for another answer than usual."""
         self.is_vetted = False
         """It does not come from a page of a foreign site: see `admission`."""
+        self.sharing = b""
+        """Header lines by which the page that asks may read the answer; empty where no such page asks."""
 
     def look_for_options(self) -> None:
         """Set `is_plain`, once all fields are there."""
@@ -81,7 +83,7 @@ class Request(msgspec.Struct):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """`body` is JSON text, or None for an answer that has none (304), which has a `revision`."""
+    """`body` is JSON text, or None for an answer that has none: 304, which has a `revision`, and 204, which has not."""
 
     status: int
     body: bytes | None
@@ -122,7 +124,9 @@ def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
 # Writing ------------------------------------------------------------------------------------------------------
 
 STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-COMMON_HEADERS: Final = b"Vary: Accept\r\nX-Content-Type-Options: nosniff\r\n"
+VARY: Final = b"Vary: Accept\r\n"
+VARY_BY_ORIGIN: Final = b"Vary: Accept, Origin\r\n"
+COMMON_HEADERS: Final = b"X-Content-Type-Options: nosniff\r\n"
 
 _JSON: Final = Media.JSON  # a name of this module is found in a tenth of the time
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
@@ -152,30 +156,38 @@ def encode_response(request: Request, response: Response, *, common: bytes, clos
         fields += b"".join(f"\r\n{name}: {value}".encode("latin-1") for name, value in response.headers)
     if close or request.version == "1.0":
         fields += b"\r\nConnection: close" if close else b"\r\nConnection: keep-alive"
+    if request.headers.sharing:
+        fields += request.headers.sharing
     start = STATUS_LINES[response.status]
     # One formatting each: two, one for a part, would take half as long again.
+    if media is not _JSON or body is None or method == "HEAD":
+        return _encode_other(request, response, (start, common, fields))
+    if response.revision is None:
+        return _JSON_PLAIN % (start, common, fields, len(body) + 1, body)
+    template = _JSON_READ if method == "GET" else _JSON_WRITTEN
+    return template % (start, common, fields, response.revision, response.tag, len(body) + 1, body)
+
+
+def _encode_other(request: Request, response: Response, start: tuple[bytes, bytes, bytes]) -> bytes:
+    """What is no JSON, or has no body."""
+    media, body, revision = request.media, response.body, response.revision
+    tag = (revision, response.tag, media.tag)
     if body is None:
-        return _NOT_MODIFIED % (start, common, fields, response.revision, response.tag, media.tag)
-    if media is _JSON and method != "HEAD":
-        if response.revision is None:
-            return _JSON_PLAIN % (start, common, fields, len(body) + 1, body)
-        template = _JSON_READ if method == "GET" else _JSON_WRITTEN
-        return template % (start, common, fields, response.revision, response.tag, len(body) + 1, body)
+        return (_START + _NO_STORE + b"\r\n") % start if revision is None else _NOT_MODIFIED % (*start, *tag)
     if media is Media.MESSAGEPACK:
         body = values.to_messagepack(body)
     size = len(body) + (media is _JSON)
-    if method == "HEAD":
+    if request.method == "HEAD":
         body = b""
-    if response.revision is None:
-        return (_START + _NO_STORE + _BODY) % (start, common, fields, media.line, size, body)
-    cache = _REVALIDATE if method in ("GET", "HEAD") else _NO_STORE
-    tagged = (response.revision, response.tag, media.tag)
-    return (_START + cache + _ETAG + _BODY) % (start, common, fields, *tagged, media.line, size, body)
+    if revision is None:
+        return (_START + _NO_STORE + _BODY) % (*start, media.line, size, body)
+    cache = _REVALIDATE if request.method in ("GET", "HEAD") else _NO_STORE
+    return (_START + cache + _ETAG + _BODY) % (*start, *tag, media.line, size, body)
 
 
 def encode_stream_head(request: Request, stream: Stream, *, common: bytes, chunked: bool, close: bool) -> bytes:
     media = stream.media
-    parts = [_START % (STATUS_LINES[200], common, request.request_id)]
+    parts = [_START % (STATUS_LINES[200], common, request.request_id + request.headers.sharing)]
     parts.append(_NO_STORE if stream.revision is None else _REVALIDATE + _ETAG % (stream.revision, b"", media.tag))
     parts.append(b"Content-Type: " + media.line)
     if chunked:

@@ -5,14 +5,14 @@ a row to the table of the module that holds its endpoint (`entries.ROUTES`, `sys
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from leasehold.auth import Permission
 from leasehold.errors import ErrorCode, ServiceError, not_implemented
 from leasehold.http.messages import CONTENT_RANGE, Request, Response, Stream
-from leasehold.http.negotiation import JSON_FIRST, Media
+from leasehold.http.negotiation import ACCEPT_PATCH, JSON_FIRST, Media
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Json, Operation, Outcome, Read
@@ -90,6 +90,31 @@ class Route(msgspec.Struct, frozen=True):
         return any(parameter.name == name and parameter.location == "query" for parameter in self.parameters)
 
 
+PREFLIGHT: Final = (
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Type, Idempotency-Key, If-Lease, If-Match, If-None-Match, Prefer, X-Request-Id",
+    ),
+    ("Access-Control-Max-Age", "3600"),
+)
+"""What a browser is told that asks before it sends what a page of an allowed origin wants, beside the methods."""
+
+
+def _options(methods: Mapping[str, Route | None]) -> Route:
+    """What may be asked of a path: for people, and for browsers before a request from another origin (Fetch, 3.2)."""
+    allowed = ", ".join(sorted({*methods, "OPTIONS"}))
+    patch = (("Accept-Patch", ACCEPT_PATCH["Accept-Patch"]),) if methods.get("PATCH") else ()
+    preflight = (("Access-Control-Allow-Methods", allowed), *PREFLIGHT)
+
+    async def options(request: Request, _service: Service) -> Response:
+        asked_by_browser = request.headers.sharing and b"access-control-request-method" in request.headers
+        return Response(204, None, headers=(("Allow", allowed), *patch, *(preflight if asked_by_browser else ())))
+
+    route = next((route for route in methods.values() if route is not None), None)
+    pattern = "*" if route is None else route.pattern
+    return Route("OPTIONS", pattern, Procedure(options), "What may be asked here", None, (Answer(204, "This."),))
+
+
 class Router:
     """Finds the route of a request."""
 
@@ -105,6 +130,9 @@ class Router:
             methods[route.method] = route
             if route.method == "GET":
                 methods.setdefault("HEAD", route)
+        for methods in (*self._exact.values(), *self._prefixed.values()):
+            methods["OPTIONS"] = _options(methods)
+        self._exact[b"*"] = {"OPTIONS": _options(dict.fromkeys(self._methods))}  # of the server as a whole
 
     def match(self, request: Request) -> Route:
         """The route; `request.argument` becomes the part of the path that its pattern leaves open.
