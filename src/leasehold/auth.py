@@ -2,11 +2,15 @@
 
 A token is a JWT (RFC 7519), signed with one algorithm for each key, fixed by the kind of key: HS256 for a secret,
 EdDSA, ES256 or RS256 for a public key. What a token's own header asks for is never followed. Any fault of a token is
-the same `unauthenticated`; a good token without the right is `forbidden`.
+the same `unauthenticated`; a good token without the right is `forbidden`. Which fault it was is for the log alone.
+
+There may be several keys, while one takes the place of another: a token is good if one of them verifies it.
 """
 
 import math
+import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -51,7 +55,7 @@ class Principal(msgspec.Struct, frozen=True):
     def require(self, name: str) -> None:
         """Raise `forbidden` unless the key or lock is covered."""
         if not self.covers(name):
-            raise forbidden("the token does not cover this key")
+            raise forbidden("the token does not cover this key", reason="not covered by the prefixes")
 
     def within(self, prefix: str) -> tuple[str, ...]:
         """The prefixes, ascending and apart from one another, of all names that begin with `prefix` and are covered."""
@@ -107,6 +111,14 @@ def public_key(path: Path) -> VerificationKey:
     raise unavailable(f"the public key must be Ed25519, EC P-256, or RSA of {MIN_RSA_BITS} bits")
 
 
+def is_exposed(path: Path) -> bool:
+    """Whether others than its owner may read or change a file."""
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH))
+    except OSError:
+        return False  # whoever reads it tells why it cannot
+
+
 def _read(path: Path, name: str) -> bytes:
     try:
         return path.read_bytes()
@@ -154,18 +166,30 @@ def _is_name(text: str) -> bool:
     return text != "" and not any("\ud800" <= character <= "\udfff" or character == "\0" for character in text)
 
 
+_OF_ANOTHER_KEY: Final = (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError, jwt.InvalidKeyError)
+"""What PyJWT raises for a token that this key did not sign; another key may have."""
+
+
 class Verifier:
-    """Verifies tokens against one key. A verified token is remembered by its whole text, never past its `exp`."""
+    """Verifies tokens against the keys. A verified token is remembered by its whole text, never past its `exp`.
+
+    `leeway_seconds`: how much before its `nbf` a token is taken, `expiry_leeway_seconds`: how much after its `exp`, for
+    clocks that differ (RFC 7519, sections 4.1.4 and 4.1.5). An `iat` is no condition (section 4.1.6), whatever it is.
+    """
 
     def __init__(
         self,
-        key: VerificationKey,
+        keys: Sequence[VerificationKey],
         *,
         issuer: str | None = None,
         audience: str | None = None,
+        leeway_seconds: float = 0.0,
+        expiry_leeway_seconds: float = 0.0,
         now: Callable[[], float],
     ) -> None:
-        self._key = key
+        self._keys = tuple(keys)
+        self._leeway_seconds = leeway_seconds
+        self._expiry_leeway_seconds = expiry_leeway_seconds
         self._issuer = issuer
         self._audience = audience
         self._now = now
@@ -176,11 +200,11 @@ class Verifier:
         principal = self._verified.get(authorization or b"")
         if principal is not None and self._now() < principal.expires_at:
             return principal
-        if authorization is None or len(authorization) > MAX_AUTHORIZATION_BYTES:
-            raise unauthenticated()
+        if authorization is None:
+            raise unauthenticated("no token")
         scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
-            raise unauthenticated()
+        if scheme.lower() != b"bearer" or len(authorization) > MAX_AUTHORIZATION_BYTES:
+            raise unauthenticated("malformed")
         principal = self._decode(token.strip())
         if len(self._verified) >= MAX_CACHED_TOKENS:
             self._verified.clear()
@@ -189,44 +213,62 @@ class Verifier:
 
     def _decode(self, token: bytes) -> Principal:
         if b"=" in token:
-            raise unauthenticated()  # padding, which JWS leaves out (RFC 7515, section 2) and PyJWT does not mind
+            raise unauthenticated("malformed")  # padding, which JWS leaves out (RFC 7515, section 2); PyJWT takes it
         try:
             if any(name in jwt.get_unverified_header(token) for name in FORBIDDEN_HEADERS):
-                raise unauthenticated()
-            claims = jwt.decode(
-                token,
-                self._key.key,
-                algorithms=[self._key.algorithm],
-                audience=self._audience,
-                issuer=self._issuer,
-                options={
-                    "require": ["exp", "sub"],
-                    "verify_aud": self._audience is not None,
-                    # Times are checked by `_principal`, against a clock that is an argument.
-                    "verify_exp": False,
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                },
-            )
+                raise unauthenticated("malformed")
+            return self._principal(self._claims(token))
+        except (jwt.InvalidIssuerError, jwt.InvalidAudienceError) as error:
+            raise unauthenticated("wrong issuer or audience") from error
+        except jwt.MissingRequiredClaimError as error:
+            raise unauthenticated("wrong claims") from error
+        except _OF_ANOTHER_KEY as error:
+            raise unauthenticated("signed with another key") from error
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-            raise unauthenticated() from error
-        return self._principal(claims)
+            raise unauthenticated("malformed") from error
+
+    def _claims(self, token: bytes) -> dict[str, Any]:
+        """The claims, verified by one of the keys. Raises what PyJWT raises; of several keys, for the last one."""
+        *others, last = self._keys
+        for key in others:
+            with suppress(*_OF_ANOTHER_KEY):
+                return self._claims_by(key, token)
+        return self._claims_by(last, token)
+
+    def _claims_by(self, key: VerificationKey, token: bytes) -> dict[str, Any]:
+        return jwt.decode(
+            token,
+            key.key,
+            algorithms=[key.algorithm],
+            audience=self._audience,
+            issuer=self._issuer,
+            options={
+                "require": ["exp", "sub"],
+                "verify_aud": self._audience is not None,
+                # Times are checked by `_principal`, against a clock that is an argument.
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+            },
+        )
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
         try:
             checked = msgspec.convert(claims, _Claims)
         except (msgspec.ValidationError, RecursionError) as error:
-            raise unauthenticated() from error
+            raise unauthenticated("wrong claims") from error
         now = self._now()
-        # Also refuses NaN, infinity, and integers that no float holds.
-        if not now < checked.exp <= MAX_EXPIRY_SECONDS:
-            raise unauthenticated()
-        if checked.nbf is not None and not checked.nbf <= now:
-            raise unauthenticated()
+        if not checked.exp <= MAX_EXPIRY_SECONDS:  # also refuses NaN, infinity, and integers that no float holds
+            raise unauthenticated("wrong claims")
+        expires_at = checked.exp + self._expiry_leeway_seconds
+        if not now < expires_at:
+            raise unauthenticated("expired")
+        if checked.nbf is not None and not checked.nbf <= now + self._leeway_seconds:
+            raise unauthenticated("not valid yet")
         if not all(map(_is_name, (checked.sub, *(checked.prefixes or ())))):
-            raise unauthenticated()
+            raise unauthenticated("wrong claims")
         prefixes = None if checked.prefixes is None else tuple(checked.prefixes)
-        return Principal(checked.sub, frozenset(checked.permissions), prefixes, checked.exp)
+        return Principal(checked.sub, frozenset(checked.permissions), prefixes, expires_at)
 
 
 class _Claims(msgspec.Struct):
@@ -240,13 +282,16 @@ class _Claims(msgspec.Struct):
     iat: int | float | None = None
 
 
-def unauthenticated() -> ServiceError:
-    return ServiceError("unauthenticated", "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+def unauthenticated(reason: str) -> ServiceError:
+    """The same for every fault. `reason` is for the log."""
+    return ServiceError(
+        "unauthenticated", "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"}, reason=reason
+    )
 
 
 def lacks(permission: Permission) -> ServiceError:
-    return forbidden(f"the token lacks the permission {permission}")
+    return forbidden(f"the token lacks the permission {permission}", reason=f"no permission to {permission}")
 
 
-def forbidden(message: str) -> ServiceError:
-    return ServiceError("forbidden", message)
+def forbidden(message: str, *, reason: str) -> ServiceError:
+    return ServiceError("forbidden", message, reason=reason)

@@ -15,7 +15,7 @@ import typer
 from leasehold import VERSION, server
 from leasehold import workers as supervisor
 from leasehold.auth import load_secret, mint
-from leasehold.config import ignored_variables, load_settings, parse_duration
+from leasehold.config import Flag, Settings, ignored_variables, load_settings, parse_duration
 from leasehold.engines import inspect_file, shown_url
 from leasehold.errors import ServiceError, unavailable
 
@@ -56,8 +56,12 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(help="Processes that share the port; for a store that may be shared.  [default: 1]")
     ] = None,
-    auth_secret_file: Annotated[str | None, typer.Option(help="File with the secret of HS256 tokens.")] = None,
-    auth_public_key_file: Annotated[str | None, typer.Option(help="PEM file with the public key of tokens.")] = None,
+    auth_secret_file: Annotated[
+        list[str] | None, typer.Option(help="File with the secret of HS256 tokens; may be repeated during a rotation.")
+    ] = None,
+    auth_public_key_file: Annotated[
+        list[str] | None, typer.Option(help="PEM file with the public key of tokens; may be repeated.")
+    ] = None,
     insecure_open: Annotated[
         bool | None, typer.Option("--insecure-open", help="Serve without tokens although not on loopback.")
     ] = None,
@@ -69,7 +73,13 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
 ) -> None:
     """Run the service. Every option may also stand in the environment: LEASEHOLD_PORT=8081."""
-    flags = {"host": host, "port": port, "store": store, "workers": workers, "insecure_open": insecure_open}
+    flags: dict[str, Flag] = {
+        "host": host,
+        "port": port,
+        "store": store,
+        "workers": workers,
+        "insecure_open": insecure_open,
+    }
     flags |= {"auth_secret_file": auth_secret_file, "auth_public_key_file": auth_public_key_file}
     flags |= {"allowed_origins": ",".join(allowed_origin) if allowed_origin else None}
     flags |= {"log_format": log_format, "log_level": log_level}
@@ -115,8 +125,8 @@ def check(path: Annotated[Path, typer.Argument(help="The store's file, data.json
 def token(
     *,
     auth_secret_file: Annotated[
-        Path, typer.Option(help="File with the secret, 32 bytes or more.", envvar="LEASEHOLD_AUTH_SECRET_FILE")
-    ],
+        list[str] | None, typer.Option(help="File with the secret, 32 bytes or more. Of several, the first signs.")
+    ] = None,
     subject: Annotated[str, typer.Option(help="Who the token is for.")],
     permission: Annotated[list[str], typer.Option(help="read, write or admin; may be repeated.")],
     prefix: Annotated[
@@ -126,21 +136,32 @@ def token(
     issuer: Annotated[str | None, typer.Option(help="The claim iss.")] = None,
     audience: Annotated[str | None, typer.Option(help="The claim aud.")] = None,
 ) -> None:
-    """Make a bearer token and print it."""
+    """Make a bearer token and print it.
+
+    The secret, the issuer and the audience may stand in the environment, as for the service.
+    """
     try:
+        settings = load_settings(os.environ, {"auth_secret_file": auth_secret_file})
         made = mint(
-            load_secret(auth_secret_file),
+            _signing_secret(settings),
             subject,
             permission,
             prefixes=prefix or None,
             now=time.time(),
             lifetime_seconds=parse_duration(expires),
-            issuer=issuer,
-            audience=audience,
+            issuer=issuer or settings.auth_issuer,
+            audience=audience or settings.auth_audience,
         )
     except ServiceError as error:
         _fail(error, code=2 if error.code == "invalid_argument" else 1)
     typer.echo(made)
+
+
+def _signing_secret(settings: Settings) -> bytes:
+    """Of several secrets the first, while the others are still taken."""
+    if not settings.auth_secret_file:
+        raise ServiceError("invalid_argument", "give --auth-secret-file, or LEASEHOLD_AUTH_SECRET_FILE")
+    return load_secret(Path(settings.auth_secret_file[0]))
 
 
 def _fail(error: ServiceError, *, code: int) -> NoReturn:

@@ -7,7 +7,7 @@ what is accepted.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -19,12 +19,14 @@ from leasehold.hosts import parse_allowed_hosts, parse_allowed_origins
 from leasehold.limits import Limits
 
 PREFIX: Final = "LEASEHOLD_"
+MAX_LEEWAY_SECONDS: Final = 300
+"""A few minutes are the usual most (RFC 7519, section 4.1.4)."""
 MAX_SHOWN_CHARACTERS: Final = 80
 """Of a value that is wrong, in the message that says so."""
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
-Flag = str | int | None
-"""What the command line gave; None: the flag is not there."""
+Flag = str | int | Sequence[str] | None
+"""What the command line gave; None, or nothing in a list: the flag is not there."""
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -39,12 +41,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: str = "data.json"
     workers: Annotated[int, Meta(ge=1)] = 1
     """Processes that share the port, where the store may be shared."""
-    auth_secret_file: str | None = None
-    """With the secret of HS256 tokens."""
-    auth_public_key_file: str | None = None
-    """With the PEM public key of EdDSA, ES256 or RS256 tokens."""
+    auth_secret_file: tuple[str, ...] = ()
+    """Each with a secret of HS256 tokens. A token is good by any of them; `leasehold token` signs with the first."""
+    auth_public_key_file: tuple[str, ...] = ()
+    """Each with a PEM public key of EdDSA, ES256 or RS256 tokens."""
     auth_issuer: str | None = None
     auth_audience: str | None = None
+    auth_leeway_seconds: Annotated[float, Meta(ge=0, le=MAX_LEEWAY_SECONDS)] = 5.0
+    """By how much a clock may be behind the one that wrote a token's `nbf`."""
+    auth_expiry_leeway_seconds: Annotated[float, Meta(ge=0, le=MAX_LEEWAY_SECONDS)] = 0.0
+    """How long after its `exp` a token is taken."""
     insecure_open: bool = False
     """Serve without tokens although the address is not loopback."""
     allowed_hosts: str = ""
@@ -93,7 +99,7 @@ class _Given(msgspec.Struct, frozen=True):
 
     source: str
     """As the operator knows it: `--port`, `LEASEHOLD_PORT`."""
-    value: str | int
+    value: str | int | Sequence[str]
 
 
 def _given(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> dict[str, _Given]:
@@ -105,10 +111,10 @@ def _given(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> dict[st
         if value and not _is_service_link(variable, value):
             given[name] = _Given(variable, value)
     for name, flag in flags.items():
-        if flag is not None:
+        if flag is not None and flag != []:
             given[name] = _Given(_REPEATED.get(name, f"--{name.replace('_', '-')}"), flag)
-            if flag == "":
-                raise _wrong(given[name], "must not be empty")
+            if flag == "" or (isinstance(flag, list) and "" in flag):
+                raise ServiceError("invalid_argument", f"{given[name].source} must not be empty")
     return given
 
 
@@ -121,17 +127,26 @@ def _convert(given: Mapping[str, _Given], kind: type[Kind]) -> Kind:
     for field in msgspec.structs.fields(kind):
         if field.name in given:
             try:
-                values[field.name] = msgspec.convert(given[field.name].value, field.type, strict=False)
+                values[field.name] = msgspec.convert(
+                    _parts(given[field.name].value, field.type), field.type, strict=False
+                )
             except msgspec.ValidationError as error:
                 raise _wrong(given[field.name], f"must be {_expected(field.type)}") from error
     return kind(**values)
+
+
+def _parts(value: str | int | Sequence[str], kind: Any) -> object:  # noqa: ANN401 - the type of a field
+    """A list in a variable is separated by commas."""
+    if isinstance(value, str) and get_origin(kind) is tuple:
+        return [part for part in map(str.strip, value.split(",")) if part]
+    return value
 
 
 def _wrong(given: _Given, fault: str) -> ServiceError:
     shown = str(given.value)
     if len(shown) > MAX_SHOWN_CHARACTERS:
         shown = shown[:MAX_SHOWN_CHARACTERS] + "…"
-    return ServiceError("invalid_argument", f"{given.source} {fault}" + (f", not {shown!r}" if shown else ""))
+    return ServiceError("invalid_argument", f"{given.source} {fault}, not {shown!r}")
 
 
 def _expected(kind: Any) -> str:  # noqa: ANN401 - the type of a field

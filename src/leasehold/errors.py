@@ -85,6 +85,7 @@ class ServiceError(Exception):
 
     `details` become members of the error body beside `error` and `message` (`revision`, `limit`, …).
     `headers` go out with the response (`Allow`, `Retry-After`, …). `status` is the code's own unless it is given.
+    `reason` is for the log alone, where it may say more than a caller should hear.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class ServiceError(Exception):
         details: Mapping[str, ErrorDetail] | None = None,
         headers: Mapping[str, str] | None = None,
         status: int | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code: ErrorCode = code
@@ -102,6 +104,7 @@ class ServiceError(Exception):
         self.message = message
         self.details: Mapping[str, ErrorDetail] = details or {}
         self.headers: Mapping[str, str] = headers or {}
+        self.reason = code if reason is None else reason
 
 
 def not_found() -> ServiceError:

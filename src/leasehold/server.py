@@ -22,7 +22,7 @@ from typing import TextIO, cast
 import structlog
 import uvloop
 
-from leasehold.auth import Verifier, public_key, secret_key
+from leasehold.auth import Verifier, is_exposed, public_key, secret_key
 from leasehold.config import Settings
 from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
@@ -81,6 +81,8 @@ async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_
         listening = bind(settings.host, settings.port, shared=settings.workers > 1)
         stack.callback(listening.close)
         admission = _admission(settings, listening.getsockname()[0])
+        if lifeline is None:  # of workers, the supervisor says it once
+            warn_of_exposure(settings, listening.getsockname()[0])
 
         metrics = Metrics(metrics_folder)
         store = Store(open_engine(settings.store), settings.limits, metrics)
@@ -159,15 +161,11 @@ def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> Servi
 def _admission(settings: Settings, address: str) -> Admission:
     """Who is let in. Raises `unavailable` if it would be everybody, from anywhere."""
     verifier = _verifier(settings)
-    is_loopback = ip_address(address.partition("%")[0]).is_loopback
-    if verifier is None and not is_loopback:
-        if not settings.insecure_open:
-            raise unavailable(
-                f"without a key for tokens the service runs on loopback only, and {settings.host} is not: "
-                "give --auth-secret-file or --auth-public-key-file, or --insecure-open if the network is trusted"
-            )
-        log.warning(
-            "whoever reaches the port may read, write and end any lease: no key for tokens is set", host=settings.host
+    is_loopback = _is_loopback(address)
+    if verifier is None and not is_loopback and not settings.insecure_open:
+        raise unavailable(
+            f"without a key for tokens the service runs on loopback only, and {settings.host} is not: "
+            "give --auth-secret-file or --auth-public-key-file, or --insecure-open if the network is trusted"
         )
     allowed = parse_allowed_hosts(settings.allowed_hosts)
     origins = parse_allowed_origins(settings.allowed_origins)
@@ -180,14 +178,38 @@ def _admission(settings: Settings, address: str) -> Admission:
     return Admission(verifier, frozenset(own_hosts), takes_addresses=takes_addresses, origins=origins)
 
 
+def _is_loopback(address: str) -> bool:
+    return ip_address(address.partition("%")[0]).is_loopback
+
+
 def _verifier(settings: Settings) -> Verifier | None:
-    if settings.auth_secret_file:
-        key = secret_key(Path(settings.auth_secret_file))
-    elif settings.auth_public_key_file:
-        key = public_key(Path(settings.auth_public_key_file))
-    else:
+    keys = [secret_key(Path(name)) for name in settings.auth_secret_file]
+    keys += [public_key(Path(name)) for name in settings.auth_public_key_file]
+    if not keys:
         return None
-    return Verifier(key, issuer=settings.auth_issuer, audience=settings.auth_audience, now=time.time)
+    return Verifier(
+        keys,
+        issuer=settings.auth_issuer,
+        audience=settings.auth_audience,
+        leeway_seconds=settings.auth_leeway_seconds,
+        expiry_leeway_seconds=settings.auth_expiry_leeway_seconds,
+        now=time.time,
+    )
+
+
+def warn_of_exposure(settings: Settings, address: str) -> None:
+    """Say once at the start what outsiders may see or do. `address` is the one that is listened on."""
+    for name in settings.auth_secret_file:
+        if is_exposed(Path(name)):
+            log.warning("others than its owner may read or change the file of the secret; chmod 600", file=name)
+    if _is_loopback(address):
+        return
+    if settings.auth_secret_file or settings.auth_public_key_file:
+        log.warning("tokens and values travel in clear over plain HTTP; put TLS in front", host=settings.host)
+    elif settings.insecure_open:
+        log.warning(
+            "whoever reaches the port may read, write and end any lease: no key for tokens is set", host=settings.host
+        )
 
 
 def _raise_descriptor_limit(connections: int) -> None:

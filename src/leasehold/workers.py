@@ -43,6 +43,7 @@ def run(settings: Settings, ready: server.Ready) -> None:
         tempfile.TemporaryDirectory(prefix="leasehold-") as folder,
     ):
         host, port = held.getsockname()[:2]
+        server.warn_of_exposure(settings, host)
         Supervisor(msgspec.structs.replace(settings, port=port), held, Path(folder)).run(lambda: ready(host, port))
 
 

@@ -81,6 +81,14 @@ def test_the_file_of_the_secret_may_stand_in_the_environment(run: Run, secret: s
     assert run("--subject=a", "--permission=read", environment=environment).returncode == 0
 
 
+def test_the_issuer_and_the_audience_of_the_service_are_those_of_the_token(secret: str) -> None:
+    environment = {"LEASEHOLD_AUTH_ISSUER": "us", "LEASEHOLD_AUTH_AUDIENCE": "db"}
+    own = token(secret, "--subject=a", "--permission=read", environment=environment)
+    told = token(secret, "--subject=a", "--permission=read", "--audience=other", environment=environment)
+    claims = [jwt.decode(made.stdout.strip(), options={"verify_signature": False}) for made in (own, told)]
+    assert [(each["iss"], each["aud"]) for each in claims] == [("us", "db"), ("us", "other")]
+
+
 @both
 def test_help_is_given(run: Run) -> None:
     result = run("--help")

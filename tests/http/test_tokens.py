@@ -50,6 +50,7 @@ BOTH = bearer(token("read", "write"))
 def secret_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("secret") / "secret"
     path.write_bytes(SECRET + b"\n")
+    path.chmod(0o600)
     return path
 
 
@@ -598,6 +599,72 @@ def test_a_restart_with_another_secret_ends_the_tokens_of_the_first(tmp_path: Pa
     assert (before, after) == (404, 401)
 
 
+def test_a_rotation_of_the_secret_refuses_no_token_in_time(tmp_path: Path) -> None:
+    """The recipe of docs/operations.md, step by step."""
+    old, new = tmp_path / "secret", tmp_path / "secret.new"
+    old.write_bytes(SECRET)
+    new.write_bytes(b"another secret, of 32 bytes or more")
+
+    def made(*arguments: str) -> dict[str, str]:
+        given = [*arguments, "--subject=ann", "--permission=read"]
+        return bearer(leasehold("token", *given).stdout.strip())
+
+    first = made(f"--auth-secret-file={old}", f"--auth-secret-file={new}")
+    second = made(f"--auth-secret-file={new}", f"--auth-secret-file={old}")
+    statuses = []
+    for files in ([old], [old, new], [new, old], [new]):
+        by_flags = [f"--auth-secret-file={path}" for path in files]
+        with running(arguments=by_flags) as server:
+            statuses.append([server.get("a", headers=headers).status_code for headers in (first, second)])
+    assert statuses == [[404, 401], [404, 404], [404, 404], [401, 404]]
+
+
+def test_several_secrets_may_stand_in_the_variable(tmp_path: Path, secret_file: Path) -> None:
+    (tmp_path / "other").write_bytes(b"x" * 32)
+    environment = {"LEASEHOLD_AUTH_SECRET_FILE": f"{tmp_path / 'other'},{secret_file}"}
+    with running(environment=environment) as server:
+        statuses = [
+            server.get("a", headers=headers).status_code for headers in (BOTH, bearer(token("read", secret=b"x" * 32)))
+        ]
+        made = leasehold("token", "--subject=a", "--permission=read", environment=environment).stdout.strip()
+        statuses.append(server.get("a", headers=bearer(made)).status_code)
+    assert (statuses, jwt.decode(made, b"x" * 32, algorithms=["HS256"])["sub"]) == ([404] * 3, "a")
+
+
+def test_several_public_keys_verify_while_a_provider_changes_its_key(tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    old, new = generate_private_key(SECP256R1()), Ed25519PrivateKey.generate()
+    arguments = []
+    privates: list[Any] = [old, new]
+    for number, private in enumerate(privates):
+        path = tmp_path / f"{number}.pem"
+        path.write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        arguments.append(f"--auth-public-key-file={path}")
+    claims = {"sub": "a", "exp": time.time() + 60, "permissions": ["read"]}
+    tokens = [jwt.encode(claims, old, algorithm="ES256"), jwt.encode(claims, new, algorithm="EdDSA")]
+    with running(arguments=arguments) as server:
+        assert [server.get("a", headers=bearer(made)).status_code for made in tokens] == [404, 404]
+
+
+def test_clocks_may_differ_by_the_leeway(secret_file: Path) -> None:
+    """By much more than what a busy machine takes between making a token and sending it."""
+
+    def signed(**claims: float) -> dict[str, str]:
+        now = time.time()
+        times = {name: now + seconds for name, seconds in claims.items()}
+        return bearer(jwt.encode({"sub": "a", "permissions": ["read"], "exp": now + 600} | times, SECRET))
+
+    arguments = [f"--auth-secret-file={secret_file}"]
+    environment = {"LEASEHOLD_AUTH_LEEWAY_SECONDS": "300", "LEASEHOLD_AUTH_EXPIRY_LEEWAY_SECONDS": "300"}
+    with running(arguments=arguments) as usual, running(arguments=arguments, environment=environment) as lenient:
+        for server, statuses in ((usual, [404, 401, 401, 404]), (lenient, [404, 404, 404, 404])):
+            sent = [signed(nbf=1), signed(nbf=150), signed(exp=-1), signed(iat=1e9)]
+            assert [server.get("a", headers=headers).status_code for headers in sent] == statuses
+
+
 def test_a_public_key_verifies_tokens_of_an_identity_provider(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -784,12 +851,25 @@ def test_an_open_service_elsewhere_starts_with_a_warning(how: dict[str, Any]) ->
     assert (log.count("\n"), "whoever reaches the port may read, write and end any lease" in log) == (1, True)
 
 
-def test_with_a_key_the_service_starts_anywhere_without_a_warning(secret_file: Path) -> None:
+def test_with_a_key_the_service_starts_anywhere_and_warns_that_tokens_travel_in_clear(secret_file: Path) -> None:
     arguments = ["--host=0.0.0.0", f"--auth-secret-file={secret_file}"]
     with running(arguments=arguments, log_level="warning") as server:
         url = f"http://127.0.0.1:{server.address[1]}/kv"
         statuses = [server.client.get(url, headers=headers).status_code for headers in ({}, READER)]
-        assert (statuses, server.log()) == ([401, 200], "")
+        log = server.log()
+    assert (statuses, log.count("\n"), "in clear over plain HTTP" in log) == ([401, 200], 1, True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "warns"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o620, True)]
+)
+def test_a_secret_that_others_may_read_or_change_is_a_warning(tmp_path: Path, mode: int, *, warns: bool) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(SECRET)
+    path.chmod(mode)
+    with running(arguments=[f"--auth-secret-file={path}"], log_level="warning") as server:
+        log = server.log()
+    assert (log.count("\n"), str(path) in log, SECRET.decode() in log) == (warns, warns, False)
 
 
 def test_names_count_elsewhere_only_if_told(secret_file: Path) -> None:

@@ -40,7 +40,7 @@ class Clock:
 def verifier(key: bytes | VerificationKey = SECRET, **options: Any) -> Verifier:
     if isinstance(key, bytes):
         key = VerificationKey("HS256", key)
-    return Verifier(key, **({"now": Clock()} | options))
+    return Verifier([key], **({"now": Clock()} | options))
 
 
 def token(claims: Any = CLAIMS, **header: Any) -> str:
@@ -138,6 +138,80 @@ def test_a_token_without_permissions_is_good_and_may_do_nothing() -> None:
 
 def test_a_kid_is_no_fault() -> None:
     assert verifier().verify(bearer(token(kid="2026"))).subject == "ann"
+
+
+# Several keys -------------------------------------------------------------------------------------------------
+
+KEYS = [VerificationKey("HS256", secret) for secret in (SECRET, OTHER_SECRET, b"y" * 32)]
+
+
+def several(*keys: VerificationKey, **options: Any) -> Verifier:
+    return Verifier(keys, **({"now": Clock()} | options))
+
+
+@pytest.mark.parametrize("secret", [SECRET, OTHER_SECRET, b"y" * 32])
+def test_a_token_of_any_key_is_verified(secret: bytes) -> None:
+    own = several(*KEYS)
+    made = mint(secret, "ann", ["read"], prefixes=None, now=NOW, lifetime_seconds=60)
+    assert [own.verify(bearer(made)).subject for _ in range(2)] == ["ann", "ann"]
+
+
+def test_a_token_of_a_key_that_was_taken_away_is_refused() -> None:
+    made = mint(SECRET, "ann", ["read"], prefixes=None, now=NOW, lifetime_seconds=60)
+    assert fault(bearer(made), several(*KEYS[1:])) == REFUSED
+
+
+def test_each_key_has_its_own_algorithm() -> None:
+    """A public key is no secret: a token that is signed with its text, by HS256, is not one of ours."""
+    private = PRIVATE_KEYS["EdDSA"]
+    own = several(
+        VerificationKey("EdDSA", private.public_key()),
+        KEYS[0],
+        VerificationKey("ES256", PRIVATE_KEYS["ES256"].public_key()),
+    )
+    by_each = [
+        jwt.encode(CLAIMS, private, algorithm="EdDSA"),
+        token(),
+        jwt.encode(CLAIMS, PRIVATE_KEYS["ES256"], algorithm="ES256"),
+    ]
+    assert [own.verify(bearer(made)).subject for made in by_each] == ["ann"] * 3
+    forged = signed(json.dumps(CLAIMS).encode(), secret=public_pem(private))
+    assert fault(bearer(forged), own) == REFUSED
+
+
+@pytest.mark.parametrize("keys", [KEYS[:1], KEYS, KEYS[::-1]], ids=["alone", "first", "last"])
+def test_the_claims_of_a_token_count_whichever_key_verifies_it(keys: list[VerificationKey]) -> None:
+    own = several(*keys, audience="db")
+    for claims, reason in (({"aud": "other"}, "wrong issuer or audience"), ({"aud": "db", "exp": NOW}, "expired")):
+        with pytest.raises(ServiceError) as refusal:
+            own.verify(bearer(token(CLAIMS | claims)))
+        assert refusal.value.reason == reason
+
+
+# Why a token is refused, for the log --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("authorization", "reason"),
+    [
+        (None, "no token"),
+        (b"", "malformed"),
+        (b"Basic x", "malformed"),
+        (b"Bearer garbage", "malformed"),
+        (bearer(signed(json.dumps(CLAIMS).encode(), secret=OTHER_SECRET)), "signed with another key"),
+        (bearer(token(alg="HS512")), "signed with another key"),
+        (bearer(token(jku="http://localhost/")), "malformed"),
+        (bearer(token({"sub": "ann"})), "wrong claims"),
+        (bearer(token(CLAIMS | {"sub": ""})), "wrong claims"),
+        (bearer(token(CLAIMS | {"exp": NOW})), "expired"),
+        (bearer(token(CLAIMS | {"exp": math.nan})), "wrong claims"),
+        (bearer(token(CLAIMS | {"nbf": NOW + 1})), "not valid yet"),
+    ],
+)
+def test_the_log_may_say_why_a_token_is_refused(authorization: bytes | None, reason: str) -> None:
+    with pytest.raises(ServiceError) as refusal:
+        verifier().verify(authorization)
+    assert (refusal.value.reason, fault(authorization)) == (reason, REFUSED)
 
 
 # Kinds of keys ------------------------------------------------------------------------------------------------
@@ -430,6 +504,34 @@ def test_a_token_ends_at_exp_exactly(*, cached: bool) -> None:
     assert own.verify(bearer(GOOD)).subject == "ann"
     clock.now = NOW + 60
     assert [fault(bearer(GOOD), own) for _ in range(2)] == [REFUSED] * 2
+
+
+def test_a_token_is_taken_a_leeway_before_its_nbf() -> None:
+    own = verifier(leeway_seconds=5)
+    assert own.verify(bearer(token(CLAIMS | {"nbf": NOW + 5}))).subject == "ann"
+    assert fault(bearer(token(CLAIMS | {"nbf": NOW + 5.001})), own) == REFUSED
+
+
+def test_the_leeway_for_nbf_is_none_for_exp() -> None:
+    assert fault(bearer(token(CLAIMS | {"exp": NOW})), verifier(leeway_seconds=5)) == REFUSED
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_token_is_taken_a_leeway_after_its_exp_and_not_longer(*, cached: bool) -> None:
+    clock = Clock()
+    own = verifier(now=clock, expiry_leeway_seconds=2)
+    if cached:
+        own.verify(bearer(GOOD))
+    clock.now = math.nextafter(NOW + 62, 0)
+    assert own.verify(bearer(GOOD)).expires_at == NOW + 62
+    clock.now = NOW + 62
+    assert fault(bearer(GOOD), own) == REFUSED
+
+
+@pytest.mark.parametrize("issued_at", [0, NOW - 1e6, NOW, NOW + 1, NOW + 1e9])
+def test_when_a_token_was_issued_is_no_condition(issued_at: float) -> None:
+    """RFC 7519, section 4.1.6: `iat` tells the age of a token; what it may not be used before is `nbf`."""
+    assert verifier().verify(bearer(token(CLAIMS | {"iat": issued_at}))).subject == "ann"
 
 
 def test_a_verified_token_says_nothing_about_its_neighbours() -> None:

@@ -49,6 +49,12 @@ def test_limits_come_from_variables() -> None:
     assert settings.limits == msgspec.structs.replace(Limits(), max_body_bytes=5, idle_timeout_seconds=0.5)
 
 
+def test_a_list_comes_from_a_repeated_flag_or_from_a_variable_with_commas() -> None:
+    by_flag = load_settings({"LEASEHOLD_AUTH_SECRET_FILE": "x"}, {"auth_secret_file": ["new", "old, too"]})
+    by_variable = load_settings({"LEASEHOLD_AUTH_SECRET_FILE": "/run/new, /run/old,"}, {"auth_secret_file": []})
+    assert (by_flag.auth_secret_file, by_variable.auth_secret_file) == (("new", "old, too"), ("/run/new", "/run/old"))
+
+
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_an_empty_variable_is_not_set(variable: str) -> None:
     assert load_settings({variable: ""}, {}) == Settings()
@@ -82,7 +88,14 @@ def test_a_wrong_flag_is_named_as_a_flag() -> None:
 
 
 def test_an_empty_flag_is_wrong() -> None:
-    assert fault({}, auth_secret_file="") == "--auth-secret-file must not be empty"
+    assert fault({}, host="") == "--host must not be empty"
+    assert fault({}, auth_secret_file=["a", ""]) == "--auth-secret-file must not be empty"
+
+
+@pytest.mark.parametrize("value", ["-0.1", "301", "nan", "inf", "5s"])
+def test_a_leeway_is_some_minutes_at_most(value: str) -> None:
+    message = fault({"LEASEHOLD_AUTH_LEEWAY_SECONDS": value})
+    assert message == f"LEASEHOLD_AUTH_LEEWAY_SECONDS must be a number from 0 to 300, not '{value}'"
 
 
 def test_a_long_value_is_cut_in_the_message() -> None:
@@ -90,7 +103,7 @@ def test_a_long_value_is_cut_in_the_message() -> None:
 
 
 def test_two_kinds_of_keys_are_refused_by_the_names_they_were_given_by() -> None:
-    message = fault({"LEASEHOLD_AUTH_SECRET_FILE": "a"}, auth_public_key_file="b")
+    message = fault({"LEASEHOLD_AUTH_SECRET_FILE": "a"}, auth_public_key_file=["b"])
     assert message.startswith("LEASEHOLD_AUTH_SECRET_FILE and --auth-public-key-file exclude one another")
 
 

@@ -7,7 +7,7 @@ or not. Pages of origins that the operator names are let in, and may read the an
 
 from typing import Final
 
-from leasehold.auth import ANYONE, Permission, Principal, Verifier, forbidden, unauthenticated
+from leasehold.auth import ANYONE, Permission, Principal, Verifier, forbidden, lacks, unauthenticated
 from leasehold.hosts import DEFAULT_PORTS, Origin, is_address, parse_host, parse_origin
 from leasehold.http.messages import Headers, Request
 
@@ -60,10 +60,10 @@ class Admission:
         if authorization is None:
             if permission is None:
                 return ANYONE
-            raise unauthenticated()
+            raise unauthenticated("no token")
         principal = self._verifier.verify(authorization)
         if permission is not None and permission not in principal.permissions:
-            raise forbidden(f"the token does not permit to {permission}")
+            raise lacks(permission)
         return principal
 
     def share(self, headers: Headers) -> None:
@@ -81,13 +81,15 @@ class Admission:
         host = parse_host(sent.decode("latin-1"))
         name = "" if host is None else host[0]
         if name not in self._own_hosts and not (self._takes_addresses and is_address(name)):
-            raise forbidden("the service is not called by this name; LEASEHOLD_ALLOWED_HOSTS is to have it")
+            raise forbidden(
+                "the service is not called by this name; LEASEHOLD_ALLOWED_HOSTS is to have it", reason="another host"
+            )
 
 
 def _check_site(headers: Headers) -> None:
     site = headers.get(b"sec-fetch-site")
     if site is not None and site not in OWN_SITES:
-        raise forbidden("requests from pages of other sites are refused")
+        raise forbidden("requests from pages of other sites are refused", reason="page of another site")
     sent = headers.get(b"origin")
     if sent is None:
         return
@@ -99,4 +101,4 @@ def _check_site(headers: Headers) -> None:
         own_port = DEFAULT_PORTS[scheme] if host[1] is None else host[1]
         if (name, port) == (host[0], own_port):
             return
-    raise forbidden("requests from pages of other sites are refused")
+    raise forbidden("requests from pages of other sites are refused", reason="page of another site")
