@@ -245,6 +245,12 @@ class Server:
         return revision
 
 
+def tag_of(server: Server, revision: int, representation: str = "") -> str:
+    """The ETag of a revision: `"42.5f3a9c"`; `representation` is `-raw`, `-msgpack` or both."""
+    incarnation = server.request("GET", "/health").json()["incarnation"]
+    return f'"{revision}.{incarnation}{representation}"'
+
+
 def refusal(response: httpx.Response) -> tuple[int, str]:
     """Status and code of an error: `(404, "not_found")`."""
     return response.status_code, response.json()["error"]

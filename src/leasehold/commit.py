@@ -44,6 +44,7 @@ from leasehold.model import (
     Release,
     Released,
     Renew,
+    Tags,
     Touched,
     Unchanged,
     View,
@@ -99,17 +100,17 @@ def touched(operations: Sequence[Operation]) -> Touched:
     return Touched(keys, locks, lease_ids)
 
 
-def evaluate_read(read: Read, entry: Entry | None) -> Found | NotModified:
-    """What a read of `entry` (live, or None) gives.
+def evaluate_read(read: Read, entry: Entry | None, incarnation: str) -> Found | NotModified:
+    """What a read of `entry` (live, or None), in this incarnation of the store, gives.
 
     Raises `not_found`, `path_not_found`, and `precondition_failed` for If-Match.
     """
     if entry is None:
         raise not_found()
-    if read.condition is not None:
-        if not _matches(read.condition.if_match, entry, otherwise=True):
-            raise _precondition_failed(entry)
-        if _matches(read.condition.if_none_match, entry, otherwise=False):
+    condition = read.condition
+    if condition is not None:
+        _check_match(condition, entry, incarnation)
+        if condition.if_none_match is not None and _matches(condition.if_none_match, entry, incarnation):
             return NotModified(entry.revision)
     if read.paths is None:
         return Found(entry)
@@ -181,7 +182,7 @@ class _Batch:
             self._check_fence(operation.lease_id)
         current = self._live(operation.key)
         if operation.condition is not None:
-            _check(operation.condition, current)
+            _check(operation.condition, current, self._view.incarnation)
         if operation.path is not None:
             return self._put_at(current, operation, operation.path)
         if len(operation.value) > self._max_value_bytes:
@@ -199,7 +200,8 @@ class _Batch:
         # must hear that, whatever has become of the entry meanwhile.
         if current is None:
             raise not_found()
-        _check(operation.condition, current)
+        if operation.condition is not None:
+            _check(operation.condition, current, self._view.incarnation)
         if isinstance(operation, Delete) and not operation.path:
             return self._delete(operation.key)
         return self._rewrite(current, operation)
@@ -386,31 +388,42 @@ def lock_held(held: Held) -> ServiceError:
     )
 
 
-def _check(condition: Condition | None, entry: Entry | None) -> None:
+def _check(condition: Condition, entry: Entry | None, incarnation: str) -> None:
     """If-Match and If-None-Match of a change (RFC 9110, section 13.2.2)."""
-    if condition is None:
+    _check_match(condition, entry, incarnation)
+    if condition.if_none_match is not None and _matches(condition.if_none_match, entry, incarnation):
+        raise _precondition_failed(entry, incarnation)
+
+
+def _check_match(condition: Condition, entry: Entry | None, incarnation: str) -> None:
+    if condition.if_match is None or _matches(condition.if_match, entry, incarnation):
         return
-    if not _matches(condition.if_match, entry, otherwise=True):
-        raise _precondition_failed(entry)
-    if _matches(condition.if_none_match, entry, otherwise=False):
-        raise _precondition_failed(entry)
+    if entry is not None and _matches(condition.changed, entry, incarnation):
+        raise _precondition_failed(entry, incarnation, reason=_CHANGED_TAG)
+    raise _precondition_failed(entry, incarnation)
 
 
-def _matches(wanted: object, entry: Entry | None, *, otherwise: bool) -> bool:
-    """Whether `entry` is one of those `wanted`; `otherwise` when nothing was asked."""
-    if wanted is None:
-        return otherwise
+def _matches(wanted: Tags, entry: Entry | None, incarnation: str) -> bool:
+    """Whether `entry` is one of those `wanted`. A revision alone is taken as one of this incarnation."""
     if entry is None:
         return False
-    return wanted == "*" or (isinstance(wanted, tuple) and entry.revision in wanted)
+    return wanted == "*" or entry.revision in wanted or (entry.revision, incarnation) in wanted
 
 
-def _precondition_failed(entry: Entry | None) -> ServiceError:
+_CHANGED_TAG: Final = (
+    "a proxy that compresses has changed the ETag, which no longer matches: switch compression off in front of the "
+    "service, or send the revision alone as the tag"
+)
+
+
+def _precondition_failed(
+    entry: Entry | None, incarnation: str, *, reason: str = "the entry is at another revision"
+) -> ServiceError:
     if entry is None:
         return ServiceError("precondition_failed", "key does not exist", details={"revision": None})
     return ServiceError(
         "precondition_failed",
-        "the entry is at another revision",
+        reason,
         details={"revision": entry.revision},
-        headers={"ETag": f'"{entry.revision}"'},
+        headers={"ETag": f'"{entry.revision}.{incarnation}"'},
     )

@@ -118,14 +118,22 @@ class Page(msgspec.Struct, Generic[R], frozen=True, gc=False):
 # Preconditions ------------------------------------------------------------------------------------------------
 
 
+Tag = int | tuple[int, str]
+"""A revision of an entry in one incarnation of the store, or, at the caller's risk, in any."""
+Tags = tuple[Tag, ...] | Literal["*"]
+"""`"*"`: any revision of an entry that exists."""
+
+
 class Condition(msgspec.Struct, frozen=True):
     """What must hold of an entry's revision for an operation to be done (RFC 9110, section 13).
 
-    `if_match`: the revision is one of these; `"*"`: the entry exists. `if_none_match`: the reverse. None: not asked.
+    `if_match`: it is one of these. `if_none_match`: the reverse. None: not asked. `changed`: what would stand in
+    `if_match`, had not a proxy changed the tags that it gave out; it never matches.
     """
 
-    if_match: tuple[int, ...] | Literal["*"] | None = None
-    if_none_match: tuple[int, ...] | Literal["*"] | None = None
+    if_match: Tags | None = None
+    if_none_match: Tags | None = None
+    changed: tuple[Tag, ...] = ()
 
 
 # Reads --------------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ class Store:
                 done(entry)
                 return
             try:
-                outcome = commit.evaluate_read(read, entry)
+                outcome = commit.evaluate_read(read, entry, self.engine.incarnation)
             except ServiceError as refusal:
                 done(refusal)
                 return

@@ -133,7 +133,7 @@ def check_preconditions_on_arrival() -> None:
         def check(entry: Entry | ServiceError | None) -> None:
             assert not isinstance(entry, ServiceError)
             try:
-                _check(condition, entry)
+                _check(condition, entry, self.engine.incarnation)
             except ServiceError as refusal:
                 done(refusal)
             else:

@@ -1,11 +1,12 @@
 """ETags and conditional requests (RFC 9110, section 13), on reads and writes."""
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 
 import httpx
 import pytest
-from running import Server, Wire, message, refusal
+from running import Server, Wire, message, refusal, running, tag_of
 
 FAILED = (412, "precondition_failed")
 MESSAGEPACK = "application/vnd.msgpack"
@@ -40,9 +41,11 @@ def revision_of(server: Server, key: str) -> int:
 # ETags --------------------------------------------------------------------------------------------------------
 
 
-def test_the_etag_is_the_revision_quoted(server: Server, key: str) -> None:
+def test_the_etag_is_the_revision_in_the_incarnation_of_the_store(server: Server, key: str) -> None:
     revision = revision_of(server, key)
-    assert server.get(key).headers["ETag"] == f'"{revision}"'
+    etag = server.get(key).headers["ETag"]
+    assert re.fullmatch(rf'"{revision}\.[0-9a-f]{{6}}"', etag)
+    assert etag == tag_of(server, revision)
 
 
 @every_write
@@ -50,7 +53,7 @@ def test_a_write_answers_with_the_etag_of_the_new_revision(server: Server, key: 
     revision_of(server, key)
     response = write(server, key, {})
     expected = None if response.request.method == "DELETE" and "path" not in response.json() else response.json()
-    etag = None if expected is None else f'"{expected["revision"]}"'
+    etag = None if expected is None else tag_of(server, expected["revision"])
     assert response.headers.get("ETag") == etag
 
 
@@ -67,7 +70,7 @@ def test_each_representation_has_its_own_strong_etag(
     server: Server, key: str, query: str, accept: str, suffix: str
 ) -> None:
     revision = revision_of(server, key)
-    assert server.get(key + query, headers={"Accept": accept}).headers["ETag"] == f'"{revision}{suffix}"'
+    assert server.get(key + query, headers={"Accept": accept}).headers["ETag"] == tag_of(server, revision, suffix)
 
 
 # Reads --------------------------------------------------------------------------------------------------------
@@ -80,7 +83,7 @@ def test_each_representation_has_its_own_strong_etag(
 def test_a_read_that_the_caller_has_already_is_not_modified(server: Server, key: str, method: str, sent: str) -> None:
     revision = revision_of(server, key)
     response = server.request(method, f"/kv/{key}", headers={"If-None-Match": sent.format(revision)})
-    assert (response.status_code, response.headers["ETag"], response.content) == (304, f'"{revision}"', b"")
+    assert (response.status_code, response.headers["ETag"], response.content) == (304, tag_of(server, revision), b"")
 
 
 @pytest.mark.parametrize("sent", ['"1"', 'W/"1"', '"{}-raw"', '"{}-msgpack"', '"0{}"', '""', '"x{}"', '"1", "2"'])
@@ -161,7 +164,7 @@ def test_a_write_if_none_match_of_another_revision_is_done(server: Server, key: 
 def test_a_failed_write_tells_the_current_revision_twice(server: Server, key: str, write: Write) -> None:
     revision = revision_of(server, key)
     response = write(server, key, {"If-Match": '"1"'})
-    assert (response.headers["ETag"], response.json()["revision"]) == (f'"{revision}"', revision)
+    assert (response.headers["ETag"], response.json()["revision"]) == (tag_of(server, revision), revision)
 
 
 def test_the_etag_of_a_failed_write_serves_for_the_retry(server: Server, key: str) -> None:
@@ -219,6 +222,111 @@ def test_of_many_creators_of_the_same_key_one_succeeds(any_server: Server, key: 
 def test_of_many_deletions_of_the_same_key_one_succeeds(any_server: Server, key: str) -> None:
     revision_of(any_server, key)
     assert at_once(any_server, message("DELETE", f"/kv/{key}")) == [200] + [404] * 63
+
+
+# Incarnations: "{}" is the revision, "{}.{}" the revision in the incarnation of the store ----------------------
+
+OF_ANOTHER = ['"{0}.abcdef"', '"{0}.abcdef-raw"', '"{0}.ABCDEF"', '"{0}."', '"{0}.{1}0"', '"{1}"', '"{1}.{0}"']
+
+
+def filled(server: Server, sent: str, revision: int) -> str:
+    """`sent` with the revision in the place of {0}, and the incarnation in that of {1}."""
+    return sent.format(revision, tag_of(server, revision).strip('"').partition(".")[2])
+
+
+@every_write
+@pytest.mark.parametrize(
+    "sent", ['"{0}.{1}"', '"{0}.{1}-raw"', '"{0}.{1}-raw-msgpack"', '"{0}.abcdef", "{0}.{1}"', '"{0}"']
+)
+def test_a_write_if_match_takes_the_tag_of_this_incarnation_and_the_bare_revision(
+    server: Server, key: str, sent: str, write: Write
+) -> None:
+    revision = revision_of(server, key)
+    assert write(server, key, {"If-Match": filled(server, sent, revision)}).status_code == 200
+
+
+@every_write
+@pytest.mark.parametrize("sent", OF_ANOTHER)
+def test_a_write_if_match_of_another_incarnation_fails_and_changes_nothing(
+    server: Server, key: str, sent: str, write: Write
+) -> None:
+    revision = revision_of(server, key)
+    response = write(server, key, {"If-Match": filled(server, sent, revision)})
+    assert (refusal(response), server.value(key)) == (FAILED, {"a": 1})
+    assert response.headers["ETag"] == tag_of(server, revision)
+
+
+@every_write
+@pytest.mark.parametrize(("sent", "status"), [('"{0}.{1}"', 412), ('W/"{0}.{1}-raw"', 412), ('"{0}.abcdef"', 200)])
+def test_a_write_if_none_match_knows_the_tags_of_this_incarnation(
+    server: Server, key: str, sent: str, status: int, write: Write
+) -> None:
+    revision = revision_of(server, key)
+    assert write(server, key, {"If-None-Match": filled(server, sent, revision)}).status_code == status
+
+
+@pytest.mark.parametrize("sent", ['"{0}.{1}"', 'W/"{0}.{1}"', '"{0}.abcdef", "{0}.{1}"', '"{0}"', 'W/"{0}"'])
+def test_a_read_is_not_modified_by_a_tag_of_this_incarnation_or_the_bare_revision(
+    server: Server, key: str, sent: str
+) -> None:
+    revision = revision_of(server, key)
+    response = server.get(key, headers={"If-None-Match": filled(server, sent, revision)})
+    assert (response.status_code, response.headers["ETag"]) == (304, tag_of(server, revision))
+
+
+@pytest.mark.parametrize("sent", [*OF_ANOTHER, 'W/"{0}.abcdef"', '"{0}.{1}-raw"'])
+def test_a_read_is_answered_in_full_to_a_tag_of_another_incarnation(server: Server, key: str, sent: str) -> None:
+    revision = revision_of(server, key)
+    assert server.get(key, headers={"If-None-Match": filled(server, sent, revision)}).status_code == 200
+
+
+def test_a_store_in_memory_forgets_its_tags_with_its_values() -> None:
+    """What has the same revision after a restart is something else."""
+    with running("memory:") as server:
+        before = server.put("a", '"before"').headers["ETag"]
+        server.restart()
+        server.put("a", '"after"')
+        assert server.get("a", headers={"If-None-Match": before}).json()["value"] == "after"
+        assert refusal(server.put("a", '"overwritten"', headers={"If-Match": before})) == FAILED
+
+
+# Tags that a compressing proxy has changed --------------------------------------------------------------------
+
+BY_A_PROXY = [
+    'W/"{0}.{1}"',
+    '"{0}.{1}-gzip"',
+    '"{0}.{1};gzip"',
+    '"{0}.{1}-br"',
+    '"{0}.{1}--gzip"',
+    '"{0}.{1}-raw-gzip"',
+]
+BY_A_PROXY += ['W/"{0}.{1}-zstd"', 'W/"{0}"', '"{0}-gzip"', '"1", W/"{0}.{1}"']
+
+
+@every_write
+@pytest.mark.parametrize("sent", BY_A_PROXY)
+def test_a_tag_that_a_proxy_has_changed_does_not_match_and_the_answer_says_why(
+    server: Server, key: str, sent: str, write: Write
+) -> None:
+    revision = revision_of(server, key)
+    response = write(server, key, {"If-Match": filled(server, sent, revision)})
+    assert (refusal(response), server.value(key)) == (FAILED, {"a": 1})
+    assert "a proxy that compresses has changed the ETag" in response.json()["message"]
+    assert write(server, key, {"If-Match": f'"{response.json()["revision"]}"'}).status_code == 200
+
+
+@pytest.mark.parametrize("sent", ['W/"1.{1}"', '"{0}.abcdef-gzip"', '"{0}.{1}-tar"', '"other-gzip"', 'W/"x"'])
+def test_any_other_tag_is_no_reason_to_suspect_a_proxy(server: Server, key: str, sent: str) -> None:
+    revision = revision_of(server, key)
+    response = server.put(key, "2", headers={"If-Match": filled(server, sent, revision)})
+    assert (refusal(response), response.json()["message"]) == (FAILED, "the entry is at another revision")
+
+
+def test_a_read_if_match_of_a_changed_tag_says_why_too(server: Server, key: str) -> None:
+    revision = revision_of(server, key)
+    response = server.get(key, headers={"If-Match": filled(server, '"{0}.{1}-gzip"', revision)})
+    assert refusal(response) == FAILED
+    assert "a proxy that compresses" in response.json()["message"]
 
 
 # Malformed ----------------------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def test_entries_are_created_replaced_and_deleted(ask: Alternating, key: str) ->
     created = ask("POST", f"/kv/{key}", '{"a": [1, null, "🦊"]}')
     assert (created.status_code, created.headers["Location"]) == (201, f"/kv/{key}")
     read = ask("GET", f"/kv/{key}")
-    assert (read.json(), read.headers["ETag"]) == (created.json(), f'"{created.json()["revision"]}"')
+    assert (read.json(), read.headers["ETag"]) == (created.json(), created.headers["ETag"])
     head = ask("HEAD", f"/kv/{key}")
     assert (head.status_code, head.content, head.headers["ETag"]) == (200, b"", read.headers["ETag"])
     replaced = ask("PUT", f"/kv/{key}", "null").json()
@@ -222,7 +222,7 @@ def test_conditions_are_checked_against_what_the_other_server_wrote(ask: Alterna
     ):
         refused = ask(method, f"/kv/{key}", body, headers=condition)
         assert refusal(refused) == (412, "precondition_failed")
-        assert (refused.headers["ETag"], f'"{refused.json()["revision"]}"') == (fresh, fresh)
+        assert (refused.headers["ETag"], refused.json()["revision"]) == (fresh, int(fresh[1:].partition(".")[0]))
     assert ask("DELETE", f"/kv/{key}", headers={"If-Match": fresh}).status_code == 200
     assert refusal(ask("PUT", f"/kv/{key}", "3", headers={"If-Match": "*"})) == (412, "precondition_failed")
 

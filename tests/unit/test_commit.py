@@ -25,12 +25,15 @@ from leasehold.model import (
     PatchStep,
     Put,
     Read,
+    Tag,
+    Tags,
     Unchanged,
     Written,
     name_of,
 )
 
 HEAD = 100
+INCARNATION = "5f3a9c"
 NOW = 1_000_000_000
 SECOND = 1_000_000
 MAX_VALUE_BYTES = 100
@@ -44,7 +47,8 @@ GONE = Entry("gone", b'"old"', 44, created_at=10, updated_at=20, expires_at=NOW)
 
 
 def decide(*operations: Operation) -> tuple[list[Outcome | ServiceError], list[Change]]:
-    view = State(StoredState({entry.key: entry for entry in (ALICE, SESSION, GONE)}, HEAD))
+    entries = {entry.key: entry for entry in (ALICE, SESSION, GONE)}
+    view = State(StoredState(entries, HEAD, incarnation=INCARNATION))
     return evaluate(operations, view, HEAD, NOW, max_value_bytes=MAX_VALUE_BYTES)
 
 
@@ -242,6 +246,9 @@ HOLDING = [
     ("user", Condition(if_match="*")),
     ("user", Condition(if_match=(42,))),
     ("user", Condition(if_match=(7, 42))),
+    ("user", Condition(if_match=((42, INCARNATION),))),
+    ("user", Condition(if_match=((42, "0d15ea"), (42, INCARNATION)))),
+    ("user", Condition(if_none_match=((42, "0d15ea"),))),
     ("user", Condition(if_none_match=(41, 43))),
     ("user", Condition(if_match=(42,), if_none_match=(41,))),
     ("new", Condition(if_none_match="*")),
@@ -252,6 +259,10 @@ HOLDING = [
 FAILING = [
     ("user", Condition(if_match=(41,))),
     ("user", Condition(if_match=())),
+    ("user", Condition(if_match=((42, "0d15ea"),))),
+    ("user", Condition(if_match=((41, INCARNATION),))),
+    ("user", Condition(if_match=(), changed=((42, INCARNATION),))),
+    ("user", Condition(if_none_match=((42, INCARNATION),))),
     ("user", Condition(if_none_match="*")),
     ("user", Condition(if_none_match=(41, 42))),
     ("user", Condition(if_match="*", if_none_match="*")),
@@ -288,7 +299,13 @@ def test_a_change_is_refused_if_its_precondition_fails(change: MakeChange) -> No
 
 def test_a_failed_precondition_tells_the_current_revision() -> None:
     refusal = refusal_of(Put("user", b"1", condition=Condition(if_match=(41,))))
-    assert (refusal.details, refusal.headers) == ({"revision": 42}, {"ETag": '"42"'})
+    assert (refusal.details, refusal.headers) == ({"revision": 42}, {"ETag": f'"42.{INCARNATION}"'})
+
+
+def test_a_tag_that_a_proxy_changed_is_refused_with_that_reason() -> None:
+    refusal = refusal_of(Put("user", b"1", condition=Condition(if_match=(), changed=((42, INCARNATION),))))
+    assert refusal.message.startswith("a proxy that compresses has changed the ETag")
+    assert (refusal.details, refusal.headers) == ({"revision": 42}, {"ETag": f'"42.{INCARNATION}"'})
 
 
 def test_a_failed_precondition_on_a_missing_key_tells_no_revision() -> None:
@@ -363,38 +380,39 @@ def test_changes_are_in_the_order_of_their_revisions() -> None:
 
 
 def test_a_read_finds_the_entry() -> None:
-    assert evaluate_read(Read("user"), ALICE) == Found(ALICE)
+    assert evaluate_read(Read("user"), ALICE, INCARNATION) == Found(ALICE)
 
 
 def test_a_read_of_paths_finds_the_parts_in_their_order() -> None:
-    found = evaluate_read(Read("user", paths=(("name",), ())), ALICE)
+    found = evaluate_read(Read("user", paths=(("name",), ())), ALICE, INCARNATION)
     assert found == Found(ALICE, (b'"alice"', ALICE.value))
 
 
 def test_a_read_of_nothing_is_not_found() -> None:
     with pytest.raises(ServiceError) as caught:
-        evaluate_read(Read("new"), None)
+        evaluate_read(Read("new"), None, INCARNATION)
     assert (caught.value.code, caught.value.message) == ("not_found", "key does not exist")
 
 
 def test_a_read_of_a_missing_part_is_not_found() -> None:
     with pytest.raises(ServiceError) as caught:
-        evaluate_read(Read("user", paths=(("name",), ("age",))), ALICE)
+        evaluate_read(Read("user", paths=(("name",), ("age",))), ALICE, INCARNATION)
     assert (caught.value.code, caught.value.details) == ("path_not_found", {"path": "/age"})
 
 
-@pytest.mark.parametrize("known", ["*", (42,), (41, 42)])
-def test_a_read_of_a_known_revision_is_not_modified(known: tuple[int, ...]) -> None:
-    assert evaluate_read(Read("user", condition=Condition(if_none_match=known)), ALICE) == NotModified(42)
+@pytest.mark.parametrize("known", ["*", (42,), (41, 42), ((42, INCARNATION),)])
+def test_a_read_of_a_known_revision_is_not_modified(known: Tags) -> None:
+    assert evaluate_read(Read("user", condition=Condition(if_none_match=known)), ALICE, INCARNATION) == NotModified(42)
 
 
-def test_a_read_of_another_revision_finds_the_entry() -> None:
-    assert evaluate_read(Read("user", condition=Condition(if_none_match=(41,))), ALICE) == Found(ALICE)
+@pytest.mark.parametrize("tag", [41, (41, INCARNATION), (42, "0d15ea")])
+def test_a_read_of_another_revision_or_incarnation_finds_the_entry(tag: Tag) -> None:
+    assert evaluate_read(Read("user", condition=Condition(if_none_match=(tag,))), ALICE, INCARNATION) == Found(ALICE)
 
 
 def test_a_read_that_wants_another_revision_is_refused() -> None:
     with pytest.raises(ServiceError) as caught:
-        evaluate_read(Read("user", condition=Condition(if_match=(41,), if_none_match=(42,))), ALICE)
+        evaluate_read(Read("user", condition=Condition(if_match=(41,), if_none_match=(42,))), ALICE, INCARNATION)
     assert (caught.value.code, caught.value.details) == ("precondition_failed", {"revision": 42})
 
 

@@ -202,13 +202,13 @@ def test_parts_within_one_another_are_not_given_without_end() -> None:
     nested = decode(b"[" * 99 + b'"' + b"a" * (MIB - 300) + b'"' + b"]" * 99)
     paths = tuple(("0",) * levels for levels in range(88))
     with pytest.raises(ServiceError) as caught:
-        evaluate_read(Read("a", paths), entry_of(encode(nested)))
+        evaluate_read(Read("a", paths), entry_of(encode(nested)), "5f3a9c")
     assert (caught.value.code, caught.value.details) == ("too_large", {"limit": MAX_PARTS_BYTES})
 
 
 def test_one_part_may_be_as_large_as_the_value() -> None:
     value = filled(b"1", 2 * MAX_PARTS_BYTES)
-    found = evaluate_read(Read("a", ((),)), entry_of(value))
+    found = evaluate_read(Read("a", ((),)), entry_of(value), "5f3a9c")
     assert getattr(found, "parts", None) == (value,)
 
 

@@ -74,7 +74,9 @@ class Engine(Protocol):
     def incarnation(self) -> str:
         """What tells this store from all others, and from itself before it was restored; part of each ETag.
 
-        Made with the store and durable before anything is answered with it. Known once the engine is open.
+        Made with the store and durable before anything is answered with it. Known once the engine is open. Where
+        it may change, because the storage is shared, it is that of what was read or committed last. The same string
+        as long as it stays.
         """
 
     @property

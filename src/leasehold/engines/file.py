@@ -104,6 +104,7 @@ class FileEngine(InMemoryEngine):
         """On the sync thread: read the files and bring a small store to rest, or one that just got its incarnation."""
         state = storage.open(self._clock(), self._make_incarnation)
         self._state = State(state)
+        self.incarnation = state.incarnation
         if self._own_clock:
             self._clock = SteadyClock(_latest_time(state))
         if self._is_small() or storage.snapshot_revision < 0 or storage.has_old_journal:

@@ -67,6 +67,7 @@ class InMemoryEngine:
 
     def __init__(self, clock: Clock | None) -> None:
         self._state = State(StoredState({}))
+        self.incarnation = ""
         self._clock: Clock = clock or SteadyClock()
         self._published = asyncio.Event()
         self._freed: Freed = lambda _: None
@@ -74,10 +75,6 @@ class InMemoryEngine:
     @property
     def revision(self) -> int:
         return self._state.revision
-
-    @property
-    def incarnation(self) -> str:
-        return self._state.incarnation
 
     def figures(self) -> Mapping[str, float]:
         return {"entries": len(self._state.entries), "leases": len(self._state.leases)}
@@ -135,7 +132,7 @@ class MemoryEngine(InMemoryEngine):
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         super().__init__(clock)
-        self._state = State(StoredState({}, incarnation=new_incarnation()))
+        self.incarnation = self._state.incarnation = new_incarnation()
         self._closed = False
 
     @property

@@ -1,39 +1,44 @@
 """Preconditions: If-Match and If-None-Match as revisions (RFC 9110, sections 8.8.3 and 13.1), and If-Lease.
 
-A tag is the entry's revision and, after it, what sets a representation apart: `"42"`, `"42-raw"`, `"42-msgpack"`.
+A tag is the entry's revision, the incarnation of the store, and what sets a representation apart: `"42.5f3a9c"`,
+`"42.5f3a9c-raw"`, `"42.5f3a9c-msgpack"`. Without the incarnation, `"42"`, it is taken too.
 """
 
 import re
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
 
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Request
 from leasehold.limits import MAX_LEASE_ID_CHARACTERS
-from leasehold.model import Condition, Json
+from leasehold.model import Condition, Json, Tag, Tags
 
 IF_LEASE: Final = b"if-lease"
 
 _ENTITY_TAG = re.compile(r'[\s,]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*')
-_OWN_TAG = re.compile(r"(0|[1-9][0-9]{0,18})((?:-raw)?(?:-msgpack)?)")
+_OWN = r"(?P<revision>0|[1-9][0-9]{0,18})(?:\.(?P<incarnation>[0-9a-f]{6}))?(?P<representation>(?:-raw)?(?:-msgpack)?)"
+_OWN_TAG = re.compile(_OWN)
+_COMPRESSED_TAG = re.compile(_OWN + "(?:--?|[;+:])(?:gzip|br|brotli|zstd|deflate|compress|df)")
+"""As proxies mark it: `"42.5f3a9c-gzip"` (Apache, Caddy), `"…;gzip"`, `"…-br"`, `"…--gzip"` (Jetty)."""
 
 
 def condition(request: Request, *, tag: bytes | None = None) -> Condition | None:
-    """What If-Match and If-None-Match ask, as revisions.
+    """What If-Match and If-None-Match ask, as tags.
 
-    If-Match accepts every representation of a revision. If-None-Match on a read accepts only the one that would be
-    sent, with the ETag suffix `tag`, because a caller that has another does not have this; None: any (on writes).
+    If-Match accepts every representation of a revision, but no weak tag (RFC 9110, section 13.1.1). Compressing
+    proxies make tags weak or add to them; such tags of ours are kept in `changed`, to say why they fail.
+
+    If-None-Match on a read accepts only the representation that would be sent, with the ETag suffix `tag`, because a
+    caller that has another does not have this; None: any (on writes).
     """
     headers = request.headers
     if b"if-match" not in headers and b"if-none-match" not in headers:
         return None
-    if_match = headers.get(b"if-match")
-    if_none_match = headers.get(b"if-none-match")
-    return Condition(
-        if_match=None if if_match is None else _revisions("If-Match", if_match, weak=False, accepts=None),
-        if_none_match=(
-            None if if_none_match is None else _revisions("If-None-Match", if_none_match, weak=True, accepts=tag)
-        ),
-    )
+    sent = headers.get(b"if-match")
+    if_match, changed = (None, ()) if sent is None else _if_match(_entity_tags("If-Match", sent))
+    sent = headers.get(b"if-none-match")
+    if_none_match = None if sent is None else _if_none_match(_entity_tags("If-None-Match", sent), accepts=tag)
+    return Condition(if_match, if_none_match, changed)
 
 
 def fence(request: Request) -> str | None:
@@ -49,22 +54,52 @@ def parse_lease_id(sent: Json) -> str:
     raise ServiceError("invalid_argument", f"a lease_id is a text of 1 to {MAX_LEASE_ID_CHARACTERS} characters")
 
 
-def _revisions(name: str, header: bytes, *, weak: bool, accepts: bytes | None) -> tuple[int, ...] | Literal["*"]:
+class _EntityTag(NamedTuple):
+    is_weak: bool
+    opaque: str
+
+
+def _if_match(sent: Sequence[_EntityTag] | Literal["*"]) -> tuple[Tags, tuple[Tag, ...]]:
+    """The tags that count, and those that would, had not a proxy changed them."""
+    if sent == "*":
+        return "*", ()
+    tags: list[Tag] = []
+    changed: list[Tag] = []
+    for is_weak, opaque in sent:
+        own = _OWN_TAG.fullmatch(opaque)
+        if own is not None and not is_weak:
+            tags.append(_tag(own))
+        elif own is not None or (own := _COMPRESSED_TAG.fullmatch(opaque)) is not None:
+            changed.append(_tag(own))
+    return tuple(tags), tuple(changed)
+
+
+def _if_none_match(sent: Sequence[_EntityTag] | Literal["*"], *, accepts: bytes | None) -> Tags:
+    if sent == "*":
+        return "*"
+    own_tags = (own for _, opaque in sent if (own := _OWN_TAG.fullmatch(opaque)) is not None)
+    return tuple(_tag(own) for own in own_tags if accepts in (None, own["representation"].encode()))
+
+
+def _tag(own: re.Match[str]) -> Tag:
+    revision, incarnation = int(own["revision"]), own["incarnation"]
+    return revision if incarnation is None else (revision, incarnation)
+
+
+def _entity_tags(name: str, header: bytes) -> Sequence[_EntityTag] | Literal["*"]:
     text = header.decode("latin-1").strip(" \t,")  # empty elements count for nothing (RFC 9110, 5.6.1.2)
     if text == "*":
         return "*"
-    revisions: list[int] = []
+    tags: list[_EntityTag] = []
     position = 0
     while True:
         match = _ENTITY_TAG.match(text, position)
         if match is None:
             raise ServiceError("invalid_argument", f'{name} takes "*" or quoted entity tags')
-        own = _OWN_TAG.fullmatch(match[2])
-        if own is not None and (weak or not match[1]) and accepts in (None, own[2].encode()):
-            revisions.append(int(own[1]))
+        tags.append(_EntityTag(match[1] is not None, match[2]))
         position = match.end()
         if position == len(text):
-            return tuple(revisions)
+            return tags
         if text[position] != ",":
             raise ServiceError("invalid_argument", f'{name} takes "*" or quoted entity tags')
         position += 1

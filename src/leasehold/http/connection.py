@@ -314,7 +314,10 @@ class Connection(asyncio.Protocol):
         if shared.logs_requests:
             shared.log_request(request, response.status)
         if self._transport is not None:
-            data = encode_response(request, response, common=shared.common_lines, close=close)
+            templates = shared.templates
+            if templates.incarnation is not shared.store.engine.incarnation:
+                templates = shared.renew_templates()
+            data = encode_response(request, response, common=shared.common_lines, templates=templates, close=close)
             self._begun += len(data) // LARGE_BYTES
             shared.post(self._transport, data)
         self._finish(request, close=close)
@@ -328,7 +331,8 @@ class Connection(asyncio.Protocol):
         shared = self._all
         chunked = request.version == "1.1"
         close = not request.keep_alive or not chunked or shared.stopping
-        head = encode_stream_head(request, stream, common=shared.common_lines, chunked=chunked, close=close)
+        common, templates = shared.common_lines, shared.renew_templates()
+        head = encode_stream_head(request, stream, common=common, templates=templates, chunked=chunked, close=close)
         async with aclosing(stream.chunks) as chunks:
             if request.method == "HEAD":
                 self._write(head)

@@ -16,7 +16,7 @@ from leasehold.allocator import give_back_memory
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.admission import Admission
 from leasehold.http.heads import FamiliarHeads
-from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request
+from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request, Templates
 from leasehold.http.routes import Router, Service
 from leasehold.limits import KIB
 
@@ -63,6 +63,7 @@ class Connections:
         """Seconds; the time of the last sweep, so that a request pays nothing for its deadlines."""
         self._fixed_lines = (VARY_BY_ORIGIN if admission.varies_by_origin else VARY) + COMMON_HEADERS
         self.common_lines = self._common_lines()
+        self.templates = Templates(self.store.engine.incarnation)
         self._moment = 0.0
         self._members: set[Member] = set()
         self._by_address: Counter[str] = Counter()
@@ -98,6 +99,12 @@ class Connections:
             del self._by_address[address]
         if not self._members:
             self._emptied.set()
+
+    def renew_templates(self) -> Templates:
+        """`templates`, of the incarnation that the store has now."""
+        if self.templates.incarnation is not self.store.engine.incarnation:
+            self.templates = Templates(self.store.engine.incarnation)
+        return self.templates
 
     def moment(self) -> float:
         """Seconds, the same for all that the loop does in one turn, so that most requests need not look at a clock."""

@@ -132,23 +132,36 @@ _JSON: Final = Media.JSON  # a name of this module is found in a tenth of the ti
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
 _REVALIDATE: Final = b"Cache-Control: no-cache\r\n"
 _START: Final = b"%b%bX-Request-Id: %b\r\n"
-_ETAG: Final = b'ETag: "%d%b%b"\r\n'
 _BODY: Final = b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
-_NOT_MODIFIED: Final = _START + _REVALIDATE + _ETAG + b"\r\n"
 # Nearly all answers are JSON; what is known of those stands in their templates.
-_JSON_ETAG: Final = b'ETag: "%d%b"\r\n'
 _JSON_BODY: Final = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b\n"
 _JSON_PLAIN: Final = _START + _NO_STORE + _JSON_BODY
-_JSON_READ: Final = _START + _REVALIDATE + _JSON_ETAG + _JSON_BODY
-_JSON_WRITTEN: Final = _START + _NO_STORE + _JSON_ETAG + _JSON_BODY
 
 
-def encode_response(request: Request, response: Response, *, common: bytes, close: bool) -> bytes:
+class Templates:
+    """What answers with an ETag look like in one incarnation of the store.
+
+    Made once for all of them: the incarnation stands in the text that is formatted anyway, and costs an answer nothing.
+    """
+
+    __slots__ = ("etag", "incarnation", "json_read", "json_written", "not_modified")
+
+    def __init__(self, incarnation: str) -> None:
+        self.incarnation = incarnation
+        name = incarnation.encode("ascii")
+        self.etag = b'ETag: "%%d.%b%%b%%b"\r\n' % name
+        json_etag = b'ETag: "%%d.%b%%b"\r\n' % name
+        self.not_modified = _START + _REVALIDATE + self.etag + b"\r\n"
+        self.json_read = _START + _REVALIDATE + json_etag + _JSON_BODY
+        self.json_written = _START + _NO_STORE + json_etag + _JSON_BODY
+
+
+def encode_response(request: Request, response: Response, *, common: bytes, templates: Templates, close: bool) -> bytes:
     """The whole response, head and body, in one piece, so that it leaves in one system call.
 
-    `common` is the lines that all responses have at the time. A JSON body ends with a newline, so that the prompt of a
-    shell does not stick to it. What a read answers with an ETag may be kept and must be revalidated; nothing else may
-    be kept (RFC 9111, section 5.2.2).
+    `common` is the lines that all responses have at the time, `templates` those of the store's incarnation. A JSON
+    body ends with a newline, so that the prompt of a shell does not stick to it. What a read answers with an ETag may
+    be kept and must be revalidated; nothing else may be kept (RFC 9111, section 5.2.2).
     """
     media, body, method = request.media, response.body, request.method
     fields = request.request_id
@@ -161,19 +174,21 @@ def encode_response(request: Request, response: Response, *, common: bytes, clos
     start = STATUS_LINES[response.status]
     # One formatting each: two, one for a part, would take half as long again.
     if media is not _JSON or body is None or method == "HEAD":
-        return _encode_other(request, response, (start, common, fields))
+        return _encode_other(request, response, (start, common, fields), templates)
     if response.revision is None:
         return _JSON_PLAIN % (start, common, fields, len(body) + 1, body)
-    template = _JSON_READ if method == "GET" else _JSON_WRITTEN
+    template = templates.json_read if method == "GET" else templates.json_written
     return template % (start, common, fields, response.revision, response.tag, len(body) + 1, body)
 
 
-def _encode_other(request: Request, response: Response, start: tuple[bytes, bytes, bytes]) -> bytes:
+def _encode_other(
+    request: Request, response: Response, start: tuple[bytes, bytes, bytes], templates: Templates
+) -> bytes:
     """What is no JSON, or has no body."""
     media, body, revision = request.media, response.body, response.revision
     tag = (revision, response.tag, media.tag)
     if body is None:
-        return (_START + _NO_STORE + b"\r\n") % start if revision is None else _NOT_MODIFIED % (*start, *tag)
+        return (_START + _NO_STORE + b"\r\n") % start if revision is None else templates.not_modified % (*start, *tag)
     if media is Media.MESSAGEPACK:
         body = values.to_messagepack(body)
     size = len(body) + (media is _JSON)
@@ -182,13 +197,18 @@ def _encode_other(request: Request, response: Response, start: tuple[bytes, byte
     if revision is None:
         return (_START + _NO_STORE + _BODY) % (*start, media.line, size, body)
     cache = _REVALIDATE if request.method in ("GET", "HEAD") else _NO_STORE
-    return (_START + cache + _ETAG + _BODY) % (*start, *tag, media.line, size, body)
+    return (_START + cache + templates.etag + _BODY) % (*start, *tag, media.line, size, body)
 
 
-def encode_stream_head(request: Request, stream: Stream, *, common: bytes, chunked: bool, close: bool) -> bytes:
+def encode_stream_head(
+    request: Request, stream: Stream, *, common: bytes, templates: Templates, chunked: bool, close: bool
+) -> bytes:
     media = stream.media
     parts = [_START % (STATUS_LINES[200], common, request.request_id + request.headers.sharing)]
-    parts.append(_NO_STORE if stream.revision is None else _REVALIDATE + _ETAG % (stream.revision, b"", media.tag))
+    if stream.revision is None:
+        parts.append(_NO_STORE)
+    else:
+        parts.append(_REVALIDATE + templates.etag % (stream.revision, b"", media.tag))
     parts.append(b"Content-Type: " + media.line)
     if chunked:
         parts.append(b"\r\nTransfer-Encoding: chunked")

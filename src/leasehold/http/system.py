@@ -16,6 +16,7 @@ async def health(_request: Request, service: Service) -> Response:
         "status": "ok" if fault is None else "degraded",
         "store": engine.name,
         "revision": engine.revision,
+        "incarnation": engine.incarnation,
         "uptime_s": round(service.uptime_seconds(), 3),
         "version": VERSION,
     }

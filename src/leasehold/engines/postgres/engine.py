@@ -149,7 +149,7 @@ class PostgresEngine:
         self._clock = clock
         self._make_incarnation = make_incarnation
         self._revision = 0
-        self._incarnation = ""
+        self.incarnation = ""
         self._fault: ServiceError | None = None
         self._is_open = False
         self._published = asyncio.Event()
@@ -165,10 +165,6 @@ class PostgresEngine:
     @property
     def revision(self) -> int:
         return self._revision
-
-    @property
-    def incarnation(self) -> str:
-        return self._incarnation
 
     @property
     def fault(self) -> ServiceError | None:
@@ -191,7 +187,7 @@ class PostgresEngine:
             now = time.time_ns() // 1000
             await schema.deploy(connection, schema.load_scripts(), now=now)
             head = await schema.ensure_head(connection, self._namespace, self._make_incarnation)
-            self._revision, self._incarnation = head
+            self._revision, self.incarnation = head
             schema_name = await connection.fetchval(statements.SCHEMA_NAME)
             await connection.execute(statements.FORGET_WRITERS, self._namespace, now - WRITER_MICROSECONDS)
             await _check_durability(connection)
@@ -463,7 +459,7 @@ class PostgresEngine:
         return _Loaded(
             head,
             compacted,
-            self._incarnation,
+            self.incarnation,
             now,
             entries,
             exact,
@@ -500,9 +496,9 @@ class PostgresEngine:
 
     def _see(self, incarnation: str | None) -> None:
         """The store's incarnation, read with what is answered next. None: of a database that is older than it."""
-        if incarnation != self._incarnation and incarnation is not None:
-            log.warning("the store has another incarnation", incarnation=incarnation, before=self._incarnation)
-            self._incarnation = incarnation
+        if incarnation != self.incarnation and incarnation is not None:
+            log.warning("the store has another incarnation", incarnation=incarnation, before=self.incarnation)
+            self.incarnation = incarnation
 
     def _publish_unheard(self, revision: int) -> None:
         """As `_publish`, of what no notification has told yet: locks may have been set free meanwhile, too."""
