@@ -359,7 +359,9 @@ def _check_release(release: Release, lease: Lease) -> None:
         return
     if release.lease_id is None:
         if release.holder != lease.holder:
-            raise ServiceError("forbidden", "another caller acquired the lock; give its lease_id")
+            raise ServiceError(
+                "forbidden", "another caller acquired the lock; give its lease_id", reason="another caller's lease"
+            )
         # Callers may share a subject, and all have the same one where no tokens are asked for.
         is_meant = release.token == lease.token
     else:

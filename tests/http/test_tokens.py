@@ -577,6 +577,51 @@ def test_the_log_holds_no_token_and_no_secret(guarded: Server) -> None:
     assert ("/kv/logged" in log, SECRET.decode() in log, "Traceback" in log) == (True, False, False)
 
 
+LOGGED: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
+    "no token": ("/kv/logged-key", {}, {"status": 401, "reason": "no token"}),
+    "expired": ("/kv/logged-key", BAD["expired"], {"status": 401, "reason": "expired"}),
+    "another secret": ("/kv/logged-key", BAD["another secret"], {"status": 401, "reason": "signed with another key"}),
+    "no right": ("/kv/logged-key", WRITER, {"status": 403, "reason": "no permission to read", "sub": "ann"}),
+    "another prefix": (
+        "/kv/logged-key",
+        bearer(token("read", prefixes=["x"], subject="bob")),
+        {"status": 403, "reason": "not covered by the prefixes", "sub": "bob"},
+    ),
+    "another site": (
+        "/kv/logged-key",
+        BOTH | {"Origin": "http://evil.example"},
+        {"status": 403, "reason": "page of another site"},
+    ),
+    "another host": ("/kv/logged-key", BOTH | {"Host": "evil.example"}, {"status": 403, "reason": "another host"}),
+    "a list": ("/kv?prefix=logged-key", {}, {"status": 401, "route": "/kv"}),
+}
+
+
+def test_a_refusal_is_logged_without_the_token_and_the_key(secret_file: Path) -> None:
+    arguments = [f"--auth-secret-file={secret_file}", "--log-format=json"]
+    with running(arguments=arguments) as own:
+        for kind, (target, headers, _) in LOGGED.items():
+            own.request("GET", target, headers={"X-Request-Id": kind.replace(" ", "-")} | headers)
+        log = own.log()
+    lines = {event["request_id"]: event for event in map(json.loads, log.splitlines()) if "request_id" in event}
+    usual = {"event": "request refused", "method": "GET", "route": "/kv/{key}", "client": "127.0.0.1"}
+    for kind, (_, _, expected) in LOGGED.items():
+        line = lines[kind.replace(" ", "-")]
+        assert (kind, line) == (kind, line | usual | expected)
+    parts = {part for _, headers, _ in LOGGED.values() for part in headers.get("Authorization", "").split(".") if part}
+    assert [part for part in [*parts, "logged-key"] if part in log] == []
+
+
+def test_a_flood_of_refusals_is_a_few_lines_and_a_count(secret_file: Path) -> None:
+    with running(arguments=[f"--auth-secret-file={secret_file}"]) as own:
+        for _ in range(200):
+            own.client.get("/kv/a")
+        own.terminate()
+        lines = own.log().splitlines()
+    told, more = (sum(event in line for line in lines) for event in ("request refused", "more requests were refused"))
+    assert (told < 100, more > 0) == (True, True)
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_an_answer_holds_nothing_of_the_token(guarded: Server, kind: str) -> None:
     response = guarded.get("a", headers=BAD[kind])

@@ -63,6 +63,7 @@ class Admission:
             raise unauthenticated("no token")
         principal = self._verifier.verify(authorization)
         if permission is not None and permission not in principal.permissions:
+            request.principal = principal  # for the log
             raise lacks(permission)
         return principal
 

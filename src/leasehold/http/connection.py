@@ -21,6 +21,7 @@ from typing import Final, cast
 import structlog
 
 from leasehold.errors import ServiceError
+from leasehold.http.audit import REFUSALS
 from leasehold.http.connections import SWEEP_SECONDS, Connections
 from leasehold.http.messages import (
     Request,
@@ -324,6 +325,8 @@ class Connection(asyncio.Protocol):
 
     def _respond_error(self, request: Request, error: ServiceError) -> None:
         self._all.admission.share(request.headers)  # it may have been refused before it was admitted
+        if error.status in REFUSALS:
+            self._all.refusals.tell(request, error, self._address)
         request.media = error_media(request.headers.get(b"accept"))
         self._respond(error_response(request, error))
 

@@ -15,6 +15,7 @@ import structlog
 from leasehold.allocator import give_back_memory
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.admission import Admission
+from leasehold.http.audit import RefusalLog
 from leasehold.http.heads import FamiliarHeads
 from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request, Templates
 from leasehold.http.routes import Router, Service
@@ -61,6 +62,7 @@ class Connections:
         self.heads = FamiliarHeads(self.limits.max_request_line_bytes)
         self.tick = self.loop.time()
         """Seconds; the time of the last sweep, so that a request pays nothing for its deadlines."""
+        self.refusals = RefusalLog(self.tick)
         self._fixed_lines = (VARY_BY_ORIGIN if admission.varies_by_origin else VARY) + COMMON_HEADERS
         self.common_lines = self._common_lines()
         self.templates = Templates(self.store.engine.incarnation)
@@ -175,6 +177,7 @@ class Connections:
             self.tick = self.loop.time()
             self.common_lines = self._common_lines()
             self.metrics.leave(self.figures())
+            self.refusals.sweep(self.tick)
             await self._sweep()
             self._look_after_crowd()
 
@@ -207,6 +210,7 @@ class Connections:
         left = tuple(self._members)
         for member in left:
             member.abort()
+        self.refusals.sweep(self.loop.time(), last=True)
         return len(left)
 
     def _common_lines(self) -> bytes:
