@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from harness import Finding
+from harness import Finding, depth
 from harness.bad_input import KEPT, Engines, Malformed, Mutator, answers, fault, send_bad_input, send_bad_tokens
 from running import Answer, Server, message, running
 
-MUTATIONS = 1_000
+MUTATIONS = depth(1_000)
 
 
 def test_corpora_and_mutations_are_answered_alike_and_harm_nothing(tmp_path: Path) -> None:

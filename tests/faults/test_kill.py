@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from databases import STORES
+from harness import depth
 from harness.kills import CLIENTS, PADDING, History, Write, survive_kills
 
-KILLS = 20
+KILLS = depth(20)
 
 
 @pytest.mark.parametrize("store", ["file", "postgres"])

@@ -4,26 +4,36 @@ from pathlib import Path
 
 import pytest
 from databases import STORES
+from harness import depth
 from harness.linearizability import stay_linearizable
 
+OF_ONE_SERVER = depth(60_000)
+OF_TWO_SERVERS = depth(45_000)
+"""Operations."""
 FAULTS = 5
 """Of each kind."""
 
 
 def test_the_file_engine_is_linearizable_through_kills_and_pauses(tmp_path: Path) -> None:
-    finding = stay_linearizable(STORES["file"](tmp_path), 21, operations=60_000, kills=FAULTS, pauses=FAULTS)
+    finding = stay_linearizable(STORES["file"](tmp_path), 21, operations=OF_ONE_SERVER, kills=FAULTS, pauses=FAULTS)
     assert finding.violations == []
-    assert finding.figures["operations"] >= 60_000
+    assert finding.figures["operations"] >= OF_ONE_SERVER
     assert finding.figures["kills with operations under way"] == FAULTS
     assert finding.figures["pauses with operations under way"] == FAULTS
 
 
 def test_two_servers_on_one_database_are_linearizable_through_kills_and_pauses(tmp_path: Path) -> None:
     finding = stay_linearizable(
-        STORES["postgres"](tmp_path), 22, operations=45_000, kills=FAULTS, pauses=FAULTS, servers=2, lost_answers=5
+        STORES["postgres"](tmp_path),
+        22,
+        operations=OF_TWO_SERVERS,
+        kills=FAULTS,
+        pauses=FAULTS,
+        servers=2,
+        lost_answers=5,
     )
     assert finding.violations == []
-    assert finding.figures["operations"] >= 45_000
+    assert finding.figures["operations"] >= OF_TWO_SERVERS
     assert finding.figures["kills with operations under way"] == FAULTS
     assert finding.figures["pauses with operations under way"] == FAULTS
     assert finding.figures["answers of COMMIT lost"] == 5

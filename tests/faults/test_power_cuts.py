@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
+from harness import depth
 from harness.power_cuts import survive_power_cuts
 
 from leasehold.engines import disk, journal, storage
@@ -17,10 +18,12 @@ from leasehold.engines.storage import Storage
 
 
 def test_what_was_acknowledged_survives_any_power_cut() -> None:
-    finding = survive_power_cuts(7, lives=80, cuts_at_each_operation=8)
+    finding = survive_power_cuts(7, lives=depth(80), cuts_at_each_operation=8)
     assert finding.violations == []
-    assert finding.figures["states"] >= 20_000
-    assert finding.figures["states with a commit under way"] >= 10_000, "cuts must strike while something is under way"
+    assert finding.figures["states"] >= depth(20_000)
+    assert finding.figures["states with a commit under way"] >= depth(10_000), (
+        "cuts must strike while something is under way"
+    )
 
 
 def violations(*, deaf: str | None = None) -> list[str]:

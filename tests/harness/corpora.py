@@ -399,7 +399,7 @@ BAD_LOCK_BODIES: Final[tuple[Any, ...]] = (
     {"ttl": 0},
     {"ttl": -1},
     {"ttl": 0.999},
-    {"ttl": 86401},
+    {"ttl": 2_592_001},
     {"ttl": 1e300},
     {"ttl": "30"},
     {"ttl": True},

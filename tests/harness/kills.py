@@ -26,7 +26,7 @@ LEAST_WRITES = 16 * 5
 MOST_WRITES = 16 * 60
 """Acknowledged between two kills."""
 PADDING = "x" * 200
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

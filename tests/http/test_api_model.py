@@ -5,9 +5,10 @@ from pathlib import Path
 import httpx
 import pytest
 from databases import STORES
+from harness import depth
 from harness.api_model import KeyValueMachine, follow_the_model
 
-SEQUENCES = {"memory": 150, "file": 150, "postgres": 80}
+SEQUENCES = {"memory": depth(150), "file": depth(150), "postgres": depth(80)}
 """Fewer where a request takes longer."""
 
 
