@@ -57,6 +57,18 @@ MAX_BATCH_BYTES: Final = 16 * MIB
 MAX_BATCH_WORK_BYTES: Final = 1 * MIB
 """A batch ends before the partial update by which it would cost more, unless that is its first one: nothing else is
 done while a batch is decided."""
+MAX_WAITING_VALUE_BYTES: Final = 128 * MIB
+"""Of values that wait for a commit. They wait only while the storage is slow or does not answer."""
+
+MAX_BODIES_BYTES: Final = 128 * MIB
+"""Of the bodies of all requests that are on their way or wait for their turn. A hundred clients may send the largest
+body at once."""
+MAX_QUEUED_BODY_BYTES: Final = 256 * KIB
+"""Of the pipelined requests of one connection, before it is read no further."""
+DRAINED_BODY_BYTES: Final = 64 * KIB
+"""A request that is refused by its head keeps its connection if its body is no longer: it is read and thrown away."""
+MAX_UNSENT_BYTES: Final = 128 * MIB
+"""Of the answers to all readers that do not read. A thousand streams hold half of it."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ import structlog
 from leasehold import commit
 from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError, unavailable
-from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MIB, Limits
+from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_WAITING_VALUE_BYTES, MIB, Limits
 from leasehold.metrics import Metrics
 from leasehold.model import (
     Acquire,
@@ -200,6 +200,9 @@ class Store:
         """Put a change into the lane. `done` gets its outcome when it is durable, or the error."""
         if self._closing:
             done(unavailable("the service is shutting down"))
+            return
+        if self._value_bytes > MAX_WAITING_VALUE_BYTES:
+            done(unavailable("too many changes wait to be stored"))
             return
         self._operations.append(operation)
         self._completions.append(done)

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import sys
+from typing import cast
 
 import pytest
 
@@ -10,6 +12,7 @@ from leasehold.http import entries
 from leasehold.http.admission import Admission
 from leasehold.http.connection import Connection
 from leasehold.http.connections import CROWD_CONNECTIONS, Connections
+from leasehold.http.in_flight import BodiesInFlight, UnsentAnswers
 from leasehold.http.routes import Router, Service
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
@@ -28,6 +31,12 @@ class Transport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return False
+
+    def write_eof(self) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
 
 
 def connections_of(store: Store) -> Connections:
@@ -99,3 +108,83 @@ def test_what_a_crowd_took_is_given_back_when_it_has_left(monkeypatch: pytest.Mo
 
     asyncio.run(scenario())
     assert given_back == [0, 10]
+
+
+READ = {
+    "whole requests": b"POST /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n" + b"1" * 9000,
+    "a part of a body": b"POST /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n" + b"1" * 9000,
+    "a body that its head refused": b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n" + b"1" * 9000,
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_what_was_read_is_not_kept_once_it_is_received(kind: str) -> None:
+    """Of a thousand connections it would be hundreds of megabytes. The collector comes too seldom to help."""
+
+    async def scenario() -> tuple[int, int]:
+        store = Store(MemoryEngine(), Limits())
+        await store.open()
+        connection, transport = Connection(connections_of(store)), Transport()
+        connection.connection_made(transport)
+        gc.disable()
+        try:
+            data = bytearray(READ[kind])
+            before = sys.getrefcount(data)
+            connection.data_received(cast("bytes", data))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return before, sys.getrefcount(data)
+        finally:
+            gc.enable()
+            connection.connection_lost(None)
+            await store.close()
+
+    before, after = asyncio.run(scenario())
+    assert after == before
+
+
+class Stalled(Transport):
+    """Its reader does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_cut = False
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+
+def test_readers_that_do_not_read_are_cut_when_their_answers_are_too_much_together() -> None:
+    async def scenario() -> list[bool]:
+        shared = connections_of(Store(MemoryEngine(), Limits()))
+        shared.unsent = UnsentAnswers(100)
+        readers: list[Stalled] = []
+        for _ in range(3):
+            connection, transport = Connection(shared), Stalled()
+            connection.connection_made(transport)
+            transport.write(b"x" * 40)
+            connection.pause_writing()
+            readers.append(transport)
+        return [reader.is_cut for reader in readers]
+
+    assert asyncio.run(scenario()) == [True, False, False]
+
+
+def test_a_body_that_is_held_back_is_refused_when_others_need_the_room() -> None:
+    async def scenario() -> list[bytes]:
+        shared = connections_of(Store(MemoryEngine(), Limits()))
+        shared.bodies = BodiesInFlight(2_500)
+        transports: list[Transport] = []
+        for _ in range(3):
+            connection, transport = Connection(shared), Transport()
+            connection.connection_made(transport)
+            connection.data_received(b"POST /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n")
+            connection.data_received(b"1" * 1000)
+            transports.append(transport)
+        await asyncio.sleep(0)
+        return [transport.written[:12] for transport in transports]
+
+    assert asyncio.run(scenario()) == [b"HTTP/1.1 503", b"", b""]

@@ -20,6 +20,7 @@ from leasehold.http.entries import (
     RAW,
     WRITE_CONDITIONS,
     body_value,
+    is_messagepack,
     key_of,
     members_of,
     paths_of,
@@ -151,6 +152,7 @@ ROUTES = (
         ("invalid_key", "invalid_path", "path_not_found", "conflict", "precondition_failed", "too_large"),
         (*WRITE_CONDITIONS, PREFER),
         {"application/json": "Set", "application/vnd.msgpack": "Set"},
+        check_head=is_messagepack,
     ),
     Route(
         "GET",

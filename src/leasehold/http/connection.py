@@ -16,6 +16,7 @@ import termios
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Final, cast
 
 import structlog
@@ -31,10 +32,10 @@ from leasehold.http.messages import (
     encode_stream_head,
     error_response,
 )
-from leasehold.http.negotiation import JSON_FIRST, error_media, negotiate
+from leasehold.http.negotiation import JSON_FIRST, Media, error_media, negotiate
 from leasehold.http.reception import Phase, Reception
 from leasehold.http.routes import Exchange, Procedure
-from leasehold.limits import KIB
+from leasehold.limits import KIB, MAX_QUEUED_BODY_BYTES
 from leasehold.model import Outcome, Read, name_of
 
 log = structlog.get_logger(__name__)
@@ -44,11 +45,17 @@ MAX_QUEUED_REQUESTS: Final = 32
 MAX_BEGUN_AT_ONCE: Final = 8
 """Pipelined requests that one connection has answered before others have their turn."""
 LARGE_BYTES: Final = 4 * KIB
-"""For so much of an answer it counts as one more."""
+"""For so much of a body, or of an answer, it counts as one more."""
+COUNTED_BODY_BYTES: Final = 16 * KIB
+"""The bodies of requests that wait are counted for all connections together if they are larger."""
+SLOW_ANSWER_BYTES: Final = 64 * KIB
+"""An answer of so much JSON that is to become MessagePack has a turn of its own: many come from one commit."""
 SLICE_BYTES: Final = 4 * KIB
 """So much of what was read is received before a look at how many requests wait: one read may bring thousands."""
 LINGER_SECONDS: Final = 2.0
 """How long a refused client may go on sending; closing at once would reset the connection and lose the answer."""
+MESSAGEPACK: Final = Media.MESSAGEPACK
+"""By itself: to look for a member of an Enum takes longer."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOTHING: Final = memoryview(b"")
 
@@ -71,6 +78,7 @@ class Connection(asyncio.Protocol):
         "_has_turn",
         "_outstanding",
         "_queue",
+        "_queued_bytes",
         "_reading_paused",
         "_reception",
         "_task",
@@ -87,6 +95,8 @@ class Connection(asyncio.Protocol):
         self._address = ""
         self._reception = Reception(self, connections)
         self._queue: deque[Request] = deque()
+        self._queued_bytes = 0
+        """Of their bodies."""
         self._current: Request | None = None
         """The request being answered; None also once the client has gone."""
         self._exchange: Exchange | None = None
@@ -124,8 +134,11 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's name
         self._all.forget(self, self._address)
         self._transport = None
-        self._current = None
-        self._queue.clear()
+        self._all.unsent.forget(self)
+        if self._current is not None:
+            self._queue.append(self._current)
+            self._current = None
+        self._drop_queue()
         self._unfed = NOTHING
         self._reception.let_go()
         if self._task is not None:
@@ -146,6 +159,8 @@ class Connection(asyncio.Protocol):
         while self._unfed and not self._reading_paused:
             part, self._unfed = self._unfed[:SLICE_BYTES], self._unfed[SLICE_BYTES:]
             self._reception.feed(bytes(part))
+        if not self._unfed:
+            self._unfed = NOTHING  # a view without bytes still keeps all that was read in memory
         self._feeding = False
 
     def eof_received(self) -> bool:
@@ -170,9 +185,16 @@ class Connection(asyncio.Protocol):
         self._write_paused = True
         self._write_since = self._all.tick
         self._outstanding = self._outstanding_bytes()
+        if self._transport is not None:
+            self._all.unsent.note(self, self._transport.get_write_buffer_size())
+
+    @property
+    def still_since(self) -> float:
+        return self._write_since
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._all.unsent.forget(self)
         if self._drained is not None:
             self._drained.set()
         self._advance()
@@ -180,12 +202,17 @@ class Connection(asyncio.Protocol):
     # Requests, one after the other ----------------------------------------------------------------------------
 
     def receive(self, request: Request) -> None:
+        size = len(request.body)
+        if size > COUNTED_BODY_BYTES:
+            self._all.bodies.take(size)
         if self._current is None and not self._queue and not self._write_paused and self._begun < MAX_BEGUN_AT_ONCE:
             self._begun += 1
             self._begin(request)
             return
         self._queue.append(request)
-        if len(self._queue) > MAX_QUEUED_REQUESTS and not self._reading_paused and self._transport is not None:
+        self._queued_bytes += size
+        is_much = len(self._queue) > MAX_QUEUED_REQUESTS or self._queued_bytes > MAX_QUEUED_BODY_BYTES
+        if is_much and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
         self._advance()
@@ -200,7 +227,9 @@ class Connection(asyncio.Protocol):
                 self._end_turn()
                 break
             self._begun += 1
-            self._begin(self._queue.popleft())
+            request = self._queue.popleft()
+            self._queued_bytes -= len(request.body)
+            self._begin(request)
         self._advancing = False
         if self._current is None and not self._queue:
             self._rest()
@@ -250,8 +279,11 @@ class Connection(asyncio.Protocol):
                 if principal.prefixes is not None:
                     principal.require(name_of(operation))
                 if isinstance(operation, Read):
+                    if operation.paths is not None:
+                        self._begun = MAX_BEGUN_AT_ONCE  # the whole value is decoded for it
                     shared.store.read(operation, self._complete)
                 else:
+                    self._begun += len(request.body) // LARGE_BYTES
                     shared.store.submit(operation, self._complete)
             elif type(endpoint) is Procedure:
                 self._start(endpoint, request)
@@ -282,7 +314,11 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - as in _begin
             self._respond_error(request, _internal(request, error))
         else:
-            self._respond(response)
+            body = response.body
+            if request.media is MESSAGEPACK and body is not None and len(body) > SLOW_ANSWER_BYTES:
+                self._all.give_turn(partial(self._respond, response))
+            else:
+                self._respond(response)
 
     def _waiting_task(self) -> asyncio.Task[None] | None:
         return self._task if self._waits else None
@@ -380,8 +416,18 @@ class Connection(asyncio.Protocol):
         self._all.give_turn(turn.set)
         await turn.wait()
 
+    def _drop_queue(self) -> None:
+        """What was received will not be answered."""
+        for request in self._queue:
+            if len(request.body) > COUNTED_BODY_BYTES:
+                self._all.bodies.give_back(len(request.body))
+        self._queue.clear()
+        self._queued_bytes = 0
+
     def _finish(self, request: Request, *, close: bool) -> None:
         self._current = None
+        if len(request.body) > COUNTED_BODY_BYTES:
+            self._all.bodies.give_back(len(request.body))
         if close:
             self._end(linger=request.refusal is not None)
             return
@@ -398,6 +444,21 @@ class Connection(asyncio.Protocol):
         if transport is not None and not transport.is_closing():  # uvloop raises on a closed transport
             transport.write(data)
 
+    def refusal_at_head(self, request: Request) -> ServiceError | None:
+        """What is said of a request by its head alone, so that its body need not be received."""
+        shared = self._all
+        try:
+            route = shared.router.match(request)
+            shared.admission.admit(request, route.permission)
+            if route.check_head is not None:
+                route.check_head(request)
+        except ServiceError as refusal:
+            # Its traceback leads to all callers, one of which keeps the refusal: a cycle, with what was read in it.
+            return refusal.with_traceback(None)
+        except Exception as error:  # noqa: BLE001 - as in _begin
+            return _internal(request, error)
+        return None
+
     def expect_continue(self) -> None:
         """The client waits for `100 Continue` before it sends the body; it comes after the answers before it."""
         self._continue_due = self._current is not None or bool(self._queue)
@@ -409,7 +470,7 @@ class Connection(asyncio.Protocol):
     def _end(self, *, linger: bool) -> None:
         """Close after the answers written; with `linger`, give the client time to read them."""
         self._reception.end()
-        self._queue.clear()
+        self._drop_queue()
         self._unfed = NOTHING
         self._all.send_posted()
         transport = self._transport

@@ -17,6 +17,7 @@ from leasehold.errors import ServiceError, unavailable
 from leasehold.http.admission import Admission
 from leasehold.http.audit import RefusalLog
 from leasehold.http.heads import FamiliarHeads
+from leasehold.http.in_flight import BodiesInFlight, UnsentAnswers
 from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request, Templates
 from leasehold.http.routes import Router, Service
 from leasehold.limits import KIB
@@ -60,6 +61,8 @@ class Connections:
         """One line for each request. Faults are logged where they are noticed, once."""
         self.stopping = False
         self.heads = FamiliarHeads(self.limits.max_request_line_bytes)
+        self.bodies = BodiesInFlight()
+        self.unsent = UnsentAnswers()
         self.tick = self.loop.time()
         """Seconds; the time of the last sweep, so that a request pays nothing for its deadlines."""
         self.refusals = RefusalLog(self.tick)

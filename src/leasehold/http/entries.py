@@ -75,17 +75,17 @@ def key_of(request: Request) -> str:
 
 def value_of(request: Request) -> bytes:
     """The body as a checked, compact JSON text."""
-    return values.parse_messagepack(request.body) if _is_messagepack(request) else values.parse_json(request.body)
+    return values.parse_messagepack(request.body) if is_messagepack(request) else values.parse_json(request.body)
 
 
 def body_value(request: Request) -> Json:
     """The body as a checked value."""
-    if _is_messagepack(request):
+    if is_messagepack(request):
         return values.parse_messagepack_value(request.body)
     return values.parse_json_value(request.body)
 
 
-def _is_messagepack(request: Request) -> bool:
+def is_messagepack(request: Request) -> bool:
     """Whether the body is MessagePack and not JSON. Raises `unsupported_media_type` if it is neither."""
     headers = request.headers
     sent = headers.content_type
@@ -246,14 +246,20 @@ def put_entry(request: Request) -> Put:
 
 def patch_entry(request: Request) -> MergePatch | JsonPatch:
     key, ttl, wanted, lease_id = key_of(request), ttl_of(request), condition(request), fence(request)
-    sent = content_type(request.headers, ACCEPT_PATCH)
+    sent = patch_type_of(request)
     if sent == MERGE_PATCH:
         return MergePatch(key, values.parse_json_value(request.body), ttl, wanted, lease_id)
-    if sent == JSON_PATCH:
-        steps = values.parse_json_patch(values.parse_json_value(request.body))
-        if any(step.op == "test" for step in steps):
-            request.principal.permit("read")  # it asks for nothing else than what is stored
-        return JsonPatch(key, steps, ttl, wanted, lease_id)
+    steps = values.parse_json_patch(values.parse_json_value(request.body))
+    if any(step.op == "test" for step in steps):
+        request.principal.permit("read")  # it asks for nothing else than what is stored
+    return JsonPatch(key, steps, ttl, wanted, lease_id)
+
+
+def patch_type_of(request: Request) -> str:
+    """MERGE_PATCH or JSON_PATCH. Raises `unsupported_media_type`."""
+    sent = content_type(request.headers, ACCEPT_PATCH)
+    if sent in (MERGE_PATCH, JSON_PATCH):
+        return sent
     raise ServiceError(
         "unsupported_media_type",
         f"send the header Content-Type: {MERGE_PATCH}, or {JSON_PATCH}",
@@ -425,6 +431,7 @@ def _put_route(method: str) -> Route:
         ("path_not_found", "conflict", "precondition_failed", "too_large", "unsupported_media_type", "storage_full"),
         (PATH, TTL, *WRITE_CONDITIONS, PREFER),
         _VALUE_BODIES,
+        check_head=is_messagepack,
     )
 
 
@@ -462,6 +469,7 @@ ROUTES = (
         ),
         (TTL, *WRITE_CONDITIONS, PREFER),
         {MERGE_PATCH: "Value", JSON_PATCH: "JsonPatch"},
+        check_head=patch_type_of,
     ),
     Route(
         "DELETE",

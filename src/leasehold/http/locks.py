@@ -23,6 +23,7 @@ from leasehold.http.entries import (
     body_value,
     decimal_of,
     flag_of,
+    is_messagepack,
     key_of,
     limit_of,
     members_of,
@@ -307,6 +308,7 @@ def _acquire_route(pattern: str, locking: _Locking, schema: str, *extra: Paramet
         (*_ACQUIRE_ERRORS, "invalid_key"),
         (*extra, _TTL, _WAIT, _OWNER),
         _bodies(schema),
+        check_head=is_messagepack,
         needs_body=False,
     )
 
@@ -322,6 +324,7 @@ def _renew_route(method: str, pattern: str, locking: _Locking, schema: str, *ext
         (*_RENEW_ERRORS, "invalid_key"),
         (*extra, _LEASE_ID, _TTL),
         _bodies(schema),
+        check_head=is_messagepack,
         needs_body=False,
     )
 
@@ -337,6 +340,7 @@ def _release_route(pattern: str, locking: _Locking, schema: str, *extra: Paramet
         (*_RELEASE_ERRORS, "invalid_key"),
         (*extra, _LEASE_ID, _TOKEN_OF_LEASE, _FORCE),
         _bodies(schema),
+        check_head=is_messagepack,
         needs_body=False,
     )
 

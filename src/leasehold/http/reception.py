@@ -14,8 +14,9 @@ import httptools
 
 from leasehold.errors import ServiceError, not_implemented
 from leasehold.http.heads import FamiliarHeads
+from leasehold.http.in_flight import BodiesInFlight
 from leasehold.http.messages import Headers, Request, accepted_request_id
-from leasehold.limits import KIB, Limits
+from leasehold.limits import DRAINED_BODY_BYTES, KIB, Limits
 
 FRAMING_ALLOWANCE: Final = 8
 """A body in chunks of one byte takes six bytes a chunk; more than this many times its limit is an attack."""
@@ -29,6 +30,10 @@ _BEGUN_LINE: Final = re.compile(_METHOD + rb"(?: (?:[^\x00- \x7f]+(?: (?:H(?:T(?
 """What may still become one."""
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 """RFC 9110, section 7.2: a host and a port, without a user and without a path."""
+
+
+PIECE_BYTES: Final = 64
+"""What each piece of a body takes beside its bytes."""
 
 
 class Phase(Enum):
@@ -47,6 +52,9 @@ class Receiver(Protocol):
     def receive(self, request: Request) -> None:
         """Take the next request. One that must be refused carries its `refusal`."""
 
+    def refusal_at_head(self, request: Request) -> ServiceError | None:
+        """Why a request whose body is still to come will be refused whatever the body is."""
+
     def expect_continue(self) -> None:
         """The client waits for `100 Continue`."""
 
@@ -56,6 +64,7 @@ class Surroundings(Protocol):
 
     limits: Limits
     heads: FamiliarHeads
+    bodies: BodiesInFlight
     tick: float
 
     def next_request_id(self) -> bytes: ...
@@ -80,6 +89,7 @@ class Reception:
         "_raw_bytes",
         "_received_any",
         "_receiver",
+        "_refused",
         "_replaying",
         "_url",
         "phase",
@@ -109,6 +119,8 @@ class Reception:
         self._raw_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._refused: Request | None = None
+        """The request, if its head was refused and its body is thrown away as it comes."""
         self._replaying = False
 
     @property
@@ -160,18 +172,21 @@ class Reception:
     def end(self) -> None:
         self.phase = Phase.ENDED
         self.since = self._all.tick
+        if self._body:
+            self._body = []
+        self._all.bodies.forget(self)
 
     def let_go(self) -> None:
         """Receive no more, and know the connection no longer: so both go at once, without the collector's help."""
         self.end()
         del self._own_parser, self._receiver
 
-    def refuse(self, refusal: ServiceError) -> None:
-        """Deliver a refusal in its turn and receive no further."""
+    def refuse(self, refusal: ServiceError, request: Request | None = None) -> None:
+        """Deliver a refusal in its turn and receive no further. `request`: what was received, if it was looked at."""
         if self.phase is Phase.ENDED:
             return
         self.end()
-        request = self._new_request()
+        request = self._new_request() if request is None else request
         request.refusal = refusal
         self._receiver.receive(request)
 
@@ -220,8 +235,30 @@ class Reception:
         self.phase = Phase.BODY
         self.since = self._all.tick
         self._raw_bytes = 0
-        if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._parser.get_http_version() == "1.1":
+        self._refused = None
+        expects = (
+            self._headers.get(b"expect", b"").lower() == b"100-continue" and self._parser.get_http_version() == "1.1"
+        )
+        if self._announces_body():
+            request = self._new_request()
+            refusal = request.refusal or self._receiver.refusal_at_head(request)
+            if refusal is not None:
+                self._refuse_at_head(refusal, request, expects=expects)
+                return
+        if expects:
             self._receiver.expect_continue()
+
+    def _refuse_at_head(self, refusal: ServiceError, request: Request, *, expects: bool) -> None:
+        """Before the body has come, so that it takes no memory.
+
+        A short body is waited for all the same: its sender may keep the connection then.
+        """
+        length = self._headers.get(b"content-length")
+        if expects or length is None or int(length) > DRAINED_BODY_BYTES:
+            self.refuse(refusal, request)
+        else:
+            request.refusal = refusal
+            self._refused = request
 
     def on_body(self, data: bytes) -> None:
         if self.phase is Phase.ENDED:
@@ -229,7 +266,7 @@ class Reception:
         self._body_bytes += len(data)
         if self._body_bytes > self._limits.max_body_bytes:
             self.refuse(self._body_too_large())
-        else:
+        elif self._refused is None:
             self._body.append(data)
 
     def on_message_complete(self) -> None:
@@ -239,10 +276,12 @@ class Reception:
         if upgrade and not self._replaying and self._announces_body():
             return  # its body is still to come: see _ignore_upgrade
         self._replaying = False
-        request = self._new_request()
+        request = self._new_request() if self._refused is None else self._refused
+        self._refused = None
         if self._body:
             request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._body = []
+            self._all.bodies.forget(self)
         request.keep_alive = upgrade or self._parser.should_keep_alive()
         self.phase = Phase.IDLE if request.keep_alive else Phase.ENDED
         self.since = self._all.tick
@@ -319,6 +358,8 @@ class Reception:
         """Refuse what has outgrown its limit before it is complete, and so was not yet seen by the callbacks."""
         limits = self._limits
         if self.phase is Phase.BODY:
+            if self._body:
+                self._all.bodies.note(self, self._body_bytes + PIECE_BYTES * len(self._body))
             if self._raw_bytes > FRAMING_ALLOWANCE * limits.max_body_bytes + READ_BYTES:
                 self.refuse(self._body_too_large())
         elif len(self._url) > limits.max_request_line_bytes:

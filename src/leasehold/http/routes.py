@@ -83,6 +83,8 @@ class Route(msgspec.Struct, frozen=True):
     """Media type → schema component of the request's body."""
     needs_body: bool = True
     """Where there are `bodies`: one must be sent."""
+    check_head: Callable[[Request], object] | None = None
+    """Raises what can be refused before the body is received: `unsupported_media_type`."""
     offers: tuple[Media, ...] = JSON_FIRST
     """What the answer may be; the first where the caller does not mind."""
 

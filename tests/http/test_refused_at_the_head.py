@@ -1,0 +1,103 @@
+"""What the head of a request decides is told before its body has come, so that the body takes no memory."""
+
+from collections.abc import Iterator
+
+import pytest
+from running import Server, Wire, message, running
+
+MIB = 1024 * 1024
+UNAUTHENTICATED = (401, "unauthenticated")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that asks for tokens."""
+    secret = tmp_path_factory.mktemp("secret") / "secret"
+    secret.write_bytes(b"a secret of this server for its tests\n")
+    secret.chmod(0o600)
+    with running(environment={"LEASEHOLD_AUTH_SECRET_FILE": str(secret)}) as started:
+        yield started
+
+
+REFUSED = {
+    "no token": (("PUT", "/kv/a"), (), UNAUTHENTICATED),
+    "a bad token": (("POST", "/set"), ("Authorization: Bearer x.y.z",), UNAUTHENTICATED),
+    "a foreign page": (("PUT", "/kv/a"), ("Origin: https://example.com",), (403, "forbidden")),
+    "no such route": (("PUT", "/nothing"), (), (404, "no_such_route")),
+    "another method": (("PUT", "/health"), (), (405, "method_not_allowed")),
+    "an unknown parameter": (("PUT", "/kv/a?tll=1"), (), (400, "invalid_argument")),
+}
+MISTYPED = {
+    "a value": ("PUT", "/kv/a", "text/html"),
+    "a patch": ("PATCH", "/kv/a", "application/json"),
+    "a lock": ("POST", "/locks/a", "text/plain"),
+    "a charset": ("POST", "/set", "application/json; charset=latin-1"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_large_body_that_is_held_back_is_refused_at_once_and_the_connection_ends(guarded: Server, kind: str) -> None:
+    target, fields, expected = REFUSED[kind]
+    with Wire(guarded) as wire:
+        answer = wire.send(message(*target, *fields, f"Content-Length: {MIB}"), b'"half').answer()
+        assert (answer.refusal, wire.is_closed()) == (expected, True)
+
+
+@pytest.mark.parametrize("kind", MISTYPED)
+def test_a_body_of_a_type_that_is_not_taken_is_refused_before_it_comes(server: Server, kind: str) -> None:
+    method, target, sent = MISTYPED[kind]
+    with Wire(server) as wire:
+        answer = wire.send(message(method, target, f"Content-Type: {sent}", f"Content-Length: {MIB}")).answer()
+        assert (answer.refusal, wire.is_closed()) == ((415, "unsupported_media_type"), True)
+
+
+def test_a_chunked_body_is_refused_before_it_comes(guarded: Server) -> None:
+    with Wire(guarded) as wire:
+        answer = wire.send(message("PUT", "/kv/a", "Transfer-Encoding: chunked")).answer()
+        assert (answer.refusal, wire.is_closed()) == (UNAUTHENTICATED, True)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_client_that_waits_for_leave_to_send_is_refused_instead(guarded: Server, kind: str) -> None:
+    target, fields, expected = REFUSED[kind]
+    with Wire(guarded) as wire:
+        answer = wire.send(message(*target, *fields, "Expect: 100-continue", "Content-Length: 10")).answer()
+        assert (answer.refusal, wire.is_closed()) == (expected, True)
+
+
+def test_a_client_that_goes_on_sending_its_body_can_read_why(guarded: Server) -> None:
+    with Wire(guarded) as wire:
+        wire.send(message("PUT", "/kv/a", f"Content-Length: {MIB}"))
+        for _ in range(4):
+            wire.send(b"a" * (MIB // 4))
+        assert (wire.answer().refusal, wire.is_closed()) == (UNAUTHENTICATED, True)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_short_body_is_passed_over_and_the_connection_stays(guarded: Server, kind: str) -> None:
+    target, fields, expected = REFUSED[kind]
+    with Wire(guarded) as wire:
+        wire.send(message(*target, *fields, "Content-Length: 30000"), b"a" * 10_000)
+        wire.send(b"a" * 20_000, message("GET", "/health/live"))
+        assert wire.answer().refusal == expected
+        assert wire.answer().status == 200
+
+
+def test_refusals_at_the_head_come_in_their_turn(guarded: Server) -> None:
+    with Wire(guarded) as wire:
+        wire.send(message("GET", "/health/live"), message("PUT", "/kv/a", f"Content-Length: {MIB}"))
+        assert [wire.answer().status, wire.answer().status] == [200, 401]
+
+
+def test_what_the_head_refused_changes_nothing_also_when_its_body_has_come(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", "Content-Type: text/html", "Content-Length: 20000"), b"1")
+        assert wire.send(b" " * 19_999).answer().status == 415
+    assert server.get(key).status_code == 404
+
+
+def test_refusals_at_the_head_are_counted_under_their_route(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        wire.send(message("PUT", f"/kv/{key}", "Content-Type: text/html", f"Content-Length: {MIB}")).answer()
+    text = server.request("GET", "/metrics").text
+    assert 'leasehold_request_seconds_count{method="PUT",route="/kv/{key}",status="415"}' in text
