@@ -316,9 +316,17 @@ class Connection(asyncio.Protocol):
         else:
             body = response.body
             if request.media is MESSAGEPACK and body is not None and len(body) > SLOW_ANSWER_BYTES:
-                self._all.give_turn(partial(self._respond, response))
+                self._all.give_turn(partial(self._respond_in_turn, request, response))
             else:
                 self._respond(response)
+
+    def _respond_in_turn(self, request: Request, response: Response) -> None:
+        if self._current is not request:  # its client has gone
+            return
+        try:
+            self._respond(response)
+        except Exception as error:  # noqa: BLE001 - as in _begin
+            self._respond_error(request, _internal(request, error))
 
     def _waiting_task(self) -> asyncio.Task[None] | None:
         return self._task if self._waits else None
