@@ -18,6 +18,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import asyncpg
@@ -86,6 +87,9 @@ RESOLVE_SECONDS: Final = 2.0
 """At least so long the fate of a COMMIT is asked for, even when the time for retries is over."""
 WRITER_MICROSECONDS: Final = 7 * 86_400 * 1_000_000
 """What a server last signed is forgotten after a week; it is needed for seconds."""
+GAP_REVISIONS: Final = 1_000_000
+"""Left out when the database has gone back. More than other servers can have committed since this one heard of them:
+it looks every POLL_SECONDS."""
 LAST_CHARACTER: Final = "\U0010ffff"
 _BEHIND_ANY_KEY: Final = LAST_CHARACTER * (MAX_KEY_BYTES // len(LAST_CHARACTER.encode()) + 1)
 
@@ -155,6 +159,7 @@ class PostgresEngine:
         self._published = asyncio.Event()
         self._commits: set[asyncio.Task[None]] = set()
         """The one in flight."""
+        self._advances: set[asyncio.Task[None]] = set()
         self._writer_id = uuid.uuid4()
         self._batch = 0
         """The number with which the last batch was signed."""
@@ -222,7 +227,7 @@ class PostgresEngine:
         self._is_open = False
         for link in self._links:
             link.hurry()
-        await asyncio.gather(*self._commits)
+        await asyncio.gather(*self._commits, *self._advances)
         await self._listener.stop()
         await self._reads.close()
         await asyncio.gather(*(link.close() for link in self._links))
@@ -370,6 +375,11 @@ class PostgresEngine:
         connection = await self._writer.connected()
         await self._execute(connection, statements.BEGIN)
         loaded = await self._load(connection, names)
+        if loaded.head < self._revision:
+            await self._advance(connection)
+            await self._finish(connection)
+            await self._execute(connection, statements.BEGIN)
+            loaded = await self._load(connection, names)
         before = self._unanswered
         if before is not None and await self._is_stored(connection, before):
             await self._execute(connection, statements.ROLLBACK)
@@ -381,9 +391,12 @@ class PostgresEngine:
             await self._execute(connection, statements.ROLLBACK)
             return
         self._unanswered = written
+        await self._finish(connection)
+        self._publish_own(written)
+
+    async def _finish(self, connection: Connection) -> None:
         if await self._execute(connection, statements.COMMIT) != "COMMIT":
             raise asyncpg.InterfaceError("a COMMIT was answered otherwise")
-        self._publish_own(written)
 
     async def _is_stored(self, connection: Connection, written: _Written) -> bool:
         """With the head locked: whether this batch is the last that we committed."""
@@ -433,7 +446,6 @@ class PostgresEngine:
 
     async def _load(self, connection: Connection, names: _Names) -> _Loaded:
         """Take the turn, and see what is committed now."""
-        known = self._revision
         with watched(connection, SILENCE_SECONDS):
             rows = await connection.fetch(statements.LOCK_AND_LOAD, self._namespace, names.keys, self._time())
             if not rows:
@@ -450,9 +462,6 @@ class PostgresEngine:
                 )
                 leases = [lease_of(*row) for row in of_leases]
         self._see(incarnation)
-        if head < known:
-            log.error("the database has gone back", revision=head, known_before=known)
-            self._revision = head
         entries = {row[0]: entry_of(*row) for row in found}
         exact = frozenset(row[0] for row in found if row[2] is not None)
         by_lock = {lease.lock: lease for lease in leases}
@@ -500,11 +509,35 @@ class PostgresEngine:
             log.warning("the store has another incarnation", incarnation=incarnation, before=self.incarnation)
             self.incarnation = incarnation
 
-    def _publish_unheard(self, revision: int) -> None:
+    def _publish_unheard(self, revision: int, incarnation: str | None) -> None:
         """As `_publish`, of what no notification has told yet: locks may have been set free meanwhile, too."""
+        self._see(incarnation)
         if revision > self._revision:
             self._publish(revision)
             self._tell_freed(None)
+        elif revision < self._revision and self._is_open:
+            # Mostly a commit of our own since it was read; ADVANCE_HEAD knows.
+            task = asyncio.get_running_loop().create_task(self._advance_if_gone_back())
+            self._advances.add(task)
+            task.add_done_callback(self._advances.discard)
+
+    async def _advance_if_gone_back(self) -> None:
+        with suppress(ServiceError):  # a commit, or the next look at the head, will do it
+            await self._ask(self._advance, retry_seconds=0.0)
+
+    async def _advance(self, connection: Connection) -> None:
+        """If the database has gone back (a restore, a failover that lost commits), go on behind all that was told.
+
+        Other servers may know of revisions that this one has not heard of: hence GAP_REVISIONS. With the incarnation,
+        the ETags of what is lost match nothing any more.
+        """
+        known, incarnation = self._revision, self._make_incarnation()
+        head = known + GAP_REVISIONS
+        with watched(connection, SILENCE_SECONDS):
+            arguments = (self._namespace, known, head, incarnation)
+            if await connection.fetchval(statements.ADVANCE_HEAD, *arguments) is None:
+                return
+        log.error("the database has gone back and lacks changes that were told", known=known, revision=head)
 
     def _publish_own(self, written: _Written) -> None:
         self._publish(written.head)

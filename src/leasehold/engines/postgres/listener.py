@@ -30,7 +30,7 @@ def freed_notice(locks: Sequence[str]) -> str:
 
 
 class Listener:
-    """`committed` hears of each head, `unheard` of one that no notification had told of, `freed` of locks.
+    """`committed` hears of each revision, `unheard` of the head as it is now and then read, `freed` of locks.
 
     `prefix` is what notifications of our namespace begin with. `own_pid` is the database's process that wrote last
     for this server, whose notifications about locks are no news here.
@@ -43,7 +43,7 @@ class Listener:
         prefix: str,
         *,
         committed: Callable[[int], None],
-        unheard: Callable[[int], None],
+        unheard: Callable[[int, str | None], None],
         freed: Freed,
     ) -> None:
         self._link = link
@@ -124,8 +124,9 @@ class Listener:
         while not lost.is_set():
             async with self._turn:
                 with watched(connection, SILENCE_SECONDS):
-                    head = await connection.fetchval(statements.HEAD, self._namespace)
-            self._unheard(head)
+                    head = await connection.fetchrow(statements.HEAD, self._namespace)
+            if head is not None:
+                self._unheard(*head)
             with suppress(TimeoutError):
                 await asyncio.wait_for(lost.wait(), POLL_SECONDS)
 

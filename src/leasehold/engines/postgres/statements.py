@@ -126,6 +126,10 @@ HEAD: Final = "SELECT revision, incarnation FROM head WHERE namespace = $1"
 ADD_HEAD: Final = "INSERT INTO head (namespace, revision, compacted_revision) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING"
 NAME_STORE: Final = "UPDATE head SET incarnation = $2 WHERE namespace = $1 AND incarnation IS NULL"
 """Once for all servers: those that come later wait for the row and find it named."""
+ADVANCE_HEAD: Final = """
+    UPDATE head SET revision = $3, incarnation = $4 WHERE namespace = $1 AND revision < $2 RETURNING incarnation
+"""
+"""Does nothing while the head is where it should be, whoever else moves it meanwhile."""
 TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
 """Changes nothing, but is as durable as any commit."""
 

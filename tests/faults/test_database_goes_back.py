@@ -1,0 +1,200 @@
+"""The database goes back to an older state: a restored dump, or a failover to a copy that lacks commits.
+
+What was told before must not be told again of something else: revisions and tokens only grow, ETags of the lost
+changes match nothing, and the holder of a lost lease is refused.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+
+import pytest
+from databases import Database, PostgresServer, commit, opened, read, run, shared_server_url, writing
+from running import Server, refusal, running, until
+
+from leasehold.engines.postgres import listener
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.model import Entry
+
+FAILED = (412, "precondition_failed")
+LOST = (412, "lease_lost")
+_numbers = count(1)
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database(shared_server_url(), f"goes_back_{next(_numbers)}").create()
+
+
+async def go_back(database: Database, revision: int) -> None:
+    statements = (
+        f"DELETE FROM data WHERE revision > {revision}",
+        f"DELETE FROM deletions WHERE revision > {revision}",
+        f"UPDATE head SET revision = {revision}",
+    )
+    await asyncio.to_thread(database.execute, ";".join(statements))
+
+
+async def write(engine: PostgresEngine, key: str) -> int:
+    """Returns the revision."""
+    assert await commit(engine, [key], writing(key, b"1")) is None
+    entry = await read(engine, key)
+    assert isinstance(entry, Entry)
+    return entry.revision
+
+
+# One engine ---------------------------------------------------------------------------------------------------
+
+
+def test_the_next_commit_goes_on_behind_what_was_told_in_a_new_incarnation(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as engine:
+            before = engine.incarnation
+            for number in range(5):
+                await write(engine, str(number))
+            await go_back(database, 2)
+            assert await write(engine, "a") > 5
+            assert engine.incarnation != before
+            assert await write(engine, "b") == engine.revision
+        [row] = await asyncio.to_thread(database.fetch, "SELECT revision, incarnation FROM head")
+        assert tuple(row) == (engine.revision, engine.incarnation)
+
+    run(scenario())
+
+
+def test_a_server_that_only_looks_on_sees_to_it_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "POLL_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with opened(database.url) as engine:
+            before = engine.incarnation
+            for number in range(5):
+                await write(engine, str(number))
+            await go_back(database, 2)
+            async with asyncio.timeout(20):
+                while engine.incarnation == before:  # noqa: ASYNC110 - the event is another task's
+                    await asyncio.sleep(0.01)
+        [row] = await asyncio.to_thread(database.fetch, "SELECT revision, incarnation FROM head")
+        assert (row[0] > 5, row[1]) == (True, engine.incarnation)
+
+    run(scenario())
+
+
+def test_the_incarnation_stays_while_the_head_only_grows(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers that look at the head all the time, often just before they hear of a commit."""
+    monkeypatch.setattr(listener, "POLL_SECONDS", 0.001)
+
+    async def scenario() -> None:
+        async with opened(database.url) as first, opened(database.url) as second:
+            before = first.incarnation
+            for number in range(100):
+                await write(first if number % 2 else second, str(number % 7))
+            assert (first.incarnation, second.incarnation, second.revision) == (before, before, 100)
+
+    run(scenario())
+
+
+def test_of_two_servers_the_one_that_knows_less_leaves_room_for_what_the_other_told(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as knows_more, opened(database.url) as knows_less:
+            told = [await write(knows_more, str(number)) for number in range(10)]
+            await go_back(database, 2)
+            knows_less._revision = 5  # as if notifications had not reached it yet
+            told.append(await write(knows_less, "a"))
+            in_between = knows_less.incarnation
+            told += [await write(knows_more, "b"), await write(knows_less, "c"), await write(knows_more, "d")]
+            assert told == sorted(set(told))
+            assert knows_more.incarnation == knows_less.incarnation == in_between
+
+    run(scenario())
+
+
+# Whole servers ------------------------------------------------------------------------------------------------
+
+
+def lost_future(server: Server) -> tuple[str, str, int]:
+    """Write what will be lost. Returns the ETag of `a`, and the lease of `lost` with its token."""
+    for number in range(5):
+        server.put("filler", str(number))
+    etag = server.put("a", '"lost"').headers["ETag"]
+    lease = server.lease("lost", ttl=600)
+    assert server.put("a", '"lost"', headers={"If-Lease": lease["lease_id"]}).status_code == 200
+    return etag, lease["lease_id"], lease["token"]
+
+
+def check_that_nothing_is_told_twice(
+    servers: list[Server], kept: dict[str, object], lost: tuple[str, str, int]
+) -> None:
+    etag, lease_id, token = lost
+    for server in servers:
+        # Before anything is committed, so with the revision that the old state has.
+        assert server.value("a") == "kept"
+        assert server.put("a", "2", headers={"If-Lease": str(kept["lease_id"])}).status_code == 200
+        assert refusal(server.put("a", "1", headers={"If-Lease": lease_id})) == LOST
+        assert refusal(server.put("a", "1", headers={"If-Match": etag})) == FAILED
+        assert server.get("a", headers={"If-None-Match": etag}).status_code == 200
+        server.put("a", '"kept"')
+    tokens = [token]
+    for number, server in enumerate(servers * 3):
+        tokens.append(server.lease(f"lock-{number}")["token"])
+        until(lambda: {each.request("GET", "/health").json()["revision"] for each in servers} == {tokens[-1]})
+    assert tokens == sorted(set(tokens))
+    incarnations = {server.request("GET", "/health").json()["incarnation"] for server in servers}
+    assert len(incarnations) == 1
+    assert etag.strip('"').partition(".")[2] not in incarnations
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+def test_a_dump_restored_while_servers_run(own_server: PostgresServer) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(own_server.url)) for _ in range(2)]
+        servers[0].put("a", '"kept"')
+        kept = servers[0].lease("kept", ttl=600)
+        dump = own_server._run("pg_dump", f"--dbname={own_server.url}", "--clean", "--if-exists").stdout
+        lost = lost_future(servers[1])
+        until(lambda: servers[0].revision() == servers[1].revision())
+        script = own_server._folder / "dump.sql"
+        script.write_bytes(dump)
+        own_server._run("psql", f"--dbname={own_server.url}", "--single-transaction", "--quiet", f"--file={script}")
+        check_that_nothing_is_told_twice(servers, kept, lost)
+
+
+def test_a_failover_to_a_copy_that_lacks_commits(own_server: PostgresServer) -> None:
+    stale = PostgresServer()
+    try:
+        with ExitStack() as stack:
+            both = f"postgresql://postgres@127.0.0.1:{own_server.port},127.0.0.1:{stale.port}/postgres"
+            servers = [stack.enter_context(running(both)) for _ in range(2)]
+            servers[0].put("a", '"kept"')
+            kept = servers[0].lease("kept", ttl=600)
+            own_server.stop()
+            shutil.rmtree(stale._folder / "data")
+            shutil.copytree(own_server._folder / "data", stale._folder / "data")
+            own_the_copy(stale)
+            own_server.start()
+            until(lambda: all(server.request("GET", "/health").status_code == 200 for server in servers))
+            lost = lost_future(servers[1])
+            until(lambda: servers[0].revision() == servers[1].revision())
+            own_server.kill()
+            stale.start()
+            until(lambda: all(server.put("filler", "1").status_code in (200, 201) for server in servers))
+            check_that_nothing_is_told_twice(servers, kept, lost)
+    finally:
+        stale.close()
+
+
+def own_the_copy(server: PostgresServer) -> None:
+    data = server._folder / "data"
+    for path in (data, *data.rglob("*")):
+        if server._user is not None:
+            shutil.chown(path, server._user)
