@@ -8,7 +8,6 @@ import gc
 import io
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -21,9 +20,11 @@ from typing import TextIO, cast
 
 import structlog
 import uvloop
+from msgspec.structs import replace
 
 from leasehold.auth import Verifier, is_exposed, public_key, secret_key
 from leasehold.config import Settings
+from leasehold.descriptors import connections_within, raise_limit
 from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
 from leasehold.hosts import parse_allowed_hosts, parse_allowed_origins
@@ -62,12 +63,12 @@ def run(settings: Settings, ready: Ready, *, lifeline: int | None = None, metric
     start.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    _raise_descriptor_limit(settings.limits.max_connections)
     uvloop.run(serve(settings, ready, lifeline, metrics_folder))
 
 
 async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_folder: Path | None) -> None:
     """The life of one server, in the order of its parts; they are let go in the reverse order."""
+    settings, most_refused = _with_room(settings, raise_limit(settings.limits.max_connections))
     loop = asyncio.get_running_loop()
     started = loop.time()
     stop = asyncio.Event()
@@ -101,7 +102,9 @@ async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_
             metrics=metrics,
             figures=figures,
         )
-        connections = Connections(router, admission, service, logs_requests=settings.log_level == "debug")
+        connections = Connections(
+            router, admission, service, logs_requests=settings.log_level == "debug", most_refused=most_refused
+        )
         sweeper = loop.create_task(connections.keep_deadlines())
         stack.callback(sweeper.cancel)
 
@@ -212,14 +215,14 @@ def warn_of_exposure(settings: Settings, address: str) -> None:
         )
 
 
-def _raise_descriptor_limit(connections: int) -> None:
-    """Room for all connections and the service's own files, as far as the system lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + 2_000
-    if soft < wanted:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-        )
+def _with_room(settings: Settings, descriptors: int) -> tuple[Settings, int]:
+    """The settings with as many connections as fit, and how many beyond them can be told that they are too many."""
+    wanted = settings.limits.max_connections
+    served, refused = connections_within(descriptors, wanted)
+    if served < wanted:
+        log.warning("max_connections is lowered to fit the limit of open files", to=served, open_files=descriptors)
+        settings = replace(settings, limits=replace(settings.limits, max_connections=served))
+    return settings, refused
 
 
 class _StandardError(io.TextIOBase):

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from leasehold.allocator import give_back_memory
+from leasehold.descriptors import REFUSED_CONNECTIONS
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.admission import Admission
 from leasehold.http.audit import RefusalLog
@@ -32,8 +33,6 @@ MAX_POSTED_BYTES: Final = 256 * KIB
 for thousands of large values."""
 CROWD_CONNECTIONS: Final = 1_000
 """When so many have left, what they took is given back to the system."""
-REFUSED_CONNECTIONS: Final = 1_000
-"""Connections over the limit that are still told so; beyond, they are cut at once."""
 
 
 class Member(Protocol):
@@ -49,7 +48,15 @@ class Member(Protocol):
 class Connections:
     """The registry. Owned by the server, handed to each connection."""
 
-    def __init__(self, router: Router, admission: Admission, service: Service, *, logs_requests: bool) -> None:
+    def __init__(
+        self,
+        router: Router,
+        admission: Admission,
+        service: Service,
+        *,
+        logs_requests: bool,
+        most_refused: int = REFUSED_CONNECTIONS,
+    ) -> None:
         self.router = router
         self.admission = admission
         self.service = service
@@ -69,6 +76,8 @@ class Connections:
         self._fixed_lines = (VARY_BY_ORIGIN if admission.varies_by_origin else VARY) + COMMON_HEADERS
         self.common_lines = self._common_lines()
         self.templates = Templates(self.store.engine.incarnation)
+        self._most_refused = most_refused
+        """Connections over the limit that are still told so; beyond, they are cut at once."""
         self._moment = 0.0
         self._members: set[Member] = set()
         self._by_address: Counter[str] = Counter()
@@ -88,7 +97,7 @@ class Connections:
         """Register a connection; the refusal if it is one too many."""
         self._members.add(member)
         self._by_address[address] += 1
-        if len(self._members) > self.limits.max_connections + REFUSED_CONNECTIONS:
+        if len(self._members) > self.limits.max_connections + self._most_refused:
             member.abort()
         elif (
             len(self._members) > self.limits.max_connections

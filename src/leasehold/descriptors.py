@@ -1,0 +1,32 @@
+"""How many connections the system's limit of open files leaves room for, beside the service's own files."""
+
+import resource
+from typing import Final
+
+REFUSED_CONNECTIONS: Final = 1_000
+"""Connections over the limit that are still told so; beyond, they are cut at once."""
+RESERVED_DESCRIPTORS: Final = 48
+"""For the service itself: files of the store while a checkpoint is written, connections to the database, pipes."""
+SPARE_DESCRIPTORS: Final = 1_000
+"""Asked for beside all connections where the system allows it."""
+
+
+def connections_within(descriptors: int, wanted: int) -> tuple[int, int]:
+    """The connections that can be served, at most `wanted`, and those beyond that can be told so."""
+    room = max(descriptors - RESERVED_DESCRIPTORS, 2)
+    if room >= wanted + REFUSED_CONNECTIONS:
+        return wanted, REFUSED_CONNECTIONS
+    refused = min(REFUSED_CONNECTIONS, room // 4)
+    return min(wanted, room - refused), refused
+
+
+def raise_limit(connections: int) -> int:
+    """Raise the limit of this process for so many connections, as far as the system lets us. Returns the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + REFUSED_CONNECTIONS + SPARE_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
