@@ -27,6 +27,8 @@ CODES: Mapping[int, frozenset[str]] = {
     414: frozenset({"uri_too_long"}),
     415: frozenset({"unsupported_media_type"}),
     422: frozenset({"patch_failed"}),
+    426: frozenset({"upgrade_required"}),
+    428: frozenset({"precondition_required"}),
     423: frozenset({"lock_held"}),
     429: frozenset({"too_many_requests"}),
     431: frozenset({"headers_too_large"}),

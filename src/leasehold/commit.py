@@ -350,7 +350,20 @@ def _changed(value: Json, operation: Delete | MergePatch | JsonPatch, budget: Wo
     if isinstance(operation, JsonPatch):
         return values.json_patch(value, operation.steps, max_bytes=max_bytes, budget=budget)
     assert operation.path
-    return values.remove_at(value, operation.path)
+    smaller = values.remove_at(value, operation.path)
+    if not _names_revisions(operation.condition) and isinstance(values.get_at(smaller, operation.path[:-1]), list):
+        # A proxy may send a DELETE again whose answer was lost (RFC 9110, section 9.2.2), and would remove the element
+        # that has moved up. (What cannot be removed at all was refused before.)
+        raise ServiceError(
+            "precondition_required",
+            "an element of a list is removed with If-Match and the entry's ETag, or by a JSON patch",
+        )
+    return smaller
+
+
+def _names_revisions(condition: Condition | None) -> bool:
+    """Whether a change can be done only once, because it leaves a revision that the condition does not name."""
+    return condition is not None and condition.if_match not in (None, "*")
 
 
 def _check_release(release: Release, lease: Lease) -> None:

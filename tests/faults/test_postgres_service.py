@@ -120,7 +120,7 @@ class Load:
         if method == "GET":
             answer = client.get(f"/kv/{seen.key}")
         else:
-            answer = client.put(f"/kv/{seen.key}", params={"path": "/-"}, content=b"1")
+            answer = client.post(f"/kv/{seen.key}", params={"path": "/-"}, content=b"1")
         seen.slowest_seconds = max(seen.slowest_seconds, time.monotonic() - began)
         seen.statuses.append(answer.status_code)
         if answer.status_code == 503:

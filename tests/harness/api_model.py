@@ -184,6 +184,14 @@ def remove(value: Any, path: tuple[str, ...]) -> Any:
     return replace(value, path[:-1], smaller)
 
 
+def remove_once(value: Any, path: tuple[str, ...], *, may: bool) -> Any:
+    """An element of a list is removed by its index only where a repetition would be refused."""
+    smaller = remove(value, path)
+    if not may and isinstance(get(value, path[:-1]), list):
+        raise Refused(428, "precondition_required")
+    return smaller
+
+
 def merge(value: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
         return patch
@@ -376,12 +384,17 @@ class KeyValueMachine(RuleBasedStateMachine):
         expected = [self.folder + key for key in self.sorted_keys() if key.startswith(prefix)]
         assert [entry["key"] for entry in entries] == expected
 
-    @rule(key=KEYS, path=SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS)
-    def write_part(self, key: str, path: tuple[str, ...], part: Any, condition: Condition, ttl: int | None) -> None:
+    @rule(key=KEYS, path=SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS, method=st.sampled_from(["PUT", "POST"]))
+    def write_part(
+        self, *, key: str, path: tuple[str, ...], part: Any, condition: Condition, ttl: int | None, method: str
+    ) -> None:
         params = {"path": pointer(path), "ttl": ttl}
         response = self.request(
-            "PUT", key, content=json.dumps(part), headers=self.headers(key, condition), params=params
+            method, key, content=json.dumps(part), headers=self.headers(key, condition), params=params
         )
+        if method == "PUT" and path[-1:] == ("-",):
+            assert (response.status_code, response.json()["error"]) == (400, "invalid_argument")
+            return
         self.change(key, condition, response, lambda v: put(empty(path) if v is ABSENT else v, path, part), ttl)
         if response.status_code < 300:
             assert (same(response.json()["value"], part), response.json()["path"]) == (True, pointer(path))
@@ -408,7 +421,10 @@ class KeyValueMachine(RuleBasedStateMachine):
     def delete_part(self, key: str, path: tuple[str, ...], condition: Condition, ttl: int | None) -> None:
         params = {"path": pointer(path), "ttl": ttl}
         response = self.request("DELETE", key, headers=self.headers(key, condition), params=params)
-        self.change(key, condition, response, lambda value: remove(existing(value), path), ttl)
+        names_revisions = condition.of_entry in ("matches", "stale")
+        self.change(
+            key, condition, response, lambda value: remove_once(existing(value), path, may=names_revisions), ttl
+        )
 
     @rule(key=KEYS, paths=st.lists(SEGMENTS, min_size=1, max_size=3))
     def read_parts(self, key: str, paths: list[tuple[str, ...]]) -> None:

@@ -77,7 +77,7 @@ class Client:
         self._append_to(f"lists/{self._rng.randrange(LISTS)}/{number // APPENDS_TO_A_LIST}", element, (200, 201))
 
     def _append_to(self, key: str, element: str, expected: tuple[int, ...], *fields: str) -> Reply:
-        reply = self._write("PUT", f"/kv/{quote(key)}?path=/-", *fields, body=json.dumps(element).encode())
+        reply = self._write("POST", f"/kv/{quote(key)}?path=/-", *fields, body=json.dumps(element).encode())
         self._ledger.append(key, element, reply.outcome, reply.revision)
         self._expect(reply, expected, f"an append to {key}")
         return reply

@@ -349,14 +349,6 @@ def test_a_stream_of_a_value_takes_conditions(server: Server, uuid: str) -> None
     assert refusal(failed) == (412, "precondition_failed")
 
 
-def test_a_stream_in_http_1_0_ends_with_the_connection(server: Server, uuid: str) -> None:
-    server.put(uuid, "[1, 2]")
-    with Wire(server) as wire:
-        answer = wire.send(message("GET", f"/stream/{uuid}", version="HTTP/1.0")).answer()
-        seen = (answer.headers.get("transfer-encoding"), answer.headers["connection"], answer.body, wire.is_closed())
-    assert seen == (None, "close", b"\x92\x01\x02", True)
-
-
 def test_a_head_of_a_stream_has_no_body_and_the_connection_goes_on(server: Server, uuid: str) -> None:
     server.put(uuid, "1")
     with Wire(server) as wire:

@@ -68,7 +68,7 @@ def delete(server: Server, key: str, headers: Mapping[str, str]) -> httpx.Respon
 
 
 def delete_part(server: Server, key: str, headers: Mapping[str, str]) -> httpx.Response:
-    return server.delete(key, params={"path": "/b/0"}, headers=headers)
+    return server.delete(key, params={"path": "/a"}, headers=headers)
 
 
 def set_(server: Server, key: str, headers: Mapping[str, str]) -> httpx.Response:
@@ -86,7 +86,7 @@ AFTER: dict[Write, Any] = {
     merge: {"a": 2, "b": [1]},
     patch: {"a": 1, "b": [1, 2]},
     delete: None,
-    delete_part: {"a": 1, "b": []},
+    delete_part: {"b": [1]},
     set_: 2,
     set_part: {"a": 1, "b": [1, 2]},
 }

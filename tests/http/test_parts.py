@@ -150,9 +150,24 @@ def test_plus_in_a_query_is_a_space(server: Server, document: str) -> None:
     ],
 )
 def test_a_part_is_written(server: Server, key: str, method: str, before: str, path: str, after: Any) -> None:
+    if method == "PUT" and path.endswith("-"):
+        method = "POST"  # see test_a_put_that_would_append_is_refused_and_changes_nothing
     server.put(key, before)
     written = server.request(method, f"/kv/{key}", params={"path": path}, content=b'"new"')
     assert (written.status_code, server.value(key)) == (200, after)
+
+
+@pytest.mark.parametrize("before", [None, "[]", '{"a": [1]}', '{"-": 1, "a": {"-": 1}}'])
+@pytest.mark.parametrize("path", ["/-", "/a/-", "/a/b/-"])
+def test_a_put_that_would_append_is_refused_and_changes_nothing(
+    server: Server, key: str, before: str | None, path: str
+) -> None:
+    if before is not None:
+        server.put(key, before)
+    entry = server.get(key).json().get("revision")
+    refused = server.request("PUT", f"/kv/{key}", params={"path": path}, content=b'"new"')
+    assert (refusal(refused), "POST" in refused.json()["message"]) == ((400, "invalid_argument"), True)
+    assert server.get(key).json().get("revision") == entry
 
 
 @pytest.mark.parametrize(
@@ -211,7 +226,8 @@ def test_a_part_that_is_no_json_is_refused_and_changes_nothing(server: Server, d
     [
         ('{"a": 1, "b": 2}', "/a", {"b": 2}),
         ('{"a": {"b": 1}}', "/a/b", {"a": {}}),
-        ("[1, 2, 3]", "/1", [1, 3]),
+        ('{"0": 1, "1": 2}', "/0", {"1": 2}),
+        ('[{"a": 1}]', "/0/a", [{}]),
         ('{"": 1}', "/", {}),
         ('{"x/y": 1, "m~n": 2}', "/x~1y", {"m~n": 2}),
         ('{"a": null}', "/a", {}),
@@ -221,6 +237,22 @@ def test_a_part_is_deleted(server: Server, key: str, before: str, path: str, aft
     server.put(key, before)
     deleted = server.delete(key, params={"path": path})
     assert (deleted.status_code, server.value(key)) == (200, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "after"), [("[1, 2, 3]", "/1", [1, 3]), ('{"a": [[0], 1]}', "/a/0/0", {"a": [[], 1]})]
+)
+@pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}, {"If-None-Match": '"0"'}], ids=str)
+def test_an_element_is_deleted_by_its_index_only_where_a_repetition_would_be_refused(
+    server: Server, key: str, before: str, path: str, after: Any, headers: dict[str, str]
+) -> None:
+    entry = server.put(key, before).json()
+    etag = server.get(key).headers["ETag"]
+    refused = server.delete(key, params={"path": path}, headers=headers)
+    assert (refusal(refused), server.get(key).json()) == ((428, "precondition_required"), entry)
+    assert "If-Match" in refused.json()["message"]
+    statuses = [server.delete(key, params={"path": path}, headers={"If-Match": etag}).status_code for _ in range(2)]
+    assert (statuses, server.value(key)) == ([200, 412], after)
 
 
 def test_the_deletion_of_a_part_says_what_and_when(server: Server, document: str) -> None:

@@ -179,10 +179,12 @@ def test_entries_are_created_replaced_and_deleted(ask: Alternating, key: str) ->
 
 def test_parts_are_written_read_and_deleted(ask: Alternating, key: str) -> None:
     assert ask("PUT", f"/kv/{key}?path=/a/b", "[1]").status_code == 201
-    assert ask("PUT", f"/kv/{key}?path=/a/b/-", "2").json()["path"] == "/a/b/-"
+    assert ask("POST", f"/kv/{key}?path=/a/b/-", "2").json()["path"] == "/a/b/-"
     assert ask("GET", f"/kv/{key}?path=/a/b").json()["value"] == [1, 2]
     assert ask("GET", f"/kv/{key}?path=/a/b/0&path=/a/b/1").json()["value"] == {"/a/b/0": 1, "/a/b/1": 2}
-    assert ask("DELETE", f"/kv/{key}?path=/a/b/0").status_code == 200
+    assert refusal(ask("DELETE", f"/kv/{key}?path=/a/b/0")) == (428, "precondition_required")
+    etag = ask("GET", f"/kv/{key}").headers["ETag"]
+    assert ask("DELETE", f"/kv/{key}?path=/a/b/0", headers={"If-Match": etag}).status_code == 200
     assert ask("GET", f"/kv/{key}").json()["value"] == {"a": {"b": [2]}}
     assert refusal(ask("GET", f"/kv/{key}?path=/a/c")) == (404, "path_not_found")
     assert refusal(ask("PUT", f"/kv/{key}?path=/a/b/0/c", "1")) == (409, "conflict")

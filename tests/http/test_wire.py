@@ -390,16 +390,29 @@ def test_http_1_0_with_keep_alive_stays_and_is_told_so(server: Server) -> None:
     assert [answer.headers["connection"] for answer in answers] == ["keep-alive", "keep-alive"]
 
 
-def test_a_list_for_http_1_0_is_not_chunked_and_ends_with_the_connection(server: Server, key: str) -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("target", ["/kv", "/kv?limit=1", "/stream", "/stream/123e4567-e89b-12d3-a456-426614174000"])
+def test_a_stream_for_http_1_0_is_refused_because_a_cut_would_look_like_its_end(
+    server: Server, method: str, target: str
+) -> None:
+    server.put("123e4567-e89b-12d3-a456-426614174000", "1")
+    request = f"{method} {target} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".encode()
+    with Wire(server) as wire:
+        answer = wire.send(request).answer(to=method)
+        assert (answer.status, answer.headers["upgrade"]) == (426, "HTTP/1.1")
+        assert answer.headers["connection"] == "keep-alive, Upgrade"
+        if method == "GET":
+            assert (answer.refusal, b"proxy_http_version 1.1" in answer.body) == ((426, "upgrade_required"), True)
+        assert wire.send(b"GET /health HTTP/1.0\r\n\r\n").answer().status == 200
+
+
+def test_an_answer_whose_length_is_known_is_given_to_http_1_0(server: Server, key: str) -> None:
     server.put(key, "1")
     with Wire(server) as wire:
-        request = f"GET /kv?prefix={key} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
-        answer = wire.send(request.encode()).answer()
-    assert ("transfer-encoding" in answer.headers, answer.body[:12], answer.body[-13:]) == (
-        False,
-        b'{"entries":[',
-        b'"next":null}\n',
-    )
+        for target, fields in ((f"/kv/{key}", ()), ("/kv", ("Accept: application/vnd.msgpack",)), ("/locks", ())):
+            keep = ("Connection: keep-alive", *fields)
+            answer = wire.send(message("GET", target, *keep, version="HTTP/1.0")).answer()
+            assert (answer.status, int(answer.headers["content-length"])) == (200, len(answer.body))
 
 
 def test_a_client_that_has_closed_its_half_still_gets_its_answers(server: Server, key: str) -> None:

@@ -197,6 +197,22 @@ def test_a_delete_of_a_part_keeps_the_rest() -> None:
     assert value_after(Delete("user", path=("name",))) == b"{}"
 
 
+@pytest.mark.parametrize("condition", [None, Condition(), Condition(if_match="*"), Condition(if_none_match=(1,))])
+def test_a_delete_of_an_element_needs_the_revision_that_it_is_of(condition: Condition | None) -> None:
+    [put, refused], changes = decide(Put("list", b"[[1,2]]"), Delete("list", ("0", "0"), condition=condition))
+    assert isinstance(put, Written)
+    assert isinstance(refused, ServiceError)
+    assert (refused.code, refused.status) == ("precondition_required", 428)
+    assert changes == [put.entry]
+
+
+def test_a_delete_of_an_element_at_the_revision_named_is_done() -> None:
+    condition = Condition(if_match=(HEAD + 1,))
+    [_, deleted], _ = decide(Put("list", b"[[1,2]]"), Delete("list", ("0", "0"), condition=condition))
+    assert isinstance(deleted, Written)
+    assert deleted.entry.value == b"[[2]]"
+
+
 def test_a_delete_of_a_missing_part_is_not_found() -> None:
     assert refusal_of(Delete("user", path=("age",))).code == "path_not_found"
 
@@ -440,7 +456,7 @@ def test_a_value_that_is_larger_once_it_is_stored_is_refused() -> None:
 @pytest.mark.parametrize(
     "operation",
     [
-        Delete("large", ("b", "0")),
+        Delete("large", ("b", "0"), condition=Condition(if_match=(LARGE.revision,))),
         Put("large", b"0", ("b",)),
         Put("large", b"3", ("b", "0")),
         Put("large", b'"%b"' % (b"x" * 150)),

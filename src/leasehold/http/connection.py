@@ -376,31 +376,30 @@ class Connection(asyncio.Protocol):
 
     async def _send_stream(self, request: Request, stream: Stream) -> None:
         shared = self._all
-        chunked = request.version == "1.1"
-        close = not request.keep_alive or not chunked or shared.stopping
+        close = not request.keep_alive or shared.stopping
         common, templates = shared.common_lines, shared.renew_templates()
-        head = encode_stream_head(request, stream, common=common, templates=templates, chunked=chunked, close=close)
+        head = encode_stream_head(request, stream, common=common, templates=templates, close=close)
         async with aclosing(stream.chunks) as chunks:
+            if request.version == "1.0":
+                raise _unframed()
             if request.method == "HEAD":
                 self._write(head)
             else:
-                await self._send_chunks(request, head, chunks, chunked=chunked)
+                await self._send_chunks(request, head, chunks)
         self._task = None
         shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._began)
         if shared.logs_requests:
             shared.log_request(request, 200)
         self._finish(request, close=close)
 
-    async def _send_chunks(
-        self, request: Request, head: bytes, chunks: AsyncGenerator[bytes], *, chunked: bool
-    ) -> None:
+    async def _send_chunks(self, request: Request, head: bytes, chunks: AsyncGenerator[bytes]) -> None:
         started = False
         try:
             async for chunk in chunks:
                 if not started:  # the head goes with the first chunk, so that a failure before it is a proper error
                     self._write(head)
                     started = True
-                self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 await self._writable()
         except Exception as error:
             if not started:
@@ -411,8 +410,7 @@ class Connection(asyncio.Protocol):
             return
         if not started:
             self._write(head)
-        if chunked:
-            self._write(b"0\r\n\r\n")
+        self._write(b"0\r\n\r\n")
 
     async def _writable(self) -> None:
         """Wait for a slow reader, and let others have their turn."""
@@ -563,6 +561,15 @@ class Connection(asyncio.Protocol):
         if sock is not None and hasattr(termios, "TIOCOUTQ"):
             unsent += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
         return unsent
+
+
+def _unframed() -> ServiceError:
+    """In HTTP/1.0 a stream ends with the connection, so that one which was cut off looks like a whole one."""
+    return ServiceError(
+        "upgrade_required",
+        "lists and streams need HTTP/1.1; a proxy in front must speak it, in nginx: proxy_http_version 1.1",
+        headers={"Upgrade": "HTTP/1.1"},
+    )
 
 
 def _internal(request: Request, error: Exception) -> ServiceError:

@@ -239,9 +239,11 @@ def _shown_value(request: Request, found: Found) -> tuple[bytes, str | None]:
 def put_entry(request: Request) -> Put:
     if is_plain(request):
         return Put(key_of(request), value_of(request))
-    return Put(
-        key_of(request), value_of(request), path_of(request), ttl_of(request), condition(request), fence(request)
-    )
+    path = path_of(request)
+    if path and path[-1] == "-" and request.method == "PUT":
+        # A proxy may send a PUT again whose answer was lost (RFC 9110, section 9.2.2), and would append twice.
+        raise ServiceError("invalid_argument", "PUT does not append; send a path that ends in - with POST")
+    return Put(key_of(request), value_of(request), path, ttl_of(request), condition(request), fence(request))
 
 
 def patch_entry(request: Request) -> MergePatch | JsonPatch:
@@ -478,7 +480,7 @@ ROUTES = (
         "Delete an entry, or a part of its value",
         "write",
         (Answer(200, "Deleted.", "Deleted"),),
-        ("not_found", "path_not_found", "conflict", "precondition_failed", "storage_full"),
+        ("not_found", "path_not_found", "conflict", "precondition_failed", "precondition_required", "storage_full"),
         (PATH, TTL, *WRITE_CONDITIONS),
     ),
     Route(
@@ -488,7 +490,7 @@ ROUTES = (
         "List entries in ascending order of their keys",
         "read",
         (Answer(200, "The entries.", "EntryList"),),
-        (),
+        ("upgrade_required",),
         (
             PREFIX,
             Parameter("after", "Only keys greater than it.", _STRING),

@@ -169,6 +169,8 @@ def encode_response(request: Request, response: Response, *, common: bytes, temp
         fields += b"".join(f"\r\n{name}: {value}".encode("latin-1") for name, value in response.headers)
     if close or request.version == "1.0":
         fields += b"\r\nConnection: close" if close else b"\r\nConnection: keep-alive"
+        if response.status == HTTPStatus.UPGRADE_REQUIRED:
+            fields += b", Upgrade"  # goes with the header Upgrade (RFC 9110, section 7.8)
     if request.headers.sharing:
         fields += request.headers.sharing
     start = STATUS_LINES[response.status]
@@ -200,18 +202,14 @@ def _encode_other(
     return (_START + cache + templates.etag + _BODY) % (*start, *tag, media.line, size, body)
 
 
-def encode_stream_head(
-    request: Request, stream: Stream, *, common: bytes, templates: Templates, chunked: bool, close: bool
-) -> bytes:
+def encode_stream_head(request: Request, stream: Stream, *, common: bytes, templates: Templates, close: bool) -> bytes:
     media = stream.media
     parts = [_START % (STATUS_LINES[200], common, request.request_id + request.headers.sharing)]
     if stream.revision is None:
         parts.append(_NO_STORE)
     else:
         parts.append(_REVALIDATE + templates.etag % (stream.revision, b"", media.tag))
-    parts.append(b"Content-Type: " + media.line)
-    if chunked:
-        parts.append(b"\r\nTransfer-Encoding: chunked")
+    parts.append(b"Content-Type: " + media.line + b"\r\nTransfer-Encoding: chunked")
     if close:
         parts.append(b"\r\nConnection: close")
     parts.append(b"\r\n\r\n")
