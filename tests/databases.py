@@ -42,21 +42,26 @@ UNPRIVILEGED_USER = "nobody"
 """PostgreSQL refuses to run as root."""
 GUARDED_USER = "guarded"
 """The one who needs a password, once it is created."""
+STANDBY: Final = "standby"
+"""The name of a standby, for synchronous_standby_names."""
 
 
 class PostgresServer:
     """A server in a new folder under the temporary one. Ends with the `with` block; the folder goes with it.
 
-    `fsync` is off unless asked for: what tests kill is the server, never the machine.
+    `fsync` is off unless asked for: what tests kill is the server, never the machine. `port`: where it listens, if the
+    caller keeps one for it. `standby_of`: the server of which it is a standby, that streams under the name `STANDBY`.
     """
 
-    def __init__(self, *settings: str, fsync: bool = False) -> None:
+    def __init__(
+        self, *settings: str, fsync: bool = False, port: int | None = None, standby_of: "PostgresServer | None" = None
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="leasehold-postgres-"))
         self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         self._bin = self._usable_binaries()
         self._process: subprocess.Popen[bytes] | None = None
         self._ends = ExitStack()
-        self.port = self._ends.enter_context(free_port())
+        self.port = self._ends.enter_context(free_port()) if port is None else port
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         options = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *settings]
         if fsync and sys.platform == "linux":
@@ -68,6 +73,13 @@ class PostgresServer:
         if self._user is not None:
             self._folder.chmod(0o755)
             shutil.chown(data, self._user)
+        if standby_of is not None:
+            source = f"host=127.0.0.1 port={standby_of.port} user=postgres application_name={STANDBY}"
+            self._run(
+                *("pg_basebackup", f"--dbname={source}", f"--pgdata={data}"),
+                *("--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+            )
+            return
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--no-sync", "--username=postgres", f"--pgdata={data}")
         access = data / "pg_hba.conf"
         access.write_text(f"host all {GUARDED_USER} all scram-sha-256\n{access.read_text()}")

@@ -56,19 +56,22 @@ class Reply:
 class Client:
     """One of those who write, on one connection. `number` is its place in the ledger, `name` unique for ever."""
 
-    def __init__(self, wire: Wire, ledger: Ledger, number: int, name: str, rng: random.Random) -> None:
+    def __init__(
+        self, wire: Wire, ledger: Ledger, number: int, name: str, rng: random.Random, *, compares: bool
+    ) -> None:
         self._wire = wire
         self._ledger = ledger
         self._number = number
         self._name = name
         self._rng = rng
+        self._count_weight = 3 if compares else 0
         self._serial = count()
         self._created: list[str] = []
         """What is there for certain."""
 
     def step(self) -> None:
         steps = (self._append, self._count, self._create, self._delete, self._lock, self._list)
-        self._rng.choices(steps, weights=(4, 3, 3, 2, 1, 1))[0]()
+        self._rng.choices(steps, weights=(4, self._count_weight, 3, 2, 1, 1))[0]()
 
     # Steps --------------------------------------------------------------------------------------------------------
 
@@ -225,14 +228,19 @@ class Client:
 
 
 @contextmanager
-def clients_at_work(server: Server, ledger: Ledger, seed: int) -> Iterator[None]:
-    """CLIENTS at work until the `with` block ends. What makes one give up is a violation."""
+def clients_at_work(server: Server, ledger: Ledger, seed: int, *, compares: bool = True) -> Iterator[None]:
+    """CLIENTS at work until the `with` block ends. What makes one give up is a violation.
+
+    `compares`: they also compare and set, and hold what they read against what was read before.
+    """
     over = threading.Event()
     ledger.done = [0] * CLIENTS
 
     def work(number: int) -> None:
         with Wire(server) as wire:
-            client = Client(wire, ledger, number, f"{seed}-{number}", random.Random(f"{seed}/{number}"))
+            client = Client(
+                wire, ledger, number, f"{seed}-{number}", random.Random(f"{seed}/{number}"), compares=compares
+            )
             while not over.is_set():
                 client.step()
 

@@ -17,6 +17,7 @@ from leasehold.commit import _Batch, _check, _lease_lost
 from leasehold.engines.base import CommitDone, Decide
 from leasehold.engines.disk import OsDisk
 from leasehold.engines.file import FileEngine
+from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.engine import PostgresEngine, _Written
 from leasehold.engines.postgres.links import Connection
 from leasehold.engines.snapshot import Snapshot
@@ -119,6 +120,23 @@ def retry_unknown_commits() -> None:
     PostgresEngine._is_stored = not_stored  # type: ignore[method-assign]
 
 
+def trust_the_primary() -> None:
+    """What the primary has is taken to be on its standby, too: a COMMIT whose wait was broken off, and one found."""
+    is_stored, execute = PostgresEngine._is_stored, PostgresEngine._execute
+    found: list[bool] = []
+
+    async def remember(self: PostgresEngine, connection: Connection, written: _Written) -> bool:
+        found[:] = [await is_stored(self, connection, written)]
+        return found[0]
+
+    async def end(self: PostgresEngine, connection: Connection) -> None:
+        await execute(self, connection, statements.ROLLBACK if True in found else statements.COMMIT)
+        found.clear()
+
+    PostgresEngine._is_stored = remember  # type: ignore[method-assign]
+    PostgresEngine._finish = end  # type: ignore[method-assign]
+
+
 def check_preconditions_on_arrival() -> None:
     """If-Match and If-None-Match are looked at when the write comes, and not again when it is committed."""
     submit = Store.submit
@@ -198,6 +216,7 @@ BUGS: Final = {
     "check fences on arrival": check_fences_on_arrival,
     "trust waking": trust_waking,
     "retry unknown commits": retry_unknown_commits,
+    "trust the primary": trust_the_primary,
     "check preconditions on arrival": check_preconditions_on_arrival,
     "slow disk": slow_disk,
     "publish before durable": publish_before_durable,

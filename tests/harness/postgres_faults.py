@@ -281,11 +281,11 @@ def survive_database_faults(
                 scene.note(faults_with_writes_under_way=under_way > 0, writes_under_way_at_faults=under_way)
                 FAULTS[kind](scene)
                 scene.note(faults=1, long_absences=kind in LONG_ABSENCES)
-                late = _what_has_not_recovered(service, ledger)
+                late = what_has_not_recovered(service, ledger)
                 if late:
                     ledger.fault(f"{RECOVERY_SECONDS:g} s after fault {number} ({kind}): {late}")
                     break
-        finding.violations += [*ledger.violations, *_differences(service, ledger), *_bad_end(service)]
+        finding.violations += [*ledger.violations, *differences(service, ledger), *bad_end(service)]
     finding.figures.update(ledger.figures)
     return finding
 
@@ -313,7 +313,7 @@ def _service(database: Database, workers: int, bug: str | None) -> Iterator[tupl
             yield service, proxy, cutter
 
 
-def _what_has_not_recovered(service: Server, ledger: Ledger) -> str | None:
+def what_has_not_recovered(service: Server, ledger: Ledger) -> str | None:
     deadline = time.monotonic() + RECOVERY_SECONDS
     waiting = ledger.wait_for_all(RECOVERY_SECONDS)
     if waiting:
@@ -325,7 +325,7 @@ def _what_has_not_recovered(service: Server, ledger: Ledger) -> str | None:
     return None
 
 
-def _differences(service: Server, ledger: Ledger) -> list[str]:
+def differences(service: Server, ledger: Ledger) -> list[str]:
     """Between the store, in which nothing is under way any more, and the ledger."""
     deadline = time.monotonic() + RECOVERY_SECONDS
     # Whatever was in doubt is over when this is stored.
@@ -338,7 +338,7 @@ def _differences(service: Server, ledger: Ledger) -> list[str]:
     return ledger.differences(entries)
 
 
-def _bad_end(service: Server) -> list[str]:
+def bad_end(service: Server) -> list[str]:
     """What the log tells at last, and the exit code."""
     code = service.terminate()
     found = [line for line in service.log().splitlines() if any(sign in line for sign in SIGNS_OF_A_FAULT)]

@@ -21,6 +21,8 @@ from harness.mounts import obstacle
 from harness.postgres_faults import PROMISE, rounds_of
 from harness.power_cuts import survive_power_cuts
 from harness.rude_clients import survive_rudeness
+from harness.standby import PROMISE as STANDBY_PROMISE
+from harness.standby import round_of_failovers
 
 Round = Callable[[Path, int], Finding]
 """One round, in an empty folder, by a seed. It takes seconds, not minutes."""
@@ -107,6 +109,7 @@ ROWS = (
     Row("postgres-postmaster", PROMISE, rounds_of(["postmaster"] * 20), "postmaster kills"),
     Row("postgres-freezes", PROMISE, rounds_of(["freeze"] * 6), "freezes"),
     Row("postgres-away", PROMISE, rounds_of(["no network", "no postmaster", "long freeze"]), "long absences"),
+    Row("postgres-standby", STANDBY_PROMISE, round_of_failovers, "failovers"),
     Row("power-cuts", "acknowledged changes survive power cuts", _power_cuts, "states"),
     Row("disk-faults", "any single file operation may fail", _disk_faults, "runs"),
     Row("ext4", "acknowledged changes survive the loss of a real file system", _ext4, "cuts", obstacle=obstacle),

@@ -7,7 +7,8 @@ ones.
 What fails is done again as a whole, on a new connection, for RETRY_SECONDS. Each batch signs a row of its server's own
 (`writers`) with a number. If the answer of a COMMIT was lost, the next attempt takes the head's lock, by which the lost
 transaction is over, and looks at that row: the batch is there, or it is done again; it is neither guessed nor done
-twice. (`pg_xact_status` would not do: a transaction that a crash took away before anything of it was written to the
+twice. That it is there is proven by another COMMIT, which waits for the synchronous standbys as the lost one may not
+have done. (`pg_xact_status` would not do: a transaction that a crash took away before anything of it was written to the
 log leaves its number to another one, and the answer is about that.) When the database stays away, `fault` is set and
 everything is refused at once until `recover` has written something.
 
@@ -382,7 +383,11 @@ class PostgresEngine:
             loaded = await self._load(connection, names)
         before = self._unanswered
         if before is not None and await self._is_stored(connection, before):
-            await self._execute(connection, statements.ROLLBACK)
+            # That it is there does not say that the synchronous standbys have it: they were not waited for if the wait
+            # was broken off, or if the server was started again. This COMMIT waits until they have all before it.
+            with watched(connection, SILENCE_SECONDS):
+                await connection.execute(statements.TOUCH_HEAD, self._namespace)
+            await self._finish(connection)
             self._publish_own(before)
             return
         self._unanswered = None
@@ -395,8 +400,15 @@ class PostgresEngine:
         self._publish_own(written)
 
     async def _finish(self, connection: Connection) -> None:
-        if await self._execute(connection, statements.COMMIT) != "COMMIT":
-            raise asyncpg.InterfaceError("a COMMIT was answered otherwise")
+        """COMMIT. Raises one of FAILURES unless the answer says that it was done, and done in full.
+
+        With a warning it was not: PostgreSQL answers so when a cancellation broke off the wait for the synchronous
+        standbys, and when there was no transaction to commit.
+        """
+        self._writer.warnings.clear()
+        answer = await self._execute(connection, statements.COMMIT)
+        if answer != "COMMIT" or self._writer.warnings:
+            raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
 
     async def _is_stored(self, connection: Connection, written: _Written) -> bool:
         """With the head locked: whether this batch is the last that we committed."""
@@ -647,5 +659,14 @@ async def _check_durability(connection: Connection) -> None:
     """Say it when the database itself promises less than its users expect."""
     if await connection.fetchval("SHOW fsync") == "off":
         log.warning("fsync is off in PostgreSQL: a crash of its machine loses data")
-    if await connection.fetchval("SHOW synchronous_commit") == "off":
-        log.warning("synchronous_commit is off in PostgreSQL: a crash of it loses acknowledged changes")
+    waits_for = await connection.fetchval("SHOW synchronous_commit")
+    if waits_for in _LOSSES:
+        log.warning(f"synchronous_commit is {waits_for} in PostgreSQL: {_LOSSES[waits_for]}")
+
+
+_LOSSES: Final = {
+    "off": "a crash of it loses acknowledged changes",
+    "local": "no commit waits for a synchronous standby, so a failover may lose acknowledged changes",
+    "remote_write": "a synchronous standby that crashes may lose acknowledged changes",
+}
+"""By the values of synchronous_commit that wait for less than a sync here and on the synchronous standbys."""

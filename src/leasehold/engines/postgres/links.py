@@ -39,6 +39,8 @@ _EPOCH_MICROSECONDS: Final = 946_684_800_000_000
 
 SESSION: Final = {
     "application_name": "leasehold",
+    # A warning says that a COMMIT did not wait for a synchronous standby. No role may have it kept quiet.
+    "client_min_messages": "warning",
     # The statements are few and made for their indexes. A plan made while a table was small must not stay a scan.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -157,13 +159,22 @@ class Link:
         self._address = address
         self._connection: Connection | None = None
         self._closing: asyncio.Event = asyncio.Event()
+        self.warnings: list[str | None] = []
+        """SQLSTATEs of the warnings that came with answers on the connection; whoever asks clears it before. They are
+        heard of before the answer that they came with."""
 
     async def connected(self) -> Connection:
         """The connection, a new one if there is none. Raises one of FAILURES."""
         connection = self._connection
         if connection is None or connection.is_closed():
             connection = self._connection = await self._address.connect()
+            connection.add_log_listener(self._hear)
         return connection
+
+    def _hear(self, connection: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING" and connection is self._connection:
+            log.warning("the database warns", sqlstate=message.sqlstate, reason=message.message)
+            self.warnings.append(message.sqlstate)
 
     def drop(self) -> None:
         """Let go of a connection that failed."""

@@ -1,0 +1,78 @@
+"""What a COMMIT must say to be believed, and what is said of a database that promises less."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from databases import Database, commit, counting, database_for, opened, run
+from driving import Driver
+
+from leasehold.engines.postgres.engine import PostgresEngine
+
+ROLE = "careless"
+WARN_ONCE = """
+    CREATE SEQUENCE commits;
+    CREATE FUNCTION warn_once() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF nextval('commits') = 1 THEN RAISE WARNING 'not quite done'; END IF;
+        RAISE NOTICE 'nothing to worry about';
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER warn_once AFTER INSERT OR UPDATE ON data
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn_once();
+    ALTER FUNCTION warn_once() OWNER TO careless;
+    ALTER SEQUENCE commits OWNER TO careless;
+"""
+"""Of the commits of entries, the first is answered with a warning, and all of them with a notice."""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """With a role that has the settings that a test gives it."""
+    database = database_for(tmp_path).create()
+    database.execute(f"DO $$ BEGIN CREATE ROLE {ROLE} LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
+    database.execute(f'GRANT ALL ON SCHEMA "{database.schema}" TO {ROLE}')
+    yield database
+    database.execute(f"ALTER ROLE {ROLE} RESET ALL")
+
+
+def of_the_role(database: Database) -> str:
+    return database.url.replace("//postgres@", f"//{ROLE}@")
+
+
+def test_a_commit_that_is_answered_with_a_warning_is_done_once_and_proven_by_another(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the role would not hear of warnings."""
+    database.execute(f"ALTER ROLE {ROLE} SET client_min_messages = error")
+
+    async def scenario() -> None:
+        async with opened(of_the_role(database)) as engine:
+            admin = await asyncpg.connect(database.url)
+            await admin.execute(WARN_ONCE)
+            await admin.close()
+            assert await commit(engine, ["n"], counting("n")) is None
+            assert engine.fault is None
+
+    run(scenario())
+    assert [tuple(row) for row in database.fetch("SELECT key, data, revision FROM data")] == [("n", "1", 1)]
+    assert database.fetch("SELECT batch FROM writers")[0][0] == 1
+    assert "a commit whose answer was lost is looked for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "loss"),
+    [
+        ("off", "a crash of it loses acknowledged changes"),
+        ("local", "no commit waits for a synchronous standby, so a failover may lose acknowledged changes"),
+        ("remote_write", "a synchronous standby that crashes may lose acknowledged changes"),
+    ],
+)
+def test_a_role_whose_commits_wait_for_less_is_warned_of(
+    database: Database, capsys: pytest.CaptureFixture[str], value: str, loss: str
+) -> None:
+    database.execute(f"ALTER ROLE {ROLE} SET synchronous_commit = {value}")
+    with Driver(PostgresEngine(of_the_role(database))):
+        pass
+    assert f"synchronous_commit is {value} in PostgreSQL: {loss}" in capsys.readouterr().out

@@ -1,0 +1,89 @@
+"""The real service on a primary with a synchronous standby, whose commits lose their standby in the middle.
+
+While clients write, the standby is cut off, so that a COMMIT waits for it. Then that COMMIT is disturbed: the query is
+cancelled, the session is ended, or the whole primary is killed and started again. PostgreSQL has the change by then,
+and shows it to everybody; the standby lacks it. Once the service has drawn its conclusions, the primary is lost and the
+standby promoted: nothing that a client was told of may be missing.
+
+What was only read may be: PostgreSQL shows what the standby lacks once the wait is broken off. So the clients do not
+compare what they read.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from databases import Database, PostgresServer
+from replication import Pair
+from running import running
+
+from harness import Finding
+from harness.clients import clients_at_work
+from harness.ledger import Ledger
+from harness.postgres_faults import PLANTED, bad_end, differences, what_has_not_recovered
+
+PROMISE: Final = "with a synchronous standby, a failover loses nothing that was acknowledged"
+FIRST_WRITES: Final = 50
+MOST_WRITES: Final = 50
+"""Done between two faults."""
+
+Way = Literal["query cancelled", "session ended", "primary killed"]
+
+
+def _cancel(primary: PostgresServer, process: int) -> None:
+    _signal(primary, "pg_cancel_backend", process)
+
+
+def _terminate(primary: PostgresServer, process: int) -> None:
+    _signal(primary, "pg_terminate_backend", process)
+
+
+def _signal(primary: PostgresServer, function: str, process: int) -> None:
+    [row] = Database(primary.url, "public").fetch(f"SELECT {function}($1)", process)
+    assert row[0] is True
+
+
+def _restart(primary: PostgresServer, _process: int) -> None:
+    primary.restart()
+
+
+WAYS: Final[Mapping[Way, Callable[[PostgresServer, int], None]]] = {
+    "query cancelled": _cancel,
+    "session ended": _terminate,
+    "primary killed": _restart,
+}
+
+
+def survive_failovers(seed: int, ways: Sequence[Way], *, bug: str | None = None) -> Finding:
+    """A failover in each of the `ways`, one after another, under one service. `bug`: one of those in `planted`."""
+    finding, ledger, rng = Finding(), Ledger(), random.Random(seed)
+    program = ("-m", "leasehold") if bug is None else (PLANTED,)
+    environment = {} if bug is None else {"LEASEHOLD_TEST_BUG": bug}
+    with Pair() as pair:
+        database = Database(pair.primary.url, "failovers").create()
+        with running(database.at(pair.hosts), program=program, environment=environment) as service:
+            with clients_at_work(service, ledger, seed, compares=False):
+                for number, way in enumerate(ways, start=1):
+                    ledger.wait_for_writes(FIRST_WRITES + rng.randrange(MOST_WRITES))
+                    pair.cut_off()
+                    waiting = pair.waiting()
+                    finding.figures["writes under way at faults"] += ledger.under_way
+                    WAYS[way](pair.primary, waiting[0])
+                    pair.waiting(but_for=waiting)  # the service believes, or asks
+                    pair.promote()
+                    finding.figures["failovers"] += 1
+                    late = what_has_not_recovered(service, ledger)
+                    if late:
+                        ledger.fault(f"after failover {number} ({way}): {late}")
+                        break
+                    pair.add_standby()
+            finding.violations += [*ledger.violations, *differences(service, ledger), *bad_end(service)]
+    finding.figures.update(ledger.figures)
+    return finding
+
+
+def round_of_failovers(_folder: Path, seed: int) -> Finding:
+    """For `make torture`."""
+    rng = random.Random(seed)
+    return survive_failovers(seed, [rng.choice(list(WAYS)) for _ in range(6)])

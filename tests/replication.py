@@ -1,0 +1,87 @@
+"""Two real servers of PostgreSQL: a primary, and a standby that its commits wait for."""
+
+import time
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Final, Self
+
+from databases import STANDBY, Database, PostgresServer
+from running import free_port, until
+
+WAIT_SECONDS: Final = 60.0
+
+_STREAMS: Final = "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'"
+_WAITING: Final = "pid, xact_start::text FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+
+class Pair:
+    """A primary and its synchronous standby. Both parts are played at the same two ports all the time."""
+
+    def __init__(self) -> None:
+        self._ends = ExitStack()
+        self._ports = [self._ends.enter_context(free_port()) for _ in range(2)]
+        self.primary = PostgresServer(port=self._ports[0])
+        self.standby: PostgresServer | None = None
+
+    @property
+    def hosts(self) -> str:
+        """For a URL."""
+        return ",".join(f"127.0.0.1:{port}" for port in self._ports)
+
+    def __enter__(self) -> Self:
+        self.primary.start()
+        self.add_standby()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in (self.primary, self.standby):
+            if server is not None:
+                server.close()
+        self._ends.close()
+
+    def add_standby(self) -> None:
+        """Make one from a base backup of the primary, whose commits wait for it from now on."""
+        [port] = (port for port in self._ports if port != self.primary.port)
+        self.standby = PostgresServer(port=port, standby_of=self.primary).start()
+        _set(self.primary, "synchronous_standby_names", STANDBY)
+        until(lambda: _is_true(self.primary, _STREAMS), seconds=WAIT_SECONDS)
+
+    def cut_off(self) -> None:
+        """The standby receives nothing more, as if the network were away: commits wait until it is promoted."""
+        assert self.standby is not None
+        _set(self.standby, "primary_conninfo", "")
+        until(lambda: not _is_true(self.primary, _STREAMS), seconds=WAIT_SECONDS)
+
+    def waiting(self, *, but_for: tuple[int, str] | None = None) -> tuple[int, str]:
+        """Wait for a commit that waits for the standby: its process, and when it began. Not the one `but_for`."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            for row in _database(self.primary).fetch(f"SELECT {_WAITING}"):
+                found = (row["pid"], row["xact_start"])
+                if found != but_for:
+                    return found
+            time.sleep(0.01)
+        raise AssertionError("no commit waits for the standby")
+
+    def promote(self) -> None:
+        """The primary is gone for good, and the standby, which was cut off, takes its place."""
+        assert self.standby is not None
+        self.primary.kill()
+        self.primary.close()
+        self.primary, self.standby = self.standby, None
+        assert _is_true(self.primary, "SELECT pg_promote()")
+
+
+def _database(server: PostgresServer) -> Database:
+    return Database(server.url, "public")
+
+
+def _set(server: PostgresServer, name: str, value: str) -> None:
+    _database(server).execute(f"ALTER SYSTEM SET {name} = '{value}'")
+    _database(server).execute("SELECT pg_reload_conf()")
+
+
+def _is_true(server: PostgresServer, question: str) -> bool:
+    return _database(server).fetch(question)[0][0] is True
