@@ -50,6 +50,7 @@ from leasehold.model import (
     View,
     Written,
     is_expired,
+    name_of,
 )
 from leasehold.times import format_time
 
@@ -72,13 +73,17 @@ def evaluate(
     batch = _Batch(view, revision, now, max_value_bytes)
     apply = batch.apply
     outcomes: list[Outcome | ServiceError] = []
+    outcome: Outcome | ServiceError
     for operation in operations:
         try:
-            outcomes.append(apply(operation))
+            outcome = apply(operation)
         except ServiceError as refusal:
-            outcomes.append(refusal)
+            outcome = refusal
         except _EnoughError:
             break
+        except Exception as failure:  # noqa: BLE001 - it changed nothing, so it is nobody else's
+            outcome = _unforeseen(operation, failure)
+        outcomes.append(outcome)
     return outcomes, batch.changes()
 
 
@@ -112,6 +117,8 @@ def evaluate_read(read: Read, entry: Entry | None, incarnation: str) -> Found | 
         _check_match(condition, entry, incarnation)
         if condition.if_none_match is not None and _matches(condition.if_none_match, entry, incarnation):
             return NotModified(entry.revision)
+    if not entry.value:
+        raise values.unreadable(key=entry.key)
     if read.paths is None:
         return Found(entry)
     with values.collector_paused(len(entry.value)):
@@ -138,17 +145,43 @@ class _EnoughError(Exception):
     """The batch ends before this operation."""
 
 
-class _Batch:
-    """The state of one evaluation: what the view shows, under what this batch has changed so far."""
+def _unforeseen(operation: Operation, failure: Exception) -> ServiceError:
+    """An exception where no rule raises one: of what is stored under this name, or a fault of the service."""
+    error = ServiceError(
+        "internal",
+        "the service failed; nothing was changed",
+        details={"lock" if isinstance(operation, LockOperation) else "key": name_of(operation)},
+    )
+    error.__cause__ = failure
+    return error
 
-    __slots__ = ("_acquired", "_entries", "_leases", "_max_value_bytes", "_now", "_revision", "_view", "_work_bytes")
+
+class _Batch:
+    """The state of one evaluation: what the view shows, under what this batch has changed so far.
+
+    An operation changes it in its last step and in one assignment. So one that raises has changed nothing, whatever
+    it raises; a revision that it took is left out.
+    """
+
+    __slots__ = (
+        "_acquired",
+        "_entries",
+        "_is_in_order",
+        "_leases",
+        "_max_value_bytes",
+        "_now",
+        "_revision",
+        "_view",
+        "_work_bytes",
+    )
 
     def __init__(self, view: View, revision: int, now: int, max_value_bytes: int) -> None:
         self._view = view
         self._revision = revision
         self._now = now
         self._max_value_bytes = max_value_bytes
-        # Both in the order of revisions.
+        self._is_in_order = True
+        """Both of these are in the order of revisions: nothing in them was changed twice."""
         self._entries: dict[str, Entry | Deletion] = {}
         self._leases: dict[str, Lease | LeaseEnd] = {}
         self._acquired: dict[str, str] = {}
@@ -158,7 +191,7 @@ class _Batch:
 
     def changes(self) -> list[Change]:
         """What was changed so far, in the order of revisions."""
-        if not self._leases:
+        if not self._leases and self._is_in_order:
             return list(self._entries.values())
         return sorted((*self._entries.values(), *self._leases.values()), key=_revision_of)
 
@@ -226,8 +259,7 @@ class _Batch:
             value = values.set_at(container, path, values.decode(operation.value))
             encoded = values.encode_bounded(value, max_bytes=self._max_value_bytes, before=before)
             del container, value
-        written = self._write(current, operation.key, encoded, operation.ttl)
-        return Written(written.entry, written.created, path=path, part=operation.value)
+        return self._write(current, operation.key, encoded, operation.ttl, path, operation.value)
 
     def _rewrite(self, current: Entry, operation: Delete | MergePatch | JsonPatch) -> Written:
         before = current.value
@@ -248,7 +280,15 @@ class _Batch:
             raise _EnoughError
         self._work_bytes += value_bytes
 
-    def _write(self, current: Entry | None, key: str, value: bytes, ttl: int | None) -> Written:
+    def _write(
+        self,
+        current: Entry | None,
+        key: str,
+        value: bytes,
+        ttl: int | None,
+        path: Pointer | None = None,
+        part: bytes | None = None,
+    ) -> Written:
         now = self._now
         created_at = now
         if current is not None:
@@ -257,16 +297,19 @@ class _Batch:
         expires_at = None if ttl is None else now + ttl
         self._revision += 1
         entry = Entry(key, value, self._revision, created_at, now, expires_at)
+        written = Written(entry, current is None, path, part)
         if key in self._entries:
-            del self._entries[key]  # so that they stay in the order of revisions
+            self._is_in_order = False
         self._entries[key] = entry
-        return Written(entry, current is None)
+        return written
 
     def _delete(self, key: str) -> Deleted:
         deletion = Deletion(key, self._next_revision())
-        self._entries.pop(key, None)
+        deleted = Deleted(key, deletion.revision)
+        if key in self._entries:
+            self._is_in_order = False
         self._entries[key] = deletion
-        return Deleted(key, deletion.revision)
+        return deleted
 
     def _expire(self, operation: Expire) -> Deleted | Unchanged:
         entry = self._stored(operation.key)
@@ -330,17 +373,15 @@ class _Batch:
         return self._keep(replace(lease, revision=self._next_revision(), expires_at=expires_at, ttl=ttl))
 
     def _keep(self, lease: Lease) -> Leased:
-        self._record_lease(lease)
-        return Leased(lease, self._now)
+        leased = Leased(lease, self._now)
+        self._leases[lease.lock] = lease
+        return leased
 
     def _end(self, lease: Lease) -> Released:
         end = LeaseEnd(lease.lock, self._next_revision())
-        self._record_lease(end)
-        return Released(end.lock, end.revision)
-
-    def _record_lease(self, change: Lease | LeaseEnd) -> None:
-        self._leases.pop(change.lock, None)
-        self._leases[change.lock] = change
+        released = Released(end.lock, end.revision)
+        self._leases[end.lock] = end
+        return released
 
 
 def _changed(value: Json, operation: Delete | MergePatch | JsonPatch, budget: WorkBudget, max_bytes: int) -> Json:

@@ -4,6 +4,7 @@ import msgspec
 
 from leasehold.model import Entry
 from leasehold.times import format_time
+from leasehold.values import unreadable
 
 _encode_text = msgspec.json.Encoder().encode
 
@@ -11,8 +12,11 @@ _encode_text = msgspec.json.Encoder().encode
 def entry_json(entry: Entry) -> bytes:
     """`{"key":…,"value":…,"revision":…,"created_at":…,"updated_at":…}`, with `expires_at` where it has one.
 
-    Pieces joined by hand: 0.3 µs against 0.5 µs for an encoder that is handed the formatted times.
+    Raises `internal` if the value is UNREADABLE. Pieces joined by hand: 0.3 µs against 0.5 µs for an encoder that is
+    handed the formatted times.
     """
+    if not entry.value:
+        raise unreadable(key=entry.key)
     return b"".join((b'{"key":', _encode_text(entry.key), b',"value":', entry.value, _facts(entry)))
 
 

@@ -90,6 +90,7 @@ class ServiceError(Exception):
     `details` become members of the error body beside `error` and `message` (`revision`, `limit`, …).
     `headers` go out with the response (`Allow`, `Retry-After`, …). `status` is the code's own unless it is given.
     `reason` is for the log alone, where it may say more than a caller should hear.
+    `is_outcome_unknown`: the change may have been stored; without it, surely nothing was.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class ServiceError(Exception):
         headers: Mapping[str, str] | None = None,
         status: int | None = None,
         reason: str | None = None,
+        is_outcome_unknown: bool = False,
     ) -> None:
         super().__init__(message)
         self.code: ErrorCode = code
@@ -109,6 +111,7 @@ class ServiceError(Exception):
         self.details: Mapping[str, ErrorDetail] = details or {}
         self.headers: Mapping[str, str] = headers or {}
         self.reason = code if reason is None else reason
+        self.is_outcome_unknown = is_outcome_unknown
 
 
 def not_found() -> ServiceError:
@@ -119,5 +122,20 @@ def not_implemented() -> ServiceError:
     return ServiceError("not_implemented", "no request of this service has this method")
 
 
+def internal(message: str) -> ServiceError:
+    """Something that nobody foresaw. Give it the exception as its cause, or log that."""
+    return ServiceError("internal", message)
+
+
 def unavailable(message: str, *, retry_after_seconds: int = 1) -> ServiceError:
     return ServiceError("unavailable", message, headers={"Retry-After": str(retry_after_seconds)})
+
+
+def outcome_unknown() -> ServiceError:
+    """Of a change whose commit failed so that nobody knows whether it was stored."""
+    return ServiceError(
+        "unavailable",
+        "the change may or may not have been stored",
+        headers={"Retry-After": "1"},
+        is_outcome_unknown=True,
+    )

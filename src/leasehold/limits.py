@@ -43,6 +43,10 @@ MAX_WAIT_SECONDS: Final = 60.0
 DEFAULT_WAIT_SECONDS: Final = 5.0
 MAX_WAITERS: Final = 1_000
 """Of one lock, at one server."""
+MAX_ABANDONED_LEASES: Final = 10_000
+"""Acquisitions that may have been stored although nobody was told, remembered to be released when the storage takes
+changes again. What is beyond (thousands of callers in the seconds before the storage is known to be away) ends with its
+own ttl, as the lease of any holder that is gone."""
 MAX_OWNER_BYTES: Final = 1 * KIB
 MAX_LEASE_ID_CHARACTERS: Final = 128
 

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Final
 
 from leasehold.commit import lock_held
+from leasehold.completions import report
 from leasehold.errors import ServiceError, unavailable
-from leasehold.limits import MAX_WAITERS
+from leasehold.limits import MAX_ABANDONED_LEASES, MAX_WAITERS
 from leasehold.model import Acquire, Held, Lease, Leased, Operation, Outcome, Release
 
 Submit = Callable[[Operation, Callable[[Outcome | ServiceError], None]], None]
@@ -78,8 +79,10 @@ class LockQueues:
         self._submit = submit
         self._queues: dict[str, _Queue] = {}
         self._abandoned: dict[str, Release] = {}
-        """Leases that nobody knows of, by lease_id: to be released when the engine takes it."""
+        """Leases that nobody knows of, by lease_id: to be released when the engine takes it. MAX_ABANDONED_LEASES."""
         self._stopped = False
+        self._must_wake_all = False
+        """An attempt could not be made; by `catch_up` it is."""
 
     def __len__(self) -> int:
         """All who wait."""
@@ -108,16 +111,18 @@ class LockQueues:
             )
         deadline = loop.time() + wait_seconds
         waiter = _Waiter(operation, loop.create_future(), is_there, is_patient=wait_seconds > 0, deadline=deadline)
-        queue.waiters.append(waiter)
-        if queue.waiters[0] is waiter:
-            self._try(queue)
-        elif waiter.is_patient:
-            self._limit_patience(queue, waiter)
-        else:
-            self._look_again(queue)
         try:
+            queue.waiters.append(waiter)
+            if queue.waiters[0] is waiter:
+                self._try(queue)
+            elif waiter.is_patient:
+                self._limit_patience(queue, waiter)
+            else:
+                self._look_again(queue)
             return await waiter.lease
-        except asyncio.CancelledError:
+        except ServiceError:
+            raise
+        except BaseException:
             self._leave(queue, waiter)
             raise
         finally:
@@ -125,11 +130,15 @@ class LockQueues:
                 waiter.timer.cancel()
 
     def wake(self, locks: Sequence[str] | None) -> None:
-        """Locks were set free; None: any may have been."""
-        for lock in list(self._queues) if locks is None else locks:
-            queue = self._queues.get(lock)
-            if queue is not None:
-                self._try(queue)
+        """Locks were set free; None: any may have been. Never raises: the commit that set them free is over."""
+        try:
+            for lock in list(self._queues) if locks is None else locks:
+                queue = self._queues.get(lock)
+                if queue is not None:
+                    self._try(queue)
+        except Exception as failure:  # noqa: BLE001 - they are woken by `catch_up`
+            self._must_wake_all = True
+            report("those who wait for a lock could not be woken", failure)
 
     def stop(self) -> None:
         """Send all away, except for those whose attempt is in the lane: they hear what comes of it."""
@@ -140,8 +149,11 @@ class LockQueues:
                 if waiter is not queue.attempt:
                     self._finish(queue, waiter, _stopping())
 
-    def release_abandoned(self) -> None:
-        """Release what nobody holds and could not be released before. Called now and then."""
+    def catch_up(self) -> None:
+        """Do what could not be done before: release what nobody holds, wake who was not woken. Called every second."""
+        if self._must_wake_all:
+            self._must_wake_all = False
+            self.wake(None)
         for release in list(self._abandoned.values()):
             self._release(release)
 
@@ -158,9 +170,15 @@ class LockQueues:
         if queue.waiters:
             queue.is_woken = False
             first = queue.attempt = queue.waiters[0]
-            self._submit(first.operation, partial(self._end_attempt, queue, first))
+            try:
+                self._submit(first.operation, partial(self._end_attempt, queue, first))
+            except BaseException:
+                queue.attempt = None  # it is not in the lane
+                self._must_wake_all = True
+                raise
 
     def _end_attempt(self, queue: _Queue, first: _Waiter, outcome: Outcome | ServiceError) -> None:
+        """If it raises it is called again, with an error; what it had done by then is taken into account."""
         queue.attempt = None
         if isinstance(outcome, Leased):
             # For the others the lock is held from now on.
@@ -175,8 +193,8 @@ class LockQueues:
             self._limit_patience(queue, first)
         else:
             assert isinstance(outcome, ServiceError)
-            if outcome.code == "unavailable":
-                self._abandon(first.operation)  # it may have been stored
+            if outcome.is_outcome_unknown and not _has_lease(first):
+                self._abandon(first.operation)
             self._finish(queue, first, outcome)
             queue.held, queue.is_woken = None, True  # nothing is known about the lock, so the next one tries
         if queue.held is not None:
@@ -218,7 +236,7 @@ class LockQueues:
 
     def _leave(self, queue: _Queue, waiter: _Waiter) -> None:
         """The caller has gone, maybe in the very moment of its success."""
-        if waiter.lease.done() and not waiter.lease.cancelled() and waiter.lease.exception() is None:
+        if _has_lease(waiter):
             self._abandon(waiter.operation)
         waiter.lease.cancel()
         self._remove(queue, waiter)
@@ -249,7 +267,8 @@ class LockQueues:
 
     def _abandon(self, operation: Acquire) -> None:
         release = Release(operation.lock, operation.lease_id)
-        self._abandoned[operation.lease_id] = release
+        if len(self._abandoned) < MAX_ABANDONED_LEASES:
+            self._abandoned[operation.lease_id] = release
         self._release(release)
 
     def _release(self, release: Release) -> None:
@@ -259,6 +278,12 @@ class LockQueues:
                 self._abandoned.pop(release.lease_id, None)
 
         self._submit(release, done)
+
+
+def _has_lease(waiter: _Waiter) -> bool:
+    """Its caller was given a lease."""
+    lease = waiter.lease
+    return lease.done() and not lease.cancelled() and lease.exception() is None
 
 
 def _stopping() -> ServiceError:

@@ -10,20 +10,20 @@ connections: an answer written straight from the lane's completion 38,000 a seco
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from itertools import accumulate, compress, takewhile
+from itertools import accumulate, takewhile
 from typing import TypeVar
 
 import structlog
 
 from leasehold import commit
+from leasehold.batch import Batch, Done
+from leasehold.completions import ends_the_process, report
 from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_WAITING_VALUE_BYTES, MIB, Limits
 from leasehold.metrics import Metrics
 from leasehold.model import (
     Acquire,
-    Change,
-    Delete,
     Entry,
     Expire,
     ExpireLease,
@@ -33,15 +33,12 @@ from leasehold.model import (
     Page,
     Put,
     Read,
-    Release,
-    View,
     name_of,
 )
 from leasehold.queues import IsThere, LockQueues
 
 log = structlog.get_logger(__name__)
 
-Done = Callable[[Outcome | ServiceError], None]
 R = TypeVar("R", bound=Entry | Lease)
 Scan = Callable[[str, str | None, int], Awaitable[Page[R]]]
 
@@ -69,6 +66,9 @@ class Store:
         """Of the values that wait."""
         self._most_operations = MAX_BATCH_OPERATIONS
         """Of the next batch."""
+        self._batch: Batch | None = None
+        """The one in flight."""
+        self._ended_batches = 0
         self._closing = False
         self._idle = asyncio.Event()
         """Clear while a batch is in flight or its start is scheduled."""
@@ -103,7 +103,10 @@ class Store:
     # Reads ----------------------------------------------------------------------------------------------------
 
     def read(self, read: Read, done: Done) -> None:
-        """Call `done` with Found or NotModified, or the error; at once where the engine keeps its entries in memory."""
+        """Call `done` with Found or NotModified, or the error; at once where the engine keeps its entries in memory.
+
+        As with a change, a `done` that raises has done nothing.
+        """
 
         def finish(entry: Entry | ServiceError | None) -> None:
             if isinstance(entry, ServiceError):
@@ -197,25 +200,28 @@ class Store:
     # The write lane -------------------------------------------------------------------------------------------
 
     def submit(self, operation: Operation, done: Done) -> None:
-        """Put a change into the lane. `done` gets its outcome when it is durable, or the error."""
+        """Put a change into the lane. `done` gets its outcome when it is durable, or the error.
+
+        If this raises, the change is not in the lane.
+        """
         if self._closing:
             done(unavailable("the service is shutting down"))
             return
         if self._value_bytes > MAX_WAITING_VALUE_BYTES:
             done(unavailable("too many changes wait to be stored"))
             return
-        self._operations.append(operation)
-        self._completions.append(done)
-        if type(operation) is Put:
-            self._value_bytes += len(operation.value)
+        value_bytes = len(operation.value) if type(operation) is Put else 0
         if self._idle.is_set():
             # Not at once: the loop may hold more requests that are ready now, and they should share the commit.
-            self._idle.clear()
             self._running_loop().call_soon(self._gather, 0)
-
-    def _start_soon(self) -> None:
-        """Start the next batch when the answers of the one before have left, and what they bring has come."""
-        self._running_loop().call_soon(self._gather, -1)
+            self._idle.clear()
+        self._operations.append(operation)
+        try:
+            self._completions.append(done)
+        except BaseException:
+            self._operations.pop()
+            raise
+        self._value_bytes += value_bytes
 
     def _gather(self, seen: int) -> None:
         """Start a batch when a turn of the loop has brought no more than were `seen` before it, or enough.
@@ -223,78 +229,74 @@ class Store:
         A batch costs what a dozen writes cost, however small it is. When the first writes of 16 writers did not wait
         for the others, they wrote a fifth less.
         """
-        count = len(self._operations)
-        if seen < 0 or seen < count < ENOUGH_OPERATIONS:
-            self._running_loop().call_soon(self._gather, count)
-        else:
-            self._start_batch()
+        if self._batch is not None:
+            return  # started twice, by a fault in between; the end of the batch starts the next
+        try:
+            count = len(self._operations)
+            if seen < 0 or seen < count < ENOUGH_OPERATIONS:
+                self._running_loop().call_soon(self._gather, count)
+            else:
+                self._start_batch()
+        except BaseException as failure:
+            self._give_up(failure)
+            if ends_the_process(failure):
+                raise
 
     def _start_batch(self) -> None:
-        operations, completions = self._take_batch()
-        if operations:
-            self._commit(operations, completions)
-        else:
+        if not self._operations:
             self._idle.set()
+            return
+        self._batch = self._take_batch()
+        self._batch.commit(self.engine)
 
-    def _take_batch(self) -> tuple[list[Operation], list[Done]]:
+    def _take_batch(self) -> Batch:
         operations, completions = self._operations, self._completions
         end = len(operations)
         if end > self._most_operations or self._value_bytes > MAX_BATCH_BYTES:
             end = _batch_end(operations, self._most_operations)
-        self._operations, self._completions = operations[end:], completions[end:]
-        self._value_bytes = sum(map(_value_bytes, self._operations))
-        return operations[:end], completions[:end]
+        batch = self._new_batch(operations[:end], completions[:end])
+        left = operations[end:], completions[end:], sum(map(_value_bytes, operations[end:]))
+        # All that may raise is done. What is taken now is in the batch, which tells its callers.
+        self._operations, self._completions, self._value_bytes = left
+        return batch
 
-    def _commit(self, operations: list[Operation], completions: list[Done]) -> None:
-        outcomes: list[Outcome | ServiceError] = []
+    def _new_batch(self, operations: list[Operation], completions: list[Done]) -> Batch:
         max_value_bytes = self._limits.max_body_bytes
+        return Batch(operations, completions, max_value_bytes=max_value_bytes, ended=self._end_batch)
 
-        def decide(view: View, revision: int, now: int) -> Sequence[Change]:
-            nonlocal outcomes
-            try:
-                outcomes, changes = commit.evaluate(operations, view, revision, now, max_value_bytes=max_value_bytes)
-            except Exception:
-                log.exception("a batch could not be decided", operations=len(operations))
-                outcomes = [ServiceError("internal", "the service failed to decide this")] * len(operations)
-                return []
-            return changes
-
-        def done(error: ServiceError | None) -> None:
-            if error is not None:
-                self._fail_batch(operations, completions, error)
-                return
-            self._put_back(operations, completions, decided=len(outcomes))
-            self._metrics.count_batch(len(outcomes))
-            for complete, outcome in zip(completions, outcomes, strict=False):
-                complete(outcome)
-            self._start_soon()
-
-        self.engine.commit(commit.touched(operations), decide, done)
-
-    def _put_back(self, operations: list[Operation], completions: list[Done], *, decided: int) -> None:
-        """Let what a batch was too short for be the first of the next: `evaluate` ends a batch by its cost.
-
-        The next takes no more than twice as many, because an engine may load from afar what is then not decided.
-        """
-        if decided == len(operations):
-            self._most_operations = min(2 * self._most_operations, MAX_BATCH_OPERATIONS)
+    def _end_batch(self, batch: Batch) -> None:
+        """Go on after a batch. If this raises, it is called again."""
+        if self._batch is not batch:
+            return  # called again though all that counts was done
+        if batch.again is not None:
+            self._batch = batch.again
+            batch.again.commit(self.engine)
             return
-        self._most_operations = 2 * decided
-        self._operations = operations[decided:] + self._operations
-        self._completions = completions[decided:] + self._completions
-        self._value_bytes = sum(map(_value_bytes, self._operations))
+        operations, completions, most = self._operations, self._completions, self._most_operations
+        value_bytes = self._value_bytes
+        if batch.decided:
+            most = min(2 * most, MAX_BATCH_OPERATIONS)
+            if batch.decided < len(batch.operations):
+                # `evaluate` has ended the batch by its cost: what is left is the first of the next. That takes no more
+                # than twice as many, because an engine may load from afar what is then not decided.
+                left, told_later = batch.undecided()
+                operations, completions, most = left + operations, told_later + completions, 2 * batch.decided
+                value_bytes += sum(map(_value_bytes, left))
+        # When the answers have left, and what they bring has come.
+        self._running_loop().call_soon(self._gather, -1)
+        self._operations, self._completions, self._value_bytes = operations, completions, value_bytes
+        self._most_operations = most
+        self._batch = None
+        self._ended_batches += 1
+        if batch.decided:
+            self._metrics.count_batch(batch.decided)
 
-    def _fail_batch(self, operations: list[Operation], completions: list[Done], error: ServiceError) -> None:
-        """Tell all that the commit failed. On a full disk, deletions get a second turn by themselves."""
-        refused = completions
-        frees = [_frees_space(operation) for operation in operations]
-        if error.code == "storage_full" and any(frees) and not all(frees):
-            refused = [complete for complete, spared in zip(completions, frees, strict=True) if not spared]
-            self._commit(list(compress(operations, frees)), list(compress(completions, frees)))
-        else:
-            self._start_soon()
-        for complete in refused:
-            complete(error)
+    def _give_up(self, failure: BaseException) -> None:
+        """The next batch could not be started: refuse it, or all that wait if it was not taken yet."""
+        if self._batch is None:
+            self._batch = self._new_batch(self._operations, self._completions)
+            self._operations, self._completions, self._value_bytes = [], [], 0
+        self._batch.refuse(failure)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         assert self._loop is not None, "the store is not open"
@@ -306,14 +308,16 @@ class Store:
         """Every second: leave a fault if possible, remove what has expired, in small steps."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
-            if self.engine.fault is not None:
-                await self.engine.recover()
-                continue
-            self._queues.release_abandoned()
             try:
+                if self.engine.fault is not None:
+                    await self.engine.recover()
+                    continue
+                self._queues.catch_up()
                 await self._remove_expired()
             except ServiceError as error:
                 log.warning("what has expired could not be removed", code=error.code, reason=error.message)
+            except Exception as failure:  # noqa: BLE001 - it is tried again, and nobody else leaves a fault
+                report("cleaning up failed and will be tried again", failure)
 
     async def _remove_expired(self) -> None:
         """Remove entries and leases that have expired, giving way to others after each step."""
@@ -352,9 +356,3 @@ def _batch_end(operations: Sequence[Operation], most: int) -> int:
     sizes = accumulate(map(_value_bytes, operations))
     within = sum(1 for _ in takewhile(lambda size: size < MAX_BATCH_BYTES, sizes))
     return min(within + 1, most, len(operations))
-
-
-def _frees_space(operation: Operation) -> bool:
-    if isinstance(operation, Delete):
-        return not operation.path
-    return isinstance(operation, Expire | Release | ExpireLease)

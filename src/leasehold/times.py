@@ -8,6 +8,8 @@ results are kept, too: entries that were committed together, or taken over toget
 from datetime import UTC, datetime
 from functools import lru_cache
 
+MAX_TIME = 253_402_300_799_999_999
+"""The last microsecond of the year 9999, the last that text has digits for."""
 _SECOND_CHARACTERS = len("2026-01-31T12:00:00")
 _TEXT_CHARACTERS = len("2026-01-31T12:00:00.000001Z")
 

@@ -88,8 +88,33 @@ def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS
 
 
 def decode(value: bytes) -> Json:
-    """A stored value."""
-    return _decode_json(value)
+    """A stored value.
+
+    Raises `internal` if it is none that was let in: another program wrote it.
+    """
+    try:
+        return _decode_json(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise unreadable() from error
+
+
+UNREADABLE: Final = b""
+"""Stands for a stored value that is no JSON at all, so that nobody is sent it."""
+
+
+def is_json(text: bytes) -> bool:
+    try:
+        _decode_json(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def unreadable(**details: str) -> ServiceError:
+    """Of what is stored; `details` name it. It can be replaced and deleted all the same."""
+    return ServiceError(
+        "internal", "what is stored is no value that can be read; replace it or delete it", details=details
+    )
 
 
 def encode(value: Json) -> bytes:
@@ -164,9 +189,23 @@ def _parse_messagepack(body: bytes) -> tuple[bytes, Json]:
 
 
 def to_messagepack(value: bytes) -> bytes:
-    """A stored value as MessagePack."""
+    """A stored value as MessagePack. Raises as `decode`, also for an integer that MessagePack cannot carry."""
     with collector_paused(len(value)):
-        return _encode_messagepack(_decode_json(value))
+        try:
+            return _encode_messagepack(decode(value))
+        except (OverflowError, RecursionError) as error:
+            raise unreadable() from error
+
+
+def fits_messagepack(text: bytes) -> bool:
+    """Whether MessagePack carries a stored text. It does unless another program wrote a larger integer."""
+    if not json_text.may_hold_digits(text, _DIGITS_OF_A_LARGE_INTEGER):
+        return True
+    try:
+        to_messagepack(text)
+    except ServiceError:
+        return False
+    return True
 
 
 # What is let in -----------------------------------------------------------------------------------------------

@@ -140,7 +140,8 @@ def test_a_commit_elsewhere_wakes_those_who_wait_here(database: Database) -> Non
             waiting = asyncio.create_task(second.wait(0))
             await listening(database, 2)
             assert await commit(first, ["a"], counting("a")) is None
-            await asyncio.wait_for(waiting, 3)
+            async with asyncio.timeout(3):
+                await waiting
             return second.revision
 
     assert run(scenario()) == 1
@@ -154,7 +155,8 @@ def test_a_commit_elsewhere_is_seen_without_notifications(database: Database, mo
     async def scenario() -> None:
         async with opened(database.url) as first, opened(database.url) as second:
             assert await commit(first, ["a"], counting("a")) is None
-            await asyncio.wait_for(second.wait(0), 3)
+            async with asyncio.timeout(3):
+                await second.wait(0)
 
     run(scenario())
 

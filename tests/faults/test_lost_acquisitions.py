@@ -133,7 +133,8 @@ async def submit(store: Store, operation: Operation) -> Outcome | ServiceError:
 
 
 async def in_time(soon: Awaitable[Lease]) -> Lease:
-    return await asyncio.wait_for(soon, SOON_SECONDS)
+    async with asyncio.timeout(SOON_SECONDS):
+        return await soon
 
 
 def scenario(

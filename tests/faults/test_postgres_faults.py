@@ -222,7 +222,8 @@ def test_a_listener_that_was_killed_hears_again(frail: Database, monkeypatch: py
             kill_sessions(frail)
             await until(frail, looked)
             assert await commit(there, ["n"], counting("n")) is None
-            await asyncio.wait_for(here.wait(0), 2)
+            async with asyncio.timeout(2):
+                await here.wait(0)
 
     run(scenario())
 

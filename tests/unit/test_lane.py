@@ -44,7 +44,8 @@ def sizes(turns: Sequence[Sequence[Operation]]) -> list[int]:
             for operation in operations:
                 store.submit(operation, done)
             await asyncio.sleep(0)
-        await asyncio.wait_for(all_done.wait(), 10)
+        async with asyncio.timeout(10):
+            await all_done.wait()
         await store.close()
         revisions = [outcome.entry.revision for outcome in outcomes if isinstance(outcome, Written)]
         assert revisions == list(range(1, len(revisions) + 1))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.limits import MAX_WAITERS
 from leasehold.model import Acquire, Held, Lease, Leased, Operation, Outcome, Release, Released
 from leasehold.queues import LockQueues
@@ -239,7 +239,7 @@ async def test_a_lease_for_one_who_left_during_the_attempt_is_released_and_the_n
     lane.queues.wake(["l"])
     lane.grant()
     assert await got(second) == "2"
-    lane.queues.release_abandoned()
+    lane.queues.catch_up()
     assert lane.asked == []
 
 
@@ -359,7 +359,7 @@ async def test_an_error_goes_to_the_one_whose_attempt_it_was_and_the_next_tries(
 @scenario
 async def test_an_acquisition_of_which_nobody_knows_is_released(lane: Lane) -> None:
     first, second = await come(lane, "1", "2")
-    lane.answer(unavailable("it may have been stored"))
+    lane.answer(outcome_unknown())
     assert [type(operation) for operation, _ in lane.asked] == [Release, Acquire]
     assert await refused(first) == "unavailable"
     lane.answer(Released("l", 2))
@@ -372,16 +372,16 @@ def test_an_abandoned_lease_is_released_again_until_the_engine_takes_it(decided:
     async def run() -> None:
         lane = Lane()
         [first] = await come(lane, "1")
-        lane.answer(unavailable("it may have been stored"))
+        lane.answer(outcome_unknown())
         assert await refused(first) == "unavailable"
         for error in (unavailable("away"), ServiceError("storage_full", "full"), ServiceError("internal", "failed")):
             assert lane.releases == ["1"]
             lane.answer(error)
             assert lane.releases == []
-            lane.queues.release_abandoned()
+            lane.queues.catch_up()
         outcome = Released("l", 2) if decided == "released" else ServiceError(decided, "x")  # type: ignore[arg-type]
         lane.answer(outcome)
-        lane.queues.release_abandoned()
+        lane.queues.catch_up()
         assert lane.asked == []
 
     asyncio.run(run())

@@ -45,11 +45,12 @@ Decide = Callable[[View, int, int], Sequence[Change]]
 
 `revision` is the head: the first change gets `revision + 1`. `now` is the engine's clock, read once the batch has
 its turn. Each key and each lock stands in the result once, with its last state, in the order of revisions. Pure: an
-engine that must retry calls it again. Never raises.
+engine that must retry calls it again. What it raises ends the commit: nothing may be stored then.
 """
 
 ReadDone = Callable[[Entry | ServiceError | None], None]
 CommitDone = Callable[[ServiceError | None], None]
+"""Hears how a commit ended. If it raises it is called again, with an error; only the first call decides."""
 Freed = Callable[[Sequence[str] | None], None]
 """Hears of locks whose leases were ended by a commit, of this server or another; None: some, unknown which."""
 
@@ -136,6 +137,10 @@ class Engine(Protocol):
         The caller makes one call at a time. `touched` is what `decide` may look at. On an error nothing
         was published: `storage_full` means that nothing was stored either; after `unavailable` it may have been, as
         the message says. An empty result of `decide` writes nothing and completes.
+
+        An exception from here means that nothing was stored, and that `done` has not been called. Otherwise `done` is
+        called, whatever fails, because all later changes wait for it. So the engine holds no more of a commit than it
+        can tell of: who is called by the event loop or a thread has one `try`, whose handler calls `done`.
         """
 
     async def wait(self, revision: int) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from leasehold.completions import ends_the_process, report
 from leasehold.engines.base import Clock, CommitDone, Decide, MakeIncarnation, SteadyClock, new_incarnation
 from leasehold.engines.disk import Disk, OsDisk, WriteError
 from leasehold.engines.journal import encode_record
@@ -23,7 +24,7 @@ from leasehold.engines.memory import InMemoryEngine, State
 from leasehold.engines.snapshot import StoredState
 from leasehold.engines.storage import Storage
 from leasehold.engines.worker import Worker
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.limits import KIB, MIB
 from leasehold.model import Change, Deletion, LeaseEnd, Touched
 
@@ -109,7 +110,7 @@ class FileEngine(InMemoryEngine):
             self._clock = SteadyClock(_latest_time(state))
         if self._is_small() or storage.snapshot_revision < 0 or storage.has_old_journal:
             try:
-                storage.settle(self._state.snapshot())
+                storage.settle(self._current().snapshot())
             except WriteError as error:
                 # All has been read, so readers can be served; writers begin with a fresh start.
                 self._note_failure(error)
@@ -118,13 +119,14 @@ class FileEngine(InMemoryEngine):
         storage = self._storage
         if storage is None:
             return
+        self._current()  # raises if memory lacks what is stored: then the journal must stay
         self._storage = None
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
         await self._sync.rest()
         await self._checkpointer.rest()
-        snapshot = self._state.snapshot()
+        snapshot = self._current().snapshot()
         try:
             await self._sync.call(partial(storage.start_afresh, snapshot))
             await self._sync.call(partial(storage.settle, snapshot))
@@ -149,11 +151,11 @@ class FileEngine(InMemoryEngine):
             done(None)
             return
         if storage.failed:
-            self._sync.do(partial(storage.start_afresh, self._state.snapshot()), self._started_afresh)
+            self._sync.do(partial(storage.start_afresh, self._current().snapshot()), self._started_afresh)
         frees_space = all(type(change) is Deletion or type(change) is LeaseEnd for change in changes)
         finish = partial(self._finish_commit, storage, changes, done)
         if self._is_quiet(touched) and not self._checkpointing and self._stays_small(changes[0]):
-            snapshot = self._state.snapshot_after(changes)
+            snapshot = self._current().snapshot_after(changes)
             self._sync.do(partial(storage.write_snapshot, snapshot, frees_space=frees_space), finish)
         else:
             first = self._state.revision + 1
@@ -162,23 +164,33 @@ class FileEngine(InMemoryEngine):
             self._sync.do(partial(storage.append, first, last, record, frees_space=frees_space), finish)
 
     def _finish_commit(
-        self, storage: Storage, changes: Sequence[Change], done: CommitDone, error: Exception | None
+        self, storage: Storage, changes: Sequence[Change], done: CommitDone, error: BaseException | None
     ) -> None:
         self._commits += 1
-        if error is not None:
-            done(self._note_failure(error))
-            return
+        try:
+            if error is None:
+                self._conclude(changes, done)
+            else:
+                done(self._note_failure(error))
+        except BaseException as failure:  # all later changes wait for this one
+            report("a commit ended in an unexpected way", failure)
+            done(outcome_unknown())
+            if ends_the_process(failure):
+                raise
+        if error is None:
+            self._look_after_files(storage)
+
+    def _look_after_files(self, storage: Storage) -> None:
+        """What a stored batch gives rise to. What fails here is logged by the loop, and done after the next batch."""
         if storage.reserve_spent:
             # Stored, but by room that was kept for the need: only `recover` ends this, when it has that room again.
             self._fault = self._fault or _disk_full()
         elif self._fault is not None:
             self._clear_fault()
-        self._publish(changes)
         if storage.journal_bytes > max(MIN_JOURNAL_BYTES, self._state.text_bytes):
             self._start_checkpoint(storage)
         if self._idle_timer is None and not storage.settled:
             self._watch_for_idleness(self._idle_seconds)
-        done(None)
 
     def _is_quiet(self, touched: Touched) -> bool:
         """Nobody else is writing: the batch is one operation, and so were those of the last moment.
@@ -216,21 +228,20 @@ class FileEngine(InMemoryEngine):
     def _start_checkpoint(self, storage: Storage) -> None:
         if self._checkpointing or storage.failed or self._loop.time() < self._retry_checkpoint_at:
             return
-        self._checkpointing = True
         self._sync.do(storage.rotate, partial(self._write_checkpoint, storage))
+        self._checkpointing = True
 
-    def _write_checkpoint(self, storage: Storage, error: Exception | None) -> None:
+    def _write_checkpoint(self, storage: Storage, error: BaseException | None) -> None:
         """The old journal is complete, and all that it holds is published: so this snapshot covers it."""
+        self._checkpointing = False  # if anything raises here, another checkpoint begins after the next commit
         if error is not None:
             self._note_failure(error)
-            self._checkpointing = False
-        elif self._storage is None:
-            self._checkpointing = False  # `close` does it
-        else:
-            snapshot = self._state.snapshot()
+        elif self._storage is not None:  # else `close` does it
+            snapshot = self._current().snapshot()
             self._checkpointer.do(partial(storage.checkpoint, snapshot), self._finish_checkpoint)
+            self._checkpointing = True
 
-    def _finish_checkpoint(self, error: Exception | None) -> None:
+    def _finish_checkpoint(self, error: BaseException | None) -> None:
         self._checkpointing = False
         if error is not None:
             # No harm: both journals are kept, and commits go on.
@@ -262,7 +273,7 @@ class FileEngine(InMemoryEngine):
         failed = storage.failed
         try:
             if failed:
-                await self._sync.call(partial(storage.start_afresh, self._state.snapshot()))
+                await self._sync.call(partial(storage.start_afresh, self._current().snapshot()))
             if storage.reserve_spent or not failed:
                 await self._sync.call(storage.make_reserve)
         except Exception as error:  # noqa: BLE001  it never raises; what is unexpected is logged
@@ -270,28 +281,26 @@ class FileEngine(InMemoryEngine):
         else:
             self._clear_fault()
 
-    def _started_afresh(self, error: Exception | None) -> None:
+    def _started_afresh(self, error: BaseException | None) -> None:
         # The commit behind it reports the failure, and clears the fault if it is stored.
         if error is not None:
             log.warning("the files could not be started afresh", reason=str(error))
 
-    def _note_failure(self, error: Exception) -> ServiceError:
+    def _note_failure(self, error: BaseException) -> ServiceError:
         """Enter the fault that `error` means; the answer for a commit that failed by it."""
-        if not isinstance(error, WriteError):
-            log.error("a write failed in an unexpected way", exc_info=error)
         full = isinstance(error, WriteError) and error.full
         unchanged = isinstance(error, WriteError) and error.nothing_changed
-        if self._fault is None:
+        was_sound = self._fault is None
+        self._fault = _disk_full() if full else unavailable("changes cannot be made durable at present")
+        if not isinstance(error, WriteError):
+            log.error("a write failed in an unexpected way", exc_info=error)
+        if was_sound:
             log.error("writes cannot be made durable", reason=str(error), disk_full=full)
-        if full:
-            self._fault = _disk_full()
-        else:
-            self._fault = unavailable("changes cannot be made durable at present")
         if full and unchanged:
             return ServiceError("storage_full", "the disk is full; the change was not stored")
         if unchanged:
             return unavailable("the change could not be stored")
-        return unavailable("the change may or may not have been stored")
+        return outcome_unknown()
 
     def _clear_fault(self) -> None:
         self._fault = None
@@ -307,6 +316,6 @@ def _latest_time(state: StoredState) -> int:
     return max(chain((entry.updated_at for entry in entries), (lease.acquired_at for lease in leases)), default=0)
 
 
-def _reserve_made(error: Exception | None) -> None:
+def _reserve_made(error: BaseException | None) -> None:
     if error is not None:
         log.warning("the reserve for a full disk could not be made", reason=str(error))

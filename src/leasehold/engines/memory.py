@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from leasehold.completions import ends_the_process, report
 from leasehold.engines.base import (
     Clock,
     CommitDone,
@@ -17,8 +18,8 @@ from leasehold.engines.base import (
 from leasehold.engines.entries import Entries
 from leasehold.engines.leases import LINE_BYTES, Leases
 from leasehold.engines.snapshot import Snapshot, StoredState
-from leasehold.errors import ServiceError, unavailable
-from leasehold.model import Change, Deletion, Entry, EntryChange, Lease, Page, Touched, is_expired
+from leasehold.errors import ServiceError, outcome_unknown, unavailable
+from leasehold.model import Change, Deletion, Entry, EntryChange, Lease, Page, Touched, is_expired, name_of
 
 
 class State:
@@ -51,6 +52,23 @@ class State:
         self.revision = changes[-1].revision
         return self.leases.publish(of_leases) if of_leases else []
 
+    def rebuilt(self, changes: Sequence[Change]) -> "State":
+        """A new state that has a batch of which `publish` did a part, or nothing, before it raised.
+
+        Only the records themselves are taken over: whatever else is kept beside them may not fit them any more.
+        """
+        entries, leases = self.entries.by_name(), self.leases.by_name()
+        for change in changes:
+            if type(change) is Entry:
+                entries[change.key] = change
+            elif type(change) is Lease:
+                leases[change.lock] = change
+            elif type(change) is Deletion:
+                entries.pop(change.key, None)
+            else:
+                leases.pop(name_of(change), None)
+        return State(StoredState(entries, changes[-1].revision, leases=leases, incarnation=self.incarnation))
+
     def snapshot(self) -> Snapshot:
         """The state as it is now; later changes do not reach it, since records are immutable."""
         return Snapshot(self.incarnation, self.revision, *self.entries.copy(), self.leases.copy())
@@ -71,6 +89,8 @@ class InMemoryEngine:
         self._clock: Clock = clock or SteadyClock()
         self._published = asyncio.Event()
         self._freed: Freed = lambda _: None
+        self._unpublished: Sequence[Change] = ()
+        """What is stored but could not be published: memory ran out in the middle of it. Nothing may pass it by."""
 
     @property
     def revision(self) -> int:
@@ -112,15 +132,38 @@ class InMemoryEngine:
             await self._published.wait()
 
     def _decide(self, decide: Decide) -> list[Change]:
-        return sorted(decide(self._state, self._state.revision, self._clock()), key=revision_of)
+        state = self._current()
+        return sorted(decide(state, state.revision, self._clock()), key=revision_of)
 
-    def _publish(self, changes: Sequence[Change]) -> None:
-        freed = self._state.publish(changes)
-        # Wakes those who wait now; who comes later waits for the next batch.
-        self._published.set()
-        self._published.clear()
-        if freed:
-            self._freed(freed)
+    def _current(self) -> State:
+        """The state with all that is stored. Raises if there is something that cannot be published."""
+        if self._unpublished:
+            self._publish(self._unpublished)
+        return self._state
+
+    def _conclude(self, changes: Sequence[Change], done: CommitDone) -> None:
+        """A batch is stored: let readers see it, and tell those who wait. `done` may be called again if this raises."""
+        freed = self._publish(changes)
+        try:
+            done(None)
+        finally:
+            # Wakes those who wait now; who comes later waits for the next batch.
+            self._published.set()
+            self._published.clear()
+            if freed is None or freed:
+                self._freed(freed)
+
+    def _publish(self, changes: Sequence[Change]) -> Sequence[str] | None:
+        """Returns the locks that are free now; None: some, unknown which."""
+        self._unpublished = changes
+        freed: Sequence[str] | None = None
+        try:
+            freed = self._state.publish(changes)
+        except Exception as failure:  # noqa: BLE001 - part of it may be done, and what is stored must be seen
+            report("a batch could not be published; the state is built anew", failure)
+            self._state = self._state.rebuilt(changes)
+        self._unpublished = ()
+        return freed
 
 
 class MemoryEngine(InMemoryEngine):
@@ -150,9 +193,16 @@ class MemoryEngine(InMemoryEngine):
             done(unavailable("the store is closed"))
             return
         changes = self._decide(decide)
-        if changes:
-            self._publish(changes)
-        done(None)
+        if not changes:
+            done(None)
+            return
+        try:
+            self._conclude(changes, done)
+        except BaseException as failure:  # all later changes wait for this one
+            report("a commit ended in an unexpected way", failure)
+            done(outcome_unknown())
+            if ends_the_process(failure):
+                raise
 
     async def recover(self) -> None:
         pass

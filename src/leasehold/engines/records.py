@@ -30,6 +30,10 @@ class Records(Generic[R]):
         ]
         heapq.heapify(self._expiries)
 
+    def by_name(self) -> dict[str, R]:
+        """All records, as they are now."""
+        return dict(self._by_name)
+
     def __len__(self) -> int:
         return len(self._by_name)
 

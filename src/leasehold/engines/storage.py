@@ -57,6 +57,8 @@ class Storage:
         """The last revision that is known to be durable."""
         self.snapshot_revision = 0
         self.failed = False
+        self._in_doubt = False
+        """As `failed`, for the sync thread; also while it writes."""
         self._stuck_by = errno.EIO
         """Why the last `start_afresh` failed."""
         self.reserve_spent = False
@@ -135,6 +137,7 @@ class Storage:
 
     def append(self, first_revision: int, last_revision: int, record: bytes, *, frees_space: bool) -> None:
         """Make a batch durable by the journal. A batch that frees space may spend the reserve."""
+        self._refuse_if_failed()
         with self._failing_unless_unchanged():
             self._with_reserve(lambda: self._append(first_revision, record), allowed=frees_space)
         self.revision = last_revision
@@ -147,16 +150,12 @@ class Storage:
         self.revision = snapshot.revision
 
     def _append(self, first_revision: int, record: bytes) -> None:
-        self._refuse_if_failed()
         if self._journal is None:
             temporary = self._paths.temporary(self._paths.journal)
             self._journal = JournalWriter.create(
                 self._disk, self._paths.journal, temporary, first_revision - 1, self._incarnation
             )
-        try:
-            self._journal.append(record)
-        finally:
-            self.failed = self._journal.spoiled
+        self._journal.append(record)
 
     def _replace_data(self, snapshot: Snapshot) -> None:
         with self._snapshot_turn:
@@ -177,9 +176,9 @@ class Storage:
         self._refuse_if_failed()
         if self.has_old_journal:
             return
-        self._close_journal()
-        self.has_old_journal = True
         with self._failing_unless_unchanged(), _write_errors():
+            self._close_journal()
+            self.has_old_journal = True
             try:
                 self._disk.rename(self._paths.journal, self._paths.old_journal)
             except FileNotFoundError:
@@ -221,7 +220,7 @@ class Storage:
         except WriteError as error:
             self._stuck_by = errno.ENOSPC if error.full else errno.EIO
             raise
-        self.failed = False
+        self.failed = self._in_doubt = False
 
     def _drop_journals(self, revision: int) -> None:
         """The snapshot of `revision` holds all that is durable."""
@@ -270,20 +269,26 @@ class Storage:
         return True
 
     def _refuse_if_failed(self) -> None:
+        self.failed = self.failed or self._in_doubt  # what came before ended in a way that was not foreseen
         if self.failed:
             raise WriteError(OSError(self._stuck_by, "the files wait for a fresh start"), nothing_changed=True)
 
     @contextmanager
     def _failing_unless_unchanged(self) -> Iterator[None]:
-        """Whatever goes wrong inside leaves the files in doubt, unless it says that nothing has changed."""
+        """Whatever goes wrong inside leaves the files in doubt, unless it says that nothing has changed.
+
+        They are in doubt until the end, so that it does not matter where an exception comes from: were a batch on disk
+        that memory does not have, the next one would take the same revisions, and the journal could not be read.
+        """
+        self._in_doubt = True
         try:
             yield
         except WriteError as error:
-            self.failed = self.failed or not error.nothing_changed
+            is_spoiled = self._journal is not None and self._journal.spoiled
+            self.failed = self.failed or is_spoiled or not error.nothing_changed
+            self._in_doubt = False
             raise
-        except BaseException:
-            self.failed = True
-            raise
+        self._in_doubt = False
 
 
 @contextmanager

@@ -6,36 +6,57 @@ the durable writes a second.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 
 Job = Callable[[], object]
-JobDone = Callable[[Exception | None], None]
+JobDone = Callable[[BaseException | None], None]
+
+RETRY_SECONDS: Final = 0.05
+"""Between two attempts to report, when memory has run out."""
+
+
+class _Job:
+    """Something to do, and how it went."""
+
+    __slots__ = ("done", "error", "is_over", "work")
+
+    def __init__(self, work: Job, done: JobDone) -> None:
+        self.work = work
+        self.done = done
+        self.is_over = False
+        self.error: BaseException | None = None
 
 
 class Worker:
-    """Started at once; `stop` ends it after the jobs that it has. Reports come in the order of the jobs."""
+    """Started at once; `stop` ends it after the jobs that it has. Reports come in the order of the jobs.
+
+    Each job is reported, whatever it raises and whatever fails beside it: somebody waits for the report.
+    """
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._jobs: SimpleQueue[tuple[Job, JobDone] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def do(self, job: Job, done: JobDone) -> None:
-        """Run `job` on the thread, then call `done` on the event loop with what it raised, or None."""
-        self._jobs.put((job, done))
+        """Run `job` on the thread, then call `done` on the event loop with what it raised, or None.
+
+        If this raises, the job is not done.
+        """
+        self._jobs.put(_Job(job, done))
 
     async def call(self, job: Callable[[], T]) -> T:
         """Run `job` on the thread and wait for its result. Once begun it is not cancelled with its caller."""
         results: list[T] = []
         finished: asyncio.Future[None] = self._loop.create_future()
 
-        def done(error: Exception | None) -> None:
+        def done(error: BaseException | None) -> None:
             if finished.cancelled():
                 return
             if error is None:
@@ -57,16 +78,24 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            job, done = item
+        """Take a job, do it, report it. What fails in between is tried again, so that no job is lost."""
+        job: _Job | None = None
+        while True:
             try:
-                job()
-            except Exception as error:  # noqa: BLE001  whatever it is, the one who asked must hear of it
-                self._report(done, error)
-            else:
-                self._report(done, None)
-
-    def _report(self, done: JobDone, error: Exception | None) -> None:
-        # RuntimeError: the loop was closed with jobs under way, so nobody is left to be told.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(done, error)
+                if job is None:
+                    job = self._jobs.get()
+                    if job is None:
+                        return
+                if not job.is_over:
+                    try:
+                        job.work()
+                    except BaseException as error:  # noqa: BLE001  whatever it is, the one who asked must hear of it
+                        job.error = error
+                    job.is_over = True
+                self._loop.call_soon_threadsafe(job.done, job.error)
+                job = None
+            except BaseException:  # noqa: BLE001  the thread must not end: it is needed for the next job, too
+                if self._loop.is_closed():
+                    job = None  # nobody is left to be told
+                else:
+                    time.sleep(RETRY_SECONDS)

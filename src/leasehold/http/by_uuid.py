@@ -33,7 +33,7 @@ from leasehold.http.entries import (
 from leasehold.http.messages import CHUNK_BYTES, Request, Response, Stream, gathered
 from leasehold.http.negotiation import Media
 from leasehold.http.routes import Answer, Exchange, Procedure, Route, Service
-from leasehold.model import Found, Json, NotModified, Outcome, Pointer, Put, Read, Written
+from leasehold.model import Entry, Found, Json, NotModified, Outcome, Pointer, Put, Read, Written
 
 SET_MEMBERS: Final = ("key", "value", "path", "ttl")
 
@@ -121,16 +121,24 @@ async def stream_entries(request: Request, service: Service) -> Stream:
 
 async def _entry_chunks(service: Service, prefixes: Sequence[str], media: Media) -> AsyncGenerator[bytes]:
     async for page in service.store.pages(prefixes, None, None):
-        texts = map(entry_json, page.records)
-        for chunk in gathered(map(_line if media is Media.NDJSON else values.to_messagepack, texts)):
+        for chunk in gathered(map(_line if media is Media.NDJSON else _packed, page.records)):
             yield chunk
 
 
-def _line(text: bytes) -> bytes:
+def _packed(entry: Entry) -> bytes:
+    text = entry_json(entry)
+    try:
+        return values.to_messagepack(text)
+    except ServiceError as error:
+        raise values.unreadable(key=entry.key) from error
+
+
+def _line(entry: Entry) -> bytes:
     """JSON text as a line, for readers who end lines also at U+0085, U+2028 and U+2029, as Unicode does.
 
     The text has these only in strings, where an escape means the same.
     """
+    text = entry_json(entry)
     if b"\xe2\x80" in text or b"\xc2\x85" in text:
         text = _LINE_ENDS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), text)
     return text + b"\n"

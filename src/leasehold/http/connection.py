@@ -21,7 +21,8 @@ from typing import Final, cast
 
 import structlog
 
-from leasehold.errors import ServiceError
+from leasehold.completions import report
+from leasehold.errors import ServiceError, internal
 from leasehold.http.audit import REFUSALS
 from leasehold.http.connections import SWEEP_SECONDS, Connections
 from leasehold.http.messages import (
@@ -36,7 +37,7 @@ from leasehold.http.negotiation import JSON_FIRST, Media, error_media, negotiate
 from leasehold.http.reception import Phase, Reception
 from leasehold.http.routes import Exchange, Procedure
 from leasehold.limits import KIB, MAX_QUEUED_BODY_BYTES
-from leasehold.model import Outcome, Read, name_of
+from leasehold.model import Found, NotModified, Outcome, Read, name_of
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         "_feeding",
         "_half_closed",
         "_has_turn",
+        "_is_streaming",
         "_outstanding",
         "_queue",
         "_queued_bytes",
@@ -109,6 +111,8 @@ class Connection(asyncio.Protocol):
         self._waits = False
         """The task waits for something that only a caller who is still there should get."""
         self._advancing = False
+        self._is_streaming = False
+        """The head of an answer is sent, so that a failure can only be told by breaking off."""
         self._continue_due = False
         self._half_closed = False
         """The client will send no more, so the connection ends with the answers under way."""
@@ -194,10 +198,13 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        self._all.unsent.forget(self)
-        if self._drained is not None:
-            self._drained.set()
-        self._advance()
+        try:
+            self._all.unsent.forget(self)
+            if self._drained is not None:
+                self._drained.set()
+            self._advance()
+        except BaseException as failure:  # noqa: BLE001 - the transport would only log it
+            self._break_off(failure)
 
     # Requests, one after the other ----------------------------------------------------------------------------
 
@@ -222,28 +229,33 @@ class Connection(asyncio.Protocol):
         if self._advancing:
             return
         self._advancing = True
-        while self._queue and self._current is None and not self._write_paused:
-            if self._begun >= MAX_BEGUN_AT_ONCE:
-                self._end_turn()
-                break
-            self._begun += 1
-            request = self._queue.popleft()
-            self._queued_bytes -= len(request.body)
-            self._begin(request)
-        self._advancing = False
+        try:
+            while self._queue and self._current is None and not self._write_paused:
+                if self._begun >= MAX_BEGUN_AT_ONCE:
+                    self._end_turn()
+                    break
+                self._begun += 1
+                request = self._queue.popleft()
+                self._queued_bytes -= len(request.body)
+                self._begin(request)
+        finally:
+            self._advancing = False
         if self._current is None and not self._queue:
             self._rest()
 
     def _end_turn(self) -> None:
         if self._has_turn:
-            self._has_turn = False
             self._all.give_turn(self._begin_turn)
+            self._has_turn = False
 
     def _begin_turn(self) -> None:
         self._has_turn = True
         self._begun = 0
-        if self._queue:
-            self._advance()
+        try:
+            if self._queue:
+                self._advance()
+        except BaseException as failure:  # noqa: BLE001 - the loop would only log it
+            self._break_off(failure)
 
     def _rest(self) -> None:
         """Nothing is left to do of what was received."""
@@ -263,11 +275,11 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: Request) -> None:
         shared = self._all
         self._current = request
-        self._began = shared.moment()
-        if request.refusal is not None:
-            self._respond_error(request, request.refusal)
-            return
         try:
+            self._began = shared.moment()
+            if request.refusal is not None:
+                self._respond_error(request, request.refusal)
+                return
             route = shared.router.match(request)
             request.principal = principal = shared.admission.admit(request, route.permission)
             if not request.headers.is_plain or route.offers is not JSON_FIRST:
@@ -288,9 +300,9 @@ class Connection(asyncio.Protocol):
             elif type(endpoint) is Procedure:
                 self._start(endpoint, request)
         except ServiceError as refusal:
-            self._respond_error(request, refusal)
-        except Exception as error:  # noqa: BLE001 - the one place where an unforeseen error becomes `internal`
-            self._respond_error(request, _internal(request, error))
+            self._refuse(request, refusal)
+        except BaseException as failure:  # noqa: BLE001 - whatever it is, the client is answered
+            self._fail(request, failure)
 
     def _start(self, procedure: Procedure, request: Request) -> None:
         self._waits = procedure.waits
@@ -306,27 +318,27 @@ class Connection(asyncio.Protocol):
         request = self._current
         if request is None or self._exchange is None:
             return
-        if isinstance(outcome, ServiceError):
-            self._respond_error(request, outcome)
-            return
+        is_stored = not isinstance(outcome, ServiceError | Found | NotModified)
         try:
+            if isinstance(outcome, ServiceError):
+                self._respond_error(request, outcome)
+                return
             response = self._exchange.response(request, outcome)
-        except Exception as error:  # noqa: BLE001 - as in _begin
-            self._respond_error(request, _internal(request, error))
-        else:
             body = response.body
             if request.media is MESSAGEPACK and body is not None and len(body) > SLOW_ANSWER_BYTES:
-                self._all.give_turn(partial(self._respond_in_turn, request, response))
+                self._all.give_turn(partial(self._respond_in_turn, request, response, is_stored=is_stored))
             else:
                 self._respond(response)
+        except BaseException as failure:  # noqa: BLE001 - as in _begin
+            self._fail(request, failure, is_stored=is_stored)
 
-    def _respond_in_turn(self, request: Request, response: Response) -> None:
+    def _respond_in_turn(self, request: Request, response: Response, *, is_stored: bool) -> None:
         if self._current is not request:  # its client has gone
             return
         try:
             self._respond(response)
-        except Exception as error:  # noqa: BLE001 - as in _begin
-            self._respond_error(request, _internal(request, error))
+        except BaseException as failure:  # noqa: BLE001 - as in _begin
+            self._fail(request, failure, is_stored=is_stored)
 
     def _waiting_task(self) -> asyncio.Task[None] | None:
         return self._task if self._waits else None
@@ -337,15 +349,19 @@ class Connection(asyncio.Protocol):
             if isinstance(answer, Stream):
                 await self._send_stream(request, answer)
                 return
-        except ServiceError as refusal:
-            self._task = None
-            self._respond_error(request, refusal)
-        except Exception as error:  # noqa: BLE001 - as in _begin
-            self._task = None
-            self._respond_error(request, _internal(request, error))
-        else:
             self._task = None
             self._respond(answer)
+        except ServiceError as refusal:
+            self._task = None
+            self._refuse(request, refusal)
+        except asyncio.CancelledError:
+            self._task = None
+            if self._transport is not None and not self._transport.is_closing():
+                self.abort()  # the client is not there any more, though the end of its connection was not read yet
+            raise
+        except BaseException as failure:  # noqa: BLE001 - as in _begin
+            self._task = None
+            self._fail(request, failure)
 
     # Answers --------------------------------------------------------------------------------------------------
 
@@ -365,9 +381,18 @@ class Connection(asyncio.Protocol):
             data = encode_response(request, response, common=shared.common_lines, templates=templates, close=close)
             self._begun += len(data) // LARGE_BYTES
             shared.post(self._transport, data)
+        self._current = None  # it is answered: whatever fails from here on, it must not be answered again
         self._finish(request, close=close)
 
     def _respond_error(self, request: Request, error: ServiceError) -> None:
+        if error.code == "internal":
+            log.error(
+                "request failed",
+                request_id=request.request_id.decode(),
+                reason=error.message,
+                exc_info=error.__cause__,
+                details=dict(error.details),
+            )
         self._all.admission.share(request.headers)  # it may have been refused before it was admitted
         if error.status in REFUSALS:
             self._all.refusals.tell(request, error, self._address)
@@ -384,9 +409,11 @@ class Connection(asyncio.Protocol):
                 raise _unframed()
             if request.method == "HEAD":
                 self._write(head)
+                self._is_streaming = True
             else:
                 await self._send_chunks(request, head, chunks)
-        self._task = None
+        self._current = self._task = None
+        self._is_streaming = False
         shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._began)
         if shared.logs_requests:
             shared.log_request(request, 200)
@@ -398,7 +425,7 @@ class Connection(asyncio.Protocol):
             async for chunk in chunks:
                 if not started:  # the head goes with the first chunk, so that a failure before it is a proper error
                     self._write(head)
-                    started = True
+                    started = self._is_streaming = True
                 self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 await self._writable()
         except Exception as error:
@@ -410,6 +437,7 @@ class Connection(asyncio.Protocol):
             return
         if not started:
             self._write(head)
+            self._is_streaming = True
         self._write(b"0\r\n\r\n")
 
     async def _writable(self) -> None:
@@ -422,6 +450,12 @@ class Connection(asyncio.Protocol):
         self._all.give_turn(turn.set)
         await turn.wait()
 
+    def _let_go(self) -> None:
+        """The current request will not be answered (any more)."""
+        request, self._current = self._current, None
+        if request is not None and len(request.body) > COUNTED_BODY_BYTES:
+            self._all.bodies.give_back(len(request.body))
+
     def _drop_queue(self) -> None:
         """What was received will not be answered."""
         for request in self._queue:
@@ -429,6 +463,46 @@ class Connection(asyncio.Protocol):
                 self._all.bodies.give_back(len(request.body))
         self._queue.clear()
         self._queued_bytes = 0
+
+    def _refuse(self, request: Request, refusal: ServiceError) -> None:
+        """Answer an error, or `internal` if that fails."""
+        if self._is_streaming:
+            self._break_off(refusal)
+            return
+        try:
+            self._respond_error(request, refusal)
+        except BaseException as failure:  # noqa: BLE001 - as in _begin
+            self._fail(request, failure)
+
+    def _fail(self, request: Request, failure: BaseException, *, is_stored: bool = False) -> None:
+        """The one place where an exception that nobody foresaw becomes `internal`.
+
+        `is_stored`: the change that was asked for is made, and only its answer failed. If the request is answered, the
+        failure belongs to what came after it, so the connection ends.
+        """
+        if self._current is not request or self._is_streaming:
+            self._break_off(failure)
+            return
+        message = "the change was stored, but its answer could not be made" if is_stored else "the service failed"
+        error = internal(f"{message}; its log has the request id")
+        error.__cause__ = failure
+        try:
+            self._respond_error(request, error)
+        except BaseException as second:  # noqa: BLE001 - not even the error can be told
+            self._break_off(second)
+
+    def _break_off(self, failure: BaseException) -> None:
+        """End the connection, because what comes next on it is unknown. What was answered before still leaves."""
+        report("a connection was broken off", failure)
+        self._let_go()
+        try:
+            if self._is_streaming:
+                self.abort()  # an unfinished answer must not look complete
+            else:
+                self._end(linger=False)
+        except BaseException as second:  # noqa: BLE001 - then at once
+            report("a connection could not be closed in good order", second)
+            self.abort()
 
     def _finish(self, request: Request, *, close: bool) -> None:
         self._current = None
@@ -461,8 +535,10 @@ class Connection(asyncio.Protocol):
         except ServiceError as refusal:
             # Its traceback leads to all callers, one of which keeps the refusal: a cycle, with what was read in it.
             return refusal.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - as in _begin
-            return _internal(request, error)
+        except Exception as failure:  # noqa: BLE001 - as in _begin
+            error = internal("the service failed; its log has the request id")
+            error.__cause__ = failure
+            return error
         return None
 
     def expect_continue(self) -> None:
@@ -570,8 +646,3 @@ def _unframed() -> ServiceError:
         "lists and streams need HTTP/1.1; a proxy in front must speak it, in nginx: proxy_http_version 1.1",
         headers={"Upgrade": "HTTP/1.1"},
     )
-
-
-def _internal(request: Request, error: Exception) -> ServiceError:
-    log.error("request failed", request_id=request.request_id.decode(), exc_info=error)
-    return ServiceError("internal", "the service failed; its log has the request id")

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from leasehold.allocator import give_back_memory
+from leasehold.completions import report
 from leasehold.descriptors import REFUSED_CONNECTIONS
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.admission import Admission
@@ -123,8 +124,8 @@ class Connections:
     def moment(self) -> float:
         """Seconds, the same for all that the loop does in one turn, so that most requests need not look at a clock."""
         if not self._moment:
-            self._moment = perf_counter()
             self.loop.call_soon(self._end_moment)
+            self._moment = perf_counter()
         return self._moment
 
     def _end_moment(self) -> None:
@@ -150,11 +151,21 @@ class Connections:
             self.send_posted()
 
     def send_posted(self) -> None:
+        """Send what was posted. Never raises: an answer that cannot be sent costs its own connection only."""
         outbox, self._outbox = self._outbox, []
         self._outbox_bytes = 0
-        for transport, data in outbox:
-            if not transport.is_closing():  # uvloop raises on a closed transport
-                transport.write(data)
+        transport: asyncio.Transport | None = None
+        answers = iter(outbox)
+        while True:
+            try:
+                for transport, data in answers:
+                    if not transport.is_closing():  # uvloop raises on a closed transport
+                        transport.write(data)
+                return
+            except BaseException as failure:  # noqa: BLE001 - the other answers must leave
+                report("an answer could not be sent", failure)
+                if transport is not None:
+                    transport.abort()
 
     def give_turn(self, go_on: Callable[[], None]) -> None:
         """Call `go_on` when it is the turn of one who has more to do than fits between two others.
@@ -168,8 +179,13 @@ class Connections:
 
     def _let_go_on(self) -> None:
         go_on = self._going_on.popleft()
-        if self._going_on:
-            self.loop.call_soon(self._let_go_on)
+        try:
+            if self._going_on:
+                self.loop.call_soon(self._let_go_on)
+        except BaseException as failure:  # noqa: BLE001 - nobody else would call those who wait
+            report("others go on at once", failure)
+            while self._going_on:
+                self._going_on.popleft()()
         go_on()
 
     def log_request(self, request: Request, status: int) -> None:
@@ -186,12 +202,15 @@ class Connections:
         """Sweep once a second, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self.tick = self.loop.time()
-            self.common_lines = self._common_lines()
-            self.metrics.leave(self.figures())
-            self.refusals.sweep(self.tick)
-            await self._sweep()
-            self._look_after_crowd()
+            try:
+                self.tick = self.loop.time()
+                self.common_lines = self._common_lines()
+                self.metrics.leave(self.figures())
+                self.refusals.sweep(self.tick)
+                await self._sweep()
+                self._look_after_crowd()
+            except Exception as failure:  # noqa: BLE001 - the next sweep must come, because it holds all deadlines
+                report("a sweep over the connections failed", failure)
 
     async def _sweep(self) -> None:
         """Let others have their turn in between: when a crowd has come at once, its time is over at once, too."""
@@ -218,7 +237,8 @@ class Connections:
             member.stop()
         if self._members:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), timeout_seconds)
+                async with asyncio.timeout(timeout_seconds):
+                    await self._emptied.wait()
         left = tuple(self._members)
         for member in left:
             member.abort()

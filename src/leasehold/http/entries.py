@@ -350,11 +350,20 @@ async def _gathered_list(
         async for page in pages:
             revision = page.revision if revision is None else revision
             texts += _entry_texts(page, with_values=with_values)
+            if with_values:
+                _check_for_messagepack(page.records, texts)
             next_after = page.next_after
             if sum(map(len, texts)) > MAX_GATHERED_BYTES:
                 break
     assert revision is not None
     return Response(200, b'{"entries":[%b],%b' % (b",\n".join(texts), _list_end(revision, next_after)))
+
+
+def _check_for_messagepack(entries: Sequence[Entry], texts: Sequence[bytes]) -> None:
+    """Raise `internal` naming the first of `entries`, the last of `texts`, that MessagePack cannot carry."""
+    for entry, text in zip(entries, texts[-len(entries) :], strict=True):
+        if not values.fits_messagepack(text):
+            raise values.unreadable(key=entry.key)
 
 
 async def _list_chunks(

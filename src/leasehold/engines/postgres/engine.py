@@ -26,6 +26,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from leasehold.completions import report
 from leasehold.engines import entries
 from leasehold.engines.base import (
     Clock,
@@ -57,7 +58,7 @@ from leasehold.engines.postgres.links import (
 from leasehold.engines.postgres.listener import Listener, freed_notice
 from leasehold.engines.postgres.reads import Reads
 from leasehold.engines.postgres.statements import entry_of, joined, lease_of
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError, internal, outcome_unknown, unavailable
 from leasehold.limits import MAX_KEY_BYTES
 from leasehold.model import (
     Deletion,
@@ -158,8 +159,8 @@ class PostgresEngine:
         self._fault: ServiceError | None = None
         self._is_open = False
         self._published = asyncio.Event()
-        self._commits: set[asyncio.Task[None]] = set()
-        """The one in flight."""
+        self._committing: asyncio.Task[None] | None = None
+        """The last commit, maybe in flight."""
         self._advances: set[asyncio.Task[None]] = set()
         self._writer_id = uuid.uuid4()
         self._batch = 0
@@ -228,7 +229,9 @@ class PostgresEngine:
         self._is_open = False
         for link in self._links:
             link.hurry()
-        await asyncio.gather(*self._commits, *self._advances)
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+        await asyncio.gather(*self._advances)
         await self._listener.stop()
         await self._reads.close()
         await asyncio.gather(*(link.close() for link in self._links))
@@ -300,7 +303,8 @@ class PostgresEngine:
         if not self._is_open:
             raise unavailable("the store is closed")
         try:
-            link = await asyncio.wait_for(self._lists.get(), RETRY_SECONDS)
+            async with asyncio.timeout(RETRY_SECONDS):
+                link = await self._lists.get()
         except TimeoutError as timeout:
             raise unavailable("too many lists are being read") from timeout
         try:
@@ -335,21 +339,31 @@ class PostgresEngine:
             done(unavailable("the database cannot be reached at present"))
             return
         names = _Names(*(joined(dict.fromkeys(each)) for each in (touched.keys, touched.locks, touched.lease_ids)))
-        task = asyncio.get_running_loop().create_task(self._commit(names, decide, done))
-        self._commits.add(task)
-        task.add_done_callback(self._commits.discard)
+        self._committing = asyncio.get_running_loop().create_task(self._commit(names, decide, done))
 
     async def _commit(self, names: _Names, decide: Decide, done: CommitDone) -> None:
         self._unanswered = None
         try:
             error = await self._make_durable(names, decide)
-        except Exception:
-            log.exception("a commit failed in an unexpected way")
-            self._writer.drop()
-            error = unavailable("the change may or may not have been stored")
-        if error is not None:
-            self._note(error)
-        done(error)
+            if error is not None:
+                self._note(error)
+            done(error)
+        except BaseException as failure:  # all later changes wait for this one
+            report("a commit failed in an unexpected way", failure)
+            try:
+                self._writer.drop()
+            finally:
+                done(self._given_up())
+            if not isinstance(failure, Exception):
+                raise
+
+    def _given_up(self) -> ServiceError:
+        """What callers are told after an exception that was not foreseen."""
+        if self._unanswered is None:
+            return internal("the service failed; nothing was changed")
+        error = outcome_unknown()
+        self._note(error)
+        return error
 
     async def _make_durable(self, names: _Names, decide: Decide) -> ServiceError | None:
         """Try until it is committed, refused, or time is up. None, or why not."""
@@ -368,7 +382,7 @@ class PostgresEngine:
                 # However a COMMIT failed, it is found out what became of it.
                 goes_on = passes(failure) or lost is not None
                 if not goes_on or not await self._writer.pause(deadline):
-                    return told(failure) if lost is None else unavailable("the change may or may not have been stored")
+                    return told(failure) if lost is None else outcome_unknown()
                 log.warning("a commit is tried again", reason=type(failure).__name__)
 
     async def _attempt(self, names: _Names, decide: Decide) -> None:

@@ -17,6 +17,7 @@ from asyncpg.connect_utils import SessionAttribute
 from leasehold.engines.postgres.jsonb import from_jsonb, to_jsonb
 from leasehold.engines.postgres.urls import single_host_urls
 from leasehold.errors import ServiceError, unavailable
+from leasehold.times import MAX_TIME
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +137,9 @@ def _to_timestamp(microseconds: int) -> tuple[int]:
 
 
 def _from_timestamp(sent: tuple[int]) -> int:
-    return sent[0] + _EPOCH_MICROSECONDS
+    """Another program may have written `infinity`, or a year that text of ours has no digits for."""
+    microseconds = sent[0] + _EPOCH_MICROSECONDS
+    return microseconds if 0 <= microseconds <= MAX_TIME else min(max(microseconds, 0), MAX_TIME)
 
 
 @contextmanager
@@ -205,7 +208,8 @@ class Link:
         if seconds <= 0 or self._closing.is_set():
             return False
         try:
-            await asyncio.wait_for(self._closing.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
         except TimeoutError:
             return True
         return False

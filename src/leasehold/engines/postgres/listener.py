@@ -128,7 +128,8 @@ class Listener:
             if head is not None:
                 self._unheard(*head)
             with suppress(TimeoutError):
-                await asyncio.wait_for(lost.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await lost.wait()
 
     def _hear(self, _connection: object, process: int, _channel: str, payload: object) -> None:
         if not isinstance(payload, str) or not payload.startswith(self._prefix):

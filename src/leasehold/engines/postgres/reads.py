@@ -5,20 +5,27 @@ themselves: with 64 readers a query carries about 30 keys.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 import asyncpg
-import structlog
 
+from leasehold.completions import complete_all, report
 from leasehold.engines.base import Clock, ReadDone
 from leasehold.engines.postgres import statements
-from leasehold.engines.postgres.links import FAILURES, SILENCE_SECONDS, Connection, Link, is_refusal, told
+from leasehold.engines.postgres.links import (
+    FAILURES,
+    PAUSE_SECONDS,
+    SILENCE_SECONDS,
+    Connection,
+    Link,
+    is_refusal,
+    told,
+)
 from leasehold.engines.postgres.statements import entry_of, joined
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError, internal, unavailable
 from leasehold.model import Entry
-
-log = structlog.get_logger(__name__)
 
 MAX_GATHERED_KEYS: Final = 1_000
 
@@ -60,80 +67,94 @@ class Reads:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         waiting, self._waiting = self._waiting, {}
-        _tell(waiting, unavailable("the store is closed"))
+        complete_all(_calls(waiting, unavailable("the store is closed")), _unanswered)
 
     def read(self, key: str, done: ReadDone) -> None:
-        """See `Engine.read`."""
+        """See `Engine.read`. If it raises, `done` is not called."""
         if not self._tasks:
             done(unavailable("the store is closed"))
             return
+        if self._idle:
+            # It wakes in the next turn of the loop, so the requests of this turn share its query.
+            idle = self._idle.pop()
+            try:
+                idle.set_result(None)
+            except BaseException:
+                self._idle.append(idle)
+                raise
         waiting = self._waiting.get(key)
         if waiting is None:
             self._waiting[key] = [done]
         else:
             waiting.append(done)
-        if self._idle:
-            # It wakes in the next turn of the loop, so the requests of this turn share its query.
-            self._idle.pop().set_result(None)
 
     async def _serve(self, link: Link) -> None:
-        loop = asyncio.get_running_loop()
+        """Answer reads until cancelled."""
         while True:
-            if not self._waiting:
-                idle: asyncio.Future[None] = loop.create_future()
-                self._idle.append(idle)
-                try:
-                    await idle
-                finally:
-                    if idle in self._idle:
-                        self._idle.remove(idle)
-                continue
-            await self._answer(link, self._take())
+            try:
+                if self._waiting:
+                    await self._answer(link, self._take())
+                else:
+                    await self._wait_for_reads()
+            except Exception as failure:  # noqa: BLE001 - the reads to come need this task
+                report("a reader goes on after a fault", failure)
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _wait_for_reads(self) -> None:
+        idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(idle)
+        try:
+            await idle
+        finally:
+            if idle in self._idle:
+                self._idle.remove(idle)
 
     def _take(self) -> dict[str, list[ReadDone]]:
         waiting = self._waiting
         if len(waiting) <= MAX_GATHERED_KEYS:
             self._waiting = {}
             return waiting
-        return {key: waiting.pop(key) for key in list(waiting)[:MAX_GATHERED_KEYS]}
+        taken = dict(islice(waiting.items(), MAX_GATHERED_KEYS))
+        self._waiting = dict(islice(waiting.items(), MAX_GATHERED_KEYS, None))
+        return taken
 
     async def _answer(self, link: Link, waiting: dict[str, list[ReadDone]]) -> None:
+        """Complete the reads of these keys, whatever is raised."""
+        result: Mapping[str, Entry] | ServiceError = unavailable("the store is closed")  # if it is cancelled
+        try:
+            result = await self._query(link, waiting)
+        except FAILURES as failure:
+            result = told(failure)
+            if not is_refusal(failure):
+                self._failed(result)
+        except Exception as failure:  # noqa: BLE001 - somebody waits for each of them
+            result = internal("the service failed")
+            report("reads failed in an unexpected way", failure)
+        finally:
+            complete_all(_calls(waiting, result), _unanswered)
+
+    async def _query(self, link: Link, waiting: Mapping[str, object]) -> Mapping[str, Entry]:
         keys = joined(waiting)
         now = None if self._clock is None else self._clock()
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
             return await connection.fetch(statements.READ, self._namespace, keys, now)
 
-        try:
-            rows = await link.run(query, retry_seconds=self._retry_seconds(), silence=SILENCE_SECONDS)
-        except FAILURES as failure:
-            error = told(failure)
-            if not is_refusal(failure):
-                self._failed(error)
-            _tell(waiting, error)
-        except asyncio.CancelledError:
-            _tell(waiting, unavailable("the store is closed"))
-            raise
-        else:
-            if rows:
-                self._seen(rows[0][-1])
-            for row in rows:
-                entry = entry_of(*row[:-1])
-                for done in waiting.pop(entry.key):
-                    _complete(done, entry)
-            _tell(waiting, None)
+        rows = await link.run(query, retry_seconds=self._retry_seconds(), silence=SILENCE_SECONDS)
+        if rows:
+            self._seen(rows[0][-1])
+        return {row[0]: entry_of(*row[:-1]) for row in rows}
 
 
-def _tell(waiting: dict[str, list[ReadDone]], result: ServiceError | None) -> None:
-    """The same to all: an error, or that there is nothing."""
-    for several in waiting.values():
+def _calls(
+    waiting: Mapping[str, list[ReadDone]], result: Mapping[str, Entry] | ServiceError
+) -> Iterator[tuple[ReadDone, Entry | ServiceError | None]]:
+    """Whom to tell what: the entry, None if there is none, or to all the same error."""
+    for key, several in waiting.items():
+        found = result if isinstance(result, ServiceError) else result.get(key)
         for done in several:
-            _complete(done, result)
+            yield done, found
 
 
-def _complete(done: ReadDone, result: Entry | ServiceError | None) -> None:
-    """One caller's fault must not keep the others from their answers."""
-    try:
-        done(result)
-    except Exception:
-        log.exception("an answer could not be given")
+def _unanswered() -> ServiceError:
+    return internal("the service failed while it answered")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from leasehold.model import Entry, Lease
+from leasehold.values import UNREADABLE, is_json
 
 CHANNEL: Final = "leasehold"
 
@@ -209,8 +210,12 @@ def entry_of(
     updated_at: int,
     expires_at: int | None,
 ) -> Entry:
-    """The entry of a row with `_COLUMNS`."""
-    return Entry(key, data if exact is None else exact.encode(), revision, created_at, updated_at, expires_at)
+    """The entry of a row with `_COLUMNS`. Its value is UNREADABLE if another program wrote what is no JSON."""
+    if exact is not None:
+        data = exact.encode()
+        if not is_json(data):
+            data = UNREADABLE
+    return Entry(key, data, revision, created_at, updated_at, expires_at)
 
 
 def lease_of(
@@ -224,5 +229,8 @@ def lease_of(
     holder: str,
     owner: str,
 ) -> Lease:
-    """The lease of a row with `_LEASE_COLUMNS`."""
-    return Lease(lock, lease_id, token, revision, acquired_at, expires_at, ttl, holder, owner.encode())
+    """The lease of a row with `_LEASE_COLUMNS`. An owner that is no JSON counts as none given."""
+    said = owner.encode()
+    if not is_json(said):
+        said = b"null"
+    return Lease(lock, lease_id, token, revision, acquired_at, expires_at, ttl, holder, said)

@@ -1,0 +1,356 @@
+"""A batch goes on whatever raises: each caller hears something, and the lane takes the next."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+from structlog.testing import capture_logs
+
+from leasehold import commit
+from leasehold.engines.base import CommitDone, Decide
+from leasehold.engines.memory import MemoryEngine, State
+from leasehold.errors import ServiceError, outcome_unknown
+from leasehold.limits import Limits
+from leasehold.metrics import Metrics
+from leasehold.model import Acquire, Change, Entry, Operation, Outcome, Put, Touched, View, Written
+from leasehold.store import Store
+
+SECONDS = 10.0
+Told = Outcome | ServiceError
+
+
+def scenario(test: Callable[[Store], Awaitable[None]]) -> Callable[[], None]:
+    """With a store in memory, which must take a write, and close, at the end."""
+
+    def run() -> None:
+        async def on_a_store() -> None:
+            store = Store(MemoryEngine(), Limits())
+            async with asyncio.timeout(SECONDS):
+                await store.open()
+                await test(store)
+                assert isinstance(await submit(store, Put("later", b"1")), Written)
+                await store.close()
+
+        asyncio.run(on_a_store())
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+async def submit(store: Store, operation: Operation) -> Told:
+    told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+    store.submit(operation, told.set_result)
+    return await told
+
+
+async def submit_all(store: Store, *operations: Operation) -> list[Told]:
+    """As one batch."""
+    return list(await asyncio.gather(*(submit(store, operation) for operation in operations)))
+
+
+def error(told: Told) -> tuple[str, str]:
+    assert isinstance(told, ServiceError)
+    return told.code, told.message
+
+
+NOTHING_CHANGED = ("internal", "the service failed; nothing was changed")
+UNKNOWN = ("unavailable", "the change may or may not have been stored")
+
+
+class FailingOnce:
+    """Raises the first time it is called, then does what it stands for."""
+
+    def __init__(self, real: Callable[..., object], failure: BaseException) -> None:
+        self._real = real
+        self._failure: BaseException | None = failure
+
+    def __call__(self, *arguments: object, **named: object) -> object:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return self._real(*arguments, **named)
+
+
+# Completions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [ValueError, MemoryError, RecursionError, asyncio.CancelledError])
+def test_a_completion_that_raises_is_told_of_it_and_costs_its_neighbours_nothing(failure: type[BaseException]) -> None:
+    @scenario
+    async def run(store: Store) -> None:
+        told: list[Told] = []
+
+        def fails_once(outcome: Told) -> None:
+            told.append(outcome)
+            if len(told) == 1:
+                raise failure
+
+        before = asyncio.ensure_future(submit(store, Put("a", b"1")))
+        await asyncio.sleep(0)
+        store.submit(Put("b", b"2"), fails_once)
+        after = await submit(store, Put("c", b"3"))
+        assert [type(each) for each in (await before, after)] == [Written, Written]
+        assert [type(each) for each in told] == [Written, ServiceError]
+        assert isinstance(told[1], ServiceError)
+        assert told[1].is_outcome_unknown
+
+    run()
+
+
+@scenario
+async def test_a_completion_that_always_raises_is_called_twice_and_no_more(store: Store) -> None:
+    told: list[Told] = []
+
+    def fails(outcome: Told) -> None:
+        told.append(outcome)
+        raise ValueError
+
+    store.submit(Put("a", b"1"), fails)
+    assert isinstance(await submit(store, Put("b", b"2")), Written)
+    assert len(told) == 2
+
+
+def test_an_exception_that_ends_the_process_does_so_after_all_have_been_told() -> None:
+    told: list[Told] = []
+
+    def interrupted(_: Told) -> None:
+        raise KeyboardInterrupt
+
+    async def run() -> None:
+        store = Store(MemoryEngine(), Limits())
+        await store.open()
+        store.submit(Put("a", b"1"), interrupted)
+        store.submit(Put("b", b"1"), told.append)
+        await asyncio.sleep(SECONDS)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run())
+    assert [type(each) for each in told] == [Written]
+
+
+# Rules --------------------------------------------------------------------------------------------------------
+
+
+def test_an_operation_that_fails_costs_its_neighbours_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = commit._Batch.apply
+
+    def apply(batch: commit._Batch, operation: Operation) -> Outcome:
+        if isinstance(operation, Put) and operation.key == "b":
+            raise MemoryError
+        return real(batch, operation)
+
+    monkeypatch.setattr(commit._Batch, "apply", apply)
+
+    @scenario
+    async def run(store: Store) -> None:
+        first, second, third = await submit_all(store, Put("a", b"1"), Put("b", b"2"), Put("c", b"3"))
+        assert error(second) == NOTHING_CHANGED
+        assert isinstance(second, ServiceError)
+        assert (second.details, type(second.__cause__)) == ({"key": "b"}, MemoryError)
+        assert [type(each) for each in (first, third)] == [Written, Written]
+        assert [entry.key for entry in (await store.page([""], None, 10)).records] == ["a", "c"]
+
+    run()
+
+
+def test_what_an_earlier_operation_did_to_the_key_is_kept_when_a_later_one_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commit, "Written", failing := FailingOnce(Written, MemoryError()))
+    failing._failure = None
+
+    @scenario
+    async def run(store: Store) -> None:
+        await submit(store, Put("a", b"0"))
+        first = asyncio.ensure_future(submit(store, Put("a", b"1")))
+        await asyncio.sleep(0)
+
+        real = commit._Batch._write
+
+        def write(batch: commit._Batch, current: Entry | None, key: str, value: bytes, *rest: object) -> Written:
+            if value == b"2":
+                failing._failure = MemoryError()
+            return real(batch, current, key, value, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(commit._Batch, "_write", write)
+        assert error(await submit(store, Put("a", b"2"))) == NOTHING_CHANGED
+        assert isinstance(await first, Written)
+        [entry] = (await store.page([""], None, 10)).records
+        assert entry.value == b"1"
+
+    run()
+
+
+# The engine ---------------------------------------------------------------------------------------------------
+
+
+class Failing(MemoryEngine):
+    """Fails in one commit as it is told to."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self._fault = fault
+
+    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
+        fault, self._fault = self._fault, ""
+        if fault == "raises":
+            raise MemoryError
+        if fault == "decides, raises":
+            decide(self._state, self.revision, self._clock())
+            raise MemoryError
+        if fault == "does not ask":
+            done(None)
+        elif fault == "tells twice":
+            super().commit(touched, decide, done)
+            done(outcome_unknown())
+        else:
+            super().commit(touched, decide, done)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("raises", NOTHING_CHANGED),
+        ("decides, raises", NOTHING_CHANGED),
+        ("does not ask", UNKNOWN),
+        ("tells twice", None),
+    ],
+)
+def test_the_lane_goes_on_when_the_engine_breaks_its_contract(fault: str, told: tuple[str, str] | None) -> None:
+    async def run() -> None:
+        store = Store(Failing(fault), Limits())
+        async with asyncio.timeout(SECONDS):
+            await store.open()
+            for each in await submit_all(store, Put("a", b"1"), Put("b", b"1")):
+                assert isinstance(each, Written) if told is None else error(each) == told
+            assert isinstance(await submit(store, Put("a", b"2")), Written)
+            await store.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("where", ["publish", "entries", "leases"])
+def test_a_batch_that_was_published_in_part_is_published_whole(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @scenario
+    async def run(store: Store) -> None:
+        engine = store.engine
+        assert isinstance(engine, MemoryEngine)
+        await submit(store, Acquire("l", "1", 10_000_000))
+        if where == "publish":
+            monkeypatch.setattr(engine._state, "publish", FailingOnce(engine._state.publish, MemoryError()))
+        elif where == "entries":
+            names = engine._state.entries._names
+            monkeypatch.setattr(names, "add", FailingOnce(names.add, MemoryError()))
+        else:
+            leases = engine._state.leases
+            monkeypatch.setattr(leases, "publish", FailingOnce(leases.publish, MemoryError()))
+        told = await submit_all(store, Put("a", b"1"), Acquire("m", "2", 10_000_000), Put("b", b"2"))
+        assert not any(isinstance(each, ServiceError) for each in told)
+        assert [entry.key for entry in (await store.page([""], None, 10)).records] == ["a", "b"]
+        assert [lease.lock for lease in (await store.lease_page([""], None, 10)).records] == ["l", "m"]
+        assert engine.revision == 4
+        await submit(store, Put("c", b"3"))
+        assert [entry.revision for entry in (await store.page([""], None, 10)).records] == [2, 4, 5]
+
+    run()
+
+
+def test_what_is_stored_and_cannot_be_published_is_passed_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(_state: State, _changes: Sequence[Change]) -> State:
+        raise MemoryError
+
+    @scenario
+    async def run(store: Store) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(State, "publish", no_memory)
+            patch.setattr(State, "rebuilt", no_memory)
+            assert error(await submit(store, Put("a", b"1"))) == UNKNOWN
+            assert error(await submit(store, Put("b", b"2"))) == NOTHING_CHANGED
+        assert isinstance(await submit(store, Put("c", b"3")), Written)
+        entries = (await store.page([""], None, 10)).records
+        assert [(entry.key, entry.revision) for entry in entries] == [("a", 1), ("c", 2)]
+
+    run()
+
+
+# The lane itself ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["_take_batch", "_start_batch", "_new_batch"])
+def test_a_batch_that_cannot_be_started_is_refused(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @scenario
+    async def run(store: Store) -> None:
+        monkeypatch.setattr(store, step, FailingOnce(getattr(store, step), MemoryError()))
+        told = await submit_all(store, Put("a", b"1"), Put("b", b"1"))
+        assert [error(each) for each in told] == [NOTHING_CHANGED] * 2
+        assert (await store.page([""], None, 10)).records == []
+
+    run()
+
+
+def test_a_change_that_cannot_be_put_into_the_lane_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    @scenario
+    async def run(store: Store) -> None:
+        loop = asyncio.get_running_loop()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_soon", FailingOnce(loop.call_soon, MemoryError()))
+            with pytest.raises(MemoryError):
+                store.submit(Put("a", b"1"), lambda _: None)
+        assert isinstance(await submit(store, Put("b", b"1")), Written)
+        assert [entry.key for entry in (await store.page([""], None, 10)).records] == ["b"]
+
+    run()
+
+
+def test_a_failing_count_of_batches_costs_nobody_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_metrics: Metrics, _operations: int) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(Metrics, "count_batch", fails)
+
+    @scenario
+    async def run(store: Store) -> None:
+        assert isinstance(await submit(store, Put("a", b"1")), Written)
+
+    run()
+
+
+@scenario
+async def test_each_fault_is_logged(store: Store) -> None:
+    def fails(_: Told) -> None:
+        raise ValueError("seen in the log")
+
+    with capture_logs() as logs:
+        store.submit(Put("a", b"1"), fails)
+        await submit(store, Put("b", b"2"))
+    events = [line["event"] for line in logs]
+    assert events == ["a completion failed", "a completion failed to tell of its failure"]
+
+
+def test_a_view_that_fails_for_one_key_costs_only_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Poisoned(MemoryEngine):
+        def _decide(self, decide: Decide) -> list[Change]:
+            state = self._state
+
+            class PoisonedView:
+                incarnation = state.incarnation
+                lease = state.lease
+                lease_by_id = state.lease_by_id
+
+                def entry(self, key: str) -> Entry | None:
+                    if key == "b":
+                        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+                    return state.entry(key)
+
+            view: View = PoisonedView()
+            return list(decide(view, self.revision, self._clock()))
+
+    async def run() -> None:
+        store = Store(Poisoned(), Limits())
+        await store.open()
+        told = await submit_all(store, Put("a", b"1"), Put("b", b"1"), Put("c", b"1"))
+        assert [type(each) for each in told] == [Written, ServiceError, Written]
+        await store.close()
+
+    asyncio.run(run())
