@@ -258,7 +258,7 @@ class Verifier:
         except (msgspec.ValidationError, RecursionError) as error:
             raise unauthenticated("wrong claims") from error
         now = self._now()
-        if not checked.exp <= MAX_EXPIRY_SECONDS:  # also refuses NaN, infinity, and integers that no float holds
+        if not abs(checked.exp) <= MAX_EXPIRY_SECONDS:  # also refuses NaN, infinity, and integers that no float holds
             raise unauthenticated("wrong claims")
         expires_at = checked.exp + self._expiry_leeway_seconds
         if not now < expires_at:
