@@ -172,6 +172,8 @@ class Store:
             if page.next_after is None or left == 0:
                 return
             position = page.next_after
+            if not page.records:
+                await asyncio.sleep(0)
             weight = sum(len(entry.value) for entry in page.records)
             size = max(size // 2, 1) if weight > LIGHT_PAGE_BYTES else min(size * 2, STREAM_PAGE_ENTRIES)
 

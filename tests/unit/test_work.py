@@ -3,6 +3,7 @@
 The limits are those of the worst inputs that were found. Before they had one, each of them took from 60 ms to 7 s.
 """
 
+import asyncio
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -13,9 +14,13 @@ import pytest
 
 from leasehold.budgets import WorkBudget
 from leasehold.commit import evaluate, evaluate_read
+from leasehold.engines.entries import Entries
 from leasehold.engines.memory import State
+from leasehold.engines.records import MAX_PASSED
 from leasehold.engines.snapshot import StoredState
 from leasehold.errors import ServiceError
+from leasehold.http.messages import CHUNK_BYTES, GatheredList, Response
+from leasehold.http.negotiation import Media
 from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
 from leasehold.model import Delete, Entry, Json, JsonPatch, MergePatch, Operation, PatchStep, Put, Read
 from leasehold.values import (
@@ -250,3 +255,62 @@ def test_whole_values_do_not_end_a_batch() -> None:
 def test_what_a_patch_costs_counts_for_its_batch() -> None:
     steps = (PatchStep("test", ("a",), "xx"),) * 10_000
     assert decided(*[JsonPatch("a", steps)] * 10, size=10) == MAX_BATCH_WORK_BYTES // (10_000 * 44) + 1
+
+
+# Lists --------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_does_not_pass_over_all_that_has_expired_and_misses_nothing() -> None:
+    count = 4 * MAX_PASSED
+    entries = {f"{number:06}": Entry(f"{number:06}", b"1", 1, 0, 0, expires_at=5) for number in range(count)}
+    entries["live"] = entry_of(b"1", "live")
+    records = Entries(entries, 1)
+    assert lines_of(lambda: records.page("", None, 10, 1, 5)) < 12 * MAX_PASSED
+    pages = [records.page("", None, 10, 1, 5)]
+    while (after := pages[-1].next_after) is not None:
+        pages.append(records.page("", after, 10, 1, 5))
+    assert [[entry.key for entry in page.records] for page in pages] == [[]] * 4 + [["live"]]
+
+
+def test_what_has_expired_is_found_in_steps_past_what_was_replaced() -> None:
+    records = Entries({}, 0)
+    count = 2 * MAX_PASSED
+    for expires_at in (3, None):  # all are to end at once, and then they are not
+        changes = [Entry(str(number), b"1", number, 0, 0, expires_at) for number in range(count)]
+        records.publish(changes)
+    records.publish([Entry("late", b"1", count, 0, 0, 4)])
+    found = [records.expired(500, 5) for _ in range(3)]
+    assert (found[0], found[-1]) == ([], ["late"])
+
+
+def turns_of(texts: list[bytes], media: Media) -> tuple[int, Response]:
+    """How often others have their turn while a list is made, and the answer."""
+
+    async def scenario() -> tuple[int, Response]:
+        turns = 0
+        done = False
+
+        async def others() -> None:
+            nonlocal turns
+            while not done:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        found = GatheredList("entries", media)
+        await found.add(map(to_messagepack, texts) if found.is_packed else texts)
+        done = True
+        await task
+        return turns, found.response(7, "z")
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("media", [Media.JSON, Media.MESSAGEPACK])
+def test_others_have_their_turn_while_a_list_is_made_that_is_answered_whole(media: Media) -> None:
+    texts = [b'{"key":"%d","value":"%b"}' % (number, b"x" * 1000) for number in range(1_000)]
+    turns, response = turns_of(texts, media)
+    decoder: Callable[[bytes], Json] = msgspec.msgpack.decode if response.is_packed else msgspec.json.decode
+    assert turns > len(b"".join(texts)) // (2 * CHUNK_BYTES)
+    assert response.body is not None
+    assert decoder(response.body) == {"entries": [decode(text) for text in texts], "revision": 7, "next": "z"}

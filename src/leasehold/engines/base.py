@@ -103,7 +103,8 @@ class Engine(Protocol):
         """Entries whose key begins with `prefix`, ascending by the key's UTF-8 bytes.
 
         `after` is exclusive; `limit` is 1..MAX_PAGE_ENTRIES. Committed entries only; expired ones are left out.
-        `Page.revision` is the head before the first entry was read, so every change up to it is in the page.
+        A page may end early, even be empty, with its `next_after`: an engine need not pass over many expired entries
+        at once. `Page.revision` is the head before the first entry was read, so every change up to it is in the page.
         """
 
     async def changes(self, after_revision: int, prefix: str, limit: int) -> list[EntryChange]:

@@ -23,6 +23,7 @@ from leasehold.http.entries import (
     is_messagepack,
     key_of,
     members_of,
+    packed_entry,
     paths_of,
     prefixes_of,
     raw_tag,
@@ -121,16 +122,8 @@ async def stream_entries(request: Request, service: Service) -> Stream:
 
 async def _entry_chunks(service: Service, prefixes: Sequence[str], media: Media) -> AsyncGenerator[bytes]:
     async for page in service.store.pages(prefixes, None, None):
-        for chunk in gathered(map(_line if media is Media.NDJSON else _packed, page.records)):
+        for chunk in gathered(map(_line if media is Media.NDJSON else packed_entry, page.records)):
             yield chunk
-
-
-def _packed(entry: Entry) -> bytes:
-    text = entry_json(entry)
-    try:
-        return values.to_messagepack(text)
-    except ServiceError as error:
-        raise values.unreadable(key=entry.key) from error
 
 
 def _line(entry: Entry) -> bytes:

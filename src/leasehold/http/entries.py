@@ -16,7 +16,7 @@ from leasehold.entry_text import entry_json, partial_entry_json, receipt_json
 from leasehold.errors import ServiceError
 from leasehold.http.conditions import condition, fence
 from leasehold.http.disclosure import may_read
-from leasehold.http.messages import Request, Response, Stream, gathered, percent_decode
+from leasehold.http.messages import GatheredList, Request, Response, Stream, gathered, percent_decode
 from leasehold.http.negotiation import (
     ACCEPT,
     ACCEPT_PATCH,
@@ -343,27 +343,31 @@ async def _gathered_list(
 
     A page ends at its limit, or before that when it is heavy: ten thousand values may be gigabytes.
     """
-    texts: list[bytes] = []
+    found = GatheredList("entries", Media.MESSAGEPACK)
     revision: int | None = None
     next_after: str | None = None
     async with aclosing(service.store.pages(prefixes, after, limit or MAX_PAGE_ENTRIES)) as pages:
         async for page in pages:
             revision = page.revision if revision is None else revision
-            texts += _entry_texts(page, with_values=with_values)
-            if with_values:
-                _check_for_messagepack(page.records, texts)
+            await found.add(map(packed_entry if with_values else _packed_without_value, page.records))
             next_after = page.next_after
-            if sum(map(len, texts)) > MAX_GATHERED_BYTES:
+            if found.size_bytes > MAX_GATHERED_BYTES:
                 break
     assert revision is not None
-    return Response(200, b'{"entries":[%b],%b' % (b",\n".join(texts), _list_end(revision, next_after)))
+    return found.response(revision, next_after)
 
 
-def _check_for_messagepack(entries: Sequence[Entry], texts: Sequence[bytes]) -> None:
-    """Raise `internal` naming the first of `entries`, the last of `texts`, that MessagePack cannot carry."""
-    for entry, text in zip(entries, texts[-len(entries) :], strict=True):
-        if not values.fits_messagepack(text):
-            raise values.unreadable(key=entry.key)
+def _packed_without_value(entry: Entry) -> bytes:
+    return values.to_messagepack(_entry_without_value(entry))
+
+
+def packed_entry(entry: Entry) -> bytes:
+    """An entry as MessagePack. Raises `internal`, naming the key, where MessagePack cannot carry its value."""
+    text = entry_json(entry)
+    try:
+        return values.to_messagepack(text)
+    except ServiceError as error:
+        raise values.unreadable(key=entry.key) from error
 
 
 async def _list_chunks(

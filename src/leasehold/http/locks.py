@@ -3,6 +3,7 @@
 What is asked may stand in the body or in the query. All rules about leases are in `commit`, waiting is in `queues`.
 """
 
+import asyncio
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -30,11 +31,12 @@ from leasehold.http.entries import (
     microseconds_of,
     prefixes_of,
 )
-from leasehold.http.messages import Request, Response
+from leasehold.http.messages import GatheredList, Request, Response
 from leasehold.http.routes import Answer, Exchange, Parameter, Procedure, Route, Service
 from leasehold.limits import (
     DEFAULT_LEASE_SECONDS,
     DEFAULT_WAIT_SECONDS,
+    MAX_GATHERED_BYTES,
     MAX_LEASE_ID_CHARACTERS,
     MAX_LEASE_SECONDS,
     MAX_OWNER_BYTES,
@@ -48,6 +50,8 @@ from leasehold.times import format_time
 log = structlog.get_logger(__name__)
 
 LEASE_ID_BYTES: Final = 16
+LOCKS_AT_ONCE: Final = 256
+"""Looked up, in a list of them, before others have their turn."""
 _SECOND: Final = 1_000_000
 _TOKEN: Final = re.compile("[0-9]{1,18}")
 
@@ -249,13 +253,20 @@ async def inspect_lock(request: Request, service: Service) -> Response:
 
 async def list_locks(request: Request, service: Service) -> Response:
     """In pages: a list of locks is for people, and there are not many."""
-    limit = limit_of(request)
-    page = await service.store.lease_page(
-        prefixes_of(request), after_of(request), MAX_PAGE_ENTRIES if limit is None else limit
-    )
-    locks = b",\n".join(lock_json(lease, service.store.waiting_for(lease.lock)) for lease in page.records)
-    next_after = msgspec.json.encode(page.next_after)
-    return Response(200, b'{"locks":[%b],"revision":%d,"next":%b}' % (locks, page.revision, next_after))
+    store, prefixes, after = service.store, prefixes_of(request), after_of(request)
+    left = limit_of(request) or MAX_PAGE_ENTRIES
+    found = GatheredList("locks", request.media)
+    revision: int | None = None
+    while True:
+        page = await store.lease_page(prefixes, after, min(left, LOCKS_AT_ONCE))
+        revision = page.revision if revision is None else revision
+        texts = (lock_json(lease, store.waiting_for(lease.lock)) for lease in page.records)
+        await found.add(map(values.to_messagepack, texts) if found.is_packed else texts)
+        left -= len(page.records)
+        after = page.next_after
+        if after is None or not left or found.size_bytes > MAX_GATHERED_BYTES:
+            return found.response(revision, after)
+        await asyncio.sleep(0)
 
 
 # The table ----------------------------------------------------------------------------------------------------

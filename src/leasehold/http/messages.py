@@ -4,6 +4,7 @@ A body is made as JSON text once; MessagePack is made from it in one place (`enc
 knows of representations. To add a representation, add it to `negotiation.Media` and there.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
@@ -92,6 +93,8 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     tag: bytes = b""
     """Sets the ETag apart beside the representation's own tag (`-raw`)."""
     headers: tuple[tuple[str, str], ...] = ()
+    is_packed: bool = False
+    """`body` is MessagePack already."""
 
 
 CHUNK_BYTES: Final = 64 * KIB
@@ -119,6 +122,42 @@ def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
         size += len(part)
     if gathering:
         yield b"".join(gathering)
+
+
+class GatheredList:
+    """A list that is answered whole: `{"NAME": [items], "revision": …, "next": …}`.
+
+    It is made item by item, in the representation that was asked for, because making MessagePack of all of them at
+    once would stop the event loop.
+    """
+
+    def __init__(self, name: str, media: Media) -> None:
+        self._name = name
+        self.is_packed = media is Media.MESSAGEPACK
+        self._items: list[bytes] = []
+        self._unyielded_bytes = 0
+        self.size_bytes = 0
+        """Of the items."""
+
+    async def add(self, items: Iterable[bytes]) -> None:
+        """Take items, in the representation of the list, and let others have their turn in between."""
+        for item in items:
+            self._items.append(item)
+            self.size_bytes += len(item)
+            self._unyielded_bytes += len(item)
+            if self._unyielded_bytes > CHUNK_BYTES:
+                self._unyielded_bytes = 0
+                await asyncio.sleep(0)
+
+    def response(self, revision: int, next_after: str | None) -> Response:
+        items = self._items
+        if not self.is_packed:
+            end = b'"revision":%d,"next":%b}' % (revision, msgspec.json.encode(next_after))
+            return Response(200, b'{"%b":[%b],%b' % (self._name.encode(), b",\n".join(items), end))
+        pack = msgspec.msgpack.encode
+        head = b"\x83" + pack(self._name) + b"\xdd" + len(items).to_bytes(4, "big")
+        end = pack("revision") + pack(revision) + pack("next") + pack(next_after)
+        return Response(200, b"".join((head, *items, end)), is_packed=True)
 
 
 # Writing ------------------------------------------------------------------------------------------------------
@@ -191,7 +230,7 @@ def _encode_other(
     tag = (revision, response.tag, media.tag)
     if body is None:
         return (_START + _NO_STORE + b"\r\n") % start if revision is None else templates.not_modified % (*start, *tag)
-    if media is Media.MESSAGEPACK:
+    if media is Media.MESSAGEPACK and not response.is_packed:
         body = values.to_messagepack(body)
     size = len(body) + (media is _JSON)
     if request.method == "HEAD":
