@@ -75,6 +75,18 @@ MAX_UNSENT_BYTES: Final = 128 * MIB
 """Of the answers to all readers that do not read. A thousand streams hold half of it."""
 
 
+STALLED_LANE_SECONDS: Final = 30
+"""When no batch has ended for so long although changes wait, the service calls itself degraded. Engines take less: the
+file engine's longest legitimate step is a sync, which takes seconds on a disk that is badly overloaded; a commit on
+PostgreSQL is given up within 20 s (attempts for 5 s, the last of which connects within 2 s for each host, asks four
+statements of at most 4 s)."""
+LANE_END_SECONDS: Final = 5.0
+"""At the end of the service, for the batches under way. Requests were waited for before."""
+SHUTDOWN_REST_SECONDS: Final = 15.0
+"""After `shutdown_timeout_seconds`: for the lane's end, the connections to a database, the last checkpoint. Then the
+process is ended by force. With the default, 25 s in all: Kubernetes kills after 30."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one server. Times are seconds, sizes bytes."""
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_address
 from pathlib import Path
+from types import FrameType
 from typing import TextIO, cast
 
 import structlog
@@ -23,6 +24,7 @@ import uvloop
 from msgspec.structs import replace
 
 from leasehold.auth import Verifier, is_exposed, public_key, secret_key
+from leasehold.completions import report
 from leasehold.config import Settings
 from leasehold.descriptors import connections_within, raise_limit
 from leasehold.engines import open_engine
@@ -34,8 +36,9 @@ from leasehold.http.connection import Connection
 from leasehold.http.connections import Connections
 from leasehold.http.openapi import openapi
 from leasehold.http.routes import Router, Service
-from leasehold.limits import KIB
+from leasehold.limits import KIB, SHUTDOWN_REST_SECONDS
 from leasehold.metrics import Metrics
+from leasehold.shutdown import ENDS, Deadline
 from leasehold.store import Store
 
 log = structlog.get_logger(__name__)
@@ -63,19 +66,36 @@ def run(settings: Settings, ready: Ready, *, lifeline: int | None = None, metric
     start.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    uvloop.run(serve(settings, ready, lifeline, metrics_folder))
+    deadline = Deadline(settings.limits.shutdown_timeout_seconds + SHUTDOWN_REST_SECONDS)
+    try:
+        uvloop.run(serve(settings, ready, lifeline, metrics_folder, deadline))
+    finally:
+        deadline.cancel()
 
 
-async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_folder: Path | None) -> None:
+async def serve(
+    settings: Settings, ready: Ready, lifeline: int | None, metrics_folder: Path | None, deadline: Deadline
+) -> None:
     """The life of one server, in the order of its parts; they are let go in the reverse order."""
     settings, most_refused = _with_room(settings, raise_limit(settings.limits.max_connections))
     loop = asyncio.get_running_loop()
     started = loop.time()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def end() -> None:
+        deadline.begin()
+        stop.set()
+
+    def end_from_signal(_number: int, _frame: FrameType | None) -> None:
+        deadline.begin()
+        loop.call_soon_threadsafe(stop.set)
+
+    for number in ENDS:
+        # Not by the loop, which may be what hangs: so the deadline begins all the same.
+        signal.signal(number, end_from_signal)
+    loop.set_exception_handler(_report_unhandled)
     if lifeline is not None:
-        loop.add_reader(lifeline, _end_once, loop, lifeline, stop)
+        loop.add_reader(lifeline, _end_once, loop, lifeline, end)
 
     async with AsyncExitStack() as stack:
         # Bound before anything is loaded, so that a port in use is told at once. Listening comes later.
@@ -131,10 +151,19 @@ async def serve(settings: Settings, ready: Ready, lifeline: int | None, metrics_
     log.info("stopped")
 
 
-def _end_once(loop: asyncio.AbstractEventLoop, lifeline: int, stop: asyncio.Event) -> None:
+def _end_once(loop: asyncio.AbstractEventLoop, lifeline: int, end: Callable[[], None]) -> None:
     """The end of a pipe is told again and again as long as it is watched."""
     loop.remove_reader(lifeline)
-    stop.set()
+    end()
+
+
+def _report_unhandled(_loop: asyncio.AbstractEventLoop, context: Mapping[str, object]) -> None:
+    """An exception that came back to the event loop, in the service's own log. Nothing waits for what raised it."""
+    failure = context.get("exception")
+    if isinstance(failure, BaseException):
+        report("something failed that nothing waits for", failure, reason=context["message"])
+    else:
+        log.error("the event loop has found a fault", reason=context["message"])
 
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:

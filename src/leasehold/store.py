@@ -10,6 +10,7 @@ connections: an answer written straight from the lane's completion 38,000 a seco
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate, takewhile
 from typing import TypeVar
 
@@ -20,7 +21,15 @@ from leasehold.batch import Batch, Done
 from leasehold.completions import ends_the_process, report
 from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError, unavailable
-from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_WAITING_VALUE_BYTES, MIB, Limits
+from leasehold.lane_watch import LaneWatch
+from leasehold.limits import (
+    LANE_END_SECONDS,
+    MAX_BATCH_BYTES,
+    MAX_BATCH_OPERATIONS,
+    MAX_WAITING_VALUE_BYTES,
+    MIB,
+    Limits,
+)
 from leasehold.metrics import Metrics
 from leasehold.model import (
     Acquire,
@@ -36,6 +45,7 @@ from leasehold.model import (
     name_of,
 )
 from leasehold.queues import IsThere, LockQueues
+from leasehold.tasks import cancelled
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +79,7 @@ class Store:
         self._batch: Batch | None = None
         """The one in flight."""
         self._ended_batches = 0
+        self._watch = LaneWatch(lambda: None if self._idle.is_set() else self._ended_batches)
         self._closing = False
         self._idle = asyncio.Event()
         """Clear while a batch is in flight or its start is scheduled."""
@@ -83,19 +94,29 @@ class Store:
         await self.engine.open()
         self._loop = asyncio.get_running_loop()
         self._housekeeper = self._loop.create_task(self._keep_house())
+        self._watch.start()
 
     async def close(self) -> None:
         """Refuse what comes now, let the lane run empty, close the engine."""
         self._closing = True
         if self._housekeeper is not None:
-            self._housekeeper.cancel()
-            await asyncio.gather(self._housekeeper, return_exceptions=True)
-        await self._idle.wait()
+            await cancelled(self._housekeeper)
+        self._watch.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LANE_END_SECONDS):
+                await self._idle.wait()
+        if not self._idle.is_set():
+            log.error("the last changes did not come to their end", waiting=len(self._operations))
         await self.engine.close()
+
+    @property
+    def fault(self) -> ServiceError | None:
+        """Why changes cannot be made durable at present, or None: the engine says so, or the lane stands still."""
+        return self.engine.fault or self._watch.fault
 
     def figures(self) -> Mapping[str, float]:
         """Gauges of the store and its engine, by the names in `metrics.GAUGES`."""
-        degraded = self.engine.fault is not None
+        degraded = self.fault is not None
         own = {"waiting_operations": len(self._operations), "waiters": len(self._queues)}
         own |= {"revision": self.engine.revision, "degraded": int(degraded)}
         return {**own, **self.engine.figures()}

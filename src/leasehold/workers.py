@@ -5,11 +5,13 @@ again that died, passes signals on, and says once that all are ready. Workers ho
 only the supervisor has: when it is gone, however it went, they stop.
 """
 
+import math
 import os
 import select
 import signal
 import socket
 import tempfile
+import time
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -20,12 +22,17 @@ from leasehold import server
 from leasehold.config import Settings
 from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
+from leasehold.limits import SHUTDOWN_REST_SECONDS
+from leasehold.shutdown import FORCED_CODES
 
 log = structlog.get_logger(__name__)
 
 RESTART_SECONDS: Final = 1.0
 """Between the death of a worker and the start of the next in its place, so that a fault does not spin."""
 START_POLL_SECONDS: Final = 0.1
+STOP_POLL_SECONDS: Final = 0.2
+WORKER_END_SECONDS: Final = 5.0
+"""So much later than a worker should have ended by force, its supervisor does it."""
 _ENDS: Final = {signal.SIGTERM, signal.SIGINT}
 _WATCHED: Final = _ENDS | {signal.SIGCHLD}
 _READY: Final = b"\0"
@@ -72,11 +79,13 @@ class Supervisor:
         except _ToldToEndError:
             pass
         finally:
-            self._stop()
+            were_in_time = self._stop()
             # A second signal while the workers end asks for what is done by now.
             while signal.sigtimedwait(_ENDS, 0) is not None:
                 pass
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        if not were_in_time:
+            raise unavailable("workers had to be ended by force; what was acknowledged is kept")
 
     def _watch(self) -> None:
         """Until told to end, replace the workers that die."""
@@ -162,10 +171,29 @@ class Supervisor:
         finally:
             os._exit(code)
 
-    def _stop(self) -> None:
+    def _stop(self) -> bool:
+        """End all workers; False if one had to be ended by force.
+
+        Each ends itself by its deadline. One that does not, because it stands still as a whole, is killed.
+        """
         for pid in self._workers:
             os.kill(pid, signal.SIGTERM)
-        for pid in self._workers:
-            os.waitpid(pid, 0)
+        deadline = time.monotonic() + self._settings.limits.shutdown_timeout_seconds + SHUTDOWN_REST_SECONDS
+        deadline += WORKER_END_SECONDS
+        were_in_time = True
+        while self._workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid:
+                self._workers.discard(pid)
+                if os.waitstatus_to_exitcode(status) in FORCED_CODES:
+                    were_in_time = False
+            elif time.monotonic() > deadline:
+                log.error("workers are ended by force, because they did not stop in time", pids=sorted(self._workers))
+                for late in self._workers:
+                    os.kill(late, signal.SIGKILL)
+                were_in_time, deadline = False, math.inf
+            else:
+                signal.sigtimedwait({signal.SIGCHLD}, STOP_POLL_SECONDS)
         for end in self._lifeline:
             os.close(end)
+        return were_in_time

@@ -11,7 +11,7 @@ from leasehold.http.routes import Answer, Procedure, Route, Service
 async def health(_request: Request, service: Service) -> Response:
     """200 while writes can be made durable, else 503 with `degraded`."""
     engine = service.store.engine
-    fault = engine.fault
+    fault = service.store.fault
     body = {
         "status": "ok" if fault is None else "degraded",
         "store": engine.name,

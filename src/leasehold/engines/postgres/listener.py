@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from leasehold.completions import report
 from leasehold.engines.base import Freed
 from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.links import FAILURES, RETRY_SECONDS, SILENCE_SECONDS, Connection, Link, watched
+from leasehold.tasks import cancelled
 
 POLL_SECONDS: Final = 5.0
 """How often the head is looked at, should a notification have been lost."""
@@ -67,8 +69,7 @@ class Listener:
 
     async def stop(self) -> None:
         """Hear no more, and let another server clean up. The link is closed by its owner."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await cancelled(self._task)
         connection, self._cleans_by = self._cleans_by, None
         if connection is not None and connection is self._connection and not connection.is_closed():
             with suppress(*FAILURES), watched(connection, SILENCE_SECONDS):
@@ -114,6 +115,9 @@ class Listener:
                 self._freed(None)
                 await self._poll(connection, lost)
             except FAILURES:
+                self._link.drop()
+            except Exception as failure:  # noqa: BLE001 - what others commit must go on being heard
+                report("listening begins anew after a fault", failure)
                 self._link.drop()
             self._connection = None
             self._is_listening.clear()

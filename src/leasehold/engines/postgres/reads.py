@@ -26,6 +26,7 @@ from leasehold.engines.postgres.links import (
 from leasehold.engines.postgres.statements import entry_of, joined
 from leasehold.errors import ServiceError, internal, unavailable
 from leasehold.model import Entry
+from leasehold.tasks import cancelled
 
 MAX_GATHERED_KEYS: Final = 1_000
 
@@ -62,9 +63,7 @@ class Reads:
 
     async def close(self) -> None:
         """End the queries under way; those who wait are told."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(*self._tasks)
         self._tasks = []
         waiting, self._waiting = self._waiting, {}
         complete_all(_calls(waiting, unavailable("the store is closed")), _unanswered)

@@ -1,0 +1,111 @@
+"""The lane is watched: it is called degraded while it stands still although changes wait, and only then."""
+
+import asyncio
+
+import pytest
+
+from leasehold import store as store_module
+from leasehold.engines.base import CommitDone, Decide
+from leasehold.engines.memory import MemoryEngine
+from leasehold.lane_watch import LaneWatch
+from leasehold.limits import STALLED_LANE_SECONDS, Limits
+from leasehold.model import Put, Touched
+from leasehold.store import Store
+from leasehold.tasks import cancelled
+
+SECONDS = 20.0
+
+
+class Lane:
+    """What is watched: batches that have ended, None while nothing waits."""
+
+    def __init__(self) -> None:
+        self.progress: int | None = None
+        self.watch = LaneWatch(lambda: self.progress)
+
+    def look(self, times: int) -> bool:
+        """Whether the lane counts as standing still after so many looks."""
+        for _ in range(times):
+            self.watch.look()
+        return self.watch.fault is not None
+
+
+def test_a_lane_that_stands_still_for_the_bound_is_a_fault() -> None:
+    lane = Lane()
+    lane.progress = 7
+    assert not lane.look(STALLED_LANE_SECONDS)
+    assert lane.look(1)
+    assert lane.watch.fault is not None
+    assert (lane.watch.fault.code, lane.watch.fault.message) == (
+        "unavailable",
+        "no change has been made durable for 30 seconds",
+    )
+
+
+def test_an_idle_lane_is_no_fault() -> None:
+    assert not Lane().look(3 * STALLED_LANE_SECONDS)
+
+
+def test_a_slow_lane_is_no_fault() -> None:
+    lane = Lane()
+    for batches in range(5):
+        lane.progress = batches
+        assert not lane.look(STALLED_LANE_SECONDS)
+
+
+@pytest.mark.parametrize("progress", [8, None])
+def test_the_fault_ends_when_the_lane_goes_on(progress: int | None) -> None:
+    lane = Lane()
+    lane.progress = 7
+    assert lane.look(STALLED_LANE_SECONDS + 1)
+    lane.progress = progress
+    assert not lane.look(1)
+
+
+class Silent(MemoryEngine):
+    """Never tells how a commit ended."""
+
+    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
+        pass
+
+
+def test_a_store_whose_lane_stands_still_says_so_and_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "LANE_END_SECONDS", 0.01)
+
+    async def run() -> None:
+        store = Store(Silent(), Limits())
+        await store.open()
+        store.submit(Put("a", b"1"), lambda _: None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (store.fault, store.figures()["degraded"]) == (None, 0)
+        for _ in range(STALLED_LANE_SECONDS + 1):
+            store._watch.look()
+        assert store.fault is not None
+        assert store.figures()["degraded"] == 1
+        async with asyncio.timeout(SECONDS):
+            await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def swallows() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+
+    async def run() -> None:
+        task = asyncio.create_task(swallows())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(SECONDS):
+            await cancelled(task)
+        assert task.done()
+
+    asyncio.run(run())
+    assert swallowed == 2
