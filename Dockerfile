@@ -15,7 +15,10 @@ USER leasehold
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health/live', timeout=2)"]
-ENTRYPOINT ["leasehold"]
-CMD ["serve", "--host", "0.0.0.0"]
+# In the environment and not in the command, so that the health check knows it too; as for LEASEHOLD_PORT.
+ENV LEASEHOLD_HOST=0.0.0.0
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["leasehold", "status", "--live", "--timeout", "4s"]
+# The kernel drops signals that PID 1 has no handler for, and Python needs a moment until it can have one: a signal that
+# is blocked is kept until then.
+ENTRYPOINT ["env", "--block-signal=TERM,INT", "leasehold"]
+CMD ["serve"]

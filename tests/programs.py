@@ -11,8 +11,9 @@ To add a need, add it to `PACKAGES` and to the list in `.ci/run`.
 
 import os
 import shutil
+import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,18 +31,21 @@ PACKAGES: Final[Mapping[str, str]] = {
     "openssl": "openssl",
     "pgbouncer": "pgbouncer",
     "strace": "strace",
+    "unshare": "util-linux",
     "varnishd": "varnish",
 }
 """Debian's package for each program that a test may need."""
 LOOP_MOUNTS: Final = "loop mounts"
 """Not a program: root, loop devices, and ext4."""
+PID_NAMESPACES: Final = "PID namespaces"
+"""Not a program: the right to be PID 1 of a namespace, as root has it."""
 
 _PREFIX = "this machine lacks "
 
 
 def needs(*names: str) -> pytest.MarkDecorator:
     """A mark for a test, a class or a whole file: programs by their names, or `LOOP_MOUNTS`."""
-    unknown = [name for name in names if name not in PACKAGES and name != LOOP_MOUNTS]
+    unknown = [name for name in names if name not in PACKAGES and name not in (LOOP_MOUNTS, PID_NAMESPACES)]
     if unknown:
         raise ValueError(f"not in programs.PACKAGES: {unknown}")
     return pytest.mark.needs(*names)
@@ -76,7 +80,20 @@ def _lack(name: str) -> str:
     if name == LOOP_MOUNTS:
         reason = obstacle()
         return f"{LOOP_MOUNTS} ({reason})" if reason else ""
+    if name == PID_NAMESPACES:
+        reason = _lack("unshare") or _refusal([*AS_PID_1, "true"])
+        return f"{PID_NAMESPACES} ({reason})" if reason else ""
     return "" if _found(name) else f"{name} (apt-get install {PACKAGES[name]})"
+
+
+AS_PID_1: Final = ("unshare", "--fork", "--pid")
+"""In front of a command, which becomes PID 1 of a namespace of its own."""
+
+
+def _refusal(command: Sequence[str]) -> str:
+    """What a command says that fails; empty if it does not."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
 
 
 def _found(name: str) -> Path | None:

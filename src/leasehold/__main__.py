@@ -1,5 +1,14 @@
-"""`python -m leasehold`."""
+"""`leasehold` and `python -m leasehold`."""
 
-from leasehold.cli import main
+from leasehold.signals import hold_ends
 
-main()
+
+def main() -> None:
+    hold_ends()  # before what takes long to import
+    from leasehold.cli import main as run  # noqa: PLC0415
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

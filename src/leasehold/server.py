@@ -38,7 +38,8 @@ from leasehold.http.openapi import openapi
 from leasehold.http.routes import Router, Service
 from leasehold.limits import KIB, SHUTDOWN_REST_SECONDS
 from leasehold.metrics import Metrics
-from leasehold.shutdown import ENDS, Deadline
+from leasehold.shutdown import Deadline
+from leasehold.signals import ENDS, ignore_ends, take_ends
 from leasehold.store import Store
 
 log = structlog.get_logger(__name__)
@@ -93,11 +94,13 @@ async def serve(
     for number in ENDS:
         # Not by the loop, which may be what hangs: so the deadline begins all the same.
         signal.signal(number, end_from_signal)
+    take_ends()
     loop.set_exception_handler(_report_unhandled)
     if lifeline is not None:
         loop.add_reader(lifeline, _end_once, loop, lifeline, end)
 
     async with AsyncExitStack() as stack:
+        stack.callback(ignore_ends)
         # Bound before anything is loaded, so that a port in use is told at once. Listening comes later.
         listening = bind(settings.host, settings.port, shared=settings.workers > 1)
         stack.callback(listening.close)
@@ -107,7 +110,8 @@ async def serve(
 
         metrics = Metrics(metrics_folder)
         store = Store(open_engine(settings.store), settings.limits, metrics)
-        await store.open()
+        if not await _opened(store, stop):
+            return
         stack.push_async_callback(store.close)
 
         def figures() -> Mapping[str, float]:
@@ -149,6 +153,22 @@ async def serve(
         if cut:
             log.warning("connections cut", count=cut)
     log.info("stopped")
+
+
+async def _opened(store: Store, stop: asyncio.Event) -> bool:
+    """Open the store; False if the service is told to stop before it is open."""
+    opening = asyncio.create_task(store.open())
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait((opening, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not opening.done():
+        opening.cancel()
+    try:
+        await opening
+    except asyncio.CancelledError:
+        log.info("stopped before the store was open")
+        return False
+    return True
 
 
 def _end_once(loop: asyncio.AbstractEventLoop, lifeline: int, end: Callable[[], None]) -> None:
@@ -227,6 +247,12 @@ def _verifier(settings: Settings) -> Verifier | None:
         expiry_leeway_seconds=settings.auth_expiry_leeway_seconds,
         now=time.time,
     )
+
+
+def warn_of_ignored(variables: Mapping[str, str]) -> None:
+    """`variables`: why each is ignored."""
+    for variable, reason in variables.items():
+        log.warning("a variable is ignored", variable=variable, reason=reason)
 
 
 def warn_of_exposure(settings: Settings, address: str) -> None:

@@ -15,7 +15,6 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 FORCED_CODE: Final = 1
 """Exit code of a process that had to be ended by force."""
 FORCED_CODES: Final = (FORCED_CODE, -signal.SIGALRM)

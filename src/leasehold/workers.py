@@ -24,6 +24,7 @@ from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import SHUTDOWN_REST_SECONDS
 from leasehold.shutdown import FORCED_CODES
+from leasehold.signals import ENDS
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +34,7 @@ START_POLL_SECONDS: Final = 0.1
 STOP_POLL_SECONDS: Final = 0.2
 WORKER_END_SECONDS: Final = 5.0
 """So much later than a worker should have ended by force, its supervisor does it."""
-_ENDS: Final = {signal.SIGTERM, signal.SIGINT}
-_WATCHED: Final = _ENDS | {signal.SIGCHLD}
+_WATCHED: Final = ENDS | {signal.SIGCHLD}
 _READY: Final = b"\0"
 
 
@@ -52,6 +52,11 @@ def run(settings: Settings, ready: server.Ready) -> None:
         host, port = held.getsockname()[:2]
         server.warn_of_exposure(settings, host)
         Supervisor(msgspec.structs.replace(settings, port=port), held, Path(folder)).run(lambda: ready(host, port))
+
+
+def _is_told_to_end() -> bool:
+    """Whether a signal to end has come meanwhile. It is taken."""
+    return signal.sigtimedwait(ENDS, 0) is not None
 
 
 class _ToldToEndError(Exception):
@@ -80,10 +85,8 @@ class Supervisor:
             pass
         finally:
             were_in_time = self._stop()
-            # A second signal while the workers end asks for what is done by now.
-            while signal.sigtimedwait(_ENDS, 0) is not None:
-                pass
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+            # The ends stay held: a second signal asks for what is done by now.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         if not were_in_time:
             raise unavailable("workers had to be ended by force; what was acknowledged is kept")
 
@@ -94,7 +97,7 @@ class Supervisor:
             info = signal.sigtimedwait(_WATCHED, RESTART_SECONDS) if missing else signal.sigwaitinfo(_WATCHED)
             if info is None:
                 missing -= self._restart()
-            elif info.si_signo in _ENDS:
+            elif info.si_signo in ENDS:
                 return
             else:
                 missing += self._reap()
@@ -133,13 +136,15 @@ class Supervisor:
             if said != _READY:
                 message = (said + report.read()).decode(errors="replace")
                 os.waitpid(pid, 0)
+                if _is_told_to_end():  # so was the worker: ctrl+c goes to both
+                    raise _ToldToEndError
                 raise unavailable(message)
         self._workers.add(pid)
 
     def _await_report(self, receiving: int, pid: int) -> None:
         """Return when a new worker has said something or is gone; give it up when told to end before that."""
         while not select.select([receiving], [], [], START_POLL_SECONDS)[0]:
-            if signal.sigtimedwait(_ENDS, 0) is not None:
+            if _is_told_to_end():
                 os.kill(pid, signal.SIGKILL)  # it may be stuck, and nothing was asked of it yet
                 os.waitpid(pid, 0)
                 raise _ToldToEndError
@@ -151,7 +156,7 @@ class Supervisor:
         try:
             os.close(self._lifeline[1])
             self._held.close()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # the ends stay held until a loop takes them
 
             def ready(_host: str, _port: int) -> None:
                 nonlocal report

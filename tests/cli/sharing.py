@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 
-from leasehold import cli
+from leasehold.__main__ import main
 from leasehold.engines.memory import MemoryEngine
 from leasehold.errors import unavailable
 
@@ -29,4 +29,4 @@ async def fail(_engine: MemoryEngine) -> None:
 MemoryEngine.shared = True
 if FAULT:
     MemoryEngine.open = fail  # type: ignore[assignment,method-assign]
-cli.main()
+main()
