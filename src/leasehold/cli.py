@@ -1,4 +1,4 @@
-"""The command line: `leasehold serve`, `status`, `token` and `check`.
+"""The command line: `leasehold serve`, `status`, `check`, `backup`, `restore`, `advance` and `token`.
 
 Exit codes: 0 in good order, 1 for a fault, told in one line on standard error, 2 for wrong usage. Each command imports
 what it needs when it runs: all that `serve` needs takes 0.2 s, and a health check runs every few seconds.
@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -16,6 +16,9 @@ from leasehold import VERSION
 from leasehold.config import Flag, Settings, ignored_variables, load_settings, parse_duration
 from leasehold.errors import ServiceError, unavailable
 from leasehold.signals import take_ends
+
+ADVANCE_REVISIONS: Final = 1_000_000_000
+"""What a restore adds to the revision: more than the store can have issued after the backup was made."""
 
 app = typer.Typer(
     name="leasehold",
@@ -155,6 +158,86 @@ def check(path: Annotated[Path, typer.Argument(help="The store's file, data.json
     foreign = ", written by another tool" if report.foreign else ""
     leases = f", {report.leases} leases" if report.leases else ""
     typer.echo(f"{path} is good: {report.entries} entries{leases}, revision {report.revision}{journal}{foreign}")
+
+
+_STORE_HELP = "A file or postgresql://….  [default: data.json]"
+
+
+@app.command()
+def backup(
+    output: Annotated[str, typer.Argument(help="The file to write, or - for standard output.")],
+    *,
+    store: Annotated[str | None, typer.Option(help=_STORE_HELP)] = None,
+    url: Annotated[str | None, typer.Option(help="In place of a store, a service: http://localhost:8080.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="For --url: file with a token that may read all.")] = None,
+) -> None:
+    """Write all entries of one moment to a file: of a store, whether a service uses it or not, or of a service."""
+    from leasehold.backup import back_up_service, back_up_store
+
+    path = None if output == "-" else Path(output)
+    try:
+        if url is None:
+            back_up_store(_named_store(store), path)
+        else:
+            back_up_service(url, None if token_file is None else _token_in(token_file), path)
+    except ServiceError as error:
+        _fail(error, code=2 if error.code == "invalid_argument" else 1)
+
+
+@app.command()
+def restore(
+    backup: Annotated[Path, typer.Argument(help="What `leasehold backup` wrote, or a copy of a data.json.")],
+    *,
+    store: Annotated[str | None, typer.Option(help=_STORE_HELP)] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of what the store holds, which is kept in a file.")
+    ] = False,
+    advance: Annotated[
+        int, typer.Option(min=0, help="By how much the revision is to be greater than the backup's; 0 for a move.")
+    ] = ADVANCE_REVISIONS,
+) -> None:
+    """Put a backup into a store that is empty, all of it or nothing. No service may use a file meanwhile."""
+    from leasehold.backup import restore as put_back
+    from leasehold.engines import shown_url
+
+    try:
+        target = _named_store(store)
+        done = put_back(backup, target, advance=advance, replace=replace)
+    except ServiceError as error:
+        _fail(error, code=2 if error.code == "invalid_argument" else 1)
+    leases = f", without its {done.leases_left_out} leases" if done.leases_left_out else ""
+    typer.echo(f"{shown_url(target)} holds {done.entries} entries of {backup}{leases}, at revision {done.revision}")
+    if done.kept is not None:
+        typer.echo(f"what it held before is in {done.kept}")
+
+
+@app.command()
+def advance(
+    *,
+    store: Annotated[str | None, typer.Option(help=_STORE_HELP)] = None,
+    by: Annotated[int, typer.Option(min=1, help="How much greater the revision is to be.")] = ADVANCE_REVISIONS,
+) -> None:
+    """After a store was put back to an older state by other means: let no revision or token be issued twice."""
+    from leasehold.backup import advance as advance_head
+    from leasehold.engines import shown_url
+
+    try:
+        target = _named_store(store)
+        revision = advance_head(target, by=by)
+    except ServiceError as error:
+        _fail(error, code=2 if error.code == "invalid_argument" else 1)
+    typer.echo(f"{shown_url(target)} is at revision {revision}, in a new incarnation")
+
+
+def _named_store(store: str | None) -> str:
+    return load_settings(os.environ, {"store": store}).store
+
+
+def _token_in(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise unavailable(f"the token in {path} cannot be read") from error
 
 
 @app.command()

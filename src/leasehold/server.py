@@ -30,7 +30,7 @@ from leasehold.descriptors import connections_within, raise_limit
 from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
 from leasehold.hosts import parse_allowed_hosts, parse_allowed_origins
-from leasehold.http import by_uuid, entries, locks, system
+from leasehold.http import backup, by_uuid, entries, locks, system
 from leasehold.http.admission import Admission
 from leasehold.http.connection import Connection
 from leasehold.http.connections import Connections
@@ -117,7 +117,7 @@ async def serve(
         def figures() -> Mapping[str, float]:
             return connections.figures()
 
-        router = Router(entries.ROUTES + by_uuid.ROUTES + locks.ROUTES + system.ROUTES)
+        router = Router(entries.ROUTES + by_uuid.ROUTES + locks.ROUTES + backup.ROUTES + system.ROUTES)
         service = Service(
             store,
             settings.limits,

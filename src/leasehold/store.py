@@ -10,7 +10,7 @@ connections: an answer written straight from the lane's completion 38,000 a seco
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from itertools import accumulate, takewhile
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ import structlog
 from leasehold import commit
 from leasehold.batch import Batch, Done
 from leasehold.completions import ends_the_process, report
+from leasehold.engines.backups import backup_text
 from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError, unavailable
 from leasehold.lane_watch import LaneWatch
@@ -81,6 +82,7 @@ class Store:
         self._ended_batches = 0
         self._watch = LaneWatch(lambda: None if self._idle.is_set() else self._ended_batches)
         self._closing = False
+        self._is_backing_up = False
         self._idle = asyncio.Event()
         """Clear while a batch is in flight or its start is scheduled."""
         self._idle.set()
@@ -197,6 +199,21 @@ class Store:
                 await asyncio.sleep(0)
             weight = sum(len(entry.value) for entry in page.records)
             size = max(size // 2, 1) if weight > LIGHT_PAGE_BYTES else min(size * 2, STREAM_PAGE_ENTRIES)
+
+    async def backup(self) -> AsyncGenerator[bytes]:
+        """The text of a backup, in pieces. One at a time, because each holds on to all that was there at its moment.
+
+        Raises `too_many_requests`, and what the engine raises.
+        """
+        if self._is_backing_up:
+            raise ServiceError("too_many_requests", "a backup is being read", headers={"Retry-After": "10"})
+        self._is_backing_up = True
+        try:
+            async with aclosing(backup_text(await self.engine.moment())) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._is_backing_up = False
 
     # Locks ----------------------------------------------------------------------------------------------------
 

@@ -163,7 +163,7 @@ def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
             killed.append(name)
             kill_sessions(frail)
 
-    execute, load, columns = PostgresEngine._execute, PostgresEngine._load, engine._columns
+    execute, load, columns = PostgresEngine._execute, PostgresEngine._load, statements.columns
 
     async def _execute(self: PostgresEngine, connection: Connection, statement: str) -> str:
         kill_before(statement)
@@ -186,7 +186,7 @@ def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
             assert await commit(engine, ["n"], counting("n")) is None
             monkeypatch.setattr(PostgresEngine, "_execute", _execute)
             monkeypatch.setattr(PostgresEngine, "_load", _load)
-            monkeypatch.setattr("leasehold.engines.postgres.engine._columns", _columns)
+            monkeypatch.setattr("leasehold.engines.postgres.engine.columns", _columns)
             assert await commit(engine, ["n"], decide) is None
             assert await number_in(engine) == (2, 2)
             assert fault_in(engine) is None

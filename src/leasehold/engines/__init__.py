@@ -1,16 +1,30 @@
 """Where entries are kept. `base` has the contract; `open_engine` knows every kind."""
 
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from leasehold.engines.base import Engine
+from leasehold.engines import offline
+from leasehold.engines.base import Engine, Moment, new_incarnation
 from leasehold.engines.disk import OsDisk
 from leasehold.engines.file import FileEngine
 from leasehold.engines.memory import MemoryEngine
+from leasehold.engines.offline import Restored
 from leasehold.engines.postgres.urls import is_postgres, shown_url
 from leasehold.engines.recovery import Report, inspect
+from leasehold.engines.snapshot import StoredState
 from leasehold.errors import ServiceError, unavailable
 
-__all__ = ["Engine", "Report", "inspect_file", "open_engine", "shown_url"]
+__all__ = [
+    "Engine",
+    "Report",
+    "advance_store",
+    "inspect_file",
+    "moment_of",
+    "open_engine",
+    "restore_store",
+    "shown_url",
+]
 
 
 def open_engine(url: str) -> Engine:
@@ -18,26 +32,79 @@ def open_engine(url: str) -> Engine:
 
     Raises `invalid_argument` for a kind that there is not, and `unavailable` where a library is missing.
     """
-    scheme, colon, rest = url.partition(":")
     if url == "memory:":
         return MemoryEngine()
-    if scheme == "file" and colon:
-        return FileEngine(Path(rest.removeprefix("//")))
     if is_postgres(url):
-        return _postgres_engine(url)
-    if "://" in url or not url:
-        raise ServiceError("invalid_argument", "the store must be a path, a file: URL, memory: or postgresql://…")
-    return FileEngine(Path(url))
-
-
-def _postgres_engine(url: str) -> Engine:
-    try:
-        from leasehold.engines.postgres.engine import PostgresEngine  # noqa: PLC0415 - asyncpg is an extra
-    except ModuleNotFoundError as error:
-        raise unavailable("PostgreSQL needs asyncpg: pip install leasehold[postgres]") from error
-    return PostgresEngine(url)
+        with _asyncpg_required():
+            from leasehold.engines.postgres.engine import PostgresEngine  # noqa: PLC0415 - asyncpg is an extra
+        return PostgresEngine(url)
+    return FileEngine(_path_of(url))
 
 
 def inspect_file(path: Path) -> Report:
     """What `leasehold check` tells of a store's files; see `recovery.inspect`."""
     return inspect(path, OsDisk())
+
+
+async def moment_of(url: str, *, now: int) -> Moment:
+    """Everything in a store at this moment, whether services use it or not. Changes nothing. Raises ServiceError."""
+    if is_postgres(url):
+        with _asyncpg_required():
+            from leasehold.engines.postgres import backups  # noqa: PLC0415
+        return await backups.moment_of(url)
+    return offline.moment_of_files(_durable_path(url), OsDisk(), now)
+
+
+async def restore_store(
+    url: str, backup: StoredState, *, advance: int, keep: Callable[[Moment], Awaitable[Path]] | None, now: int
+) -> Restored:
+    """Put a backup into a store, `advance` revisions behind either head. Raises ServiceError.
+
+    Without `keep`, a store that holds something is refused. A database's content is given to `keep`, which says where
+    it was put; that of files stays beside them.
+    """
+    if is_postgres(url):
+        with _asyncpg_required():
+            from leasehold.engines.postgres import backups  # noqa: PLC0415
+        return await backups.restore(url, backup, advance=advance, keep=keep, make_incarnation=new_incarnation, now=now)
+    return offline.restore_files(
+        _durable_path(url),
+        OsDisk(),
+        backup,
+        advance=advance,
+        replace=keep is not None,
+        make_incarnation=new_incarnation,
+        now=now,
+    )
+
+
+async def advance_store(url: str, *, by: int, now: int) -> int:
+    """Let the head of a store be greater by so much, in a new incarnation; the new head. Raises ServiceError."""
+    if is_postgres(url):
+        with _asyncpg_required():
+            from leasehold.engines.postgres import backups  # noqa: PLC0415
+        return await backups.advance(url, by=by, make_incarnation=new_incarnation, now=now)
+    return offline.advance_files(_durable_path(url), OsDisk(), by=by, make_incarnation=new_incarnation, now=now)
+
+
+def _path_of(url: str) -> Path:
+    scheme, colon, rest = url.partition(":")
+    if scheme == "file" and colon:
+        return Path(rest.removeprefix("//"))
+    if "://" in url or not url:
+        raise ServiceError("invalid_argument", "the store must be a path, a file: URL, memory: or postgresql://…")
+    return Path(url)
+
+
+def _durable_path(url: str) -> Path:
+    if url == "memory:":
+        raise ServiceError("invalid_argument", "a store in memory can only be backed up from its service, with --url")
+    return _path_of(url)
+
+
+@contextmanager
+def _asyncpg_required() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise unavailable("PostgreSQL needs asyncpg: pip install leasehold[postgres]") from error

@@ -12,8 +12,10 @@ its requests straight from the end of its fsync. All methods and all callbacks r
 import operator
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Protocol
+
+import msgspec
 
 from leasehold.errors import ServiceError
 from leasehold.model import (
@@ -55,6 +57,17 @@ Freed = Callable[[Sequence[str] | None], None]
 """Hears of locks whose leases were ended by a commit, of this server or another; None: some, unknown which."""
 
 revision_of = operator.attrgetter("revision")
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """All entries of one revision, ascending by key, without leases and without what has expired.
+
+    `pages` must be closed by whoever takes it.
+    """
+
+    incarnation: str
+    revision: int
+    pages: AsyncGenerator[Sequence[Entry]]
 
 
 class Engine(Protocol):
@@ -106,6 +119,9 @@ class Engine(Protocol):
         A page may end early, even be empty, with its `next_after`: an engine need not pass over many expired entries
         at once. `Page.revision` is the head before the first entry was read, so every change up to it is in the page.
         """
+
+    async def moment(self) -> Moment:
+        """Everything as it is now, for a backup: what is committed meanwhile is not in it."""
 
     async def changes(self, after_revision: int, prefix: str, limit: int) -> list[EntryChange]:
         """The latest change of each key changed after `after_revision`, in revision order, deletions included.

@@ -1,7 +1,8 @@
 """The whole of a store in memory: the state that the file engine serves, and by itself the engine `memory:`."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Final
 
 from leasehold.completions import ends_the_process, report
 from leasehold.engines.base import (
@@ -9,6 +10,7 @@ from leasehold.engines.base import (
     CommitDone,
     Decide,
     Freed,
+    Moment,
     ReadDone,
     SteadyClock,
     by_kind,
@@ -20,6 +22,9 @@ from leasehold.engines.leases import LINE_BYTES, Leases
 from leasehold.engines.snapshot import Snapshot, StoredState
 from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.model import Change, Deletion, Entry, EntryChange, Lease, Page, Touched, is_expired, name_of
+
+PAGE_ENTRIES: Final = 512
+"""Of a moment, between two turns of the event loop."""
 
 
 class State:
@@ -108,6 +113,10 @@ class InMemoryEngine:
     async def scan(self, prefix: str, after: str | None, limit: int) -> Page[Entry]:
         return self._state.entries.page(prefix, after, limit, self.revision, self._clock())
 
+    async def moment(self) -> Moment:
+        keys, by_key = self._state.entries.copy_by_key()
+        return Moment(self.incarnation, self.revision, _pages(keys, by_key, self._clock()))
+
     async def changes(self, after_revision: int, prefix: str, limit: int) -> list[EntryChange]:
         return self._state.entries.changes(after_revision, prefix, limit)
 
@@ -164,6 +173,12 @@ class InMemoryEngine:
             self._state = self._state.rebuilt(changes)
         self._unpublished = ()
         return freed
+
+
+async def _pages(keys: Sequence[str], by_key: Mapping[str, Entry], now: int) -> AsyncGenerator[Sequence[Entry]]:
+    for begin in range(0, len(keys), PAGE_ENTRIES):
+        page = (by_key[key] for key in keys[begin : begin + PAGE_ENTRIES])
+        yield [entry for entry in page if not is_expired(entry, now)]
 
 
 class MemoryEngine(InMemoryEngine):

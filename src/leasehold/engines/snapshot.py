@@ -8,10 +8,10 @@
     …
     ]}
 
-Without leases the member is left out. Version 0.1.0 wrote no incarnation. A file in exactly this layout is read in
-blocks of lines, without looking into the values again: they were checked when they were written. The same document in
-another layout (an editor, a formatter) is accepted and checked, and so is a plain object of another tool,
-`{"username": "alice"}`, whose members become entries. Anything else is refused.
+Without leases the member is left out. Version 0.1.0 wrote no incarnation. A backup (`backups`) ends with a checksum.
+A file in exactly this layout is read in blocks of lines, without looking into the values again: they were checked when
+they were written. The same document in another layout (an editor, a formatter) is accepted and checked, and so is a
+plain object of another tool, `{"username": "alice"}`, whose members become entries. Anything else is refused.
 """
 
 import re
@@ -47,7 +47,7 @@ _HEAD: Final = re.compile(
 _SEPARATOR: Final = b",\n"
 _LEASES: Final = b'\n], "leases": [\n'
 """No line holds it: in the text of a value there is no line break."""
-_TAIL: Final = b"\n]}\n"
+_TAIL: Final = re.compile(rb'\n\](?:, "sha256": "[0-9a-f]{64}")?\}\n\Z')
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -68,15 +68,19 @@ class Snapshot(msgspec.Struct, frozen=True):
         """The text, in pieces."""
         by_key = {entry.key: entry for entry in self.entries}
         keys = iter(self.keys)
-        name = self.incarnation.encode("ascii")
-        yield b'{"leasehold": %d, "incarnation": "%b", "revision": %d, "entries": [' % (FORMAT, name, self.revision)
+        yield encode_head(self.incarnation, self.revision)
         separator = b"\n"
         while chunk := [entry_json(by_key[key]) for key in islice(keys, CHUNK_ENTRIES)]:
             yield separator + _SEPARATOR.join(chunk)
             separator = _SEPARATOR
         if self.leases:
             yield _LEASES + _SEPARATOR.join(map(_lease_json, self.leases))
-        yield _TAIL
+        yield b"\n]}\n"
+
+
+def encode_head(incarnation: str, revision: int) -> bytes:
+    name = incarnation.encode("ascii")
+    return b'{"leasehold": %d, "incarnation": "%b", "revision": %d, "entries": [' % (FORMAT, name, revision)
 
 
 def _lease_json(lease: Lease) -> bytes:
@@ -190,9 +194,10 @@ def _blocks(disk: Disk, file: int, name: str, beginning: bytes) -> Iterator[byte
         if separator:
             yield lines
             rest = after
-    if not rest.endswith(_TAIL):
+    tail = _TAIL.search(rest)
+    if tail is None:
         raise _refused(name, "its end is missing")
-    yield rest[: -len(_TAIL)]
+    yield rest[: tail.start()]
 
 
 def _read_lines(blocks: Iterator[bytes], name: str, revision: int) -> StoredState:
@@ -240,6 +245,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     entries: list[_Line]
     leases: list[_LeaseLine] = []
     incarnation: Annotated[str, msgspec.Meta(pattern=f"^({INCARNATION})?$")] = ""
+    sha256: str = ""
 
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

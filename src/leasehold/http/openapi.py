@@ -206,6 +206,17 @@ SCHEMAS: dict[str, Json] = {
         },
         "required": ["status", "store", "revision", "incarnation", "uptime_s", "version"],
     },
+    "Backup": {
+        "type": "object",
+        "properties": {
+            "leasehold": {"type": "integer"},
+            "incarnation": {"type": "string", "pattern": "^[0-9a-f]{6}$"},
+            "revision": {"type": "integer"},
+            "entries": {"type": "array", "items": {"$ref": "#/components/schemas/Entry"}},
+            "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        },
+        "required": ["leasehold", "incarnation", "revision", "entries", "sha256"],
+    },
     "Live": {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]},
     "OpenApi": {"type": "object", "required": ["openapi", "info", "paths"]},
     "Text": {"type": "string"},

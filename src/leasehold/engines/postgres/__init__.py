@@ -2,6 +2,7 @@
 
 engine.py       the contract: commits, lists, faults
 listener.py     what other servers commit, and which server cleans up
+backups.py      everything at one moment, and a backup put into the database
 reads.py        single reads, gathered into few queries
 links.py        connections: made, kept, watched, replaced; which failures pass
 statements.py   every statement, and rows as entries

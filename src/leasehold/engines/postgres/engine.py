@@ -34,12 +34,13 @@ from leasehold.engines.base import (
     Decide,
     Freed,
     MakeIncarnation,
+    Moment,
     ReadDone,
     by_kind,
     new_incarnation,
     revision_of,
 )
-from leasehold.engines.postgres import schema, statements
+from leasehold.engines.postgres import backups, schema, statements
 from leasehold.engines.postgres.differences import LARGE_DOCUMENT_BYTES, Difference, difference
 from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
 from leasehold.engines.postgres.links import (
@@ -57,7 +58,7 @@ from leasehold.engines.postgres.links import (
 )
 from leasehold.engines.postgres.listener import Listener, freed_notice
 from leasehold.engines.postgres.reads import Reads
-from leasehold.engines.postgres.statements import entry_of, joined, lease_of
+from leasehold.engines.postgres.statements import columns, entry_of, joined, lease_of
 from leasehold.errors import ServiceError, internal, outcome_unknown, unavailable
 from leasehold.limits import MAX_KEY_BYTES
 from leasehold.model import (
@@ -247,6 +248,14 @@ class PostgresEngine:
     async def scan(self, prefix: str, after: str | None, limit: int) -> Page[Entry]:
         rows = await self._scan(statements.SCAN, prefix, after, limit)
         return _page([entry_of(*row[1:]) for row in rows if row[1] is not None], limit, _head_of(rows))
+
+    async def moment(self) -> Moment:
+        if not self._is_open:
+            raise unavailable("the store is closed")
+        try:
+            return await backups.moment(Address(self._url), self._namespace, self._clock)
+        except FAILURES as failure:
+            raise told(failure) from failure
 
     async def changes(self, after_revision: int, prefix: str, limit: int) -> list[EntryChange]:
         start = _sendable(prefix)
@@ -450,7 +459,7 @@ class PostgresEngine:
                     whole.append(change)
                 else:
                     await self._write_part(connection, change, part)
-        arguments = (*_columns(whole), [each.key for each in deletions], [each.revision for each in deletions])
+        arguments = (*columns(whole), [each.key for each in deletions], [each.revision for each in deletions])
         self._batch += 1
         self._listener.own_pid = connection.get_server_pid()
         signature = (self._writer_id, self._batch, loaded.now)
@@ -637,21 +646,6 @@ def _head_of(rows: Sequence[asyncpg.Record]) -> int:
 def _change_of(row: asyncpg.Record) -> EntryChange:
     """A change of a row of CHANGES: only a deletion has no time."""
     return Deletion(row[2], row[5]) if row[7] is None else entry_of(*row[2:])
-
-
-def _columns(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
-    """The arrays of WRITE. A column that is NULL throughout is sent as one NULL."""
-    exact = [each.value.decode() if is_changed_by_jsonb(each.value) else None for each in entries]
-    expires_at = [each.expires_at for each in entries]
-    return (
-        [each.key for each in entries],
-        [each.value for each in entries],
-        exact if any(exact) else None,
-        [each.revision for each in entries],
-        [each.created_at for each in entries],
-        [each.updated_at for each in entries],
-        expires_at if any(expires_at) else None,
-    )
 
 
 def _lease_columns(leases: Sequence[Lease]) -> tuple[Sequence[object], ...]:

@@ -4,9 +4,10 @@ Each statement names the namespace ($1). Those that change data are deterministi
 parameter, read before by a SELECT. A `$n::timestamptz` named `clock` below is NULL but in tests, which bring their own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
 from leasehold.model import Entry, Lease
 from leasehold.values import UNREADABLE, is_json
 
@@ -134,6 +135,31 @@ ADVANCE_HEAD: Final = """
 TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
 """Changes nothing, but is as durable as any commit."""
 
+BEGIN_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
+"""For a backup, which goes at its reader's pace, and for a restore."""
+NEXT_PAGE: Final = f"""
+    SELECT {_COLUMNS} FROM data AS stored
+    WHERE namespace = $1 AND key > $2 AND {_LIVE.format(clock="$4")} ORDER BY key LIMIT $3
+"""
+
+LOCK_HEAD: Final = "SELECT revision FROM head WHERE namespace = $1 FOR UPDATE"
+HOLDS_ANYTHING: Final = """
+    SELECT EXISTS (SELECT FROM data WHERE namespace = $1) OR EXISTS (SELECT FROM locks WHERE namespace = $1)
+"""
+REMOVE_EVERYTHING: Final = (
+    "DELETE FROM data WHERE namespace = $1",
+    "DELETE FROM deletions WHERE namespace = $1",
+    "DELETE FROM locks WHERE namespace = $1",
+)
+ADD_ENTRIES: Final = """
+    INSERT INTO data (namespace, key, data, exact, revision, created_at, updated_at, expires_at)
+    SELECT $1, * FROM unnest($2::text[], $3::jsonb[], $4::text[], $5::bigint[],
+                             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[])
+"""
+MOVE_HEAD: Final = "UPDATE head SET revision = $2, compacted_revision = $2, incarnation = $3 WHERE namespace = $1"
+"""Whoever has seen changes up to any revision before must read all again."""
+
 SCHEMA_NAME: Final = "SELECT current_schema()"
 
 SCAN: Final = f"""
@@ -234,3 +260,18 @@ def lease_of(
     if not is_json(said):
         said = b"null"
     return Lease(lock, lease_id, token, revision, acquired_at, expires_at, ttl, holder, said)
+
+
+def columns(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
+    """The arrays of WRITE and ADD_ENTRIES. A column that is NULL throughout is sent as one NULL."""
+    exact = [each.value.decode() if is_changed_by_jsonb(each.value) else None for each in entries]
+    expires_at = [each.expires_at for each in entries]
+    return (
+        [each.key for each in entries],
+        [each.value for each in entries],
+        exact if any(exact) else None,
+        [each.revision for each in entries],
+        [each.created_at for each in entries],
+        [each.updated_at for each in entries],
+        expires_at if any(expires_at) else None,
+    )

@@ -1,0 +1,118 @@
+"""The text of a backup: that of `data.json` without leases, and at its end a checksum of all before it.
+
+    {"leasehold": 1, "incarnation": "5f3a9c", "revision": 42, "entries": [
+    {"key":"username","value":"alice","revision":42,"created_at":"…","updated_at":"…"},
+    …
+    ], "sha256": "…"}
+
+So a backup can be read line by line, and is a `data.json` that the file engine opens. Leases are left out: a lease is
+alive by the clock, and whoever held it has lost it when an older state comes back. The checksum is that of all bytes
+before the last line break. A backup without its end was cut off.
+"""
+
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+from leasehold.engines.base import Moment
+from leasehold.engines.disk import Disk, close_quietly
+from leasehold.engines.snapshot import StoredState, encode_head, read_snapshot
+from leasehold.entry_text import entry_json
+from leasehold.errors import ServiceError, unavailable
+from leasehold.limits import KIB
+from leasehold.model import Entry
+
+CHUNK_BYTES: Final = 64 * KIB
+READ_BYTES: Final = 1_024 * KIB
+_SEAL: Final = b'\n], "sha256": "%b"}\n'
+SEAL_BYTES: Final = len(_SEAL % bytes(64))
+_SEALED: Final = re.compile(rb'\n\], "sha256": "([0-9a-f]{64})"\}\n')
+
+
+async def backup_text(moment: Moment) -> AsyncGenerator[bytes]:
+    """The backup of a moment, in pieces of about CHUNK_BYTES."""
+    digest = hashlib.sha256()
+    gathered = [encode_head(moment.incarnation, moment.revision)]
+    size = len(gathered[0])
+    separator = b"\n"
+    async with aclosing(moment.pages) as pages:
+        async for page in pages:
+            for entry in page:
+                line = separator + _line(entry)
+                separator = b",\n"
+                gathered.append(line)
+                size += len(line)
+                if size > CHUNK_BYTES:
+                    text = b"".join(gathered)
+                    gathered, size = [], 0
+                    digest.update(text)
+                    yield text
+    text = b"".join(gathered)
+    digest.update(text)
+    yield text + _SEAL % digest.hexdigest().encode()
+
+
+def _line(entry: Entry) -> bytes:
+    try:
+        return entry_json(entry)
+    except ServiceError as error:
+        reason = "has a value that cannot be read: write or delete it, then back up again"
+        raise unavailable(f"the entry {entry.key!r} {reason}") from error
+
+
+class Seal:
+    """Tells of a backup that passes by, in pieces, whether it is whole."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._end = b""
+
+    def take(self, data: bytes) -> None:
+        """The next bytes of it."""
+        text = self._end + data
+        self._digest.update(text[:-SEAL_BYTES])
+        self._end = text[-SEAL_BYTES:]
+
+    @property
+    def is_there(self) -> bool:
+        return _SEALED.fullmatch(self._end) is not None
+
+    def check(self, name: str) -> None:
+        """All of it has passed. Raises `unavailable` unless it is whole and unchanged."""
+        sealed = _SEALED.fullmatch(self._end)
+        if sealed is None:
+            raise unavailable(f"{name} is cut off: it does not end as a backup ends")
+        if sealed[1] != self._digest.hexdigest().encode():
+            raise unavailable(f"{name} is damaged: its checksum is of other content")
+
+
+def read_backup(disk: Disk, path: Path, now: int) -> StoredState:
+    """What a backup holds, or a copy of a `data.json`, which has no checksum.
+
+    Raises `unavailable` for a file that is damaged, cut off, or something else.
+    """
+    try:
+        file = disk.open(path)
+        try:
+            seal = Seal()
+            for data in _blocks(disk, file):
+                seal.take(data)
+        finally:
+            close_quietly(disk, file)
+        if seal.is_there:
+            seal.check(path.name)
+        state = read_snapshot(disk, path, now)
+    except OSError as error:
+        raise unavailable(f"{path.name} cannot be read: {error.strerror or 'the disk failed'}") from error
+    except ServiceError as error:
+        raise unavailable(f"nothing was restored: {error.message}") from error
+    if state.foreign:
+        raise unavailable(f"nothing was restored: {path.name} is no backup of Leasehold")
+    return state
+
+
+def _blocks(disk: Disk, file: int) -> Iterator[bytes]:
+    return iter(lambda: disk.read(file, READ_BYTES), b"")

@@ -1,0 +1,164 @@
+"""Everything in the database at one moment, and a backup put into it: each in one transaction of its own connection."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import asyncpg
+
+from leasehold.engines.base import Clock, MakeIncarnation, Moment
+from leasehold.engines.offline import Restored
+from leasehold.engines.postgres import schema, statements
+from leasehold.engines.postgres.links import FAILURES, Address, Connection, told_at_start
+from leasehold.engines.postgres.statements import columns, entry_of
+from leasehold.engines.snapshot import StoredState
+from leasehold.errors import unavailable
+from leasehold.limits import MIB
+from leasehold.model import Entry
+
+T = TypeVar("T")
+
+MAX_PAGE_ENTRIES: Final = 512
+HEAVY_PAGE_BYTES: Final = 1 * MIB
+
+Keep = Callable[[Moment], Awaitable[Path]]
+"""Keeps what is to be replaced, and says where."""
+
+
+async def moment(address: Address, namespace: str, clock: Clock | None) -> Moment:
+    """As `Engine.moment`. The connection lasts as long as the pages are read, at the reader's pace."""
+    connection = await address.connect()
+    try:
+        await connection.execute(statements.NO_IDLE_TIMEOUT)
+        await connection.execute(statements.BEGIN_MOMENT)
+        head = await connection.fetchrow(statements.HEAD, namespace)
+        assert head is not None
+    except BaseException:
+        connection.terminate()
+        raise
+    return Moment(head["incarnation"], head["revision"], _closing(connection, namespace, clock))
+
+
+async def moment_of(url: str, namespace: str = "default") -> Moment:
+    """As `moment`, of a database that no engine has opened. Raises ServiceError."""
+    try:
+        return await moment(Address(url), namespace, None)
+    except asyncpg.UndefinedTableError as failure:
+        raise unavailable("the database holds no store") from failure
+    except (*FAILURES, ValueError) as failure:
+        raise told_at_start(failure) from failure
+
+
+async def _closing(connection: Connection, namespace: str, clock: Clock | None) -> AsyncGenerator[Sequence[Entry]]:
+    try:
+        async for page in _pages(connection, namespace, clock):
+            yield page
+    except FAILURES as failure:
+        raise unavailable("the database cannot be read any further") from failure
+    finally:
+        connection.terminate()
+
+
+async def _pages(connection: Connection, namespace: str, clock: Clock | None) -> AsyncGenerator[Sequence[Entry]]:
+    """All live entries, in pages that are small where values are large."""
+    after, size = "", MAX_PAGE_ENTRIES // 16
+    while True:
+        now = None if clock is None else clock()
+        rows = await connection.fetch(statements.NEXT_PAGE, namespace, after, size, now)
+        page = [entry_of(*row) for row in rows]
+        if not page:
+            return
+        yield page
+        after = page[-1].key
+        is_heavy = sum(len(entry.value) for entry in page) > HEAVY_PAGE_BYTES
+        size = max(size // 2, 1) if is_heavy else min(size * 2, MAX_PAGE_ENTRIES)
+
+
+async def restore(
+    url: str,
+    backup: StoredState,
+    *,
+    advance: int,
+    keep: Keep | None,
+    make_incarnation: MakeIncarnation,
+    now: int,
+    namespace: str = "default",
+) -> Restored:
+    """Put `backup` in the place of what the database holds, `advance` revisions behind either head.
+
+    One transaction, with the head locked: servers that run meanwhile see all of it or nothing, and their writes wait.
+    A database that holds something is refused, or given to `keep` first. Raises ServiceError.
+    """
+
+    async def work(connection: Connection) -> Restored:
+        kept = None
+        head = await _locked_head(connection, namespace, make_incarnation)
+        if head or await connection.fetchval(statements.HOLDS_ANYTHING, namespace):
+            if keep is None:
+                raise unavailable("the database holds something already: give --replace to keep that in a file")
+            row = await connection.fetchrow(statements.HEAD, namespace)
+            assert row is not None
+            kept = await keep(Moment(row["incarnation"], row["revision"], _pages(connection, namespace, None)))
+            for statement in statements.REMOVE_EVERYTHING:
+                await connection.execute(statement, namespace)
+        for entries in _portions(backup):
+            await connection.execute(statements.ADD_ENTRIES, namespace, *columns(entries))
+        revision = max(head, backup.revision) + advance
+        await connection.execute(statements.MOVE_HEAD, namespace, revision, make_incarnation())
+        return Restored(revision, kept)
+
+    return await _in_one_transaction(url, work, now=now)
+
+
+async def advance(url: str, *, by: int, make_incarnation: MakeIncarnation, now: int, namespace: str = "default") -> int:
+    """Let the head be greater by so much, in a new incarnation; the new head."""
+
+    async def work(connection: Connection) -> int:
+        revision = await _locked_head(connection, namespace, make_incarnation) + by
+        await connection.execute(statements.MOVE_HEAD, namespace, revision, make_incarnation())
+        return revision
+
+    return await _in_one_transaction(url, work, now=now)
+
+
+async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T]], *, now: int) -> T:
+    is_committing = False
+    try:
+        connection = await Address(url).connect()
+    except (*FAILURES, ValueError) as failure:
+        raise told_at_start(failure) from failure
+    try:
+        await connection.execute(statements.NO_IDLE_TIMEOUT)
+        await schema.deploy(connection, schema.load_scripts(), now=now)
+        await connection.execute(statements.BEGIN)
+        result = await work(connection)
+        is_committing = True
+        if await connection.execute(statements.COMMIT) != "COMMIT":
+            raise asyncpg.InterfaceError("a COMMIT was answered otherwise")
+    except FAILURES as failure:
+        outcome = "whether the change was made is unknown" if is_committing else "nothing was changed"
+        raise unavailable(f"{told_at_start(failure).message}; {outcome}") from failure
+    else:
+        return result
+    finally:
+        connection.terminate()
+
+
+async def _locked_head(connection: Connection, namespace: str, make_incarnation: MakeIncarnation) -> int:
+    await schema.ensure_head(connection, namespace, make_incarnation)
+    head = await connection.fetchval(statements.LOCK_HEAD, namespace)
+    assert isinstance(head, int)
+    return head
+
+
+def _portions(backup: StoredState) -> Iterator[list[Entry]]:
+    portion: list[Entry] = []
+    size = 0
+    for entry in backup.entries.values():
+        portion.append(entry)
+        size += len(entry.value)
+        if size > HEAVY_PAGE_BYTES or len(portion) == MAX_PAGE_ENTRIES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion

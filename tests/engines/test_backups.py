@@ -1,0 +1,377 @@
+"""The text of a backup, how it shows whether it is whole, and a backup in the place of what a store holds."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+from databases import ENGINES, Database, commit, opened, read, run, shared_server_url, writing
+from driving import INCARNATION, Driver, FrozenClock, file_driver
+from harness.contents import Contents, in_memory, random_batch
+
+from leasehold.engines import moment_of, open_engine, restore_store
+from leasehold.engines.backups import SEAL_BYTES, Seal, backup_text, read_backup
+from leasehold.engines.base import Engine, Moment
+from leasehold.engines.disk import OsDisk
+from leasehold.errors import ServiceError
+from leasehold.model import Entry, Lease
+from leasehold.values import UNREADABLE
+
+NOW = FrozenClock().now
+_numbers = count(1)
+STORES: dict[str, Callable[[Path], str]] = {
+    "file": lambda folder: str(folder / "data.json"),
+    "postgres": lambda _: Database(shared_server_url(), f"backup_{next(_numbers)}").create().url,
+}
+
+VALUES = (
+    *(b"null", b"-0.0", b"1e300", b"18446744073709551615", b"[]", b'{"b":1,"a":[{}]}', b"true"),
+    '"🦊 \u2028"'.encode(),
+)
+LARGE = b'"' + b"x" * 300_000 + b'"'
+
+
+def some_entries(seed: int, number: int) -> list[Entry]:
+    rng = random.Random(seed)
+    entries = []
+    for revision in range(1, number + 1):
+        created = NOW + rng.randrange(10**9)
+        expires = None if rng.random() < 0.7 else NOW + 10**15 + revision
+        key = f"{rng.choice(['users/', 'größe/', 'Z', '~'])}{revision:04}"
+        value = rng.choice(VALUES) if revision % 50 else LARGE
+        entries.append(Entry(key, value, revision, created, created + rng.randrange(2), expires))
+    return entries
+
+
+async def pages(entries: Sequence[Entry]) -> AsyncGenerator[Sequence[Entry]]:
+    for entry in entries:
+        yield [entry]
+
+
+def text_of(moment: Moment) -> bytes:
+    async def gather() -> bytes:
+        return b"".join([chunk async for chunk in backup_text(moment)])
+
+    return run(gather())
+
+
+def written(path: Path, entries: Sequence[Entry], revision: int = 10_000) -> Path:
+    path.write_bytes(text_of(Moment(INCARNATION, revision, pages(sorted(entries, key=lambda entry: entry.key)))))
+    return path
+
+
+def by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
+    return {entry.key: entry for entry in entries}
+
+
+# The text -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [0, 1, 300])
+def test_a_backup_reads_back_as_it_was(number: int, tmp_path: Path) -> None:
+    entries = some_entries(number, number)
+    state = read_backup(OsDisk(), written(tmp_path / "backup.json", entries), NOW)
+    assert (state.entries, state.revision, state.incarnation) == (by_key(entries), 10_000, INCARNATION)
+
+
+def test_a_backup_is_json_with_a_line_for_each_entry(tmp_path: Path) -> None:
+    text = written(tmp_path / "backup.json", some_entries(1, 20)).read_text()
+    assert len(json.loads(text)["entries"]) == 20
+    assert [json.loads(line.rstrip(","))["key"] for line in text.split("\n")[1:-2]] == sorted(
+        entry.key for entry in some_entries(1, 20)
+    )
+
+
+def test_a_backup_is_a_data_json_that_opens(tmp_path: Path) -> None:
+    entries = some_entries(2, 20)
+    written(tmp_path / "data.json", entries)
+    with file_driver(tmp_path) as driver:
+        assert in_memory(driver) == Contents(10_000, by_key(entries), {})
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ServiceError) as caught:
+        read_backup(OsDisk(), path, NOW)
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_a_backup_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "backup.json", some_entries(3, 5))
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert "nothing was restored" in refused(path)
+
+
+def test_a_backup_with_any_changed_byte_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "backup.json", some_entries(4, 3))
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        changed = bytearray(whole)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        assert refused(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"username": "alice"}', b"[1]", b"not json", b"\xff"])
+def test_what_is_no_backup_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "backup.json"
+    path.write_bytes(content)
+    assert refused(path)
+
+
+def test_no_file_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path / "backup.json") == "backup.json cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("size", [1, 7, SEAL_BYTES, 10_000_000])
+def test_the_seal_is_seen_in_pieces_of_any_size(size: int, tmp_path: Path) -> None:
+    text = written(tmp_path / "backup.json", some_entries(5, 10)).read_bytes()
+    seal = Seal()
+    for begin in range(0, len(text), size):
+        seal.take(text[begin : begin + size])
+    seal.check("the backup")
+
+
+def test_an_entry_that_cannot_be_read_is_named_and_not_left_out() -> None:
+    entries = [*some_entries(6, 3), Entry("~poisoned", UNREADABLE, 4, NOW, NOW)]
+    with pytest.raises(ServiceError) as caught:
+        text_of(Moment(INCARNATION, 4, pages(entries)))
+    assert caught.value.message.startswith("the entry '~poisoned' has a value that cannot be read")
+
+
+# Moments ------------------------------------------------------------------------------------------------------
+
+
+async def gathered(moment: Moment) -> list[Entry]:
+    return [entry for page in [page async for page in moment.pages] for entry in page]
+
+
+@pytest.mark.parametrize("kind", sorted(ENGINES))
+def test_a_moment_holds_what_was_there_and_nothing_that_came_later(kind: str, tmp_path: Path) -> None:
+    clock = FrozenClock()
+    with Driver(ENGINES[kind](tmp_path, clock)) as driver:
+        driver.commit(*((f"k{number:04}", b"%d" % number) for number in range(1500)))
+        driver.commit(("k0000", None))
+        driver.put("expiring", expires_at=clock.now + 1)
+        clock.now += 1
+        before = {key: driver.read(key) for key in driver.values()}
+        revision = driver.engine.revision
+        moment = driver.run(driver.engine.moment())
+        first = driver.run(anext(moment.pages))
+        driver.commit(("k0001", b'"later"'), ("k1499", None), ("new", b"1"))
+        entries = [*first, *driver.run(gathered(moment))]
+        assert {entry.key: entry for entry in entries} == before
+        assert [entry.key for entry in entries] == sorted(before)
+        assert (moment.revision, moment.incarnation) == (revision, driver.engine.incarnation)
+
+
+def test_a_moment_of_files_in_use_is_what_their_owner_has_committed(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    with file_driver(tmp_path) as driver:
+        for _ in range(30):
+            contents = in_memory(driver)
+            changes = random_batch(rng, contents, NOW, most=5)
+            driver.decide_and_commit([str(number) for number in range(rng.randint(1, 2))], lambda *_, c=changes: c)
+            moment = run(moment_of(str(tmp_path / "data.json"), now=NOW))
+            assert by_key(run(gathered(moment))) == in_memory(driver).entries
+            assert (moment.revision, moment.incarnation) == (driver.engine.revision, INCARNATION)
+
+
+# Restored -----------------------------------------------------------------------------------------------------
+
+
+async def opened_contents(engine: Engine) -> tuple[int, str, dict[str, Entry], list[Lease]]:
+    await engine.open()
+    try:
+        found: list[Entry] = []
+        after = None
+        while True:
+            page = await engine.scan("", after, 10)
+            found += page.records
+            if (after := page.next_after) is None:
+                break
+        leases = (await engine.leases("", None, 10)).records
+        return engine.revision, engine.incarnation, by_key(found), leases
+    finally:
+        await engine.close()
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_restored_store_has_every_entry_as_it_was_and_a_new_incarnation(kind: str, tmp_path: Path) -> None:
+    entries = some_entries(8, 300)
+    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", entries), NOW)
+    url = STORES[kind](tmp_path)
+    restored = run(restore_store(url, backup, advance=5, keep=None, now=NOW))
+    revision, incarnation, found, leases = run(opened_contents(open_engine(url)))
+    assert restored.revision == revision == 10_005
+    assert by_key([_in_order(entry) for entry in found.values()]) == by_key([_in_order(entry) for entry in entries])
+    assert incarnation not in ("", INCARNATION)
+    assert leases == []
+
+
+def _in_order(entry: Entry) -> Entry:
+    """JSONB keeps the members of objects in an order of its own."""
+    value = entry.value if b"{" not in entry.value else json.dumps(json.loads(entry.value), sort_keys=True).encode()
+    return Entry(entry.key, value, entry.revision, entry.created_at, entry.updated_at, entry.expires_at)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_store_that_holds_something_is_refused_and_stays(kind: str, tmp_path: Path) -> None:
+    url = STORES[kind](tmp_path)
+    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", some_entries(9, 5)), NOW)
+
+    async def fill() -> None:
+        engine = open_engine(url)
+        await engine.open()
+        assert await commit(engine, ["mine"], writing("mine", b"1")) is None
+        await engine.close()
+
+    run(fill())
+    before = run(opened_contents(open_engine(url)))
+    with pytest.raises(ServiceError) as caught:
+        run(restore_store(url, backup, advance=0, keep=None, now=NOW))
+    assert "holds something already: give --replace" in caught.value.message
+    assert run(opened_contents(open_engine(url))) == before
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_what_is_replaced_is_kept_whole_and_the_head_grows_beyond_both(kind: str, tmp_path: Path) -> None:
+    url = STORES[kind](tmp_path)
+    older, newer = some_entries(10, 30), some_entries(11, 40)
+    disk = OsDisk()
+    first = read_backup(disk, written(tmp_path / "first.json", older, revision=100), NOW)
+    second = read_backup(disk, written(tmp_path / "second.json", newer, revision=50), NOW)
+    run(restore_store(url, first, advance=7, keep=None, now=NOW))
+    incarnation = run(opened_contents(open_engine(url)))[1]
+
+    async def keep(moment: Moment) -> Path:
+        kept = tmp_path / "kept.json"
+        kept.write_bytes(b"".join([chunk async for chunk in backup_text(moment)]))
+        return kept
+
+    restored = run(restore_store(url, second, advance=1, keep=keep, now=NOW))
+    assert restored.revision == 108
+    assert restored.kept is not None
+    kept = read_backup(disk, restored.kept, NOW)
+    assert (kept.revision, kept.incarnation, kept.entries.keys()) == (107, incarnation, by_key(older).keys())
+    assert run(opened_contents(open_engine(url)))[2].keys() == by_key(newer).keys()
+
+
+def test_files_in_use_are_refused(tmp_path: Path) -> None:
+    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", some_entries(12, 5)), NOW)
+    with file_driver(tmp_path), pytest.raises(ServiceError) as caught:
+        run(restore_store(str(tmp_path / "data.json"), backup, advance=0, keep=None, now=NOW))
+    assert caught.value.message == "data.json is in use by another process"
+
+
+def test_servers_on_a_database_see_the_restored_entries_and_the_new_incarnation(tmp_path: Path) -> None:
+    url = STORES["postgres"](tmp_path)
+    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", some_entries(13, 5)), NOW)
+
+    async def keep(_: Moment) -> Path:
+        return tmp_path
+
+    async def scenario() -> None:
+        async with opened(url) as engine:
+            assert await commit(engine, ["mine"], writing("mine", b"1")) is None
+            before = engine.incarnation
+            restored = await restore_store(url, backup, advance=0, keep=keep, now=NOW)
+            for key in backup.entries:
+                assert isinstance(await read(engine, key), Entry)
+            assert await read(engine, "mine") is None
+            assert engine.incarnation != before
+            assert await commit(engine, ["mine"], writing("mine", b"1")) is None
+            mine = await read(engine, "mine")
+            assert isinstance(mine, Entry)
+            assert mine.revision == restored.revision + 1
+
+    run(scenario())
+
+
+# Killed -------------------------------------------------------------------------------------------------------
+
+KILLED_AT = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from leasehold.engines import restore_store
+from leasehold.engines.backups import backup_text, read_backup
+from leasehold.engines.disk import OsDisk
+from leasehold.engines.postgres import backups
+
+steps = int(sys.argv[1])
+
+def step():
+    global steps
+    steps -= 1
+    if steps < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class KilledDisk(OsDisk):
+    def __getattribute__(self, name):
+        step()
+        return super().__getattribute__(name)
+
+class KilledConnection:
+    def __init__(self, connection):
+        self._connection = connection
+
+    def __getattr__(self, name):
+        step()
+        return getattr(self._connection, name)
+
+connect = backups.Address.connect
+
+async def connected(self):
+    return KilledConnection(await connect(self))
+
+backups.Address.connect = connected
+
+async def keep(moment):
+    Path(sys.argv[4]).write_bytes(b"".join([chunk async for chunk in backup_text(moment)]))
+    return Path(sys.argv[4])
+
+backup = read_backup(OsDisk(), Path(sys.argv[2]), 0)
+sys.modules["leasehold.engines"].OsDisk = KilledDisk
+asyncio.run(restore_store(sys.argv[3], backup, advance=0, keep=keep, now=0))
+"""
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_restore_killed_at_any_step_leaves_all_or_nothing(kind: str, tmp_path: Path) -> None:
+    """Before each use of the disk, or of the connection to the database, until it goes through."""
+    url = STORES[kind](tmp_path)
+    disk = OsDisk()
+    before = read_backup(disk, written(tmp_path / "before.json", some_entries(14, 5), revision=100), NOW)
+    after = written(tmp_path / "after.json", some_entries(15, 30), revision=200)
+    run(restore_store(url, before, advance=0, keep=None, now=NOW))
+    found: dict[str, Entry] = {}
+    steps = 0
+    for steps in range(200):
+        arguments = [str(steps), str(after), url, str(tmp_path / "kept.json")]
+        ended = subprocess.run([sys.executable, "-c", KILLED_AT, *arguments], capture_output=True, check=False)
+        revision, _, found, _ = run(opened_contents(open_engine(url)))
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        if revision == 200:
+            # Killed between the last change and its end.
+            assert found.keys() == by_key(some_entries(15, 30)).keys()
+            run(restore_store(url, before, advance=0, keep=_kept_in(tmp_path), now=NOW))
+        else:
+            assert (revision, found.keys()) == (100, before.entries.keys())
+    assert steps > 10
+    assert found.keys() == by_key(some_entries(15, 30)).keys()
+
+
+def _kept_in(folder: Path) -> Callable[[Moment], Awaitable[Path]]:
+    async def keep(_: Moment) -> Path:
+        return folder
+
+    return keep
