@@ -127,6 +127,16 @@ def test_one_ready_line_is_printed(workers: Workers) -> None:
     assert workers.process.stdout.read() == ""
 
 
+def test_what_outsiders_may_do_is_said_once() -> None:
+    started = Workers("--host=0.0.0.0", "--insecure-open", log_level="warning")
+    try:
+        assert started.stop() == 0
+        log = started.log_text()
+    finally:
+        started.close()
+    assert (log.count("\n"), "whoever reaches the port" in log) == (1, True)
+
+
 def test_workers_that_cannot_start_are_told_in_one_line() -> None:
     result = start_in_vain(fault="unopened")
     assert (result.returncode, result.stdout, result.stderr) == (

@@ -130,6 +130,15 @@ def test_a_lease_is_released_up_to_its_last_microsecond(driver: Driver, clock: F
     assert driver.refusal(Release("m", "2")) == ("lock_not_found", 404)
 
 
+def test_a_lease_is_released_by_its_token_or_by_force(driver: Driver) -> None:
+    lease = driver.acquire("l", "1")
+    assert driver.refusal(Release("l", holder=lease.holder, token=lease.token + 1)) == ("lease_lost", 409)
+    assert isinstance(driver.do(Release("l", holder=lease.holder, token=lease.token)), Released)
+    driver.acquire("l", "2")
+    assert isinstance(driver.do(Release("l", is_forced=True)), Released)
+    assert driver.refusal(Release("l", is_forced=True)) == ("lock_not_found", 404)
+
+
 def test_a_lock_is_shown_up_to_the_last_microsecond_of_its_lease(driver: Driver, clock: FrozenClock) -> None:
     lease = driver.acquire("l", "1")
     clock.now += 10 * SECOND - 1

@@ -217,6 +217,14 @@ def test_a_release_wakes_a_waiter(server: Server, lock: str, wires: Callable[[],
     assert told == (lock, "next", 60, True)
 
 
+def test_a_release_by_force_wakes_a_waiter(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
+    holder, wire = server.lease(lock, ttl=2_592_000), wires()
+    queue_up(server, lock, [wire])
+    assert server.request("DELETE", f"/locks/{lock}?force").status_code == 200
+    assert lease_in(wire.answer())["token"] > holder["token"]
+    assert refusal(server.renew(lock, holder["lease_id"])) == (409, "lease_lost")
+
+
 def test_the_end_of_a_lease_wakes_a_waiter_and_never_too_early(
     server: Server, lock: str, wires: Callable[[], Wire]
 ) -> None:
