@@ -9,7 +9,7 @@ import asyncpg
 from leasehold.engines.base import Clock, MakeIncarnation, Moment
 from leasehold.engines.offline import Restored
 from leasehold.engines.postgres import schema, statements
-from leasehold.engines.postgres.links import FAILURES, Address, Connection, told_at_start
+from leasehold.engines.postgres.links import FAILURES, SILENCE_SECONDS, Address, Connection, told_at_start, watched
 from leasehold.engines.postgres.statements import columns, entry_of
 from leasehold.engines.snapshot import StoredState
 from leasehold.errors import unavailable
@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 MAX_PAGE_ENTRIES: Final = 512
 HEAVY_PAGE_BYTES: Final = 1 * MIB
+PAGE_SILENCE_SECONDS: Final = 15.0
+"""A database that does not give a page for so long is given up."""
 
 Keep = Callable[[Moment], Awaitable[Path]]
 """Keeps what is to be replaced, and says where."""
@@ -29,9 +31,10 @@ async def moment(address: Address, namespace: str, clock: Clock | None) -> Momen
     """As `Engine.moment`. The connection lasts as long as the pages are read, at the reader's pace."""
     connection = await address.connect()
     try:
-        await connection.execute(statements.NO_IDLE_TIMEOUT)
-        await connection.execute(statements.BEGIN_MOMENT)
-        head = await connection.fetchrow(statements.HEAD, namespace)
+        with watched(connection, SILENCE_SECONDS):
+            await connection.execute(statements.NO_IDLE_TIMEOUT)
+            await connection.execute(statements.BEGIN_MOMENT)
+            head = await connection.fetchrow(statements.HEAD, namespace)
         assert head is not None
     except BaseException:
         connection.terminate()
@@ -64,7 +67,8 @@ async def _pages(connection: Connection, namespace: str, clock: Clock | None) ->
     after, size = "", MAX_PAGE_ENTRIES // 16
     while True:
         now = None if clock is None else clock()
-        rows = await connection.fetch(statements.NEXT_PAGE, namespace, after, size, now)
+        with watched(connection, PAGE_SILENCE_SECONDS):
+            rows = await connection.fetch(statements.NEXT_PAGE, namespace, after, size, now)
         page = [entry_of(*row) for row in rows]
         if not page:
             return
