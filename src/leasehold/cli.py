@@ -54,7 +54,9 @@ def serve(
     *,
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.  [default: 8080]")] = None,
-    store: Annotated[str | None, typer.Option(help="A file, memory:, or postgresql://….  [default: data.json]")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="A file, memory:, postgresql://… or host=….  [default: data.json]")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that share the port; for a store that may be shared.  [default: 1]")
     ] = None,

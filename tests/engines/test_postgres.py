@@ -531,9 +531,19 @@ def test_a_closed_port_is_told() -> None:
     assert refusal_of("postgresql://u:secret@127.0.0.1:1/d") == "nothing listens at the host and port of PostgreSQL"
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:secret@h:port/d", "postgresql://u:secret@h/d?sslmode=maybe"])
-def test_a_wrong_url_is_told(url: str) -> None:
-    assert refusal_of(url) == "the store's URL is not one that PostgreSQL understands"
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql://u:secret@h:port/d", "a port is a number from 1 to 65535"),
+        ("postgresql://u:secret@h/d?sslmode=maybe", "sslmode must be one of disable, allow"),
+        ("host=h password=secret channel_binding=require", "channel_binding as it is given is refused"),
+        ("postgresql://u:secret@h/d?sslmode=verify-full", "sslmode=verify-full needs sslrootcert"),
+        ("postgresql://u:secret@h/d?sslrootcert=/nowhere", "the file of sslrootcert is not there or cannot be read"),
+    ],
+)
+def test_a_wrong_connection_string_is_told(url: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    assert reason in refusal_of(url)
 
 
 def test_an_old_server_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

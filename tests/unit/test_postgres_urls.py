@@ -1,8 +1,19 @@
-"""The URL of a store on PostgreSQL."""
+"""Which stores are on PostgreSQL, and that no secret of one is shown."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from leasehold.engines.postgres.urls import shown_url, single_host_urls
+from leasehold.engines import inspect_file, open_engine
+from leasehold.engines.postgres.parameters import SECRETS
+from leasehold.engines.postgres.urls import is_postgres, shown_url
+from leasehold.errors import ServiceError
 
 SHOWN = {
     "data.json": "data.json",
@@ -12,31 +23,91 @@ SHOWN = {
     "postgresql://alice@host/db": "postgresql://alice@host/db",
     "postgresql://alice:secret@host/db": "postgresql://alice:***@host/db",
     "postgres://alice:secret@a:1,b:2/db?sslmode=require": "postgres://alice:***@a:1,b:2/db?sslmode=require",
+    "postgresql://alice:secret@[::1]:5432,[fd00::1]/db": "postgresql://alice:***@[::1]:5432,[fd00::1]/db",
     "postgresql://alice:sec@ret/secret@host/db": "postgresql://alice:***@host/db",
     "postgresql://alice:secret?secret@host/db": "postgresql://alice:***@host/db",
+    "postgresql://alice:secret?a=secret@host/db": "postgresql://***",
     "postgresql://host/db?user=alice&password=secret": "postgresql://host/db?user=alice&password=***",
+    "postgresql://host/db?pass%77ord=secret": "postgresql://host/db?pass%77ord=***",
+    "postgresql://host/db?PASSWORD=secret": "postgresql://host/db?PASSWORD=***",
+    "postgresql://host/db?sslpassword=secret&options=-c": "postgresql://host/db?sslpassword=***&options=-c",
+    "postgresql://host:5432/db?password=secret@secret.b/c": "postgresql://***",
     "postgresql:///db?host=/run/postgresql&password=secret": "postgresql:///db?host=/run/postgresql&password=***",
+    "POSTGRESQL://alice:secret@host/db": "POSTGRESQL://alice:***@host/db",
+    "host=db password=secret": "postgresql://***",
+    "password = 'sec ret' host=db": "postgresql://***",
 }
 
 
 @pytest.mark.parametrize(("url", "shown"), SHOWN.items())
-def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+def test_a_store_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert shown_url(url) == shown
 
 
-HOSTS = {
-    "postgresql://alice:secret@a:1,b:2/db?sslmode=require": [
-        "postgresql://alice:secret@a:1/db?sslmode=require",
-        "postgresql://alice:secret@b:2/db?sslmode=require",
+SECRET_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=4, max_size=20)
+PLACES = st.sampled_from(["host", "host:5432", "a,b:1", "[::1]:1", ""])
+DATABASES = st.sampled_from(["", "/", "/db", "/db?sslmode=require", "/db?user=a&options=-c%20x%3Dy"])
+
+
+def shows(template: str, secret: str) -> bool:
+    """Whether a part of the secret of four characters is shown, other than by chance."""
+    shown, other = shown_url(template.format(secret)), shown_url(template.format("Q"))
+    assert "***" in shown
+    return any(piece in shown for start in range(len(secret) - 3) if (piece := secret[start : start + 4]) not in other)
+
+
+@settings(max_examples=500)
+@given(SECRET_TEXTS, PLACES, DATABASES, st.sampled_from([str, partial(quote, safe="")]))
+def test_no_password_in_a_url_is_shown_whether_it_was_escaped_or_not(
+    secret: str, place: str, database: str, escape: Callable[[str], str]
+) -> None:
+    assert not shows(f"postgresql://user:{{}}@{place}{database}", escape(secret))
+
+
+@settings(max_examples=500)
+@given(SECRET_TEXTS, st.sampled_from(sorted(SECRETS)), PLACES, st.sampled_from([str, partial(quote, safe="")]))
+def test_no_secret_among_the_parameters_is_shown(
+    secret: str, name: str, place: str, escape: Callable[[str], str]
+) -> None:
+    # What is behind an & that was not escaped is no part of the secret any more.
+    assert not shows(f"postgresql://{place}/db?user=alice&{name}={{}}", escape(secret).partition("&")[0])
+
+
+@settings(max_examples=300)
+@given(SECRET_TEXTS, st.sampled_from(["host={} password={}", "password={1} host={0}", "user=a  password = '{1}'"]))
+def test_no_secret_of_a_list_is_shown(secret: str, form: str) -> None:
+    assert shown_url(form.format("db", secret)) == "postgresql://***"
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        *("jdbc:postgresql://host/db?password=secret", "jdbc:postgresql:secret", "JDBC:postgresql:secret"),
+        *("postgresql+asyncpg://alice:secret@host/db", "postgresql+psycopg2://a:secret@host/db"),
+        *("postgres:secret", "postgresql:/a:secret@host/db", "asyncpg://a:secret@host", "pgsql://a:secret@host/db"),
+        *("alice:secret@host/db", "alice:secret@host:5432", "mysql://a:secret@host/db"),
+        *("hots=db password=secret", "passwd=secret host=db", "password=secret=secret'"),
+        *("postgresql://alice:sec/secret@host/db", "postgresql://alice:secret%zz@host/db", "postgresql://h/d?secret"),
     ],
-    "postgresql://a,b": ["postgresql://a", "postgresql://b"],
-    "postgresql://[::1]:1,b/db": ["postgresql://[::1]:1/db", "postgresql://b/db"],
-    "postgresql://alice:sec,ret@a/db": ["postgresql://alice:sec,ret@a/db"],
-    "postgresql:///db?host=a,b": ["postgresql:///db?host=a,b"],
-    "postgresql://host/db": ["postgresql://host/db"],
-}
+)
+def test_what_is_meant_for_postgresql_makes_no_file_and_is_not_echoed(store: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        asyncio.run(open_engine(store).open())
+    assert caught.value.code == "invalid_argument"
+    assert "secret" not in caught.value.message
 
 
-@pytest.mark.parametrize(("url", "urls"), HOSTS.items())
-def test_each_host_has_a_url_of_its_own(url: str, urls: list[str]) -> None:
-    assert single_host_urls(url) == urls
+@pytest.mark.parametrize("store", ["postgresql://a:secret@h/d", "host=h password=secret", "jdbc:postgresql://a:secret"])
+def test_a_store_on_postgresql_is_no_file_to_be_checked(store: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        inspect_file(Path(store))
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "store", ["data.json", "./host=db", "/srv/host=db/data.json", "my data.json", "a=b.json", "hostile=1", "memory:"]
+)
+def test_paths_stay_paths(store: str) -> None:
+    assert not is_postgres(store)
+    assert shown_url(store) == store
+    open_engine(store)

@@ -10,7 +10,7 @@ from leasehold.engines.disk import OsDisk
 from leasehold.engines.file import FileEngine
 from leasehold.engines.memory import MemoryEngine
 from leasehold.engines.offline import Restored
-from leasehold.engines.postgres.urls import is_postgres, shown_url
+from leasehold.engines.postgres.urls import is_postgres, looks_like_postgres, shown_url
 from leasehold.engines.recovery import Report, inspect
 from leasehold.engines.snapshot import StoredState
 from leasehold.errors import ServiceError, unavailable
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def open_engine(url: str) -> Engine:
-    """The engine for `--store`: `memory:`, `postgresql://…`, or a path or `file:` URL. It is opened by its own `open`.
+    """The engine for `--store`: `memory:`, `postgresql://…`, `host=…`, or a path or `file:` URL. Its `open` opens it.
 
     Raises `invalid_argument` for a kind that there is not, and `unavailable` where a library is missing.
     """
@@ -43,6 +43,8 @@ def open_engine(url: str) -> Engine:
 
 def inspect_file(path: Path) -> Report:
     """What `leasehold check` tells of a store's files; see `recovery.inspect`."""
+    if is_postgres(str(path)) or looks_like_postgres(str(path)):
+        raise ServiceError("invalid_argument", "only a store in files can be checked, and this one is on PostgreSQL")
     return inspect(path, OsDisk())
 
 
@@ -91,6 +93,8 @@ def _path_of(url: str) -> Path:
     scheme, colon, rest = url.partition(":")
     if scheme == "file" and colon:
         return Path(rest.removeprefix("//"))
+    if looks_like_postgres(url):
+        raise ServiceError("invalid_argument", "a store on PostgreSQL is given as postgresql://… or as host=… dbname=…")
     if "://" in url or not url:
         raise ServiceError("invalid_argument", "the store must be a path, a file: URL, memory: or postgresql://…")
     return Path(url)

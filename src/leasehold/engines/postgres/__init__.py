@@ -9,5 +9,6 @@ statements.py   every statement, and rows as entries
 jsonb.py        JSON text in and out of JSONB, and what JSONB would change
 differences.py  the one place where two versions of a large document differ
 schema.py       tables.sql and the migrations after it
-urls.py         the store's URL: its hosts, and how it is shown
+urls.py         which stores are on PostgreSQL, and how they are shown
+parameters.py   connection strings, and every parameter of libpq
 """

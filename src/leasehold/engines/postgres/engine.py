@@ -186,7 +186,10 @@ class PostgresEngine:
     async def open(self) -> None:
         if self._is_open:
             return
-        address = Address(self._url)
+        try:
+            address = Address(self._url)
+        except OSError as failure:
+            raise told_at_start(failure) from failure
         self._writer = Link(address)
         lists = [Link(address) for _ in range(LISTS)]
         self._lists: asyncio.LifoQueue[Link] = asyncio.LifoQueue()

@@ -5,17 +5,21 @@ this package; `told` says what a caller may hear of one.
 """
 
 import asyncio
+import os
+import random
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, TypeVar, cast
 
 import asyncpg
 import structlog
 from asyncpg.connect_utils import SessionAttribute
 
 from leasehold.engines.postgres.jsonb import from_jsonb, to_jsonb
-from leasehold.engines.postgres.urls import single_host_urls
+from leasehold.engines.postgres.parameters import SYSTEM, Host, Target, parse
 from leasehold.errors import ServiceError, unavailable
 from leasehold.times import MAX_TIME
 
@@ -35,6 +39,8 @@ CONNECT_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 0.1
 CLOSE_SECONDS: Final = 1.0
 
+_USERS_ROOTS: Final = Path("~/.postgresql/root.crt")
+"""What libpq trusts if it is not told otherwise."""
 _EPOCH_MICROSECONDS: Final = 946_684_800_000_000
 """2000-01-01, from where PostgreSQL counts."""
 
@@ -86,40 +92,70 @@ _NO_PRIVILEGE: Final = "42501"
 
 
 class Address:
-    """Where the database is. Several hosts are tried in turn, the last good one first."""
+    """Where the database is. Several hosts are tried in turn, the last good one first.
+
+    Raises `invalid_argument` for a connection string that cannot be used.
+    """
 
     def __init__(self, url: str) -> None:
-        self._urls = single_host_urls(url)
-        self._session_kind = None if "target_session_attrs" in url else SessionAttribute.read_write
-        """After a failover the old primary may be there, read only."""
+        target = self._target = parse(url, os.environ)
+        if target.ignored:
+            log.info("parameters of the connection have no effect here", names=target.ignored)
+        self._hosts = list(target.hosts)
+        if target.get("load_balance_hosts") == "random":
+            random.shuffle(self._hosts)
+        # After a failover the old primary may be there, read only.
+        self._session_kind = SessionAttribute(target.get("target_session_attrs") or "read-write")
+        seconds = int(target.get("connect_timeout") or 0)
+        self._connect_seconds = min(float(seconds), RETRY_SECONDS) if seconds > 0 else None
+        self._settings = SESSION | {
+            name: value for name in ("options", "search_path") if (value := target.get(name)) is not None
+        }
+        for name in ("application_name", "fallback_application_name"):
+            if target.get(name) is not None:
+                self._settings["application_name"] = str(target.get(name))
+                break
+        _check_files(target)
+        self._tls = _trusting_the_system(target) if target.get("sslrootcert") == SYSTEM else None
 
     async def connect(self) -> Connection:
-        """A new session on a server that takes writes. Raises one of FAILURES, or ValueError for a wrong URL."""
+        """A new session on a server that takes writes. Raises one of FAILURES, or ValueError."""
         first_failure: Exception | None = None
-        for url in list(self._urls):
+        for host in list(self._hosts):
             try:
-                connection = await self._connect_to(url)
+                connection = await self._connect_to(host)
             except FAILURES as failure:
                 # A refused password says more than a second host that is down, a wrong role more than either.
                 if first_failure is None or isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
                     first_failure = failure
                 continue
-            self._urls.remove(url)
-            self._urls.insert(0, url)
+            self._hosts.remove(host)
+            self._hosts.insert(0, host)
             return connection
         assert first_failure is not None
         raise first_failure
 
-    async def _connect_to(self, url: str) -> Connection:
+    async def _connect_to(self, host: Host) -> Connection:
+        target = self._target
+        seconds = self._connect_seconds or CONNECT_SECONDS
         connection = await asyncpg.connect(
-            url,
-            timeout=CONNECT_SECONDS,
-            server_settings=SESSION,
+            target.tls_url,
+            host=host.name,
+            port=host.port,
+            user=target.get("user"),
+            password=target.get("password"),
+            passfile=target.get("passfile"),
+            database=target.get("dbname"),
+            ssl=self._tls,
+            krbsrvname=target.get("krbsrvname"),
+            gsslib=cast('Literal["gssapi", "sspi"] | None', target.get("gsslib")),
+            timeout=seconds,
+            server_settings=self._settings,
             max_cached_statement_lifetime=0,
             target_session_attrs=self._session_kind,
         )
         try:
-            with watched(connection, CONNECT_SECONDS):
+            with watched(connection, seconds):
                 await connection.set_type_codec(
                     "jsonb", schema="pg_catalog", format="binary", encoder=to_jsonb, decoder=from_jsonb
                 )
@@ -130,6 +166,40 @@ class Address:
             connection.terminate()
             raise
         return connection
+
+
+def _check_files(target: Target) -> None:
+    """Raise `invalid_argument` if what TLS needs cannot be read."""
+    for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl"):
+        file = target.get(name)
+        if file is not None and file != SYSTEM and not os.access(file, os.R_OK):
+            raise ServiceError("invalid_argument", f"the file of {name} is not there or cannot be read")
+    mode = target.get("sslmode") or ""
+    if mode.startswith("verify") and target.get("sslrootcert") is None and not _USERS_ROOTS.expanduser().exists():
+        raise ServiceError("invalid_argument", f"sslmode={mode} needs sslrootcert: a file, or system")
+
+
+def _trusting_the_system(target: Target) -> ssl.SSLContext:
+    """As sslmode=verify-full, with the certificates that the system trusts, of which asyncpg cannot be told."""
+    context = ssl.create_default_context()
+    context.minimum_version = _tls_version(target.get("ssl_min_protocol_version") or "TLSv1.2")
+    latest = target.get("ssl_max_protocol_version")
+    if latest is not None:
+        context.maximum_version = _tls_version(latest)
+    revoked = target.get("sslcrl")
+    if revoked is not None:
+        context.load_verify_locations(cafile=revoked)
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    certificate = target.get("sslcert")
+    if certificate is not None:
+        password = target.get("sslpassword") or ""
+        context.load_cert_chain(certificate, target.get("sslkey"), password=lambda: password)
+    context.set_alpn_protocols(["postgresql"])
+    return context
+
+
+def _tls_version(name: str) -> ssl.TLSVersion:
+    return ssl.TLSVersion[name.replace(".", "_")]
 
 
 def _to_timestamp(microseconds: int) -> tuple[int]:
@@ -258,8 +328,10 @@ def _is_disk_full(failure: BaseException) -> bool:
 
 def told_at_start(failure: BaseException) -> ServiceError:
     """What the operator hears when the store cannot be opened: one line, without the password."""
-    if isinstance(failure, asyncpg.ClientConfigurationError | ValueError):
-        return ServiceError("invalid_argument", "the store's URL is not one that PostgreSQL understands")
+    is_of_tls = isinstance(failure, ssl.SSLError)  # some of them are a ValueError, too
+    if isinstance(failure, asyncpg.ClientConfigurationError | ValueError) and not is_of_tls:
+        _log_refusal(failure)
+        return ServiceError("invalid_argument", "the store's connection string cannot be used; the log says why")
     return unavailable(f"the store cannot be opened: {_reason(failure)}")
 
 
@@ -275,16 +347,26 @@ def _reason(failure: BaseException) -> str:
         return "the user lacks a privilege: it must own the database or its schema"
     if code is not None and code.startswith("53"):
         return "PostgreSQL has no connection, memory or disk space left"
-    if isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
-        return "no host takes writes"
-    if isinstance(failure, socket.gaierror):
-        return "the host of PostgreSQL is unknown"
-    if isinstance(failure, TimeoutError):
-        return "PostgreSQL does not answer"
-    if isinstance(failure, ConnectionRefusedError):
-        return "nothing listens at the host and port of PostgreSQL"
+    for kind, reason in _REASONS.items():
+        if isinstance(failure, kind):
+            return reason
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return f"the certificate of PostgreSQL is not trusted: {failure.verify_message}"
+    if isinstance(failure, ssl.SSLError):
+        return f"TLS with PostgreSQL failed: {failure.reason}"
+    if type(failure) is ConnectionError and "SSL" in str(failure):  # asyncpg gives no other sign
+        return "PostgreSQL does not offer TLS, which sslmode asks for"
     _log_refusal(failure)
     return "PostgreSQL refused it; the log says why"
+
+
+_REASONS: Final[Mapping[type[BaseException], str]] = {
+    asyncpg.TargetServerAttributeNotMatched: "no host takes writes",
+    socket.gaierror: "the host of PostgreSQL is unknown",
+    TimeoutError: "PostgreSQL does not answer",
+    ConnectionRefusedError: "nothing listens at the host and port of PostgreSQL",
+    FileNotFoundError: "nothing listens at the socket of PostgreSQL",
+}
 
 
 def _log_refusal(failure: BaseException) -> None:

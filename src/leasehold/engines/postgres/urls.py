@@ -1,37 +1,68 @@
-"""The URL of a store on PostgreSQL: `postgresql://user:password@host:port,host:port/database?setting=value`."""
+"""Which stores are on PostgreSQL, and how their connection strings are shown: never with a secret."""
 
 import re
 from typing import Final
+from urllib.parse import unquote
 
-SCHEMES: Final = ("postgresql", "postgres")
+from leasehold.engines.postgres.parameters import LIBPQ, SCHEMES, SECRETS, names_postgres
 
-_SECRET_PARAMETER: Final = re.compile(r"([?&][a-z_]*pass(?:word)?=)[^&]*", re.IGNORECASE)
-_AUTHORITY: Final = re.compile(r"(?P<scheme>[a-z]+://)(?P<user>[^/?#]*@)?(?P<hosts>[^/?#@]+)(?P<rest>[/?#].*)?")
-
-
-def is_postgres(url: str) -> bool:
-    return url.partition(":")[0] in SCHEMES and ":" in url
-
-
-def shown_url(url: str) -> str:
-    """`url` without its password, for people and logs. Any other kind of store is shown as it is."""
-    if not is_postgres(url):
-        return url
-    url = _SECRET_PARAMETER.sub(r"\1***", url)
-    scheme, slashes, rest = url.partition("://")
-    # Up to the last @, because a password that was not escaped may hold one, or a slash.
-    user_info, at, place = rest.rpartition("@")
-    user, colon, _ = user_info.partition(":")
-    return f"{scheme}{slashes}{user}{colon and ':***'}{at}{place}"
+_MASK: Final = "***"
+_SHOWN: Final = LIBPQ - SECRETS | {"search_path", "database"}
+"""Parameters whose values may be shown."""
+_URL: Final = re.compile(r"[a-z]+://", re.IGNORECASE)
+_HOST: Final = r"(?:\[[^\]@/?]*\]|[^:,@/?\[\]]*)(?::[0-9]*)?"
+_PLACE: Final = rf"{_HOST}(?:,{_HOST})*(?:/[^?@]*)?"
+_WELL_FORMED: Final = re.compile(
+    rf"(?:(?P<user>[^:@/?]*)(?P<password>:[^@/?]*)?@)?(?P<place>{_PLACE})(?:\?(?P<query>[^@?]*))?"
+)
+_UNESCAPED: Final = re.compile(rf"(?P<user>[^:@/?=&]*):[^=]*@(?P<place>{_PLACE})")
+"""A password that holds an @, a slash or a question mark as it is. With a = it might be anything."""
+_OTHER_SPELLING: Final = re.compile(
+    r"jdbc:|[a-z0-9+]*(?:postgres|postgis|pgsql|psycopg|asyncpg)[a-z0-9+]*:", re.IGNORECASE
+)
+_NO_SCHEME: Final = re.compile(r"[^/\s@:]+:[^\s@]*@\S+")
 
 
-def single_host_urls(url: str) -> list[str]:
-    """One URL for each host, so that each can be tried for a time of its own."""
-    parts = _AUTHORITY.fullmatch(url)
-    if parts is None or "," not in parts["hosts"]:
-        return [url]
-    return [
-        f"{parts['scheme']}{parts['user'] or ''}{host}{parts['rest'] or ''}"
-        for host in parts["hosts"].split(",")
-        if host
-    ]
+def is_postgres(store: str) -> bool:
+    """A URL of PostgreSQL, in capitals too, or a list like `host=… password=…`."""
+    scheme, separator, _ = store.partition("://")
+    return (bool(separator) and scheme.lower() in SCHEMES) or names_postgres(store)
+
+
+def looks_like_postgres(store: str) -> bool:
+    """What is none of these, but surely meant as one: of another library, or without its scheme.
+
+    To be refused, and never shown: it may hold a password.
+    """
+    return _OTHER_SPELLING.match(store) is not None or _NO_SCHEME.fullmatch(store) is not None
+
+
+def shown_url(store: str) -> str:
+    """`store` without its secrets, for people and logs. What is not on PostgreSQL is shown as it is."""
+    if not is_postgres(store):
+        return store
+    start = _URL.match(store)
+    if start is None:
+        return "postgresql://" + _MASK
+    scheme, rest = start[0], store[start.end() :]
+    parts = _WELL_FORMED.fullmatch(rest)
+    query = None if parts is None else _shown_query(parts["query"])
+    if parts is not None and query is not None:
+        password = f":{_MASK}" if parts["password"] else ""
+        user = "" if parts["user"] is None else f"{parts['user']}{password}@"
+        return f"{scheme}{user}{parts['place']}{query}"
+    unescaped = _UNESCAPED.fullmatch(rest)
+    return scheme + (_MASK if unescaped is None else f"{unescaped['user']}:{_MASK}@{unescaped['place']}")
+
+
+def _shown_query(query: str | None) -> str | None:
+    """With its question mark; None if it is not a list of name=value."""
+    if query is None:
+        return ""
+    shown = []
+    for pair in query.split("&"):
+        name, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(r"[\w%]+", name):
+            return None
+        shown.append(f"{name}={value if unquote(name) in _SHOWN else _MASK}")
+    return f"?{'&'.join(shown)}"

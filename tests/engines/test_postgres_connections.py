@@ -1,0 +1,163 @@
+"""How connections are made: connection strings of every form, TLS, time limits."""
+
+import asyncio
+import datetime as dt
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from databases import GUARDED_USER, Database, commit, counting, database_for, opened, run
+
+from leasehold.engines.postgres.links import Address
+from leasehold.errors import ServiceError
+
+PASSWORD = "pass 'word\\ %41"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return database_for(tmp_path).create()
+
+
+def test_a_list_of_parameters_is_as_good_as_a_url(database: Database) -> None:
+    database.execute(
+        f"DO $$ BEGIN CREATE ROLE {GUARDED_USER} LOGIN; EXCEPTION WHEN duplicate_object THEN END $$;"
+        f"ALTER ROLE {GUARDED_USER} PASSWORD $p${PASSWORD}$p$;"
+        f'GRANT ALL ON SCHEMA "{database.schema}" TO {GUARDED_USER}'
+    )
+    quoted = PASSWORD.replace("\\", r"\\").replace("'", r"\'")
+    text = (
+        f"hostaddr=127.0.0.1 port={database.port} dbname=postgres user={GUARDED_USER} password='{quoted}' "
+        f"search_path={database.schema} keepalives_idle=30 connect_timeout=3 application_name=mine "
+        "options='-c work_mem=1MB' gssencmode=disable load_balance_hosts=random target_session_attrs=any"
+    )
+
+    async def scenario() -> list[str]:
+        async with opened(text) as engine:
+            assert await commit(engine, ["n"], counting("n")) is None
+        connection = await Address(text).connect()
+        names = ("application_name", "work_mem", "search_path")
+        found = [await connection.fetchval("SELECT current_setting($1)", name) for name in names]
+        await connection.close()
+        return found
+
+    assert run(scenario()) == ["mine", "1MB", database.schema]
+
+
+def test_a_host_has_the_time_that_connect_timeout_says_and_not_more_than_requests_wait() -> None:
+    for text, seconds in (("0", None), ("1", 1.0), ("60", 5.0), ("-1", None)):
+        assert Address(f"postgresql://h?connect_timeout={text}")._connect_seconds == seconds
+
+
+# TLS ----------------------------------------------------------------------------------------------------------
+
+
+def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate that signs itself, for a DNS name, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / f"{name}.crt", folder / f"{name}.key"
+    paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+@asynccontextmanager
+async def behind_tls(database: Database, certificate: tuple[Path, Path]) -> AsyncIterator[int]:
+    """A port where the database's server speaks TLS, as the wheel's own cannot."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    pumps: set[asyncio.Task[None]] = set()
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65_536):
+                target.write(data)
+                await target.drain()
+        except OSError:
+            pass
+        target.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readexactly(8)  # SSLRequest
+            writer.write(b"S")
+            await writer.start_tls(context)
+        except (OSError, asyncio.IncompleteReadError):
+            writer.transport.abort()
+            return
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", database.port)
+        for ends in ((reader, server_writer), (server_reader, writer)):
+            task = asyncio.get_running_loop().create_task(pump(*ends))
+            pumps.add(task)
+            task.add_done_callback(pumps.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in list(pumps):
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def failure_at_start(url: str) -> str:
+    with pytest.raises(ServiceError) as caught:
+        async with opened(url):
+            pass
+    return caught.value.message.removeprefix("the store cannot be opened: ")
+
+
+def test_a_server_whose_certificate_fits_is_trusted_and_others_are_told(database: Database, tmp_path: Path) -> None:
+    good, other = make_certificate(tmp_path, "localhost"), make_certificate(tmp_path, "elsewhere")
+
+    async def scenario() -> None:
+        async with behind_tls(database, good) as port:
+            url = f"{database.at(f'localhost:{port}')}&sslmode=verify-full"
+            async with opened(f"{url}&sslrootcert={good[0]}") as engine:
+                assert await commit(engine, ["n"], counting("n")) is None
+            told = await failure_at_start(f"{url}&sslrootcert={other[0]}")
+            assert told.startswith("the certificate of PostgreSQL is not trusted: self")
+            told = await failure_at_start(f"{url}&sslrootcert=system")
+            assert told.startswith("the certificate of PostgreSQL is not trusted: self")
+        async with behind_tls(database, other) as port:
+            url = f"{database.at(f'localhost:{port}')}&sslrootcert={other[0]}"
+            told = await failure_at_start(f"{url}&sslmode=verify-full")
+            assert told.startswith("the certificate of PostgreSQL is not trusted: Hostname mismatch")
+            async with opened(f"{url}&sslmode=verify-ca") as engine:
+                assert await commit(engine, ["n"], counting("n")) is None
+
+    run(scenario())
+
+
+def test_a_server_without_tls_is_told_where_it_is_asked_for(database: Database) -> None:
+    told = run(failure_at_start(f"{database.url}&sslmode=require"))
+    assert told == "PostgreSQL does not offer TLS, which sslmode asks for"
+
+
+def test_a_file_that_is_no_certificate_is_told(database: Database, tmp_path: Path) -> None:
+    file = tmp_path / "root.crt"
+    file.write_text("nothing of that kind")
+    told = run(failure_at_start(f"{database.url}&sslmode=verify-ca&sslrootcert={file}"))
+    assert told.startswith("TLS with PostgreSQL failed: ")
+    system = f"{database.url}&sslrootcert=system&sslcert={file}"
+    assert run(failure_at_start(system)).startswith("TLS with PostgreSQL failed: ")
