@@ -9,7 +9,8 @@ import asyncpg
 from leasehold.engines.base import Clock, MakeIncarnation, Moment
 from leasehold.engines.offline import Restored
 from leasehold.engines.postgres import schema, statements
-from leasehold.engines.postgres.links import FAILURES, SILENCE_SECONDS, Address, Connection, told_at_start, watched
+from leasehold.engines.postgres.failures import FAILURES, told_at_start
+from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, watched
 from leasehold.engines.postgres.statements import columns, entry_of
 from leasehold.engines.snapshot import StoredState
 from leasehold.errors import unavailable

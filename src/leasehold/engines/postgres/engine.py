@@ -16,6 +16,7 @@ All state belongs to the event loop's thread. Connections: one that writes, READ
 """
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -42,20 +43,9 @@ from leasehold.engines.base import (
 )
 from leasehold.engines.postgres import backups, schema, statements
 from leasehold.engines.postgres.differences import LARGE_DOCUMENT_BYTES, Difference, difference
+from leasehold.engines.postgres.failures import FAILURES, is_refusal, passes, told, told_at_start
 from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
-from leasehold.engines.postgres.links import (
-    FAILURES,
-    RETRY_SECONDS,
-    SILENCE_SECONDS,
-    Address,
-    Connection,
-    Link,
-    is_refusal,
-    passes,
-    told,
-    told_at_start,
-    watched,
-)
+from leasehold.engines.postgres.links import RETRY_SECONDS, SILENCE_SECONDS, Address, Connection, Link, watched
 from leasehold.engines.postgres.listener import Listener, freed_notice
 from leasehold.engines.postgres.reads import Reads
 from leasehold.engines.postgres.statements import columns, entry_of, joined, lease_of
@@ -93,6 +83,7 @@ WRITER_MICROSECONDS: Final = 7 * 86_400 * 1_000_000
 GAP_REVISIONS: Final = 1_000_000
 """Left out when the database has gone back. More than other servers can have committed since this one heard of them:
 it looks every POLL_SECONDS."""
+SUSPECT_SECONDS: Final = 1.0
 LAST_CHARACTER: Final = "\U0010ffff"
 _BEHIND_ANY_KEY: Final = LAST_CHARACTER * (MAX_KEY_BYTES // len(LAST_CHARACTER.encode()) + 1)
 
@@ -158,12 +149,16 @@ class PostgresEngine:
         self._revision = 0
         self.incarnation = ""
         self._fault: ServiceError | None = None
+        self._is_away = False
+        """The fault is that the database cannot be reached."""
+        self._suspected_at = -math.inf
         self._is_open = False
         self._published = asyncio.Event()
         self._committing: asyncio.Task[None] | None = None
         """The last commit, maybe in flight."""
         self._advances: set[asyncio.Task[None]] = set()
         self._writer_id = uuid.uuid4()
+        self._probe_id = uuid.uuid4()
         self._batch = 0
         """The number with which the last batch was signed."""
         self._unanswered: _Written | None = None
@@ -190,6 +185,7 @@ class PostgresEngine:
             address = Address(self._url)
         except OSError as failure:
             raise told_at_start(failure) from failure
+        self._reports = address.reports
         self._writer = Link(address)
         lists = [Link(address) for _ in range(LISTS)]
         self._lists: asyncio.LifoQueue[Link] = asyncio.LifoQueue()
@@ -221,9 +217,9 @@ class PostgresEngine:
             freed=self._tell_freed,
         )
         self._links = [self._writer, listening, *lists, *readers]
-        self._reads = Reads(readers, self._namespace, self._clock, self._retry_seconds, self._note, self._see)
+        self._reads = Reads(readers, self._namespace, self._clock, self._retry_seconds, self._failed, self._see)
         self._reads.start()
-        self._fault = None
+        self._fault, self._is_away = None, False
         self._is_open = True
         self._listener.start()
 
@@ -323,10 +319,7 @@ class PostgresEngine:
             seconds = self._retry_seconds() if retry_seconds is None else retry_seconds
             return await link.run(query, retry_seconds=seconds, silence=LIST_SILENCE_SECONDS)
         except FAILURES as failure:
-            error = told(failure)
-            if not is_refusal(failure):
-                self._note(error)
-            raise error from failure
+            raise self._failed(failure) from failure
         finally:
             self._lists.put_nowait(link)
 
@@ -336,10 +329,10 @@ class PostgresEngine:
 
     def _retry_seconds(self) -> float:
         """While the database is known to be away, nobody waits for it: one attempt, and `recover` goes on trying."""
-        return 0.0 if self._is_away() else RETRY_SECONDS
+        return 0.0 if self._is_away else RETRY_SECONDS
 
-    def _is_away(self) -> bool:
-        return self._fault is not None and self._fault.code == "unavailable"
+    def _takes_writes(self) -> bool:
+        return self._fault is None or self._fault.code != "unavailable"
 
     # Commits --------------------------------------------------------------------------------------------------
 
@@ -347,8 +340,8 @@ class PostgresEngine:
         if not self._is_open:
             done(unavailable("the store is closed"))
             return
-        if self._is_away():
-            done(unavailable("the database cannot be reached at present"))
+        if self._fault is not None and not self._takes_writes():
+            done(unavailable(self._fault.message))
             return
         names = _Names(*(joined(dict.fromkeys(each)) for each in (touched.keys, touched.locks, touched.lease_ids)))
         self._committing = asyncio.get_running_loop().create_task(self._commit(names, decide, done))
@@ -356,10 +349,7 @@ class PostgresEngine:
     async def _commit(self, names: _Names, decide: Decide, done: CommitDone) -> None:
         self._unanswered = None
         try:
-            error = await self._make_durable(names, decide)
-            if error is not None:
-                self._note(error)
-            done(error)
+            done(await self._make_durable(names, decide))
         except BaseException as failure:  # all later changes wait for this one
             report("a commit failed in an unexpected way", failure)
             try:
@@ -382,9 +372,12 @@ class PostgresEngine:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + RETRY_SECONDS
         lost: _Written | None = None
+        attempts = 1
         while True:
             try:
                 await self._attempt(names, decide)
+                if attempts > 1:
+                    log.info("a commit was done after it had failed", attempts=attempts)
                 return None
             except FAILURES as failure:
                 self._writer.drop()
@@ -394,8 +387,10 @@ class PostgresEngine:
                 # However a COMMIT failed, it is found out what became of it.
                 goes_on = passes(failure) or lost is not None
                 if not goes_on or not await self._writer.pause(deadline):
-                    return told(failure) if lost is None else outcome_unknown()
-                log.warning("a commit is tried again", reason=type(failure).__name__)
+                    error = self._failed(failure)
+                    return error if lost is None else outcome_unknown()
+                attempts += 1
+                self._reports.tell(log.warning, "a commit is tried again", failure, by_sqlstate=False)
 
     async def _attempt(self, names: _Names, decide: Decide) -> None:
         """One transaction; or the proof that the one before it was committed. Raises one of FAILURES."""
@@ -587,7 +582,7 @@ class PostgresEngine:
 
     def _tell_freed(self, locks: Sequence[str] | None) -> None:
         """Not while everything is refused: those who wait would only lose their places. `recover` wakes them."""
-        if not self._is_away():
+        if self._takes_writes():
             self._freed(locks)
 
     def watch_locks(self, freed: Freed) -> None:
@@ -599,30 +594,76 @@ class PostgresEngine:
 
     # Failures -------------------------------------------------------------------------------------------------
 
-    def _note(self, error: ServiceError) -> None:
-        """An operation failed for good: writers are refused until something could be written."""
-        if self._fault is None and self._is_open:
-            log.error("the database cannot be used", code=error.code, reason=error.message)
-        if error.code == "storage_full":
-            self._fault = ServiceError("storage_full", "the database's disk is full")
+    def _failed(self, failure: BaseException) -> ServiceError:
+        """An operation failed for good. Returns what its caller hears."""
+        error = told(failure)
+        if is_refusal(failure):
+            self._reports.tell(log.error, "the database refused a statement", failure)
+            self._suspect()
         else:
-            self._fault = unavailable("the database cannot be reached at present")
+            self._note(error)
+        return error
+
+    def _note(self, error: ServiceError) -> None:
+        """Writers are refused until something could be written."""
+        if error.code == "storage_full":
+            self._set_fault(ServiceError("storage_full", "the database's disk is full"))
+        else:
+            self._is_away = True
+            self._set_fault(unavailable("the database cannot be reached at present"))
+
+    def _set_fault(self, fault: ServiceError) -> None:
+        if self._is_open and (self._fault is None or self._fault.message != fault.message):
+            log.error("the database cannot be used", code=fault.code, reason=fault.message)
+        self._fault = fault
+
+    def _suspect(self) -> None:
+        """A refusal may concern one operation, or all writes: an empty one tells. Once a second, whoever is refused."""
+        loop = asyncio.get_running_loop()
+        if not self._is_open or self._fault is not None or loop.time() < self._suspected_at + SUSPECT_SECONDS:
+            return
+        self._suspected_at = loop.time()
+        task = loop.create_task(self._try_to_write())
+        self._advances.add(task)
+        task.add_done_callback(self._advances.discard)
 
     async def recover(self) -> None:
-        if self._fault is None or not self._is_open:
-            return
+        if self._fault is not None and self._is_open:
+            await self._try_to_write()
 
-        async def touch(connection: Connection) -> None:
-            await connection.execute(statements.TOUCH_HEAD, self._namespace)
-
+    async def _try_to_write(self) -> None:
+        """Set or clear the fault by what becomes of an empty commit."""
         try:
-            await self._ask(touch, retry_seconds=0.0)
-        except ServiceError:
+            await self._ask(self._commit_nothing, retry_seconds=0.0)
+        except ServiceError as error:
+            if is_refusal(error.__cause__):
+                self._is_away = False
+                self._set_fault(unavailable("the database refuses all writes at present"))
+            return
+        self._is_away = False
+        if self._fault is None:
             return
         self._fault = None
         log.info("the database can be written again")
         # A release of our own whose COMMIT was never answered may have been stored, and locks were not told of since.
         self._freed(None)
+
+    async def _commit_nothing(self, connection: Connection) -> None:
+        """All that commits do, with the rights and tables that they need, durable; but it changes nothing.
+
+        It signs a row of its own: a batch whose COMMIT has no answer may be looked for meanwhile.
+        """
+        async with connection.transaction():
+            rows = await connection.fetch(statements.LOCK_AND_LOAD, self._namespace, "", self._time())
+            if not rows:
+                raise asyncpg.InterfaceError("the head row is missing")
+            now, head, compacted = rows[0][:3]
+            await connection.fetch(statements.LOAD_LEASES, self._namespace, "", "")
+            await connection.fetch(statements.LAST_BATCH, self._namespace, self._probe_id)
+            await connection.execute(statements.WRITE_LEASES, self._namespace, *_lease_columns([]), (), None)
+            signature = (self._probe_id, 0, now)
+            await connection.fetch(statements.WRITE, self._namespace, *columns([]), [], [], head, *signature)
+            await connection.execute(statements.COMPACT, self._namespace, compacted)
 
 
 def _sendable(text: str) -> str:

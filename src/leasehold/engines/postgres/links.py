@@ -1,15 +1,13 @@
-"""Connections to the database: made when they are needed, watched, dropped when they fail. And which failures pass.
+"""Connections to the database: made when they are needed, watched, dropped when they fail.
 
-Whatever fails on a connection costs it: a new one is cheap, and its state is known. No exception of asyncpg leaves
-this package; `told` says what a caller may hear of one.
+Whatever fails on a connection costs it: a new one is cheap, and its state is known.
 """
 
 import asyncio
 import os
 import random
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar, cast
@@ -18,9 +16,10 @@ import asyncpg
 import structlog
 from asyncpg.connect_utils import SessionAttribute
 
+from leasehold.engines.postgres.failures import FAILURES, Reports, passes
 from leasehold.engines.postgres.jsonb import from_jsonb, to_jsonb
 from leasehold.engines.postgres.parameters import SYSTEM, Host, Target, parse
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError
 from leasehold.times import MAX_TIME
 
 log = structlog.get_logger(__name__)
@@ -61,35 +60,6 @@ SESSION: Final = {
     "tcp_keepalives_count": "3",
 }
 
-FAILURES: Final = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
-"""All that asyncpg and the network raise. TimeoutError stands in OSError; it is named for the reader."""
-
-_PASSING_CLASSES: Final = (
-    "08",  # connection
-    "40",  # rolled back: deadlock, serialization
-    "53",  # out of something, a full disk excepted
-    "57",  # shut down, starting up, cancelled
-    "58",  # the server's own input and output
-)
-_PASSING_CODES: Final = (
-    "25006",  # read only: it was the primary once
-    "25P03",  # idle in transaction for too long
-    "26000",  # a prepared statement is gone: a pooler gave us another session
-    "0A000",  # a cached plan has changed: a migration
-    "55P03",  # lock timeout
-)
-DISK_FULL: Final = "53100"
-_WRONG_AUTHORIZATION: Final = ("28000", "28P01")
-_NO_DATABASE: Final = "3D000"
-_STARTING: Final = "57P03"
-_NO_PRIVILEGE: Final = "42501"
-
 
 class Address:
     """Where the database is. Several hosts are tried in turn, the last good one first.
@@ -98,6 +68,8 @@ class Address:
     """
 
     def __init__(self, url: str) -> None:
+        self.reports = Reports()
+        """Of all connections to it."""
         target = self._target = parse(url, os.environ)
         if target.ignored:
             log.info("parameters of the connection have no effect here", names=target.ignored)
@@ -297,81 +269,3 @@ class Link:
                 await connection.close()
             except FAILURES:
                 connection.terminate()
-
-
-def passes(failure: BaseException) -> bool:
-    """Whether the same may succeed on a new connection, soon."""
-    if isinstance(failure, asyncpg.PostgresError):
-        code = failure.sqlstate or ""
-        return code != DISK_FULL and (code[:2] in _PASSING_CLASSES or code in _PASSING_CODES)
-    return not isinstance(failure, asyncpg.ClientConfigurationError | asyncpg.DataError)
-
-
-def is_refusal(failure: BaseException) -> bool:
-    """Whether the database is there and refused this one operation. Of a read, that says nothing about others."""
-    return not passes(failure) and not _is_disk_full(failure)
-
-
-def told(failure: BaseException) -> ServiceError:
-    """What a caller hears when an operation has failed for good and nothing was stored."""
-    if _is_disk_full(failure):
-        return ServiceError("storage_full", "the database's disk is full; the change was not stored")
-    if not is_refusal(failure):
-        return unavailable("the database cannot be reached at present")
-    _log_refusal(failure)
-    return unavailable("the database refused the operation")
-
-
-def _is_disk_full(failure: BaseException) -> bool:
-    return isinstance(failure, asyncpg.PostgresError) and failure.sqlstate == DISK_FULL
-
-
-def told_at_start(failure: BaseException) -> ServiceError:
-    """What the operator hears when the store cannot be opened: one line, without the password."""
-    is_of_tls = isinstance(failure, ssl.SSLError)  # some of them are a ValueError, too
-    if isinstance(failure, asyncpg.ClientConfigurationError | ValueError) and not is_of_tls:
-        _log_refusal(failure)
-        return ServiceError("invalid_argument", "the store's connection string cannot be used; the log says why")
-    return unavailable(f"the store cannot be opened: {_reason(failure)}")
-
-
-def _reason(failure: BaseException) -> str:
-    code = failure.sqlstate if isinstance(failure, asyncpg.PostgresError) else None
-    if code in _WRONG_AUTHORIZATION:
-        return "PostgreSQL refused the user or the password"
-    if code == _NO_DATABASE:
-        return "PostgreSQL has no such database"
-    if code == _STARTING:
-        return "PostgreSQL is starting up or shutting down"
-    if code == _NO_PRIVILEGE:
-        return "the user lacks a privilege: it must own the database or its schema"
-    if code is not None and code.startswith("53"):
-        return "PostgreSQL has no connection, memory or disk space left"
-    for kind, reason in _REASONS.items():
-        if isinstance(failure, kind):
-            return reason
-    if isinstance(failure, ssl.SSLCertVerificationError):
-        return f"the certificate of PostgreSQL is not trusted: {failure.verify_message}"
-    if isinstance(failure, ssl.SSLError):
-        return f"TLS with PostgreSQL failed: {failure.reason}"
-    if type(failure) is ConnectionError and "SSL" in str(failure):  # asyncpg gives no other sign
-        return "PostgreSQL does not offer TLS, which sslmode asks for"
-    _log_refusal(failure)
-    return "PostgreSQL refused it; the log says why"
-
-
-_REASONS: Final[Mapping[type[BaseException], str]] = {
-    asyncpg.TargetServerAttributeNotMatched: "no host takes writes",
-    socket.gaierror: "the host of PostgreSQL is unknown",
-    TimeoutError: "PostgreSQL does not answer",
-    ConnectionRefusedError: "nothing listens at the host and port of PostgreSQL",
-    FileNotFoundError: "nothing listens at the socket of PostgreSQL",
-}
-
-
-def _log_refusal(failure: BaseException) -> None:
-    """Without what PostgreSQL calls detail, and without asyncpg's own messages: both may quote keys and values."""
-    if isinstance(failure, asyncpg.PostgresError):
-        log.error("the database refused a statement", sqlstate=failure.sqlstate, reason=failure.args[0])
-    else:
-        log.error("the database could not be used", kind=type(failure).__name__)

@@ -13,7 +13,8 @@ from typing import Final
 from leasehold.completions import report
 from leasehold.engines.base import Freed
 from leasehold.engines.postgres import statements
-from leasehold.engines.postgres.links import FAILURES, RETRY_SECONDS, SILENCE_SECONDS, Connection, Link, watched
+from leasehold.engines.postgres.failures import FAILURES
+from leasehold.engines.postgres.links import RETRY_SECONDS, SILENCE_SECONDS, Connection, Link, watched
 from leasehold.tasks import cancelled
 
 POLL_SECONDS: Final = 5.0

@@ -14,15 +14,8 @@ import asyncpg
 from leasehold.completions import complete_all, report
 from leasehold.engines.base import Clock, ReadDone
 from leasehold.engines.postgres import statements
-from leasehold.engines.postgres.links import (
-    FAILURES,
-    PAUSE_SECONDS,
-    SILENCE_SECONDS,
-    Connection,
-    Link,
-    is_refusal,
-    told,
-)
+from leasehold.engines.postgres.failures import FAILURES
+from leasehold.engines.postgres.links import PAUSE_SECONDS, SILENCE_SECONDS, Connection, Link
 from leasehold.engines.postgres.statements import entry_of, joined
 from leasehold.errors import ServiceError, internal, unavailable
 from leasehold.model import Entry
@@ -32,7 +25,7 @@ MAX_GATHERED_KEYS: Final = 1_000
 
 
 class Reads:
-    """Reads on `links`. `retry_seconds` is how long a failing query is tried; `failed` hears when it stayed away.
+    """Reads on `links`. `retry_seconds` is how long a failing query is tried; `failed` says what callers hear then.
 
     `seen` hears the store's incarnation before the entries that were read with it are told.
     """
@@ -43,7 +36,7 @@ class Reads:
         namespace: str,
         clock: Clock | None,
         retry_seconds: Callable[[], float],
-        failed: Callable[[ServiceError], None],
+        failed: Callable[[BaseException], ServiceError],
         seen: Callable[[str | None], None],
     ) -> None:
         self._links = links
@@ -123,9 +116,7 @@ class Reads:
         try:
             result = await self._query(link, waiting)
         except FAILURES as failure:
-            result = told(failure)
-            if not is_refusal(failure):
-                self._failed(result)
+            result = self._failed(failure)
         except Exception as failure:  # noqa: BLE001 - somebody waits for each of them
             result = internal("the service failed")
             report("reads failed in an unexpected way", failure)

@@ -1,0 +1,176 @@
+"""Failures of the database: which pass by themselves, and what callers, the operator and the log are told of them.
+
+No exception of asyncpg leaves the package. Nothing here tells what PostgreSQL calls detail, nor asyncpg's own messages:
+both may quote keys and values.
+
+SQLSTATEs: https://www.postgresql.org/docs/18/errcodes-appendix.html
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import asyncpg
+import structlog
+
+from leasehold.errors import ServiceError, unavailable
+
+log = structlog.get_logger(__name__)
+
+FAILURES: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""All that asyncpg and the network raise. TimeoutError stands in OSError; it is named for the reader."""
+
+REPORT_SECONDS: Final = 5.0
+"""Lines of one kind are logged no more often."""
+
+_PASSING_CLASSES: Final = (
+    "08",  # connection
+    "40",  # rolled back: deadlock, serialization
+    "53",  # out of connections or memory
+    "57",  # shut down, starting up, cancelled
+)
+_PASSING_CODES: Final = (
+    "25006",  # read only: it was the primary once
+    "25P03",  # idle in transaction for too long
+    "26000",  # a prepared statement is gone: a pooler gave us another session
+    "42P05",  # a prepared statement is there already: likewise
+    "55P03",  # lock timeout
+    "58000",  # the system's error
+    "58030",  # input or output
+)
+_LASTING_CODES: Final = (
+    "40002",  # an integrity constraint
+    "53100",  # disk full
+    "53400",  # a limit of the configuration
+)
+DISK_FULL: Final = "53100"
+
+_UNREACHABLE: Final = "the database cannot be reached at present"
+_TOLD: Final = {
+    "25006": "no database that takes writes can be reached at present",
+    "40": "the database is too busy at present",
+    "53": "the database has no connections or memory left at present",
+    "55P03": "the database is too busy at present",
+}
+"""By SQLSTATE or its class: what callers hear when it has not passed in time."""
+
+
+def sqlstate_of(failure: BaseException | None) -> str | None:
+    return failure.sqlstate if isinstance(failure, asyncpg.PostgresError) else None
+
+
+def passes(failure: BaseException) -> bool:
+    """Whether the same may succeed on a new connection, soon."""
+    if isinstance(failure, asyncpg.InvalidCachedStatementError):
+        return True  # a migration has changed a table since the statement was prepared; else 0A000 is for good
+    if isinstance(failure, asyncpg.PostgresError):
+        code = failure.sqlstate or ""
+        return code not in _LASTING_CODES and (code[:2] in _PASSING_CLASSES or code in _PASSING_CODES)
+    return not isinstance(failure, asyncpg.ClientConfigurationError | asyncpg.DataError)
+
+
+def is_refusal(failure: BaseException | None) -> bool:
+    """Whether the database is there and refused, and would refuse again. Others may do what this one may not."""
+    return failure is not None and not passes(failure) and sqlstate_of(failure) != DISK_FULL
+
+
+def told(failure: BaseException) -> ServiceError:
+    """What a caller hears when an operation has failed for good and nothing was stored."""
+    code = sqlstate_of(failure) or ""
+    if code == DISK_FULL:
+        return ServiceError("storage_full", "the database's disk is full; the change was not stored")
+    if is_refusal(failure):
+        return unavailable("the database refused the operation")
+    return unavailable(_TOLD.get(code) or _TOLD.get(code[:2]) or _UNREACHABLE)
+
+
+# At the start -----------------------------------------------------------------------------------------------------
+
+_REASONS_BY_CODE: Final[Mapping[str, str]] = {
+    "28": "PostgreSQL refused the user or the password",
+    "3D000": "PostgreSQL has no such database",
+    "57P03": "PostgreSQL is starting up or shutting down",
+    "42501": "the user lacks a privilege: it must own the database or its schema",
+    "53": "PostgreSQL has no connection, memory or disk space left",
+}
+"""By SQLSTATE or its class."""
+_REASONS_BY_KIND: Final[Mapping[type[BaseException], str]] = {
+    asyncpg.TargetServerAttributeNotMatched: "no host takes writes",
+    socket.gaierror: "the host of PostgreSQL is unknown",
+    TimeoutError: "PostgreSQL does not answer",
+    ConnectionRefusedError: "nothing listens at the host and port of PostgreSQL",
+    FileNotFoundError: "nothing listens at the socket of PostgreSQL",
+}
+
+
+def told_at_start(failure: BaseException) -> ServiceError:
+    """What the operator hears when the store cannot be opened: one line, without the password."""
+    is_of_tls = isinstance(failure, ssl.SSLError)  # some of them are a ValueError, too
+    if isinstance(failure, asyncpg.ClientConfigurationError | ValueError) and not is_of_tls:
+        log.error("the connection string could not be used", **described(failure))
+        return ServiceError("invalid_argument", "the store's connection string cannot be used; the log says why")
+    reason = _reason(failure) or _reason_of_tls(failure)
+    if reason is None:
+        log.error("the database could not be used", **described(failure))
+        reason = "PostgreSQL refused it; the log says why"
+    return unavailable(f"the store cannot be opened: {reason}")
+
+
+def _reason(failure: BaseException) -> str | None:
+    code = sqlstate_of(failure) or ""
+    known = _REASONS_BY_CODE.get(code) or _REASONS_BY_CODE.get(code[:2])
+    return known or next((reason for kind, reason in _REASONS_BY_KIND.items() if isinstance(failure, kind)), None)
+
+
+def _reason_of_tls(failure: BaseException) -> str | None:
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return f"the certificate of PostgreSQL is not trusted: {failure.verify_message}"
+    if isinstance(failure, ssl.SSLError):
+        return f"TLS with PostgreSQL failed: {failure.reason}"
+    if type(failure) is ConnectionError and "SSL" in str(failure):  # asyncpg gives no other sign
+        return "PostgreSQL does not offer TLS, which sslmode asks for"
+    return None
+
+
+# The log ----------------------------------------------------------------------------------------------------------
+
+
+def described(failure: BaseException) -> dict[str, str | None]:
+    """What may be logged of it."""
+    if isinstance(failure, asyncpg.PostgresError):
+        return {"sqlstate": failure.sqlstate, "reason": str(failure.args[0])}
+    return {"kind": type(failure).__name__}
+
+
+class Reports:
+    """Logs lines that would be repeated again and again: one of a kind in REPORT_SECONDS, with how many it stands for.
+
+    `now`: seconds that do not go back.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._kinds: dict[tuple[str, str | None], tuple[float, int]] = {}
+        """When each was logged last, and how many were left out since. As many as there are SQLSTATEs, at most."""
+
+    def tell(
+        self, write: Callable[..., object], event: str, failure: BaseException, *, by_sqlstate: bool = True
+    ) -> None:
+        """Log with `write`, a method of a logger. `by_sqlstate`: of each SQLSTATE one line, not of the event."""
+        facts = described(failure)
+        kind = (event, facts.get("sqlstate", facts.get("kind")) if by_sqlstate else None)
+        logged_at, left_out = self._kinds.get(kind, (None, 0))
+        now = self._now()
+        if logged_at is not None and now < logged_at + REPORT_SECONDS:
+            self._kinds[kind] = (logged_at, left_out + 1)
+            return
+        self._kinds[kind] = (now, 0)
+        write(event, **facts, **({"repeated": left_out} if left_out else {}))

@@ -1,0 +1,273 @@
+"""The database is there and refuses: one operation, or all writes. And what the log says of failures."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from databases import Database, PostgresServer, commit, counting, database_for, opened, read, run, writing
+from running import refusal, running, until
+
+from leasehold.engines.postgres import engine, failures, statements
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.failures import Reports, is_refusal, passes, told
+from leasehold.engines.postgres.links import Connection
+from leasehold.errors import ServiceError
+
+ROLE = "restricted"
+HARMS = {
+    "the entries' table is renamed": ("ALTER TABLE data RENAME TO gone", "ALTER TABLE gone RENAME TO data"),
+    "the leases' table is renamed": ("ALTER TABLE locks RENAME TO gone", "ALTER TABLE gone RENAME TO locks"),
+    "a column is renamed": ("ALTER TABLE data RENAME exact TO gone", "ALTER TABLE data RENAME gone TO exact"),
+    "entries may not be inserted": (f"REVOKE INSERT ON data FROM {ROLE}", f"GRANT INSERT ON data TO {ROLE}"),
+    "the head may not be updated": (f"REVOKE UPDATE ON head FROM {ROLE}", f"GRANT UPDATE ON head TO {ROLE}"),
+    "deletions may not be removed": (f"REVOKE DELETE ON deletions FROM {ROLE}", f"GRANT DELETE ON deletions TO {ROLE}"),
+    "batches may not be signed": (f"REVOKE UPDATE ON writers FROM {ROLE}", f"GRANT UPDATE ON writers TO {ROLE}"),
+}
+NO_WRITES = "the database refuses all writes at present"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """Of a role that is no superuser, so that it can lose rights."""
+    database = database_for(tmp_path).create()
+    database.execute(f"DO $$ BEGIN CREATE ROLE {ROLE} LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
+    database.execute(f'GRANT ALL ON SCHEMA "{database.schema}" TO {ROLE}')
+    database.url = database.url.replace("//postgres@", f"//{ROLE}@")
+    return database
+
+
+def fault_in(engine: PostgresEngine) -> str | None:
+    return None if engine.fault is None else engine.fault.message
+
+
+async def answered_suspicions(engine: PostgresEngine) -> None:
+    """Wait until what was suspected has been looked at."""
+    await asyncio.gather(*engine._advances)
+
+
+@pytest.mark.parametrize(("harm", "remedy"), HARMS.values(), ids=HARMS)
+def test_writes_that_the_database_refuses_are_a_fault_until_they_are_possible(
+    database: Database, harm: str, remedy: str
+) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as engine:
+            assert await commit(engine, ["n"], counting("n")) is None
+            await asyncio.to_thread(database.execute, harm)
+            await engine._try_to_write()
+            assert fault_in(engine) == NO_WRITES
+            error = await commit(engine, ["n"], counting("n"))
+            assert error is not None
+            assert (error.code, error.message) == ("unavailable", NO_WRITES)
+            await engine.recover()
+            assert fault_in(engine) == NO_WRITES
+            await asyncio.to_thread(database.execute, remedy)
+            await engine.recover()
+            assert fault_in(engine) is None
+            assert await commit(engine, ["n"], counting("n")) is None
+            assert engine.revision == 2
+
+    run(scenario())
+
+
+def test_a_refused_change_and_a_refused_read_make_it_look_whether_all_writes_are(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as engine:
+            await asyncio.to_thread(database.execute, HARMS["the entries' table is renamed"][0])
+            error = await commit(engine, ["n"], counting("n"))
+            assert error is not None
+            assert error.message == "the database refused the operation"
+            await answered_suspicions(engine)
+            assert fault_in(engine) == NO_WRITES
+        await asyncio.to_thread(database.execute, HARMS["the entries' table is renamed"][1])
+        async with opened(database.url) as engine:
+            await asyncio.to_thread(database.execute, HARMS["the entries' table is renamed"][0])
+            assert isinstance(await read(engine, "n"), ServiceError)
+            await answered_suspicions(engine)
+            assert fault_in(engine) == NO_WRITES
+
+    run(scenario())
+
+
+def test_what_the_database_refuses_to_one_caller_is_no_fault(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as engine:
+            await asyncio.to_thread(database.execute, "ALTER TABLE data ADD CHECK (key <> 'refused')")
+            for _ in range(3):
+                error = await commit(engine, ["refused"], writing("refused", b"1"))
+                assert error is not None
+                assert error.message == "the database refused the operation"
+                await answered_suspicions(engine)
+                assert fault_in(engine) is None
+                assert await commit(engine, ["n"], counting("n")) is None
+
+    run(scenario())
+
+
+def test_an_empty_commit_changes_nothing_and_is_found_by_no_batch(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as engine:
+            assert await commit(engine, ["n"], counting("n")) is None
+            before = await asyncio.to_thread(contents, database)
+            for _ in range(2):
+                await engine._try_to_write()
+            assert await asyncio.to_thread(contents, database) == before
+            batches = await asyncio.to_thread(database.fetch, "SELECT writer, batch FROM writers ORDER BY batch")
+            assert [tuple(row) for row in batches] == [(engine._probe_id, 0), (engine._writer_id, 1)]
+
+    run(scenario())
+
+
+def contents(database: Database) -> list[object]:
+    tables = ("data", "head", "locks", "deletions")
+    return [tuple(row) for table in tables for row in database.fetch(f"SELECT * FROM {table}")]
+
+
+def test_the_health_of_a_service_whose_writes_are_refused_is_degraded_until_it_heals_by_itself(
+    database: Database,
+) -> None:
+    with running(database.url) as server:
+        assert server.put("a", "1").status_code == 201
+        database.execute(HARMS["entries may not be inserted"][0])
+        assert refusal(server.put("a", "2")) == (503, "unavailable")
+        until(lambda: server.request("GET", "/health").status_code == 503)
+        health = server.request("GET", "/health").json()
+        assert (health["status"], health["message"]) == ("degraded", NO_WRITES)
+        assert server.value("a") == 1
+        database.execute(HARMS["entries may not be inserted"][1])
+        until(lambda: server.request("GET", "/health").status_code == 200)
+        assert server.put("a", "2").status_code == 200
+
+
+# Which failures pass ------------------------------------------------------------------------------------------
+
+PASSING = (
+    *("08006", "08P01", "25006", "25P03", "26000", "40001", "40P01", "42P05", "53200", "53300", "55P03", "57014"),
+    *("57P01", "57P03", "58000", "58030"),
+)
+LASTING = (
+    *("0A000", "21000", "22003", "22P02", "23505", "23514", "28000", "28P01", "3D000", "3F000", "40002", "42501"),
+    *("42703", "42P01", "42601", "53400", "54000", "54023", "58P01", "P0001", "XX000", "XX001"),
+)
+
+
+def failure_of(code: str) -> asyncpg.PostgresError:
+    failure = asyncpg.PostgresError("a reason")
+    failure.__dict__["sqlstate"] = code  # as asyncpg does it
+    return failure
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_what_may_pass_is_tried_again(code: str) -> None:
+    assert passes(failure_of(code))
+    assert not is_refusal(failure_of(code))
+
+
+@pytest.mark.parametrize("code", LASTING)
+def test_what_cannot_pass_is_called_a_refusal_and_not_an_absence(code: str) -> None:
+    assert not passes(failure_of(code))
+    assert told(failure_of(code)).message == "the database refused the operation"
+
+
+def test_a_statement_that_is_not_supported_is_refused_at_once_and_one_that_a_migration_changed_is_repeated(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[asyncpg.PostgresError] = []
+    load = PostgresEngine._load
+
+    async def _load(self: PostgresEngine, connection: Connection, names: engine._Names) -> engine._Loaded:
+        if raised:
+            raise raised.pop()
+        return await load(self, connection, names)
+
+    monkeypatch.setattr(PostgresEngine, "_load", _load)
+
+    async def scenario() -> None:
+        async with opened(database.url) as engine:
+            raised[:] = [asyncpg.InvalidCachedStatementError("cached plan must not change result type")]
+            assert await commit(engine, ["n"], counting("n")) is None
+            raised[:] = [asyncpg.FeatureNotSupportedError("could not create distributed plan")] * 2
+            error = await commit(engine, ["n"], counting("n"))
+            assert error is not None
+            assert error.message == "the database refused the operation"
+            assert len(raised) == 1
+
+    run(scenario())
+
+
+# The log ------------------------------------------------------------------------------------------------------
+
+
+def test_of_one_kind_a_line_is_logged_now_and_then_with_how_many_it_stands_for() -> None:
+    lines: list[tuple[str, dict[str, object]]] = []
+    now = [100.0]
+    reports = Reports(lambda: now[0])
+
+    def write(event: str, **facts: object) -> None:
+        lines.append((event, facts))
+
+    for _ in range(3):
+        reports.tell(write, "refused", failure_of("42501"))
+    reports.tell(write, "refused", failure_of("42P01"))
+    now[0] += failures.REPORT_SECONDS
+    reports.tell(write, "refused", failure_of("42501"))
+    reports.tell(write, "away", OSError(), by_sqlstate=False)
+    reports.tell(write, "away", TimeoutError(), by_sqlstate=False)
+    assert lines == [
+        ("refused", {"sqlstate": "42501", "reason": "a reason"}),
+        ("refused", {"sqlstate": "42P01", "reason": "a reason"}),
+        ("refused", {"sqlstate": "42501", "reason": "a reason", "repeated": 2}),
+        ("away", {"kind": "OSError"}),
+    ]
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+def test_one_write_while_the_database_is_away_logs_its_beginning_and_its_end(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "RETRY_SECONDS", 2.0)
+
+    async def scenario() -> None:
+        async with opened(own_server.url) as engine:
+            assert await commit(engine, ["n"], counting("n")) is None
+            capsys.readouterr()
+            await asyncio.to_thread(own_server.stop)
+            try:
+                error = await commit(engine, ["n"], counting("n"))
+            finally:
+                await asyncio.to_thread(own_server.start)
+            assert error is not None
+            assert error.message == "the database cannot be reached at present"
+            while engine.fault is not None:
+                await engine.recover()
+            assert await commit(engine, ["n"], counting("n")) is None
+
+    run(scenario())
+    lines = [line.split("]", 1)[1].split("  ")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "a commit is tried again",
+        "the database cannot be used",
+        "the database can be written again",
+    ]
+
+
+def test_a_statement_is_refused_with_its_sqlstate_in_the_log(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(statements, "READ", "SELECT absent FROM data")
+
+    async def scenario() -> None:
+        async with opened(database.url) as engine:
+            for _ in range(5):
+                assert isinstance(await read(engine, "n"), ServiceError)
+
+    run(scenario())
+    refused = [line for line in capsys.readouterr().out.splitlines() if "refused a statement" in line]
+    assert len(refused) == 1
+    assert "sqlstate=42703" in refused[0]
