@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +23,7 @@ import structlog
 import uvloop
 from msgspec.structs import replace
 
-from leasehold.auth import Verifier, is_exposed, public_key, secret_key
+from leasehold.auth import VerificationKey, Verifier, is_exposed, public_key, secret_key
 from leasehold.completions import report
 from leasehold.config import Settings
 from leasehold.descriptors import connections_within, raise_limit
@@ -235,8 +235,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _verifier(settings: Settings) -> Verifier | None:
-    keys = [secret_key(Path(name)) for name in settings.auth_secret_file]
-    keys += [public_key(Path(name)) for name in settings.auth_public_key_file]
+    keys = _keys(settings.auth_secret_file, secret_key) + _keys(settings.auth_public_key_file, public_key)
     if not keys:
         return None
     return Verifier(
@@ -247,6 +246,19 @@ def _verifier(settings: Settings) -> Verifier | None:
         expiry_leeway_seconds=settings.auth_expiry_leeway_seconds,
         now=time.time,
     )
+
+
+def _keys(files: Sequence[str], load: Callable[[Path], VerificationKey]) -> list[VerificationKey]:
+    """The key in each file. Raises `unavailable`, which says of several files which one it is."""
+    keys: list[VerificationKey] = []
+    for file in map(Path, files):
+        try:
+            keys.append(load(file))
+        except ServiceError as error:
+            if len(files) == 1:
+                raise
+            raise unavailable(f"{file.name}: {error.message}") from error
+    return keys
 
 
 def warn_of_ignored(variables: Mapping[str, str]) -> None:

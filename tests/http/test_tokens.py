@@ -761,6 +761,14 @@ def test_a_key_that_is_none_keeps_the_service_from_starting(
     assert (result.returncode, result.stdout, result.stderr) == (1, "", f"leasehold: {line}\n")
 
 
+def test_of_several_keys_the_one_that_is_none_is_named(tmp_path: Path, secret_file: Path) -> None:
+    (tmp_path / "secret.new").write_bytes(b"short")
+    files = [f"--auth-secret-file={path}" for path in (secret_file, tmp_path / "secret.new")]
+    result = leasehold("serve", "--store=memory:", "--port=0", *files)
+    line = "leasehold: secret.new: the secret must have at least 32 bytes\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", line)
+
+
 @pytest.mark.parametrize(
     "arguments", [["--auth-secret-file=a", "--auth-public-key-file=b"], ["--auth-secret-file="]], ids=str
 )
