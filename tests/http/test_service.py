@@ -19,6 +19,7 @@ def test_a_sound_service_is_ok(server: Server, path: str) -> None:
     response = server.request("GET", path)
     health = response.json()
     uptime, revision = health.pop("uptime_s"), health.pop("revision")
+    assert re.fullmatch("[0-9a-f]{6}", health.pop("incarnation"))
     expected = {"status": "ok", "store": "memory", "version": leasehold.VERSION}
     assert (response.status_code, health, uptime > 0) == (200, expected, True)
     assert 0 <= revision <= server.revision()
