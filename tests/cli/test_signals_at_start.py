@@ -39,11 +39,16 @@ def start(command: Sequence[str], folder: Path, **environment: str) -> "subproce
     )
 
 
+def is_python(pid: int) -> bool:
+    """Whether a process that was started has become this Python, which has perhaps not come to its first line."""
+    program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    return program == sys.executable.encode()
+
+
 def holds_sigterm(pid: int) -> bool:
-    """Whether the program that was to be started has begun and keeps SIGTERM for later, or has a handler for it."""
-    program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].rpartition(b"/")[2].decode()
-    if program not in ("env", Path(sys.executable).name):
-        return False  # not yet: between its fork and its exec, a process may hold all signals for a moment
+    """Whether the program has begun and keeps SIGTERM for later, or has a handler for it."""
+    if not is_python(pid):
+        return False  # between its fork and its exec, a process may hold all signals for a moment
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigBlk:", "SigCgt:"))]
     return any(mask >> (signal.SIGTERM - 1) & 1 for mask in masks)
@@ -95,6 +100,17 @@ def test_a_signal_at_any_moment_of_the_start_of_workers_ends_all_with_0(
         process.send_signal(signal.SIGTERM)
     code, told = end_of(process)
     assert (code, "Traceback" in told, nothing_is_left(process.pid)) == (0, False, True), told
+
+
+def test_the_signals_are_held_before_anything_is_imported_that_takes_long() -> None:
+    code = (
+        "import sys, leasehold.signals as signals;"
+        "late = {'typer', 'msgspec', 'asyncio'};"
+        "signals.hold_ends = lambda: sys.exit(str(sorted(late & sys.modules.keys())));"
+        "import leasehold.__main__ as program; program.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "[]\n"
 
 
 def test_a_second_signal_at_the_end_changes_nothing(tmp_path: Path) -> None:
@@ -159,7 +175,7 @@ def test_pid_1_ends_with_0_at_any_moment_of_its_start(tmp_path: Path, attempt: i
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     until(lambda: children.read_text().split(), seconds=START_SECONDS)
     first = int(children.read_text())
-    until(lambda: holds_sigterm(first), seconds=START_SECONDS)
+    until(lambda: is_python(first), seconds=START_SECONDS)
     # Half of them before Python itself has started.
     time.sleep(moment(attempt) if attempt % 2 else random.Random(attempt).uniform(0, 0.03))
     os.kill(first, signal.SIGTERM)
