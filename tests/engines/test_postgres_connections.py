@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from databases import GUARDED_USER, Database, commit, counting, database_for, opened, run
 
+from leasehold.engines.postgres import links
 from leasehold.engines.postgres.links import Address
 from leasehold.errors import ServiceError
 
@@ -161,3 +162,46 @@ def test_a_file_that_is_no_certificate_is_told(database: Database, tmp_path: Pat
     assert told.startswith("TLS with PostgreSQL failed: ")
     system = f"{database.url}&sslrootcert=system&sslcert={file}"
     assert run(failure_at_start(system)).startswith("TLS with PostgreSQL failed: ")
+
+
+# Settings of the session --------------------------------------------------------------------------------------
+
+
+def settings_of(database: Database) -> dict[str, str]:
+    async def ask() -> dict[str, str]:
+        connection = await Address(database.url).connect()
+        names = [*links.SESSION, "plan_cache_mode"]
+        found = {name: await connection.fetchval("SELECT current_setting($1)", name) for name in names}
+        await connection.close()
+        return found
+
+    return run(ask())
+
+
+def test_a_session_has_its_settings_whatever_the_role_has(database: Database) -> None:
+    database.execute(
+        "DO $$ BEGIN CREATE ROLE slow LOGIN; EXCEPTION WHEN duplicate_object THEN END $$;"
+        "ALTER ROLE slow SET lock_timeout = 0; ALTER ROLE slow SET plan_cache_mode = force_custom_plan;"
+        f'GRANT ALL ON SCHEMA "{database.schema}" TO slow'
+    )
+    database.url = database.url.replace("//postgres@", "//slow@")
+    assert settings_of(database) == {
+        "client_min_messages": "warning",
+        "enable_seqscan": "off",
+        "enable_bitmapscan": "off",
+        "jit": "off",
+        "idle_in_transaction_session_timeout": "5s",
+        "lock_timeout": "5s",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+        "plan_cache_mode": "force_generic_plan",
+    }
+
+
+def test_statements_are_planned_with_their_parameters_where_the_database_is_distributed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the catalogue says; here by an extension that is always there."""
+    monkeypatch.setattr(links, "DISTRIBUTING_EXTENSION", "plpgsql")
+    assert settings_of(database)["plan_cache_mode"] == "auto"

@@ -1,7 +1,8 @@
 """The engine for several servers on one PostgreSQL. Nothing is imported here: asyncpg is an extra.
 
 engine.py       the contract: commits, lists, faults
-listener.py     what other servers commit, and which server cleans up
+listener.py     what other servers commit
+cleaner.py      which server of all cleans up
 backups.py      everything at one moment, and a backup put into the database
 reads.py        single reads, gathered into few queries
 links.py        connections: made, kept, watched, replaced

@@ -42,10 +42,19 @@ from leasehold.engines.base import (
     revision_of,
 )
 from leasehold.engines.postgres import backups, schema, statements
+from leasehold.engines.postgres.cleaner import Cleaner
 from leasehold.engines.postgres.differences import LARGE_DOCUMENT_BYTES, Difference, difference
 from leasehold.engines.postgres.failures import FAILURES, is_refusal, passes, told, told_at_start
 from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
-from leasehold.engines.postgres.links import RETRY_SECONDS, SILENCE_SECONDS, Address, Connection, Link, watched
+from leasehold.engines.postgres.links import (
+    CLOSE_SECONDS,
+    RETRY_SECONDS,
+    SILENCE_SECONDS,
+    Address,
+    Connection,
+    Link,
+    watched,
+)
 from leasehold.engines.postgres.listener import Listener, freed_notice
 from leasehold.engines.postgres.reads import Reads
 from leasehold.engines.postgres.statements import columns, entry_of, joined, lease_of
@@ -216,6 +225,7 @@ class PostgresEngine:
             unheard=self._publish_unheard,
             freed=self._tell_freed,
         )
+        self._cleaner = Cleaner(self._namespace, self._ask)
         self._links = [self._writer, listening, *lists, *readers]
         self._reads = Reads(readers, self._namespace, self._clock, self._retry_seconds, self._failed, self._see)
         self._reads.start()
@@ -226,9 +236,12 @@ class PostgresEngine:
     async def close(self) -> None:
         if not self._is_open:
             return
-        self._is_open = False
         for link in self._links:
             link.hurry()
+        with suppress(ServiceError, TimeoutError):  # else another server takes over some seconds later
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._cleaner.resign()
+        self._is_open = False
         if self._committing is not None:
             await asyncio.wait([self._committing])
         await asyncio.gather(*self._advances)
@@ -287,13 +300,12 @@ class PostgresEngine:
 
     async def _due(self, statement: str, limit: int) -> list[str]:
         """Names of what has expired, if it is ours to clean up."""
-        if not await self._listener.cleans():
-            return []
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
             return await connection.fetch(statement, self._namespace, limit, self._time())
 
-        return [row[0] for row in await self._ask(query)]
+        rows = await self._ask(query)
+        return [row[0] for row in rows] if rows and await self._cleaner.is_own_turn() else []
 
     async def _scan(self, statement: str, prefix: str, after: str | None, limit: int) -> list[asyncpg.Record]:
         """The rows of SCAN or SCAN_LEASES."""

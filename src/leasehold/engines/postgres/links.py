@@ -44,11 +44,9 @@ _EPOCH_MICROSECONDS: Final = 946_684_800_000_000
 """2000-01-01, from where PostgreSQL counts."""
 
 SESSION: Final = {
-    "application_name": "leasehold",
     # A warning says that a COMMIT did not wait for a synchronous standby. No role may have it kept quiet.
     "client_min_messages": "warning",
     # The statements are few and made for their indexes. A plan made while a table was small must not stay a scan.
-    "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "jit": "off",
@@ -59,6 +57,16 @@ SESSION: Final = {
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
+DISTRIBUTING_EXTENSION: Final = "citus"
+"""It cannot plan most statements without their parameters, which a generic plan lacks."""
+SET_UP: Final = """
+    SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS setting(name, value)
+    UNION ALL
+    SELECT set_config('plan_cache_mode', CASE
+        WHEN EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = $3) THEN 'auto' ELSE 'force_generic_plan'
+    END, false)
+"""
+"""By a statement and not when the session begins: poolers drop what they are told then, or refuse it."""
 
 
 class Address:
@@ -80,13 +88,10 @@ class Address:
         self._session_kind = SessionAttribute(target.get("target_session_attrs") or "read-write")
         seconds = int(target.get("connect_timeout") or 0)
         self._connect_seconds = min(float(seconds), RETRY_SECONDS) if seconds > 0 else None
-        self._settings = SESSION | {
-            name: value for name in ("options", "search_path") if (value := target.get(name)) is not None
-        }
-        for name in ("application_name", "fallback_application_name"):
-            if target.get(name) is not None:
-                self._settings["application_name"] = str(target.get(name))
-                break
+        name = target.get("application_name") or target.get("fallback_application_name") or "leasehold"
+        options, search_path = target.get("options"), target.get("search_path")
+        self._at_its_beginning = {"application_name": name} | ({} if options is None else {"options": options})
+        self._settings = SESSION | ({} if search_path is None else {"search_path": search_path})
         _check_files(target)
         self._tls = _trusting_the_system(target) if target.get("sslrootcert") == SYSTEM else None
 
@@ -122,12 +127,14 @@ class Address:
             krbsrvname=target.get("krbsrvname"),
             gsslib=cast('Literal["gssapi", "sspi"] | None', target.get("gsslib")),
             timeout=seconds,
-            server_settings=self._settings,
+            server_settings=self._at_its_beginning,
             max_cached_statement_lifetime=0,
             target_session_attrs=self._session_kind,
         )
         try:
             with watched(connection, seconds):
+                settings = (list(self._settings), list(self._settings.values()))
+                await connection.execute(SET_UP, *settings, DISTRIBUTING_EXTENSION)
                 await connection.set_type_codec(
                     "jsonb", schema="pg_catalog", format="binary", encoder=to_jsonb, decoder=from_jsonb
                 )

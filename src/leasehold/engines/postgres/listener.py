@@ -1,7 +1,7 @@
-"""What other servers commit, heard by notification; and which server of all cleans up.
+"""What other servers commit, heard by notification.
 
 A notification names the schema, the namespace and a revision, or, of a commit that ended leases, the locks. One
-connection listens, and while it lasts it may hold the advisory lock of the server that cleans up.
+connection listens.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from leasehold.completions import report
 from leasehold.engines.base import Freed
 from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.failures import FAILURES
-from leasehold.engines.postgres.links import RETRY_SECONDS, SILENCE_SECONDS, Connection, Link, watched
+from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, watched
 from leasehold.tasks import cancelled
 
 POLL_SECONDS: Final = 5.0
@@ -57,48 +57,18 @@ class Listener:
         self._freed = freed
         self.own_pid = 0
         self._heard_others_at = -math.inf
-        self._connection: Connection | None = None
-        """Set while it listens."""
-        self._is_listening = asyncio.Event()
-        self._turn = asyncio.Lock()
-        """A connection runs one statement at a time."""
-        self._cleans_by: Connection | None = None
-        """The connection that took the advisory lock."""
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
     async def stop(self) -> None:
-        """Hear no more, and let another server clean up. The link is closed by its owner."""
+        """Hear no more. The link is closed by its owner."""
         await cancelled(self._task)
-        connection, self._cleans_by = self._cleans_by, None
-        if connection is not None and connection is self._connection and not connection.is_closed():
-            with suppress(*FAILURES), watched(connection, SILENCE_SECONDS):
-                await connection.execute(statements.STOP_CLEANING, self._namespace)
 
     @property
     def hears_others(self) -> bool:
         """Whether other servers have committed something lately."""
         return asyncio.get_running_loop().time() - self._heard_others_at < OTHERS_SECONDS
-
-    async def cleans(self) -> bool:
-        """Whether cleaning up is ours: the first server to ask has it as long as its connection lasts."""
-        try:
-            async with asyncio.timeout(RETRY_SECONDS):
-                await self._is_listening.wait()
-        except TimeoutError:
-            return False
-        async with self._turn:
-            connection = self._connection
-            if connection is None or connection is self._cleans_by:
-                return connection is not None
-            try:
-                with watched(connection, SILENCE_SECONDS):
-                    if await connection.fetchval(statements.TRY_TO_CLEAN, self._namespace):
-                        self._cleans_by = connection
-            except FAILURES:
-                return False  # `_listen` sees to it
-            return connection is self._cleans_by
 
     async def _listen(self) -> None:
         lost = asyncio.Event()
@@ -109,8 +79,6 @@ class Listener:
                 connection.add_termination_listener(lambda _: lost.set())
                 with watched(connection, SILENCE_SECONDS):
                     await connection.add_listener(statements.CHANNEL, self._hear)
-                self._connection = connection
-                self._is_listening.set()
                 # What was told while nobody listened is lost, and the head does not show it: commits of our own move
                 # it on, too.
                 self._freed(None)
@@ -120,16 +88,13 @@ class Listener:
             except Exception as failure:  # noqa: BLE001 - what others commit must go on being heard
                 report("listening begins anew after a fault", failure)
                 self._link.drop()
-            self._connection = None
-            self._is_listening.clear()
             await asyncio.sleep(RELISTEN_SECONDS)
 
     async def _poll(self, connection: Connection, lost: asyncio.Event) -> None:
         """Look at the head at once and every POLL_SECONDS, until the connection is lost."""
         while not lost.is_set():
-            async with self._turn:
-                with watched(connection, SILENCE_SECONDS):
-                    head = await connection.fetchrow(statements.HEAD, self._namespace)
+            with watched(connection, SILENCE_SECONDS):
+                head = await connection.fetchrow(statements.HEAD, self._namespace)
             if head is not None:
                 self._unheard(*head)
             with suppress(TimeoutError):

@@ -213,10 +213,15 @@ EXPIRED_LEASES: Final = """
     ORDER BY expires_at LIMIT $2
 """
 
-_CLEANER: Final = "(1279545156, hashtext(current_schema() || '/' || $1))"
-"""Two numbers for the advisory lock of the server that cleans up a namespace; the first is `LEAD`."""
-TRY_TO_CLEAN: Final = f"SELECT pg_try_advisory_lock{_CLEANER}"
-STOP_CLEANING: Final = f"SELECT pg_advisory_unlock{_CLEANER}"
+CLOCK: Final = "SELECT clock_timestamp()"
+SIGN_AS_CLEANER: Final = """
+    INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (namespace, writer) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
+    WHERE writers.batch = excluded.batch OR writers.written_at < $5
+    RETURNING batch
+"""
+"""Gives nothing while what another server signed is good."""
+STOP_CLEANING: Final = "DELETE FROM writers WHERE namespace = $1 AND writer = $2 AND batch = $3"
 
 
 def joined(names: Iterable[str]) -> str:

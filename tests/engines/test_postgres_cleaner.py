@@ -1,0 +1,74 @@
+"""Of several servers on one database, one is told what has expired."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from databases import Database, commit, database_for, opened, run
+
+from leasehold.engines.postgres import cleaner
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.model import Change, Entry, View
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return database_for(tmp_path).create()
+
+
+def expiring(_view: View, revision: int, now: int) -> Sequence[Change]:
+    return [Entry("a", b"1", revision + 1, now, now, now + 1)]
+
+
+async def until_expired(engine: PostgresEngine) -> list[str]:
+    while not (found := await engine.expired(10)):  # noqa: ASYNC110 - the event is the passing of time
+        await asyncio.sleep(0.01)
+    return found
+
+
+def test_the_first_to_ask_is_told_what_has_expired_and_the_others_nothing(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as first, opened(database.url) as second:
+            assert await commit(first, ["a"], expiring) is None
+            assert await until_expired(first) == ["a"]
+            for _ in range(3):
+                assert (await first.expired(10), await second.expired(10)) == (["a"], [])
+
+    run(scenario())
+
+
+def test_another_takes_over_at_once_when_the_cleaner_stops(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as second:
+            async with opened(database.url) as first:
+                assert await commit(first, ["a"], expiring) is None
+                assert await until_expired(first) == ["a"]
+                assert await second.expired(10) == []
+            assert await second.expired(10) == ["a"]
+
+    run(scenario())
+
+
+def test_another_takes_over_when_the_cleaner_has_not_signed_for_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as first, opened(database.url) as second:
+            assert await commit(first, ["a"], expiring) is None
+            assert await until_expired(first) == ["a"]
+            assert await second.expired(10) == []
+            monkeypatch.setattr(cleaner, "CLEANER_SECONDS", 0.1)
+            monkeypatch.setattr(cleaner, "SIGN_SECONDS", 0.0)
+            assert await until_expired(second) == ["a"]
+
+    run(scenario())
+
+
+def test_a_server_signs_nothing_while_nothing_has_expired(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as engine:
+            assert await engine.expired(10) == []
+            assert await asyncio.to_thread(database.fetch, "SELECT FROM writers") == []
+
+    run(scenario())
