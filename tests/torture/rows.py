@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from databases import STORES
+from databases import ENGINES, STORES
 from harness import Finding
 from harness.api_model import follow_the_model
 from harness.bad_input import send_bad_input
@@ -14,6 +14,7 @@ from harness.clock_jumps import survive_clock_jumps
 from harness.described import drive_by_description
 from harness.disk_faults import Fault, survive_disk_faults
 from harness.ext4 import survive_lost_file_system
+from harness.injection import survive_exceptions
 from harness.kills import survive_kills
 from harness.linearizability import stay_linearizable
 from harness.locks import Load, append_on_two_servers, append_with_pauses
@@ -23,6 +24,8 @@ from harness.power_cuts import survive_power_cuts
 from harness.rude_clients import survive_rudeness
 from harness.standby import PROMISE as STANDBY_PROMISE
 from harness.standby import round_of_failovers
+
+from leasehold.engines.base import SteadyClock
 
 Round = Callable[[Path, int], Finding]
 """One round, in an empty folder, by a seed. It takes seconds, not minutes."""
@@ -93,6 +96,13 @@ def _description(folder: Path, seed: int) -> Finding:
     return drive_by_description(STORES["file"](folder), seed, examples=100)
 
 
+def _injection(kind: str) -> Round:
+    def survive(folder: Path, seed: int) -> Finding:
+        return survive_exceptions(lambda: ENGINES[kind](folder, SteadyClock()), seed, points=2_000)
+
+    return survive
+
+
 def _api_model(store: str) -> Round:
     return lambda folder, seed: follow_the_model(STORES[store](folder), seed, sequences=300)
 
@@ -113,6 +123,9 @@ ROWS = (
     Row("power-cuts", "acknowledged changes survive power cuts", _power_cuts, "states"),
     Row("disk-faults", "any single file operation may fail", _disk_faults, "runs"),
     Row("ext4", "acknowledged changes survive the loss of a real file system", _ext4, "cuts", obstacle=obstacle),
+    Row("injection-memory", "the lane survives any exception, memory", _injection("memory"), "faults"),
+    Row("injection-file", "the lane survives any exception, file engine", _injection("file"), "faults"),
+    Row("injection-postgres", "the lane survives any exception, PostgreSQL", _injection("postgres"), "faults"),
     Row("linearizable-file", "linearizable through kills and pauses, file engine", _linearizable_file, "operations"),
     Row(
         "linearizable-postgres",

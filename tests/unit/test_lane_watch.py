@@ -1,6 +1,7 @@
 """The lane is watched: it is called degraded while it stands still although changes wait, and only then."""
 
 import asyncio
+from collections.abc import Coroutine
 
 import pytest
 
@@ -11,7 +12,7 @@ from leasehold.lane_watch import LaneWatch
 from leasehold.limits import STALLED_LANE_SECONDS, Limits
 from leasehold.model import Put, Touched
 from leasehold.store import Store
-from leasehold.tasks import cancelled
+from leasehold.tasks import begun, cancelled
 
 SECONDS = 20.0
 
@@ -109,3 +110,28 @@ def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
 
     asyncio.run(run())
     assert swallowed == 2
+
+
+def test_a_task_that_cannot_be_registered_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    async def work() -> None:
+        ran.append(1)
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        real = loop.create_task
+
+        def create_task(coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+            tasks.append(real(coroutine))  # scheduled, as asyncio does it before it registers a task
+            raise MemoryError
+
+        tasks: list[asyncio.Task[None]] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "create_task", create_task)
+            with pytest.raises(MemoryError):
+                begun(loop, work())
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
+    assert ran == []

@@ -169,6 +169,7 @@ class FileEngine(InMemoryEngine):
         self._commits += 1
         try:
             if error is None:
+                self._unpublished = changes  # from here on it is on disk, so nothing may be decided without it
                 self._conclude(changes, done)
             else:
                 done(self._note_failure(error))

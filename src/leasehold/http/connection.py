@@ -38,6 +38,7 @@ from leasehold.http.reception import Phase, Reception
 from leasehold.http.routes import Exchange, Procedure
 from leasehold.limits import KIB, MAX_QUEUED_BODY_BYTES
 from leasehold.model import Found, NotModified, Outcome, Read, name_of
+from leasehold.tasks import begun
 
 log = structlog.get_logger(__name__)
 
@@ -311,7 +312,7 @@ class Connection(asyncio.Protocol):
                 self._close()
                 return
             request.is_there = self._client_is_there
-        self._task = self._all.loop.create_task(self._run(procedure, request))
+        self._task = begun(self._all.loop, self._run(procedure, request))
 
     def _complete(self, outcome: Outcome | ServiceError) -> None:
         """The store is done with the current request; its client may have gone meanwhile."""

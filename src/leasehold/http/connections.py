@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from itertools import count
@@ -143,10 +143,12 @@ class Connections:
         Sent one by one, between the computing of one answer and the next, each packet finds its reader asleep, and
         the system wakes it each time. Sent together they wake it once: a quarter more GETs a second.
         """
+        size = len(data)
         if not self._outbox:
             self.loop.call_soon(self.send_posted)
         self._outbox.append((transport, data))
-        self._outbox_bytes += len(data)
+        # Nothing raises from here on: the answer is under way, and whoever posted it must not send another.
+        self._outbox_bytes += size
         if self._outbox_bytes > MAX_POSTED_BYTES:
             self.send_posted()
 
@@ -155,9 +157,11 @@ class Connections:
         outbox, self._outbox = self._outbox, []
         self._outbox_bytes = 0
         transport: asyncio.Transport | None = None
-        answers = iter(outbox)
+        answers: Iterator[tuple[asyncio.Transport, bytes]] | None = None
         while True:
             try:
+                if answers is None:
+                    answers = iter(outbox)
                 for transport, data in answers:
                     if not transport.is_closing():  # uvloop raises on a closed transport
                         transport.write(data)

@@ -71,6 +71,7 @@ from leasehold.model import (
     Touched,
     name_of,
 )
+from leasehold.tasks import begun
 
 log = structlog.get_logger(__name__)
 
@@ -356,7 +357,7 @@ class PostgresEngine:
             done(unavailable(self._fault.message))
             return
         names = _Names(*(joined(dict.fromkeys(each)) for each in (touched.keys, touched.locks, touched.lease_ids)))
-        self._committing = asyncio.get_running_loop().create_task(self._commit(names, decide, done))
+        self._committing = begun(asyncio.get_running_loop(), self._commit(names, decide, done))
 
     async def _commit(self, names: _Names, decide: Decide, done: CommitDone) -> None:
         self._unanswered = None

@@ -59,7 +59,7 @@ class Reads:
         await cancelled(*self._tasks)
         self._tasks = []
         waiting, self._waiting = self._waiting, {}
-        complete_all(_calls(waiting, unavailable("the store is closed")), _unanswered)
+        complete_all(iter(_calls(waiting, unavailable("the store is closed"))), _unanswered)
 
     def read(self, key: str, done: ReadDone) -> None:
         """See `Engine.read`. If it raises, `done` is not called."""
@@ -81,14 +81,23 @@ class Reads:
             waiting.append(done)
 
     async def _serve(self, link: Link) -> None:
-        """Answer reads until cancelled."""
+        """Answer reads until cancelled. Whatever is raised, each read that was taken is completed, once."""
         while True:
+            waiting: dict[str, list[ReadDone]] = {}
+            calls: Iterator[tuple[ReadDone, Entry | ServiceError | None]] | None = None
             try:
-                if self._waiting:
-                    await self._answer(link, self._take())
-                else:
+                if not self._waiting:
                     await self._wait_for_reads()
-            except Exception as failure:  # noqa: BLE001 - the reads to come need this task
+                    continue
+                waiting = self._take()
+                calls = iter(_calls(waiting, await self._answer(link, waiting)))
+                complete_all(calls, _unanswered)
+            except BaseException as failure:
+                is_over = isinstance(failure, asyncio.CancelledError)
+                error = unavailable("the store is closed") if is_over else internal("the service failed")
+                complete_all(iter(_calls(waiting, error)) if calls is None else calls, _unanswered)
+                if not isinstance(failure, Exception):
+                    raise
                 report("a reader goes on after a fault", failure)
                 await asyncio.sleep(PAUSE_SECONDS)
 
@@ -110,18 +119,11 @@ class Reads:
         self._waiting = dict(islice(waiting.items(), MAX_GATHERED_KEYS, None))
         return taken
 
-    async def _answer(self, link: Link, waiting: dict[str, list[ReadDone]]) -> None:
-        """Complete the reads of these keys, whatever is raised."""
-        result: Mapping[str, Entry] | ServiceError = unavailable("the store is closed")  # if it is cancelled
+    async def _answer(self, link: Link, waiting: Mapping[str, object]) -> Mapping[str, Entry] | ServiceError:
         try:
-            result = await self._query(link, waiting)
+            return await self._query(link, waiting)
         except FAILURES as failure:
-            result = self._failed(failure)
-        except Exception as failure:  # noqa: BLE001 - somebody waits for each of them
-            result = internal("the service failed")
-            report("reads failed in an unexpected way", failure)
-        finally:
-            complete_all(_calls(waiting, result), _unanswered)
+            return self._failed(failure)
 
     async def _query(self, link: Link, waiting: Mapping[str, object]) -> Mapping[str, Entry]:
         keys = joined(waiting)
@@ -138,12 +140,11 @@ class Reads:
 
 def _calls(
     waiting: Mapping[str, list[ReadDone]], result: Mapping[str, Entry] | ServiceError
-) -> Iterator[tuple[ReadDone, Entry | ServiceError | None]]:
+) -> list[tuple[ReadDone, Entry | ServiceError | None]]:
     """Whom to tell what: the entry, None if there is none, or to all the same error."""
-    for key, several in waiting.items():
-        found = result if isinstance(result, ServiceError) else result.get(key)
-        for done in several:
-            yield done, found
+    if isinstance(result, ServiceError):
+        return [(done, result) for several in waiting.values() for done in several]
+    return [(done, result.get(key)) for key, several in waiting.items() for done in several]
 
 
 def _unanswered() -> ServiceError:

@@ -1,0 +1,151 @@
+"""The lane survives an exception at any call that the service makes, on every engine. And the harness finds bugs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+from databases import ENGINES
+from harness.injection import SOURCE, survive_exceptions
+
+from leasehold import batch, commit, completions
+from leasehold.batch import Batch
+from leasehold.engines.base import Engine, SteadyClock
+from leasehold.engines.file import FileEngine
+from leasehold.engines.memory import InMemoryEngine
+from leasehold.engines.storage import Storage
+from leasehold.errors import ServiceError
+from leasehold.http.connection import Connection
+from leasehold.http.messages import Response
+from leasehold.model import Operation
+
+# Coroutines whose task could not be made are never awaited.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+LEAST_KINDS = 200
+"""Of calls, on any engine. Fewer would mean that the harness does not see what it should."""
+
+
+def made(kind: str, folder: Path) -> Callable[[], Engine]:
+    return lambda: ENGINES[kind](folder, SteadyClock())
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_exception_at_each_kind_of_call_harms_one_caller_or_one_batch(tmp_path: Path, kind: str) -> None:
+    finding = survive_exceptions(made(kind, tmp_path), 1)
+    assert finding.violations == []
+    assert finding.figures["kinds of calls"] > LEAST_KINDS
+    assert finding.figures["faults"] > 0.6 * finding.figures["kinds of calls"], finding.figures
+
+
+# Planted bugs -------------------------------------------------------------------------------------------------
+
+
+def shipped(function: Callable[..., object], file: str) -> FunctionType:
+    """The same as if it stood in a file of the service, so that its calls are seen."""
+    assert isinstance(function, FunctionType)
+    code = function.__code__.replace(co_filename=f"{SOURCE}/{file}")
+    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+
+
+def naive_completions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One completion that raises keeps the others from theirs."""
+
+    def complete_all(calls: Iterator[tuple[Callable[[object], None], object]], _failed: object) -> None:
+        for complete, result in calls:
+            complete(result)
+
+    monkeypatch.setattr(batch, "complete_all", complete_all)
+
+
+def unguarded_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an answer raises leaves the connection as it is."""
+    monkeypatch.setattr(Connection, "_fail", lambda *_arguments, **_named: None)
+
+
+def batch_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one operation raises is every operation's."""
+    real = commit._unforeseen
+
+    def unforeseen(operation: Operation, failure: Exception) -> ServiceError:
+        if isinstance(failure, ServiceError):
+            return real(operation, failure)
+        raise failure
+
+    monkeypatch.setattr(commit, "_unforeseen", unforeseen)
+
+
+def unguarded_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that raises leaves the lane waiting."""
+
+    def start(self: Batch, engine: Engine) -> None:
+        engine.commit(commit.touched(self.operations), self._decide, self.finish)
+
+    def refuse(self: Batch, failure: BaseException) -> None:
+        completions.report("a batch failed", failure)
+
+    monkeypatch.setattr(Batch, "commit", start)
+    monkeypatch.setattr(Batch, "refuse", refuse)
+
+
+def half_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that was published in part stays so."""
+    monkeypatch.setattr(InMemoryEngine, "_publish", lambda self, changes: self._state.publish(changes))
+
+
+def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised between the sync and the end of the step is taken for a batch that is not there."""
+
+    def append(self: Storage, first: int, last: int, record: bytes, *, frees_space: bool) -> None:
+        self._with_reserve(lambda: self._append(first, record), allowed=frees_space)
+        max(first, last)
+        self.revision = last
+
+    monkeypatch.setattr(Storage, "append", shipped(append, "engines/storage.py"))
+
+
+def answered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request counts as open while its answer is under way."""
+    real = Connection._respond
+
+    def respond(self: Connection, response: Response) -> None:
+        request = self._current
+        try:
+            real(self, response)
+        except BaseException:
+            self._current = request
+            raise
+
+    monkeypatch.setattr(Connection, "_respond", respond)
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind"),
+    [
+        (naive_completions, "memory"),
+        (unguarded_answers, "memory"),
+        (batch_fails_as_a_whole, "memory"),
+        (unguarded_commit, "memory"),
+        (half_published, "memory"),
+        (half_published, "file"),
+        (sure_files, "file"),
+        (answered_twice, "memory"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_a_bug_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    monkeypatch.setattr("harness.injection.WAIT_SECONDS", 2.0)
+    finding = survive_exceptions(made(kind, tmp_path), 1, stops_at_first=True)
+    assert finding.violations
+
+
+def test_the_file_engine_is_left_with_a_store_that_starts(tmp_path: Path) -> None:
+    """The same again on the same files: what a fault left behind is read."""
+    for seed in range(2):
+        finding = survive_exceptions(lambda: FileEngine(tmp_path / "data.json", clock=SteadyClock()), seed, points=100)
+        assert finding.violations == []

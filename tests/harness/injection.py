@@ -1,0 +1,543 @@
+"""An exception at any call that the service makes costs one caller, or its batch, an error; the lane goes on.
+
+The points are found, not listed: a profile function sees each call that the service's own code makes, of Python and of
+C, on the event loop's thread and on the file engine's. One run notes them, and then each is made to raise once, while
+the same requests are sent again. New code is covered as soon as it is called.
+
+The service runs in this process, with real connections: only so can its calls be watched one by one.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Final, Self
+
+import msgspec
+import structlog
+import uvloop
+
+import leasehold
+from harness import Finding
+from leasehold.engines.base import Engine
+from leasehold.engines.file import FileEngine
+from leasehold.errors import ServiceError
+from leasehold.http import by_uuid, entries, locks, system
+from leasehold.http.admission import Admission
+from leasehold.http.connection import Connection
+from leasehold.http.connections import Connections
+from leasehold.http.routes import Router, Service
+from leasehold.limits import Limits
+from leasehold.metrics import Metrics
+from leasehold.store import Store
+
+SOURCE: Final = str(Path(leasehold.__file__).parent)
+WAIT_SECONDS: Final = 20.0
+"""Longer than any answer takes. Whoever waits so long waits for ever."""
+FAILURES: Final[Sequence[type[BaseException]]] = (MemoryError, ValueError, OSError, KeyError, RuntimeError)
+TOLD_UNCHANGED: Final = (
+    "nothing was changed",
+    "could not be stored",
+    "its log has the request id",
+    "cannot be",
+    "no value that can be read",
+)
+TOLD_STORED: Final = "the change was stored"
+STARTS: Final = ("_start_batch", "_answer")
+"""The functions with which a commit, and a query for gathered reads, begins."""
+
+Value = str | int | float | list["Value"] | dict[str, "Value"] | None
+Site = tuple[str, int, str]
+"""The calling function, its line, and what it calls."""
+
+
+# Calls --------------------------------------------------------------------------------------------------------
+
+
+class Injector:
+    """Sees the calls of the service on the threads where `install` was called. Armed, it raises at one of them."""
+
+    def __init__(self) -> None:
+        self._is_service: dict[object, bool] = {}
+        self._target: tuple[Site, int] | None = None
+        self._failure: BaseException = MemoryError()
+        self._watches = False
+        self.seen: list[Site] = []
+        self.fired: Site | None = None
+        self.stack: list[tuple[str, str]] = []
+        """File and function of the service's frames where it raised, the innermost first."""
+
+    def install(self) -> None:
+        sys.setprofile(self._profile)
+
+    def watch(self) -> None:
+        """Note all calls from the next start of a batch on."""
+        self._target, self.fired, self.seen, self._watches = None, None, [], False
+
+    def arm(self, site: Site, occurrence: int, failure: BaseException) -> None:
+        """Raise at the so-manieth call of `site`, once."""
+        self.watch()
+        self._target, self._failure = (site, occurrence), failure
+
+    def disarm(self) -> None:
+        self._target, self._watches = None, False
+
+    def _in_service(self, frame: FrameType) -> bool:
+        code = frame.f_code
+        known = self._is_service.get(code)
+        if known is None:
+            known = self._is_service[code] = code.co_filename.startswith(SOURCE)
+        return known
+
+    def _profile(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            caller, callee = frame.f_back, frame.f_code.co_qualname
+            if not self._watches and frame.f_code.co_name in STARTS and self._in_service(frame):
+                self._watches = True
+        elif event == "c_call":
+            caller, callee = frame, getattr(argument, "__qualname__", "")
+        else:
+            return
+        if not self._watches or caller is None or not self._in_service(caller):
+            return
+        site = (caller.f_code.co_qualname, caller.f_lineno, callee)
+        self.seen.append(site)
+        if self._target is None or site != self._target[0]:
+            return
+        self._target = (site, self._target[1] - 1)
+        if self._target[1] < 0:
+            self._target, self.fired = None, site
+            self.stack = list(self._frames(caller))
+            raise self._failure
+
+    def _frames(self, frame: FrameType | None) -> Iterator[tuple[str, str]]:
+        while frame is not None:
+            if self._in_service(frame):
+                yield frame.f_code.co_filename.removeprefix(SOURCE + "/"), frame.f_code.co_qualname
+            frame = frame.f_back
+
+    def may_cost_the_batch(self) -> bool:
+        """Whether it was raised where a batch is one thing: in the engine, or in the lane around it."""
+        for file, function in self.stack:
+            if file.startswith("http/") or file == "queues.py":
+                return False
+            if file == "commit.py" and function.startswith("_Batch.") and function not in _OF_THE_BATCH:
+                return False
+            if file.startswith("engines/") or file in ("store.py", "batch.py", "commit.py"):
+                return True
+        return False
+
+
+_OF_THE_BATCH: Final = ("_Batch.__init__", "_Batch.changes")
+
+
+# The service --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Running:
+    """The service in this process, on a free port."""
+
+    store: Store
+    connections: Connections
+    port: int
+
+
+@asynccontextmanager
+async def running(engine: Engine) -> AsyncIterator[Running]:
+    """What `server.serve` puts together, without its signals. The store is closed by whoever asks for it."""
+    loop = asyncio.get_running_loop()
+    metrics = Metrics()
+    store = Store(engine, Limits(), metrics)
+    await store.open()
+    router = Router(entries.ROUTES + by_uuid.ROUTES + locks.ROUTES + system.ROUTES)
+    service = Service(store, Limits(), uptime_seconds=loop.time, openapi=b"{}", metrics=metrics, figures=store.figures)
+    connections = Connections(router, Admission(None, None), service, logs_requests=True)
+    sweeper = loop.create_task(connections.keep_deadlines())
+    server = await loop.create_server(lambda: Connection(connections), "127.0.0.1", 0)
+    try:
+        yield Running(store, connections, server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        sweeper.cancel()
+        await connections.drain(1.0)
+
+
+@dataclass
+class Answer:
+    """`status` 0: the connection ended without one. `body` is decoded."""
+
+    status: int
+    body: dict[str, Value] = field(default_factory=dict)
+
+
+class Client:
+    """One connection, made anew when the service has ended it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def connect(self) -> None:
+        if self._streams is None or self._streams[0].at_eof() or self._streams[1].is_closing():
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+
+    def has_more(self) -> bool:
+        """Something was received that belongs to no request."""
+        return self._streams is not None and bool(self._streams[0]._buffer)  # type: ignore[attr-defined]
+
+    def send(self, request: "Request") -> None:
+        assert self._streams is not None
+        self._streams[1].write(request.encoded())
+
+    async def answer(self) -> Answer:
+        assert self._streams is not None
+        reader, writer = self._streams
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+            raw = await reader.readexactly(int(fields.get("content-length", "0")))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+            self._streams = None
+            return Answer(0)
+        if fields.get("connection") == "close":
+            writer.close()
+            self._streams = None
+        decode = msgspec.msgpack.decode if "msgpack" in fields["content-type"] else msgspec.json.decode
+        return Answer(int(head[0].split(" ")[1]), decode(raw))
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """`key` and `after`: the entry that it changes, and its value afterwards, by the value before."""
+
+    method: str
+    path: str
+    body: Value = None
+    fields: tuple[tuple[str, str], ...] = ()
+    key: str | None = None
+    after: Callable[[Value], Value] | None = None
+
+    def encoded(self) -> bytes:
+        body = b"" if self.method in ("GET", "DELETE") else json.dumps(self.body).encode()
+        fields = "".join(f"{name}: {value}\r\n" for name, value in self.fields)
+        head = f"{self.method} {self.path} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+
+# What is sent -------------------------------------------------------------------------------------------------
+
+MESSAGEPACK: Final = (("Accept", "application/vnd.msgpack"),)
+MERGE: Final = (("Content-Type", "application/merge-patch+json"), *MESSAGEPACK)
+STEPS: Final = (("Content-Type", "application/json-patch+json"),)
+MISSING: Final = "(missing)"
+"""Stands for the value of an entry that is not there."""
+
+
+class Round:
+    """The requests of one round, sent together. The next one uses what this one has left."""
+
+    def __init__(self, number: int, lock: str, lease: tuple[str, str] | None) -> None:
+        self._number = number
+        self._lock = lock
+        self._lease = lease
+
+    def requests(self) -> list[Request]:
+        number = self._number
+        reads = [Request("GET", "/kv/plain"), Request("GET", "/kv/list?path=/items", fields=MESSAGEPACK)]
+        writes = [
+            Request("PUT", "/kv/plain", number, key="plain", after=lambda _: number),
+            Request("POST", "/kv/list?path=/items/-", number, key="list", after=self._appended),
+            Request("PATCH", "/kv/document", {"last": number}, MERGE, "document", self._merged),
+        ]
+        if self._lease is None:
+            writes += [
+                Request("POST", f"/locks/{self._lock}", {"ttl": 3_600, "wait": 0}),
+                Request("PUT", "/kv/passing?ttl=3600", number, key="passing", after=lambda _: number),
+            ]
+        else:
+            lock, lease_id = self._lease
+            fenced = (("If-Lease", lease_id),)
+            steps: Value = [{"op": "replace", "path": "/last", "value": number}]
+            writes += [
+                Request("PUT", "/kv/fenced", number, fenced, "fenced", lambda _: number),
+                Request("PATCH", "/kv/steps", steps, STEPS, "steps", lambda _: {"last": number}),
+                Request("PUT", f"/locks/{lock}", {"lease_id": lease_id}),
+                Request("DELETE", "/kv/passing", key="passing", after=lambda _: MISSING),
+            ]
+        return [*writes, *reads]
+
+    def _appended(self, before: Value) -> Value:
+        assert isinstance(before, dict)
+        items = before["items"]
+        assert isinstance(items, list)
+        return {"items": [*items, self._number]}
+
+    def _merged(self, before: Value) -> Value:
+        assert isinstance(before, dict)
+        return {**before, "last": self._number}
+
+
+FIRST: Final[dict[str, Value]] = {
+    "plain": 0,
+    "list": {"items": []},
+    "document": {"last": 0},
+    "fenced": 0,
+    "steps": {"last": 0},
+    "passing": 0,
+}
+
+
+class Witness:
+    """Sends rounds, and holds what is stored against what was answered."""
+
+    def __init__(self, service: Running, injector: Injector, finding: Finding) -> None:
+        self._service = service
+        self._injector = injector
+        self._finding = finding
+        self._clients = [Client(service.port) for _ in range(10)]
+        self._prober = Client(service.port)
+        self._numbers = count(1)
+        self._mark = secrets.token_hex(4)
+        """Sets its locks apart from those that an earlier run has left in the store."""
+        self._head = 0
+        self._lease: tuple[str, str] | None = None
+        self._last_fired: Site | None = None
+        self.stored: dict[str, Value] = {}
+
+    async def __aenter__(self) -> Self:
+        for key, value in FIRST.items():
+            assert await self._put(key, value) in (200, 201)
+        self.stored = dict(FIRST)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in [*self._clients, self._prober]:
+            client.close()
+
+    async def round(self) -> None:
+        """Send the requests, and compare. Raises TimeoutError if one of them is never answered."""
+        number = next(self._numbers)
+        lease, self._lease = self._lease, None
+        requests = Round(number, f"{self._mark}/{number}", lease).requests()
+        clients = self._clients[: len(requests)]
+        for client in clients:
+            if client.has_more():
+                self._finding.violations.append(f"{self._last_fired}: a request was answered twice")
+                client.close()
+            await client.connect()
+        await self._install()
+        try:
+            for client, request in zip(clients, requests, strict=True):
+                client.send(request)
+            async with asyncio.timeout(WAIT_SECONDS):
+                answers = [await client.answer() for client in clients]
+        finally:
+            self._injector.disarm()
+            sys.setprofile(None)
+        self._finding.figures["requests"] += len(requests)
+        self._judge(requests, answers)
+        if not lease:
+            granted = next(
+                answer for request, answer in zip(requests, answers, strict=True) if request.path.startswith("/locks/")
+            )
+            if granted.status == 201:
+                self._lease = str(granted.body["lock"]), str(granted.body["lease_id"])
+        await self._recover()
+        await self._compare(requests, answers)
+
+    async def _install(self) -> None:
+        """On the threads of the service, too: what has raised there has removed it."""
+        engine = self._service.store.engine
+        if isinstance(engine, FileEngine):
+            await engine._sync.call(self._injector.install)
+            await engine._checkpointer.call(self._injector.install)
+        self._injector.install()
+
+    def _judge(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        harmed = [
+            f"{request.method} {request.path}: {answer.status} {answer.body.get('message', '')}"
+            for request, answer in zip(requests, answers, strict=True)
+            if answer.status >= 500 or not answer.status
+        ]
+        refused = [
+            f"{request.method} {request.path}: {answer.status}"
+            for request, answer in zip(requests, answers, strict=True)
+            if 400 <= answer.status < 500 and (request.method != "DELETE" or self.stored["passing"] != MISSING)
+        ]
+        fired = self._injector.fired
+        self._last_fired = fired or self._last_fired
+        if refused:
+            self._violate(f"refused: {refused}")
+        if harmed and fired is None:
+            self._violate(f"without a fault: {harmed}")
+        if len(harmed) > 1 and not self._injector.may_cost_the_batch():
+            self._violate(f"more than one caller: {harmed}")
+        if fired is not None:
+            self._finding.figures["faults"] += 1
+            self._finding.figures["answers that tell of them"] += len(harmed)
+
+    async def _recover(self) -> None:
+        """The next write succeeds, if need be after the engine has left its fault."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while await self._put("probe", 1) not in (200, 201):
+                await self._service.store.engine.recover()
+                await asyncio.sleep(0.01)
+
+    async def _put(self, key: str, value: Value) -> int:
+        await self._prober.connect()
+        self._prober.send(Request("PUT", f"/kv/{key}", value))
+        return (await self._prober.answer()).status
+
+    async def _compare(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        page = await self._service.store.page([""], None, 10_000)
+        self._check_revisions([entry.revision for entry in page.records])
+        seen = {entry.key: msgspec.json.decode(entry.value) for entry in page.records}
+        for request, answer in zip(requests, answers, strict=True):
+            if request.key is None or request.after is None:
+                continue
+            before = self.stored[request.key]
+            after, now = request.after(before), seen.get(request.key, MISSING)
+            if now not in _allowed(answer, before, after):
+                self._violate(f"{request.method} {request.path}: {answer}, but stored is {now!r:.200}")
+            self.stored[request.key] = now
+        for key, value in self.stored.items():
+            if seen.get(key, MISSING) != value:
+                self._violate(f"{key} has changed: {value!r:.200} became {seen.get(key, MISSING)!r:.200}")
+
+    def _check_revisions(self, revisions: Sequence[int]) -> None:
+        """Each change has one of its own, none is beyond the head, and the head grows."""
+        before, self._head = self._head, self._service.store.engine.revision
+        if len(set(revisions)) < len(revisions):
+            self._violate(f"two entries have one revision: {sorted(revisions)}")
+        if max(revisions) > self._head or self._head < before:
+            self._violate(f"the head is {self._head}, after {before}, and entries have {sorted(revisions)}")
+
+    def _violate(self, what: str) -> None:
+        self._finding.violations.append(f"{self._injector.fired}: {what}")
+
+
+def _allowed(answer: Answer, before: Value, after: Value) -> list[Value]:
+    """The values of which one is stored after that answer."""
+    message = str(answer.body.get("message", "")) if answer.status >= 400 else ""
+    if TOLD_STORED in message or 200 <= answer.status < 300:
+        return [after]
+    if not answer.status or "may or may not" in message:
+        return [before, after]
+    if answer.status < 500 or any(told in message for told in TOLD_UNCHANGED):
+        return [before]
+    return []
+
+
+async def contents(store: Store) -> dict[str, Value]:
+    page = await store.page([""], None, 10_000)
+    return {entry.key: msgspec.json.decode(entry.value) for entry in page.records}
+
+
+# The harness --------------------------------------------------------------------------------------------------
+
+
+def survive_exceptions(
+    make: Callable[[], Engine], seed: int, *, points: int | None = None, stops_at_first: bool = False
+) -> Finding:
+    """Raise at each kind of call once, or at so many `points` by chance, and compare each time, and after a restart.
+
+    `make` makes an engine on the same storage each time.
+    """
+    finding = Finding()
+    configured = structlog.get_config()
+    unraisable, sys.unraisablehook = sys.unraisablehook, lambda _: None  # of callbacks of the collector
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.get_loop().set_exception_handler(lambda _loop, _context: None)
+            runner.run(_survive(make, random.Random(seed), finding, points, stops_at_first=stops_at_first))
+    finally:
+        structlog.configure(**configured)
+        sys.unraisablehook = unraisable
+    return finding
+
+
+async def _survive(
+    make: Callable[[], Engine], rng: random.Random, finding: Finding, points: int | None, *, stops_at_first: bool
+) -> None:
+    injector = Injector()
+    stored: dict[str, Value] = {}
+    first = make()
+    try:
+        async with running(first) as service, Witness(service, injector, finding) as witness:
+            targets = await _targets(witness, injector)
+            if points is not None:
+                targets = [rng.choice(targets) for _ in range(points)]
+            finding.figures["kinds of calls"] += len(set(targets))
+            for site in targets:
+                occurrence = 0 if points is None else rng.randrange(3)
+                failure = MemoryError if points is None else rng.choice(FAILURES)
+                for _ in range(2):  # the two kinds of rounds make different calls
+                    injector.arm(site, occurrence, failure("injected"))
+                    await witness.round()
+                    if injector.fired is not None:
+                        break
+                if finding.violations and stops_at_first:
+                    return
+            stored = witness.stored
+            if isinstance(first, FileEngine):
+                await _compare_after_kill(first, stored, finding)
+            async with asyncio.timeout(WAIT_SECONDS):
+                await service.store.close()
+    except TimeoutError:
+        finding.violations.append(f"{injector.fired}: somebody waits for ever")
+        return
+    except Exception as broken:  # noqa: BLE001 - the store cannot even be read
+        finding.violations.append(f"{injector.fired}: the store is broken: {broken!r}")
+        return
+    if first.durable:
+        await _compare_after_restart(make(), stored, finding)
+
+
+async def _targets(witness: Witness, injector: Injector) -> list[Site]:
+    """Each kind of call that rounds make, once."""
+    sites: dict[Site, None] = {}
+    for _ in range(6):
+        injector.watch()
+        await witness.round()
+        sites |= dict.fromkeys(injector.seen)
+    return list(sites)
+
+
+async def _compare_after_kill(engine: FileEngine, stored: dict[str, Value], finding: Finding) -> None:
+    """What the files hold now, without an end in good order."""
+    await engine._rest()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(engine._path.parent, Path(folder) / "copy")
+        await _compare_after_restart(FileEngine(copy / engine._path.name), stored, finding)
+
+
+async def _compare_after_restart(engine: Engine, stored: dict[str, Value], finding: Finding) -> None:
+    store = Store(engine, Limits())
+    try:
+        await store.open()
+    except ServiceError as error:
+        finding.violations.append(f"the store does not open any more: {error.message}")
+        return
+    seen = await contents(store)
+    await store.close()
+    for key, value in stored.items():
+        if seen.get(key, MISSING) != value:
+            finding.violations.append(f"after a restart {key} is {seen.get(key, MISSING)!r:.200}, not {value!r:.200}")
