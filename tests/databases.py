@@ -216,6 +216,17 @@ class Database:
         user, at, _ = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{user}{at}{host}").geturl()
 
+    def as_role(self, name: str, rights: Literal["ALL", "USAGE"] = "ALL") -> "Database":
+        """The same, for a role with some rights in the schema, that is no superuser."""
+        self.execute(
+            f"DO $$ BEGIN CREATE ROLE {name} LOGIN PASSWORD '{name}';"
+            "EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$;"
+            f'GRANT {rights} ON SCHEMA "{self.schema}" TO {name}'
+        )
+        parts = urlsplit(self._server_url)
+        place = parts.netloc.rpartition("@")[2]
+        return Database(parts._replace(netloc=f"{name}:{name}@{place}").geturl(), self.schema)
+
     def execute(self, statement: str) -> None:
         run(_execute(self.url, statement))
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -233,6 +234,48 @@ def test_tables_of_something_else_are_left_alone(database: Database) -> None:
     database.execute("CREATE TABLE data (mine int)")
     assert refusal_of(database.url) == "the database holds tables of something else under the names of Leasehold's"
     assert database.fetch("SELECT to_regclass('leasehold_migrations')")[0][0] is None
+
+
+def columns_of(database: Database) -> set[str]:
+    rows = database.fetch(
+        "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = $1",
+        database.schema,
+    )
+    return {row[0] for row in rows}
+
+
+def test_each_script_adds_the_columns_by_which_it_is_known(database: Database) -> None:
+    for script, columns in zip(schema.load_scripts(), schema.MIGRATIONS.values(), strict=True):
+        before = columns_of(database)
+        database.execute(script)
+        assert columns_of(database) - before == columns
+
+
+@pytest.mark.parametrize("by_server", range(len(schema.MIGRATIONS) + 1))
+@pytest.mark.parametrize("by_hand", range(len(schema.MIGRATIONS) + 1))
+def test_tables_made_by_hand_are_taken_and_brought_up_to_date(database: Database, by_server: int, by_hand: int) -> None:
+    """As by psql, which sends a script as it is; also behind the version that a server made."""
+    scripts = schema.load_scripts()
+
+    async def deploy() -> None:
+        connection = await Address(database.url).connect()
+        await schema.deploy(connection, scripts[:by_server], now=0)
+        await connection.close()
+
+    run(deploy())
+    for script in scripts[by_server : by_server + by_hand]:
+        database.execute(script)
+    with Driver(PostgresEngine(database.url)) as driver:
+        driver.put("a")
+        assert driver.value("a") == b"1"
+    rows = database.fetch("SELECT version FROM leasehold_migrations ORDER BY version")
+    assert [row[0] for row in rows] == list(range(1, len(scripts) + 1))
+
+
+def test_tables_of_which_a_part_is_missing_are_left_alone(database: Database) -> None:
+    database.execute(schema.load_scripts()[0])
+    database.execute("DROP TABLE writers")
+    assert refusal_of(database.url) == "the database holds tables of something else under the names of Leasehold's"
 
 
 def test_times_are_stored_to_the_microsecond(driver: Driver, database: Database) -> None:
@@ -499,24 +542,22 @@ def refusal_of(url: str) -> str:
 
 
 def test_a_wrong_password_is_told(database: Database) -> None:
-    database.execute(
-        f"DO $$ BEGIN CREATE ROLE {GUARDED_USER} LOGIN PASSWORD 'right'; EXCEPTION WHEN duplicate_object THEN END $$"
-    )
-    url = database.url.replace("//postgres@", f"//{GUARDED_USER}:secret@")
+    url = database.as_role(GUARDED_USER).url.replace(f"//{GUARDED_USER}:{GUARDED_USER}@", f"//{GUARDED_USER}:secret@")
     assert refusal_of(url) == "PostgreSQL refused the user or the password"
 
 
 def test_a_user_without_rights_is_told(database: Database) -> None:
-    database.execute(
-        "DO $$ BEGIN CREATE ROLE bystander LOGIN; EXCEPTION WHEN duplicate_object THEN END $$;"
-        f'GRANT USAGE ON SCHEMA "{database.schema}" TO bystander'
+    assert (
+        refusal_of(database.as_role("bystander", "USAGE").url)
+        == "the user lacks a privilege: it must own the database or its schema"
     )
-    url = database.url.replace("//postgres@", "//bystander@")
-    assert refusal_of(url) == "the user lacks a privilege: it must own the database or its schema"
 
 
 def test_a_missing_database_is_told(database: Database) -> None:
-    assert refusal_of(database.url.replace("/postgres?", "/nowhere?")) == "PostgreSQL has no such database"
+    assert (
+        refusal_of(database.url.replace(f"/{urlsplit(database.url).path[1:]}?", "/nowhere?"))
+        == "PostgreSQL has no such database"
+    )
 
 
 def test_a_missing_schema_is_told(database: Database) -> None:

@@ -6,13 +6,14 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from databases import GUARDED_USER, Database, commit, counting, database_for, opened, run
+from databases import Database, commit, counting, database_for, opened, run
 
 from leasehold.engines.postgres import links
 from leasehold.engines.postgres.links import Address
@@ -27,14 +28,12 @@ def database(tmp_path: Path) -> Database:
 
 
 def test_a_list_of_parameters_is_as_good_as_a_url(database: Database) -> None:
-    database.execute(
-        f"DO $$ BEGIN CREATE ROLE {GUARDED_USER} LOGIN; EXCEPTION WHEN duplicate_object THEN END $$;"
-        f"ALTER ROLE {GUARDED_USER} PASSWORD $p${PASSWORD}$p$;"
-        f'GRANT ALL ON SCHEMA "{database.schema}" TO {GUARDED_USER}'
-    )
+    database.as_role("particular")
+    database.execute(f"ALTER ROLE particular PASSWORD $p${PASSWORD}$p$")
+    parts = urlsplit(database.url)
     quoted = PASSWORD.replace("\\", r"\\").replace("'", r"\'")
     text = (
-        f"hostaddr=127.0.0.1 port={database.port} dbname=postgres user={GUARDED_USER} password='{quoted}' "
+        f"hostaddr={parts.hostname} port={parts.port} dbname={parts.path[1:]} user=particular password='{quoted}' "
         f"search_path={database.schema} keepalives_idle=30 connect_timeout=3 application_name=mine "
         "options='-c work_mem=1MB' gssencmode=disable load_balance_hosts=random target_session_attrs=any"
     )
@@ -179,13 +178,9 @@ def settings_of(database: Database) -> dict[str, str]:
 
 
 def test_a_session_has_its_settings_whatever_the_role_has(database: Database) -> None:
-    database.execute(
-        "DO $$ BEGIN CREATE ROLE slow LOGIN; EXCEPTION WHEN duplicate_object THEN END $$;"
-        "ALTER ROLE slow SET lock_timeout = 0; ALTER ROLE slow SET plan_cache_mode = force_custom_plan;"
-        f'GRANT ALL ON SCHEMA "{database.schema}" TO slow'
-    )
-    database.url = database.url.replace("//postgres@", "//slow@")
-    assert settings_of(database) == {
+    of_the_role = database.as_role("slow")
+    database.execute("ALTER ROLE slow SET lock_timeout = 0; ALTER ROLE slow SET plan_cache_mode = force_custom_plan")
+    assert settings_of(of_the_role) == {
         "client_min_messages": "warning",
         "enable_seqscan": "off",
         "enable_bitmapscan": "off",

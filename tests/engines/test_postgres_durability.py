@@ -31,14 +31,13 @@ WARN_ONCE = """
 def database(tmp_path: Path) -> Iterator[Database]:
     """With a role that has the settings that a test gives it."""
     database = database_for(tmp_path).create()
-    database.execute(f"DO $$ BEGIN CREATE ROLE {ROLE} LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
-    database.execute(f'GRANT ALL ON SCHEMA "{database.schema}" TO {ROLE}')
+    database.as_role(ROLE)
     yield database
     database.execute(f"ALTER ROLE {ROLE} RESET ALL")
 
 
 def of_the_role(database: Database) -> str:
-    return database.url.replace("//postgres@", f"//{ROLE}@")
+    return database.as_role(ROLE).url
 
 
 def test_a_commit_that_is_answered_with_a_warning_is_done_once_and_proven_by_another(
@@ -46,9 +45,10 @@ def test_a_commit_that_is_answered_with_a_warning_is_done_once_and_proven_by_ano
 ) -> None:
     """Also where the role would not hear of warnings."""
     database.execute(f"ALTER ROLE {ROLE} SET client_min_messages = error")
+    url = of_the_role(database)
 
     async def scenario() -> None:
-        async with opened(of_the_role(database)) as engine:
+        async with opened(url) as engine:
             admin = await asyncpg.connect(database.url)
             await admin.execute(WARN_ONCE)
             await admin.close()

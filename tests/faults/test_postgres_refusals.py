@@ -31,11 +31,7 @@ NO_WRITES = "the database refuses all writes at present"
 @pytest.fixture
 def database(tmp_path: Path) -> Database:
     """Of a role that is no superuser, so that it can lose rights."""
-    database = database_for(tmp_path).create()
-    database.execute(f"DO $$ BEGIN CREATE ROLE {ROLE} LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
-    database.execute(f'GRANT ALL ON SCHEMA "{database.schema}" TO {ROLE}')
-    database.url = database.url.replace("//postgres@", f"//{ROLE}@")
-    return database
+    return database_for(tmp_path).create().as_role(ROLE)
 
 
 def fault_in(engine: PostgresEngine) -> str | None:

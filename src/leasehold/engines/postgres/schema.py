@@ -1,10 +1,11 @@
 """The tables: deployed when missing, brought up to date when old.
 
-To change them, add a file `NNNN_subject.sql` beside `tables.sql` and its name to MIGRATIONS. A version is the number
-of scripts that were run. Servers of the version before may still be running while a migration is made.
+To change them, add a file `NNNN_subject.sql` beside `tables.sql`, and its name with the columns that it adds to
+MIGRATIONS. A version is the number of scripts that were run, by a server or by hand. Servers of the version before may
+still be running while a migration is made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Final
 
@@ -15,12 +16,33 @@ from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.links import Connection
 from leasehold.errors import unavailable
 
-MIGRATIONS: Final = ("tables.sql", "0002_leases.sql", "0003_incarnation.sql")
+MIGRATIONS: Final[Mapping[str, frozenset[str]]] = {
+    "tables.sql": frozenset(
+        {
+            *("head.namespace", "head.revision", "head.compacted_revision"),
+            *("data.namespace", "data.key", "data.data", "data.exact", "data.revision"),
+            *("data.created_at", "data.updated_at", "data.expires_at"),
+            *("deletions.namespace", "deletions.revision", "deletions.key"),
+            *("writers.namespace", "writers.writer", "writers.batch", "writers.written_at"),
+            *("locks.namespace", "locks.lock_id", "locks.locked_at", "locks.expires_at"),
+            *("locks.lease_id", "locks.token", "locks.holder", "locks.owner"),
+        }
+    ),
+    "0002_leases.sql": frozenset({"locks.revision", "locks.ttl"}),
+    "0003_incarnation.sql": frozenset({"head.incarnation"}),
+}
+"""The scripts in their order, and the columns that each adds, by which it is seen that it was run by hand."""
 
 MIN_SERVER_VERSION: Final = 140_000
 
 _ADVISORY_LOCK: Final = 0x6C65617365686F6C
 """`leasehol`: no two servers deploy at once."""
+
+
+_ADD_VERSIONS: Final = """
+    CREATE TABLE IF NOT EXISTS leasehold_migrations (version int PRIMARY KEY, applied_at timestamptz NOT NULL)
+"""
+_ADD_VERSION: Final = "INSERT INTO leasehold_migrations VALUES ($1, $2)"
 
 
 def load_scripts() -> list[str]:
@@ -37,9 +59,11 @@ async def deploy(connection: Connection, scripts: Sequence[str], *, now: int) ->
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _ADVISORY_LOCK)
             version = await _version(connection)
             if version == 0:
-                await connection.execute(
-                    "CREATE TABLE leasehold_migrations (version int PRIMARY KEY, applied_at timestamptz NOT NULL)"
-                )
+                await connection.execute(_ADD_VERSIONS)
+            by_hand = await _made_by_hand(connection, version)
+            for number in range(version + 1, by_hand + 1):
+                await connection.execute(_ADD_VERSION, number, now)
+            version = by_hand
             for number, script in enumerate(scripts[version:], start=version + 1):
                 try:
                     await connection.execute(script)
@@ -47,7 +71,7 @@ async def deploy(connection: Connection, scripts: Sequence[str], *, now: int) ->
                     raise unavailable(
                         "the database holds tables of something else under the names of Leasehold's"
                     ) from error
-                await connection.execute("INSERT INTO leasehold_migrations VALUES ($1, $2)", number, now)
+                await connection.execute(_ADD_VERSION, number, now)
     if version > len(scripts):
         raise unavailable(
             f"the tables have version {version}, made by a newer Leasehold; this one knows {len(scripts)}"
@@ -74,8 +98,20 @@ async def _version(connection: Connection) -> int:
     exists = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'leasehold_migrations'"
     if not await connection.fetchval(exists):
         return 0
-    version = await connection.fetchval("SELECT max(version) FROM leasehold_migrations")
+    version = await connection.fetchval("SELECT coalesce(max(version), 0) FROM leasehold_migrations")
     assert isinstance(version, int)
+    return version
+
+
+async def _made_by_hand(connection: Connection, version: int) -> int:
+    """The version of the tables, where scripts after `version` may have been run without a server."""
+    rows = await connection.fetch(
+        "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+    )
+    columns = {row[0] for row in rows}
+    added = list(MIGRATIONS.values())
+    while version < len(added) and added[version] <= columns:
+        version += 1
     return version
 
 
