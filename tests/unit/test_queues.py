@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from leasehold import queues
 from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.limits import MAX_WAITERS
 from leasehold.model import Acquire, Held, Lease, Leased, Operation, Outcome, Release, Released
@@ -385,6 +386,48 @@ def test_an_abandoned_lease_is_released_again_until_the_engine_takes_it(decided:
         assert lane.asked == []
 
     asyncio.run(run())
+
+
+def test_only_so_many_leases_of_which_nobody_knows_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "MAX_ABANDONED_LEASES", 3)
+
+    async def run() -> None:
+        lane = Lane()
+        for number in range(5):
+            asking = lane.come(f"{number}", lock=f"l{number}")
+            await settled()
+            lane.answer(outcome_unknown())
+            assert await refused(asking) == "unavailable"
+            lane.answer(outcome_unknown())
+        lane.queues.catch_up()
+        assert lane.releases == ["0", "1", "2"], "the others end with their ttl"
+
+    asyncio.run(run())
+
+
+@scenario
+async def test_an_acquisition_that_was_surely_not_stored_is_not_released(lane: Lane) -> None:
+    [first] = await come(lane, "1")
+    lane.answer(unavailable("the database cannot be reached at present"))
+    assert await refused(first) == "unavailable"
+    assert lane.asked == []
+
+
+@scenario
+async def test_an_attempt_that_cannot_be_made_is_made_later(lane: Lane) -> None:
+    [first] = await come(lane, "1")
+    lane.answer(HELD)
+    real = lane.queues._submit
+
+    def fails(_operation: Operation, _done: Done) -> None:
+        raise MemoryError
+
+    lane.queues._submit = fails
+    lane.queues.wake(["l"])
+    lane.queues._submit = real
+    lane.queues.catch_up()
+    lane.grant()
+    assert await got(first) == "1"
 
 
 # Bounds and the end -------------------------------------------------------------------------------------------
