@@ -8,7 +8,9 @@ import pytest
 from databases import Database, commit, counting, database_for, opened, run
 from driving import Driver
 
+from leasehold.engines import advance_store
 from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.errors import ServiceError
 
 ROLE = "careless"
 WARN_ONCE = """
@@ -59,6 +61,14 @@ def test_a_commit_that_is_answered_with_a_warning_is_done_once_and_proven_by_ano
     assert [tuple(row) for row in database.fetch("SELECT key, data, revision FROM data")] == [("n", "1", 1)]
     assert database.fetch("SELECT batch FROM writers")[0][0] == 1
     assert "a commit whose answer was lost is looked for" in capsys.readouterr().out
+
+
+def test_a_head_that_was_moved_by_hand_with_a_warning_is_told_as_unknown(database: Database) -> None:
+    with Driver(PostgresEngine(database.url)):
+        database.execute(WARN_ONCE.replace("ON data", "ON head"))
+    with pytest.raises(ServiceError) as caught:
+        run(advance_store(database.url, by=1, now=0))
+    assert caught.value.message.endswith("whether the change was made is unknown")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from leasehold.engines.base import Clock, MakeIncarnation, Moment
 from leasehold.engines.offline import Restored
 from leasehold.engines.postgres import schema, statements
 from leasehold.engines.postgres.failures import FAILURES, told_at_start
-from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, watched
+from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, warnings_heard, watched
 from leasehold.engines.postgres.statements import columns, entry_of
 from leasehold.engines.snapshot import StoredState
 from leasehold.errors import unavailable
@@ -138,8 +138,10 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
         await connection.execute(statements.BEGIN)
         result = await work(connection)
         is_committing = True
-        if await connection.execute(statements.COMMIT) != "COMMIT":
-            raise asyncpg.InterfaceError("a COMMIT was answered otherwise")
+        with warnings_heard(connection) as warnings:
+            answer = await connection.execute(statements.COMMIT)
+        if answer != "COMMIT" or warnings:
+            raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
     except FAILURES as failure:
         outcome = "whether the change was made is unknown" if is_committing else "nothing was changed"
         raise unavailable(f"{told_at_start(failure).message}; {outcome}") from failure

@@ -53,6 +53,7 @@ from leasehold.engines.postgres.links import (
     Address,
     Connection,
     Link,
+    warnings_heard,
     watched,
 )
 from leasehold.engines.postgres.listener import Listener, freed_notice
@@ -439,9 +440,9 @@ class PostgresEngine:
         With a warning it was not: PostgreSQL answers so when a cancellation broke off the wait for the synchronous
         standbys, and when there was no transaction to commit.
         """
-        self._writer.warnings.clear()
-        answer = await self._execute(connection, statements.COMMIT)
-        if answer != "COMMIT" or self._writer.warnings:
+        with warnings_heard(connection) as warnings:
+            answer = await self._execute(connection, statements.COMMIT)
+        if answer != "COMMIT" or warnings:
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
 
     async def _is_stored(self, connection: Connection, written: _Written) -> bool:

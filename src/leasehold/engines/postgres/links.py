@@ -204,6 +204,23 @@ def watched(connection: Connection, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
+@contextmanager
+def warnings_heard(connection: Connection) -> Iterator[list[str | None]]:
+    """SQLSTATEs of the warnings that come with the answers meanwhile; each is there before its answer is."""
+    heard: list[str | None] = []
+
+    def hear(_connection: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            log.warning("the database warns", sqlstate=message.sqlstate, reason=message.message)
+            heard.append(message.sqlstate)
+
+    connection.add_log_listener(hear)
+    try:
+        yield heard
+    finally:
+        connection.remove_log_listener(hear)
+
+
 class Link:
     """One connection, used by one caller at a time."""
 
@@ -211,22 +228,13 @@ class Link:
         self._address = address
         self._connection: Connection | None = None
         self._closing: asyncio.Event = asyncio.Event()
-        self.warnings: list[str | None] = []
-        """SQLSTATEs of the warnings that came with answers on the connection; whoever asks clears it before. They are
-        heard of before the answer that they came with."""
 
     async def connected(self) -> Connection:
         """The connection, a new one if there is none. Raises one of FAILURES."""
         connection = self._connection
         if connection is None or connection.is_closed():
             connection = self._connection = await self._address.connect()
-            connection.add_log_listener(self._hear)
         return connection
-
-    def _hear(self, connection: object, message: asyncpg.PostgresLogMessage) -> None:
-        if message.severity_en == "WARNING" and connection is self._connection:
-            log.warning("the database warns", sqlstate=message.sqlstate, reason=message.message)
-            self.warnings.append(message.sqlstate)
 
     def drop(self) -> None:
         """Let go of a connection that failed."""
