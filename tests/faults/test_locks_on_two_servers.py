@@ -172,8 +172,8 @@ def test_what_expires_is_cleaned_up_whichever_server_is_killed(pair: Pair, datab
     def let_expire(server: Server) -> None:
         for number in range(5):
             name = f"{lock}/{server.pid}/{number}"
-            assert acquire(server, name, ttl=1).status_code == 201
-            server.put(name, "1", params={"ttl": 1})
+            assert acquire(server, name, ttl=4).status_code == 201
+            server.put(name, "1", params={"ttl": 4})
 
     for server in pair:
         let_expire(server)

@@ -135,9 +135,9 @@ def test_a_lease_of_any_lock_fences_any_entry_as_often_as_wanted(server: Server,
 
 
 def test_a_renewed_lease_fences_on(server: Server, key: str, lock: str) -> None:
-    lease = server.lease(lock, ttl=1)
+    lease = server.lease(lock, ttl=3)
     server.renew(lock, lease["lease_id"], ttl=1_000)
-    clock = server.lease(f"{lock}/clock", ttl=1)
+    clock = server.lease(f"{lock}/clock", ttl=3)
     until(lambda: server.is_free(clock["lock"]))
     assert put(server, key, fence(lease)).status_code == 201
 

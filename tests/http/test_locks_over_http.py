@@ -372,9 +372,9 @@ def test_a_renewal_is_what_others_see(server: Server, lock: str) -> None:
 
 
 def test_a_renewed_lease_outlives_its_first_end(server: Server, lock: str) -> None:
-    lease = server.lease(lock, ttl=1)
+    lease = server.lease(lock, ttl=3)
     server.renew(lock, lease["lease_id"], ttl=1_000)
-    clock = server.lease(f"{lock}/clock", ttl=1)
+    clock = server.lease(f"{lock}/clock", ttl=3)
     until(lambda: server.is_free(clock["lock"]))
     assert server.holder(lock).json()["token"] == lease["token"]
 
