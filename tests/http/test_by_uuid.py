@@ -297,7 +297,7 @@ def test_other_methods_are_not_allowed(server: Server, method: str, path: str, u
     assert (refusal(response), "Allow" in response.headers) == ((405, "method_not_allowed"), True)
 
 
-@pytest.mark.parametrize("path", ["/get", "/set/", "/sets"])
+@pytest.mark.parametrize("path", ["/gets", "/set/", "/sets"])
 def test_near_routes_are_none(server: Server, path: str) -> None:
     assert refusal(server.request("GET", path)) == (404, "no_such_route")
 
@@ -387,6 +387,81 @@ def test_a_line_of_an_ndjson_stream_has_no_line_end_of_unicode_in_it(server: Ser
     server.put(f"{key}/\u2028", json.dumps(value))
     lines = server.request("GET", f"/stream?prefix={key}", headers={"Accept": NDJSON}).text.splitlines()
     assert [json.loads(line)["value"] for line in lines] == [value]
+
+
+def test_a_part_is_streamed(server: Server, uuid: str) -> None:
+    server.put(uuid, '{"a": [1, {"b": "é"}]}')
+    part = server.request("GET", f"/stream/{uuid}?path=/a/1")
+    assert (part.status_code, msgspec.msgpack.decode(part.content)) == (200, {"b": "é"})
+    etag = part.headers["ETag"]
+    assert server.request("GET", f"/stream/{uuid}?path=/a/1", headers={"If-None-Match": etag}).status_code == 304
+    assert refusal(server.request("GET", f"/stream/{uuid}?path=/c")) == (404, "path_not_found")
+    assert refusal(server.request("GET", f"/stream/{uuid}?path=/a&path=/a")) == INVALID_ARGUMENT
+
+
+def test_a_large_part_is_streamed_in_pieces(server: Server, uuid: str) -> None:
+    server.put(uuid, json.dumps({"a": "x" * 200_000, "b": 1}))
+    part = server.request("GET", f"/stream/{uuid}?path=/a")
+    assert (part.headers["Transfer-Encoding"], msgspec.msgpack.decode(part.content)) == ("chunked", "x" * 200_000)
+
+
+# GET /get -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Iterator[Server]:
+    """A server with 40 UUIDs as keys, in order in `MIXED`, among 2,000 other keys, many of which look alike."""
+    with running() as own:
+        for number in range(1_000):
+            own.put(f"{number:04x}", "0")
+            own.put(f"name/{number}", "0")
+        for number, key in enumerate(MIXED):
+            own.put(key, str(number))
+            own.put(f"{key}/x", "0")
+            own.put(key.replace("-", "_"), "0")
+        own.put(MIXED[0].upper(), "0")
+        yield own
+
+
+MIXED = [f"{number:02x}0e8400-e29b-41d4-a716-446655440000" for number in range(0, 240, 6)]
+
+
+def page_of(response: httpx.Response) -> tuple[list[str], str | None]:
+    page = response.json()
+    return [entry["key"] for entry in page["entries"]], page["next"]
+
+
+def test_all_entries_whose_keys_are_uuids_are_listed(mixed: Server) -> None:
+    response = mixed.request("GET", "/get")
+    assert (response.status_code, page_of(response)) == (200, (MIXED, None))
+    assert response.json()["entries"][3] == mixed.get(MIXED[3]).json()
+    assert response.json()["revision"] == mixed.revision()
+
+
+@pytest.mark.parametrize("limit", [1, 7, 39, 40, 41])
+def test_a_list_of_uuids_comes_in_pages_that_end_exactly(mixed: Server, limit: int) -> None:
+    seen: list[str] = []
+    after: str | None = ""
+    pages = 0
+    while after is not None:
+        keys, after = page_of(mixed.request("GET", "/get", params={"limit": limit, "after": after}))
+        assert 0 < len(keys) <= limit
+        seen += keys
+        pages += 1
+    assert (seen, pages) == (MIXED, -(-40 // limit))
+
+
+def test_a_list_of_uuids_is_narrowed_by_prefix_and_position_and_leaves_values_out(mixed: Server) -> None:
+    assert page_of(mixed.request("GET", "/get?prefix=1")) == ([key for key in MIXED if key[0] == "1"], None)
+    assert page_of(mixed.request("GET", f"/get?after={MIXED[37]}")) == (MIXED[38:], None)
+    assert page_of(mixed.request("GET", "/get?prefix=name/")) == ([], None)
+    assert "value" not in mixed.request("GET", "/get?values=false&limit=1").json()["entries"][0]
+    assert refusal(mixed.request("GET", "/get?limit=0")) == INVALID_ARGUMENT
+
+
+def test_a_list_of_uuids_is_given_in_messagepack(mixed: Server) -> None:
+    page = msgspec.msgpack.decode(mixed.request("GET", "/get?limit=3", headers={"Accept": MESSAGEPACK}).content)
+    assert ([entry["key"] for entry in page["entries"]], page["next"]) == (MIXED[:3], MIXED[2])
 
 
 @pytest.mark.parametrize("accept", [MESSAGEPACK, NDJSON])

@@ -3,8 +3,10 @@
 They are the entries of `/kv/{uuid}`. A UUID is written in lower case, whatever case it came in.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final
 from uuid import uuid4
 
@@ -14,16 +16,22 @@ from leasehold.errors import ServiceError
 from leasehold.http.conditions import condition, fence
 from leasehold.http.entries import (
     CONDITIONS,
+    LIST_PARAMETERS,
+    PATH,
     PATHS,
     PREFER,
     PREFIX,
     RAW,
     WRITE_CONDITIONS,
+    Pages,
+    after_of,
     body_value,
     is_messagepack,
     key_of,
+    listed,
     members_of,
     packed_entry,
+    path_of,
     paths_of,
     prefixes_of,
     raw_tag,
@@ -34,11 +42,12 @@ from leasehold.http.entries import (
 from leasehold.http.messages import CHUNK_BYTES, Request, Response, Stream, gathered
 from leasehold.http.negotiation import Media
 from leasehold.http.routes import Answer, Exchange, Procedure, Route, Service
-from leasehold.model import Entry, Found, Json, NotModified, Outcome, Pointer, Put, Read, Written
+from leasehold.model import Entry, Found, Json, NotModified, Outcome, Page, Pointer, Put, Read, Written
 
 SET_MEMBERS: Final = ("key", "value", "path", "ttl")
 
 _LINE_ENDS: Final = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
+_FIRST_DIGITS: Final = tuple("0123456789abcdef")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -97,17 +106,45 @@ def get_entry(request: Request) -> Read:
     return Read(uuid_of(request), paths_of(request), condition(request, tag=tag))
 
 
+async def list_by_uuid(request: Request, service: Service) -> Response | Stream:
+    prefixes, after = prefixes_of(request), after_of(request)
+    if prefixes == ("",):
+        prefixes = _FIRST_DIGITS
+    return await listed(request, lambda limit: _uuid_pages(service, prefixes, after, limit))
+
+
+async def _uuid_pages(service: Service, prefixes: Sequence[str], after: str | None, limit: int | None) -> Pages:
+    """As `Store.pages`, of the keys that are UUIDs."""
+    left = limit
+    last: str | None = None
+    async with aclosing(service.store.pages(prefixes, after, None)) as pages:
+        async for page in pages:
+            records = [entry for entry in page.records if _UUID.fullmatch(entry.key)]
+            if left is not None and len(records) > left:
+                records = records[:left]
+                yield Page(records, page.revision, records[-1].key if records else last)
+                return
+            if records:
+                last = records[-1].key
+                left = None if left is None else left - len(records)
+            yield Page(records, page.revision, page.next_after)
+            if not records:
+                await asyncio.sleep(0)  # nothing is sent, so that nothing else lets others have their turn
+
+
 # GET /stream/{uuid}, GET /stream ------------------------------------------------------------------------------
 
 
 async def stream_value(request: Request, service: Service) -> Response | Stream:
     key = uuid_of(request)
     request.principal.require(key)
-    outcome = await service.store.fetch(Read(key, None, condition(request, tag=Media.MESSAGEPACK.tag)))
+    path = path_of(request)
+    wanted = condition(request, tag=Media.MESSAGEPACK.tag)
+    outcome = await service.store.fetch(Read(key, None if path is None else (path,), wanted))
     if isinstance(outcome, NotModified):
         return Response(304, None, outcome.revision)
     assert isinstance(outcome, Found)
-    packed = values.to_messagepack(outcome.entry.value)
+    packed = values.to_messagepack(outcome.entry.value if outcome.parts is None else outcome.parts[0])
     return Stream(Media.MESSAGEPACK, _pieces(packed), outcome.entry.revision)
 
 
@@ -170,16 +207,26 @@ ROUTES = (
     ),
     Route(
         "GET",
+        "/get",
+        Procedure(list_by_uuid),
+        "List the entries whose keys are UUIDs in ascending order",
+        "read",
+        (Answer(200, "The entries.", "EntryList"),),
+        ("upgrade_required",),
+        LIST_PARAMETERS,
+    ),
+    Route(
+        "GET",
         "/stream/{uuid}",
         Procedure(stream_value),
-        "Get a value as MessagePack, in chunks",
+        "Get a value, or a part of it, as MessagePack, in chunks",
         "read",
         (
-            Answer(200, "The value.", "Value", etag=True),
+            Answer(200, "The value, or the part.", "Value", etag=True),
             Answer(304, "The caller has this revision.", None, etag=True),
         ),
-        ("not_found", "precondition_failed", "upgrade_required"),
-        CONDITIONS,
+        ("not_found", "path_not_found", "precondition_failed", "upgrade_required"),
+        (PATH, *CONDITIONS),
         offers=(Media.MESSAGEPACK,),
     ),
     Route(

@@ -5,7 +5,7 @@ only read and an answer only written.
 """
 
 import re
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing
 from typing import Final, cast
 
@@ -57,6 +57,8 @@ JSON_TYPES: Final = ("application/json", "application/x-www-form-urlencoded", ""
 """Bodies read as JSON. The form type is what curl sends with `-d` when told nothing else."""
 MAX_SHOWN_CHARACTERS: Final = 64
 """Of a caller's own text in an error."""
+Pages = AsyncGenerator[Page[Entry]]
+"""Entries in ascending order of their keys; the `next_after` of the last page is where the list goes on."""
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?")
 """A number as people write it; `float` would take `1_000` and `nan`, too."""
 
@@ -327,18 +329,20 @@ def deleted_json(key: str, revision: int, path: str | None) -> bytes:
 
 
 async def list_entries(request: Request, service: Service) -> Response | Stream:
-    prefixes = prefixes_of(request)
-    after = after_of(request)
+    prefixes, after = prefixes_of(request), after_of(request)
+    return await listed(request, lambda limit: service.store.pages(prefixes, after, limit))
+
+
+async def listed(request: Request, pages_of: Callable[[int | None], Pages]) -> Response | Stream:
+    """A list as it was asked for. `pages_of`: the entries to list, as many as the limit says, or all."""
     with_values = flag_of(request, "values", default=True)
     limit = limit_of(request)
     if request.media is Media.MESSAGEPACK:
-        return await _gathered_list(service, prefixes, after, limit, with_values=with_values)
-    return Stream(Media.JSON, _list_chunks(service, prefixes, after, limit, with_values=with_values))
+        return await _gathered_list(pages_of(limit or MAX_PAGE_ENTRIES), with_values=with_values)
+    return Stream(Media.JSON, _list_chunks(pages_of(limit), with_values=with_values))
 
 
-async def _gathered_list(
-    service: Service, prefixes: Sequence[str], after: str | None, limit: int | None, *, with_values: bool
-) -> Response:
+async def _gathered_list(pages: Pages, *, with_values: bool) -> Response:
     """A MessagePack list says its length in front, so it cannot be streamed: it comes in pages, with `next`.
 
     A page ends at its limit, or before that when it is heavy: ten thousand values may be gigabytes.
@@ -346,7 +350,7 @@ async def _gathered_list(
     found = GatheredList("entries", Media.MESSAGEPACK)
     revision: int | None = None
     next_after: str | None = None
-    async with aclosing(service.store.pages(prefixes, after, limit or MAX_PAGE_ENTRIES)) as pages:
+    async with aclosing(pages):
         async for page in pages:
             revision = page.revision if revision is None else revision
             await found.add(map(packed_entry if with_values else _packed_without_value, page.records))
@@ -370,13 +374,11 @@ def packed_entry(entry: Entry) -> bytes:
         raise values.unreadable(key=entry.key) from error
 
 
-async def _list_chunks(
-    service: Service, prefixes: Sequence[str], after: str | None, limit: int | None, *, with_values: bool
-) -> AsyncGenerator[bytes]:
+async def _list_chunks(pages: Pages, *, with_values: bool) -> AsyncGenerator[bytes]:
     separator = b'{"entries":[\n'
     revision: int | None = None
     next_after: str | None = None
-    async for page in service.store.pages(prefixes, after, limit):
+    async for page in pages:
         # The revision before the first entry was read: every change up to it is in the list.
         revision = page.revision if revision is None else revision
         next_after = page.next_after
@@ -424,6 +426,16 @@ RAW = Parameter("raw", "The value alone as the body.", {"type": "boolean"})
 _IF_MATCH = Parameter("If-Match", '"*" or the ETags of revisions that the entry must be at.', _STRING, "header")
 _IF_NONE_MATCH = Parameter("If-None-Match", '"*" or ETags that the entry must not be at.', _STRING, "header")
 PREFIX = Parameter("prefix", "Only keys that begin with it.", _STRING)
+LIST_PARAMETERS = (
+    PREFIX,
+    Parameter("after", "Only keys greater than it.", _STRING),
+    Parameter(
+        "limit",
+        "At most so many entries; `next` is the `after` to go on with. Without it, all are streamed.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES},
+    ),
+    Parameter("values", "false leaves the values out.", {"type": "boolean"}),
+)
 PREFER = Parameter("Prefer", "return=minimal leaves the value out of the answer.", _STRING, "header")
 _IF_LEASE = Parameter("If-Lease", "A lease_id: done only if this lease is alive at the commit.", _STRING, "header")
 CONDITIONS = (_IF_MATCH, _IF_NONE_MATCH)
@@ -504,15 +516,6 @@ ROUTES = (
         "read",
         (Answer(200, "The entries.", "EntryList"),),
         ("upgrade_required",),
-        (
-            PREFIX,
-            Parameter("after", "Only keys greater than it.", _STRING),
-            Parameter(
-                "limit",
-                "At most so many entries; `next` is the `after` to go on with. Without it, all are streamed.",
-                {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES},
-            ),
-            Parameter("values", "false leaves the values out.", {"type": "boolean"}),
-        ),
+        LIST_PARAMETERS,
     ),
 )
