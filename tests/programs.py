@@ -25,6 +25,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "curl": "curl",
     "faketime": "faketime",
     "haproxy": "haproxy",
+    "jq": "jq",
     "lighttpd": "lighttpd",
     "mkfs.ext4": "e2fsprogs",
     "nginx": "nginx",

@@ -78,7 +78,7 @@ def refused(*arguments: str, code: int = FAULT) -> str:
 
 def test_the_commands_of_the_documentation_do_what_it_says(tmp_path: Path) -> None:
     section = (DOCS / "operations.md").read_text().partition("## Backups\n")[2].partition("\n## ")[0]
-    commands = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    commands = "\n".join(line[2:] for line in section.splitlines() if line.startswith("$ "))
     assert commands.count("leasehold ") == 6
     database = new_database(tmp_path)
     with running(tmp_path / "data.json") as server:

@@ -1,0 +1,145 @@
+"""Every command of the pages, run as a reader would run it, and every answer that they show."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from console import Block, Reading, blocks_of, is_as_expected
+from programs import needs
+from running import clean_environment
+
+pytestmark = needs("curl", "jq", "openssl")
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(path.relative_to(ROOT) for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+LANGUAGES = {
+    "console",
+    "json",
+    "text",
+    "python",
+    "yaml",
+    "ini",
+    "nginx",
+    "haproxy",
+    "apache",
+    "caddy",
+    "sql",
+    "http",
+    "sh",
+}
+"""What a block may be. Commands stand in `console` only, so that none is left out by its name."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def text_of(page: Path) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def commands_of(page: Path) -> list[Block]:
+    blocks = (block for block in blocks_of(text_of(page)) if block.remark("not run") is None)
+    return [block for block in blocks if block.language == "console"]
+
+
+def reader(folder: Path, port: int) -> Reading:
+    """Somebody who has installed the command and sits in an empty folder."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = clean_environment() | {"PATH": path, "HOME": str(folder), "LEASEHOLD_PORT": str(port)}
+    return Reading(folder, environment, port)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(block.remark("in a clone") is None for block in commands_of(page))],
+    ids=lambda page: page.name,
+)
+def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
+    with reader(tmp_path, free_port()) as reading:
+        assert reading.follow(text_of(page)) > 0
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(block.remark("in a clone") is not None for block in commands_of(page))],
+    ids=lambda page: page.name,
+)
+def test_what_a_page_says_of_a_clone_works_in_a_fresh_one(page: Path, tmp_path: Path) -> None:
+    """With all that it installs, since that is what a newcomer gets."""
+    clone = tmp_path / "leasehold"
+    for name in tracked_files():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, clone / name)
+    port = free_port()
+    environment = clean_environment() | {"LEASEHOLD_PORT": str(port), "HOME": str(tmp_path)}
+    with Reading(clone, environment, port) as reading:
+        assert reading.follow(text_of(page), in_a_clone=True) > 0
+
+
+def tracked_files() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_block_says_what_it_is(page: Path) -> None:
+    for block in blocks_of(text_of(page)):
+        assert block.language in LANGUAGES, f"{page} line {block.line}: {block.language or 'no language'}"
+        assert block.language != "sh" or block.remark("file"), f"{page} line {block.line}: a script has a file"
+        if block.language != "console":
+            assert not any(line.startswith("$ ") for line in block.text.splitlines()), f"{page} line {block.line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_command_stands_in_a_block_that_is_run(page: Path) -> None:
+    outside = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    indented = [line.strip() for line in outside.splitlines() if line.startswith("    ")]
+    commands = [line for line in indented if re.match(r"(\$ |curl |leasehold |pipx? |openssl |docker )", line)]
+    assert commands == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_between_pages_leads_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)\s]*)?\)", text_of(page)):
+        if "://" in target:
+            continue
+        other = (ROOT / page).parent / target if target else ROOT / page
+        assert other.exists(), f"{page}: {target}"
+        if anchor and other.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            slugs |= set(re.findall(r'<a id="([^"]+)">', other.read_text(encoding="utf-8")))
+            assert anchor[1:] in slugs, f"{page}: {target}{anchor}"
+
+
+def test_what_differs_from_run_to_run_stands_for_its_like() -> None:
+    shown = '{"key":"a","revision":3,"created_at":"2026-01-31T12:00:00.000001Z"}'
+    assert is_as_expected(shown, '{"key":"a","revision":3,"created_at":"2027-02-01T00:00:00.000000Z"}')
+    assert not is_as_expected(shown, '{"key":"a","revision":4,"created_at":"2027-02-01T00:00:00.000000Z"}')
+    assert is_as_expected('ETag: "4.5f3a9c"', 'ETag: "4.000001"')
+    assert not is_as_expected('ETag: "4.5f3a9c"', 'ETag: "5.000001"')
+    assert is_as_expected("a\n…\nz", "a\nb\nc\nz")
+    assert not is_as_expected("a\nz", "a\nb\nz")
+
+
+def test_a_command_that_prints_something_else_fails_the_page(tmp_path: Path) -> None:
+    page = "```console\n$ echo one\ntwo\n```\n"
+    with reader(tmp_path, free_port()) as reading, pytest.raises(AssertionError, match="line 1: echo one"):
+        reading.follow(page)
+
+
+def test_a_command_that_fails_fails_the_page(tmp_path: Path) -> None:
+    page = "text\n\n```console\n$ false\n```\n"
+    with reader(tmp_path, free_port()) as reading, pytest.raises(AssertionError, match="exit code 1"):
+        reading.follow(page)
+    with reader(tmp_path, free_port()) as reading:
+        assert reading.follow(page.replace("```console", "<!-- fails -->\n```console")) == 1
