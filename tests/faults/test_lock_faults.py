@@ -59,8 +59,15 @@ def test_clients_of_two_servers_hold_a_lock_one_at_a_time_and_all_get_it(tmp_pat
 )
 def test_a_planted_bug_is_found(bug: str, load: Load, stalls: dict[str, str], fault: str, tmp_path: Path) -> None:
     planted = {"LEASEHOLD_TEST_BUG": bug, **stalls}
-    finding = append_with_pauses(tmp_path / "data.json", 50, load=load, planted=planted)
-    assert [found for found in finding.violations if fault in found] != []
+
+    def is_found(seed: int) -> bool:
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        finding = append_with_pauses(folder / "data.json", seed, load=load, planted=planted)
+        return any(fault in found for found in finding.violations)
+
+    # One run shows it nearly always, and misses it where a busy machine brings clients out of step.
+    assert any(map(is_found, range(50, 55)))
 
 
 def test_a_waiter_that_is_woken_and_does_not_look_again_is_found(tmp_path: Path) -> None:

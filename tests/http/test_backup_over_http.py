@@ -1,6 +1,7 @@
 """`GET /backup`: one moment under load, for tokens that may read all, and recognisable when it is cut off."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -90,7 +91,8 @@ def test_a_second_backup_at_once_is_refused_and_a_later_one_is_given(tmp_path: P
             server.put(f"large/{number}", json.dumps("x" * 1_000_000))
         with Wire(server) as wire:
             wire.send(message("GET", "/backup"))
-            refused = server.request("GET", "/backup")  # the first is not being read
+            assert wire.socket.recv(1, socket.MSG_PEEK)  # it has begun, and does not go on while nobody reads
+            refused = server.request("GET", "/backup")
             assert (refusal(refused), refused.headers["Retry-After"]) == ((429, "too_many_requests"), "10")
         deadline = time.monotonic() + 60
         while (answer := server.request("GET", "/backup")).status_code == 429:

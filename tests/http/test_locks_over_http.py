@@ -897,11 +897,11 @@ def test_what_is_ended_by_force_is_logged_without_the_lease_id() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("POST", "/locks", "GET, HEAD"),
-        ("PATCH", "/locks/a", "DELETE, GET, HEAD, POST, PUT"),
-        ("GET", "/lock", "POST"),
-        ("PUT", "/renew", "POST"),
-        ("POST", "/unlock", "DELETE"),
+        ("POST", "/locks", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/locks/a", "DELETE, GET, HEAD, OPTIONS, POST, PUT"),
+        ("GET", "/lock", "OPTIONS, POST"),
+        ("PUT", "/renew", "OPTIONS, POST"),
+        ("POST", "/unlock", "DELETE, OPTIONS"),
     ],
 )
 def test_other_methods_are_not_allowed(server: Server, method: str, path: str, allow: str) -> None:
