@@ -25,19 +25,24 @@ from bench.rows import (
     LEASEHOLD_AWAITED,
     LEASEHOLD_LARGE,
     LEASEHOLD_PG_RELAYED,
+    LEASEHOLD_PROBED,
     LIMITS,
     MEMORY,
     PARTIAL,
     ROWS,
+    STALL,
     START,
     Row,
 )
 from bench.service import AwaitedLeasehold, LargeLeasehold, RelayedLeasehold
 from bench.sides import Side
+from bench.stalls import ProbedLeasehold
 from bench.starting import SIDES, Site
 
 _DEFAULT_OUTPUT = Path("docs/benchmarks.md")
 _PARTIAL_UPDATES = 10
+_WORST_STALLS = 10
+"""Named in the report."""
 
 
 def main() -> int:
@@ -67,6 +72,7 @@ def main() -> int:
             _weigh(sides, found)
             _count(sides, found)
             _look_at_idleness(sides, found)
+            _attack(sides, found)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -171,6 +177,22 @@ def _look_at_idleness(sides: Mapping[str, Side], found: Results) -> None:
         found.figures[IDLE.name] = [awaited.idle_percent()]
     except BenchError as error:
         found.failures[IDLE.name, LEASEHOLD_AWAITED] = str(error)
+
+
+def _attack(sides: Mapping[str, Side], found: Results) -> None:
+    """Takes the longest stall of the event loop, and notes which requests caused the longest."""
+    probed = sides.get(LEASEHOLD_PROBED)
+    if not isinstance(probed, ProbedLeasehold):
+        return
+    try:
+        stalls = probed.stalls()
+    except BenchError as error:
+        found.failures[STALL.name, LEASEHOLD_PROBED] = str(error)
+        return
+    worst = sorted(stalls, key=lambda name: stalls[name], reverse=True)
+    found.figures[STALL.name] = [stalls[worst[0]]]
+    longest = "; ".join(f"{name} {stalls[name]:.0f} ms" for name in worst[:_WORST_STALLS])
+    found.notes.append(f"The longest stalls of {len(stalls)} kinds of requests, of up to 1 MiB each: {longest}.")
 
 
 def _write(output: Path, found: Results, machine: Mapping[str, str], *, setting: str) -> None:

@@ -15,6 +15,7 @@ WEBDIS: Final = "webdis+redis"
 ETCD: Final = "etcd"
 NGINX: Final = "nginx"
 LEASEHOLD_AWAITED: Final = "leasehold-awaited"
+LEASEHOLD_PROBED: Final = "leasehold-probed"
 LEASEHOLD_PG: Final = "leasehold-pg"
 LEASEHOLD_PG_2: Final = "leasehold-pg-2"
 """With two workers."""
@@ -114,5 +115,8 @@ IDLE: Final = Limit(
     "waiters", f"{WAITERS:,} wait for {AWAITED_LOCKS} locks, nothing happens: processor", LEASEHOLD_AWAITED,
     "% of a core", must=2,
 )  # fmt: skip
-LIMITS: Final = (MEMORY, START, PARTIAL, IDLE)
+STALL: Final = Limit(
+    "stall", "longest stall of the event loop by one client's worst requests", LEASEHOLD_PROBED, "ms", must=50,
+)  # fmt: skip
+LIMITS: Final = (MEMORY, START, PARTIAL, IDLE, STALL)
 NAMES: Final = tuple(item.name for item in (*ROWS, *LIMITS))

@@ -65,6 +65,9 @@ class Leasehold(LockStore):
     Every request bears a token.
     """
 
+    program: Sequence[str] = ()
+    """What is run in place of the installed command."""
+
     def __init__(
         self,
         stack: ExitStack,
@@ -89,7 +92,8 @@ class Leasehold(LockStore):
     def start(self) -> float:
         """Starts the service; the seconds from the start of the program to its ready line."""
         log, started = self.folder / "log", time.perf_counter()
-        command = [processes.program("leasehold"), "serve", "--port", "0", *self._options]
+        program = self.program or [processes.program("leasehold")]
+        command = [*program, "serve", "--port", "0", *self._options]
         command += ["--auth-secret-file", str(self._secret_file)]
         self._process = processes.start(
             self._stack, command, log, stdout=subprocess.PIPE, environment=self._environment

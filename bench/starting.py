@@ -11,6 +11,7 @@ from bench.peers import Etcd, Nginx, Webdis
 from bench.postgresql import PgBench, PostgreSQL
 from bench.service import AwaitedLeasehold, LargeLeasehold, LeaseholdOnPostgreSQL, RelayedLeasehold, SmallLeasehold
 from bench.sides import Side
+from bench.stalls import ProbedLeasehold
 
 
 class Site:
@@ -54,6 +55,7 @@ SIDES: Final[Mapping[str, Start]] = {
     rows.PGBENCH_64: _pgbench(64),
     rows.PGBENCH_64_J2: _pgbench(64, threads=2),
     rows.LEASEHOLD_PG_RELAYED: lambda site, own: RelayedLeasehold(site.stack, own, site.postgresql),
+    rows.LEASEHOLD_PROBED: lambda site, own: ProbedLeasehold(site.stack, own),
     rows.LEASEHOLD_AWAITED: lambda site, own: AwaitedLeasehold(site.stack, own),
     rows.LEASEHOLD_LARGE: lambda site, own: LargeLeasehold(
         site.stack, own, key_count=site.key_count_large, starts=site.starts

@@ -266,7 +266,7 @@ class _Batch:
         self._begin_work(len(before))
         budget = WorkBudget(len(before))
         try:
-            with values.collector_paused(len(before)):
+            with values.collector_paused(values.LARGE_BYTES + 1):  # a patch may make a small value large
                 value = _changed(values.decode(before), operation, budget, self._max_value_bytes)
                 encoded = values.encode_bounded(value, max_bytes=self._max_value_bytes, before=before)
                 del value

@@ -112,14 +112,22 @@ def test_a_body_of_too_many_containers_is_not_decoded(body: bytes) -> None:
 def test_messagepack_of_too_many_containers_is_not_decoded(item: bytes) -> None:
     body = packed(item)
     assert refusal_of(lambda: parse_messagepack(body)) == "too_large"
-    assert lines_of(lambda: parse_messagepack(body)) < 15 * MAX_CONTAINERS
+    assert lines_of(lambda: parse_messagepack(body)) < 6 * MAX_CONTAINERS
 
 
 @pytest.mark.parametrize("item", [b"\x01", b"\xc2", b"\xa0", b"\xcf" + b"\xff" * 8, b"\xcb?\xf8" + bytes(6), b"\xa1a"])
 def test_messagepack_is_checked_without_a_walk_over_its_parts(item: bytes) -> None:
     body = packed(item)
     assert refusal_of(lambda: parse_messagepack(body)) == "done"
-    assert lines_of(lambda: parse_messagepack(body)) < 200
+    assert lines_of(lambda: parse_messagepack(body)) < len(body) // 4
+
+
+def test_messagepack_whose_text_is_too_large_is_refused_before_its_parts_are_looked_at() -> None:
+    body = packed(b"\xc2")  # 6 bytes of JSON for each
+    with pytest.raises(ServiceError) as caught:
+        parse_messagepack(body, max_bytes=MIB)
+    assert (caught.value.code, caught.value.details) == ("too_large", {"limit": MIB})
+    assert lines_of(lambda: parse_messagepack(body, max_bytes=MIB)) < 100
 
 
 def test_messagepack_of_text_is_not_taken_for_containers() -> None:

@@ -213,6 +213,7 @@ class Connection(asyncio.Protocol):
         size = len(request.body)
         if size > COUNTED_BODY_BYTES:
             self._all.bodies.take(size)
+            request.max_value_bytes = self._all.limits.max_body_bytes
         if self._current is None and not self._queue and not self._write_paused and self._begun < MAX_BEGUN_AT_ONCE:
             self._begun += 1
             self._begin(request)

@@ -77,13 +77,15 @@ def key_of(request: Request) -> str:
 
 def value_of(request: Request) -> bytes:
     """The body as a checked, compact JSON text."""
-    return values.parse_messagepack(request.body) if is_messagepack(request) else values.parse_json(request.body)
+    if is_messagepack(request):
+        return values.parse_messagepack(request.body, max_bytes=request.max_value_bytes)
+    return values.parse_json(request.body)
 
 
 def body_value(request: Request) -> Json:
     """The body as a checked value."""
     if is_messagepack(request):
-        return values.parse_messagepack_value(request.body)
+        return values.parse_messagepack_value(request.body, max_bytes=request.max_value_bytes)
     return values.parse_json_value(request.body)
 
 

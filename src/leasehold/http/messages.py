@@ -72,6 +72,8 @@ class Request(msgspec.Struct):
     """Of its route, set by the router; `-` if it has none."""
     is_there: Callable[[], bool] = lambda: True
     """Whether the client is still connected. Set where an endpoint waits."""
+    max_value_bytes: int | None = None
+    """What its value may take once it is stored. Set where its body is large."""
     argument: bytes = b""
     """What the route's pattern leaves open (a key), still encoded. Set by the router."""
 

@@ -1,0 +1,199 @@
+"""The longest stall of the event loop: the worst requests that are known, to a service with a probe.
+
+To add one, add it to `worst_requests`. All are within the limits of the service, or are refused only after work.
+"""
+
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench.processes import BenchError
+from bench.service import Leasehold
+from bench.workload import MIB, http_request
+
+_ANSWER_SECONDS: Final = 60.0
+_PROBE: Final = (sys.executable, "-m", "bench.probe")
+_TOLD: Final = re.compile(rb"longest turn: ([0-9.]+) ms, ([0-9.]+) ms")
+_CONTAINERS: Final = 65_400
+"""In one value; a little less than the service takes."""
+_PATCHES: Final = {"json": "application/json-patch+json", "merge": "application/merge-patch+json"}
+_MESSAGEPACK: Final = "application/vnd.msgpack"
+
+
+class Attack(msgspec.Struct, frozen=True):
+    """Requests of one client, sent at once. `value`: what is stored before under the key `worst`.
+
+    `clients`: how many send them at the same moment.
+    """
+
+    name: str
+    requests: tuple[tuple[str, str, Mapping[str, str], bytes | None], ...]
+    value: bytes | None = None
+    clients: int = 1
+
+
+def _filled(item: bytes, count: int | None = None, *, size: int = MIB) -> bytes:
+    count = (size - 2) // (len(item) + 1) if count is None else count
+    return b"[" + b",".join([item] * count) + b"]"
+
+
+def _packed(item: bytes, count: int | None = None) -> bytes:
+    count = (MIB - 5) // len(item) if count is None else count
+    return b"\xdd" + count.to_bytes(4, "big") + item * count
+
+
+_NESTED: Final = _filled(b"[" * 126 + b"]" * 126, _CONTAINERS // 127)
+_NESTED_AND_NUMBERS: Final = _NESTED[:-1] + b"," + _filled(b"1", size=MIB - len(_NESTED) - 10)[1:]
+_OBJECTS: Final = _filled(b'{"a":' * 126 + b"1" + b"}" * 126, _CONTAINERS // 127)
+_MEMBERS: Final = b"{" + b",".join(b'"%x":1' % number for number in range(109_000)) + b"}"
+_BODIES: Final[Mapping[str, bytes]] = {
+    "numbers": _filled(b"1"),
+    "floats": _filled(b"1.5"),
+    "floats that grow": _filled(b"1e15"),
+    "minus zeros": _filled(b"-0"),
+    "minus zeros in strings": _filled(b'"-0"')[:-4] + b"-0]",
+    "strings": _filled(b'"a"'),
+    "lists": _filled(b"[]", _CONTAINERS),
+    "pairs": _filled(b"[1.25,-2.512]", 65_000),
+    "too many lists": _filled(b"[]"),
+    "nested lists": _NESTED,
+    "nested lists and numbers": _NESTED_AND_NUMBERS,
+    "nested objects": _OBJECTS,
+    "members": _MEMBERS,
+    "escaped zeros": b'["' + b"\\u0001" * 174_000 + b'"]',
+    "large integers": _filled(b"12345678901234567890"),
+    "brackets that never close": b"[" * MIB,
+}
+_PACKED_BODIES: Final[Mapping[str, bytes]] = {
+    "empty maps": _packed(b"\x80"),
+    "numbers": _packed(b"\x01"),
+    "falses": _packed(b"\xc2"),
+    "short strings": _packed(b"\xa3\xe4\xb8\x80"),
+    "lists of one": _packed(b"\x91\x01"),
+    "nested lists": _packed(b"\x91" * 126 + b"\x90", _CONTAINERS // 127),
+    "large headers": _packed(b"\xdc\x00\x00"),
+    "lists, and strings that look like lists": b"\xdd"
+    + (_CONTAINERS - 1 + 130_000).to_bytes(4, "big")
+    + b"\x91\x01" * (_CONTAINERS - 1)
+    + b"\xa3\xe8\x80\x80" * 130_000,
+}
+
+
+def worst_requests() -> Iterator[Attack]:
+    """Each kind of request with the input that costs it most."""
+    json, packed = {"Content-Type": "application/json"}, {"Content-Type": _MESSAGEPACK}
+    as_packed = {"Accept": _MESSAGEPACK}
+    for name, body in _BODIES.items():
+        yield Attack(f"PUT: {name}", (("PUT", "/kv/worst", json, body),))
+        yield Attack(f"PUT answered as MessagePack: {name}", (("PUT", "/kv/worst", json | as_packed, body),))
+    for name, body in _PACKED_BODIES.items():
+        yield Attack(f"PUT of MessagePack: {name}", (("PUT", "/kv/worst", packed, body),))
+    yield Attack("POST /set: numbers", (("POST", "/set", json, b'{"value":%b}' % _filled(b"1", size=MIB - 20)),))
+    for name in ("numbers", "floats", "pairs", "nested lists and numbers", "nested objects", "members"):
+        value = _BODIES[name]
+        yield Attack(f"PUT of a part, 100 at once: {name}", (("PUT", "/kv/worst?path=/0", json, b"1"),) * 100, value)
+        yield Attack(f"PUT of a part, 100 clients: {name}", (("PUT", "/kv/worst?path=/0", json, b"1"),), value, 100)
+        yield Attack(f"GET of 100 parts: {name}", (("GET", f"/kv/worst?{'&'.join(['path='] * 100)}", {}, None),), value)
+        yield Attack(f"GET of a part, 100 at once: {name}", (("GET", "/kv/worst?path=/0", {}, None),) * 100, value)
+        yield Attack(f"GET as MessagePack, 20 at once: {name}", (("GET", "/kv/worst", as_packed, None),) * 20, value)
+        yield Attack(f"GET /stream: {name}", (("GET", "/stream", {}, None),), value)
+        yield Attack(f"GET /kv as MessagePack: {name}", (("GET", "/kv", as_packed, None),), value)
+    yield from _patches()
+    paths = "&".join(f"path=/{number}" for number in range(1_100))
+    yield Attack("GET with 1,100 parameters", (("GET", f"/kv/worst?{paths}"[:8_000], {}, None),))
+    owner = b'{"owner":%b}' % _filled(b"1", size=MIB - 20)
+    yield Attack("POST of a lock: owner", (("POST", "/locks/worst", json, owner),))
+
+
+def _patches() -> Iterator[Attack]:
+    steps = {
+        "moves in a long list": (_BODIES["numbers"], b'{"op":"move","from":"/0","path":"/-"}', 10_000),
+        "insertions in a long list": (_BODIES["numbers"], b'{"op":"add","path":"/0","value":1}', 10_000),
+        "removals in a long list": (_BODIES["numbers"], b'{"op":"remove","path":"/0"}', 10_000),
+        "additions": (b"[]", b'{"op":"add","path":"/-","value":[1]}', 10_000),
+        "long paths": (b"[" * 24 + b"]" * 24, b'{"op":"add","path":"%b","value":0}' % (b"/0" * 50), 7_900),
+        "escaped paths": (b"{}", b'{"op":"move","from":"%b","path":"%b"}' % (b"/~0" * 15, b"/~1" * 15), 7_900),
+    }
+    headers = {"Content-Type": _PATCHES["json"]}
+    for name, (value, step, count) in steps.items():
+        yield Attack(f"JSON patch: {name}", (("PATCH", "/kv/worst", headers, _filled(step, count)),), value)
+    for name in ("numbers", "lists", "nested lists", "nested objects", "members"):
+        tested = b'[{"op":"test","path":"","value":%b}]'
+        value = _BODIES[name] if len(_BODIES[name]) < MIB - 100 else _filled(b"1", size=MIB - 100)
+        yield Attack(f"JSON patch: test of {name}", (("PATCH", "/kv/worst", headers, tested % value),), value)
+    booleans = _filled(b"[true]", _CONTAINERS)
+    tested = b'[{"op":"test","path":"","value":%b}]' % booleans
+    yield Attack("JSON patch: test of booleans", (("PATCH", "/kv/worst", headers, tested),), booleans)
+    members = b"{%b}" % b",".join(
+        b'"%d":%b' % (each, b'{"a":' * 126 + b"1" + b"}" * 126) for each in range(_CONTAINERS // 127)
+    )
+    headers = {"Content-Type": _PATCHES["merge"]}
+    for value in (b"{}", members):
+        yield Attack("merge patch: nested members", (("PATCH", "/kv/worst", headers, members),), value)
+    yield Attack("merge patch: members", (("PATCH", "/kv/worst", headers, _MEMBERS),), _MEMBERS)
+    yield Attack("merge patch: nothing", (("PATCH", "/kv/worst", headers, b"{}"),), _BODIES["nested objects"])
+
+
+class ProbedLeasehold(Leasehold):
+    """The service with a probe in its event loop."""
+
+    program = _PROBE
+    clock = 0
+    """0: as long as it lasted; 1: the processor's time of it."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        super().__init__(stack, folder)
+        self.start()
+
+    def stalls(self) -> Mapping[str, float]:
+        """Milliseconds, by the name of the attack."""
+        found: dict[str, float] = {}
+        for attack in worst_requests():
+            self._succeed(self.put("worst", b"0" if attack.value is None else attack.value))
+            self._longest_turn()
+            self._send(attack)
+            found[attack.name] = max(found.get(attack.name, 0.0), self._longest_turn())
+        return found
+
+    def _send(self, attack: Attack) -> None:
+        """Send all requests at once and wait until the answer to the last has come."""
+        requests = [
+            http_request(method, target, {**self.headers(), **fields}, body)
+            for method, target, fields, body in attack.requests
+        ]
+        end = http_request("GET", "/health/live", {**self.headers(), "Connection": "close"})
+        with ExitStack() as stack:
+            address = ("127.0.0.1", self.port)
+            connections = [
+                stack.enter_context(socket.create_connection(address, timeout=_ANSWER_SECONDS))
+                for _ in range(attack.clients)
+            ]
+            for connection in connections:
+                connection.sendall(b"".join([*requests, end]))
+            for connection in connections:
+                received = b""
+                while part := connection.recv(MIB):
+                    received = received[-100:] + part
+                if not received.rstrip().endswith(b"}"):
+                    raise BenchError(f"{attack.name}: the connection ended with {received[-80:]!r}")
+
+    def _longest_turn(self) -> float:
+        log = self.folder / "log"
+        before = len(_TOLD.findall(log.read_bytes()))
+        os.kill(self._process.pid, signal.SIGUSR1)
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while time.monotonic() < deadline:
+            told = _TOLD.findall(log.read_bytes())
+            if len(told) > before:
+                return float(told[-1][self.clock])
+            time.sleep(0.001)
+        raise BenchError("the probe does not answer")
