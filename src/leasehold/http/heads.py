@@ -6,6 +6,7 @@ Measured on a GET with two fields: 0.9 µs in place of 3.3, a quarter of all tha
 """
 
 import re
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -14,8 +15,18 @@ from leasehold.http.messages import Headers, Request
 
 MAX_HEADS: Final = 1_024
 MAX_BLOCK_BYTES: Final = 2_048
-CONNECTION_FIELDS: Final = (b"connection", b"expect", b"transfer-encoding", b"upgrade", b"x-request-id")
-"""Fields that say more than what is asked, or differ each time: requests with one of them go through the parser."""
+CONNECTION_FIELDS: Final = frozenset((b"connection", b"expect", b"transfer-encoding", b"upgrade"))
+"""Fields that say more than what is asked."""
+CHANGING_FIELDS: Final = frozenset(
+    (
+        *(b"if-match", b"if-none-match", b"if-lease", b"idempotency-key", b"x-request-id"),
+        *(b"forwarded", b"x-forwarded-for", b"x-real-ip"),
+        *(b"traceparent", b"tracestate", b"b3", b"x-b3-traceid", b"x-amzn-trace-id"),
+    )
+)
+"""Fields whose values differ from request to request: their blocks would come once, and take the place of others."""
+_PARSED_FIELDS: Final = CONNECTION_FIELDS | CHANGING_FIELDS
+"""Requests with one of them go through the parser."""
 
 _REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE) (/[!-\"$->@-~]*)(?:\?([!-\"$-~]*))? HTTP/1\.1\r\n"
@@ -29,7 +40,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class FamiliarHeads:
-    """Shared by all connections. Forgets everything when it is full: clients are few, and refill it at once."""
+    """Shared by all connections. When it is full it forgets the older half: what is in use comes back at once."""
 
     def __init__(self, max_target_bytes: int) -> None:
         self._max_target_bytes = max_target_bytes
@@ -72,8 +83,9 @@ class FamiliarHeads:
         content_length = int(headers.get(b"content-length", b"0"))
         if end - begin > MAX_BLOCK_BYTES or len(data) != end + content_length:
             return
-        if any(name in headers for name in CONNECTION_FIELDS):
+        if not _PARSED_FIELDS.isdisjoint(headers):
             return
         if len(self._heads) >= MAX_HEADS:
-            self._heads.clear()
+            for block in list(islice(self._heads, MAX_HEADS // 2)):
+                del self._heads[block]
         self._heads[data[begin:end]] = Head(headers, content_length)

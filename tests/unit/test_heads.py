@@ -1,0 +1,54 @@
+"""Header blocks that are remembered, so that they need not be parsed again."""
+
+import pytest
+
+from leasehold.http.heads import CHANGING_FIELDS, CONNECTION_FIELDS, MAX_HEADS, FamiliarHeads
+from leasehold.http.messages import Headers
+
+
+def request(**fields: str) -> tuple[bytes, Headers]:
+    """A request with these fields, and what the parser makes of its head."""
+    headers = Headers()
+    headers.update({name.encode(): value.encode() for name, value in fields.items()})
+    lines = [name + b": " + value for name, value in headers.items()]
+    return b"\r\n".join((b"GET /kv/a HTTP/1.1", *lines, b"", b"")), headers
+
+
+@pytest.fixture
+def heads() -> FamiliarHeads:
+    return FamiliarHeads(8_192)
+
+
+def test_a_block_that_came_once_is_recalled(heads: FamiliarHeads) -> None:
+    data, headers = request(host="localhost")
+    assert heads.recall(data) is None
+    heads.remember(data, headers)
+    recalled = heads.recall(data)
+    assert recalled is not None
+    assert (recalled.method, recalled.headers) == ("GET", {b"host": b"localhost"})
+
+
+@pytest.mark.parametrize("name", sorted(CHANGING_FIELDS), ids=bytes.decode)
+def test_fields_that_differ_each_time_take_no_place_of_others(heads: FamiliarHeads, name: bytes) -> None:
+    usual, usual_headers = request(host="localhost")
+    heads.remember(usual, usual_headers)
+    changing = [request(host="localhost", **{name.decode(): f'"{number}"'}) for number in range(MAX_HEADS * 2)]
+    for data, headers in changing:
+        heads.remember(data, headers)
+    assert heads.recall(changing[-1][0]) is None
+    assert heads.recall(usual) is not None
+
+
+@pytest.mark.parametrize("name", sorted(CONNECTION_FIELDS), ids=bytes.decode)
+def test_fields_of_the_connection_go_through_the_parser_each_time(heads: FamiliarHeads, name: bytes) -> None:
+    data, headers = request(host="localhost", **{name.decode(): "x"})
+    heads.remember(data, headers)
+    assert heads.recall(data) is None
+
+
+def test_what_is_too_much_costs_the_older_half_only(heads: FamiliarHeads) -> None:
+    blocks = [request(host="localhost", authorization=f"Bearer {number}") for number in range(MAX_HEADS + 1)]
+    for data, headers in blocks:
+        heads.remember(data, headers)
+    known = [heads.recall(data) is not None for data, _ in blocks]
+    assert known == [False] * (MAX_HEADS // 2) + [True] * (MAX_HEADS // 2 + 1)
