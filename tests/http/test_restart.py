@@ -57,10 +57,10 @@ def test_entries_are_the_same_after_a_restart(durable: Server, end: Callable[[Se
 @every_end
 def test_every_kind_of_change_is_there_after_a_restart(durable: Server, end: Callable[[Server], None]) -> None:
     durable.put("a", '{"x": 1, "y": [1]}')
-    durable.put("a", "2", params={"path": "/y/-"})
+    durable.request("POST", "/kv/a", params={"path": "/y/-"}, content="2")
     durable.patch("a", '{"x": null, "z": 3}')
     durable.patch("a", '[{"op": "move", "from": "/z", "path": "/w"}]', kind="json-patch")
-    durable.delete("a", params={"path": "/y/0"})
+    durable.delete("a", params={"path": "/y/0"}, headers={"If-Match": durable.get("a").headers["ETag"]})
     end(durable)
     assert durable.value("a") == {"y": [2], "w": 3}
 
