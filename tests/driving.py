@@ -34,7 +34,7 @@ class Driver:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._runner = asyncio.Runner()
-        self._killed = False
+        self.has_ended = False
 
     def __enter__(self) -> Self:
         try:
@@ -47,9 +47,12 @@ class Driver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._killed:
-            self.run(self.engine.close())
-            self._runner.close()
+        if not self.has_ended:
+            self.has_ended = True
+            try:
+                self.run(self.engine.close())
+            finally:
+                self._runner.close()
 
     def run(self, coroutine: Coroutine[object, object, T]) -> T:
         return self._runner.run(coroutine)
@@ -119,7 +122,7 @@ class Driver:
         assert isinstance(engine, FileEngine)
         storage, engine._storage = engine._storage, None
         assert storage is not None
-        self._killed = True
+        self.has_ended = True
         self.run(engine._release(storage))
         self._runner.close()
 
@@ -131,6 +134,7 @@ def file_driver(folder: Path, *, disk: Disk | None = None, clock: FrozenClock | 
         disk=disk,
         clock=clock or FrozenClock(),
         idle_seconds=3600,
+        verify_seconds=3600,
         make_incarnation=lambda: INCARNATION,
     )
     return Driver(engine)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from harness.mounts import obstacle
+from harness.mounts import obstacle, obstacle_to_mounts
 
 PACKAGES: Final[Mapping[str, str]] = {
     "apache2": "apache2",
@@ -40,13 +40,15 @@ LOOP_MOUNTS: Final = "loop mounts"
 """Not a program: root, loop devices, and ext4."""
 PID_NAMESPACES: Final = "PID namespaces"
 """Not a program: the right to be PID 1 of a namespace, as root has it."""
+MOUNTS: Final = "mounts"
+"""Not a program: root, and the right to mount."""
 
 _PREFIX = "this machine lacks "
 
 
 def needs(*names: str) -> pytest.MarkDecorator:
-    """A mark for a test, a class or a whole file: programs by their names, or `LOOP_MOUNTS`."""
-    unknown = [name for name in names if name not in PACKAGES and name not in (LOOP_MOUNTS, PID_NAMESPACES)]
+    """A mark for a test, a class or a whole file: programs by their names, or one of the constants above."""
+    unknown = [name for name in names if name not in PACKAGES and name not in (LOOP_MOUNTS, PID_NAMESPACES, MOUNTS)]
     if unknown:
         raise ValueError(f"not in programs.PACKAGES: {unknown}")
     return pytest.mark.needs(*names)
@@ -84,6 +86,9 @@ def _lack(name: str) -> str:
     if name == PID_NAMESPACES:
         reason = _lack("unshare") or _refusal([*AS_PID_1, "true"])
         return f"{PID_NAMESPACES} ({reason})" if reason else ""
+    if name == MOUNTS:
+        reason = obstacle_to_mounts()
+        return f"{MOUNTS} ({reason})" if reason else ""
     return "" if _found(name) else f"{name} (apt-get install {PACKAGES[name]})"
 
 

@@ -52,7 +52,7 @@ class RecordingDisk(OsDisk):
 
 
 def replace(disk: OsDisk, folder: Path) -> int:
-    return replace_file(disk, folder / "data", folder / "data.tmp-1", [b"new ", b"content"])
+    return replace_file(disk, folder / "data", folder / "data.tmp-1", [b"new ", b"content"]).size
 
 
 def test_a_file_is_replaced_in_the_order_that_survives_a_power_cut(tmp_path: Path) -> None:

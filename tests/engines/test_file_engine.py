@@ -215,7 +215,28 @@ def test_a_missing_data_json_beside_its_journal_is_refused(tmp_path: Path) -> No
     driver.commit(("b", b"2"))
     driver.kill()
     (tmp_path / DATA).unlink()
-    assert f"{JOURNAL} is corrupt at byte 0: what it holds does not follow revision 0" in refusal(tmp_path)
+    assert refusal(tmp_path) == (
+        f"{JOURNAL} goes on from revision 1, but {DATA} is missing or empty: put back the {DATA} that was there, "
+        f"or, if you mean to go back to this one, move {OLD_JOURNAL} and {JOURNAL} away; nothing was changed"
+    )
+
+
+def test_an_old_data_json_beside_the_journals_of_a_crash_is_refused_and_says_what_to_move_away(tmp_path: Path) -> None:
+    driver = file_driver(tmp_path).__enter__()
+    driver.put("a")
+    backup = (tmp_path / DATA).read_bytes()
+    driver.put("a", b"2")
+    driver.commit(("b", b"3"))
+    driver.kill()
+    (tmp_path / JOURNAL).rename(tmp_path / OLD_JOURNAL)
+    (tmp_path / DATA).write_bytes(backup)
+    assert refusal(tmp_path) == (
+        f"{OLD_JOURNAL} goes on from revision 2, but {DATA} ends at revision 1: put back the {DATA} that was there, "
+        f"or, if you mean to go back to this one, move {OLD_JOURNAL} and {JOURNAL} away; nothing was changed"
+    )
+    (tmp_path / OLD_JOURNAL).unlink()
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {"a": b"1"}
 
 
 def test_a_gap_in_the_revisions_is_refused(tmp_path: Path) -> None:
@@ -260,7 +281,7 @@ def test_missing_permission_is_refused_in_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(ServiceError) as caught, file_driver(tmp_path, disk=ForbiddenDisk()):
         pass
-    assert caught.value.message == "data.json cannot be opened: Permission denied"
+    assert caught.value.message == "data.json.lock cannot be locked: Permission denied"
 
 
 def test_temporary_files_stay_where_the_start_is_refused(tmp_path: Path) -> None:
@@ -272,7 +293,7 @@ def test_temporary_files_stay_where_the_start_is_refused(tmp_path: Path) -> None
 def test_a_missing_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as caught, file_driver(tmp_path / "missing"):
         pass
-    assert caught.value.message == "data.json cannot be opened: No such file or directory"
+    assert caught.value.message == f"data.json cannot be opened: there is no folder {tmp_path / 'missing'}"
 
 
 # Files of others ----------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from leasehold.engines import disk as disk_module
 from leasehold.engines import journal as journal_module
 from leasehold.engines.disk import Disk, WriteError
 from leasehold.engines.file import FileEngine
-from leasehold.engines.storage import RESERVE_BYTES, Storage
+from leasehold.engines.reserve import RESERVE_BYTES
+from leasehold.engines.storage import Storage
 
 SEED = 3
 """By it, a run does everything that can be done to a file, and starts with a torn journal."""
@@ -128,7 +129,7 @@ def test_a_batch_of_unknown_outcome_never_comes_back_once_later_ones_are_acknowl
     history = History()
     driver = file_driver(tmp_path, disk=disk).__enter__()
     history.put(driver, ("a", b"1"))
-    disk.fail_at = disk.operations + 1
+    disk.fail_next = "fdatasync"
     error = history.put(driver, ("a", b"unknown"), ("b", b"unknown"))
     assert disk.failed == "fdatasync"
     assert error is not None
@@ -201,7 +202,7 @@ def test_a_failed_sync_during_a_checkpoint_loses_nothing(tmp_path: Path) -> None
 
     checkpoint = driver.run(begin())
     driver.commit(("b", b"2"))
-    disk.fail_at = disk.operations + 1
+    disk.fail_next = "fdatasync"
     assert driver.try_commit(("c", b"3")) is not None
     assert disk.failed == "fdatasync"
     driver.commit(("d", b"4"))

@@ -99,7 +99,7 @@ def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is raised between the sync and the end of the step is taken for a batch that is not there."""
 
     def append(self: Storage, first: int, last: int, record: bytes, *, frees_space: bool) -> None:
-        self._with_reserve(lambda: self._append(first, record), allowed=frees_space)
+        self.reserve.spend_for(lambda: self._append(first, record), allowed=frees_space)
         max(first, last)
         self.revision = last
 

@@ -10,7 +10,7 @@ from harness import depth
 from harness.power_cuts import survive_power_cuts
 
 from leasehold.engines import disk, journal, storage
-from leasehold.engines.disk import Disk, pwrite_all
+from leasehold.engines.disk import Disk, Identity, pwrite_all
 from leasehold.engines.journal import JournalWriter
 from leasehold.engines.recovery import Paths, Report, read_files
 from leasehold.engines.snapshot import Snapshot, StoredState
@@ -60,13 +60,15 @@ def test_an_answer_before_the_sync_of_the_journal_would_be_noticed() -> None:
 
 
 def test_a_snapshot_renamed_before_its_sync_would_be_noticed() -> None:
-    def replace_file(on: Disk, target: Path, temporary: Path, chunks: Iterable[bytes]) -> int:
+    def replace_file(
+        on: Disk, target: Path, temporary: Path, chunks: Iterable[bytes], before_rename: Callable[[Identity], None]
+    ) -> Identity:
         with patch.object(on, "fsync", lambda _file: None):
-            size = disk.replace_file(on, target, temporary, chunks)
+            identity = disk.replace_file(on, target, temporary, chunks, before_rename=before_rename)
         file = on.open(target)
         on.fsync(file)
         on.close(file)
-        return size
+        return identity
 
     with patch.object(storage, "replace_file", replace_file):
         assert violations()
@@ -74,7 +76,7 @@ def test_a_snapshot_renamed_before_its_sync_would_be_noticed() -> None:
 
 def test_a_checkpoint_that_removes_the_old_journal_first_would_be_noticed() -> None:
     def checkpoint(self: Storage, snapshot: Snapshot) -> None:
-        self._unlink_if_there(self._paths.old_journal)
+        self._remove(self._paths.old_journal)
         self._disk.sync_folder(self._paths.folder)
         self._replace_data(snapshot)
         self.has_old_journal = False

@@ -9,7 +9,7 @@ from unittest.mock import patch
 from driving import Driver
 from msgspec.structs import replace
 
-from leasehold.engines import file, journal, snapshot, storage
+from leasehold.engines import file, journal, ownership, reserve, snapshot
 from leasehold.engines.file import FileEngine
 from leasehold.engines.snapshot import StoredState
 from leasehold.errors import ServiceError
@@ -134,7 +134,8 @@ def small_sizes(rng: random.Random) -> Iterator[None]:
         for module, name, size in (
             (journal, "FIRST_CHUNK_BYTES", 4 * KIB),
             (journal, "CHUNK_BYTES", 8 * KIB),
-            (storage, "RESERVE_BYTES", 0),
+            (reserve, "RESERVE_BYTES", 0),
+            (ownership, "LATELY_NANOSECONDS", 0),  # else it would be time that tells which operations there are
             (file, "SMALL_STORE_BYTES", rng.choice([1, 3, 6]) * KIB),
             (file, "MIN_JOURNAL_BYTES", rng.choice([6, 12, 1000]) * KIB),
             (snapshot, "CHUNK_ENTRIES", rng.choice([1, 3, 1000])),

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from harness import Finding
 from harness.contents import BATCH, QUIET, Contents, batch_for, in_memory, random_way, small_sizes, try_commit
-from leasehold.engines.disk import OsDisk
+from leasehold.engines.disk import Identity, OsDisk
 from leasehold.engines.file import FileEngine
 from leasehold.engines.journal import encode_record
 from leasehold.errors import ServiceError
@@ -54,8 +54,8 @@ class Fault(Enum):
 
 
 WRITES = frozenset({"write", "pwrite"})
-CHANGES = WRITES | {"create", "fsync", "fdatasync", "rename", "truncate", "unlink", "sync_folder"}
-OTHERS = frozenset({"open", "lock", "read", "close", "names"})
+CHANGES = WRITES | {"create", "fsync", "fdatasync", "rename", "link", "truncate", "unlink", "sync_folder"}
+OTHERS = frozenset({"open", "lock", "read", "close", "names", "identity", "identity_of"})
 
 
 class FaultyDisk(OsDisk):
@@ -64,6 +64,8 @@ class FaultyDisk(OsDisk):
     def __init__(self, fail_at: int = -1, fault: Fault = Fault.EIO) -> None:
         self.names_used: list[str] = []
         self.fail_at = fail_at
+        self.fail_next = ""
+        """The next operation of this name fails."""
         self.fault = fault
         self.failed = ""
         """The operation that failed, once it did."""
@@ -81,8 +83,10 @@ class FaultyDisk(OsDisk):
     def _strikes(self, name: str) -> bool:
         with self._counting:
             self.names_used.append(name)
-            if self.operations - 1 != self.fail_at or not self.fault.can_strike(name):
+            is_due = self.operations - 1 == self.fail_at or name == self.fail_next
+            if not is_due or not self.fault.can_strike(name):
                 return False
+            self.fail_next = ""
             self.failed = name
             return True
 
@@ -177,6 +181,13 @@ class FaultyDisk(OsDisk):
         if strikes:
             raise self.fault.error
 
+    def link(self, source: Path, target: Path) -> None:
+        strikes = self._strikes("link")
+        if not strikes or self.fault is Fault.LATE:
+            super().link(source, target)
+        if strikes:
+            raise self.fault.error
+
     def unlink(self, path: Path) -> None:
         strikes = self._strikes("unlink")
         if not strikes or self.fault is Fault.LATE:
@@ -192,6 +203,16 @@ class FaultyDisk(OsDisk):
         if self._strikes("names"):
             raise self.fault.error
         return super().names(folder)
+
+    def identity(self, path: Path) -> Identity | None:
+        if self._strikes("identity"):
+            raise self.fault.error
+        return super().identity(path)
+
+    def identity_of(self, file: int) -> Identity:
+        if self._strikes("identity_of"):
+            raise self.fault.error
+        return super().identity_of(file)
 
 
 # What a caller knows ------------------------------------------------------------------------------------------
@@ -316,6 +337,8 @@ def kill_while_appending(driver: Driver, folder: Path, history: History) -> None
     if end is not None:
         revision = history.known.revision + 1
         record = encode_record(revision, [Entry("torn", b"1", revision, 1, 1)])
+        if not (folder / "data.json.journal").exists():
+            raise Broken("the journal in use is not under its name")
         with (folder / "data.json.journal").open("r+b") as file:
             file.seek(end)
             file.write(record[: len(record) // 2])

@@ -1,4 +1,4 @@
-"""An ext4 file system in a file, on a loop mount, whose power can be cut. For root.
+"""Mounts of every kind, among them an ext4 in a file on a loop mount, whose power can be cut. For root.
 
 Whatever becomes of this process, nothing stays mounted: a guard, a process of its own, waits for the end of a pipe
 and unmounts then. The loop device goes with the mount.
@@ -25,6 +25,31 @@ NOLOGFLUSH = 2
 """Neither data nor the journal of the file system is flushed: what was not synced is gone."""
 
 
+class Mount:
+    """`mount ARGUMENTS PATH` for the time of a `with` block: `Mount(path, "-t", "tmpfs", "-o", "size=8m", "none")`."""
+
+    def __init__(self, path: Path, *arguments: str) -> None:
+        self.path = path
+        self._arguments = arguments
+
+    def __enter__(self) -> Self:
+        self._guard = _guard(self.path)
+        try:
+            _run("mount", *self._arguments, str(self.path))
+        except BaseException:
+            self._guard.communicate()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            _unmount(self.path)
+        finally:
+            self._guard.communicate()
+
+
 class LoopMount:
     """A new file system at `path`, in `folder`. Unmounted and removed with the `with` block."""
 
@@ -40,11 +65,7 @@ class LoopMount:
         with self.image.open("wb") as image:
             image.truncate(IMAGE_BYTES)
         _run("mkfs.ext4", "-q", "-F", str(self.image))
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", 'cat; mountpoint -q "$1" && umount -l "$1"', "guard", str(self.path)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._guard = _guard(self.path)
         try:
             self.mount()
         except BaseException:
@@ -73,14 +94,7 @@ class LoopMount:
     def unmount(self) -> None:
         """Nobody may use it any more."""
         self._close_root()
-        deadline = time.monotonic() + UNMOUNT_SECONDS
-        while True:
-            try:
-                return _run("umount", str(self.path))
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        _unmount(self.path)
 
     def _close_root(self) -> None:
         if self._root is not None:
@@ -107,6 +121,40 @@ def obstacle() -> str:
         except OSError as error:
             return f"a loop mount is not possible: {error}"
     return ""
+
+
+@functools.cache
+def obstacle_to_mounts() -> str:
+    """Why nothing at all can be mounted on this machine; empty if it can."""
+    if os.geteuid() != 0:
+        return "a mount needs root"
+    with tempfile.TemporaryDirectory(prefix="leasehold-mount-") as folder:
+        try:
+            with Mount(Path(folder), "-t", "tmpfs", "-o", "size=1m", "none"):
+                pass
+        except OSError as error:
+            return f"a mount is not possible: {error}"
+    return ""
+
+
+def _guard(path: Path) -> subprocess.Popen[bytes]:
+    """Unmounts `path` when this process is gone."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'cat; mountpoint -q "$1" && umount -l "$1"', "guard", str(path)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _unmount(path: Path) -> None:
+    deadline = time.monotonic() + UNMOUNT_SECONDS
+    while True:
+        try:
+            return _run("umount", str(path))
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _run(*command: str) -> None:

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from harness import Finding
 from harness.contents import Contents, batch_for, in_files, in_memory, random_way, small_sizes, try_commit
+from leasehold.engines.disk import Identity
 from leasehold.engines.file import FileEngine
 from leasehold.engines.memory import State
 from leasehold.engines.storage import Storage
@@ -53,6 +54,10 @@ class Content:
         if self._unsynced:
             self._durable = bytes(self.current)
             self._unsynced = []
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(0, id(self), len(self.current), 0)
 
     def copy(self) -> "Content":
         copy = Content(self._durable)
@@ -231,6 +236,13 @@ class MemoryDisk:
             self._step()
             self._rename({target.name: self._content(source), source.name: None})
 
+    def link(self, source: Path, target: Path) -> None:
+        with self._turn:
+            self._step()
+            if target.name in self._names:
+                raise FileExistsError(17, "File exists")
+            self._rename({target.name: self._content(source)})
+
     def unlink(self, path: Path) -> None:
         with self._turn:
             self._content(path)
@@ -246,6 +258,18 @@ class MemoryDisk:
 
     def names(self, folder: Path) -> list[str]:  # noqa: ARG002
         return list(self._names)
+
+    def identity(self, path: Path) -> Identity | None:
+        if path == FOLDER:
+            return Identity(0, 0, 0, 0)
+        content = self._names.get(path.name)
+        return None if content is None else content.identity
+
+    def identity_of(self, file: int) -> Identity:
+        return self._open[file][0].identity
+
+    def free_bytes(self, folder: Path) -> int:  # noqa: ARG002
+        return 1 << 40
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,42 @@
 """File operations, and the protocol by which a file is replaced so that a power cut leaves the old or the new one.
 
-This is the only module that calls fsync, rename or flock. The engine receives a `Disk` as an argument, so tests can
-put one in its place that fails at any call, or that forgets what was never synced. Failures of single operations are
-`OSError`; `WriteError` says in addition whether anything changed.
+This is the only module that calls fsync, rename, link or flock. The engine receives a `Disk` as an argument, so
+tests can put one in its place that fails at any call, or that forgets what was never synced. Failures of single
+operations are `OSError`; `WriteError` says in addition whether anything changed.
 """
 
 import errno
 import fcntl
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 FILE_MODE: Final = 0o600
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_RENAME_REFUSED: Final = _FULL | {errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS}
+"""A rename that fails so was refused before it began."""
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class Identity(NamedTuple):
+    """What tells the file under a name from another, and from itself before it was written to."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+    def is_same_file(self, other: "Identity | None") -> bool:
+        return other is not None and self[:2] == other[:2]
 
 
 class Disk(Protocol):
@@ -24,7 +46,7 @@ class Disk(Protocol):
         """A new file for writing, mode 0600. FileExistsError if there is something by that name."""
 
     def open(self, path: Path, *, writable: bool = False) -> int:
-        """An existing file."""
+        """An existing file. NotAFileError for what is no regular file."""
 
     def lock(self, path: Path) -> int:
         """Open (or make) a file and own it until it is closed. BlockingIOError if another process owns it."""
@@ -53,12 +75,23 @@ class Disk(Protocol):
     def rename(self, source: Path, target: Path) -> None:
         """Give `source` the name `target`, in place of what had it."""
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give the file `source` the name `target` as well. FileExistsError if there is something by that name."""
+
     def unlink(self, path: Path) -> None: ...
 
     def sync_folder(self, folder: Path) -> None:
         """Make the names in `folder` durable."""
 
     def names(self, folder: Path) -> list[str]: ...
+
+    def identity(self, path: Path) -> Identity | None:
+        """What is there by that name now; None if nothing is."""
+
+    def identity_of(self, file: int) -> Identity: ...
+
+    def free_bytes(self, folder: Path) -> int:
+        """About how much more fits on the file system of `folder`."""
 
 
 class OsDisk:
@@ -68,14 +101,16 @@ class OsDisk:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
 
     def open(self, path: Path, *, writable: bool = False) -> int:
-        return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        # O_NONBLOCK, because the opening of a FIFO would wait for its other end.
+        return _regular(os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK))
 
     def lock(self, path: Path) -> int:
         # flock, because fcntl locks are dropped when any descriptor of the file is closed.
-        return self._locked(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), fcntl.LOCK_EX)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        return self._locked(_regular(os.open(path, flags, FILE_MODE)), fcntl.LOCK_EX)
 
     def lock_shared(self, path: Path) -> int:
-        return self._locked(os.open(path, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+        return self._locked(self.open(path), fcntl.LOCK_SH)
 
     def _locked(self, file: int, kind: int) -> int:
         try:
@@ -109,6 +144,9 @@ class OsDisk:
     def rename(self, source: Path, target: Path) -> None:
         source.replace(target)
 
+    def link(self, source: Path, target: Path) -> None:
+        target.hardlink_to(source)
+
     def unlink(self, path: Path) -> None:
         path.unlink()
 
@@ -122,6 +160,38 @@ class OsDisk:
     def names(self, folder: Path) -> list[str]:
         return os.listdir(folder)  # noqa: PTH208  the names are wanted, not a path for each
 
+    def identity(self, path: Path) -> Identity | None:
+        try:
+            return _identity(os.stat(path))  # noqa: PTH116  once for each batch: `Path.stat` takes 1 µs more
+        except FileNotFoundError:
+            return None
+
+    def identity_of(self, file: int) -> Identity:
+        return _identity(os.fstat(file))
+
+    def free_bytes(self, folder: Path) -> int:
+        facts = os.statvfs(folder)
+        return facts.f_frsize * (facts.f_bfree if os.geteuid() == 0 else facts.f_bavail)
+
+
+class NotAFileError(OSError):
+    """There is something by that name, but no regular file."""
+
+    def __init__(self, mode: int) -> None:
+        super().__init__(errno.EINVAL, f"it is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file")
+
+
+def _regular(file: int) -> int:
+    mode = os.fstat(file).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(file)
+        raise NotAFileError(mode)
+    return file
+
+
+def _identity(facts: os.stat_result) -> Identity:
+    return Identity(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
 
 class WriteError(Exception):
     """A change of the disk failed.
@@ -132,8 +202,18 @@ class WriteError(Exception):
 
     def __init__(self, cause: OSError, *, nothing_changed: bool) -> None:
         super().__init__(str(cause))
+        self.cause = cause
         self.nothing_changed = nothing_changed
         self.full = cause.errno in _FULL
+
+
+@contextmanager
+def write_errors() -> Iterator[None]:
+    """Failures of a change, or of a look at one, as WriteError: what was done is unknown."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(error, nothing_changed=False) from error
 
 
 def write_all(disk: Disk, file: int, data: bytes) -> None:
@@ -159,23 +239,42 @@ def read_all(disk: Disk, path: Path) -> bytes:
         disk.close(file)
 
 
-def replace_file(disk: Disk, target: Path, temporary: Path, chunks: Iterable[bytes]) -> int:
-    """Put a file made of `chunks` in the place of `target`, durably; the number of its bytes.
+def replace_file(
+    disk: Disk,
+    target: Path,
+    temporary: Path,
+    chunks: Iterable[bytes],
+    *,
+    before_rename: Callable[[Identity], None] = lambda _: None,
+) -> Identity:
+    """Put a file made of `chunks` in the place of `target`, durably; what tells it from another.
 
     `temporary` is a free name in the same folder. Raises WriteError: `nothing_changed` up to the rename, unknown
-    from the rename on.
+    from the rename on. `before_rename` is told what will be there, and may raise it, too.
     """
     try:
-        size = _write_new_file(disk, temporary, chunks)
+        identity = _write_new_file(disk, temporary, chunks)
     except OSError as error:
         raise WriteError(error, nothing_changed=True) from error
     try:
-        disk.rename(temporary, target)
+        before_rename(identity)
+        rename_durably(disk, temporary, target)
+    except WriteError:
+        unlink_quietly(disk, temporary)
+        raise
+    return identity
+
+
+def rename_durably(disk: Disk, source: Path, target: Path) -> None:
+    """Give a file of the same folder another name. Raises WriteError."""
+    try:
+        disk.rename(source, target)
+    except OSError as error:
+        raise WriteError(error, nothing_changed=error.errno in _RENAME_REFUSED) from error
+    try:
         disk.sync_folder(target.parent)
     except OSError as error:
-        unlink_quietly(disk, temporary)
         raise WriteError(error, nothing_changed=False) from error
-    return size
 
 
 def unlink_quietly(disk: Disk, path: Path) -> None:
@@ -196,20 +295,26 @@ def _progress(written: int) -> int:
     return written
 
 
-def _write_new_file(disk: Disk, path: Path, chunks: Iterable[bytes]) -> int:
+def _write_new_file(disk: Disk, path: Path, chunks: Iterable[bytes]) -> Identity:
     file = disk.create(path)
     try:
-        size = 0
         try:
             for chunk in chunks:
                 write_all(disk, file, chunk)
-                size += len(chunk)
             disk.fsync(file)
         except BaseException:
             close_quietly(disk, file)
             raise
         disk.close(file)
+        identity = _identity_of_new(disk, path)
     except BaseException:
         unlink_quietly(disk, path)
         raise
-    return size
+    return identity
+
+
+def _identity_of_new(disk: Disk, path: Path) -> Identity:
+    identity = disk.identity(path)
+    if identity is None:
+        raise FileNotFoundError(errno.ENOENT, "the new file was removed by somebody else")
+    return identity

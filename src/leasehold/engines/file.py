@@ -21,6 +21,7 @@ from leasehold.engines.base import Clock, CommitDone, Decide, MakeIncarnation, S
 from leasehold.engines.disk import Disk, OsDisk, WriteError
 from leasehold.engines.journal import encode_record
 from leasehold.engines.memory import InMemoryEngine, State
+from leasehold.engines.recovery import real_path
 from leasehold.engines.snapshot import StoredState
 from leasehold.engines.storage import Storage
 from leasehold.engines.worker import Worker
@@ -36,6 +37,8 @@ MIN_JOURNAL_BYTES: Final = 16 * MIB
 """A journal smaller than this is no reason for a checkpoint while writers are busy."""
 IDLE_SECONDS: Final = 0.1
 CHECKPOINT_RETRY_SECONDS: Final = 10.0
+VERIFY_SECONDS: Final = 1.0
+"""Between two looks whether the files are still what this process has put there."""
 
 
 class FileEngine(InMemoryEngine):
@@ -52,6 +55,7 @@ class FileEngine(InMemoryEngine):
         disk: Disk | None = None,
         clock: Clock | None = None,
         idle_seconds: float = IDLE_SECONDS,
+        verify_seconds: float = VERIFY_SECONDS,
         make_incarnation: MakeIncarnation = new_incarnation,
     ) -> None:
         super().__init__(clock)
@@ -59,6 +63,7 @@ class FileEngine(InMemoryEngine):
         self._path = path
         self._disk: Disk = OsDisk() if disk is None else disk
         self._idle_seconds = idle_seconds
+        self._verify_seconds = verify_seconds
         self._make_incarnation = make_incarnation
         self._storage: Storage | None = None
         """None unless open."""
@@ -66,6 +71,7 @@ class FileEngine(InMemoryEngine):
         self._checkpointing = False
         self._retry_checkpoint_at = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._verify_timer: asyncio.TimerHandle | None = None
         self._gathered_at = -math.inf
         """When a batch last held more than one operation."""
         self._commits = 0
@@ -87,7 +93,7 @@ class FileEngine(InMemoryEngine):
         self._loop = asyncio.get_running_loop()
         self._sync = Worker("leasehold-sync", self._loop)
         self._checkpointer = Worker("leasehold-checkpoint", self._loop)
-        storage = Storage(self._path.resolve(), self._disk)
+        storage = Storage(real_path(self._path), self._disk)
         self._fault = None
         self._retry_checkpoint_at = 0.0
         try:
@@ -99,7 +105,8 @@ class FileEngine(InMemoryEngine):
         if not storage.settled:
             self._start_checkpoint(storage)
         # After the start, because nothing waits for it; before the first commit that may need it.
-        self._sync.do(storage.make_reserve, _reserve_made)
+        self._sync.do(storage.reserve.ensure, self._reserve_ensured)
+        self._verify_later()
 
     def _load(self, storage: Storage) -> None:
         """On the sync thread: read the files and bring a small store to rest, or one that just got its incarnation."""
@@ -108,11 +115,11 @@ class FileEngine(InMemoryEngine):
         self.incarnation = state.incarnation
         if self._own_clock:
             self._clock = SteadyClock(_latest_time(state))
-        if self._is_small() or storage.snapshot_revision < 0 or storage.has_old_journal:
+        if self._is_small() or storage.snapshot_revision < 0:
             try:
-                storage.settle(self._current().snapshot())
+                storage.settle_at_start(self._current().snapshot())
             except WriteError as error:
-                # All has been read, so readers can be served; writers begin with a fresh start.
+                # All has been read, so readers can be served; writers begin with a fresh start, or `recover` helps.
                 self._note_failure(error)
 
     async def close(self) -> None:
@@ -121,18 +128,31 @@ class FileEngine(InMemoryEngine):
             return
         self._current()  # raises if memory lacks what is stored: then the journal must stay
         self._storage = None
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
+        for timer in (self._idle_timer, self._verify_timer):
+            if timer is not None:
+                timer.cancel()
+        self._idle_timer = self._verify_timer = None
         await self._sync.rest()
         await self._checkpointer.rest()
         snapshot = self._current().snapshot()
         try:
+            await self._sync.call(storage.verify)
             await self._sync.call(partial(storage.start_afresh, snapshot))
             await self._sync.call(partial(storage.settle, snapshot))
         except WriteError as error:
-            log.warning("the last checkpoint failed; the journal is kept", reason=str(error))
-        await self._release(storage)
+            raise self._left_incomplete(storage, error) from error
+        finally:
+            await self._release(storage)
+
+    def _left_incomplete(self, storage: Storage, error: WriteError) -> ServiceError:
+        name = self._path.name
+        if storage.lost:
+            return unavailable(f"{name} was used by another process; nothing was written to it any more")
+        journals = " and ".join(f"{name}{suffix}" for suffix in (".journal.old", ".journal"))
+        return unavailable(
+            f"the last checkpoint failed ({error.cause.strerror or error}): {name} alone is not complete, keep "
+            f"{journals} with it; the next start reads all of them"
+        )
 
     async def _release(self, storage: Storage) -> None:
         await self._sync.call(storage.close)
@@ -183,7 +203,7 @@ class FileEngine(InMemoryEngine):
 
     def _look_after_files(self, storage: Storage) -> None:
         """What a stored batch gives rise to. What fails here is logged by the loop, and done after the next batch."""
-        if storage.reserve_spent:
+        if storage.reserve.is_spent:
             # Stored, but by room that was kept for the need: only `recover` ends this, when it has that room again.
             self._fault = self._fault or _disk_full()
         elif self._fault is not None:
@@ -244,12 +264,15 @@ class FileEngine(InMemoryEngine):
 
     def _finish_checkpoint(self, error: BaseException | None) -> None:
         self._checkpointing = False
+        storage = self._storage
         if error is not None:
             # No harm: both journals are kept, and commits go on.
             self._retry_checkpoint_at = self._loop.time() + CHECKPOINT_RETRY_SECONDS
             log.warning("a checkpoint failed and will be tried again", reason=str(error))
             if self._idle_timer is None:
                 self._watch_for_idleness(CHECKPOINT_RETRY_SECONDS)
+        if storage is not None and storage.reserve.is_spent:
+            self._fault = self._fault or _disk_full()
 
     def _watch_for_idleness(self, seconds: float) -> None:
         if self._storage is not None:
@@ -262,8 +285,44 @@ class FileEngine(InMemoryEngine):
             return
         if self._commits != commits_before or self._checkpointing:
             self._watch_for_idleness(self._idle_seconds)
-        elif self._is_small() or storage.journal_bytes > self._state.text_bytes // 2:
+        elif self._is_small() or storage.has_old_journal or storage.journal_bytes > self._state.text_bytes // 2:
             self._start_checkpoint(storage)
+            if not self._checkpointing:
+                self._watch_for_idleness(CHECKPOINT_RETRY_SECONDS)  # one has failed and is not due again
+
+    # Changes by others ----------------------------------------------------------------------------------------
+
+    async def verify(self) -> None:
+        """See now whether the files are still what this process has put there, and make them so."""
+        if self._storage is not None:
+            self._verify(self._storage)
+            await self._sync.rest()
+            await self._sync.rest()
+
+    def _verify_later(self) -> None:
+        if self._verify_timer is not None:
+            self._verify_timer.cancel()
+        if self._storage is not None:
+            self._verify_timer = self._loop.call_later(self._verify_seconds, self._verify, self._storage)
+
+    def _verify(self, storage: Storage) -> None:
+        if self._storage is storage:
+            self._sync.do(storage.verify, partial(self._verified, storage))
+
+    def _verified(self, storage: Storage, error: BaseException | None) -> None:
+        if self._storage is not storage:
+            return  # `close` looks by itself
+        if error is not None:
+            self._note_failure(error)
+        elif storage.failed and self._fault is None:
+            self._sync.do(partial(storage.start_afresh, self._current().snapshot()), self._written_again)
+        self._verify_later()
+
+    def _written_again(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._note_failure(error)
+        else:
+            log.info("the files of the store are whole again")
 
     # Failures -------------------------------------------------------------------------------------------------
 
@@ -275,12 +334,23 @@ class FileEngine(InMemoryEngine):
         try:
             if failed:
                 await self._sync.call(partial(storage.start_afresh, self._current().snapshot()))
-            if storage.reserve_spent or not failed:
-                await self._sync.call(storage.make_reserve)
+            elif storage.has_old_journal:
+                # First what frees room, then what takes it.
+                self._start_checkpoint(storage)
+                await self._rest()
+            if storage.reserve.is_spent or not failed:
+                await self._sync.call(storage.reserve.make)
         except Exception as error:  # noqa: BLE001  it never raises; what is unexpected is logged
             self._note_failure(error)
         else:
             self._clear_fault()
+
+    def _reserve_ensured(self, error: BaseException | None) -> None:
+        if error is None:
+            return
+        log.warning("the reserve for a full disk could not be made", reason=str(error))
+        if isinstance(error, WriteError) and error.full:
+            self._fault = self._fault or _disk_full()
 
     def _started_afresh(self, error: BaseException | None) -> None:
         # The commit behind it reports the failure, and clears the fault if it is stored.
@@ -315,8 +385,3 @@ def _disk_full() -> ServiceError:
 def _latest_time(state: StoredState) -> int:
     entries, leases = state.entries.values(), state.leases.values()
     return max(chain((entry.updated_at for entry in entries), (lease.acquired_at for lease in leases)), default=0)
-
-
-def _reserve_made(error: BaseException | None) -> None:
-    if error is not None:
-        log.warning("the reserve for a full disk could not be made", reason=str(error))

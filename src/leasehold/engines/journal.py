@@ -16,13 +16,22 @@ file (87 against 170 µs). They are written, not reserved by fallocate, which wo
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from leasehold.engines.disk import Disk, WriteError, close_quietly, pwrite_all, replace_file
+from leasehold.engines.disk import (
+    Disk,
+    Identity,
+    WriteError,
+    close_quietly,
+    pwrite_all,
+    read_all,
+    replace_file,
+    unlink_quietly,
+)
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MIB
 from leasehold.model import Change
@@ -154,30 +163,55 @@ class JournalReader:
 
 
 class JournalWriter:
-    """A journal that this process has made and appends to. For the sync thread only.
+    """A journal that this process appends to. For the sync thread only.
 
     Every failure is a WriteError, and the journal must not be written again, with one exception: if it is not
     `spoiled`, the disk was full, and what had been written of the record is gone again.
     """
 
-    def __init__(self, disk: Disk, file: int, allocated: int) -> None:
+    def __init__(self, disk: Disk, file: int, allocated: int, end: int = HEADER_BYTES) -> None:
         self._disk = disk
         self._file = file
         self._allocated = allocated
-        self.end = HEADER_BYTES
+        self.end = end
         self.spoiled = False
 
     @classmethod
-    def create(cls, disk: Disk, path: Path, temporary: Path, base_revision: int, incarnation: str) -> "JournalWriter":
+    def create(
+        cls,
+        disk: Disk,
+        path: Path,
+        temporary: Path,
+        base_revision: int,
+        incarnation: str,
+        *,
+        before_rename: Callable[[Identity], None] = lambda _: None,
+    ) -> "JournalWriter":
         """Make an empty journal in the place of `path`: whole, with its first zeros, before it gets its name."""
         header = encode_header(base_revision, incarnation)
         zeros = _ZEROS[: FIRST_CHUNK_BYTES - len(header)]
-        replace_file(disk, path, temporary, (header, zeros))
+        replace_file(disk, path, temporary, (header, zeros), before_rename=before_rename)
         try:
             file = disk.open(path, writable=True)
         except OSError as error:
+            unlink_quietly(disk, path)
             raise WriteError(error, nothing_changed=True) from error
         return cls(disk, file, FIRST_CHUNK_BYTES)
+
+    @classmethod
+    def resume(cls, disk: Disk, path: Path, end: int) -> "JournalWriter":
+        """Go on with the journal of an earlier process, whose records end at `end` and are durable. Raises OSError."""
+        file = disk.open(path, writable=True)
+        return cls(disk, file, disk.identity_of(file).size, end)
+
+    @property
+    def identity(self) -> Identity:
+        return self._disk.identity_of(self._file)
+
+    def has_other_writer(self, path: Path) -> bool:
+        """Somebody has appended to the file, which is at `path`, behind what this process has. Raises OSError."""
+        behind = read_all(self._disk, path)[self.end : self.end + RECORD_HEADER_BYTES]
+        return behind.count(0) < len(behind)
 
     def append(self, record: bytes) -> None:
         """Make a record durable."""

@@ -15,7 +15,7 @@ import msgspec
 
 from leasehold.engines.base import MakeIncarnation, Moment
 from leasehold.engines.disk import Disk, WriteError, close_quietly, replace_file
-from leasehold.engines.recovery import Paths, read_files, translated
+from leasehold.engines.recovery import Paths, lock_refusal, read_files, real_path, starting
 from leasehold.engines.snapshot import Snapshot, StoredState
 from leasehold.engines.storage import Storage
 from leasehold.errors import ServiceError, unavailable
@@ -32,9 +32,9 @@ def moment_of_files(path: Path, disk: Disk, now: int) -> Moment:
 
     Everything acknowledged before this call is in it. Raises `unavailable`.
     """
-    paths = Paths(path.resolve())
-    with translated(path.name):
-        state = _read_quietly(paths, disk, now)
+    paths = Paths(real_path(path))
+    state = _read_quietly(paths, disk, now)
+    with starting(f"the folder {paths.folder}", "read"):
         if not state.revision and paths.data.name not in disk.names(paths.folder):
             raise unavailable(f"there is no store at {path}")
     entries = [entry for _, entry in sorted(state.entries.items()) if not is_expired(entry, now)]
@@ -48,6 +48,8 @@ def _read_quietly(paths: Paths, disk: Disk, now: int) -> StoredState:
         return read_files(disk, paths, now)[0]
     except BlockingIOError:
         return _read_while_used(paths, disk, now)
+    except OSError as error:
+        raise lock_refusal(paths, error) from error
     try:
         return read_files(disk, paths, now)[0]
     finally:
@@ -58,7 +60,7 @@ def _read_while_used(paths: Paths, disk: Disk, now: int) -> StoredState:
     for _ in range(READ_ATTEMPTS - 1):
         try:
             return read_files(disk, paths, now)[0]
-        except (ServiceError, OSError):
+        except ServiceError:
             time.sleep(READ_PAUSE_SECONDS)
     return read_files(disk, paths, now)[0]
 
@@ -89,7 +91,7 @@ def restore_files(
 
     A store that holds something is refused, or, with `replace`, kept beside. Raises `unavailable`.
     """
-    paths = Paths(path.resolve())
+    paths = Paths(real_path(path))
     storage = Storage(paths.data, disk)
     try:
         with _told(path):
@@ -113,7 +115,7 @@ def restore_files(
 
 def advance_files(path: Path, disk: Disk, *, by: int, make_incarnation: MakeIncarnation, now: int) -> int:
     """Let the head of the store at `path` be greater by so much, in a new incarnation; the new head."""
-    storage = Storage(path.resolve(), disk)
+    storage = Storage(real_path(path), disk)
     try:
         with _told(path):
             state = storage.open(now, make_incarnation)

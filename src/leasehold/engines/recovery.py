@@ -5,12 +5,15 @@ without a gap. Both are of one store, as their incarnations say. `storage` descr
 this always leads to the committed state.
 """
 
+import errno
 import gc
 import itertools
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -31,6 +34,8 @@ class Paths:
         self.old_journal = self._beside(".journal.old")
         self.lock = self._beside(".lock")
         self.reserve = self._beside(".reserve")
+        self.kept = (self.data, self.journal, self.old_journal)
+        """What holds the store."""
         self._temporary = re.compile(re.escape(data.name) + r"(\.journal|\.reserve)?\.tmp-\d+")
         self._numbers = itertools.count(1)
 
@@ -52,6 +57,8 @@ class JournalReport(msgspec.Struct, frozen=True):
     records: int
     end: int
     torn_bytes: int
+    incarnation: str
+    """Of its store; empty in version 0.1.0."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -70,6 +77,10 @@ class Report(msgspec.Struct, frozen=True):
         return sum(journal.records for journal in self.journals)
 
     @property
+    def incarnations(self) -> tuple[str, ...]:
+        return tuple(journal.incarnation for journal in self.journals)
+
+    @property
     def torn_bytes(self) -> int:
         return sum(journal.torn_bytes for journal in self.journals)
 
@@ -79,29 +90,33 @@ def inspect(path: Path, disk: Disk) -> Report:
 
     Raises what a start would raise, and `unavailable` if a process is using the store.
     """
-    paths = Paths(path.resolve())
-    with translated(path.name):
-        lock = _keep_owners_away(disk, paths)
-        try:
-            return read_files(disk, paths, now=0)[1]
-        finally:
-            if lock is not None:
-                close_quietly(disk, lock)
+    paths = Paths(real_path(path))
+    with starting(paths.data.name, "opened"), suppress(FileNotFoundError):
+        close_quietly(disk, disk.open(paths.data))
+    lock = _keep_owners_away(disk, paths)
+    try:
+        return read_files(disk, paths, now=0)[1]
+    finally:
+        if lock is not None:
+            close_quietly(disk, lock)
 
 
 def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]:
     """The state that the files hold. Changes nothing; raises `unavailable` if they do not fit together."""
     with _without_collector():
-        state = read_snapshot(disk, paths.data, now)
+        with starting(paths.data.name, "read"):
+            state = read_snapshot(disk, paths.data, now)
         snapshot_revision = state.revision
-        names = set(disk.names(paths.folder))
+        with starting(f"the folder {paths.folder}", "read"):
+            names = set(disk.names(paths.folder))
         journals: list[JournalReport] = []
         for path in (paths.old_journal, paths.journal):
             if path.name not in names:
                 continue
             if state.foreign:
                 raise unavailable(f"{paths.data.name} is not of Leasehold, but {path.name} is: move one of them away")
-            reader = JournalReader(read_all(disk, path), path.name)
+            with starting(path.name, "read"):
+                reader = JournalReader(read_all(disk, path), path.name)
             if not state.incarnation and paths.data.name not in names:
                 state.incarnation = reader.incarnation  # `data.json` is lost; the journal may still have everything
             if reader.incarnation not in ("", state.incarnation):
@@ -118,7 +133,7 @@ def _replay(
 ) -> JournalReport:
     """Bring `state` forward by the records that it does not hold yet."""
     if reader.base_revision > state.revision:
-        raise reader.gap(0, state.revision)
+        raise _too_new(paths, path, reader.base_revision, state.revision)
     records = 0
     for record in reader.records():
         records += 1
@@ -132,13 +147,24 @@ def _replay(
         for change in record.changes:
             _apply(change, state)
         state.revision = record.last_revision
-    return JournalReport(path.name, records, reader.end, reader.torn_bytes)
+    return JournalReport(path.name, records, reader.end, reader.torn_bytes, reader.incarnation)
 
 
 def _of_another_store(paths: Paths, journal: Path) -> ServiceError:
     return unavailable(
         f"{journal.name} belongs to another store than {paths.data.name}: put back the {paths.data.name} "
         f"that it belongs to, or move {journal.name} away; nothing was changed"
+    )
+
+
+def _too_new(paths: Paths, journal: Path, base_revision: int, revision: int) -> ServiceError:
+    """The changes between `data.json` and the journal are not there: one of the two was put there or taken away."""
+    data = paths.data.name
+    away = " and ".join(path.name for path in (paths.old_journal, paths.journal))
+    return unavailable(
+        f"{journal.name} goes on from revision {base_revision}, but {data} "
+        f"{f'ends at revision {revision}' if revision else 'is missing or empty'}: put back the {data} that was there, "
+        f"or, if you mean to go back to this one, move {away} away; nothing was changed"
     )
 
 
@@ -168,21 +194,39 @@ def _without_collector() -> Iterator[None]:
 def _keep_owners_away(disk: Disk, paths: Paths) -> int | None:
     try:
         return disk.lock_shared(paths.lock)
-    except BlockingIOError as error:
-        raise in_use(paths) from error
     except FileNotFoundError:
         return None  # never used by Leasehold
+    except OSError as error:
+        raise lock_refusal(paths, error) from error
 
 
-def in_use(paths: Paths) -> ServiceError:
-    return unavailable(f"{paths.data.name} is in use by another process")
+# Failures at a start: one line for the operator that names the file and what was to be done to it --------------
+
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+"""The file system has no flock."""
+
+
+def real_path(path: Path) -> Path:
+    """The file itself, where `path` is a link to it. A loop of links is left to whoever opens it."""
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
-def translated(name: str) -> Iterator[None]:
-    """Failures of the system at start, as one line for the operator."""
+def starting(name: str, done: str) -> Iterator[None]:
+    """Failures of the system while something is done (`opened`, `read`) to the file `name`, as `unavailable`."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or "the disk failed"
-        raise unavailable(f"{name} cannot be opened: {reason}") from error
+        raise unavailable(f"{name} cannot be {done}: {error.strerror or 'the disk failed'}") from error
+
+
+def lock_refusal(paths: Paths, error: OSError) -> ServiceError:
+    """Why the lock file could not be taken."""
+    if isinstance(error, BlockingIOError):
+        return unavailable(f"{paths.data.name} is in use by another process")
+    if isinstance(error, FileNotFoundError):
+        return unavailable(f"{paths.data.name} cannot be opened: there is no folder {paths.folder}")
+    reason = error.strerror or "the disk failed"
+    if error.errno in _NO_LOCKS:
+        reason += "; the file system has no flock, so the store must be kept on another one"
+    return unavailable(f"{paths.lock.name} cannot be locked: {reason}")

@@ -1,0 +1,221 @@
+"""A file system that is really full: what is refused, what gets through, and that the store heals by itself."""
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from driving import Driver, FrozenClock
+from harness.mounts import Mount
+from programs import needs
+from running import Server, leasehold, refusal, running, until
+
+from leasehold.engines import file
+from leasehold.engines.file import FileEngine
+from leasehold.engines.reserve import RESERVE_BYTES
+from leasehold.limits import KIB, MIB
+
+pytestmark = needs("mounts")
+
+ENTRIES = 65
+VALUE = b'"' + b"v" * (100 * KIB) + b'"'
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with Mount(folder, "-t", "tmpfs", "-o", "size=24m", "none"):
+        yield folder
+
+
+@pytest.fixture
+def _impatient() -> Iterator[None]:
+    """Checkpoints that failed are due again at once, and journals of 1 MiB are large."""
+    with (
+        patch.object(file, "CHECKPOINT_RETRY_SECONDS", 0.0),
+        patch.object(file, "MIN_JOURNAL_BYTES", 1 * MIB),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Driver]:
+    """A process on the store, killed at the end."""
+    engine = FileEngine(folder / "data.json", clock=FrozenClock(), idle_seconds=3600, verify_seconds=3600)
+    driver = Driver(engine).__enter__()
+    try:
+        yield driver
+    finally:
+        driver.kill()
+
+
+def checkpoint(driver: Driver) -> None:
+    assert isinstance(driver.engine, FileEngine)
+    driver.run(driver.engine.checkpoint())
+
+
+def fill(folder: Path, left: int = 0) -> Path:
+    """Take all room but `left`, as the files of somebody else."""
+    filler = folder / "filler"
+    facts = os.statvfs(folder)
+    with filler.open("ab") as file, contextlib.suppress(OSError):
+        os.posix_fallocate(file.fileno(), 0, filler.stat().st_size + facts.f_bavail * facts.f_frsize - left)
+    return filler
+
+
+def fill_with_entries(driver: Driver, entries: int = ENTRIES) -> int:
+    """Commit until the disk is full, and no checkpoint has room any more; how many entries there are."""
+    count = 0
+    while count < entries and driver.try_commit((f"k{count:03}", VALUE)) is None:
+        count += 1
+    checkpoint(driver)
+    for number in range(1_000):
+        if error := driver.try_commit((f"k{number % count:03}", VALUE)):
+            assert error.code == "storage_full"
+            return count
+    raise AssertionError("the disk was never full")
+
+
+def is_healed(driver: Driver) -> bool:
+    """Housekeeping, as it is done every second, and a write."""
+    driver.run(driver.engine.recover())
+    return driver.engine.fault is None and driver.try_commit(("new", VALUE)) is None
+
+
+def has_checkpointed(driver: Driver, folder: Path) -> bool:
+    """With a turn of its loop for what goes on in the background."""
+    driver.run(asyncio.sleep(0.01))
+    return "data.json.journal.old" not in journals(folder)
+
+
+def journals(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("data.json.journal*"))
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("restarts", [False, True], ids=["in one life", "past a restart"])
+def test_deletions_heal_a_store_whose_checkpoint_found_no_room(disk: Path, *, restarts: bool) -> None:
+    with contextlib.ExitStack() as first:
+        driver = first.enter_context(opened(disk))
+        count = fill_with_entries(driver)
+        assert "data.json.journal.old" in journals(disk), "a checkpoint must have failed"
+        fill(disk)
+        for number in range(count - 1):
+            assert driver.try_commit((f"k{number:03}", None)) is None
+        if restarts:
+            first.close()
+            driver = first.enter_context(opened(disk))
+        until(lambda: is_healed(driver))
+        until(lambda: has_checkpointed(driver, disk))
+        assert (disk / "data.json.reserve").stat().st_size == RESERVE_BYTES
+    with opened(disk) as driver:
+        assert sorted(driver.values()) == [f"k{count - 1:03}", "new"]
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("restarts", [False, True], ids=["in one life", "past a restart"])
+def test_room_made_by_others_heals_a_store_whose_checkpoint_found_no_room(disk: Path, *, restarts: bool) -> None:
+    filler = fill(disk, left=11 * MIB)
+    with contextlib.ExitStack() as first:
+        driver = first.enter_context(opened(disk))
+        count = fill_with_entries(driver, 30)
+        assert "data.json.journal.old" in journals(disk), "a checkpoint must have failed"
+        if restarts:
+            first.close()
+            driver = first.enter_context(opened(disk))
+        filler.unlink()
+        until(lambda: is_healed(driver))
+        until(lambda: has_checkpointed(driver, disk))
+    with opened(disk) as driver:
+        assert len(driver.values()) == count + 1
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_checkpoint_uses_the_reserve_where_that_is_enough(disk: Path) -> None:
+    with opened(disk) as driver:
+        for number in range(6):
+            driver.commit((f"k{number}", VALUE))
+        fill(disk)
+        checkpoint(driver)
+        assert (journals(disk), driver.engine.fault) == ([], None)
+        assert (disk / "data.json.reserve").exists()
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_spent_reserve_is_left_to_what_frees_space(disk: Path) -> None:
+    """The journal has no file yet, so that any commit needs room for it."""
+    with opened(disk) as driver:
+        for number in range(6):
+            driver.commit((f"k{number}", VALUE))
+        checkpoint(driver)
+        fill(disk)
+        for number in range(6):
+            assert driver.try_commit((f"k{number}", None)) is None
+            error = driver.try_commit(("small", b"1"))
+            assert error is not None
+            assert error.code == "storage_full"
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_start_without_room_for_the_reserve_is_degraded_until_there_is(disk: Path) -> None:
+    with opened(disk):
+        pass
+    (disk / "data.json.reserve").unlink()
+    filler = fill(disk, left=100 * KIB)
+    with opened(disk) as driver:
+        error = driver.try_commit(("a", b"1"))
+        assert error is not None
+        assert error.code == "storage_full"
+        filler.unlink()
+        until(lambda: is_healed(driver))
+
+
+# The service --------------------------------------------------------------------------------------------------
+
+
+def is_healthy(server: Server) -> bool:
+    return server.request("GET", "/health").status_code == 200
+
+
+@pytest.fixture
+def stuck(disk: Path) -> Iterator[Server]:
+    """A server on a full disk, where only a part of its entries is in `data.json`."""
+    with running(disk / "data.json") as server:
+        for number in range(ENTRIES):
+            assert server.put(f"k{number}", VALUE.decode()).status_code == 201
+        server.restart()
+        number = 0
+        while (answer := server.put(f"k{number % ENTRIES}", VALUE.decode())).status_code == 200:
+            number += 1
+        assert refusal(answer) == (507, "storage_full")
+        fill(disk)
+        yield server
+
+
+def test_a_service_heals_by_itself_when_nearly_everything_was_deleted(disk: Path, stuck: Server) -> None:
+    for number in range(ENTRIES):
+        assert stuck.delete(f"k{number}").status_code == 200
+    until(lambda: is_healthy(stuck))
+    assert stuck.put("new", VALUE.decode()).status_code == 201
+    stuck.restart()
+    assert [entry["key"] for entry in stuck.request("GET", "/kv").json()["entries"]] == ["new"]
+    assert journals(disk) in ([], ["data.json.journal"])
+
+
+def test_a_service_that_cannot_bring_its_file_up_to_date_says_so_at_its_end(disk: Path, stuck: Server) -> None:
+    entries = stuck.request("GET", "/kv").json()
+    code = stuck.terminate()
+    told = f"leasehold: the last checkpoint failed ({os.strerror(errno.ENOSPC)}): data.json alone is not complete, "
+    told += "keep data.json.journal.old and data.json.journal with it; the next start reads all of them"
+    assert (code, stuck.log().splitlines()[-1]) == (1, told)
+    assert f"revision {entries['revision']}" in leasehold("check", str(disk / "data.json")).stdout
+    assert json.loads((disk / "data.json").read_bytes())["revision"] < entries["revision"]
+    stuck.start()
+    assert stuck.request("GET", "/kv").json() == entries
