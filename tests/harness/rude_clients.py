@@ -266,11 +266,12 @@ async def never_ends_its_head(client: Client) -> None:
     """It goes on sending, refused or not, until the connection is cut."""
     fresh = await client.connect()
     await client.send(HEAD_BEGUN)
-    with suppress(ConnectionError):
+    try:
         while client.seconds() < client.terms.cut_seconds:
             await asyncio.get_running_loop().sock_sendall(fresh, b"y" * 4000 + b"\r\nX: ")
             await asyncio.sleep(0.1)
-    await client.see_the_end(seconds=0.1)
+    except ConnectionError:
+        await client.see_the_end()  # it is there; among thousands of clients it may take a while to be read
 
 
 async def comes_and_goes(client: Client) -> None:
