@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 from contract import Contract
@@ -304,10 +304,17 @@ class Ended(ConnectionError):  # noqa: N818 - an answer to a question, as often 
     """The server ended the connection before its answer was complete."""
 
 
+class Listening(Protocol):
+    """What a `Wire` connects to: a server, or a proxy in front of one."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+
+
 class Wire:
     """One TCP connection to a server. Closed with the `with` block."""
 
-    def __init__(self, server: Server, *, receive_buffer_bytes: int | None = None) -> None:
+    def __init__(self, server: Listening, *, receive_buffer_bytes: int | None = None) -> None:
         self.socket = socket.socket()
         if receive_buffer_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
