@@ -210,16 +210,15 @@ class Connection(asyncio.Protocol):
     # Requests, one after the other ----------------------------------------------------------------------------
 
     def receive(self, request: Request) -> None:
-        size = len(request.body)
-        if size > COUNTED_BODY_BYTES:
-            self._all.bodies.take(size)
+        if request.body and len(request.body) > COUNTED_BODY_BYTES:
+            self._all.bodies.take(len(request.body))
             request.max_value_bytes = self._all.limits.max_body_bytes
         if self._current is None and not self._queue and not self._write_paused and self._begun < MAX_BEGUN_AT_ONCE:
             self._begun += 1
             self._begin(request)
             return
         self._queue.append(request)
-        self._queued_bytes += size
+        self._queued_bytes += len(request.body)
         is_much = len(self._queue) > MAX_QUEUED_REQUESTS or self._queued_bytes > MAX_QUEUED_BODY_BYTES
         if is_much and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
@@ -326,8 +325,7 @@ class Connection(asyncio.Protocol):
                 self._respond_error(request, outcome)
                 return
             response = self._exchange.response(request, outcome)
-            body = response.body
-            if request.media is MESSAGEPACK and body is not None and len(body) > SLOW_ANSWER_BYTES:
+            if request.media is MESSAGEPACK and len(response.body or b"") > SLOW_ANSWER_BYTES:
                 self._all.give_turn(partial(self._respond_in_turn, request, response, is_stored=is_stored))
             else:
                 self._respond(response)
@@ -508,7 +506,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, request: Request, *, close: bool) -> None:
         self._current = None
-        if len(request.body) > COUNTED_BODY_BYTES:
+        if request.body and len(request.body) > COUNTED_BODY_BYTES:
             self._all.bodies.give_back(len(request.body))
         if close:
             self._end(linger=request.refusal is not None)
