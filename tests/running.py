@@ -28,8 +28,12 @@ for it fails."""
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of the service."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LEASEHOLD_")}
+    """This process's environment without settings of the service, and without what `make test` was told itself.
+
+    A `make` that a test runs would else take that for its own: `ARGS="-k journal"` is no option of the service.
+    """
+    foreign = ("LEASEHOLD_", "MAKE", "MFLAGS", "ARGS")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
 def http_client(url: str) -> httpx.Client:

@@ -12,7 +12,7 @@ from itertools import count
 
 import pytest
 from databases import Database, PostgresServer, commit, opened, read, run, shared_server_url, writing
-from running import Server, refusal, running, until
+from running import ANSWER_SECONDS, Server, refusal, running, until
 
 from leasehold.engines.postgres import listener
 from leasehold.engines.postgres.engine import PostgresEngine
@@ -91,6 +91,9 @@ def test_the_incarnation_stays_while_the_head_only_grows(database: Database, mon
             before = first.incarnation
             for number in range(100):
                 await write(first if number % 2 else second, str(number % 7))
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while second.revision < 100:  # noqa: ASYNC110 - what the other committed last is still to be heard
+                    await asyncio.sleep(0.01)
             assert (first.incarnation, second.incarnation, second.revision) == (before, before, 100)
 
     run(scenario())
