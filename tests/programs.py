@@ -22,6 +22,7 @@ from harness.mounts import obstacle, obstacle_to_mounts
 
 PACKAGES: Final[Mapping[str, str]] = {
     "apache2": "apache2",
+    "chromium": "chromium",
     "curl": "curl",
     "faketime": "faketime",
     "haproxy": "haproxy",
