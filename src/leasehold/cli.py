@@ -16,6 +16,7 @@ from leasehold import VERSION
 from leasehold.config import Flag, Settings, ignored_variables, load_settings, parse_duration
 from leasehold.errors import ServiceError, unavailable
 from leasehold.signals import take_ends
+from leasehold.streams import complain, hold_standard_streams, print_now, told_failures
 
 ADVANCE_REVISIONS: Final = 1_000_000_000
 """What a restore adds to the revision: more than the store can have issued after the backup was made."""
@@ -101,8 +102,10 @@ def serve(
 
     def ready(bound_host: str, bound_port: int) -> None:
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host
-        typer.echo(f"leasehold ready on http://{shown}:{bound_port} store {shown_url(settings.store)}")
-        sys.stdout.flush()
+        try:
+            print_now(f"leasehold ready on http://{shown}:{bound_port} store {shown_url(settings.store)}")
+        except OSError as error:
+            server.warn_of_silence(error)
 
     try:
         if settings.workers > 1:
@@ -290,16 +293,26 @@ def _signing_secret(settings: Settings) -> bytes:
 
 
 def _fail(error: ServiceError, *, code: int) -> NoReturn:
-    typer.echo(f"leasehold: {error.message}", err=True)
+    complain(f"leasehold: {error.message}")
     raise typer.Exit(code)
 
 
 def main() -> None:
-    app(prog_name="leasehold")
+    _run(app, "leasehold")
 
 
 def token_main() -> None:
     """The command `jwt-generator`: `leasehold token` by the name under which some look for it."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     alone.command()(token)
-    alone(prog_name="jwt-generator")
+    _run(alone, "jwt-generator")
+
+
+def _run(commands: typer.Typer, name: str) -> None:
+    hold_standard_streams()
+    try:
+        with told_failures():
+            commands(prog_name=name)
+    except ServiceError as error:
+        complain(f"{name}: {error.message}")
+        sys.exit(1)

@@ -41,6 +41,7 @@ from leasehold.metrics import Metrics
 from leasehold.shutdown import Deadline
 from leasehold.signals import ENDS, ignore_ends, take_ends
 from leasehold.store import Store
+from leasehold.streams import STANDARD_ERROR
 
 log = structlog.get_logger(__name__)
 
@@ -267,6 +268,12 @@ def warn_of_ignored(variables: Mapping[str, str]) -> None:
         log.warning("a variable is ignored", variable=variable, reason=reason)
 
 
+def warn_of_silence(error: OSError) -> None:
+    """Whoever waits for the ready line does not get it."""
+    reason = "nobody reads it" if isinstance(error, BlockingIOError) else error.strerror
+    log.warning("the ready line cannot be printed to standard output", reason=reason)
+
+
 def warn_of_exposure(settings: Settings, address: str) -> None:
     """Say once at the start what outsiders may see or do. `address` is the one that is listened on."""
     for name in settings.auth_secret_file:
@@ -301,7 +308,7 @@ class _StandardError(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         with suppress(OSError):
-            os.write(sys.stderr.fileno(), text.encode("utf-8", "backslashreplace"))
+            os.write(STANDARD_ERROR, text.encode("utf-8", "backslashreplace"))
         return len(text)
 
 
