@@ -77,6 +77,12 @@ KINDS: Final = {
                 "malloc,64m",
             ],
         ),
+        Kind(
+            "lighttpd",
+            "lighttpd",
+            ["-D", "-f", "{file}"],
+            'server.document-root = "{folder}"\nserver.bind = "127.0.0.1"\nserver.port = {port}\n{block}',
+        ),
     )
 }
 
@@ -115,7 +121,13 @@ class _TlsWire(Wire):
 
 def block_of(kind: Kind) -> str:
     """The configuration of the page, as it stands there."""
-    section = {"nginx": "nginx", "haproxy": "HAProxy", "apache2": "Apache", "varnishd": "Varnish"}[kind.name]
+    section = {
+        "nginx": "nginx",
+        "haproxy": "HAProxy",
+        "apache2": "Apache",
+        "varnishd": "Varnish",
+        "lighttpd": "lighttpd",
+    }[kind.name]
     text = PAGE.read_text("utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     match = re.search(rf"```{kind.language}\n(.*?)```", text, re.DOTALL)
     assert match is not None, f"{PAGE} has no configuration of {section}"
@@ -135,6 +147,7 @@ def fronted(
         for before, after in (
             ("127.0.0.1:8080", f"127.0.0.1:{origin_port}"),
             ('"8080"', f'"{origin_port}"'),
+            ('"port" => 8080', f'"port" => {origin_port}'),
             ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
             ("bind :443", f"bind 127.0.0.1:{port}"),
             ("<VirtualHost *:443>", f"<VirtualHost 127.0.0.1:{port}>"),

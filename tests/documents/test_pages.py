@@ -28,6 +28,7 @@ LANGUAGES = {
     "haproxy",
     "apache",
     "caddy",
+    "lighttpd",
     "sql",
     "http",
     "sh",

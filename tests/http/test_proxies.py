@@ -16,7 +16,7 @@ from programs import needs
 from proxy import Proxy, proxy_on_a_thread
 from running import Ended, Server, refusal, running, until
 
-pytestmark = needs("nginx", "haproxy", "apache2", "varnishd", "openssl")
+pytestmark = needs("nginx", "haproxy", "apache2", "varnishd", "lighttpd", "openssl")
 
 MIB = 2**20
 BODY = ("Content-Type: application/json",)
