@@ -1,9 +1,14 @@
 """What the head of a request decides is told before its body has come, so that the body takes no memory."""
 
+import resource
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from running import Server, Wire, message, running
+
+from leasehold.limits import MAX_BODIES_BYTES
 
 MIB = 1024 * 1024
 UNAUTHENTICATED = (401, "unauthenticated")
@@ -101,3 +106,38 @@ def test_refusals_at_the_head_are_counted_under_their_route(server: Server, key:
         wire.send(message("PUT", f"/kv/{key}", "Content-Type: text/html", f"Content-Length: {MIB}")).answer()
     text = server.request("GET", "/metrics").text
     assert 'leasehold_request_seconds_count{method="PUT",route="/kv/{key}",status="415"}' in text
+
+
+# Memory -------------------------------------------------------------------------------------------------------
+
+CLIENTS = 400
+
+
+def grown_bytes(server: Server, stack: ExitStack) -> int:
+    """How much larger the server is while CLIENTS hold back the last byte of a body of 1 MiB each."""
+    before = resident_bytes(server)
+    head = message("PUT", "/kv/a", f"Content-Length: {MIB}")
+    body = b"1" * (MIB - 1)
+    for _ in range(CLIENTS):
+        wire = stack.enter_context(Wire(server))
+        with suppress(ConnectionError):  # it may have been refused by now
+            wire.send(head, body)
+    with Wire(server) as wire:  # behind all that was sent before
+        wire.send(message("GET", "/health/live")).answer()
+    return resident_bytes(server) - before
+
+
+def resident_bytes(server: Server) -> int:
+    return int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell the memory of a process")
+def test_clients_without_a_token_that_hold_their_bodies_back_take_no_memory(guarded: Server) -> None:
+    with ExitStack() as stack:
+        assert grown_bytes(guarded, stack) < CLIENTS * MIB // 15  # so 1,500 take less than 100 MB
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell the memory of a process")
+def test_all_bodies_that_are_held_back_take_no_more_than_their_budget() -> None:
+    with running() as own, ExitStack() as stack:
+        assert grown_bytes(own, stack) < MAX_BODIES_BYTES * 3 // 2
