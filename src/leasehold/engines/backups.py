@@ -19,7 +19,8 @@ from typing import Final
 
 from leasehold.engines.base import Moment
 from leasehold.engines.disk import Disk, close_quietly
-from leasehold.engines.snapshot import StoredState, encode_head, read_snapshot
+from leasehold.engines.documents import read_snapshot
+from leasehold.engines.snapshot import StoredState, encode_head
 from leasehold.entry_text import entry_json
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import KIB

@@ -18,8 +18,10 @@ from typing import Final
 import msgspec
 
 from leasehold.engines.disk import Disk, close_quietly, read_all
+from leasehold.engines.documents import read_snapshot
 from leasehold.engines.journal import JournalReader
-from leasehold.engines.snapshot import StoredState, read_snapshot
+from leasehold.engines.snapshot import StoredState
+from leasehold.engines.soundness import checked_entry, checked_lease, is_plain
 from leasehold.errors import ServiceError, unavailable
 from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd
 
@@ -145,7 +147,7 @@ def _replay(
         if record.first_revision != state.revision + 1:
             raise reader.gap(record.offset, state.revision)
         for change in record.changes:
-            _apply(change, state)
+            _apply(_checked(change, reader, record.offset), state)
         state.revision = record.last_revision
     return JournalReport(path.name, records, reader.end, reader.torn_bytes, reader.incarnation)
 
@@ -166,6 +168,16 @@ def _too_new(paths: Paths, journal: Path, base_revision: int, revision: int) -> 
         f"{f'ends at revision {revision}' if revision else 'is missing or empty'}: put back the {data} that was there, "
         f"or, if you mean to go back to this one, move {away} away; nothing was changed"
     )
+
+
+def _checked(change: Change, reader: JournalReader, offset: int) -> Change:
+    """The change as the API would have accepted it. Its checksums say that it is whole, not who wrote it."""
+    try:
+        if type(change) is Entry:
+            return checked_entry(change, is_plain=is_plain(change.value))
+        return checked_lease(change) if type(change) is Lease else change
+    except ServiceError as error:
+        raise reader.corrupt(offset, f"it holds what is no entry or lease: {error.message}") from error
 
 
 def _apply(change: Change, state: StoredState) -> None:

@@ -9,24 +9,22 @@
     ]}
 
 Without leases the member is left out. Version 0.1.0 wrote no incarnation. A backup (`backups`) ends with a checksum.
-A file in exactly this layout is read in blocks of lines, without looking into the values again: they were checked when
-they were written. The same document in another layout (an editor, a formatter) is accepted and checked, and so is a
-plain object of another tool, `{"username": "alice"}`, whose members become entries. Anything else is refused.
+A file in exactly this layout is read in blocks of lines, and a look at the bytes of a block tells whether its values
+have to be checked one by one (`soundness`). In any other layout it is read as a whole by `documents`, which is also
+where a file is refused.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 
-from leasehold import values
-from leasehold.engines.disk import Disk, close_quietly
+from leasehold.engines.disk import Disk
+from leasehold.engines.soundness import checked_entry, checked_lease, is_plain
 from leasehold.entry_text import entry_json
 from leasehold.errors import ServiceError
-from leasehold.keys import check_key
 from leasehold.limits import KIB
 from leasehold.model import Entry, Lease
 from leasehold.times import format_time, parse_time
@@ -85,7 +83,7 @@ def encode_head(incarnation: str, revision: int) -> bytes:
 
 def _lease_json(lease: Lease) -> bytes:
     return _encode_line(
-        _LeaseLine(
+        LeaseLine(
             lease.lock,
             lease.lease_id,
             lease.token,
@@ -112,33 +110,14 @@ class StoredState(msgspec.Struct, gc=False):
     incarnation: str = ""
 
 
-def read_snapshot(disk: Disk, path: Path, now: int) -> StoredState:
-    """Read `data.json`; no such file is an empty store. `now` is when the entries of another tool begin.
-
-    Raises `unavailable` for a file that is not what it should be.
-    """
-    try:
-        file = disk.open(path)
-    except FileNotFoundError:
-        return StoredState({})
-    try:
-        beginning = disk.read(file, BLOCK_BYTES)
-        head = _HEAD.match(beginning)
-        if head is not None:
-            blocks = _blocks(disk, file, path.name, beginning[head.end() - 1 :])
-            state = _read_lines(blocks, path.name, int(head[2]))
-            state.incarnation = (head[1] or b"").decode("ascii")
-            return state
-        rest = iter(lambda: disk.read(file, BLOCK_BYTES), b"")
-        return _read_document(b"".join((beginning, *rest)), path.name, now)
-    finally:
-        close_quietly(disk, file)
+class AnotherLayoutError(Exception):
+    """The file is not in our own layout, or something in it is wrong: `documents` finds out which, and where."""
 
 
 # Our own layout -----------------------------------------------------------------------------------------------
 
 
-class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class EntryLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     key: str
     value: msgspec.Raw
     revision: Annotated[int, msgspec.Meta(ge=1)]
@@ -155,7 +134,7 @@ class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
         return Entry(self.key, bytes(self.value), self.revision, created_at, updated_at, expires_at)
 
 
-class _LeaseLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class LeaseLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     lock: str
     lease_id: str
     token: Annotated[int, msgspec.Meta(ge=1)]
@@ -180,12 +159,12 @@ class _LeaseLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
         )
 
 
-_decode_lines = msgspec.json.Decoder(list[_Line]).decode
-_decode_lease_lines = msgspec.json.Decoder(list[_LeaseLine]).decode
+_decode_lines = msgspec.json.Decoder(list[EntryLine]).decode
+_decode_lease_lines = msgspec.json.Decoder(list[LeaseLine]).decode
 _encode_line = msgspec.json.Encoder().encode
 
 
-def _blocks(disk: Disk, file: int, name: str, beginning: bytes) -> Iterator[bytes]:
+def _blocks(disk: Disk, file: int, beginning: bytes) -> Iterator[bytes]:
     """Whole lines, joined by commas, a block at a time. `beginning` starts with the line break after the head."""
     rest = beginning
     while data := disk.read(file, BLOCK_BYTES):
@@ -196,110 +175,52 @@ def _blocks(disk: Disk, file: int, name: str, beginning: bytes) -> Iterator[byte
             rest = after
     tail = _TAIL.search(rest)
     if tail is None:
-        raise _refused(name, "its end is missing")
+        raise AnotherLayoutError
     yield rest[: tail.start()]
 
 
-def _read_lines(blocks: Iterator[bytes], name: str, revision: int) -> StoredState:
+def read_lines(disk: Disk, file: int) -> StoredState:
+    """The store in a file that is in our own layout. Raises `AnotherLayoutError`, also for anything that is wrong."""
+    beginning = disk.read(file, BLOCK_BYTES)
+    head = _HEAD.match(beginning)
+    if head is None:
+        raise AnotherLayoutError
+    state = _read_lines(_blocks(disk, file, beginning[head.end() - 1 :]), int(head[2]))
+    state.incarnation = (head[1] or b"").decode("ascii")
+    return state
+
+
+def _read_lines(blocks: Iterator[bytes], revision: int) -> StoredState:
     entries: dict[str, Entry] = {}
     count = 0
     behind = b""
-    for block in blocks:
-        text, mark, behind = block.partition(_LEASES)
-        try:
+    try:
+        for block in blocks:
+            text, mark, behind = block.partition(_LEASES)
             lines = _decode_lines(b"[%b]" % text)
+            # A line break anywhere else is white space that somebody has put in.
+            plain = text.count(b"\n", 1) == len(lines) - 1 and is_plain(text)
             for line in lines:
-                entries[line.key] = line.entry()
-        except (msgspec.DecodeError, ValueError) as error:
-            raise _refused(name, f"an entry after the first {count} is damaged") from error
-        count += len(lines)
-        if lines and max(line.revision for line in lines) > revision:
-            raise _refused(name, f"an entry after the first {count} is newer than the whole")
-        if mark:
-            break
-    if len(entries) != count:
-        raise _refused(name, "a key stands in it twice")
-    try:
+                entries[line.key] = checked_entry(line.entry(), is_plain=plain)
+            count += len(lines)
+            if lines and max(line.revision for line in lines) > revision:
+                raise AnotherLayoutError
+            if mark:
+                break
         of_leases = _decode_lease_lines(b"[%b]" % _SEPARATOR.join((behind, *blocks) if behind else blocks))
-        leases = [line.lease() for line in of_leases]
-    except (msgspec.DecodeError, ValueError) as error:
-        raise _refused(name, "a lease is damaged") from error
-    return StoredState(entries, revision, leases=_by_lock(leases, name, revision))
+        leases = [checked_lease(line.lease()) for line in of_leases]
+    except (msgspec.DecodeError, ValueError, RecursionError, ServiceError) as error:
+        raise AnotherLayoutError from error
+    if len(entries) != count or faults_of_leases(leases, revision):
+        raise AnotherLayoutError
+    return StoredState(entries, revision, leases={lease.lock: lease for lease in leases})
 
 
-def _by_lock(leases: Sequence[Lease], name: str, revision: int) -> dict[str, Lease]:
-    by_lock = {lease.lock: lease for lease in leases}
-    if len(by_lock) != len(leases) or len({lease.lease_id for lease in leases}) != len(leases):
-        raise _refused(name, "a lease stands in it twice")
+def faults_of_leases(leases: Sequence[Lease], revision: int) -> str | None:
+    """What is wrong with the leases of a store at `revision`, taken together."""
+    names, ids = {lease.lock for lease in leases}, {lease.lease_id for lease in leases}
+    if len(names) != len(leases) or len(ids) != len(leases):
+        return "a lease stands in it twice"
     if any(not lease.token <= lease.revision <= revision for lease in leases):
-        raise _refused(name, "a lease is newer than the whole")
-    return by_lock
-
-
-# Any other layout ---------------------------------------------------------------------------------------------
-
-
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    leasehold: int
-    revision: int
-    entries: list[_Line]
-    leases: list[_LeaseLine] = []
-    incarnation: Annotated[str, msgspec.Meta(pattern=f"^({INCARNATION})?$")] = ""
-    sha256: str = ""
-
-
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_document = msgspec.json.Decoder(_Document).decode
-
-
-def _read_document(data: bytes, name: str, now: int) -> StoredState:
-    try:
-        members = _decode_members(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _refused(name, "it is empty" if not data.strip() else "it is not a JSON object") from error
-    if {"leasehold", "revision", "entries"} <= members.keys():
-        return _read_own_document(data, name)
-    entries = {}
-    for revision, key in enumerate(sorted(members), start=1):
-        entries[key] = _checked(name, Entry(key, bytes(members[key]), revision, now, now))
-    return StoredState(entries, len(entries), foreign=True)
-
-
-def _read_own_document(data: bytes, name: str) -> StoredState:
-    try:
-        document = _decode_document(data)
-        entries = [_checked(name, line.entry()) for line in document.entries]
-        leases = [_checked_lease(name, line.lease()) for line in document.leases]
-    except (msgspec.DecodeError, ValueError) as error:
-        raise _refused(name, "it is not as Leasehold writes it") from error
-    if document.leasehold != FORMAT:
-        raise _refused(name, f"format {document.leasehold} is of another version of Leasehold")
-    by_key = {entry.key: entry for entry in sorted(entries, key=lambda entry: entry.key)}
-    if len(by_key) != len(entries):
-        raise _refused(name, "a key stands in it twice")
-    if any(not 0 < entry.revision <= document.revision for entry in entries):
-        raise _refused(name, "an entry is newer than the whole")
-    by_lock = _by_lock(leases, name, document.revision)
-    return StoredState(by_key, document.revision, leases=by_lock, incarnation=document.incarnation)
-
-
-def _checked(name: str, entry: Entry) -> Entry:
-    """The entry with its value compact, or the reason why it cannot be one."""
-    try:
-        check_key(entry.key)
-        return msgspec.structs.replace(entry, value=values.parse_json(entry.value, max_containers=None))
-    except ServiceError as error:
-        raise _refused(name, f"entry {entry.key!r}: {error.message}") from error
-
-
-def _checked_lease(name: str, lease: Lease) -> Lease:
-    """As `_checked`."""
-    try:
-        check_key(lease.lock)
-        return msgspec.structs.replace(lease, owner=values.parse_json(lease.owner, max_containers=None))
-    except ServiceError as error:
-        raise _refused(name, f"lease of {lease.lock!r}: {error.message}") from error
-
-
-def _refused(name: str, reason: str) -> ServiceError:
-    return ServiceError("unavailable", f"{name} cannot be used: {reason}; it was left as it is")
+        return "a lease is newer than the whole"
+    return None

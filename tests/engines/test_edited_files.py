@@ -1,0 +1,159 @@
+"""A `data.json` that was edited, or put in the place of another: it is taken as it is meant, or refused in one line."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import pytest
+from driving import file_driver
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from running import leasehold, running
+
+from leasehold.engines import inspect_file
+from leasehold.engines.disk import OsDisk
+from leasehold.engines.documents import read_document, read_snapshot
+from leasehold.errors import ServiceError
+from leasehold.keys import check_key
+from leasehold.values import parse_json, to_messagepack
+
+TIME = "2026-01-31T12:00:00.000001Z"
+HEAD = '{"leasehold": 1, "incarnation": "5f3a9c", "revision": 9, "entries": [\n'
+
+
+def line(key: str, value: str, revision: int = 1) -> str:
+    return f'{{"key":{key},"value":{value},"revision":{revision},"created_at":"{TIME}","updated_at":"{TIME}"}}'
+
+
+def document(*lines: str) -> bytes:
+    return (HEAD + ",\n".join(lines) + "\n]}\n").encode("utf-8", "surrogateescape")
+
+
+GOOD = line('"good"', "[1,2]")
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        document(GOOD)[:-1],
+        document(GOOD) + b"\n\n",
+        document(GOOD).replace(b"\n", b"\r\n"),
+        document(GOOD).replace(b"[1,2]", b"[1,\n  2]"),
+        document(GOOD).replace(b'"value":', b'"value" : '),
+        document(GOOD).replace(b'[1,2],"revision":1', b'[1,2],\n"revision":1'),
+        json.dumps(json.loads(document(GOOD)), indent="\t").encode(),
+        json.dumps(json.loads(document(GOOD)), sort_keys=True).encode(),
+    ],
+    ids=["no last line end", "two more", "CRLF", "in a value", "spaces", "between members", "indented", "sorted"],
+)
+def test_white_space_that_an_editor_has_changed_changes_nothing(edited: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(edited)
+    assert inspect_file(path).entries == 1
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {"good": b"[1,2]"}
+        assert (driver.engine.revision, driver.engine.incarnation) == (9, "5f3a9c")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (line('"bad"', '"\udcff"'), 'entry "bad": a string is not UTF-8'),
+        (line('"bad"', "1e999"), 'entry "bad": a number is out of range'),
+        (line('"bad"', "-1E+400"), 'entry "bad": a number is out of range'),
+        (line('"bad"', "1" * 30), 'entry "bad": an integer is outside'),
+        (line('"bad"', '"\\u0000"'), 'entry "bad": a string contains U+0000'),
+        (line('"bad"', '"\\ud800"'), "line 3: it is not a JSON object"),
+        (line('"bad"', "[" * 200 + "]" * 200), 'entry "bad": nested deeper than 128 levels'),
+        (line('"bad"', "[" * 5000 + "]" * 5000), "nested deeper than 128 levels"),
+        (line('"a//b"', "1"), 'entry "a//b": segments of a key'),
+        (line('"a\\u0007"', "1"), 'entry "a\\u0007": a key must not hold control characters'),
+        (line('"' + "k" * 600 + '"', "1"), "a key must have 1 to 512 bytes"),
+        (line('"bad"', "1").replace(TIME, "2026-13-31T12:00:00.000001Z"), 'entry "bad": it is not as Leasehold'),
+        (line('"bad"', "1", 10), "entry 'bad' is newer than the whole"),
+    ],
+    ids=str,
+)
+def test_what_the_api_would_refuse_is_refused_by_check_and_start_with_its_line_and_key(
+    bad: str, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.json"
+    content = document(GOOD, bad)
+    path.write_bytes(content)
+    for result in (leasehold("check", str(path)), leasehold("serve", "--port=0", f"--store={path}")):
+        told = result.stderr.strip().splitlines()[-1]
+        assert (result.returncode, reason in told, "line 3" in told) == (1, True, True), result.stderr
+        assert "Traceback" not in result.stderr
+    assert path.read_bytes() == content
+
+
+def test_a_byte_order_mark_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(b"\xef\xbb\xbf" + document(GOOD))
+    assert "byte order mark" in leasehold("check", str(path)).stderr
+
+
+def test_the_list_of_all_entries_is_a_backup(tmp_path: Path) -> None:
+    with running(tmp_path / "first.json") as server:
+        server.put("a/b", '{"n": 18446744073709551615, "f": 1e300}')
+        server.put("c", '"é"', params={"ttl": "86400"})
+        listed = server.request("GET", "/kv")
+    (tmp_path / "data.json").write_bytes(listed.content)
+    with running(tmp_path / "data.json") as server:
+        assert server.request("GET", "/kv").json() == listed.json()
+        assert server.lease("lock")["token"] > listed.json()["revision"]
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"), [("limit=1", "one page of a list"), ("values=false", "it is not as Leasehold writes it")]
+)
+def test_a_part_of_a_list_is_no_backup(query: str, reason: str, tmp_path: Path) -> None:
+    with running(tmp_path / "first.json") as server:
+        server.put("a", "1")
+        server.put("b", "2")
+        listed = server.request("GET", f"/kv?{query}")
+    (tmp_path / "data.json").write_bytes(listed.content)
+    assert reason in leasehold("check", str(tmp_path / "data.json")).stderr
+
+
+@pytest.mark.parametrize(
+    "content", ['{"entries": [], "revision": 1, "next": null, "more": 1}', '{"leasehold": 1, "entries": []}']
+)
+def test_what_looks_like_ours_but_is_not_is_no_object_of_another_tool(content: str, tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text(content)
+    assert leasehold("check", str(tmp_path / "data.json")).returncode == 1
+
+
+STORE = document(
+    line('"a"', '{"b":[1.5,-0.0,"x\\n"]}'), line('"größe"', '"é"', 3), line('"z"', "12345678901234567890", 9)
+)
+PIECES = [b"1e999", b"9" * 25, b"\\ud800", b"\\u0000", b"\x01", b"\n", b" ", b"[" * 300, b'"', b"//"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(STORE) - 1), st.integers(0, 12), st.binary(max_size=8) | st.sampled_from(PIECES))
+def test_whatever_is_edited_is_refused_in_one_line_or_sound(position: int, length: int, piece: bytes) -> None:
+    edited = STORE[:position] + piece + STORE[position + length :]
+    try:
+        found, refusal = values_of(edited), ""
+    except ServiceError as error:
+        found, refusal = {}, error.message
+    assert bool(refusal) is ("data.json cannot be used" in refusal)
+    assert "\n" not in refusal
+    for key, value in found.items():
+        check_key(key)
+        parse_json(value)
+        to_messagepack(value)
+
+
+def values_of(content: bytes) -> dict[str, bytes]:
+    """What a start reads, which is what a look at everything finds."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "data.json"
+        path.write_bytes(content)
+        found = {key: entry.value for key, entry in read_snapshot(OsDisk(), path, 0).entries.items()}
+    whole = {key: entry.value for key, entry in read_document(content, "data.json", 0).entries.items()}
+    decode = msgspec.json.decode
+    assert {key: decode(value) for key, value in found.items()} == {key: decode(value) for key, value in whole.items()}
+    return found
