@@ -19,11 +19,12 @@ import msgspec
 from bench.processes import BenchError
 from bench.service import Leasehold
 from bench.workload import MIB, http_request
+from leasehold.limits import MAX_CONTAINERS
 
 _ANSWER_SECONDS: Final = 60.0
 _PROBE: Final = (sys.executable, "-m", "bench.probe")
 _TOLD: Final = re.compile(rb"longest turn: ([0-9.]+) ms, ([0-9.]+) ms")
-_CONTAINERS: Final = 65_400
+_CONTAINERS: Final = MAX_CONTAINERS - 100
 """In one value; a little less than the service takes."""
 _PATCHES: Final = {"json": "application/json-patch+json", "merge": "application/merge-patch+json"}
 _MESSAGEPACK: Final = "application/vnd.msgpack"
@@ -51,6 +52,14 @@ def _packed(item: bytes, count: int | None = None) -> bytes:
     return b"\xdd" + count.to_bytes(4, "big") + item * count
 
 
+def _with_strings(item: bytes, count: int | None = None) -> bytes:
+    """As many lists as are allowed, among them `count` of `item`, and strings whose bytes could be lists."""
+    count = _CONTAINERS - 1 if count is None else count
+    others, strings = _CONTAINERS - 1 - count, 100_000
+    header = b"\xdd" + (count + others + strings).to_bytes(4, "big")
+    return header + item * count + b"\x90" * others + b"\xa3\xe8\x80\x80" * strings
+
+
 _NESTED: Final = _filled(b"[" * 126 + b"]" * 126, _CONTAINERS // 127)
 _NESTED_AND_NUMBERS: Final = _NESTED[:-1] + b"," + _filled(b"1", size=MIB - len(_NESTED) - 10)[1:]
 _OBJECTS: Final = _filled(b'{"a":' * 126 + b"1" + b"}" * 126, _CONTAINERS // 127)
@@ -63,7 +72,7 @@ _BODIES: Final[Mapping[str, bytes]] = {
     "minus zeros in strings": _filled(b'"-0"')[:-4] + b"-0]",
     "strings": _filled(b'"a"'),
     "lists": _filled(b"[]", _CONTAINERS),
-    "pairs": _filled(b"[1.25,-2.512]", 65_000),
+    "pairs": _filled(b"[1.25,-2.512345]", _CONTAINERS - 1),
     "too many lists": _filled(b"[]"),
     "nested lists": _NESTED,
     "nested lists and numbers": _NESTED_AND_NUMBERS,
@@ -81,10 +90,9 @@ _PACKED_BODIES: Final[Mapping[str, bytes]] = {
     "lists of one": _packed(b"\x91\x01"),
     "nested lists": _packed(b"\x91" * 126 + b"\x90", _CONTAINERS // 127),
     "large headers": _packed(b"\xdc\x00\x00"),
-    "lists, and strings that look like lists": b"\xdd"
-    + (_CONTAINERS - 1 + 130_000).to_bytes(4, "big")
-    + b"\x91\x01" * (_CONTAINERS - 1)
-    + b"\xa3\xe8\x80\x80" * 130_000,
+    "lists, and strings that look like lists": _with_strings(b"\x91\x01"),
+    "lists of strings written long, and strings that look like lists": _with_strings(b"\x91\xdb\0\0\0\0"),
+    "lists of long strings, and strings that look like lists": _with_strings(b"\x91\xda\x01\x00" + b"a" * 256, 2_000),
 }
 
 

@@ -12,8 +12,10 @@ SEGMENT_WORK_BYTES: Final = 4
 """To follow one segment of a path."""
 STEP_WORK_BYTES: Final = 40
 """To do one step of a JSON Patch, beside the others here."""
-MEMBER_WORK_BYTES: Final = 20
+MEMBER_WORK_BYTES: Final = 12
 """To merge one member of a merge patch."""
+MERGED_OBJECT_WORK_BYTES: Final = 24
+"""To merge an object of a merge patch, beside its members."""
 ELEMENTS_MOVED_FOR_ONE_BYTE: Final = 64
 """Elements of a list, moved by one place."""
 

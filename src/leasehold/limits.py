@@ -28,8 +28,8 @@ MAX_PATHS: Final = 100
 MAX_PARTS_BYTES: Final = 2 * MIB
 """Of all parts that one read asks for, together; parts may lie within one another. One part alone may be larger."""
 MAX_PATCH_OPERATIONS: Final = 10_000
-MAX_CONTAINERS: Final = 65_536
-"""Lists and objects in one value, so 16 bytes for each in the largest. To decode, check and encode them takes up to
+MAX_CONTAINERS: Final = 50_000
+"""Lists and objects in one value, so 21 bytes for each in the largest. To decode, check and encode them takes up to
 0.6 µs each, and nothing else is done meanwhile."""
 MAX_CHANGE_WORK_BYTES: Final = 3 * MIB // 2
 """What changing one value may cost, as the bytes of JSON that could be decoded, checked and encoded in that time: 30 to

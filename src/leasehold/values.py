@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from leasehold import json_text
-from leasehold.budgets import MEMBER_WORK_BYTES, STEP_WORK_BYTES, WorkBudget
+from leasehold.budgets import MEMBER_WORK_BYTES, MERGED_OBJECT_WORK_BYTES, STEP_WORK_BYTES, WorkBudget
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MAX_CONTAINERS, MAX_INTEGER, MAX_NESTING, MAX_PATCH_OPERATIONS, MIN_INTEGER
 from leasehold.messagepack import has_more_containers
@@ -429,7 +429,7 @@ def merge_patch(target: Json, patch: Json, budget: WorkBudget | None = None) -> 
 def _merged(target: Json, patch: Json, budget: WorkBudget) -> Json:
     if not isinstance(patch, dict):
         return patch
-    budget.spend(MEMBER_WORK_BYTES * len(patch))
+    budget.spend(MERGED_OBJECT_WORK_BYTES + MEMBER_WORK_BYTES * len(patch))
     merged = target if isinstance(target, dict) else {}
     for name, part in patch.items():
         if part is None:

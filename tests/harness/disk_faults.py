@@ -295,9 +295,19 @@ def live(folder: Path, disk: FaultyDisk, history: History, rng: random.Random) -
     if end == "kill":
         driver.kill()
     elif end == "stop":
-        driver.__exit__(None, None, None)
+        stop(driver, disk)
     else:
         kill_while_appending(driver, folder, history)
+
+
+def stop(driver: Driver, disk: FaultyDisk) -> None:
+    """End it in good order. That its last checkpoint met the fault is told; the next start reads everything."""
+    had_failed = bool(disk.failed)
+    try:
+        driver.__exit__(None, None, None)
+    except ServiceError as error:
+        if had_failed or not disk.failed:
+            raise Broken(f"it ended with an error without a fault: {error.message}") from error
 
 
 def recover(driver: Driver) -> None:

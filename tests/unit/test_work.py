@@ -22,6 +22,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.messages import CHUNK_BYTES, GatheredList, Response
 from leasehold.http.negotiation import Media
 from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
+from leasehold.messagepack import has_more_containers
 from leasehold.model import Delete, Entry, Json, JsonPatch, MergePatch, Operation, PatchStep, Put, Read
 from leasehold.values import (
     decode,
@@ -133,6 +134,41 @@ def test_messagepack_whose_text_is_too_large_is_refused_before_its_parts_are_loo
 def test_messagepack_of_text_is_not_taken_for_containers() -> None:
     body = msgspec.msgpack.encode(["\u4e00\u0391" * 8] * 20_000)
     assert refusal_of(lambda: parse_messagepack(body)) == "done"
+
+
+STRINGS_LIKE_CONTAINERS = [b"\xa3\xe8\x80\x80"] * (MAX_CONTAINERS + 1)
+"""So many that a body with them has to be read."""
+FORMS_OF_A_STRING = (b"\xa1a", b"\xd9\1a", b"\xda\0\1a", b"\xdb\0\0\0\1a")
+
+
+def containers_beside(extra: bytes, count: int) -> bytes:
+    """A list of `count` lists in three forms, with `extra`, which is one item and no container, among them."""
+    forms = (b"\x90", b"\x91" + extra, b"\xdc\0\0", b"\xdd\0\0\0\0")
+    items = (
+        [forms[number % 4 if number % 100 < 4 else 0] for number in range(count)] + STRINGS_LIKE_CONTAINERS + [extra]
+    )
+    return b"\xdd" + len(items).to_bytes(4, "big") + b"".join(items)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *(msgspec.msgpack.encode("x" * length) for length in (0, 1, 31, 32, 255, 256, 257, 70_000)),
+        *(msgspec.msgpack.encode(number) for number in (0, -1, 200, -200, 70_000, -70_000, 2**40, -(2**40), 1.5, None)),
+        *FORMS_OF_A_STRING,
+    ],
+    ids=lambda extra: extra[:6].hex(),
+)
+def test_the_containers_of_messagepack_are_counted_exactly(extra: bytes) -> None:
+    assert not has_more_containers(containers_beside(extra, MAX_CONTAINERS - 1), MAX_CONTAINERS)
+    assert has_more_containers(containers_beside(extra, MAX_CONTAINERS), MAX_CONTAINERS)
+
+
+@pytest.mark.parametrize("form", FORMS_OF_A_STRING)
+def test_messagepack_with_strings_like_containers_is_read_without_a_step_for_each(form: bytes) -> None:
+    strings = b"".join(STRINGS_LIKE_CONTAINERS)
+    body = b"\xdd" + (2_000 + len(STRINGS_LIKE_CONTAINERS)).to_bytes(4, "big") + (b"\x91" + form) * 2_000 + strings
+    assert lines_of(lambda: has_more_containers(body, MAX_CONTAINERS // 2)) < 100
 
 
 def test_an_answer_in_messagepack_is_made_without_a_walk() -> None:
