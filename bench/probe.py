@@ -13,7 +13,7 @@ from time import perf_counter, thread_time
 
 import uvloop
 
-from leasehold.cli import main
+from leasehold.cli.app import main
 
 _uvloop_run = uvloop.run
 

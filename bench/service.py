@@ -22,7 +22,7 @@ from bench.processes import BenchError, exchange
 from bench.relay import Relay, Traffic
 from bench.sides import SETTLE_SECONDS, LockStore
 from bench.workload import AWAITED_LOCKS, MIB, WAITERS, document, http_request, key, lock, write_foreign_store
-from leasehold.auth import PERMISSIONS, mint
+from leasehold.access.tokens import PERMISSIONS, mint
 
 _READY_SECONDS: Final = 120.0
 _READY: Final = re.compile(rb"leasehold ready on http://127\.0\.0\.1:(\d+) ")

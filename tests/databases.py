@@ -30,8 +30,8 @@ import psutil
 from running import ANSWER_SECONDS, START_SECONDS, free_port
 
 from leasehold.engines.base import Clock, Decide, Engine
-from leasehold.engines.file import FileEngine
-from leasehold.engines.memory import MemoryEngine
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.errors import ServiceError
 from leasehold.model import Change, Entry, Touched, View

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from leasehold.engines.base import Engine
-from leasehold.engines.disk import Disk
-from leasehold.engines.file import FileEngine
+from leasehold.engines.file.disk import Disk
+from leasehold.engines.file.engine import FileEngine
 from leasehold.errors import ServiceError
 from leasehold.model import Change, Deletion, Entry, Touched, View
 

@@ -1,11 +1,11 @@
 """`leasehold` and `python -m leasehold`."""
 
-from leasehold.signals import hold_ends
+from leasehold.process.signals import hold_ends
 
 
 def main() -> None:
     hold_ends()  # before what takes long to import
-    from leasehold.cli import main as run  # noqa: PLC0415
+    from leasehold.cli.app import main as run  # noqa: PLC0415
 
     run()
 

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from leasehold import cli, server, workers
+from leasehold.cli import app as cli
 from leasehold.engines.base import CommitDone, Decide
-from leasehold.engines.disk import OsDisk
-from leasehold.engines.memory import MemoryEngine
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.model import Touched
-from leasehold.store import Store
+from leasehold.server import run as server
+from leasehold.server import workers
+from leasehold.store.store import Store
 
 REST_SECONDS = 1.0
 FOR_EVER = 3_600.0

@@ -9,7 +9,7 @@ import os
 import sys
 
 from leasehold.__main__ import main
-from leasehold.engines.memory import MemoryEngine
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import unavailable
 
 FAULT = os.environ.pop("LEASEHOLD_TEST_FAULT", "")

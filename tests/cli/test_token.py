@@ -24,7 +24,7 @@ def token(*arguments: str, environment: Mapping[str, str] | None = None) -> "sub
 
 def jwt_generator(*arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     """The command as its script runs it, also where the script is not installed."""
-    code = "import sys; from leasehold.cli import token_main; sys.argv[0] = 'jwt-generator'; token_main()"
+    code = "import sys; from leasehold.cli.app import token_main; sys.argv[0] = 'jwt-generator'; token_main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,

@@ -17,7 +17,7 @@ from harness.contents import Contents, in_memory, random_batch
 from leasehold.engines import moment_of, open_engine, restore_store
 from leasehold.engines.backups import SEAL_BYTES, Seal, backup_text, read_backup
 from leasehold.engines.base import Engine, Moment
-from leasehold.engines.disk import OsDisk
+from leasehold.engines.file.disk import OsDisk
 from leasehold.errors import ServiceError
 from leasehold.model import Entry, Lease
 from leasehold.values import UNREADABLE
@@ -302,7 +302,7 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from leasehold.engines import restore_store
 from leasehold.engines.backups import backup_text, read_backup
-from leasehold.engines.disk import OsDisk
+from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.postgres import backups
 
 steps = int(sys.argv[1])

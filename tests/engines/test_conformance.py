@@ -249,7 +249,7 @@ def test_no_changes_after_the_head(driver: Driver) -> None:
 def test_changes_that_are_no_longer_known_are_refused(
     make_driver: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leasehold.engines.entries.HISTORY_CHANGES", 3)
+    monkeypatch.setattr("leasehold.engines.memory.entries.HISTORY_CHANGES", 3)
     with make_driver() as driver:
         driver.commit(*((f"k{number}", b"1") for number in range(5)))
         with pytest.raises(ServiceError) as caught:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from leasehold.engines.disk import OsDisk, WriteError, pwrite_all, read_all, replace_file, write_all
+from leasehold.engines.file.disk import OsDisk, WriteError, pwrite_all, read_all, replace_file, write_all
 
 
 class RecordingDisk(OsDisk):

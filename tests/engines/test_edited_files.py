@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from running import leasehold, running
 
 from leasehold.engines import inspect_file
-from leasehold.engines.disk import OsDisk
-from leasehold.engines.documents import read_document, read_snapshot
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.documents import read_document, read_snapshot
 from leasehold.errors import ServiceError
 from leasehold.keys import check_key
 from leasehold.values import parse_json, to_messagepack

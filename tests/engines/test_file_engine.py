@@ -8,11 +8,11 @@ import pytest
 from driving import INCARNATION, Driver, FrozenClock, file_driver
 
 from leasehold.engines import open_engine
-from leasehold.engines.disk import OsDisk
-from leasehold.engines.file import FileEngine
-from leasehold.engines.journal import HEADER_BYTES, JournalReader, encode_header, encode_record
-from leasehold.engines.memory import MemoryEngine
-from leasehold.engines.recovery import Report, inspect
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.journal import HEADER_BYTES, JournalReader, encode_header, encode_record
+from leasehold.engines.file.recovery import Report, inspect
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError
 from leasehold.model import Entry, name_of
 
@@ -463,7 +463,7 @@ def test_a_checkpoint_leaves_no_journal_and_loses_nothing(tmp_path: Path) -> Non
 def test_a_journal_that_outgrew_the_snapshot_starts_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leasehold.engines.file.MIN_JOURNAL_BYTES", 2000)
+    monkeypatch.setattr("leasehold.engines.file.engine.MIN_JOURNAL_BYTES", 2000)
     with file_driver(tmp_path) as driver:
         engine = driver.engine
         assert isinstance(engine, FileEngine)

@@ -11,8 +11,8 @@ import pytest
 from driving import Driver, file_driver
 from structlog.testing import capture_logs
 
-from leasehold.engines.disk import OsDisk
-from leasehold.engines.file import FileEngine
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.engine import FileEngine
 from leasehold.errors import ServiceError
 
 DATA, JOURNAL, LOCK = "data.json", "data.json.journal", "data.json.lock"

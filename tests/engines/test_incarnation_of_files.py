@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from driving import INCARNATION, FrozenClock, file_driver
 
-from leasehold.engines.disk import OsDisk
-from leasehold.engines.journal import HEADER_BYTES, JournalReader
-from leasehold.engines.memory import MemoryEngine
-from leasehold.engines.recovery import inspect
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.journal import HEADER_BYTES, JournalReader
+from leasehold.engines.file.recovery import inspect
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError
 from leasehold.times import parse_time
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from leasehold.engines.disk import OsDisk, WriteError, read_all
-from leasehold.engines.journal import (
+from leasehold.engines.file.disk import OsDisk, WriteError, read_all
+from leasehold.engines.file.journal import (
     FIRST_CHUNK_BYTES,
     HEADER_BYTES,
     MARKER,

@@ -30,7 +30,7 @@ from leasehold.model import (
     Released,
     Renew,
 )
-from leasehold.store import Store
+from leasehold.store.store import Store
 
 T = TypeVar("T")
 

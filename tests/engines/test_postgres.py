@@ -30,8 +30,8 @@ from proxy import Proxy
 from leasehold import values
 from leasehold.engines import open_engine
 from leasehold.engines.base import Decide
-from leasehold.engines.file import FileEngine
-from leasehold.engines.memory import MemoryEngine
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.postgres import differences, engine, listener, schema, statements
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
@@ -290,7 +290,7 @@ def test_times_are_stored_to_the_microsecond(driver: Driver, database: Database)
 def test_deletions_that_are_too_old_are_forgotten(
     driver: Driver, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leasehold.engines.entries.HISTORY_CHANGES", 10)
+    monkeypatch.setattr("leasehold.engines.memory.entries.HISTORY_CHANGES", 10)
     for number in range(20):
         driver.commit((f"k{number}", None))
     assert database.fetch("SELECT count(*) FROM deletions")[0][0] < 13

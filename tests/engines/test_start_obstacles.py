@@ -13,8 +13,8 @@ from harness.mounts import Mount
 from programs import needs
 from running import leasehold
 
-from leasehold.engines.disk import OsDisk
-from leasehold.engines.recovery import inspect
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.recovery import inspect
 from leasehold.errors import ServiceError
 
 DATA, JOURNAL, OLD_JOURNAL, LOCK = "data.json", "data.json.journal", "data.json.journal.old", "data.json.lock"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from driving import INCARNATION
 
-from leasehold.engines.disk import OsDisk, WriteError
-from leasehold.engines.journal import encode_record
-from leasehold.engines.snapshot import Snapshot
-from leasehold.engines.storage import Storage
+from leasehold.engines.file.disk import OsDisk, WriteError
+from leasehold.engines.file.journal import encode_record
+from leasehold.engines.file.snapshot import Snapshot
+from leasehold.engines.file.storage import Storage
 from leasehold.model import Entry
 
 

@@ -13,12 +13,12 @@ import pytest
 from driving import Driver, file_driver
 from harness.disk_faults import CHANGES, WRITES, Fault, FaultyDisk, History, survive_disk_faults
 
-from leasehold.engines import disk as disk_module
-from leasehold.engines import journal as journal_module
-from leasehold.engines.disk import Disk, WriteError
-from leasehold.engines.file import FileEngine
-from leasehold.engines.reserve import RESERVE_BYTES
-from leasehold.engines.storage import Storage
+from leasehold.engines.file import disk as disk_module
+from leasehold.engines.file import journal as journal_module
+from leasehold.engines.file.disk import Disk, WriteError
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.reserve import RESERVE_BYTES
+from leasehold.engines.file.storage import Storage
 
 SEED = 3
 """By it, a run does everything that can be done to a file, and starts with a torn journal."""

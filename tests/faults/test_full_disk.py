@@ -15,9 +15,9 @@ from harness.mounts import Mount
 from programs import needs
 from running import Server, leasehold, refusal, running, until
 
-from leasehold.engines import file
-from leasehold.engines.file import FileEngine
-from leasehold.engines.reserve import RESERVE_BYTES
+from leasehold.engines.file import engine as file
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.reserve import RESERVE_BYTES
 from leasehold.limits import KIB, MIB
 
 pytestmark = needs("mounts")

@@ -8,16 +8,17 @@ import pytest
 from databases import ENGINES
 from harness.injection import SOURCE, survive_exceptions
 
-from leasehold import batch, commit, completions
-from leasehold.batch import Batch
+from leasehold import completions, rules
 from leasehold.engines.base import Engine, SteadyClock
-from leasehold.engines.file import FileEngine
-from leasehold.engines.memory import InMemoryEngine
-from leasehold.engines.storage import Storage
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.storage import Storage
+from leasehold.engines.memory.engine import InMemoryEngine
 from leasehold.errors import ServiceError
-from leasehold.http.connection import Connection
 from leasehold.http.messages import Response
+from leasehold.http.wire.connection import Connection
 from leasehold.model import Operation
+from leasehold.store import batch
+from leasehold.store.batch import Batch
 
 # Coroutines whose task could not be made are never awaited.
 pytestmark = [
@@ -67,21 +68,21 @@ def unguarded_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def batch_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one operation raises is every operation's."""
-    real = commit._unforeseen
+    real = rules.batch._unforeseen
 
     def unforeseen(operation: Operation, failure: Exception) -> ServiceError:
         if isinstance(failure, ServiceError):
             return real(operation, failure)
         raise failure
 
-    monkeypatch.setattr(commit, "_unforeseen", unforeseen)
+    monkeypatch.setattr(rules.batch, "_unforeseen", unforeseen)
 
 
 def unguarded_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that raises leaves the lane waiting."""
 
     def start(self: Batch, engine: Engine) -> None:
-        engine.commit(commit.touched(self.operations), self._decide, self.finish)
+        engine.commit(rules.touched(self.operations), self._decide, self.finish)
 
     def refuse(self: Batch, failure: BaseException) -> None:
         completions.report("a batch failed", failure)

@@ -23,7 +23,7 @@ from leasehold.engines.postgres.links import Address
 from leasehold.errors import ServiceError
 from leasehold.limits import Limits
 from leasehold.model import Acquire, Lease, Operation, Outcome, Release
-from leasehold.store import Store
+from leasehold.store.store import Store
 
 LONG = 60
 """Seconds that a lease lasts, or a caller waits."""

@@ -9,12 +9,12 @@ import pytest
 from harness import depth
 from harness.power_cuts import survive_power_cuts
 
-from leasehold.engines import disk, journal, storage
-from leasehold.engines.disk import Disk, Identity, pwrite_all
-from leasehold.engines.journal import JournalWriter
-from leasehold.engines.recovery import Paths, Report, read_files
-from leasehold.engines.snapshot import Snapshot, StoredState
-from leasehold.engines.storage import Storage
+from leasehold.engines.file import disk, journal, storage
+from leasehold.engines.file.disk import Disk, Identity, pwrite_all
+from leasehold.engines.file.journal import JournalWriter
+from leasehold.engines.file.recovery import Paths, Report, read_files
+from leasehold.engines.file.snapshot import Snapshot, StoredState
+from leasehold.engines.file.storage import Storage
 
 
 def test_what_was_acknowledged_survives_any_power_cut() -> None:

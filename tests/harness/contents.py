@@ -9,9 +9,10 @@ from unittest.mock import patch
 from driving import Driver
 from msgspec.structs import replace
 
-from leasehold.engines import file, journal, ownership, reserve, snapshot
-from leasehold.engines.file import FileEngine
-from leasehold.engines.snapshot import StoredState
+from leasehold.engines.file import engine as file
+from leasehold.engines.file import journal, ownership, reserve, snapshot
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.snapshot import StoredState
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB
 from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd, Touched, name_of

@@ -22,9 +22,9 @@ from structlog.testing import capture_logs
 
 from harness import Finding
 from harness.contents import BATCH, QUIET, Contents, batch_for, in_memory, random_way, small_sizes, try_commit
-from leasehold.engines.disk import Identity, OsDisk
-from leasehold.engines.file import FileEngine
-from leasehold.engines.journal import encode_record
+from leasehold.engines.file.disk import Identity, OsDisk
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.journal import encode_record
 from leasehold.errors import ServiceError
 from leasehold.model import Change, Deletion, Entry
 

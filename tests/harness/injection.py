@@ -30,16 +30,16 @@ import uvloop
 import leasehold
 from harness import Finding
 from leasehold.engines.base import Engine
-from leasehold.engines.file import FileEngine
+from leasehold.engines.file.engine import FileEngine
 from leasehold.errors import ServiceError
-from leasehold.http import by_uuid, entries, locks, system
-from leasehold.http.admission import Admission
-from leasehold.http.connection import Connection
-from leasehold.http.connections import Connections
-from leasehold.http.routes import Router, Service
+from leasehold.http.endpoints import by_uuid, entries, locks, system
+from leasehold.http.routing.admission import Admission
+from leasehold.http.routing.routes import Router, Service
+from leasehold.http.wire.connection import Connection
+from leasehold.http.wire.connections import Connections
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
-from leasehold.store import Store
+from leasehold.store.store import Store
 
 SOURCE: Final = str(Path(leasehold.__file__).parent)
 WAIT_SECONDS: Final = 20.0
@@ -129,11 +129,11 @@ class Injector:
     def may_cost_the_batch(self) -> bool:
         """Whether it was raised where a batch is one thing: in the engine, or in the lane around it."""
         for file, function in self.stack:
-            if file.startswith("http/") or file == "queues.py":
+            if file.startswith("http/") or file == "store/lock_queues.py":
                 return False
-            if file == "commit.py" and function.startswith("_Batch.") and function not in _OF_THE_BATCH:
+            if file == "rules/batch.py" and function.startswith("_Batch.") and function not in _OF_THE_BATCH:
                 return False
-            if file.startswith("engines/") or file in ("store.py", "batch.py", "commit.py"):
+            if file.startswith(("engines/", "store/", "rules/")):
                 return True
         return False
 

@@ -12,16 +12,15 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from leasehold import cli
-from leasehold.commit import _Batch, _check, _lease_lost
+from leasehold.cli import app as cli
 from leasehold.engines.base import CommitDone, Decide
-from leasehold.engines.disk import OsDisk
-from leasehold.engines.file import FileEngine
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.snapshot import Snapshot
+from leasehold.engines.file.storage import Storage
 from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.engine import PostgresEngine, _Written
 from leasehold.engines.postgres.links import Connection
-from leasehold.engines.snapshot import Snapshot
-from leasehold.engines.storage import Storage
 from leasehold.errors import ServiceError
 from leasehold.model import (
     Acquire,
@@ -38,8 +37,9 @@ from leasehold.model import (
     View,
     is_expired,
 )
-from leasehold.queues import LockQueues
-from leasehold.store import Store
+from leasehold.rules.batch import _Batch, _check, _lease_lost
+from leasehold.store.lock_queues import LockQueues
+from leasehold.store.store import Store
 
 Done = Callable[[Outcome | ServiceError], None]
 

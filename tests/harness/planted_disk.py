@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable
 from unittest.mock import patch
 
-from leasehold.cli import main
-from leasehold.engines.disk import OsDisk, pwrite_all
-from leasehold.engines.journal import JournalWriter
+from leasehold.cli.app import main
+from leasehold.engines.file.disk import OsDisk, pwrite_all
+from leasehold.engines.file.journal import JournalWriter
 
 
 def no_fsync() -> None:

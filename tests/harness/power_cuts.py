@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 
 from harness import Finding
 from harness.contents import Contents, batch_for, in_files, in_memory, random_way, small_sizes, try_commit
-from leasehold.engines.disk import Identity
-from leasehold.engines.file import FileEngine
-from leasehold.engines.memory import State
-from leasehold.engines.storage import Storage
+from leasehold.engines.file.disk import Identity
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.storage import Storage
+from leasehold.engines.memory.engine import State
 from leasehold.errors import ServiceError
 
 FOLDER = Path("/store")

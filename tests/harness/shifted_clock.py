@@ -3,7 +3,7 @@
 import os
 import time
 
-from leasehold import cli
+from leasehold.cli import app as cli
 
 _true_time_ns = time.time_ns
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from running import Server, Wire, message, refusal, running
 
-from leasehold.auth import mint
+from leasehold.access.tokens import mint
 from leasehold.engines.backups import Seal
 
 SECRET = "a-secret-of-more-than-32-bytes-for-tests"

@@ -6,7 +6,8 @@ from pathlib import Path
 from running import Server, Wire, running
 
 LIMITED = (
-    "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)); from leasehold.cli import main; main()"
+    "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)); "
+    "from leasehold.cli.app import main; main()"
 )
 
 

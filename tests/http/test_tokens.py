@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import Server, Wire, http_client, leasehold, message, refusal, running, until
 
-from leasehold.auth import mint
+from leasehold.access.tokens import mint
 
 SECRET = b"a-secret-of-more-than-32-bytes-for-tests"
 UUID = "abcdef00-0000-4000-8000-0000000000aa"

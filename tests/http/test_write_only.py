@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import Server, refusal, running
 
-from leasehold.auth import mint
+from leasehold.access.tokens import mint
 
 SECRET = b"a-secret-of-more-than-32-bytes-for-tests"
 CENTURY_SECONDS = 3_155_760_000.0

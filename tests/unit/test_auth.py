@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leasehold.auth import Principal, VerificationKey, Verifier, load_secret, mint, public_key, secret_key
-from leasehold.config import parse_duration
+from leasehold.access.tokens import Principal, VerificationKey, Verifier, load_secret, mint, public_key, secret_key
 from leasehold.errors import ServiceError
+from leasehold.server.config import parse_duration
 
 NOW = 1_800_000_000.0
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -550,7 +550,7 @@ def test_a_token_that_was_refused_may_become_good_in_time() -> None:
 
 
 def test_many_tokens_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leasehold.auth.MAX_CACHED_TOKENS", 10)
+    monkeypatch.setattr("leasehold.access.tokens.MAX_CACHED_TOKENS", 10)
     own = verifier()
     subjects = [own.verify(bearer(token(CLAIMS | {"sub": str(n)}))).subject for n in range(35)]
     assert (subjects, len(own._verified) <= 10) == ([str(n) for n in range(35)], True)

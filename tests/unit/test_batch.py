@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from leasehold import commit
+from leasehold import rules
 from leasehold.engines.base import CommitDone, Decide
-from leasehold.engines.memory import MemoryEngine, State
+from leasehold.engines.memory.engine import MemoryEngine, State
 from leasehold.errors import ServiceError, outcome_unknown
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Acquire, Change, Entry, Operation, Outcome, Put, Touched, View, Written
-from leasehold.store import Store
+from leasehold.store.store import Store
 
 SECONDS = 10.0
 Told = Outcome | ServiceError
@@ -133,14 +133,14 @@ def test_an_exception_that_ends_the_process_does_so_after_all_have_been_told() -
 
 
 def test_an_operation_that_fails_costs_its_neighbours_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = commit._Batch.apply
+    real = rules.batch._Batch.apply
 
-    def apply(batch: commit._Batch, operation: Operation) -> Outcome:
+    def apply(batch: rules.batch._Batch, operation: Operation) -> Outcome:
         if isinstance(operation, Put) and operation.key == "b":
             raise MemoryError
         return real(batch, operation)
 
-    monkeypatch.setattr(commit._Batch, "apply", apply)
+    monkeypatch.setattr(rules.batch._Batch, "apply", apply)
 
     @scenario
     async def run(store: Store) -> None:
@@ -157,7 +157,7 @@ def test_an_operation_that_fails_costs_its_neighbours_nothing(monkeypatch: pytes
 def test_what_an_earlier_operation_did_to_the_key_is_kept_when_a_later_one_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commit, "Written", failing := FailingOnce(Written, MemoryError()))
+    monkeypatch.setattr(rules.batch, "Written", failing := FailingOnce(Written, MemoryError()))
     failing._failure = None
 
     @scenario
@@ -166,14 +166,14 @@ def test_what_an_earlier_operation_did_to_the_key_is_kept_when_a_later_one_fails
         first = asyncio.ensure_future(submit(store, Put("a", b"1")))
         await asyncio.sleep(0)
 
-        real = commit._Batch._write
+        real = rules.batch._Batch._write
 
-        def write(batch: commit._Batch, current: Entry | None, key: str, value: bytes, *rest: object) -> Written:
+        def write(batch: rules.batch._Batch, current: Entry | None, key: str, value: bytes, *rest: object) -> Written:
             if value == b"2":
                 failing._failure = MemoryError()
             return real(batch, current, key, value, *rest)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(commit._Batch, "_write", write)
+        monkeypatch.setattr(rules.batch._Batch, "_write", write)
         assert error(await submit(store, Put("a", b"2"))) == NOTHING_CHANGED
         assert isinstance(await first, Written)
         [entry] = (await store.page([""], None, 10)).records

@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from leasehold.commit import evaluate, evaluate_read
-from leasehold.engines.memory import State
-from leasehold.engines.snapshot import StoredState
+from leasehold.engines.file.snapshot import StoredState
+from leasehold.engines.memory.engine import State
 from leasehold.errors import ServiceError
 from leasehold.model import (
     Change,
@@ -31,6 +30,7 @@ from leasehold.model import (
     Written,
     name_of,
 )
+from leasehold.rules import evaluate, evaluate_read
 
 HEAD = 100
 INCARNATION = "5f3a9c"

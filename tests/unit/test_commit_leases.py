@@ -5,9 +5,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from leasehold.commit import evaluate, lock_held
-from leasehold.engines.memory import State
-from leasehold.engines.snapshot import StoredState
+from leasehold.engines.file.snapshot import StoredState
+from leasehold.engines.memory.engine import State
 from leasehold.errors import ServiceError
 from leasehold.model import (
     Acquire,
@@ -33,6 +32,7 @@ from leasehold.model import (
     Unchanged,
     Written,
 )
+from leasehold.rules import evaluate, lock_held
 
 HEAD = 100
 NOW = 1_000_000_000
@@ -307,7 +307,7 @@ def test_changes_of_entries_and_leases_are_in_the_order_of_their_revisions() -> 
 
 
 def test_what_a_batch_touches_is_named() -> None:
-    from leasehold.commit import touched
+    from leasehold.rules import touched
 
     operations = (Put("a", b"1"), Put("b", b"1", lease_id="i"), Acquire("l", "j", SECOND), Delete("c", lease_id="k"))
     assert touched(operations) == Touched(["a", "b", "c"], ["l"], ["i", "k"])

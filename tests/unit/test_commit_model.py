@@ -6,9 +6,8 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leasehold.commit import evaluate
-from leasehold.engines.memory import State
-from leasehold.engines.snapshot import StoredState
+from leasehold.engines.file.snapshot import StoredState
+from leasehold.engines.memory.engine import State
 from leasehold.errors import ServiceError
 from leasehold.model import (
     Acquire,
@@ -33,6 +32,7 @@ from leasehold.model import (
     Renew,
     Written,
 )
+from leasehold.rules import evaluate
 
 MAX_VALUE_BYTES = 40
 

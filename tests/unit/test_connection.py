@@ -7,16 +7,16 @@ from typing import cast
 
 import pytest
 
-from leasehold.engines.memory import MemoryEngine
-from leasehold.http import entries
-from leasehold.http.admission import Admission
-from leasehold.http.connection import Connection
-from leasehold.http.connections import CROWD_CONNECTIONS, Connections
-from leasehold.http.in_flight import BodiesInFlight, UnsentAnswers
-from leasehold.http.routes import Router, Service
+from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.http.endpoints import entries
+from leasehold.http.routing.admission import Admission
+from leasehold.http.routing.routes import Router, Service
+from leasehold.http.wire.connection import Connection
+from leasehold.http.wire.connections import CROWD_CONNECTIONS, Connections
+from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
-from leasehold.store import Store
+from leasehold.store.store import Store
 
 
 class Transport(asyncio.Transport):
@@ -87,11 +87,11 @@ async def two_sweeps(shared: Connections) -> None:
 
 def test_what_a_crowd_took_is_given_back_when_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     given_back: list[int] = []
-    monkeypatch.setattr("leasehold.http.connections.SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr("leasehold.http.wire.connections.SWEEP_SECONDS", 0.001)
 
     async def scenario() -> None:
         shared = connections_of(Store(MemoryEngine(), Limits()))
-        monkeypatch.setattr("leasehold.http.connections.give_back_memory", lambda: given_back.append(len(shared)))
+        monkeypatch.setattr("leasehold.http.wire.connections.give_back_memory", lambda: given_back.append(len(shared)))
         sweeper = asyncio.create_task(shared.keep_deadlines())
         for coming, staying in ((CROWD_CONNECTIONS + 1, 0), (CROWD_CONNECTIONS * 2, 10), (CROWD_CONNECTIONS // 2, 0)):
             crowd = [Connection(shared) for _ in range(coming)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from leasehold.descriptors import RESERVED_DESCRIPTORS, connections_within
+from leasehold.process.descriptors import RESERVED_DESCRIPTORS, connections_within
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from leasehold.http.heads import CHANGING_FIELDS, CONNECTION_FIELDS, MAX_HEADS, FamiliarHeads
 from leasehold.http.messages import Headers
+from leasehold.http.wire.header_cache import CHANGING_FIELDS, CONNECTION_FIELDS, MAX_HEADS, FamiliarHeads
 
 
 def request(**fields: str) -> tuple[bytes, Headers]:

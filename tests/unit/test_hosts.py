@@ -2,8 +2,7 @@
 
 import pytest
 
-from leasehold.errors import ServiceError
-from leasehold.hosts import (
+from leasehold.access.hosts import (
     Origin,
     is_address,
     parse_allowed_hosts,
@@ -11,6 +10,7 @@ from leasehold.hosts import (
     parse_host,
     parse_origin,
 )
+from leasehold.errors import ServiceError
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The budgets for what clients make the service hold, and who pays when one is used up."""
 
 from leasehold.errors import ServiceError
-from leasehold.http.in_flight import BodiesInFlight, UnsentAnswers
+from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
 
 
 class Body:

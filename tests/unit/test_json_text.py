@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leasehold.json_text import containers, depth, holds_nul, outside_strings, with_float_zeros
 from leasehold.model import Json
+from leasehold.values.json_text import containers, depth, holds_nul, outside_strings, with_float_zeros
 
 AWKWARD = st.text(st.sampled_from('"\\[]{}-0eE.,:u a\n\0'), max_size=8)
 VALUES: st.SearchStrategy[Json] = st.recursive(

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 
 from leasehold.engines.base import CommitDone, Decide
-from leasehold.engines.memory import MemoryEngine
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MIB, Limits
 from leasehold.model import Delete, Operation, Outcome, Put, Touched, Written
-from leasehold.store import ENOUGH_OPERATIONS, Store
+from leasehold.store.store import ENOUGH_OPERATIONS, Store
 
 
 class Counting(MemoryEngine):

@@ -5,13 +5,13 @@ from collections.abc import Coroutine
 
 import pytest
 
-from leasehold import store as store_module
 from leasehold.engines.base import CommitDone, Decide
-from leasehold.engines.memory import MemoryEngine
-from leasehold.lane_watch import LaneWatch
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.limits import STALLED_LANE_SECONDS, Limits
 from leasehold.model import Put, Touched
-from leasehold.store import Store
+from leasehold.store import store as store_module
+from leasehold.store.lane_watch import LaneWatch
+from leasehold.store.store import Store
 from leasehold.tasks import begun, cancelled
 
 SECONDS = 20.0

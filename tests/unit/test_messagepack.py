@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leasehold.errors import ServiceError
-from leasehold.messagepack import has_more_containers
 from leasehold.model import Json
+from leasehold.values.messagepack import has_more_containers
 
 TEXTS = st.text(st.sampled_from("a\x80\u0391\u4e00\U0001f389"), max_size=70)
 VALUES: st.SearchStrategy[Json] = st.recursive(

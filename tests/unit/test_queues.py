@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from leasehold import queues
 from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.limits import MAX_WAITERS
 from leasehold.model import Acquire, Held, Lease, Leased, Operation, Outcome, Release, Released
-from leasehold.queues import LockQueues
+from leasehold.store import lock_queues as queues
+from leasehold.store.lock_queues import LockQueues
 
 SECOND = 1_000_000
 NOW = 1_000 * SECOND

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from leasehold.auth import Principal, forbidden, unauthenticated
-from leasehold.http.audit import MAX_LINES, PERIOD_SECONDS, RefusalLog, printable
+from leasehold.access.tokens import Principal, forbidden, unauthenticated
 from leasehold.http.messages import Headers, Request
+from leasehold.http.routing.audit import MAX_LINES, PERIOD_SECONDS, RefusalLog, printable
 
 
 def request(subject: str = "ann") -> Request:

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from leasehold.config import Flag, Settings, ignored_variables, load_settings
 from leasehold.errors import ServiceError
 from leasehold.limits import Limits
+from leasehold.server.config import Flag, Settings, ignored_variables, load_settings
 
 KUBERNETES = {
     "LEASEHOLD_SERVICE_HOST": "10.96.12.3",

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leasehold.entry_text import entry_json
 from leasehold.model import Entry
 from leasehold.times import format_time, parse_time
+from leasehold.values.entry_text import entry_json
 
 YEAR_9999 = 253_402_300_799_999_999
 

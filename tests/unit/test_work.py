@@ -12,18 +12,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from leasehold.budgets import WorkBudget
-from leasehold.commit import evaluate, evaluate_read
-from leasehold.engines.entries import Entries
-from leasehold.engines.memory import State
-from leasehold.engines.records import MAX_PASSED
-from leasehold.engines.snapshot import StoredState
+from leasehold.engines.file.snapshot import StoredState
+from leasehold.engines.memory.engine import State
+from leasehold.engines.memory.entries import Entries
+from leasehold.engines.memory.records import MAX_PASSED
 from leasehold.errors import ServiceError
 from leasehold.http.messages import CHUNK_BYTES, GatheredList, Response
 from leasehold.http.negotiation import Media
 from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
-from leasehold.messagepack import has_more_containers
 from leasehold.model import Delete, Entry, Json, JsonPatch, MergePatch, Operation, PatchStep, Put, Read
+from leasehold.rules import evaluate, evaluate_read
 from leasehold.values import (
     decode,
     encode,
@@ -35,6 +33,8 @@ from leasehold.values import (
     parse_messagepack,
     to_messagepack,
 )
+from leasehold.values.budgets import WorkBudget
+from leasehold.values.messagepack import has_more_containers
 
 
 def filled(item: bytes, count: int | None = None) -> bytes:

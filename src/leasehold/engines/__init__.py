@@ -4,15 +4,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from leasehold.engines import offline
 from leasehold.engines.base import Engine, Moment, new_incarnation
-from leasehold.engines.disk import OsDisk
-from leasehold.engines.file import FileEngine
-from leasehold.engines.memory import MemoryEngine
-from leasehold.engines.offline import Restored
+from leasehold.engines.file import offline
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.offline import Restored
+from leasehold.engines.file.recovery import Report, inspect
+from leasehold.engines.file.snapshot import StoredState
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.postgres.urls import is_postgres, looks_like_postgres, shown_url
-from leasehold.engines.recovery import Report, inspect
-from leasehold.engines.snapshot import StoredState
 from leasehold.errors import ServiceError, unavailable
 
 __all__ = [

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from leasehold.engines.base import Moment
-from leasehold.engines.disk import Disk, close_quietly
-from leasehold.engines.documents import read_snapshot
-from leasehold.engines.snapshot import StoredState, encode_head
-from leasehold.entry_text import entry_json
+from leasehold.engines.file.disk import Disk, close_quietly
+from leasehold.engines.file.documents import read_snapshot
+from leasehold.engines.file.snapshot import StoredState, encode_head
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import KIB
 from leasehold.model import Entry
+from leasehold.values.entry_text import entry_json
 
 CHUNK_BYTES: Final = 64 * KIB
 READ_BYTES: Final = 1_024 * KIB

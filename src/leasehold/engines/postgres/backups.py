@@ -7,12 +7,12 @@ from typing import Final, TypeVar
 import asyncpg
 
 from leasehold.engines.base import Clock, MakeIncarnation, Moment
-from leasehold.engines.offline import Restored
+from leasehold.engines.file.offline import Restored
+from leasehold.engines.file.snapshot import StoredState
 from leasehold.engines.postgres import schema, statements
 from leasehold.engines.postgres.failures import FAILURES, told_at_start
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, warnings_heard, watched
 from leasehold.engines.postgres.statements import columns, entry_of
-from leasehold.engines.snapshot import StoredState
 from leasehold.errors import unavailable
 from leasehold.limits import MIB
 from leasehold.model import Entry

@@ -28,7 +28,6 @@ import msgspec
 import structlog
 
 from leasehold.completions import report
-from leasehold.engines import entries
 from leasehold.engines.base import (
     Clock,
     CommitDone,
@@ -41,6 +40,7 @@ from leasehold.engines.base import (
     new_incarnation,
     revision_of,
 )
+from leasehold.engines.memory import entries
 from leasehold.engines.postgres import backups, schema, statements
 from leasehold.engines.postgres.cleaner import Cleaner
 from leasehold.engines.postgres.differences import LARGE_DOCUMENT_BYTES, Difference, difference

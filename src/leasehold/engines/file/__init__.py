@@ -1,0 +1,1 @@
+"""The engine for one process and one file."""

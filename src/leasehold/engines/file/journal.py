@@ -1,0 +1,280 @@
+"""The journal: committed batches in order, each in one record with a checksum.
+
+    file    = header, record, record, …, zeros
+    header  = magic (8), format (4), base revision (8), incarnation of the store (6), CRC-32 of these (4)
+    record  = marker (4), payload length (4), first revision (8), CRC-32 of length, revision and payload (4), payload
+    payload = MessagePack: the changes of one batch, whole entries and leases, in the order of their revisions
+
+Numbers are big-endian. The base is the head at the journal's beginning: whoever reads it must have the state up to
+there already. The incarnation tells to which `data.json` the journal belongs; format 1, of version 0.1.0, lacks it.
+Records are only appended after the one before is durable, so a bad record with nothing valid after it
+is the torn end of a batch that nobody was told of; anything else is corruption and never repaired by guessing.
+
+The file is filled with zeros ahead of the records: overwriting them makes an fdatasync twice as fast as growing the
+file (87 against 170 µs). They are written, not reserved by fallocate, which would leave the same work for later.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from leasehold.engines.file.disk import (
+    Disk,
+    Identity,
+    WriteError,
+    close_quietly,
+    pwrite_all,
+    read_all,
+    replace_file,
+    unlink_quietly,
+)
+from leasehold.errors import ServiceError
+from leasehold.limits import KIB, MIB
+from leasehold.model import Change
+
+MAGIC: Final = b"\x89LSHOLD\n"
+FORMAT: Final = 2
+MARKER: Final = b"\xff\xc0\xf5R"
+"""No UTF-8 text holds any of the first three bytes, so neither keys nor values look like a record."""
+
+FIRST_CHUNK_BYTES: Final = 256 * KIB
+CHUNK_BYTES: Final = 4 * MIB
+_BLOCK_BYTES: Final = 4 * KIB
+_ZEROS: Final = bytes(CHUNK_BYTES)
+
+_HEADER: Final = struct.Struct(">8sIQ6s")
+_HEADERS: Final = {1: struct.Struct(">8sIQ"), FORMAT: _HEADER}
+_FORMAT: Final = struct.Struct(">8sI")
+_RECORD: Final = struct.Struct(">4sIQI")
+_SUMMED: Final = struct.Struct(">IQ")
+_CRC: Final = struct.Struct(">I")
+HEADER_BYTES: Final = _HEADER.size + _CRC.size
+RECORD_HEADER_BYTES: Final = _RECORD.size
+
+_encode_changes = msgspec.msgpack.Encoder().encode
+_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+
+
+def encode_header(base_revision: int, incarnation: str) -> bytes:
+    head = _HEADER.pack(MAGIC, FORMAT, base_revision, incarnation.encode("ascii"))
+    return head + _CRC.pack(zlib.crc32(head))
+
+
+def encode_record(first_revision: int, changes: Sequence[Change]) -> bytes:
+    """The record of a batch. 5 µs for 64 small entries, checksum included."""
+    payload = _encode_changes(changes)
+    checksum = zlib.crc32(payload, zlib.crc32(_SUMMED.pack(len(payload), first_revision)))
+    return _RECORD.pack(MARKER, len(payload), first_revision, checksum) + payload
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A batch as read: its revisions run from `first_revision` to `last_revision`, both included."""
+
+    offset: int
+    first_revision: int
+    last_revision: int
+    changes: list[Change]
+
+
+class JournalReader:
+    """Reads the bytes of one journal. `name` is what messages call the file.
+
+    `incarnation` is that of its store, empty in format 1. Raises `unavailable`, with the byte offset, for corruption.
+    After `records` is exhausted, `end` is where the valid records end and `torn_bytes` how much of an unfinished one
+    follows (zeros do not count).
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self._data = data
+        self._name = name
+        self.base_revision, self.incarnation, self.end = self._read_header()
+        self.torn_bytes = 0
+
+    def records(self) -> Iterator[Record]:
+        last_revision = self.base_revision
+        while (payload := self._payload_at(self.end)) is not None:
+            record = self._decode(self.end, payload)
+            last_revision = record.last_revision
+            yield record
+            self.end += RECORD_HEADER_BYTES + len(payload)
+        self._check_tail(last_revision)
+
+    def _read_header(self) -> tuple[int, str, int]:
+        """The base, the incarnation, and where the header ends."""
+        data = self._data
+        magic, version = _FORMAT.unpack(data[: _FORMAT.size].ljust(_FORMAT.size))
+        header = _HEADERS.get(version, _FORMAT)
+        head, checksum = data[: header.size], data[header.size : header.size + _CRC.size]
+        if magic != MAGIC or (version in _HEADERS and _CRC.pack(zlib.crc32(head)) != checksum):
+            raise self.corrupt(0, "this is not the beginning of a journal")
+        if version not in _HEADERS:
+            raise self.corrupt(0, f"journal format {version} is of another version of Leasehold")
+        _, _, base_revision, *names = header.unpack(head)
+        return base_revision, b"".join(names).decode("ascii"), len(head) + len(checksum)
+
+    def _payload_at(self, offset: int) -> memoryview | None:
+        """The payload of the record at `offset`, or None if there is no valid one."""
+        begin = offset + RECORD_HEADER_BYTES
+        if begin > len(self._data):
+            return None
+        marker, size, first_revision, checksum = _RECORD.unpack_from(self._data, offset)
+        if marker != MARKER or begin + size > len(self._data):
+            return None
+        payload = memoryview(self._data)[begin : begin + size]
+        if zlib.crc32(payload, zlib.crc32(_SUMMED.pack(size, first_revision))) != checksum:
+            return None
+        return payload
+
+    def _first_revision_at(self, offset: int) -> int:
+        return int(_RECORD.unpack_from(self._data, offset)[2])
+
+    def _decode(self, offset: int, payload: memoryview) -> Record:
+        first_revision = self._first_revision_at(offset)
+        try:
+            changes: list[Change] = _decode_changes(payload)
+        except msgspec.DecodeError as error:
+            raise self.corrupt(offset, "the record cannot be decoded") from error
+        last_revision = max((change.revision for change in changes), default=0)
+        if last_revision < first_revision:
+            raise self.corrupt(offset, "the record holds no change of its revision")
+        return Record(offset, first_revision, last_revision, changes)
+
+    def _check_tail(self, last_revision: int) -> None:
+        """What follows the valid records: nothing, zeros, or the torn end of one batch. Else it is corruption."""
+        data, end = self._data, self.end
+        if data.count(0, end) == len(data) - end:
+            return
+        position = end
+        while (position := data.find(MARKER, position)) >= 0:
+            if self._payload_at(position) is not None and self._first_revision_at(position) > last_revision:
+                raise self.corrupt(end, f"the record is damaged, but a valid one follows at byte {position}")
+            position += 1
+        self.torn_bytes = len(data.rstrip(b"\0")) - end
+
+    def gap(self, offset: int, revision: int) -> ServiceError:
+        return self.corrupt(offset, f"what it holds does not follow revision {revision}")
+
+    def corrupt(self, offset: int, reason: str) -> ServiceError:
+        return ServiceError("unavailable", f"{self._name} is corrupt at byte {offset}: {reason}; nothing was changed")
+
+
+class JournalWriter:
+    """A journal that this process appends to. For the sync thread only.
+
+    Every failure is a WriteError, and the journal must not be written again, with one exception: if it is not
+    `spoiled`, the disk was full, and what had been written of the record is gone again.
+    """
+
+    def __init__(self, disk: Disk, file: int, allocated: int, end: int = HEADER_BYTES) -> None:
+        self._disk = disk
+        self._file = file
+        self._allocated = allocated
+        self.end = end
+        self.spoiled = False
+
+    @classmethod
+    def create(
+        cls,
+        disk: Disk,
+        path: Path,
+        temporary: Path,
+        base_revision: int,
+        incarnation: str,
+        *,
+        before_rename: Callable[[Identity], None] = lambda _: None,
+    ) -> "JournalWriter":
+        """Make an empty journal in the place of `path`: whole, with its first zeros, before it gets its name."""
+        header = encode_header(base_revision, incarnation)
+        zeros = _ZEROS[: FIRST_CHUNK_BYTES - len(header)]
+        replace_file(disk, path, temporary, (header, zeros), before_rename=before_rename)
+        try:
+            file = disk.open(path, writable=True)
+        except OSError as error:
+            unlink_quietly(disk, path)
+            raise WriteError(error, nothing_changed=True) from error
+        return cls(disk, file, FIRST_CHUNK_BYTES)
+
+    @classmethod
+    def resume(cls, disk: Disk, path: Path, end: int) -> "JournalWriter":
+        """Go on with the journal of an earlier process, whose records end at `end` and are durable. Raises OSError."""
+        file = disk.open(path, writable=True)
+        return cls(disk, file, disk.identity_of(file).size, end)
+
+    @property
+    def identity(self) -> Identity:
+        return self._disk.identity_of(self._file)
+
+    def has_other_writer(self, path: Path) -> bool:
+        """Somebody has appended to the file, which is at `path`, behind what this process has. Raises OSError."""
+        behind = read_all(self._disk, path)[self.end : self.end + RECORD_HEADER_BYTES]
+        return behind.count(0) < len(behind)
+
+    def append(self, record: bytes) -> None:
+        """Make a record durable."""
+        if self.end + len(record) > self._allocated:
+            self._allocate(self.end + len(record))
+        try:
+            pwrite_all(self._disk, self._file, record, self.end)
+        except OSError as error:
+            # Part of a record is no record: whatever the disk has of it, a restart cuts it off.
+            failure = WriteError(error, nothing_changed=True)
+            self._clean_up(len(record), failure)
+            raise failure from error
+        try:
+            self._disk.fdatasync(self._file)
+        except OSError as error:
+            self.spoiled = True
+            raise WriteError(error, nothing_changed=False) from error
+        self.end += len(record)
+
+    def _allocate(self, needed: int) -> None:
+        """Have zeros up to `needed` and a chunk beyond; without the chunk if the disk has no room for it."""
+        chunk = max(self._allocated + CHUNK_BYTES, _rounded_up(needed))
+        try:
+            try:
+                self._write_zeros(chunk)
+            except OSError as error:
+                if not WriteError(error, nothing_changed=True).full or chunk == _rounded_up(needed):
+                    raise
+                self._disk.truncate(self._file, self._allocated)
+                self._write_zeros(_rounded_up(needed))
+        except OSError as error:
+            failure = WriteError(error, nothing_changed=True)
+            self._clean_up(0, failure)
+            raise failure from error
+        try:
+            self._disk.fsync(self._file)
+        except OSError as error:
+            self.spoiled = True
+            raise WriteError(error, nothing_changed=True) from error
+
+    def _write_zeros(self, size: int) -> None:
+        position = self._allocated
+        while position < size:
+            pwrite_all(self._disk, self._file, _ZEROS[: size - position], position)
+            position += min(size - position, CHUNK_BYTES)
+        self._allocated = size
+
+    def _clean_up(self, record_bytes: int, failure: WriteError) -> None:
+        """After a full disk, take back what was written; the next append syncs that. Any other failure is final."""
+        if not failure.full:
+            self.spoiled = True
+            return
+        try:
+            self._disk.truncate(self._file, self._allocated)
+            if record_bytes:
+                pwrite_all(self._disk, self._file, bytes(record_bytes), self.end)
+        except OSError:
+            self.spoiled = True
+
+    def close(self) -> None:
+        """Let go of the file. All that counts in it is durable already."""
+        close_quietly(self._disk, self._file)
+
+
+def _rounded_up(size: int) -> int:
+    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES

@@ -1,0 +1,148 @@
+"""What is done to the files of a store that no process uses: a backup taken from them, one put back, the head advanced.
+
+Every change is one replacement of `data.json`, after the store was brought to rest: a kill at any point leaves the
+store as it was before, or as it is meant to be.
+"""
+
+import itertools
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from leasehold.engines.base import MakeIncarnation, Moment
+from leasehold.engines.file.disk import Disk, WriteError, close_quietly, replace_file
+from leasehold.engines.file.recovery import Paths, lock_refusal, read_files, real_path, starting
+from leasehold.engines.file.snapshot import Snapshot, StoredState
+from leasehold.engines.file.storage import Storage
+from leasehold.errors import ServiceError, unavailable
+from leasehold.model import Entry, is_expired
+
+READ_ATTEMPTS: Final = 10
+"""A store in use may begin a new journal between the reading of two files; they do not fit together then."""
+READ_PAUSE_SECONDS: Final = 0.2
+PAGE_ENTRIES: Final = 512
+
+
+def moment_of_files(path: Path, disk: Disk, now: int) -> Moment:
+    """What the files of a store hold at this moment, also while a service uses them. Changes nothing.
+
+    Everything acknowledged before this call is in it. Raises `unavailable`.
+    """
+    paths = Paths(real_path(path))
+    state = _read_quietly(paths, disk, now)
+    with starting(f"the folder {paths.folder}", "read"):
+        if not state.revision and paths.data.name not in disk.names(paths.folder):
+            raise unavailable(f"there is no store at {path}")
+    entries = [entry for _, entry in sorted(state.entries.items()) if not is_expired(entry, now)]
+    return Moment(state.incarnation, state.revision, pages_of(entries))
+
+
+def _read_quietly(paths: Paths, disk: Disk, now: int) -> StoredState:
+    try:
+        lock = disk.lock_shared(paths.lock)
+    except FileNotFoundError:
+        return read_files(disk, paths, now)[0]
+    except BlockingIOError:
+        return _read_while_used(paths, disk, now)
+    except OSError as error:
+        raise lock_refusal(paths, error) from error
+    try:
+        return read_files(disk, paths, now)[0]
+    finally:
+        close_quietly(disk, lock)
+
+
+def _read_while_used(paths: Paths, disk: Disk, now: int) -> StoredState:
+    for _ in range(READ_ATTEMPTS - 1):
+        try:
+            return read_files(disk, paths, now)[0]
+        except ServiceError:
+            time.sleep(READ_PAUSE_SECONDS)
+    return read_files(disk, paths, now)[0]
+
+
+async def pages_of(entries: Sequence[Entry]) -> AsyncGenerator[Sequence[Entry]]:
+    for begin in range(0, len(entries), PAGE_ENTRIES):
+        yield entries[begin : begin + PAGE_ENTRIES]
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What a restore came to: the new head, and where what was there before is kept, if there was anything."""
+
+    revision: int
+    kept: Path | None
+
+
+def restore_files(
+    path: Path,
+    disk: Disk,
+    backup: StoredState,
+    *,
+    advance: int,
+    replace: bool,
+    make_incarnation: MakeIncarnation,
+    now: int,
+) -> Restored:
+    """Put `backup` in the place of what the store at `path` holds, `advance` revisions behind either head.
+
+    A store that holds something is refused, or, with `replace`, kept beside. Raises `unavailable`.
+    """
+    paths = Paths(real_path(path))
+    storage = Storage(paths.data, disk)
+    try:
+        with _told(path):
+            before = storage.open(now, make_incarnation)
+            kept = None
+            if before.entries or before.leases or before.revision:
+                if not replace:
+                    raise unavailable(f"{path} holds something already: give --replace to keep that beside it")
+                kept = _free_name(paths, disk)
+                replace_file(disk, kept, paths.temporary(paths.data), _snapshot(before).chunks())
+            storage.settle(_snapshot(before))
+            head = max(backup.revision, before.revision) + advance
+            entries = backup.entries
+            storage.write_snapshot(
+                Snapshot(make_incarnation(), head, sorted(entries), list(entries.values())), frees_space=False
+            )
+        return Restored(head, kept)
+    finally:
+        storage.close()
+
+
+def advance_files(path: Path, disk: Disk, *, by: int, make_incarnation: MakeIncarnation, now: int) -> int:
+    """Let the head of the store at `path` be greater by so much, in a new incarnation; the new head."""
+    storage = Storage(real_path(path), disk)
+    try:
+        with _told(path):
+            state = storage.open(now, make_incarnation)
+            storage.settle(_snapshot(state))
+            state.revision += by
+            state.incarnation = make_incarnation()
+            storage.write_snapshot(_snapshot(state), frees_space=False)
+        return state.revision
+    finally:
+        storage.close()
+
+
+def _snapshot(state: StoredState) -> Snapshot:
+    leases = [lease for _, lease in sorted(state.leases.items())]
+    return Snapshot(state.incarnation, state.revision, sorted(state.entries), list(state.entries.values()), leases)
+
+
+def _free_name(paths: Paths, disk: Disk) -> Path:
+    taken = set(disk.names(paths.folder))
+    names = (f"{paths.data.name}.replaced-{number}" for number in itertools.count(1))
+    return paths.folder / next(name for name in names if name not in taken)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A failure of the disk, as one line for the operator."""
+    try:
+        yield
+    except WriteError as error:
+        raise unavailable(f"{path} could not be written: {error}; it is as it was") from error

@@ -1,0 +1,213 @@
+"""Who owns a store, and what stands under the names of its files.
+
+The owner holds the lock file (flock). A lock file can be removed while it is held, and then another process makes a
+new one and owns the store. So the owner looks after each durable step whether the name still is the file that it
+holds, before it acknowledges anything: if the other took over before, nothing is acknowledged; if after, the other
+has read what was acknowledged. From then on this process changes nothing any more.
+
+`Belongings` are the files that the owner has put there: what is found under their names later and is another file was
+put there by somebody else, an operator for instance. It is kept under a name of its own, never overwritten.
+"""
+
+import errno
+import itertools
+import threading
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from leasehold.engines.file.disk import Disk, Identity, WriteError, close_quietly, write_errors
+from leasehold.engines.file.recovery import Paths
+
+log = structlog.get_logger(__name__)
+
+
+LATELY_NANOSECONDS: Final = 1_000_000
+"""So soon after a look there is no second one: batches under load follow one another faster, and the look after each
+of them is what counts."""
+
+
+class NotOwnerError(WriteError):
+    """The files belong to another process, or are out of reach; nothing may be written to them.
+
+    `for_good`: what is on the disk is newer than what this process knows.
+    """
+
+    def __init__(self, reason: str, *, for_good: bool) -> None:
+        super().__init__(OSError(errno.ESTALE, reason), nothing_changed=False)
+        self.reason = reason
+        self.for_good = for_good
+
+
+class Lock:
+    """The lock file at `path`, once it is taken. For one thread at a time."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk = disk
+        self._path = path
+        self._file: int | None = None
+        self._identity: Identity | None = None
+        self._folder: Identity | None = None
+
+    def take(self) -> None:
+        """Own the store. Raises BlockingIOError if another process does, and OSError."""
+        while True:
+            file = self._disk.lock(self._path)
+            try:
+                identity = self._disk.identity_of(file)
+                # An owner that ends between our opening and our locking may have had its lock file removed.
+                is_there = identity.is_same_file(self._disk.identity(self._path))
+                folder = self._disk.identity(self._path.parent)
+            except BaseException:
+                close_quietly(self._disk, file)
+                raise
+            if is_there:
+                self.release()
+                self._file, self._identity, self._folder = file, identity, folder
+                return
+            close_quietly(self._disk, file)
+
+    def is_held(self) -> bool:
+        """The name is the file that we hold. 2 µs. Raises OSError."""
+        return self._identity is not None and self._identity.is_same_file(self._disk.identity(self._path))
+
+    def take_again(self) -> None:
+        """Own the store again after the lock file was removed or replaced. Raises NotOwnerError, and OSError."""
+        folder = self._disk.identity(self._path.parent)
+        if folder is None or not folder.is_same_file(self._folder):
+            raise NotOwnerError("the folder of the store was moved, removed or replaced", for_good=False)
+        try:
+            self.take()
+        except BlockingIOError as error:
+            raise NotOwnerError(
+                "the lock file was removed and another process owns the store", for_good=True
+            ) from error
+
+    def release(self) -> None:
+        if self._file is not None:
+            close_quietly(self._disk, self._file)
+            self._file = None
+
+
+class Ownership:
+    """The right to change the files of a store, and the knowledge of what they are.
+
+    `lost`: another process has used them; this one must not write to them until it starts again. `turn` is held while
+    `data.json` or the old journal is changed. All is for the sync thread, but `look`.
+    """
+
+    def __init__(self, disk: Disk, paths: Paths, turn: threading.Lock) -> None:
+        self._paths = paths
+        self._turn = turn
+        self._lock = Lock(disk, paths.lock)
+        self._looked_at = 0
+        self.files = Belongings(disk, growing=(paths.journal, paths.old_journal))
+        self.lost = False
+
+    def take(self) -> None:
+        """At the start. Raises OSError, BlockingIOError if another process is the owner."""
+        self._lock.take()
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def check(self, *, lately_is_enough: bool = False) -> bool:
+        """Raise NotOwnerError unless this process is the owner; make the lock file again if it was removed.
+
+        True if it was made again: then the files were out of our hands for a moment. A failure to find out is a
+        WriteError, too.
+        """
+        if self.lost:
+            raise NotOwnerError("another process has used the store", for_good=True)
+        now = time.monotonic_ns()
+        if lately_is_enough and now - self._looked_at < LATELY_NANOSECONDS:
+            return False
+        with write_errors():
+            is_held = self._lock.is_held()
+            if not is_held:
+                with self._turn:
+                    self._own_again()
+        self._looked_at = now
+        return not is_held
+
+    def look(self) -> None:
+        """As `check`, for any thread, and changing nothing."""
+        with write_errors():
+            if self.lost or not self._lock.is_held():
+                raise NotOwnerError("the lock file was removed or replaced", for_good=False)
+
+    def _own_again(self) -> None:
+        try:
+            self._lock.take_again()
+            # Somebody may have owned the store meanwhile. What it wrote is newer than what this process knows.
+            if not all(self.files.is_untouched(path) or self.files.is_missing(path) for path in self._paths.kept):
+                raise self.give_up("the lock file was removed and another process used the store")
+        except NotOwnerError as error:
+            if error.for_good and not self.lost:
+                raise self.give_up(error.reason) from error
+            raise
+        log.warning("the lock file was removed by somebody else and is made again", file=self._paths.lock.name)
+
+    def give_up(self, reason: str) -> NotOwnerError:
+        """What is on the disk is newer than what this process knows."""
+        self.lost = True
+        self._lock.release()
+        log.error("nothing is written any more until a restart", reason=reason)
+        return NotOwnerError(reason, for_good=True)
+
+
+class Belongings:
+    """The files of an owned store: which file each name stands for. A journal, in `growing`, may become longer."""
+
+    def __init__(self, disk: Disk, growing: Collection[Path]) -> None:
+        self._disk = disk
+        self._growing = growing
+        self._ours: dict[Path, tuple[Identity | None, ...]] = {}
+        """More than one while it is unknown whether a change was done. None: nothing is there."""
+
+    def put(self, path: Path, identity: Identity | None) -> None:
+        """We have put that file there, or removed what was there (None)."""
+        self._ours[path] = (identity,)
+
+    def may_become(self, path: Path, identity: Identity | None) -> None:
+        """We are about to; call `put` once it is done."""
+        self._ours[path] = (*self._ours.get(path, (None,)), identity)
+
+    def is_untouched(self, path: Path) -> bool:
+        """Nobody else has put, changed or removed what is there. Raises OSError."""
+        return self._is_ours(path, self._disk.identity(path))
+
+    def is_missing(self, path: Path) -> bool:
+        """What we have put there was removed. Raises OSError."""
+        return self._disk.identity(path) is None and not self._is_ours(path, None)
+
+    def _is_ours(self, path: Path, found: Identity | None) -> bool:
+        ours = self._ours.get(path, (None,))
+        if found is not None and path in self._growing:
+            return any(found.is_same_file(identity) for identity in ours)
+        return found in ours
+
+    def keep_what_others_put(self, path: Path) -> None:
+        """Before we use a name: what somebody else has put there gets another one. Raises WriteError."""
+        try:
+            found = self._disk.identity(path)
+            if found is None or self._is_ours(path, found):
+                return
+            aside = self._set_aside(path)
+        except OSError as error:
+            raise WriteError(error, nothing_changed=True) from error
+        log.warning("a file of the store was changed by somebody else and is kept", file=path.name, kept_as=aside.name)
+
+    def _set_aside(self, path: Path) -> Path:
+        numbers = itertools.count(1)
+        names = (path.with_name(f"{path.name}.replaced-{number}") for number in numbers)
+        aside = next(name for name in names if self._disk.identity(name) is None)
+        try:
+            # A second name, so that at every moment there is a file under the first one.
+            self._disk.link(path, aside)
+        except OSError:  # a folder, say, or a file system without links
+            self._disk.rename(path, aside)
+        return aside

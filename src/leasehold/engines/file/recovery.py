@@ -1,0 +1,244 @@
+"""What the files of a store hold: read at a start, and by `leasehold check`. Nothing here changes a file.
+
+The rule: with a snapshot of revision S, records up to S are skipped, and the others must follow one another, and S,
+without a gap. Both are of one store, as their incarnations say. `storage` describes the files and keeps them so that
+this always leads to the committed state.
+"""
+
+import errno
+import gc
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from leasehold.engines.file.disk import Disk, close_quietly, read_all
+from leasehold.engines.file.documents import read_snapshot
+from leasehold.engines.file.journal import JournalReader
+from leasehold.engines.file.snapshot import StoredState
+from leasehold.engines.file.soundness import checked_entry, checked_lease, is_plain
+from leasehold.errors import ServiceError, unavailable
+from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd
+
+
+class Paths:
+    """The names of the files of one store."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.folder = data.parent
+        self.journal = self._beside(".journal")
+        self.old_journal = self._beside(".journal.old")
+        self.lock = self._beside(".lock")
+        self.reserve = self._beside(".reserve")
+        self.kept = (self.data, self.journal, self.old_journal)
+        """What holds the store."""
+        self._temporary = re.compile(re.escape(data.name) + r"(\.journal|\.reserve)?\.tmp-\d+")
+        self._numbers = itertools.count(1)
+
+    def _beside(self, suffix: str) -> Path:
+        return self.data.with_name(self.data.name + suffix)
+
+    def temporary(self, path: Path) -> Path:
+        """A name that nobody uses: numbers are enough, since the store is owned and swept at the start."""
+        return path.with_name(f"{path.name}.tmp-{next(self._numbers)}")
+
+    def is_temporary(self, name: str) -> bool:
+        return self._temporary.fullmatch(name) is not None
+
+
+class JournalReport(msgspec.Struct, frozen=True):
+    """What was found in a journal. `end`: where its valid records end."""
+
+    name: str
+    records: int
+    end: int
+    torn_bytes: int
+    incarnation: str
+    """Of its store; empty in version 0.1.0."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a start would find: `revision`, `entries` and `leases` with the journals applied."""
+
+    revision: int
+    entries: int
+    leases: int
+    snapshot_revision: int
+    foreign: bool
+    """Another tool wrote `data.json`; a start would take it over."""
+    journals: tuple[JournalReport, ...]
+
+    @property
+    def journal_records(self) -> int:
+        return sum(journal.records for journal in self.journals)
+
+    @property
+    def incarnations(self) -> tuple[str, ...]:
+        return tuple(journal.incarnation for journal in self.journals)
+
+    @property
+    def torn_bytes(self) -> int:
+        return sum(journal.torn_bytes for journal in self.journals)
+
+
+def inspect(path: Path, disk: Disk) -> Report:
+    """Verify the files of a store exactly as a start would, and change nothing.
+
+    Raises what a start would raise, and `unavailable` if a process is using the store.
+    """
+    paths = Paths(real_path(path))
+    with starting(paths.data.name, "opened"), suppress(FileNotFoundError):
+        close_quietly(disk, disk.open(paths.data))
+    lock = _keep_owners_away(disk, paths)
+    try:
+        return read_files(disk, paths, now=0)[1]
+    finally:
+        if lock is not None:
+            close_quietly(disk, lock)
+
+
+def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]:
+    """The state that the files hold. Changes nothing; raises `unavailable` if they do not fit together."""
+    with _without_collector():
+        with starting(paths.data.name, "read"):
+            state = read_snapshot(disk, paths.data, now)
+        snapshot_revision = state.revision
+        with starting(f"the folder {paths.folder}", "read"):
+            names = set(disk.names(paths.folder))
+        journals: list[JournalReport] = []
+        for path in (paths.old_journal, paths.journal):
+            if path.name not in names:
+                continue
+            if state.foreign:
+                raise unavailable(f"{paths.data.name} is not of Leasehold, but {path.name} is: move one of them away")
+            with starting(path.name, "read"):
+                reader = JournalReader(read_all(disk, path), path.name)
+            if not state.incarnation and paths.data.name not in names:
+                state.incarnation = reader.incarnation  # `data.json` is lost; the journal may still have everything
+            if reader.incarnation not in ("", state.incarnation):
+                raise _of_another_store(paths, path)
+            journals.append(_replay(reader, paths, path, state, snapshot_revision))
+    report = Report(
+        state.revision, len(state.entries), len(state.leases), snapshot_revision, state.foreign, tuple(journals)
+    )
+    return state, report
+
+
+def _replay(
+    reader: JournalReader, paths: Paths, path: Path, state: StoredState, snapshot_revision: int
+) -> JournalReport:
+    """Bring `state` forward by the records that it does not hold yet."""
+    if reader.base_revision > state.revision:
+        raise _too_new(paths, path, reader.base_revision, state.revision)
+    records = 0
+    for record in reader.records():
+        records += 1
+        if record.last_revision <= snapshot_revision:
+            continue
+        if reader.incarnation != state.incarnation:
+            # Of version 0.1.0, beside a younger `data.json`. The start that wrote it covered its own journals.
+            raise _of_another_store(paths, path)
+        if record.first_revision != state.revision + 1:
+            raise reader.gap(record.offset, state.revision)
+        for change in record.changes:
+            _apply(_checked(change, reader, record.offset), state)
+        state.revision = record.last_revision
+    return JournalReport(path.name, records, reader.end, reader.torn_bytes, reader.incarnation)
+
+
+def _of_another_store(paths: Paths, journal: Path) -> ServiceError:
+    return unavailable(
+        f"{journal.name} belongs to another store than {paths.data.name}: put back the {paths.data.name} "
+        f"that it belongs to, or move {journal.name} away; nothing was changed"
+    )
+
+
+def _too_new(paths: Paths, journal: Path, base_revision: int, revision: int) -> ServiceError:
+    """The changes between `data.json` and the journal are not there: one of the two was put there or taken away."""
+    data = paths.data.name
+    away = " and ".join(path.name for path in (paths.old_journal, paths.journal))
+    return unavailable(
+        f"{journal.name} goes on from revision {base_revision}, but {data} "
+        f"{f'ends at revision {revision}' if revision else 'is missing or empty'}: put back the {data} that was there, "
+        f"or, if you mean to go back to this one, move {away} away; nothing was changed"
+    )
+
+
+def _checked(change: Change, reader: JournalReader, offset: int) -> Change:
+    """The change as the API would have accepted it. Its checksums say that it is whole, not who wrote it."""
+    try:
+        if type(change) is Entry:
+            return checked_entry(change, is_plain=is_plain(change.value))
+        return checked_lease(change) if type(change) is Lease else change
+    except ServiceError as error:
+        raise reader.corrupt(offset, f"it holds what is no entry or lease: {error.message}") from error
+
+
+def _apply(change: Change, state: StoredState) -> None:
+    if type(change) is Entry:
+        state.entries[change.key] = change
+    elif type(change) is Deletion:
+        state.entries.pop(change.key, None)
+    elif type(change) is Lease:
+        state.leases[change.lock] = change
+    elif type(change) is LeaseEnd:
+        state.leases.pop(change.lock, None)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Millions of new objects that are no garbage would make the collector walk through them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _keep_owners_away(disk: Disk, paths: Paths) -> int | None:
+    try:
+        return disk.lock_shared(paths.lock)
+    except FileNotFoundError:
+        return None  # never used by Leasehold
+    except OSError as error:
+        raise lock_refusal(paths, error) from error
+
+
+# Failures at a start: one line for the operator that names the file and what was to be done to it --------------
+
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+"""The file system has no flock."""
+
+
+def real_path(path: Path) -> Path:
+    """The file itself, where `path` is a link to it. A loop of links is left to whoever opens it."""
+    return Path(os.path.realpath(path))
+
+
+@contextmanager
+def starting(name: str, done: str) -> Iterator[None]:
+    """Failures of the system while something is done (`opened`, `read`) to the file `name`, as `unavailable`."""
+    try:
+        yield
+    except OSError as error:
+        raise unavailable(f"{name} cannot be {done}: {error.strerror or 'the disk failed'}") from error
+
+
+def lock_refusal(paths: Paths, error: OSError) -> ServiceError:
+    """Why the lock file could not be taken."""
+    if isinstance(error, BlockingIOError):
+        return unavailable(f"{paths.data.name} is in use by another process")
+    if isinstance(error, FileNotFoundError):
+        return unavailable(f"{paths.data.name} cannot be opened: there is no folder {paths.folder}")
+    reason = error.strerror or "the disk failed"
+    if error.errno in _NO_LOCKS:
+        reason += "; the file system has no flock, so the store must be kept on another one"
+    return unavailable(f"{paths.lock.name} cannot be locked: {reason}")

@@ -1,0 +1,81 @@
+"""The reserve: real bytes that are given up when the disk is full, so that deletions and checkpoints get through."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from leasehold.engines.file.disk import Disk, WriteError, replace_file, write_errors
+from leasehold.engines.file.ownership import Ownership
+from leasehold.engines.file.recovery import Paths
+from leasehold.engines.file.snapshot import Snapshot
+from leasehold.limits import KIB, MIB
+
+RESERVE_BYTES: Final = 1 * MIB
+_CHUNK: Final = bytes(256 * KIB)
+
+
+class Reserve:
+    """The file `data.json.reserve`. `is_spent`: it was given up, so only what frees space may be written."""
+
+    def __init__(self, disk: Disk, paths: Paths, owner: Ownership) -> None:
+        self._disk = disk
+        self._paths = paths
+        self._owner = owner
+        self._turn = threading.Lock()
+        """Commits and checkpoints, on two threads, may spend it and make it."""
+        self.is_spent = False
+
+    def ensure(self) -> None:
+        """At the start: have the one that an earlier process left, or make it. Raises WriteError."""
+        with write_errors():
+            found = self._disk.identity(self._paths.reserve)
+        if found is None or found.size != RESERVE_BYTES:
+            try:
+                self.make()
+            except WriteError as error:
+                self.is_spent = error.full
+                raise
+
+    def make(self) -> None:
+        """Write it (again): also the proof, by real bytes, that the disk takes more. Raises WriteError."""
+        chunks = itertools.repeat(_CHUNK, RESERVE_BYTES // len(_CHUNK))
+        with self._turn:
+            self._owner.look()
+            replace_file(self._disk, self._paths.reserve, self._paths.temporary(self._paths.reserve), chunks)
+            self.is_spent = False
+
+    def make_again(self) -> None:
+        """After a checkpoint, which may have freed room. Otherwise `is_spent` says that it is still to be made."""
+        if self.is_spent:
+            with suppress(WriteError):
+                self.make()
+
+    def is_enough_for(self, snapshot: Snapshot) -> bool:
+        """With what is free, there is room for a new `data.json`."""
+        if self.is_spent:
+            return False
+        with write_errors():
+            free_bytes = self._disk.free_bytes(self._paths.folder)
+        return sum(map(len, snapshot.chunks())) <= free_bytes + RESERVE_BYTES
+
+    def spend_for(self, write: Callable[[], None], *, allowed: bool) -> None:
+        """Write, on a full disk by the room of the reserve. Raises WriteError."""
+        try:
+            write()
+        except WriteError as error:
+            if not (allowed and error.full and error.nothing_changed and self._spend()):
+                raise
+            write()
+
+    def _spend(self) -> bool:
+        """Give it up. True if that made room."""
+        with self._turn:
+            self.is_spent = True
+            try:
+                self._disk.unlink(self._paths.reserve)
+                self._disk.sync_folder(self._paths.folder)
+            except OSError:
+                return False
+            return True

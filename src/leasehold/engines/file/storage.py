@@ -1,0 +1,405 @@
+"""The files of a store and the order in which they change. Blocking; no event loop, no entries in memory.
+
+    data.json              the snapshot: the whole store at some revision
+    data.json.journal      batches since then, appended one by one; made when it is first needed
+    data.json.journal.old  the journal before, while a checkpoint writes the snapshot that will cover it
+    data.json.lock         owned (flock) as long as a process uses the store; never removed
+    data.json.reserve      real bytes to give up when the disk is full, so that deletions get through
+    data.json[…].tmp-N     files that are being written; removed at the next start if they are left behind
+    data.json[…].replaced-N  what somebody else has put in the place of a file while the store was in use
+
+A snapshot may be written at any time, and a journal may go once a durable snapshot covers it: `recovery` has the rule
+by which they are read, and any cut between two steps leaves files that it reads to the committed state.
+
+Two threads come here: the sync thread (all but `checkpoint`) and the checkpoint thread. They meet at `data.json` and
+at the old journal, which are only replaced and removed under `_snapshot_turn`.
+"""
+
+import errno
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from leasehold.engines.base import MakeIncarnation
+from leasehold.engines.file.disk import (
+    Disk,
+    Identity,
+    WriteError,
+    close_quietly,
+    rename_durably,
+    replace_file,
+    write_errors,
+)
+from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter
+from leasehold.engines.file.ownership import Ownership
+from leasehold.engines.file.probe import OBSTACLES, cannot_be_replaced, check_that_files_can_be_replaced
+from leasehold.engines.file.recovery import JournalReport, Paths, Report, lock_refusal, read_files, starting
+from leasehold.engines.file.reserve import Reserve
+from leasehold.engines.file.snapshot import Snapshot, StoredState
+
+log = structlog.get_logger(__name__)
+
+
+class Storage:
+    """The files of one store, owned. See the module for what they are.
+
+    `failed`: the files may hold what memory does not, or lack what it has. Nothing is written any more until
+    `start_afresh` has succeeded.
+    """
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self._paths = Paths(path)
+        self._disk = disk
+        self._incarnation = ""
+        self._snapshot_turn = threading.Lock()
+        self._owner = Ownership(disk, self._paths, self._snapshot_turn)
+        self.reserve = Reserve(disk, self._paths, self._owner)
+        self._journal: JournalWriter | None = None
+        """The file `data.json.journal`, if there is one."""
+        self.has_old_journal = False
+        """There may be a `journal.old`."""
+        self.revision = 0
+        """The last revision that is known to be durable."""
+        self.snapshot_revision = 0
+        self.failed = False
+        self._in_doubt = False
+        """As `failed`, for the sync thread; also while it writes."""
+        self._stuck_by = errno.EIO
+        """Why the last `start_afresh` failed."""
+
+    @property
+    def journal_bytes(self) -> int:
+        """Of records, old ones included, in the journal in use."""
+        return 0 if self._journal is None else self._journal.end - HEADER_BYTES
+
+    @property
+    def lost(self) -> bool:
+        """Another process has used the files; nothing is written until the next start."""
+        return self._owner.lost
+
+    @property
+    def settled(self) -> bool:
+        """The snapshot holds everything, and no older journal takes room."""
+        return self.snapshot_revision == self.revision and not self.has_old_journal
+
+    # Start and end --------------------------------------------------------------------------------------------
+
+    def open(self, now: int, make_incarnation: MakeIncarnation) -> StoredState:
+        """Own the files and read them.
+
+        A store without an incarnation gets one, which `settle` makes durable. Raises `unavailable`.
+        """
+        with starting(self._paths.data.name, "opened"), suppress(FileNotFoundError):
+            # Before a lock is made beside what is no file.
+            self._disk.close(self._disk.open(self._paths.data))
+        try:
+            self._owner.take()
+        except OSError as error:
+            raise lock_refusal(self._paths, error) from error
+        with starting(self._paths.data.name, "opened"):
+            data = self._disk.identity(self._paths.data)
+        state, report = read_files(self._disk, self._paths, now)
+        self._secure(report)
+        copy = check_that_files_can_be_replaced(self._disk, self._paths)
+        self._owner.files.put(self._paths.data, copy or data)
+        self.revision = state.revision
+        is_ours = not report.foreign and all(
+            incarnation == state.incarnation != "" for incarnation in (state.incarnation, *report.incarnations)
+        )
+        self.snapshot_revision = report.snapshot_revision if is_ours else -1
+        state.incarnation = self._incarnation = state.incarnation or make_incarnation()
+        return state
+
+    def close(self) -> None:
+        """Let go of the files as they are."""
+        self._close_journal()
+        self._owner.release()
+
+    def _secure(self, report: Report) -> None:
+        """Make durable what was read: a killed process may have left it in memory only, and readers will see it."""
+        with starting(f"the folder {self._paths.folder}", "changed"):
+            for name in self._disk.names(self._paths.folder):
+                if self._paths.is_temporary(name):
+                    self._disk.unlink(self._paths.folder / name)
+        for journal in report.journals:
+            with starting(journal.name, "made durable"):
+                self._secure_journal(journal)
+        with starting(self._paths.data.name, "made durable"):
+            self._sync_data()
+        with starting(f"the folder {self._paths.folder}", "made durable"):
+            self._disk.sync_folder(self._paths.folder)
+
+    def _secure_journal(self, journal: JournalReport) -> None:
+        path = self._paths.folder / journal.name
+        file = self._disk.open(path, writable=True)
+        try:
+            if journal.torn_bytes:
+                log.warning("torn end cut off", file=journal.name, offset=journal.end, bytes=journal.torn_bytes)
+                self._disk.truncate(file, journal.end)
+            self._disk.fsync(file)
+        finally:
+            close_quietly(self._disk, file)
+        self._owner.files.put(path, self._disk.identity(path))
+        if path == self._paths.old_journal:
+            self.has_old_journal = True
+        else:
+            self._journal = JournalWriter.resume(self._disk, path, journal.end)
+
+    def _sync_data(self) -> None:
+        try:
+            file = self._disk.open(self._paths.data)
+        except FileNotFoundError:
+            return
+        try:
+            self._disk.fsync(file)
+        finally:
+            close_quietly(self._disk, file)
+
+    # Ownership ------------------------------------------------------------------------------------------------
+
+    def verify(self) -> None:
+        """See whether the files are still what this process has put there; called every second. Raises WriteError.
+
+        What was removed or replaced is made again by `start_afresh`: `failed` is set.
+        """
+        with self._failing_unless_unchanged():
+            self._check_owner()
+            if self.failed or not self._snapshot_turn.acquire(blocking=False):
+                return  # a checkpoint is writing: the next second will tell
+            try:
+                self._find_changes()
+            finally:
+                self._snapshot_turn.release()
+
+    def _check_owner(self, *, lately_is_enough: bool = False) -> None:
+        """Raise WriteError unless this process owns the files, and they are there."""
+        if not self._owner.check(lately_is_enough=lately_is_enough):
+            return
+        journal = self._paths.journal
+        with write_errors():
+            missing = [path.name for path in self._paths.kept if self._owner.files.is_missing(path)]
+            if self._journal is not None and not missing and self._journal.has_other_writer(journal):
+                raise self._owner.give_up("the lock file was removed and another process wrote to the journal")
+        if missing:
+            raise WriteError(OSError(errno.ENOENT, f"{missing[0]} was removed"), nothing_changed=False)
+
+    def _find_changes(self) -> None:
+        with write_errors():
+            for path in self._paths.kept:
+                if self._owner.files.is_untouched(path):
+                    continue
+                self.failed = True
+                done = "removed" if self._owner.files.is_missing(path) else "changed"
+                log.error(
+                    "somebody else has touched a file of the store; all is written again", file=path.name, by=done
+                )
+
+    # Commits --------------------------------------------------------------------------------------------------
+
+    def append(self, first_revision: int, last_revision: int, record: bytes, *, frees_space: bool) -> None:
+        """Make a batch durable by the journal. A batch that frees space may spend the reserve."""
+        self._refuse_unless_ready(frees_space=frees_space)
+        with self._failing_unless_unchanged():
+            self._check_owner(lately_is_enough=True)
+            self.reserve.spend_for(lambda: self._append(first_revision, record), allowed=frees_space)
+            self._check_owner()
+        self.revision = last_revision
+
+    def write_snapshot(self, snapshot: Snapshot, *, frees_space: bool) -> None:
+        """Make a batch durable by a new `data.json` that holds it."""
+        self._refuse_unless_ready(frees_space=frees_space)
+        with self._failing_unless_unchanged():
+            self._check_owner(lately_is_enough=True)
+            self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=frees_space)
+            self._check_owner()
+        self.revision = snapshot.revision
+
+    def _append(self, first_revision: int, record: bytes) -> None:
+        if self._journal is None:
+            self._owner.files.keep_what_others_put(self._paths.journal)
+            temporary = self._paths.temporary(self._paths.journal)
+            self._journal = JournalWriter.create(
+                self._disk,
+                self._paths.journal,
+                temporary,
+                first_revision - 1,
+                self._incarnation,
+                before_rename=partial(self._owner.files.may_become, self._paths.journal),
+            )
+            with write_errors():
+                self._owner.files.put(self._paths.journal, self._journal.identity)
+        self._journal.append(record)
+
+    def _replace_data(self, snapshot: Snapshot) -> None:
+        with self._snapshot_turn:
+            if snapshot.revision < self.snapshot_revision:
+                return  # a later one is there already
+            identity = replace_file(
+                self._disk,
+                self._paths.data,
+                self._paths.temporary(self._paths.data),
+                snapshot.chunks(),
+                before_rename=self._before_data_is_replaced,
+            )
+            self._owner.files.put(self._paths.data, identity)
+            self.snapshot_revision = snapshot.revision
+
+    def _before_data_is_replaced(self, identity: Identity) -> None:
+        self._owner.look()
+        self._owner.files.keep_what_others_put(self._paths.data)
+        self._owner.files.may_become(self._paths.data, identity)
+
+    # Checkpoints ----------------------------------------------------------------------------------------------
+
+    def rotate(self) -> None:
+        """Step 1, in the writers' turn: what was appended so far becomes the old journal; the next append begins one.
+
+        If an old journal is still there, an earlier checkpoint failed: this one will cover both, and only the old
+        one goes.
+        """
+        self._refuse_if_failed()
+        if self.has_old_journal or self._journal is None:
+            return
+        with self._failing_unless_unchanged():
+            self._check_owner()
+            self._owner.files.keep_what_others_put(self._paths.old_journal)
+            self.has_old_journal = True
+            self._owner.files.may_become(self._paths.journal, None)
+            with write_errors():
+                self._owner.files.may_become(self._paths.old_journal, identity := self._journal.identity)
+            rename_durably(self._disk, self._paths.journal, self._paths.old_journal)
+        self._owner.files.put(self._paths.journal, None)
+        self._owner.files.put(self._paths.old_journal, identity)
+        self._close_journal()
+
+    def checkpoint(self, snapshot: Snapshot) -> None:
+        """Steps 2 and 3, beside the writers: a new `data.json`, then the old journal goes. May be tried again.
+
+        The reserve is spent for it where that is enough, because more room is freed.
+        """
+        try:
+            try:
+                self._replace_data(snapshot)
+            except WriteError as error:
+                if not (error.full and error.nothing_changed and self.reserve.is_enough_for(snapshot)):
+                    raise
+                self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=True)
+            with self._snapshot_turn:
+                self._owner.look()
+                with write_errors():
+                    self._remove(self._paths.old_journal)
+                    self._disk.sync_folder(self._paths.folder)
+                self.has_old_journal = False
+        finally:
+            self.reserve.make_again()
+
+    def settle(self, snapshot: Snapshot) -> None:
+        """A checkpoint without writers: leave nothing but `data.json`. `snapshot` is all that is durable.
+
+        If it fails, nothing is lost. `failed` is set where no journal of this store can be gone on with.
+        """
+        self._refuse_if_failed()
+        is_first = self.snapshot_revision < 0
+        try:
+            with self._failing_unless_unchanged():
+                self._check_owner()
+                if self.snapshot_revision != self.revision:
+                    self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=True)
+                self._drop_journals(snapshot.revision)
+        except WriteError:
+            self.failed = self.failed or is_first
+            raise
+        finally:
+            self.reserve.make_again()
+
+    def settle_at_start(self, snapshot: Snapshot) -> None:
+        """As `settle`. Raises `unavailable` for an obstacle that does not pass by itself."""
+        try:
+            self.settle(snapshot)
+        except WriteError as error:
+            if error.cause.errno in OBSTACLES:
+                raise cannot_be_replaced(self._paths, error.cause) from error
+            raise
+
+    def start_afresh(self, snapshot: Snapshot) -> None:
+        """After a failure, make the files what memory is, with new files only; what was unknown is dropped.
+
+        Does nothing if another call has done it. Raises WriteError if it could not be done.
+        """
+        if not self.failed:
+            return
+        if snapshot.revision < self.revision:
+            raise WriteError(OSError("the snapshot is older than what is durable"), nothing_changed=True)
+        try:
+            self._check_owner()
+            self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=True)
+            self._drop_journals(snapshot.revision)
+            self._check_owner()
+        except WriteError as error:
+            self._stuck_by = errno.ENOSPC if error.full else errno.EIO
+            raise
+        finally:
+            self.reserve.make_again()
+        self.failed = self._in_doubt = False
+
+    def _drop_journals(self, revision: int) -> None:
+        """The snapshot of `revision` holds all that is durable."""
+        self._close_journal()
+        with self._snapshot_turn:
+            self._owner.look()
+            # The newer one first: without it the older one still follows the snapshot without a gap.
+            for path in (self._paths.journal, self._paths.old_journal):
+                self._owner.files.keep_what_others_put(path)
+                with write_errors():
+                    self._remove(path)
+            with write_errors():
+                self._disk.sync_folder(self._paths.folder)
+            self.has_old_journal = False
+        self.revision = revision
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _remove(self, path: Path) -> None:
+        self._owner.files.may_become(path, None)
+        with suppress(FileNotFoundError):
+            self._disk.unlink(path)
+        self._owner.files.put(path, None)
+
+    # Failures -------------------------------------------------------------------------------------------------
+
+    def _refuse_unless_ready(self, *, frees_space: bool) -> None:
+        """Raise WriteError where a batch cannot be written, or must not take the room that the reserve has left."""
+        self._refuse_if_failed()
+        if self.reserve.is_spent and not frees_space:
+            raise WriteError(OSError(errno.ENOSPC, "the reserve is spent"), nothing_changed=True)
+
+    def _refuse_if_failed(self) -> None:
+        self.failed = self.failed or self._in_doubt  # what came before ended in a way that was not foreseen
+        if self._owner.lost:
+            raise WriteError(OSError(errno.ESTALE, "another process has used the store"), nothing_changed=True)
+        if self.failed:
+            raise WriteError(OSError(self._stuck_by, "the files wait for a fresh start"), nothing_changed=True)
+
+    @contextmanager
+    def _failing_unless_unchanged(self) -> Iterator[None]:
+        """Whatever goes wrong inside leaves the files in doubt, unless it says that nothing has changed.
+
+        They are in doubt until the end, so that it does not matter where an exception comes from: were a batch on disk
+        that memory does not have, the next one would take the same revisions, and the journal could not be read.
+        """
+        self._in_doubt = True
+        try:
+            yield
+        except WriteError as error:
+            is_spoiled = self._journal is not None and self._journal.spoiled
+            self.failed = self.failed or is_spoiled or not error.nothing_changed
+            self._in_doubt = False
+            raise
+        self._in_doubt = False

@@ -1,0 +1,1 @@
+"""From a request to the endpoint that answers it, and what all endpoints read of a request."""

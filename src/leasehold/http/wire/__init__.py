@@ -1,0 +1,1 @@
+"""Connections: bytes in, requests; responses, bytes out."""

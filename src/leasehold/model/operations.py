@@ -1,0 +1,160 @@
+"""The operations that callers ask for. To add one, add a struct here and a branch in `rules`."""
+
+from typing import Literal
+
+import msgspec
+
+from leasehold.model.records import Change, LeaseChange
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Pointer = tuple[str, ...]
+"""The segments of a JSON Pointer, unescaped; `()` is the whole value."""
+
+
+# Preconditions ------------------------------------------------------------------------------------------------
+
+
+Tag = int | tuple[int, str]
+"""A revision of an entry in one incarnation of the store, or, at the caller's risk, in any."""
+Tags = tuple[Tag, ...] | Literal["*"]
+"""`"*"`: any revision of an entry that exists."""
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """What must hold of an entry's revision for an operation to be done (RFC 9110, section 13).
+
+    `if_match`: it is one of these. `if_none_match`: the reverse. None: not asked. `changed`: what would stand in
+    `if_match`, had not a proxy changed the tags that it gave out; it never matches.
+    """
+
+    if_match: Tags | None = None
+    if_none_match: Tags | None = None
+    changed: tuple[Tag, ...] = ()
+
+
+# Reads --------------------------------------------------------------------------------------------------------
+
+
+class Read(msgspec.Struct, frozen=True, gc=False):
+    """One entry, or parts of it: `paths` are looked up in its value."""
+
+    key: str
+    paths: tuple[Pointer, ...] | None = None
+    condition: Condition | None = None
+
+
+# Changes of entries -------------------------------------------------------------------------------------------
+#
+# `lease_id`: the change is done only if this lease is alive (a fenced write).
+
+
+class Put(msgspec.Struct, frozen=True, gc=False):
+    """Create or replace an entry, or, with `path`, that part of its value."""
+
+    key: str
+    value: bytes
+    path: Pointer | None = None
+    ttl: int | None = None
+    """Microseconds from the commit; None makes the entry last."""
+    condition: Condition | None = None
+    lease_id: str | None = None
+
+
+class MergePatch(msgspec.Struct, frozen=True):
+    """Change an existing value by RFC 7396."""
+
+    key: str
+    patch: Json
+    ttl: int | None = None
+    condition: Condition | None = None
+    lease_id: str | None = None
+
+
+class PatchStep(msgspec.Struct, frozen=True):
+    """One operation of a JSON Patch (RFC 6902). `source` is its `from`."""
+
+    op: Literal["add", "remove", "replace", "move", "copy", "test"]
+    path: Pointer
+    value: Json = None
+    source: Pointer = ()
+
+
+class JsonPatch(msgspec.Struct, frozen=True):
+    """Change an existing value by RFC 6902, all steps or none."""
+
+    key: str
+    steps: tuple[PatchStep, ...]
+    ttl: int | None = None
+    condition: Condition | None = None
+    lease_id: str | None = None
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Remove an entry, or, with `path`, that part of its value."""
+
+    key: str
+    path: Pointer | None = None
+    ttl: int | None = None
+    """As in `Put`; only with `path`."""
+    condition: Condition | None = None
+    lease_id: str | None = None
+
+
+class Expire(msgspec.Struct, frozen=True):
+    """Remove an entry whose time has come; does nothing when it lives (again). Asked by the service itself."""
+
+    key: str
+
+
+# Changes of leases --------------------------------------------------------------------------------------------
+
+
+class Acquire(msgspec.Struct, frozen=True):
+    """Take a lock if nobody holds it, under the name `lease_id`, which nobody has used and nobody can guess."""
+
+    lock: str
+    lease_id: str
+    ttl: int
+    """Microseconds."""
+    owner: bytes = b"null"
+    holder: str = ""
+
+
+class Renew(msgspec.Struct, frozen=True):
+    """Let a lease that is alive last `ttl` microseconds from now, or longer if it does; None: its own ttl."""
+
+    lock: str
+    lease_id: str
+    ttl: int | None = None
+
+
+class Release(msgspec.Struct, frozen=True):
+    """End the lease `lease_id`; without it, the one with this `token`, if `holder` acquired it.
+
+    `is_forced`: end whichever is alive.
+    """
+
+    lock: str
+    lease_id: str | None = None
+    holder: str = ""
+    token: int | None = None
+    is_forced: bool = False
+
+
+class ExpireLease(msgspec.Struct, frozen=True):
+    """Remove a lease whose time has come, as `Expire`."""
+
+    lock: str
+
+
+# Unions ---------------------------------------------------------------------------------------------------------
+
+EntryOperation = Put | MergePatch | JsonPatch | Delete | Expire
+LockOperation = Acquire | Renew | Release | ExpireLease
+Operation = EntryOperation | LockOperation
+"""Anything that goes through the write lane."""
+
+
+def name_of(what: Change | Read | Operation) -> str:
+    """The key, or the lock."""
+    return what.lock if isinstance(what, LeaseChange | LockOperation) else what.key

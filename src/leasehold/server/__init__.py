@@ -1,0 +1,1 @@
+"""The service: settings, its life from start to stop, several workers."""

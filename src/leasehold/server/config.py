@@ -1,0 +1,210 @@
+"""Settings: the only reader of flags and environment.
+
+A flag wins over the environment, the environment over the default. Every setting has a variable, `LEASEHOLD_` and its
+name in capitals: `LEASEHOLD_PORT`, `LEASEHOLD_MAX_BODY_BYTES`. A variable that is empty is not set: that is what
+`${NAME:-}` in a compose file makes of one that nobody set. To add a setting, add a field to `Settings`; its type says
+what is accepted.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, inspect
+
+from leasehold.access.hosts import parse_allowed_hosts, parse_allowed_origins
+from leasehold.errors import ServiceError
+from leasehold.limits import Limits
+
+PREFIX: Final = "LEASEHOLD_"
+MAX_LEEWAY_SECONDS: Final = 300
+"""A few minutes are the usual most (RFC 7519, section 4.1.4)."""
+MAX_SHOWN_CHARACTERS: Final = 80
+"""Of a value that is wrong, in the message that says so."""
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+Flag = str | int | Sequence[str] | None
+"""What the command line gave; None, or nothing in a list: the flag is not there."""
+
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one server is told."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    """0 picks a free port."""
+    store: str = "data.json"
+    workers: Annotated[int, Meta(ge=1)] = 1
+    """Processes that share the port, where the store may be shared."""
+    auth_secret_file: tuple[str, ...] = ()
+    """Each with a secret of HS256 tokens. A token is good by any of them; `leasehold token` signs with the first."""
+    auth_public_key_file: tuple[str, ...] = ()
+    """Each with a PEM public key of EdDSA, ES256 or RS256 tokens."""
+    auth_issuer: str | None = None
+    auth_audience: str | None = None
+    auth_leeway_seconds: Annotated[float, Meta(ge=0, le=MAX_LEEWAY_SECONDS)] = 5.0
+    """By how much a clock may be behind the one that wrote a token's `nbf`."""
+    auth_expiry_leeway_seconds: Annotated[float, Meta(ge=0, le=MAX_LEEWAY_SECONDS)] = 0.0
+    """How long after its `exp` a token is taken."""
+    insecure_open: bool = False
+    """Serve without tokens although the address is not loopback."""
+    allowed_hosts: str = ""
+    """Names, separated by commas, by which a service on loopback may be called beside its own."""
+    allowed_origins: str = ""
+    """Origins, separated by commas, whose pages may use the service from a browser."""
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
+    limits: Limits = Limits()
+
+
+def load_settings(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> Settings:
+    """Settings from what was given. `flags` by the names of the fields.
+
+    Raises `invalid_argument`, which names the flag or the variable that is wrong and what is accepted.
+    """
+    given = _given(environment, flags)
+    limits = _convert(given, Limits)
+    _check_names(given)
+    for name in limits.__struct_fields__:
+        if not getattr(limits, name) > 0:  # also refuses NaN
+            raise _wrong(given[name], "must be greater than 0")
+    if "auth_secret_file" in given and "auth_public_key_file" in given:
+        sources = " and ".join(given[name].source for name in ("auth_secret_file", "auth_public_key_file"))
+        raise ServiceError("invalid_argument", f"{sources} exclude one another: give a secret or a public key")
+    return msgspec.structs.replace(_convert(given, Settings), limits=limits)
+
+
+def _check_names(given: Mapping[str, "_Given"]) -> None:
+    for name, parse in (("allowed_hosts", parse_allowed_hosts), ("allowed_origins", parse_allowed_origins)):
+        if name in given:
+            try:
+                parse(str(given[name].value))
+            except ServiceError as error:
+                raise ServiceError("invalid_argument", f"{given[name].source}: {error.message}") from error
+
+
+_REPEATED: Final = {"allowed_origins": "--allowed-origin"}
+"""Flags that may be repeated have their names in the singular."""
+_NAMES: Final = (*Limits.__struct_fields__, *(name for name in Settings.__struct_fields__ if name != "limits"))
+"""Of all settings."""
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """What was given for a setting, and where."""
+
+    source: str
+    """As the operator knows it: `--port`, `LEASEHOLD_PORT`."""
+    value: str | int | Sequence[str]
+
+
+def _given(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> dict[str, _Given]:
+    """All that was given, by the names of the settings."""
+    given: dict[str, _Given] = {}
+    for name in _NAMES:
+        variable = _variable(name)
+        value = environment.get(variable)
+        if value and not _is_service_link(variable, value):
+            given[name] = _Given(variable, value)
+    for name, flag in flags.items():
+        if flag is not None and flag != []:
+            given[name] = _Given(_REPEATED.get(name, f"--{name.replace('_', '-')}"), flag)
+            if flag == "" or (isinstance(flag, list) and "" in flag):
+                raise ServiceError("invalid_argument", f"{given[name].source} must not be empty")
+    return given
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _convert(given: Mapping[str, _Given], kind: type[Kind]) -> Kind:
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        if field.name in given:
+            try:
+                values[field.name] = msgspec.convert(
+                    _parts(given[field.name].value, field.type), field.type, strict=False
+                )
+            except msgspec.ValidationError as error:
+                raise _wrong(given[field.name], f"must be {_expected(field.type)}") from error
+    return kind(**values)
+
+
+def _parts(value: str | int | Sequence[str], kind: Any) -> object:  # noqa: ANN401 - the type of a field
+    """A list in a variable is separated by commas."""
+    if isinstance(value, str) and get_origin(kind) is tuple:
+        return [part for part in map(str.strip, value.split(",")) if part]
+    return value
+
+
+def _wrong(given: _Given, fault: str) -> ServiceError:
+    shown = str(given.value)
+    if len(shown) > MAX_SHOWN_CHARACTERS:
+        shown = shown[:MAX_SHOWN_CHARACTERS] + "…"
+    return ServiceError("invalid_argument", f"{given.source} {fault}, not {shown!r}")
+
+
+def _expected(kind: Any) -> str:  # noqa: ANN401 - the type of a field
+    """What a field of this type accepts, for people."""
+    if get_origin(kind) is Literal:
+        *others, last = get_args(kind)
+        return f"{', '.join(others)} or {last}"
+    info = inspect.type_info(kind)
+    if isinstance(info, inspect.BoolType):
+        return "true or false"
+    number = "an integer" if isinstance(info, inspect.IntType) else "a number"
+    if isinstance(info, inspect.IntType | inspect.FloatType) and info.ge is not None:
+        return (
+            f"{number} from {info.ge:g} to {info.le:g}" if info.le is not None else f"{number} of {info.ge:g} or more"
+        )
+    return number
+
+
+# Variables that are no settings -------------------------------------------------------------------------------
+
+_SERVICE_VARIABLE: Final = re.compile(
+    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+"""What Kubernetes sets in every pod for a Service whose name begins with `leasehold`, apart from the link `…_PORT`."""
+
+
+def ignored_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Why each variable with our prefix that is no setting is ignored, for those that may be a mistake."""
+    settings = [_variable(name) for name in _NAMES]
+    reasons: dict[str, str] = {}
+    for variable, value in sorted(environment.items()):
+        if not variable.startswith(PREFIX) or _SERVICE_VARIABLE.fullmatch(variable.removeprefix(PREFIX)):
+            continue
+        if _is_service_link(variable, value):
+            if variable in settings:
+                reasons[variable] = "it is a link to a Service, set by Kubernetes; enableServiceLinks: false avoids it"
+        elif variable not in settings:
+            similar = get_close_matches(variable.removeprefix(PREFIX).lower(), _NAMES, n=1, cutoff=0.7)
+            hint = f"; {_variable(similar[0])} is one" if similar else ""
+            reasons[variable] = f"there is no such setting{hint}"
+    return reasons
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Whether Kubernetes made the variable: `LEASEHOLD_PORT=tcp://10.96.12.3:8080` for a Service called `leasehold`."""
+    return variable.endswith("PORT") and "://" in value
+
+
+# Durations ----------------------------------------------------------------------------------------------------
+
+_DURATION_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `30s`, `15m`, `1h`, `7d`, or a plain number of seconds. Raises `invalid_argument`."""
+    unit = _DURATION_UNITS.get(text[-1:], 0)
+    number = text[:-1] if unit else text
+    if not number.isascii() or not number.isdecimal() or len(number) > 9 or int(number) == 0:
+        shown = text[:MAX_SHOWN_CHARACTERS]
+        raise ServiceError("invalid_argument", f"{shown!r} is no duration; give one like 30s, 15m, 1h or 7d")
+    return float(int(number) * (unit or 1))

@@ -1,0 +1,1 @@
+"""What endpoints talk to: reads, the write lane, waiting for locks, cleaning up."""

@@ -1,0 +1,126 @@
+"""JSON Pointers (RFC 6901), and the part of a value at one.
+
+The functions that change a value consume the one they are given: it was decoded for this call alone, may be changed
+in place, and is worthless if the change is refused. The part that is put into it stays as it was, because an engine
+that retries asks for the same change again.
+"""
+
+import re
+from typing import Final
+
+from leasehold.errors import ServiceError
+from leasehold.limits import MAX_NESTING
+from leasehold.model import Json, Pointer
+
+_WRONG_ESCAPE: Final = re.compile("~(?![01])")
+_FORBIDDEN: Final = re.compile("[\0\ud800-\udfff]")
+_INDEX: Final = re.compile("0|[1-9][0-9]*")
+
+
+def parse_pointer(text: str) -> Pointer:
+    """The segments of a JSON Pointer. Raises `invalid_path`."""
+    if not text:
+        return ()
+    if not text.startswith("/"):
+        raise ServiceError("invalid_path", "a path is empty or begins with /")
+    if _WRONG_ESCAPE.search(text):
+        raise ServiceError("invalid_path", "in a path, ~ is written ~0 and / in a name ~1")
+    if _FORBIDDEN.search(text):
+        raise ServiceError("invalid_path", "a path contains U+0000 or a lone surrogate")
+    if text.count("/") > MAX_NESTING:
+        raise ServiceError("invalid_path", f"a path has more than {MAX_NESTING} segments")
+    if "~" in text:  # U+0000, which is not in it, takes the place of the slashes that separate
+        return tuple(text[1:].replace("/", "\0").replace("~1", "/").replace("~0", "~").split("\0"))
+    return tuple(text[1:].split("/"))
+
+
+def format_pointer(path: Pointer) -> str:
+    return "".join("/" + segment.replace("~", "~0").replace("/", "~1") for segment in path)
+
+
+def index_of(segment: str) -> int | None:
+    """The place in a list that `segment` names, or None if it is no index (`-`, `01`, `name`)."""
+    if _INDEX.fullmatch(segment) is None:
+        return None
+    return int(segment[:18])  # the rest of a longer number would only lead further past the end of any list
+
+
+# Parts ---------------------------------------------------------------------------------------------
+
+
+def get_at(value: Json, path: Pointer) -> Json:
+    """The part at `path`. Raises `path_not_found`."""
+    for segment in path:
+        if isinstance(value, dict) and segment in value:
+            value = value[segment]
+        elif isinstance(value, list) and (index := index_of(segment)) is not None and index < len(value):
+            value = value[index]
+        else:
+            raise path_not_found(path)
+    return value
+
+
+def set_at(value: Json, path: Pointer, part: Json) -> Json:
+    """`value` with `part` at `path`: a member set, an element replaced, or (`-`) one appended to its list.
+
+    Missing containers on the way are made: objects, whatever the next segment looks like (objects with numeric names
+    are common), but a list where only `-` is left. Raises `path_not_found` for an element that a list does not have,
+    and `conflict` where the path runs through something that cannot hold the next segment.
+    """
+    if not path:
+        return part
+    *way, last = path
+    container = value
+    for depth, segment in enumerate(way, start=1):
+        if isinstance(container, dict):
+            container = container.setdefault(segment, container_for(path[depth:]))
+        else:
+            elements = elements_of(container)
+            container = elements[_place(elements, segment, path)]
+    if isinstance(container, dict):
+        container[last] = part
+        return value
+    elements = elements_of(container)
+    if last == "-":
+        elements.append(part)
+    else:
+        elements[_place(elements, last, path)] = part
+    return value
+
+
+def container_for(path: Pointer) -> Json:
+    """The empty container that is made where `path` shall begin and nothing is: a list to append to, else an object."""
+    return [] if path == ("-",) else {}
+
+
+def remove_at(value: Json, path: Pointer) -> Json:
+    """`value` without the part at `path`, which is not `()`. Raises `path_not_found`."""
+    get_at(value, path)
+    *way, last = path
+    container = get_at(value, tuple(way))
+    if isinstance(container, dict):
+        del container[last]
+    elif isinstance(container, list):
+        del container[int(last)]
+    return value
+
+
+def elements_of(container: Json) -> list[Json]:
+    """The list that `container` is. Raises `conflict` for anything else."""
+    if not isinstance(container, list):
+        raise ServiceError("conflict", "the path runs through something that is no object or list")
+    return container
+
+
+def _place(elements: list[Json], segment: str, path: Pointer) -> int:
+    """The index of the existing element that `segment` names."""
+    index = index_of(segment)
+    if index is None and segment != "-":
+        raise ServiceError("conflict", "the path names an element of a list by something that is no index")
+    if index is None or index >= len(elements):
+        raise path_not_found(path)
+    return index
+
+
+def path_not_found(path: Pointer) -> ServiceError:
+    return ServiceError("path_not_found", "the value has nothing at this path", details={"path": format_pointer(path)})

@@ -1,0 +1,296 @@
+"""JSON and MessagePack in and out: every check that a value passes before it is stored.
+
+A value is kept as `bytes`: its compact JSON text. What `parse_*` lets through is what every engine and both formats
+carry exactly, so nothing later has to look again: strings are Unicode without U+0000, integers lie within
+MIN_INTEGER..MAX_INTEGER, other numbers are finite doubles, nesting is at most MAX_NESTING.
+"""
+
+import gc
+import math
+import re
+from collections.abc import Callable
+from itertools import chain
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from leasehold.errors import ServiceError
+from leasehold.limits import KIB, MAX_CONTAINERS, MAX_INTEGER, MAX_NESTING, MIN_INTEGER
+from leasehold.model import Json
+from leasehold.values import json_text
+from leasehold.values.messagepack import has_more_containers
+
+_decode_json: Final[Callable[[bytes], Json]] = msgspec.json.Decoder().decode
+_decode_messagepack: Final[Callable[[bytes], Json]] = msgspec.msgpack.Decoder().decode
+_encode_json: Final = msgspec.json.Encoder().encode
+_encode_messagepack: Final = msgspec.msgpack.Encoder().encode
+
+LARGE_BYTES: Final = 64 * KIB
+"""The collector does not run while a text of this size is decoded."""
+
+
+class collector_paused:  # noqa: N801 - used as a statement
+    """Keep the cycle collector from walking a large value that is decoded, looked at and dropped again.
+
+    It walks the new containers again and again while they come, which doubles the time of the decoder. `size` is of
+    the text, in bytes. 0.3 µs if it is not large.
+    """
+
+    __slots__ = ("_pauses",)
+
+    def __init__(self, size: int) -> None:
+        self._pauses = size > LARGE_BYTES and gc.isenabled()
+
+    def __enter__(self) -> None:
+        if self._pauses:
+            gc.disable()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pauses:
+            gc.enable()
+
+
+# JSON in and out ----------------------------------------------------------------------------------------------
+
+
+def parse_json(body: bytes, *, max_containers: int | None = MAX_CONTAINERS) -> bytes:
+    """Check a JSON text from outside and return its compact encoding.
+
+    Raises `invalid_json`, and `too_large` for more than `max_containers` lists and objects; None: any number.
+    1.0 µs for 60 bytes, of which decoding and encoding are 0.3.
+    """
+    if len(body) <= LARGE_BYTES:
+        return _encode_json(parse_json_value(body))
+    with collector_paused(len(body)):
+        return _encode_json(parse_json_value(body, max_containers=max_containers))
+
+
+def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS) -> Json:
+    """As `parse_json`, but the value itself."""
+    if len(body) > MAX_NESTING and (brackets := json_text.brackets_at_most(body)) > MAX_NESTING:
+        _check_brackets(body, brackets, max_containers)
+    try:
+        value = _decode_json(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(error, body, "JSON") from error
+    if json_text.holds_nul(body):
+        raise _invalid_json("a string contains U+0000")
+    if json_text.may_hold_digits(body, _DIGITS_OF_A_LARGE_INTEGER):
+        _check_integers(value)
+    with_signs = json_text.with_float_zeros(body)
+    return value if with_signs is body else _decode_json(with_signs)
+
+
+def decode(value: bytes) -> Json:
+    """A stored value.
+
+    Raises `internal` if it is none that was let in: another program wrote it.
+    """
+    try:
+        return _decode_json(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise unreadable() from error
+
+
+UNREADABLE: Final = b""
+"""Stands for a stored value that is no JSON at all, so that nobody is sent it."""
+
+
+def is_json(text: bytes) -> bool:
+    try:
+        _decode_json(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def unreadable(**details: str) -> ServiceError:
+    """Of what is stored; `details` name it. It can be replaced and deleted all the same."""
+    return ServiceError(
+        "internal", "what is stored is no value that can be read; replace it or delete it", details=details
+    )
+
+
+def encode(value: Json) -> bytes:
+    """The text to store."""
+    return _encode_json(value)
+
+
+def encode_bounded(value: Json, *, max_bytes: int, before: bytes = b"") -> bytes:
+    """`encode` for a value that a change has made. `before` is its text before the change.
+
+    Raises `invalid_json` if the change nested it too deep, and `too_large` if it is larger than it may be: over
+    `max_bytes`, or with more than MAX_CONTAINERS lists and objects. What exceeded a limit before may become smaller.
+    """
+    try:
+        encoded = _encode_json(value)
+    except RecursionError as error:
+        raise _too_deep() from error
+    if len(encoded) > MAX_NESTING and (brackets := json_text.brackets_at_most(encoded)) > MAX_NESTING:
+        limit = MAX_CONTAINERS
+        if brackets > limit:
+            limit = max(limit, json_text.containers(before))
+        _check_brackets(encoded, brackets, limit)
+    check_size(encoded, max_bytes, before=before)
+    return encoded
+
+
+def check_size(text: bytes, max_bytes: int, *, before: bytes) -> None:
+    """Raise `too_large` for a text to store over `max_bytes`, unless it is no larger than the one `before` it."""
+    if len(text) > max_bytes and len(text) > len(before):
+        raise too_large(max_bytes)
+
+
+# MessagePack in and out ---------------------------------------------------------------------------------------
+
+
+def parse_messagepack(body: bytes, *, max_bytes: int | None = None) -> bytes:
+    """Check a MessagePack value from outside and return its JSON text.
+
+    Raises `invalid_json`, also for what JSON cannot say: binary, extensions, timestamps, NaN, names other than
+    strings. Raises `too_large` for more than MAX_CONTAINERS lists and objects, and for a text that is larger than
+    `max_bytes` with all that may stand beside a value: JSON takes up to six times as many bytes.
+    """
+    with collector_paused(len(body)):
+        return _parse_messagepack(body, max_bytes)[0]
+
+
+def parse_messagepack_value(body: bytes, *, max_bytes: int | None = None) -> Json:
+    """As `parse_messagepack`, but the value itself."""
+    return _parse_messagepack(body, max_bytes)[1]
+
+
+def _parse_messagepack(body: bytes, max_bytes: int | None) -> tuple[bytes, Json]:
+    if has_more_containers(body, MAX_CONTAINERS):
+        raise _too_many_containers(MAX_CONTAINERS)
+    try:
+        value = _decode_messagepack(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(error, body, "MessagePack") from error
+    try:
+        text = _encode_json(value)
+    except RecursionError as error:
+        raise _too_deep() from error
+    except TypeError as error:
+        raise _invalid_json("JSON has no extensions, and member names are strings") from error
+    if max_bytes is not None and len(text) > max_bytes + LARGE_BYTES:  # what stands beside a value is smaller
+        raise too_large(max_bytes)
+    _check_kinds(value)
+    if json_text.holds_nul(text):
+        raise _invalid_json("a string contains U+0000")
+    if (brackets := json_text.brackets_at_most(text)) > MAX_CONTAINERS:
+        _check_brackets(text, brackets, MAX_CONTAINERS)
+    return text, value
+
+
+def to_messagepack(value: bytes) -> bytes:
+    """A stored value as MessagePack. Raises as `decode`, also for an integer that MessagePack cannot carry."""
+    with collector_paused(len(value)):
+        try:
+            return _encode_messagepack(decode(value))
+        except (OverflowError, RecursionError) as error:
+            raise unreadable() from error
+
+
+def fits_messagepack(text: bytes) -> bool:
+    """Whether MessagePack carries a stored text. It does unless another program wrote a larger integer."""
+    if not json_text.may_hold_digits(text, _DIGITS_OF_A_LARGE_INTEGER):
+        return True
+    try:
+        to_messagepack(text)
+    except ServiceError:
+        return False
+    return True
+
+
+# What is let in -----------------------------------------------------------------------------------------------
+
+# The decoder is strict about syntax, UTF-8, surrogates and doubles. It lets through four things that we do not:
+# U+0000, integers of any size, nesting as deep as its stack, and the loss of the sign of `-0`. A look at the bytes
+# finds them.
+
+_KINDS: Final = {type(None), bool, int, float, str, list, dict}
+_DIGITS_OF_A_LARGE_INTEGER: Final = len(str(-MIN_INTEGER))
+_BARE_WORD: Final = re.compile(rb"(?!(?:NaN|Infinity|[Tt]rue|[Ff]alse|[Nn]ull)$)[A-Za-z_][\w.@-]{0,99}", re.ASCII)
+"""What `-d alice` sends."""
+_BYTE_POSITION: Final = re.compile(r"\(byte ([0-9]+)\)")
+
+
+def _check_brackets(text: bytes, brackets: int, max_containers: int | None) -> None:
+    """Raise `invalid_json` over MAX_NESTING, `too_large` over `max_containers`. `brackets`: as `brackets_at_most`."""
+    if json_text.depth(text) > MAX_NESTING:
+        raise _too_deep()
+    if max_containers is not None and brackets > max_containers and json_text.containers(text) > max_containers:
+        raise _too_many_containers(max_containers)
+
+
+def _check_kinds(value: Json) -> None:
+    """Raise `invalid_json` for what MessagePack has and JSON has not, and over MAX_NESTING.
+
+    Level by level, so that most of it is done in C: 4 ms for 260,000 strings, 10 for 100,000 lists.
+    """
+    level: list[Json] = [value]
+    for _ in range(MAX_NESTING + 1):
+        kinds = set(map(type, level))
+        if not kinds <= _KINDS:
+            raise _invalid_json("JSON has no binary data, extensions or timestamps")
+        if float in kinds and not all(map(math.isfinite, [part for part in level if type(part) is float])):
+            raise _invalid_json("a number is NaN or infinite")
+        objects = [part for part in level if type(part) is dict] if dict in kinds else []
+        if not set(map(type, chain.from_iterable(objects))) <= {str}:
+            raise _invalid_json("a member name is no string")
+        lists = [part for part in level if type(part) is list] if list in kinds else []
+        if not objects and not lists:
+            return
+        level = [*chain.from_iterable(lists), *chain.from_iterable(map(dict.values, objects))]
+    raise _too_deep()
+
+
+def _check_integers(value: Json) -> None:
+    """Raise `invalid_json` if an integer lies outside MIN_INTEGER..MAX_INTEGER.
+
+    They are the bounds of MessagePack, so its encoder looks, in a tenth of the time of a walk.
+    """
+    try:
+        _encode_messagepack(value)
+    except OverflowError as error:
+        raise _invalid_json(f"an integer is outside {MIN_INTEGER} to {MAX_INTEGER}") from error
+
+
+def _refusal(error: Exception, body: bytes, form: str) -> ServiceError:
+    """In our own words, what the decoder refuses."""
+    if isinstance(error, UnicodeDecodeError):
+        return _invalid_json("a string is not UTF-8")
+    if isinstance(error, RecursionError):
+        return _too_deep()
+    if isinstance(error, msgspec.ValidationError):
+        return _invalid_json("a number is out of range")
+    if not body:
+        return _invalid_json("the body is empty")
+    if body.startswith(b"\xef\xbb\xbf"):
+        return _invalid_json("the body begins with a byte order mark")
+    if _BARE_WORD.fullmatch(body):
+        return _invalid_json("a JSON string needs quotes; in a shell, -d '\"alice\"'")
+    position = _BYTE_POSITION.search(str(error))
+    fault = f"is wrong at byte {position[1]}" if position else "ends too early"
+    return _invalid_json(f"the {form} {fault}")
+
+
+def _invalid_json(message: str) -> ServiceError:
+    return ServiceError("invalid_json", message)
+
+
+def _too_deep() -> ServiceError:
+    return _invalid_json(f"nested deeper than {MAX_NESTING} levels")
+
+
+def too_large(limit: int) -> ServiceError:
+    """Of a value that would be larger than `limit` bytes."""
+    return ServiceError("too_large", f"the value would be larger than {limit} bytes", details={"limit": limit})
+
+
+def _too_many_containers(limit: int) -> ServiceError:
+    return ServiceError("too_large", f"more than {limit} lists and objects in a value", details={"limit": limit})
