@@ -11,7 +11,7 @@ from running import refusal, running, until
 
 from leasehold.engines.postgres import engine, failures, statements
 from leasehold.engines.postgres.engine import PostgresEngine
-from leasehold.engines.postgres.failures import Reports, is_refusal, passes, told
+from leasehold.engines.postgres.failures import Reports, as_service_error, is_refusal, is_transient
 from leasehold.engines.postgres.links import Connection
 from leasehold.errors import ServiceError
 
@@ -156,14 +156,14 @@ def failure_of(code: str) -> asyncpg.PostgresError:
 
 @pytest.mark.parametrize("code", PASSING)
 def test_what_may_pass_is_tried_again(code: str) -> None:
-    assert passes(failure_of(code))
+    assert is_transient(failure_of(code))
     assert not is_refusal(failure_of(code))
 
 
 @pytest.mark.parametrize("code", LASTING)
 def test_what_cannot_pass_is_called_a_refusal_and_not_an_absence(code: str) -> None:
-    assert not passes(failure_of(code))
-    assert told(failure_of(code)).message == "the database refused the operation"
+    assert not is_transient(failure_of(code))
+    assert as_service_error(failure_of(code)).message == "the database refused the operation"
 
 
 def test_a_statement_that_is_not_supported_is_refused_at_once_and_one_that_a_migration_changed_is_repeated(

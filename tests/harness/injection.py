@@ -161,7 +161,7 @@ async def running(engine: Engine) -> AsyncIterator[Running]:
     store = Store(engine, Limits(), metrics)
     await store.open()
     router = Router(entries.ROUTES + by_uuid.ROUTES + locks.ROUTES + system.ROUTES)
-    service = Service(store, Limits(), uptime_seconds=loop.time, openapi=b"{}", metrics=metrics, figures=store.figures)
+    service = Service(store, Limits(), uptime_seconds=loop.time, openapi=b"{}", metrics=metrics, gauges=store.gauges)
     connections = Connections(router, Admission(None, None), service, logs_requests=True)
     sweeper = loop.create_task(connections.keep_deadlines())
     server = await loop.create_server(lambda: Connection(connections), "127.0.0.1", 0)

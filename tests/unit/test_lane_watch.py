@@ -79,11 +79,11 @@ def test_a_store_whose_lane_stands_still_says_so_and_can_be_closed(monkeypatch: 
         store.submit(Put("a", b"1"), lambda _: None)
         for _ in range(5):
             await asyncio.sleep(0)
-        assert (store.fault, store.figures()["degraded"]) == (None, 0)
+        assert (store.fault, store.gauges()["degraded"]) == (None, 0)
         for _ in range(STALLED_LANE_SECONDS + 1):
             store._watch.look()
         assert store.fault is not None
-        assert store.figures()["degraded"] == 1
+        assert store.gauges()["degraded"] == 1
         async with asyncio.timeout(SECONDS):
             await store.close()
 

@@ -97,7 +97,7 @@ class Engine(Protocol):
     def fault(self) -> ServiceError | None:
         """Why writes cannot be made durable at present, or None."""
 
-    def figures(self) -> Mapping[str, float]:
+    def gauges(self) -> Mapping[str, float]:
         """What the engine can tell of itself at no cost, by the names in `metrics.GAUGES`."""
 
     async def open(self) -> None:

@@ -115,8 +115,8 @@ async def serve(
             return
         stack.push_async_callback(store.close)
 
-        def figures() -> Mapping[str, float]:
-            return connections.figures()
+        def gauges() -> Mapping[str, float]:
+            return connections.gauges()
 
         router = Router(entries.ROUTES + by_uuid.ROUTES + locks.ROUTES + backup.ROUTES + system.ROUTES)
         service = Service(
@@ -125,7 +125,7 @@ async def serve(
             uptime_seconds=lambda: loop.time() - started,
             openapi=openapi(router),
             metrics=metrics,
-            figures=figures,
+            gauges=gauges,
         )
         connections = Connections(
             router, admission, service, logs_requests=settings.log_level == "debug", most_refused=most_refused

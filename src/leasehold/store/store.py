@@ -116,12 +116,12 @@ class Store:
         """Why changes cannot be made durable at present, or None: the engine says so, or the lane stands still."""
         return self.engine.fault or self._watch.fault
 
-    def figures(self) -> Mapping[str, float]:
+    def gauges(self) -> Mapping[str, float]:
         """Gauges of the store and its engine, by the names in `metrics.GAUGES`."""
         degraded = self.fault is not None
         own = {"waiting_operations": len(self._operations), "waiters": len(self._queues)}
         own |= {"revision": self.engine.revision, "degraded": int(degraded)}
-        return {**own, **self.engine.figures()}
+        return {**own, **self.engine.gauges()}
 
     # Reads ----------------------------------------------------------------------------------------------------
 

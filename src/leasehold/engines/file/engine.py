@@ -81,9 +81,9 @@ class FileEngine(InMemoryEngine):
     def fault(self) -> ServiceError | None:
         return self._fault
 
-    def figures(self) -> Mapping[str, float]:
+    def gauges(self) -> Mapping[str, float]:
         journal_bytes = 0 if self._storage is None else self._storage.journal_bytes
-        return {**super().figures(), "journal_bytes": journal_bytes}
+        return {**super().gauges(), "journal_bytes": journal_bytes}
 
     # Start and end --------------------------------------------------------------------------------------------
 

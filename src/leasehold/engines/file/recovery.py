@@ -21,7 +21,7 @@ from leasehold.engines.file.disk import Disk, close_quietly, read_all
 from leasehold.engines.file.documents import read_snapshot
 from leasehold.engines.file.journal import JournalReader
 from leasehold.engines.file.snapshot import StoredState
-from leasehold.engines.file.soundness import checked_entry, checked_lease, is_plain
+from leasehold.engines.file.soundness import checked_entry, checked_lease, needs_no_check
 from leasehold.errors import ServiceError, unavailable
 from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd
 
@@ -174,7 +174,7 @@ def _checked(change: Change, reader: JournalReader, offset: int) -> Change:
     """The change as the API would have accepted it. Its checksums say that it is whole, not who wrote it."""
     try:
         if type(change) is Entry:
-            return checked_entry(change, is_plain=is_plain(change.value))
+            return checked_entry(change, needs_no_check=needs_no_check(change.value))
         return checked_lease(change) if type(change) is Lease else change
     except ServiceError as error:
         raise reader.corrupt(offset, f"it holds what is no entry or lease: {error.message}") from error

@@ -22,7 +22,7 @@ from typing import Annotated, Final
 import msgspec
 
 from leasehold.engines.file.disk import Disk
-from leasehold.engines.file.soundness import checked_entry, checked_lease, is_plain
+from leasehold.engines.file.soundness import checked_entry, checked_lease, needs_no_check
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB
 from leasehold.model import Entry, Lease
@@ -35,7 +35,7 @@ CHUNK_ENTRIES: Final = 1_000
 BLOCK_BYTES: Final = 512 * KIB
 """Read at a time. Small, because what a block leaves behind lies between the entries that stay in memory."""
 
-LINE_BYTES: Final = 128
+ENTRY_LINE_BYTES: Final = 128
 """About what a line of `data.json` has besides key and value."""
 
 INCARNATION: Final = "[0-9a-f]{6}"
@@ -199,9 +199,9 @@ def _read_lines(blocks: Iterator[bytes], revision: int) -> StoredState:
             text, mark, behind = block.partition(_LEASES)
             lines = _decode_lines(b"[%b]" % text)
             # A line break anywhere else is white space that somebody has put in.
-            plain = text.count(b"\n", 1) == len(lines) - 1 and is_plain(text)
+            plain = text.count(b"\n", 1) == len(lines) - 1 and needs_no_check(text)
             for line in lines:
-                entries[line.key] = checked_entry(line.entry(), is_plain=plain)
+                entries[line.key] = checked_entry(line.entry(), needs_no_check=plain)
             count += len(lines)
             if lines and max(line.revision for line in lines) > revision:
                 raise AnotherLayoutError

@@ -30,7 +30,7 @@ _NOT_PLAIN: Final = (b"0" * 19, b"0e000", b"0e-000", b"c")
 """An integer that may be out of range, exponents that a double may not have, and what JSON has no place for."""
 
 
-def is_plain(text: bytes) -> bool:
+def needs_no_check(text: bytes) -> bool:
     """Whether JSON text holds nothing that the API may refuse, apart from its nesting."""
     if text.find(_ESCAPE) >= 0:
         return False
@@ -43,14 +43,14 @@ def is_plain(text: bytes) -> bool:
     return all(shape.find(part) < 0 for part in _NOT_PLAIN)
 
 
-def checked_entry(entry: Entry, *, is_plain: bool = False) -> Entry:
+def checked_entry(entry: Entry, *, needs_no_check: bool = False) -> Entry:
     """The entry, its value in the compact form that the API keeps. Raises what the API raises for its key or value.
 
-    `is_plain`: the text that it came from is plain and compact, so that only its key and nesting are in question.
+    `needs_no_check`: the text that it came from is plain and compact, so that only its key and nesting are in question.
     """
     check_key(entry.key)
     value = entry.value
-    if is_plain and (len(value) <= MAX_NESTING or value.count(b"[") + value.count(b"{") <= MAX_NESTING):
+    if needs_no_check and (len(value) <= MAX_NESTING or value.count(b"[") + value.count(b"{") <= MAX_NESTING):
         return entry
     return replace(entry, value=values.parse_json(value, max_containers=None))
 

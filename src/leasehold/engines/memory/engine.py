@@ -19,7 +19,7 @@ from leasehold.engines.base import (
 )
 from leasehold.engines.file.snapshot import Snapshot, StoredState
 from leasehold.engines.memory.entries import Entries
-from leasehold.engines.memory.leases import LINE_BYTES, Leases
+from leasehold.engines.memory.leases import LEASE_LINE_BYTES, Leases
 from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.model import Change, Deletion, Entry, EntryChange, Lease, Page, Touched, is_expired, name_of
 
@@ -48,7 +48,7 @@ class State:
         """`text_bytes` as it will be, at most."""
         if type(change) is Entry or type(change) is Deletion:
             return self.leases.text_bytes + self.entries.text_bytes_after(change)
-        return self.text_bytes + LINE_BYTES
+        return self.text_bytes + LEASE_LINE_BYTES
 
     def publish(self, changes: Sequence[Change]) -> list[str]:
         """Let readers see a batch, in the order of its revisions. Returns the locks that it set free."""
@@ -101,7 +101,7 @@ class InMemoryEngine:
     def revision(self) -> int:
         return self._state.revision
 
-    def figures(self) -> Mapping[str, float]:
+    def gauges(self) -> Mapping[str, float]:
         return {"entries": len(self._state.entries), "leases": len(self._state.leases)}
 
     def read(self, key: str, done: ReadDone) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from leasehold.engines.file.snapshot import LINE_BYTES
+from leasehold.engines.file.snapshot import ENTRY_LINE_BYTES
 from leasehold.engines.memory.records import Records
 from leasehold.errors import ServiceError
 from leasehold.model import Deletion, Entry, EntryChange
@@ -99,4 +99,4 @@ def _last_keys(latest: Mapping[str, int], limit: int) -> list[str]:
 
 
 def _line_bytes(entry: Entry) -> int:
-    return LINE_BYTES + len(entry.key) + len(entry.value)
+    return ENTRY_LINE_BYTES + len(entry.key) + len(entry.value)

@@ -6,7 +6,7 @@ from typing import Final
 from leasehold.engines.memory.records import Records
 from leasehold.model import Lease, LeaseChange
 
-LINE_BYTES: Final = 320
+LEASE_LINE_BYTES: Final = 320
 """About what a line of `data.json` has for a lease."""
 
 
@@ -41,7 +41,7 @@ class Leases(Records[Lease]):
     @property
     def text_bytes(self) -> int:
         """About what they take in `data.json`."""
-        return LINE_BYTES * len(self._by_name)
+        return LEASE_LINE_BYTES * len(self._by_name)
 
     def copy(self) -> Sequence[Lease]:
         """The leases in the order of their locks, as they are now."""

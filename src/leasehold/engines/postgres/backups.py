@@ -10,7 +10,7 @@ from leasehold.engines.base import Clock, MakeIncarnation, Moment
 from leasehold.engines.file.offline import Restored
 from leasehold.engines.file.snapshot import StoredState
 from leasehold.engines.postgres import schema, statements
-from leasehold.engines.postgres.failures import FAILURES, told_at_start
+from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, warnings_heard, watched
 from leasehold.engines.postgres.statements import columns, entry_of
 from leasehold.errors import unavailable
@@ -50,7 +50,7 @@ async def moment_of(url: str, namespace: str = "default") -> Moment:
     except asyncpg.UndefinedTableError as failure:
         raise unavailable("the database holds no store") from failure
     except (*FAILURES, ValueError) as failure:
-        raise told_at_start(failure) from failure
+        raise as_start_error(failure) from failure
 
 
 async def _closing(connection: Connection, namespace: str, clock: Clock | None) -> AsyncGenerator[Sequence[Entry]]:
@@ -131,7 +131,7 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
     try:
         connection = await Address(url).connect()
     except (*FAILURES, ValueError) as failure:
-        raise told_at_start(failure) from failure
+        raise as_start_error(failure) from failure
     try:
         await connection.execute(statements.NO_IDLE_TIMEOUT)
         await schema.deploy(connection, schema.load_scripts(), now=now)
@@ -144,7 +144,7 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
     except FAILURES as failure:
         outcome = "whether the change was made is unknown" if is_committing else "nothing was changed"
-        raise unavailable(f"{told_at_start(failure).message}; {outcome}") from failure
+        raise unavailable(f"{as_start_error(failure).message}; {outcome}") from failure
     else:
         return result
     finally:

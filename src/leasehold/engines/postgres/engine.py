@@ -44,7 +44,7 @@ from leasehold.engines.memory import entries
 from leasehold.engines.postgres import backups, schema, statements
 from leasehold.engines.postgres.cleaner import Cleaner
 from leasehold.engines.postgres.differences import LARGE_DOCUMENT_BYTES, Difference, difference
-from leasehold.engines.postgres.failures import FAILURES, is_refusal, passes, told, told_at_start
+from leasehold.engines.postgres.failures import FAILURES, as_service_error, as_start_error, is_refusal, is_transient
 from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
 from leasehold.engines.postgres.links import (
     CLOSE_SECONDS,
@@ -184,7 +184,7 @@ class PostgresEngine:
     def fault(self) -> ServiceError | None:
         return self._fault
 
-    def figures(self) -> Mapping[str, float]:
+    def gauges(self) -> Mapping[str, float]:
         return {}  # to count the entries would be a query over all of them
 
     # Start and end --------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class PostgresEngine:
         try:
             address = Address(self._url)
         except OSError as failure:
-            raise told_at_start(failure) from failure
+            raise as_start_error(failure) from failure
         self._reports = address.reports
         self._writer = Link(address)
         lists = [Link(address) for _ in range(LISTS)]
@@ -211,7 +211,7 @@ class PostgresEngine:
             await _check_durability(connection)
         except (*FAILURES, ValueError) as failure:
             self._writer.drop()
-            raise told_at_start(failure) from failure
+            raise as_start_error(failure) from failure
         except BaseException:
             self._writer.drop()
             raise
@@ -269,7 +269,7 @@ class PostgresEngine:
         try:
             return await backups.moment(Address(self._url), self._namespace, self._clock)
         except FAILURES as failure:
-            raise told(failure) from failure
+            raise as_service_error(failure) from failure
 
     async def changes(self, after_revision: int, prefix: str, limit: int) -> list[EntryChange]:
         start = _sendable(prefix)
@@ -399,7 +399,7 @@ class PostgresEngine:
                     lost = self._unanswered
                     deadline = max(deadline, loop.time() + RESOLVE_SECONDS)
                 # However a COMMIT failed, it is found out what became of it.
-                goes_on = passes(failure) or lost is not None
+                goes_on = is_transient(failure) or lost is not None
                 if not goes_on or not await self._writer.pause(deadline):
                     error = self._failed(failure)
                     return error if lost is None else outcome_unknown()
@@ -610,7 +610,7 @@ class PostgresEngine:
 
     def _failed(self, failure: BaseException) -> ServiceError:
         """An operation failed for good. Returns what its caller hears."""
-        error = told(failure)
+        error = as_service_error(failure)
         if is_refusal(failure):
             self._reports.tell(log.error, "the database refused a statement", failure)
             self._suspect()

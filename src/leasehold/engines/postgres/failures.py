@@ -67,7 +67,7 @@ def sqlstate_of(failure: BaseException | None) -> str | None:
     return failure.sqlstate if isinstance(failure, asyncpg.PostgresError) else None
 
 
-def passes(failure: BaseException) -> bool:
+def is_transient(failure: BaseException) -> bool:
     """Whether the same may succeed on a new connection, soon."""
     if isinstance(failure, asyncpg.InvalidCachedStatementError):
         return True  # a migration has changed a table since the statement was prepared; else 0A000 is for good
@@ -79,10 +79,10 @@ def passes(failure: BaseException) -> bool:
 
 def is_refusal(failure: BaseException | None) -> bool:
     """Whether the database is there and refused, and would refuse again. Others may do what this one may not."""
-    return failure is not None and not passes(failure) and sqlstate_of(failure) != DISK_FULL
+    return failure is not None and not is_transient(failure) and sqlstate_of(failure) != DISK_FULL
 
 
-def told(failure: BaseException) -> ServiceError:
+def as_service_error(failure: BaseException) -> ServiceError:
     """What a caller hears when an operation has failed for good and nothing was stored."""
     code = sqlstate_of(failure) or ""
     if code == DISK_FULL:
@@ -111,7 +111,7 @@ _REASONS_BY_KIND: Final[Mapping[type[BaseException], str]] = {
 }
 
 
-def told_at_start(failure: BaseException) -> ServiceError:
+def as_start_error(failure: BaseException) -> ServiceError:
     """What the operator hears when the store cannot be opened: one line, without the password."""
     is_of_tls = isinstance(failure, ssl.SSLError)  # some of them are a ValueError, too
     if isinstance(failure, asyncpg.ClientConfigurationError | ValueError) and not is_of_tls:

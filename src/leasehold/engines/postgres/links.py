@@ -16,7 +16,7 @@ import asyncpg
 import structlog
 from asyncpg.connect_utils import SessionAttribute
 
-from leasehold.engines.postgres.failures import FAILURES, Reports, passes
+from leasehold.engines.postgres.failures import FAILURES, Reports, is_transient
 from leasehold.engines.postgres.jsonb import from_jsonb, to_jsonb
 from leasehold.engines.postgres.parameters import SYSTEM, Host, Target, parse
 from leasehold.errors import ServiceError
@@ -253,7 +253,7 @@ class Link:
                     return await work(connection)
             except FAILURES as failure:
                 self.drop()
-                if not passes(failure) or not await self.pause(deadline):
+                if not is_transient(failure) or not await self.pause(deadline):
                     raise
             except BaseException:
                 self.drop()  # cancelled in the middle of something

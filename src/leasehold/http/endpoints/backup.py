@@ -3,7 +3,7 @@
 from leasehold.access.tokens import forbidden
 from leasehold.http.messages import Request, Stream
 from leasehold.http.negotiation import Media
-from leasehold.http.routing.routes import Answer, Procedure, Route, Service
+from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
 
 
 async def backup(request: Request, service: Service) -> Stream:
@@ -17,7 +17,7 @@ ROUTES = (
     Route(
         "GET",
         "/backup",
-        Procedure(backup),
+        AsyncEndpoint(backup),
         "Every entry at one moment, in the layout of data.json, for `leasehold restore`",
         "read",
         (Answer(200, "The backup. Without the member `sha256` at its end it was cut off.", "Backup"),),

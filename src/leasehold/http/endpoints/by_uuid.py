@@ -40,7 +40,7 @@ from leasehold.http.endpoints.entries import (
 from leasehold.http.messages import CHUNK_BYTES, Request, Response, Stream, gathered
 from leasehold.http.negotiation import Media
 from leasehold.http.routing.conditions import condition, fence
-from leasehold.http.routing.routes import Answer, Exchange, Procedure, Route, Service
+from leasehold.http.routing.routes import Answer, AsyncEndpoint, PureEndpoint, Route, Service
 from leasehold.model import Entry, Found, Json, NotModified, Outcome, Page, Pointer, Put, Read, Written
 from leasehold.values.entry_text import entry_json
 
@@ -180,7 +180,7 @@ ROUTES = (
     Route(
         "POST",
         "/set",
-        Exchange(set_entry, show_set),
+        PureEndpoint(set_entry, show_set),
         "Create or replace a value by UUID, or a part of it",
         "write",
         (
@@ -195,7 +195,7 @@ ROUTES = (
     Route(
         "GET",
         "/get/{uuid}",
-        Exchange(get_entry, show_entry),
+        PureEndpoint(get_entry, show_entry),
         "Get an entry by UUID, or parts of it",
         "read",
         (
@@ -208,7 +208,7 @@ ROUTES = (
     Route(
         "GET",
         "/get",
-        Procedure(list_by_uuid),
+        AsyncEndpoint(list_by_uuid),
         "List the entries whose keys are UUIDs in ascending order",
         "read",
         (Answer(200, "The entries.", "EntryList"),),
@@ -218,7 +218,7 @@ ROUTES = (
     Route(
         "GET",
         "/stream/{uuid}",
-        Procedure(stream_value),
+        AsyncEndpoint(stream_value),
         "Get a value, or a part of it, as MessagePack, in chunks",
         "read",
         (
@@ -232,7 +232,7 @@ ROUTES = (
     Route(
         "GET",
         "/stream",
-        Procedure(stream_entries),
+        AsyncEndpoint(stream_entries),
         "Get all entries, one after the other, as MessagePack maps or lines of JSON",
         "read",
         (Answer(200, "The entries in ascending order of their keys.", "Entry"),),

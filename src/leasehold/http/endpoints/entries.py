@@ -25,7 +25,7 @@ from leasehold.http.negotiation import (
     prefers_minimal,
 )
 from leasehold.http.routing.conditions import condition, fence
-from leasehold.http.routing.routes import Answer, Exchange, Parameter, Procedure, Route, Service
+from leasehold.http.routing.routes import Answer, AsyncEndpoint, Parameter, PureEndpoint, Route, Service
 from leasehold.keys import check_key
 from leasehold.limits import (
     MAX_GATHERED_BYTES,
@@ -188,7 +188,7 @@ def flag_of(request: Request, name: str, *, default: bool) -> bool:
     raise ServiceError("invalid_argument", f"{name} is true or false")
 
 
-def is_plain(request: Request) -> bool:
+def is_plain_request(request: Request) -> bool:
     """Nothing is asked beyond the key: so for nearly all requests, which then need no look for each option."""
     return request.headers.is_plain and not request.query
 
@@ -206,7 +206,7 @@ def raw_tag(request: Request) -> bytes:
 
 
 def read_entry(request: Request) -> Read:
-    if is_plain(request):
+    if is_plain_request(request):
         return Read(key_of(request))
     tag = raw_tag(request) + request.media.tag
     return Read(key_of(request), paths_of(request), condition(request, tag=tag))
@@ -241,7 +241,7 @@ def _shown_value(request: Request, found: Found) -> tuple[bytes, str | None]:
 
 
 def put_entry(request: Request) -> Put:
-    if is_plain(request):
+    if is_plain_request(request):
         return Put(key_of(request), value_of(request))
     path = path_of(request)
     if path and path[-1] == "-" and request.method == "PUT":
@@ -275,7 +275,7 @@ def patch_type_of(request: Request) -> str:
 
 def show_written(request: Request, outcome: Outcome) -> Response:
     assert isinstance(outcome, Written)
-    if not outcome.created and is_plain(request) and may_read(request.principal):
+    if not outcome.created and is_plain_request(request) and may_read(request.principal):
         return Response(200, entry_json(outcome.entry), outcome.entry.revision)
     location = request.path.decode("ascii") if outcome.created else None
     return written_response(request, outcome, location=location)
@@ -446,7 +446,7 @@ _WRITE_ERRORS = ("not_found", "path_not_found", "conflict", "precondition_failed
 _VALUE_BODIES = {"application/json": "Value", "application/vnd.msgpack": "Value"}
 _CREATED = Answer(201, "Created.", "Written", etag=True, headers=("Location",))
 _REPLACED = Answer(200, "Replaced.", "Written", etag=True)
-_PUT = Exchange(put_entry, show_written)
+_PUT = PureEndpoint(put_entry, show_written)
 
 
 def _put_route(method: str) -> Route:
@@ -468,7 +468,7 @@ ROUTES = (
     Route(
         "GET",
         "/kv/{key}",
-        Exchange(read_entry, show_entry),
+        PureEndpoint(read_entry, show_entry),
         "Get an entry, parts of it, or its bare value",
         "read",
         (
@@ -483,7 +483,7 @@ ROUTES = (
     Route(
         "PATCH",
         "/kv/{key}",
-        Exchange(patch_entry, show_written),
+        PureEndpoint(patch_entry, show_written),
         "Change a value by a merge patch or a JSON patch",
         "write",
         (Answer(200, "Changed.", "Written", etag=True),),
@@ -503,7 +503,7 @@ ROUTES = (
     Route(
         "DELETE",
         "/kv/{key}",
-        Exchange(delete_entry, show_deleted),
+        PureEndpoint(delete_entry, show_deleted),
         "Delete an entry, or a part of its value",
         "write",
         (Answer(200, "Deleted.", "Deleted"),),
@@ -513,7 +513,7 @@ ROUTES = (
     Route(
         "GET",
         "/kv",
-        Procedure(list_entries),
+        AsyncEndpoint(list_entries),
         "List entries in ascending order of their keys",
         "read",
         (Answer(200, "The entries.", "EntryList"),),

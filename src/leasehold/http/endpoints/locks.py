@@ -31,7 +31,7 @@ from leasehold.http.endpoints.entries import (
 from leasehold.http.messages import GatheredList, Request, Response
 from leasehold.http.routing.audit import printable
 from leasehold.http.routing.conditions import IF_LEASE, parse_lease_id
-from leasehold.http.routing.routes import Answer, Exchange, Parameter, Procedure, Route, Service
+from leasehold.http.routing.routes import Answer, AsyncEndpoint, Parameter, PureEndpoint, Route, Service
 from leasehold.limits import (
     DEFAULT_LEASE_SECONDS,
     DEFAULT_WAIT_SECONDS,
@@ -312,7 +312,7 @@ def _acquire_route(pattern: str, locking: _Locking, schema: str, *extra: Paramet
     return Route(
         "POST",
         pattern,
-        Procedure(locking.acquire, waits=True),
+        AsyncEndpoint(locking.acquire, waits=True),
         "Acquire a lock, waiting for it in order of arrival",
         "write",
         _ACQUIRED,
@@ -328,7 +328,7 @@ def _renew_route(method: str, pattern: str, locking: _Locking, schema: str, *ext
     return Route(
         method,
         pattern,
-        Exchange(locking.renew, show_lease),
+        PureEndpoint(locking.renew, show_lease),
         "Renew a lease: it lasts `ttl` seconds from now, or longer if it does already",
         "write",
         _RENEWED,
@@ -344,7 +344,7 @@ def _release_route(pattern: str, locking: _Locking, schema: str, *extra: Paramet
     return Route(
         "DELETE",
         pattern,
-        Exchange(locking.release, show_released),
+        PureEndpoint(locking.release, show_released),
         "Release a lock",
         "write",
         _RELEASED,
@@ -363,7 +363,7 @@ ROUTES = (
     Route(
         "GET",
         "/locks/{name}",
-        Procedure(inspect_lock),
+        AsyncEndpoint(inspect_lock),
         "Who holds a lock, and how many wait for it at this server",
         "read",
         (Answer(200, "It is held.", "Lock"),),
@@ -372,7 +372,7 @@ ROUTES = (
     Route(
         "GET",
         "/locks",
-        Procedure(list_locks),
+        AsyncEndpoint(list_locks),
         "List the locks that are held in ascending order of their names",
         "read",
         (Answer(200, "The locks.", "LockList"),),

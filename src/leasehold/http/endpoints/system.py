@@ -5,7 +5,7 @@ import msgspec
 from leasehold import VERSION
 from leasehold.http.messages import Request, Response
 from leasehold.http.negotiation import Media
-from leasehold.http.routing.routes import Answer, Procedure, Route, Service
+from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
 
 
 async def health(_request: Request, service: Service) -> Response:
@@ -38,19 +38,19 @@ async def openapi(_request: Request, service: Service) -> Response:
 
 async def metrics(_request: Request, service: Service) -> Response:
     """Figures of the whole service, whichever worker is asked."""
-    return Response(200, service.metrics.text(service.figures()))
+    return Response(200, service.metrics.text(service.gauges()))
 
 
 _HEALTHY = Answer(200, "Writes can be made durable.", "Health")
 _DEGRADED = Answer(503, "Reads work, writes cannot be made durable at present.", "Health")
 
 ROUTES = (
-    Route("GET", "/health", Procedure(health), "State of the service", None, (_HEALTHY, _DEGRADED)),
-    Route("GET", "/health/ready", Procedure(health), "Whether to send requests here", None, (_HEALTHY, _DEGRADED)),
+    Route("GET", "/health", AsyncEndpoint(health), "State of the service", None, (_HEALTHY, _DEGRADED)),
+    Route("GET", "/health/ready", AsyncEndpoint(health), "Whether to send requests here", None, (_HEALTHY, _DEGRADED)),
     Route(
         "GET",
         "/health/live",
-        Procedure(live),
+        AsyncEndpoint(live),
         "Whether the process answers",
         None,
         (Answer(200, "It does.", "Live"),),
@@ -58,7 +58,7 @@ ROUTES = (
     Route(
         "GET",
         "/metrics",
-        Procedure(metrics),
+        AsyncEndpoint(metrics),
         "Figures for Prometheus",
         "read",
         (Answer(200, "Prometheus' text format.", "Text"),),
@@ -67,7 +67,7 @@ ROUTES = (
     Route(
         "GET",
         "/openapi.json",
-        Procedure(openapi),
+        AsyncEndpoint(openapi),
         "This description",
         None,
         (Answer(200, "OpenAPI 3.1.", "OpenApi"),),

@@ -10,7 +10,7 @@ import msgspec
 from leasehold import VERSION
 from leasehold.errors import STATUS_BY_CODE, ErrorCode
 from leasehold.http.negotiation import JSON_FIRST, Media
-from leasehold.http.routing.routes import Answer, Exchange, Parameter, Route, Router
+from leasehold.http.routing.routes import Answer, Parameter, PureEndpoint, Route, Router
 from leasehold.limits import (
     MAX_KEY_BYTES,
     MAX_LEASE_ID_CHARACTERS,
@@ -285,7 +285,7 @@ def _errors(route: Route) -> tuple[ErrorCode, ...]:
         errors += KEY_ERRORS
     if route.bodies:
         errors += BODY_ERRORS
-    if type(route.endpoint) is Exchange and route.permission == "write":
+    if type(route.endpoint) is PureEndpoint and route.permission == "write":
         errors += ("storage_full",)
     return errors
 

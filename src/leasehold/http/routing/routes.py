@@ -27,11 +27,11 @@ class Service(msgspec.Struct, frozen=True):
     uptime_seconds: Callable[[], float]
     openapi: bytes
     metrics: Metrics
-    figures: Callable[[], Mapping[str, float]]
+    gauges: Callable[[], Mapping[str, float]]
     """Gauges of this process."""
 
 
-class Exchange(msgspec.Struct, frozen=True):
+class PureEndpoint(msgspec.Struct, frozen=True):
     """An endpoint of two pure functions: what is asked, and how the outcome is written.
 
     The connection hands the operation to the store and writes the response when it completes; no coroutine, no task.
@@ -41,7 +41,7 @@ class Exchange(msgspec.Struct, frozen=True):
     response: Callable[[Request, Outcome], Response]
 
 
-class Procedure(msgspec.Struct, frozen=True):
+class AsyncEndpoint(msgspec.Struct, frozen=True):
     """An endpoint that streams or waits. `waits`: for a lock, which a client that has gone must not get."""
 
     run: Callable[[Request, Service], Awaitable[Response | Stream]]
@@ -73,7 +73,7 @@ class Route(msgspec.Struct, frozen=True):
 
     method: str
     pattern: str
-    endpoint: Exchange | Procedure
+    endpoint: PureEndpoint | AsyncEndpoint
     summary: str
     permission: Permission | None
     answers: tuple[Answer, ...]
@@ -114,7 +114,7 @@ def _options(methods: Mapping[str, Route | None]) -> Route:
 
     route = next((route for route in methods.values() if route is not None), None)
     pattern = "*" if route is None else route.pattern
-    return Route("OPTIONS", pattern, Procedure(options), "What may be asked here", None, (Answer(204, "This."),))
+    return Route("OPTIONS", pattern, AsyncEndpoint(options), "What may be asked here", None, (Answer(204, "This."),))
 
 
 class Router:

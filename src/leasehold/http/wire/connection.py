@@ -33,7 +33,7 @@ from leasehold.http.messages import (
 )
 from leasehold.http.negotiation import JSON_FIRST, Media, error_media, negotiate
 from leasehold.http.routing.audit import REFUSALS
-from leasehold.http.routing.routes import Exchange, Procedure
+from leasehold.http.routing.routes import AsyncEndpoint, PureEndpoint
 from leasehold.http.wire.connections import SWEEP_SECONDS, Connections
 from leasehold.http.wire.reception import Phase, Reception
 from leasehold.limits import KIB, MAX_QUEUED_BODY_BYTES
@@ -69,8 +69,6 @@ class Connection(asyncio.Protocol):
         "_address",
         "_advancing",
         "_all",
-        "_began",
-        "_begun",
         "_continue_due",
         "_current",
         "_drained",
@@ -84,8 +82,10 @@ class Connection(asyncio.Protocol):
         "_queued_bytes",
         "_reading_paused",
         "_reception",
+        "_started_at",
         "_task",
         "_transport",
+        "_turn_requests",
         "_unfed",
         "_waits",
         "_write_paused",
@@ -102,9 +102,9 @@ class Connection(asyncio.Protocol):
         """Of their bodies."""
         self._current: Request | None = None
         """The request being answered; None also once the client has gone."""
-        self._exchange: Exchange | None = None
-        self._began = 0.0
-        self._begun = 0
+        self._exchange: PureEndpoint | None = None
+        self._started_at = 0.0
+        self._turn_requests = 0
         """Requests begun in this connection's turn."""
         self._has_turn = True
         """Not if it has used up its turn, and the next was asked for."""
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._has_turn:
-            self._begun = 0
+            self._turn_requests = 0
         if len(data) <= SLICE_BYTES:
             self._reception.feed(data)
         else:
@@ -213,8 +213,13 @@ class Connection(asyncio.Protocol):
         if request.body and len(request.body) > COUNTED_BODY_BYTES:
             self._all.bodies.take(len(request.body))
             request.max_value_bytes = self._all.limits.max_body_bytes
-        if self._current is None and not self._queue and not self._write_paused and self._begun < MAX_BEGUN_AT_ONCE:
-            self._begun += 1
+        if (
+            self._current is None
+            and not self._queue
+            and not self._write_paused
+            and self._turn_requests < MAX_BEGUN_AT_ONCE
+        ):
+            self._turn_requests += 1
             self._begin(request)
             return
         self._queue.append(request)
@@ -232,10 +237,10 @@ class Connection(asyncio.Protocol):
         self._advancing = True
         try:
             while self._queue and self._current is None and not self._write_paused:
-                if self._begun >= MAX_BEGUN_AT_ONCE:
+                if self._turn_requests >= MAX_BEGUN_AT_ONCE:
                     self._end_turn()
                     break
-                self._begun += 1
+                self._turn_requests += 1
                 request = self._queue.popleft()
                 self._queued_bytes -= len(request.body)
                 self._begin(request)
@@ -251,7 +256,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_turn(self) -> None:
         self._has_turn = True
-        self._begun = 0
+        self._turn_requests = 0
         try:
             if self._queue:
                 self._advance()
@@ -277,7 +282,7 @@ class Connection(asyncio.Protocol):
         shared = self._all
         self._current = request
         try:
-            self._began = shared.moment()
+            self._started_at = shared.moment()
             if request.refusal is not None:
                 self._respond_error(request, request.refusal)
                 return
@@ -286,26 +291,26 @@ class Connection(asyncio.Protocol):
             if not request.headers.is_plain or route.offers is not JSON_FIRST:
                 request.media = negotiate(request.headers.get(b"accept"), route.offers)
             endpoint = route.endpoint
-            if type(endpoint) is Exchange:
+            if type(endpoint) is PureEndpoint:
                 self._exchange = endpoint
                 operation = endpoint.operation(request)
                 if principal.prefixes is not None:
                     principal.require(name_of(operation))
                 if isinstance(operation, Read):
                     if operation.paths is not None:
-                        self._begun = MAX_BEGUN_AT_ONCE  # the whole value is decoded for it
+                        self._turn_requests = MAX_BEGUN_AT_ONCE  # the whole value is decoded for it
                     shared.store.read(operation, self._complete)
                 else:
-                    self._begun += len(request.body) // LARGE_BYTES
+                    self._turn_requests += len(request.body) // LARGE_BYTES
                     shared.store.submit(operation, self._complete)
-            elif type(endpoint) is Procedure:
+            elif type(endpoint) is AsyncEndpoint:
                 self._start(endpoint, request)
         except ServiceError as refusal:
             self._refuse(request, refusal)
         except BaseException as failure:  # noqa: BLE001 - whatever it is, the client is answered
             self._fail(request, failure)
 
-    def _start(self, procedure: Procedure, request: Request) -> None:
+    def _start(self, procedure: AsyncEndpoint, request: Request) -> None:
         self._waits = procedure.waits
         if self._waits:
             if self._half_closed:  # it left before its turn
@@ -343,7 +348,7 @@ class Connection(asyncio.Protocol):
     def _waiting_task(self) -> asyncio.Task[None] | None:
         return self._task if self._waits else None
 
-    async def _run(self, procedure: Procedure, request: Request) -> None:
+    async def _run(self, procedure: AsyncEndpoint, request: Request) -> None:
         try:
             answer = await procedure.run(request, self._all.service)
             if isinstance(answer, Stream):
@@ -371,7 +376,9 @@ class Connection(asyncio.Protocol):
             return
         shared = self._all
         close = not request.keep_alive or shared.stopping
-        shared.metrics.count_request(request.method, request.pattern, response.status, shared.moment() - self._began)
+        shared.metrics.count_request(
+            request.method, request.pattern, response.status, shared.moment() - self._started_at
+        )
         if shared.logs_requests:
             shared.log_request(request, response.status)
         if self._transport is not None:
@@ -379,7 +386,7 @@ class Connection(asyncio.Protocol):
             if templates.incarnation is not shared.store.engine.incarnation:
                 templates = shared.renew_templates()
             data = encode_response(request, response, common=shared.common_lines, templates=templates, close=close)
-            self._begun += len(data) // LARGE_BYTES
+            self._turn_requests += len(data) // LARGE_BYTES
             shared.post(self._transport, data)
         self._current = None  # it is answered: whatever fails from here on, it must not be answered again
         self._finish(request, close=close)
@@ -414,7 +421,7 @@ class Connection(asyncio.Protocol):
                 await self._send_chunks(request, head, chunks)
         self._current = self._task = None
         self._is_streaming = False
-        shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._began)
+        shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._started_at)
         if shared.logs_requests:
             shared.log_request(request, 200)
         self._finish(request, close=close)

@@ -131,8 +131,8 @@ class Connections:
     def _end_moment(self) -> None:
         self._moment = 0.0
 
-    def figures(self) -> Mapping[str, float]:
-        return {"connections": len(self._members), **self.store.figures()}
+    def gauges(self) -> Mapping[str, float]:
+        return {"connections": len(self._members), **self.store.gauges()}
 
     def next_request_id(self) -> bytes:
         return b"%b-%x" % (self._request_id_prefix, next(self._request_numbers))
@@ -209,7 +209,7 @@ class Connections:
             try:
                 self.tick = self.loop.time()
                 self.common_lines = self._common_lines()
-                self.metrics.leave(self.figures())
+                self.metrics.leave(self.gauges())
                 self.refusals.sweep(self.tick)
                 await self._sweep()
                 self._look_after_crowd()

@@ -59,7 +59,7 @@ class Receiver(Protocol):
         """The client waits for `100 Continue`."""
 
 
-class Surroundings(Protocol):
+class ServerContext(Protocol):
     """What all receptions of a server share. `tick`: the time, as `Reception.since` tells it."""
 
     limits: Limits
@@ -96,14 +96,14 @@ class Reception:
         "since",
     )
 
-    def __init__(self, receiver: Receiver, surroundings: Surroundings) -> None:
+    def __init__(self, receiver: Receiver, context: ServerContext) -> None:
         self._receiver = receiver
-        self._all = surroundings
-        self._limits = surroundings.limits
-        self._heads = surroundings.heads
+        self._all = context
+        self._limits = context.limits
+        self._heads = context.heads
         self._own_parser: httptools.HttpRequestParser | None = None
         self.phase = Phase.HEAD  # a new connection must send its first request within a head's time
-        self.since = surroundings.tick
+        self.since = context.tick
         self._received_any = False
         """A message has begun, or a request came whole."""
         # Of the request being received:
