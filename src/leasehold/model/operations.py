@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from leasehold.model.records import Change, LeaseChange
+from leasehold.model.records import AnyKind
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Pointer = tuple[str, ...]
@@ -100,12 +100,6 @@ class Delete(msgspec.Struct, frozen=True):
     lease_id: str | None = None
 
 
-class Expire(msgspec.Struct, frozen=True):
-    """Remove an entry whose time has come; does nothing when it lives (again). Asked by the service itself."""
-
-    key: str
-
-
 # Changes of leases --------------------------------------------------------------------------------------------
 
 
@@ -141,20 +135,26 @@ class Release(msgspec.Struct, frozen=True):
     is_forced: bool = False
 
 
-class ExpireLease(msgspec.Struct, frozen=True):
-    """Remove a lease whose time has come, as `Expire`."""
-
-    lock: str
+# Changes of any kind ------------------------------------------------------------------------------------------
 
 
-# Unions ---------------------------------------------------------------------------------------------------------
+class Expire(msgspec.Struct, frozen=True):
+    """Remove a record that has expired. It does nothing if the record lives or is gone. Asked by the store itself."""
 
-EntryOperation = Put | MergePatch | JsonPatch | Delete | Expire
-LockOperation = Acquire | Renew | Release | ExpireLease
-Operation = EntryOperation | LockOperation
+    kind: AnyKind
+    name: str
+
+
+# Unions -------------------------------------------------------------------------------------------------------
+
+EntryOperation = Put | MergePatch | JsonPatch | Delete
+LockOperation = Acquire | Renew | Release
+Operation = EntryOperation | LockOperation | Expire
 """Anything that goes through the write lane."""
 
 
-def name_of(what: Change | Read | Operation) -> str:
-    """The key, or the lock."""
-    return what.lock if isinstance(what, LeaseChange | LockOperation) else what.key
+def name_of(asked: Read | Operation) -> str:
+    """The key, or the lock, that an operation is about."""
+    if isinstance(asked, LockOperation):
+        return asked.lock
+    return asked.name if isinstance(asked, Expire) else asked.key
