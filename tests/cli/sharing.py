@@ -10,6 +10,7 @@ import sys
 
 from leasehold.__main__ import main
 from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import MemorySpace
 from leasehold.errors import unavailable
 
 FAULT = os.environ.pop("LEASEHOLD_TEST_FAULT", "")
@@ -28,5 +29,5 @@ async def fail(_engine: MemoryEngine) -> None:
 
 MemoryEngine.shared = True
 if FAULT:
-    MemoryEngine.open = fail  # type: ignore[assignment,method-assign]
+    MemorySpace.open = fail  # type: ignore[assignment,method-assign]
 main()
