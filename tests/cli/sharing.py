@@ -16,7 +16,7 @@ from leasehold.errors import unavailable
 FAULT = os.environ.pop("LEASEHOLD_TEST_FAULT", "")
 
 
-async def fail(_engine: MemoryEngine) -> None:
+async def fail(_space: MemorySpace) -> None:
     """Stand in for an engine that cannot be opened."""
     if FAULT == "hang":
         sys.stdout.write("opening\n")
