@@ -110,7 +110,7 @@ def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
         max(first, last)
         self.revision = last
 
-    monkeypatch.setattr(Storage, "append", shipped(append, "engines/storage.py"))
+    monkeypatch.setattr(Storage, "append", shipped(append, "engines/file/storage.py"))
 
 
 def answered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
