@@ -29,12 +29,13 @@ import asyncpg
 import psutil
 from running import ANSWER_SECONDS, START_SECONDS, free_port
 
-from leasehold.engines.base import Clock, Decide, Engine
+from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, Decide, Engine, Space
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.errors import ServiceError
-from leasehold.model import Change, Entry, Touched, View
+from leasehold.model import ENTRY, AnyKind, Change, Entry, Kind, R, Touched, View
 
 T = TypeVar("T")
 
@@ -266,11 +267,11 @@ STORES: Final[Mapping[str, Callable[[Path], str]]] = {
 """A store of each kind for a server, by the folder it may use."""
 
 
-class EngineOnDemand(PostgresEngine):
-    """An engine whose server and database are made when it is opened first, not when it is named."""
+class SpaceOnDemand(PostgresSpace):
+    """A space whose server and database are made when it is opened first, not when it is named."""
 
-    def __init__(self, folder: Path, *, clock: Clock | None = None) -> None:
-        super().__init__("", clock=clock)
+    def __init__(self, folder: Path, namespace: str, clock: Clock) -> None:
+        super().__init__("", namespace, clock=clock)
         self._folder = folder
 
     async def open(self) -> None:
@@ -280,10 +281,23 @@ class EngineOnDemand(PostgresEngine):
         await super().open()
 
 
+class EngineOnDemand(PostgresEngine):
+    """An engine of such spaces."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        super().__init__("", clock=clock)
+        self._make = lambda namespace: SpaceOnDemand(folder, namespace, clock)
+
+    def space(self, namespace: str = DEFAULT_NAMESPACE) -> PostgresSpace:
+        if namespace not in self._spaces:
+            self._spaces[namespace] = self._make(namespace)
+        return self._spaces[namespace]
+
+
 ENGINES: Final[Mapping[str, Callable[[Path, Clock], Engine]]] = {
     "memory": lambda _, clock: MemoryEngine(clock=clock),
     "file": lambda folder, clock: FileEngine(folder / "data.json", clock=clock),
-    "postgres": lambda folder, clock: EngineOnDemand(folder, clock=clock),
+    "postgres": EngineOnDemand,
 }
 """An engine of each kind, by the folder it may use and its clock."""
 
@@ -293,16 +307,25 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
 
 
-async def commit(engine: Engine, touched: Sequence[str], decide: Decide) -> ServiceError | None:
+async def commit(space: Space, touched: Sequence[str], decide: Decide) -> ServiceError | None:
+    """Commit a batch about these keys and return the refusal."""
+    return await commit_touching(space, Touched({ENTRY: touched}), decide)
+
+
+async def commit_touching(space: Space, touched: Touched, decide: Decide) -> ServiceError | None:
     """Commit a batch and return the refusal."""
     finished: asyncio.Future[ServiceError | None] = asyncio.get_running_loop().create_future()
-    engine.commit(Touched(touched), decide, finished.set_result)
+    space.commit(touched, decide, finished.set_result)
     return await finished
 
 
-async def read(engine: Engine, key: str) -> Entry | ServiceError | None:
-    finished: asyncio.Future[Entry | ServiceError | None] = asyncio.get_running_loop().create_future()
-    engine.read(key, finished.set_result)
+async def read(space: Space, key: str) -> Entry | ServiceError | None:
+    return await read_record(space, ENTRY, key)
+
+
+async def read_record(space: Space, kind: Kind[R], name: str) -> R | ServiceError | None:
+    finished: asyncio.Future[R | ServiceError | None] = asyncio.get_running_loop().create_future()
+    space.read(kind, name, finished.set_result)
     return await finished
 
 
@@ -314,7 +337,7 @@ def counting(key: str) -> Decide:
     """Adds one to a number, so that a commit that is lost or done twice shows."""
 
     def decide(view: View, revision: int, now: int) -> Sequence[Change]:
-        before = view.entry(key)
+        before = view.records(ENTRY).get(key)
         number = 0 if before is None else int(before.value)
         return [Entry(key, b"%d" % (number + 1), revision + 1, now if before is None else before.created_at, now)]
 
@@ -322,13 +345,29 @@ def counting(key: str) -> Decide:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[PostgresEngine]:
-    engine = PostgresEngine(url)
-    await engine.open()
+async def opened(url: str) -> AsyncIterator[PostgresSpace]:
+    async with opened_space(PostgresEngine(url).space()) as space:
+        yield space
+
+
+@asynccontextmanager
+async def opened_space(space: PostgresSpace) -> AsyncIterator[PostgresSpace]:
+    await space.open()
     try:
-        yield engine
+        yield space
     finally:
-        await engine.close()
+        await space.close()
+
+
+Heard = asyncio.Queue[tuple[int, Sequence[Change] | None]]
+"""What a subscriber was called with."""
+
+
+def subscribed(space: Space, kind: AnyKind) -> Heard:
+    """What is published of a kind from now on."""
+    heard: Heard = asyncio.Queue()
+    space.subscribe(kind, lambda revision, changes: heard.put_nowait((revision, changes)))
+    return heard
 
 
 async def until(database: Database, question: str) -> None:

@@ -10,7 +10,7 @@ from databases import Database, commit, opened, read, run, shared_server_url, wr
 from leasehold.engines.postgres import schema
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
-from leasehold.model import Change, View
+from leasehold.model import ENTRY, Change, View
 
 _numbers = count(1)
 INCARNATION, ANOTHER = "5f3a9c", "0d15ea"
@@ -33,7 +33,7 @@ async def deploy_version_2(database: Database) -> None:
 
 def test_servers_that_start_together_name_the_store_once(database: Database) -> None:
     async def scenario() -> set[str]:
-        engines = [PostgresEngine(database.url) for _ in range(4)]
+        engines = [PostgresEngine(database.url).space() for _ in range(4)]
         await asyncio.gather(*(each.open() for each in engines))
         seen = {each.incarnation for each in engines}
         for each in engines:
@@ -49,7 +49,7 @@ def test_a_store_of_the_version_before_is_named_and_keeps_its_head(database: Dat
         await asyncio.to_thread(
             database.execute, "INSERT INTO head (namespace, revision, compacted_revision) VALUES ('default', 42, 0)"
         )
-        engine = PostgresEngine(database.url, make_incarnation=lambda: INCARNATION)
+        engine = PostgresEngine(database.url, make_incarnation=lambda: INCARNATION).space()
         await engine.open()
         await engine.close()
         return engine.revision, engine.incarnation
@@ -109,7 +109,7 @@ def test_another_incarnation_is_seen_by_the_read_that_comes_after(database: Data
                 seen.append(engine.incarnation)
                 finished.set_result(None)
 
-            engine.read("a", done)
+            engine.read(ENTRY, "a", done)
             await finished
             await asyncio.to_thread(database.execute, f"UPDATE head SET incarnation = '{INCARNATION}'")
 

@@ -19,6 +19,7 @@ from databases import (
     read,
     run,
     shared_server_url,
+    subscribed,
     until,
     writing,
 )
@@ -26,19 +27,22 @@ from driving import Driver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxy import Proxy
+from running import ANSWER_SECONDS
 
 from leasehold import values
 from leasehold.engines import open_engine
 from leasehold.engines.base import Decide
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.memory.engine import MemoryEngine
-from leasehold.engines.postgres import differences, engine, listener, schema, statements
+from leasehold.engines.postgres import differences, listener, schema, space, statements
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.engines.postgres.listener import Listener
+from leasehold.engines.postgres.space import PostgresSpace
+from leasehold.engines.postgres.tables import entries
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MAX_NESTING, MIB
-from leasehold.model import Change, Deletion, Entry, Json, View
+from leasehold.model import ENTRY, LEASE, Change, Deletion, Entry, Json, View
 
 _numbers = count(1)
 
@@ -54,7 +58,7 @@ def database() -> Database:
 
 @pytest.fixture
 def driver(database: Database) -> Iterator[Driver]:
-    with Driver(PostgresEngine(database.url)) as driver:
+    with Driver(PostgresEngine(database.url).space()) as driver:
         yield driver
 
 
@@ -64,7 +68,7 @@ def driver(database: Database) -> Iterator[Driver]:
 def test_commits_of_several_servers_follow_one_another_without_a_gap(database: Database) -> None:
     seen: list[int] = []
 
-    async def write(engine: PostgresEngine, key: str) -> None:
+    async def write(engine: PostgresSpace, key: str) -> None:
         def decide(view: View, revision: int, now: int) -> Sequence[Change]:
             changes = counting(key)(view, revision, now)
             decided.append(changes[0].revision)
@@ -135,14 +139,15 @@ def test_the_time_of_a_batch_is_read_when_it_has_its_turn(database: Database) ->
     assert times[-1] >= released
 
 
-def test_a_commit_elsewhere_wakes_those_who_wait_here(database: Database) -> None:
+def test_a_commit_elsewhere_is_published_here(database: Database) -> None:
     async def scenario() -> int:
         async with opened(database.url) as first, opened(database.url) as second:
-            waiting = asyncio.create_task(second.wait(0))
             await listening(database, 2)
+            heard = subscribed(second, ENTRY)
             assert await commit(first, ["a"], counting("a")) is None
-            async with asyncio.timeout(3):
-                await waiting
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while await heard.get() != (1, None):
+                    pass
             return second.revision
 
     assert run(scenario()) == 1
@@ -155,9 +160,11 @@ def test_a_commit_elsewhere_is_seen_without_notifications(database: Database, mo
 
     async def scenario() -> None:
         async with opened(database.url) as first, opened(database.url) as second:
+            heard = subscribed(second, LEASE)
             assert await commit(first, ["a"], counting("a")) is None
-            async with asyncio.timeout(3):
-                await second.wait(0)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while await heard.get() != (1, None):  # nobody says which kind has changed
+                    pass
 
     run(scenario())
 
@@ -187,27 +194,34 @@ def test_the_notifications_of_another_store_in_the_same_database_are_not_ours(da
 
 def test_servers_that_start_together_deploy_the_tables_once(database: Database) -> None:
     async def scenario() -> None:
-        engines = [PostgresEngine(database.url) for _ in range(4)]
+        engines = [PostgresEngine(database.url).space() for _ in range(4)]
         await asyncio.gather(*(each.open() for each in engines))
         for each in engines:
             await each.close()
 
     run(scenario())
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2, 3]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2, 3, 4]
 
 
 def test_migrations_are_run_once_and_in_order(driver: Driver, database: Database) -> None:
-    scripts = [*schema.load_scripts(), "CREATE TABLE steps AS SELECT 4 AS step", "INSERT INTO steps VALUES (5)"]
+    scripts = [*schema.load_scripts(), "CREATE TABLE steps AS SELECT 5 AS step", "INSERT INTO steps VALUES (6)"]
 
     async def deploy(upto: int) -> None:
         connection = await Address(database.url).connect()
         await schema.deploy(connection, scripts[:upto], now=0)
         await connection.close()
 
-    for upto in (4, 5, 5):
+    for upto in (5, 6, 6):
         run(deploy(upto))
-    assert [row[0] for row in database.fetch("SELECT step FROM steps")] == [4, 5]
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations ORDER BY 1")] == [1, 2, 3, 4, 5]
+    assert [row[0] for row in database.fetch("SELECT step FROM steps")] == [5, 6]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations ORDER BY 1")] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
 
 
 def test_a_failed_migration_leaves_the_tables_as_they_were(driver: Driver, database: Database) -> None:
@@ -221,13 +235,13 @@ def test_a_failed_migration_leaves_the_tables_as_they_were(driver: Driver, datab
     with pytest.raises(asyncpg.DivisionByZeroError):
         run(deploy())
     assert database.fetch("SELECT to_regclass('half')")[0][0] is None
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2, 3]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2, 3, 4]
 
 
 def test_tables_of_a_newer_version_are_refused(database: Database) -> None:
-    with Driver(PostgresEngine(database.url)):
+    with Driver(PostgresEngine(database.url).space()):
         database.execute("INSERT INTO leasehold_migrations VALUES (99, now())")
-    assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 3"
+    assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 4"
 
 
 def test_tables_of_something_else_are_left_alone(database: Database) -> None:
@@ -265,7 +279,7 @@ def test_tables_made_by_hand_are_taken_and_brought_up_to_date(database: Database
     run(deploy())
     for script in scripts[by_server : by_server + by_hand]:
         database.execute(script)
-    with Driver(PostgresEngine(database.url)) as driver:
+    with Driver(PostgresEngine(database.url).space()) as driver:
         driver.put("a")
         assert driver.value("a") == b"1"
     rows = database.fetch("SELECT version FROM leasehold_migrations ORDER BY version")
@@ -284,21 +298,21 @@ def test_times_are_stored_to_the_microsecond(driver: Driver, database: Database)
     driver.decide_and_commit(["a"], lambda *_: [change])
     row = database.fetch("SELECT to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') FROM data")[0]
     assert row[0] == "2026-01-31 12:00:00.123457"
-    assert driver.run(driver.engine.changes(0, "", 1)) == [change]
+    assert driver.run(driver.space.changes(ENTRY, 0, "", 1)).changes == [change]
 
 
 def test_deletions_that_are_too_old_are_forgotten(
     driver: Driver, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leasehold.engines.memory.entries.HISTORY_CHANGES", 10)
+    monkeypatch.setattr("leasehold.engines.base.HISTORY_CHANGES", 10)
     for number in range(20):
         driver.commit((f"k{number}", None))
     assert database.fetch("SELECT count(*) FROM deletions")[0][0] < 13
     with pytest.raises(ServiceError) as caught:
-        driver.run(driver.engine.changes(9, "", 100))
+        driver.run(driver.space.changes(ENTRY, 9, "", 100))
     assert caught.value.code == "revision_compacted"
-    changes = driver.run(driver.engine.changes(10, "", 100))
-    assert changes == [Deletion(f"k{number}", number + 1) for number in range(10, 20)]
+    changes = driver.run(driver.space.changes(ENTRY, 10, "", 100))
+    assert changes.changes == [Deletion(f"k{number}", number + 1) for number in range(10, 20)]
 
 
 def test_a_key_that_was_deleted_and_written_again_is_no_deletion(driver: Driver) -> None:
@@ -306,8 +320,8 @@ def test_a_key_that_was_deleted_and_written_again_is_no_deletion(driver: Driver)
     driver.commit(("a", None), ("b", None))
     driver.commit(("b", None))
     driver.commit(("a", b"2"))
-    changes = driver.run(driver.engine.changes(2, "", 100))
-    assert [(change.key, change.revision, type(change)) for change in changes] == [
+    changes = driver.run(driver.space.changes(ENTRY, 2, "", 100))
+    assert [(change.name, change.revision, type(change)) for change in changes.changes] == [
         ("b", 5, Deletion),
         ("a", 6, Entry),
     ]
@@ -318,8 +332,10 @@ def test_a_list_by_prefix_reads_only_its_part_of_the_index(driver: Driver, datab
 
     async def plan() -> str:
         connection = await Address(database.url).connect()
-        await connection.execute(f"PREPARE scan (text, text, text, text, int, timestamptz) AS {statements.SCAN}")
-        behind = "b/" + engine.LAST_CHARACTER * 129
+        await connection.execute(
+            f"PREPARE scan (text, text, text, text, int, timestamptz) AS {statements.OF_KIND[ENTRY].scan}"
+        )
+        behind = "b/" + space.LAST_CHARACTER * 129
         rows = await connection.fetch(
             f"EXPLAIN (ANALYZE, BUFFERS OFF, FORMAT JSON) EXECUTE scan ('default', 'b/', '', '{behind}', 3, NULL)"
         )
@@ -380,7 +396,7 @@ def test_every_engine_gives_back_the_same_values(driver: Driver, tmp_path: Path)
             assert repr_of(value) == repr_of(expected)
             assert len(value) == len(expected), "not compact"
 
-    with Driver(MemoryEngine()) as in_memory, Driver(FileEngine(tmp_path / "data.json")) as on_disk:
+    with Driver(MemoryEngine().space()) as in_memory, Driver(FileEngine(tmp_path / "data.json").space()) as on_disk:
         check.hypothesis.inner_test([values.parse_json(value) for value in CORPUS])  # type: ignore[attr-defined]
         check()
 
@@ -451,7 +467,7 @@ def test_of_a_large_document_only_the_changed_part_is_sent(database: Database) -
 
 def changing(key: str, path: str, part: str | None) -> Decide:
     def decide(view: View, revision: int, now: int) -> Sequence[Change]:
-        before = view.entry(key)
+        before = view.records(ENTRY).get(key)
         assert before is not None
         value = values.encode(changed(values.decode(before.value), path, part))
         return [Entry(key, value, revision + 1, before.created_at, now)]
@@ -467,7 +483,7 @@ def changed(value: Json, path: str, part: str | None) -> Json:
 
 def test_any_change_of_any_document_gives_what_was_decided(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Differences are sent whatever the size here, and the database applies them."""
-    monkeypatch.setattr(engine, "LARGE_DOCUMENT_BYTES", 0)
+    monkeypatch.setattr(entries, "LARGE_DOCUMENT_BYTES", 0)
     parts: list[bool] = []
     difference = differences.difference
 
@@ -476,7 +492,7 @@ def test_any_change_of_any_document_gives_what_was_decided(driver: Driver, monke
         parts.append(found is not None)
         return found
 
-    monkeypatch.setattr(engine, "difference", watched)
+    monkeypatch.setattr(entries, "difference", watched)
 
     @settings(deadline=None, max_examples=150, derandomize=True)
     @given(DOCUMENTS, st.data())
@@ -534,7 +550,7 @@ def mutate_once(value: Json, data: st.DataObject) -> Json:
 
 
 def refusal_of(url: str) -> str:
-    with pytest.raises(ServiceError) as caught, Driver(open_engine(url)):
+    with pytest.raises(ServiceError) as caught, Driver(open_engine(url).space()):
         pass
     message = caught.value.message
     assert "secret" not in message
@@ -600,6 +616,6 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_host_that_takes_writes_is_found(database: Database) -> None:
-    with Driver(PostgresEngine(database.at(f"127.0.0.1:1,127.0.0.1:{database.port}"))) as driver:
+    with Driver(PostgresEngine(database.at(f"127.0.0.1:1,127.0.0.1:{database.port}")).space()) as driver:
         driver.put("a")
         assert driver.value("a") == b"1"

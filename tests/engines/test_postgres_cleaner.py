@@ -8,8 +8,10 @@ import pytest
 from databases import Database, commit, database_for, opened, run
 
 from leasehold.engines.postgres import cleaner
-from leasehold.engines.postgres.engine import PostgresEngine
-from leasehold.model import Change, Entry, View
+from leasehold.engines.postgres.space import PostgresSpace
+from leasehold.model import ENTRY, AnyKind, Change, Entry, View
+
+EXPIRED = [(ENTRY, "a")]
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def expiring(_view: View, revision: int, now: int) -> Sequence[Change]:
     return [Entry("a", b"1", revision + 1, now, now, now + 1)]
 
 
-async def until_expired(engine: PostgresEngine) -> list[str]:
+async def until_expired(engine: PostgresSpace) -> Sequence[tuple[AnyKind, str]]:
     while not (found := await engine.expired(10)):  # noqa: ASYNC110 - the event is the passing of time
         await asyncio.sleep(0.01)
     return found
@@ -31,9 +33,9 @@ def test_the_first_to_ask_is_told_what_has_expired_and_the_others_nothing(databa
     async def scenario() -> None:
         async with opened(database.url) as first, opened(database.url) as second:
             assert await commit(first, ["a"], expiring) is None
-            assert await until_expired(first) == ["a"]
+            assert await until_expired(first) == EXPIRED
             for _ in range(3):
-                assert (await first.expired(10), await second.expired(10)) == (["a"], [])
+                assert (await first.expired(10), await second.expired(10)) == (EXPIRED, [])
 
     run(scenario())
 
@@ -43,9 +45,9 @@ def test_another_takes_over_at_once_when_the_cleaner_stops(database: Database) -
         async with opened(database.url) as second:
             async with opened(database.url) as first:
                 assert await commit(first, ["a"], expiring) is None
-                assert await until_expired(first) == ["a"]
+                assert await until_expired(first) == EXPIRED
                 assert await second.expired(10) == []
-            assert await second.expired(10) == ["a"]
+            assert await second.expired(10) == EXPIRED
 
     run(scenario())
 
@@ -56,11 +58,11 @@ def test_another_takes_over_when_the_cleaner_has_not_signed_for_long(
     async def scenario() -> None:
         async with opened(database.url) as first, opened(database.url) as second:
             assert await commit(first, ["a"], expiring) is None
-            assert await until_expired(first) == ["a"]
+            assert await until_expired(first) == EXPIRED
             assert await second.expired(10) == []
             monkeypatch.setattr(cleaner, "CLEANER_SECONDS", 0.1)
             monkeypatch.setattr(cleaner, "SIGN_SECONDS", 0.0)
-            assert await until_expired(second) == ["a"]
+            assert await until_expired(second) == EXPIRED
 
     run(scenario())
 

@@ -64,7 +64,7 @@ def test_a_commit_that_is_answered_with_a_warning_is_done_once_and_proven_by_ano
 
 
 def test_a_head_that_was_moved_by_hand_with_a_warning_is_told_as_unknown(database: Database) -> None:
-    with Driver(PostgresEngine(database.url)):
+    with Driver(PostgresEngine(database.url).space()):
         database.execute(WARN_ONCE.replace("ON data", "ON head"))
     with pytest.raises(ServiceError) as caught:
         run(advance_store(database.url, by=1, now=0))
@@ -83,6 +83,6 @@ def test_a_role_whose_commits_wait_for_less_is_warned_of(
     database: Database, capsys: pytest.CaptureFixture[str], value: str, loss: str
 ) -> None:
     database.execute(f"ALTER ROLE {ROLE} SET synchronous_commit = {value}")
-    with Driver(PostgresEngine(of_the_role(database))):
+    with Driver(PostgresEngine(of_the_role(database)).space()):
         pass
     assert f"synchronous_commit is {value} in PostgreSQL: {loss}" in capsys.readouterr().out

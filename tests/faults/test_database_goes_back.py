@@ -15,7 +15,7 @@ from databases import Database, PostgresServer, commit, opened, read, run, share
 from running import ANSWER_SECONDS, Server, refusal, running, until
 
 from leasehold.engines.postgres import listener
-from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.model import Entry
 
 FAILED = (412, "precondition_failed")
@@ -37,7 +37,7 @@ async def go_back(database: Database, revision: int) -> None:
     await asyncio.to_thread(database.execute, ";".join(statements))
 
 
-async def write(engine: PostgresEngine, key: str) -> int:
+async def write(engine: PostgresSpace, key: str) -> int:
     """Returns the revision."""
     assert await commit(engine, [key], writing(key, b"1")) is None
     entry = await read(engine, key)
@@ -104,7 +104,7 @@ def test_of_two_servers_the_one_that_knows_less_leaves_room_for_what_the_other_t
         async with opened(database.url) as knows_more, opened(database.url) as knows_less:
             told = [await write(knows_more, str(number)) for number in range(10)]
             await go_back(database, 2)
-            knows_less._revision = 5  # as if notifications had not reached it yet
+            knows_less._head.revision = 5  # as if notifications had not reached it yet
             told.append(await write(knows_less, "a"))
             in_between = knows_less.incarnation
             told += [await write(knows_more, "b"), await write(knows_less, "c"), await write(knows_more, "d")]

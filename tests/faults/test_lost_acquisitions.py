@@ -17,7 +17,7 @@ from harness.locks import PLANTED
 from proxy import Proxy
 from running import Server, Wire, message, running, until
 
-from leasehold.engines.postgres import engine
+from leasehold.engines.postgres import committer, fault, pool
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.errors import ServiceError
@@ -114,8 +114,9 @@ async def store_behind_a_proxy(database: Database) -> AsyncIterator[tuple[Store,
         backend = PostgresEngine(database.url)
         store = Store(backend, Limits())
         await store.open()
-        backend._writer._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
-        backend._writer.drop()
+        space = backend.space()
+        space._writer._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
+        space._writer.drop()
         try:
             yield store, Cut(proxy)
         finally:
@@ -143,8 +144,9 @@ def scenario(
     """Run it on a database of its own that is given up after half a second."""
 
     def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "RETRY_SECONDS", 0.5)
-        monkeypatch.setattr(engine, "RESOLVE_SECONDS", 0.5)
+        for module in (committer, fault, pool):
+            monkeypatch.setattr(module, "RETRY_SECONDS", 0.5)
+        monkeypatch.setattr(committer, "RESOLVE_SECONDS", 0.5)
 
         async def on_a_database() -> None:
             async with store_behind_a_proxy(database) as (store, cut):

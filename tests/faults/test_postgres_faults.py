@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 from databases import (
     Database,
@@ -22,6 +23,7 @@ from databases import (
     opened,
     read,
     run,
+    subscribed,
     until,
     writing,
 )
@@ -29,11 +31,14 @@ from harness.postgres_faults import Cut, Cutter
 from proxy import Proxy
 from running import ANSWER_SECONDS
 
-from leasehold.engines.postgres import engine, links, listener, statements
+from leasehold.engines.postgres import committer, fault, links, listener, pool, statements
+from leasehold.engines.postgres.committer import Committer, Loaded, Names
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address, Connection
+from leasehold.engines.postgres.space import PostgresSpace
+from leasehold.engines.postgres.tables import TABLES, entries
 from leasehold.errors import ServiceError
-from leasehold.model import Change, Entry, View
+from leasehold.model import ENTRY, Change, Entry, View
 
 _numbers = count(1)
 
@@ -56,14 +61,19 @@ def database(tmp_path: Path) -> Database:
     return database_for(tmp_path).create()
 
 
-async def number_in(engine: PostgresEngine, key: str = "n") -> tuple[int, int]:
+def give_up_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    for module in (committer, fault, pool):
+        monkeypatch.setattr(module, "RETRY_SECONDS", seconds)
+
+
+async def number_in(engine: PostgresSpace, key: str = "n") -> tuple[int, int]:
     """The count, and the revision of its last change: they are equal when nothing was lost or done twice."""
     entry = await read(engine, key)
     assert isinstance(entry, Entry), entry
     return int(entry.value), entry.revision
 
 
-def fault_in(engine: PostgresEngine) -> str | None:
+def fault_in(engine: PostgresSpace) -> str | None:
     return None if engine.fault is None else engine.fault.code
 
 
@@ -73,7 +83,7 @@ CUTS = 20
 
 
 @asynccontextmanager
-async def writing_through_a_proxy(database: Database) -> AsyncIterator[tuple[PostgresEngine, Cutter]]:
+async def writing_through_a_proxy(database: Database) -> AsyncIterator[tuple[PostgresSpace, Cutter]]:
     """An engine of which only the connection that writes passes the proxy. It has committed twice."""
     async with Proxy(database.port) as proxy, opened(database.url) as engine:
         cutter = Cutter(proxy)
@@ -111,7 +121,7 @@ def test_the_test_above_sees_a_retry_after_an_unknown_commit(
     async def not_stored(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(PostgresEngine, "_is_stored", not_stored)
+    monkeypatch.setattr(Committer, "_is_stored", not_stored)
     counts = run(commit_with_cuts(database))
     assert counts[-1][0] > 2 + len(counts)
 
@@ -122,9 +132,9 @@ def test_a_commit_whose_fate_cannot_be_learnt_is_not_done_again(
     async def failing(*_: object) -> bool:
         raise asyncpg.ConnectionDoesNotExistError("x")
 
-    monkeypatch.setattr(PostgresEngine, "_is_stored", failing)
-    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.5)
-    monkeypatch.setattr(engine, "RESOLVE_SECONDS", 0.5)
+    monkeypatch.setattr(Committer, "_is_stored", failing)
+    give_up_after(monkeypatch, 0.5)
+    monkeypatch.setattr(committer, "RESOLVE_SECONDS", 0.5)
 
     async def scenario() -> tuple[ServiceError | None, str | None, tuple[int, int]]:
         async with writing_through_a_proxy(database) as (engine, cutter):
@@ -152,7 +162,7 @@ def kill_sessions(database: Database) -> None:
     killer.join()
 
 
-@pytest.mark.parametrize("step", [statements.BEGIN, statements.LOCK_AND_LOAD, "decide", "write", statements.COMMIT])
+@pytest.mark.parametrize("step", [statements.BEGIN, "load", "decide", "write", statements.COMMIT])
 def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
     frail: Database, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,19 +173,19 @@ def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
             killed.append(name)
             kill_sessions(frail)
 
-    execute, load, columns = PostgresEngine._execute, PostgresEngine._load, statements.columns
+    execute, load, values = Committer._execute, Committer._load, entries.TABLE.values
 
-    async def _execute(self: PostgresEngine, connection: Connection, statement: str) -> str:
+    async def _execute(self: Committer, connection: Connection, statement: str) -> str:
         kill_before(statement)
         return await execute(self, connection, statement)
 
-    async def _load(self: PostgresEngine, connection: Connection, names: engine._Names) -> engine._Loaded:
-        kill_before(statements.LOCK_AND_LOAD)
+    async def _load(self: Committer, connection: Connection, names: Names) -> Loaded:
+        kill_before("load")
         return await load(self, connection, names)
 
-    def _columns(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
+    def _values(of: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
         kill_before("write")
-        return columns(entries)
+        return values(of)
 
     def decide(view: View, revision: int, now: int) -> Sequence[Change]:
         kill_before("decide")
@@ -184,9 +194,10 @@ def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
     async def scenario() -> None:
         async with opened(frail.url) as engine:
             assert await commit(engine, ["n"], counting("n")) is None
-            monkeypatch.setattr(PostgresEngine, "_execute", _execute)
-            monkeypatch.setattr(PostgresEngine, "_load", _load)
-            monkeypatch.setattr("leasehold.engines.postgres.engine.columns", _columns)
+            monkeypatch.setattr(Committer, "_execute", _execute)
+            monkeypatch.setattr(Committer, "_load", _load)
+            table = msgspec.structs.replace(entries.TABLE, values=_values)
+            monkeypatch.setattr(committer, "TABLES", {**TABLES, ENTRY: table})
             assert await commit(engine, ["n"], decide) is None
             assert await number_in(engine) == (2, 2)
             assert fault_in(engine) is None
@@ -201,10 +212,10 @@ def test_reads_and_lists_survive_that_their_sessions_are_killed(frail: Database)
             assert await commit(engine, ["n"], counting("n")) is None
             for _ in range(3):
                 assert await number_in(engine) == (1, 1)
-                assert len((await engine.scan("", None, 10)).records) == 1
+                assert len((await engine.scan(ENTRY, "", None, 10)).records) == 1
                 kill_sessions(frail)
             assert await number_in(engine) == (1, 1)
-            assert len((await engine.scan("", None, 10)).records) == 1
+            assert len((await engine.scan(ENTRY, "", None, 10)).records) == 1
             assert fault_in(engine) is None
 
     run(scenario())
@@ -221,24 +232,26 @@ def test_a_listener_that_was_killed_hears_again(frail: Database, monkeypatch: py
             await until(frail, looked)
             kill_sessions(frail)
             await until(frail, looked)
+            heard = subscribed(here, ENTRY)
             assert await commit(there, ["n"], counting("n")) is None
-            async with asyncio.timeout(2):
-                await here.wait(0)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while await heard.get() != (1, None):
+                    pass
 
     run(scenario())
 
 
 def test_a_deadlock_is_tried_again(frail: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [asyncpg.DeadlockDetectedError("x"), asyncpg.SerializationError("x"), asyncpg.QueryCanceledError("x")]
-    load = PostgresEngine._load
+    load = Committer._load
 
-    async def _load(self: PostgresEngine, connection: Connection, names: engine._Names) -> engine._Loaded:
+    async def _load(self: Committer, connection: Connection, names: Names) -> Loaded:
         loaded = await load(self, connection, names)
         if failures:
             raise failures.pop()
         return loaded
 
-    monkeypatch.setattr(PostgresEngine, "_load", _load)
+    monkeypatch.setattr(Committer, "_load", _load)
 
     async def scenario() -> None:
         async with opened(frail.url) as engine:
@@ -301,11 +314,11 @@ def test_a_read_that_the_database_refuses_does_not_keep_writers_out(
     async def scenario() -> None:
         async with opened(frail.url) as engine:
             with monkeypatch.context() as patch:
-                for name in ("SCAN", "READ"):
-                    patch.setattr(statements, name, "SELECT absent FROM data")
+                for name in ("scan", "read"):
+                    patch.setattr(statements.OF_KIND[ENTRY], name, "SELECT absent FROM data")
                 assert isinstance(await read(engine, "n"), ServiceError)
                 with pytest.raises(ServiceError, match="refused"):
-                    await engine.scan("", None, 1)
+                    await engine.scan(ENTRY, "", None, 1)
             assert fault_in(engine) is None
             assert await commit(engine, ["n"], counting("n")) is None
 
@@ -318,9 +331,9 @@ def test_a_read_that_the_database_refuses_does_not_keep_writers_out(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives up sooner, and not so soon that a busy machine looks like one that is away."""
-    monkeypatch.setattr(engine, "RETRY_SECONDS", 1.5)
-    monkeypatch.setattr(engine, "RESOLVE_SECONDS", 0.5)
-    monkeypatch.setattr(engine, "SILENCE_SECONDS", 1.0)
+    give_up_after(monkeypatch, 1.5)
+    monkeypatch.setattr(committer, "RESOLVE_SECONDS", 0.5)
+    monkeypatch.setattr(committer, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr("leasehold.engines.postgres.reads.SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(links, "CONNECT_SECONDS", 1.0)
 
@@ -350,7 +363,7 @@ def test_a_database_that_stays_away_is_told_at_once_and_left_alone_until_it_is_b
                 assert (error.code, error.headers) == ("unavailable", {"Retry-After": "1"})
                 assert fault_in(engine) == "unavailable"
                 with monkeypatch.context() as patch:
-                    patch.setattr("leasehold.engines.postgres.engine.RETRY_SECONDS", 600.0)
+                    give_up_after(patch, 600.0)
                     async with asyncio.timeout(ANSWER_SECONDS):
                         again = await commit(engine, ["n"], counting("n"))
                 assert again is not None
@@ -358,7 +371,7 @@ def test_a_database_that_stays_away_is_told_at_once_and_left_alone_until_it_is_b
                 assert isinstance(found, ServiceError)
                 assert found.code == "unavailable"
                 with pytest.raises(ServiceError):
-                    await engine.scan("", None, 1)
+                    await engine.scan(ENTRY, "", None, 1)
                 await engine.recover()
                 assert fault_in(engine) == "unavailable"
             finally:
@@ -380,7 +393,7 @@ def test_closing_does_not_hang_on_a_database_that_is_away(
     return_: Callable[[PostgresServer], object],
 ) -> None:
     async def scenario() -> ServiceError | None:
-        engine = PostgresEngine(frail.url)
+        engine = PostgresEngine(frail.url).space()
         await engine.open()
         assert await commit(engine, ["n"], counting("n")) is None
         assert await number_in(engine) == (1, 1)

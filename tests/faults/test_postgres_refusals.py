@@ -9,11 +9,13 @@ import pytest
 from databases import Database, PostgresServer, commit, counting, database_for, opened, read, run, writing
 from running import refusal, running, until
 
-from leasehold.engines.postgres import engine, failures, statements
-from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres import committer, failures, fault, pool, statements
+from leasehold.engines.postgres.committer import Committer, Loaded, Names
 from leasehold.engines.postgres.failures import Reports, as_service_error, is_refusal, is_transient
 from leasehold.engines.postgres.links import Connection
+from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.errors import ServiceError
+from leasehold.model import ENTRY
 
 ROLE = "restricted"
 HARMS = {
@@ -34,13 +36,13 @@ def database(tmp_path: Path) -> Database:
     return database_for(tmp_path).create().as_role(ROLE)
 
 
-def fault_in(engine: PostgresEngine) -> str | None:
+def fault_in(engine: PostgresSpace) -> str | None:
     return None if engine.fault is None else engine.fault.message
 
 
-async def answered_suspicions(engine: PostgresEngine) -> None:
+async def answered_suspicions(engine: PostgresSpace) -> None:
     """Wait until what was suspected has been looked at."""
-    await asyncio.gather(*engine._advances)
+    await asyncio.gather(*engine._fault.attempts)
 
 
 @pytest.mark.parametrize(("harm", "remedy"), HARMS.values(), ids=HARMS)
@@ -51,7 +53,7 @@ def test_writes_that_the_database_refuses_are_a_fault_until_they_are_possible(
         async with opened(database.url) as engine:
             assert await commit(engine, ["n"], counting("n")) is None
             await asyncio.to_thread(database.execute, harm)
-            await engine._try_to_write()
+            await engine._fault.try_to_write()
             assert fault_in(engine) == NO_WRITES
             error = await commit(engine, ["n"], counting("n"))
             assert error is not None
@@ -107,10 +109,13 @@ def test_an_empty_commit_changes_nothing_and_is_found_by_no_batch(database: Data
             assert await commit(engine, ["n"], counting("n")) is None
             before = await asyncio.to_thread(contents, database)
             for _ in range(2):
-                await engine._try_to_write()
+                await engine._fault.try_to_write()
             assert await asyncio.to_thread(contents, database) == before
             batches = await asyncio.to_thread(database.fetch, "SELECT writer, batch FROM writers ORDER BY batch")
-            assert [tuple(row) for row in batches] == [(engine._probe_id, 0), (engine._writer_id, 1)]
+            assert [tuple(row) for row in batches] == [
+                (engine._committer.probe_id, 0),
+                (engine._committer.writer_id, 1),
+            ]
 
     run(scenario())
 
@@ -170,14 +175,14 @@ def test_a_statement_that_is_not_supported_is_refused_at_once_and_one_that_a_mig
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[asyncpg.PostgresError] = []
-    load = PostgresEngine._load
+    load = Committer._load
 
-    async def _load(self: PostgresEngine, connection: Connection, names: engine._Names) -> engine._Loaded:
+    async def _load(self: Committer, connection: Connection, names: Names) -> Loaded:
         if raised:
             raise raised.pop()
         return await load(self, connection, names)
 
-    monkeypatch.setattr(PostgresEngine, "_load", _load)
+    monkeypatch.setattr(Committer, "_load", _load)
 
     async def scenario() -> None:
         async with opened(database.url) as engine:
@@ -227,7 +232,8 @@ def own_server() -> Iterator[PostgresServer]:
 def test_one_write_while_the_database_is_away_logs_its_beginning_and_its_end(
     own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(engine, "RETRY_SECONDS", 2.0)
+    for module in (committer, fault, pool):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 2.0)
 
     async def scenario() -> None:
         async with opened(own_server.url) as engine:
@@ -256,7 +262,7 @@ def test_one_write_while_the_database_is_away_logs_its_beginning_and_its_end(
 def test_a_statement_is_refused_with_its_sqlstate_in_the_log(
     database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(statements, "READ", "SELECT absent FROM data")
+    monkeypatch.setattr(statements.OF_KIND[ENTRY], "read", "SELECT absent FROM data")
 
     async def scenario() -> None:
         async with opened(database.url) as engine:

@@ -19,7 +19,7 @@ from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.snapshot import Snapshot
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.postgres import statements
-from leasehold.engines.postgres.engine import PostgresEngine, _Written
+from leasehold.engines.postgres.committer import Committer, Written
 from leasehold.engines.postgres.links import Connection
 from leasehold.errors import ServiceError
 from leasehold.model import (
@@ -114,27 +114,27 @@ def trust_waking() -> None:
 def retry_unknown_commits() -> None:
     """When the answer of a COMMIT was lost, it is believed that nothing was stored, and the batch is done again."""
 
-    async def not_stored(self: PostgresEngine, connection: Connection, written: _Written) -> bool:
+    async def not_stored(self: Committer, connection: Connection, written: Written) -> bool:
         return False
 
-    PostgresEngine._is_stored = not_stored  # type: ignore[method-assign]
+    Committer._is_stored = not_stored  # type: ignore[method-assign]
 
 
 def trust_the_primary() -> None:
     """What the primary has is taken to be on its standby, too: a COMMIT whose wait was broken off, and one found."""
-    is_stored, execute = PostgresEngine._is_stored, PostgresEngine._execute
+    is_stored, execute = Committer._is_stored, Committer._execute
     found: list[bool] = []
 
-    async def remember(self: PostgresEngine, connection: Connection, written: _Written) -> bool:
+    async def remember(self: Committer, connection: Connection, written: Written) -> bool:
         found[:] = [await is_stored(self, connection, written)]
         return found[0]
 
-    async def end(self: PostgresEngine, connection: Connection) -> None:
+    async def end(self: Committer, connection: Connection) -> None:
         await execute(self, connection, statements.ROLLBACK if True in found else statements.COMMIT)
         found.clear()
 
-    PostgresEngine._is_stored = remember  # type: ignore[method-assign]
-    PostgresEngine._finish = end  # type: ignore[method-assign]
+    Committer._is_stored = remember  # type: ignore[method-assign]
+    Committer._finish = end  # type: ignore[method-assign]
 
 
 def check_preconditions_on_arrival() -> None:

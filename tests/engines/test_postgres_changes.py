@@ -1,0 +1,187 @@
+"""Changes on PostgreSQL: whole revisions, what they cost, and what survives."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import pytest
+from databases import Database, run, shared_server_url
+from driving import Driver
+
+from leasehold.engines.postgres import space, statements
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.links import Address
+from leasehold.model import ENTRY, LEASE, AnyKind, Change, Changes, Deletion, Entry, Lease, LeaseEnd, Touched
+
+_numbers = count(1)
+HISTORY = 100_000
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database(shared_server_url(), f"changes_{next(_numbers)}").create()
+
+
+@pytest.fixture
+def driver(database: Database) -> Iterator[Driver]:
+    with Driver(PostgresEngine(database.url).space()) as driver:
+        yield driver
+
+
+def at_one_revision(*changes: Change) -> Sequence[Change]:
+    """All changes of a transaction have one revision."""
+    assert len({change.revision for change in changes}) == 1
+    return changes
+
+
+def commit(driver: Driver, *changes: Change) -> None:
+    names: dict[AnyKind, list[str]] = {ENTRY: [], LEASE: []}
+    for change in changes:
+        names[ENTRY if isinstance(change, Entry | Deletion) else LEASE].append(change.name)
+    assert driver.decide_and_commit(Touched(names), lambda *_: changes) is None
+
+
+def entry(key: str, revision: int) -> Entry:
+    return Entry(key, b"1", revision, 1, 1)
+
+
+def lease(lock: str, revision: int) -> Lease:
+    return Lease(lock, f"of {lock}", revision, revision, 1, 2**50, 1, "", b"null")
+
+
+def changes(driver: Driver, kind: AnyKind, after: int, limit: int, prefix: str = "") -> Changes:
+    return driver.run(driver.space.changes(kind, after, prefix, limit))
+
+
+def facts(found: Changes) -> tuple[list[tuple[str, int, bool]], int]:
+    return [(each.name, each.revision, isinstance(each, Entry | Lease)) for each in found.changes], found.revision
+
+
+def test_several_removals_may_share_a_revision_with_each_other_and_with_records(driver: Driver) -> None:
+    commit(driver, *at_one_revision(*(entry(key, 1) for key in "abc"), lease("a", 1)))
+    commit(driver, *at_one_revision(Deletion("a", 2), Deletion("b", 2), entry("d", 2), LeaseEnd("a", 2)))
+    assert facts(changes(driver, ENTRY, 0, 10))[1] == 2
+    assert sorted(facts(changes(driver, ENTRY, 0, 10))[0]) == [
+        ("a", 2, False),
+        ("b", 2, False),
+        ("c", 1, True),
+        ("d", 2, True),
+    ]
+    assert facts(changes(driver, LEASE, 0, 10)) == ([("a", 2, False)], 2)
+
+
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_no_part_of_a_revision_is_returned_whatever_the_limit(driver: Driver, limit: int) -> None:
+    for revision in range(1, 6):
+        commit(driver, *at_one_revision(*(entry(f"{revision}/{number}", revision) for number in range(3))))
+        commit(driver, *at_one_revision(*(Deletion(f"{revision}/{number}", revision) for number in (0, 3))))
+    commit(driver, lease("l", 6))
+    found: list[Change] = []
+    after = 0
+    while after < 6:
+        page = changes(driver, ENTRY, after, limit)
+        assert page.revision > after
+        assert all(after < change.revision <= page.revision for change in page.changes)
+        found += page.changes
+        after = page.revision
+        assert len(page.changes) < limit + 4
+    by_revision = {revision: [c.name for c in found if c.revision == revision] for revision in range(1, 6)}
+    assert {revision: len(names) for revision, names in by_revision.items()} == dict.fromkeys(range(1, 6), 4)
+    assert len({change.name for change in found}) == len(found) == 20
+
+
+def test_the_head_is_returned_when_nothing_is_left(driver: Driver) -> None:
+    commit(driver, entry("a", 1), entry("b", 2))
+    commit(driver, lease("l", 3))
+    assert changes(driver, ENTRY, 0, 2).revision == 3
+    assert changes(driver, ENTRY, 0, 1).revision == 1
+    assert facts(changes(driver, ENTRY, 3, 1)) == ([], 3)
+    assert facts(changes(driver, ENTRY, 0, 10, "c")) == ([], 3)
+
+
+def test_what_is_superseded_fills_no_page_and_hides_nothing(driver: Driver) -> None:
+    """Keys that were removed and written again have a removal that is passed over."""
+    commit(driver, *(entry(f"k{number}", number) for number in range(1, 10)))
+    commit(driver, *(Deletion(f"k{number}", 10 + number) for number in range(1, 10)))
+    commit(driver, *(entry(f"k{number}", 20 + number) for number in range(1, 9)))
+    found, after = [], 0
+    while after < 28:
+        page = changes(driver, ENTRY, after, 2)
+        found += facts(page)[0]
+        after = page.revision
+    assert found == [("k9", 19, False), *((f"k{number}", 20 + number, True) for number in range(1, 9))]
+
+
+def test_a_rare_prefix_is_read_in_parts_that_each_end_further_on(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "SCANNED_CHANGES", 10)
+    commit(driver, *(entry(f"a/{number}", number) for number in range(1, 100)), entry("b/1", 100))
+    found, after = [], 0
+    revisions = []
+    while after < 100:
+        page = changes(driver, ENTRY, after, 1, "b/")
+        found += facts(page)[0]
+        revisions.append(after := page.revision)
+    assert found == [("b/1", 100, True)]
+    assert revisions == sorted(set(revisions))
+    assert len(revisions) == 10
+
+
+def test_only_the_last_removal_of_a_name_is_stored(driver: Driver, database: Database) -> None:
+    for number in range(5):
+        commit(driver, lease("l", 2 * number + 1))
+        commit(driver, LeaseEnd("l", 2 * number + 2))
+    commit(driver, Deletion("l", 11))
+    rows = database.fetch("SELECT kind, key, revision FROM deletions ORDER BY kind")
+    assert [tuple(row) for row in rows] == [("entry", "l", 11), ("lease", "l", 10)]
+    assert facts(changes(driver, LEASE, 3, 1)) == ([("l", 10, False)], 11)
+
+
+def test_changes_are_known_after_a_restart(database: Database) -> None:
+    for revision in (1, 3):
+        with Driver(PostgresEngine(database.url).space()) as driver:
+            commit(driver, entry("a", revision), lease("l", revision))
+            commit(driver, Deletion("a", revision + 1), LeaseEnd("l", revision + 1))
+    with Driver(PostgresEngine(database.url).space()) as driver:
+        assert facts(changes(driver, ENTRY, 1, 10)) == ([("a", 4, False)], 4)
+        assert facts(changes(driver, LEASE, 1, 10)) == ([("l", 4, False)], 4)
+
+
+def test_a_part_of_many_changes_reads_only_its_part_of_the_tables(driver: Driver, database: Database) -> None:
+    """Whatever is behind it, and whatever else was removed: 100,000 keys and as many locks."""
+    database.execute(
+        f"INSERT INTO deletions (namespace, kind, key, revision)"
+        f"  SELECT 'default', kind, 'k' || number, number"
+        f"  FROM generate_series(1, {HISTORY}) AS number, unnest('{{entry,lease}}'::text[]) AS kind;"
+        f"INSERT INTO data SELECT 'default', 'e' || number, '1', NULL, number, now(), now(), NULL"
+        f"  FROM generate_series(1, {HISTORY}) AS number;"
+        f"UPDATE head SET revision = {HISTORY}; ANALYZE"
+    )
+
+    async def plan(kind: AnyKind) -> list[dict[str, object]]:
+        connection = await Address(database.url).connect()
+        await connection.execute(
+            f"PREPARE changes (text, bigint, text, bigint, bigint) AS {statements.OF_KIND[kind].changes}"
+        )
+        rows = await connection.fetch(
+            "EXPLAIN (ANALYZE, BUFFERS OFF, FORMAT JSON) EXECUTE changes ('default', 1000, '', 101, 101)"
+        )
+        await connection.close()
+        return list(nodes(json.loads(rows[0][0])[0]["Plan"]))
+
+    for kind in (ENTRY, LEASE):
+        scans = [node for node in run(plan(kind)) if "Relation Name" in node]
+        assert {str(node["Node Type"]) for node in scans} <= {"Index Scan", "Index Only Scan"}, scans
+        read = sum(int(str(node["Actual Loops"])) * (1 + float(str(node["Actual Rows"]))) for node in scans)
+        assert read < 1_000, scans
+    found = changes(driver, ENTRY, 1000, 100)
+    assert (len(found.changes), found.revision) == (100, 1050)
+
+
+def nodes(plan: dict[str, object]) -> Iterator[dict[str, object]]:
+    yield plan
+    plans = plan.get("Plans", [])
+    assert isinstance(plans, list)
+    for each in plans:
+        yield from nodes(each)

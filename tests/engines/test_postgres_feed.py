@@ -1,0 +1,360 @@
+"""What is published on PostgreSQL: our own commits, those of other servers, and what may have been missed."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count
+
+import asyncpg
+import pytest
+from databases import (
+    Database,
+    Heard,
+    commit,
+    commit_touching,
+    counting,
+    opened,
+    opened_space,
+    read,
+    read_record,
+    run,
+    shared_server_url,
+    subscribed,
+    until,
+    writing,
+)
+from running import ANSWER_SECONDS
+
+from leasehold.engines.base import Decide
+from leasehold.engines.postgres import listener, space, statements
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.feed import Feed
+from leasehold.engines.postgres.listener import Listener
+from leasehold.engines.postgres.space import PostgresSpace
+from leasehold.errors import ServiceError, unavailable
+from leasehold.model import ENTRY, KINDS, LEASE, Change, Deletion, Entry, Lease, LeaseEnd, Touched, View
+
+_numbers = count(1)
+LISTENS = "SELECT count(*) = {} FROM pg_stat_activity WHERE query LIKE 'SELECT revision, incarnation FROM head%'"
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database(shared_server_url(), f"feed_{next(_numbers)}").create()
+
+
+def leasing(lock: str) -> Decide:
+    def decide(_view: View, revision: int, now: int) -> Sequence[Change]:
+        return [Lease(lock, "id", revision + 1, revision + 1, now, now + 10**9, 10**9, "", b"null")]
+
+    return decide
+
+
+def releasing(lock: str) -> Decide:
+    return lambda _view, revision, _now: [LeaseEnd(lock, revision + 1)]
+
+
+async def commit_lease(space: PostgresSpace, decide: Decide) -> None:
+    assert await commit_touching(space, Touched({LEASE: ["l"]}), decide) is None
+
+
+async def listens(database: Database, servers: int) -> None:
+    """Wait until so many servers listen and have published what they may have missed before."""
+    await until(database, LISTENS.format(servers))
+
+
+async def next_of(heard: Heard) -> tuple[int, Sequence[Change] | None]:
+    async with asyncio.timeout(ANSWER_SECONDS):
+        return await heard.get()
+
+
+def all_of(heard: Heard) -> list[tuple[int, Sequence[Change] | None]]:
+    """What was heard so far."""
+    return [heard.get_nowait() for _ in range(heard.qsize())]
+
+
+# Our own commits ----------------------------------------------------------------------------------------------
+
+
+def test_a_commit_is_published_after_it_is_done_with_the_changes_of_each_kind(database: Database) -> None:
+    def decide(_view: View, revision: int, now: int) -> Sequence[Change]:
+        return [
+            Entry("a", b"1", revision + 1, now, now),
+            Lease("l", "id", revision + 2, revision + 2, now, now + 10**9, 10**9, "", b"null"),
+            Deletion("b", revision + 3),
+        ]
+
+    async def scenario() -> None:
+        async with opened(database.url) as space:
+            await listens(database, 1)
+            order: list[str] = []
+            heard = {kind: subscribed(space, kind) for kind in KINDS}
+            space.subscribe(ENTRY, lambda *_: order.append("published"))
+            finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+            def done(error: ServiceError | None) -> None:
+                assert error is None
+                order.append("done")
+                finished.set_result(None)
+
+            space.commit(Touched({ENTRY: ["a", "b"], LEASE: ["l"]}), decide, done)
+            await finished
+            [(revision, entries)], [(_, leases)] = all_of(heard[ENTRY]), all_of(heard[LEASE])
+            assert order == ["done", "published"]
+            assert revision == space.revision == 3
+            assert [type(change) for change in entries or ()] == [Entry, Deletion]
+            assert [type(change) for change in leases or ()] == [Lease]
+            # Its notification comes, too, and says nothing new.
+            await commit(space, ["a"], counting("a"))
+            assert all_of(heard[LEASE]) == []
+            assert [revision for revision, _ in all_of(heard[ENTRY])] == [4]
+
+    run(scenario())
+
+
+def test_a_completion_that_raises_does_not_keep_the_commit_from_being_published(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as space:
+            await listens(database, 1)
+            heard = subscribed(space, ENTRY)
+            calls: list[ServiceError | None] = []
+
+            def done(error: ServiceError | None) -> None:
+                calls.append(error)
+                if len(calls) == 1:
+                    raise MemoryError
+
+            space.commit(Touched({ENTRY: ["a"]}), writing("a", b"1"), done)
+            assert space._committing is not None
+            await space._committing
+            assert [error and error.code for error in calls] == [None, "unavailable"]
+            await space.recover()
+            published = all_of(heard)
+            assert published[-1] == (1, None)
+            assert await read(space, "a") is not None
+
+    run(scenario())
+
+
+def test_removals_that_servers_compete_for_are_published_here_when_the_others_have_heard_of_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While there are others. Nothing overtakes them."""
+    delays: list[float] = []
+    publish = Feed.publish
+
+    def watched(
+        self: Feed, kind: object, revision: int, changes: Sequence[Change] | None, *, delay_seconds: float = 0.0
+    ) -> None:
+        if changes is not None:
+            delays.append(delay_seconds)
+        publish(self, kind, revision, changes, delay_seconds=delay_seconds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Feed, "publish", watched)
+
+    async def scenario() -> None:
+        async with opened(database.url) as here, opened(database.url) as there:
+            await listens(database, 2)
+            heard = subscribed(here, LEASE)
+            await commit_lease(here, leasing("l"))
+            await commit_lease(here, releasing("l"))
+            assert delays == [0.0, 0.0]
+            heard_there = subscribed(there, ENTRY), subscribed(here, ENTRY)
+            assert await commit(there, ["a"], counting("a")) is None
+            assert await next_of(heard_there[1]) == (3, None)
+            all_of(heard)
+            del delays[:]
+            await commit_lease(here, leasing("l"))
+            await commit_lease(here, releasing("l"))
+            await commit(here, ["a"], counting("a"))
+            await commit_lease(here, leasing("l"))
+            assert delays == [0.0, space.YIELD_SECONDS, 0.0, 0.0]
+            published = [await next_of(heard) for _ in range(3)]
+            assert [type(changes[0]) for _, changes in published if changes] == [Lease, LeaseEnd, Lease]
+            revisions = [revision for revision, _ in published]
+            assert revisions == sorted(revisions)
+
+    run(scenario())
+
+
+# Those of other servers ---------------------------------------------------------------------------------------
+
+
+def test_a_commit_of_another_server_is_published_without_changes_for_its_kinds_only(database: Database) -> None:
+    async def scenario() -> None:
+        async with opened(database.url) as here, opened(database.url) as there:
+            await listens(database, 2)
+            heard = {kind: subscribed(here, kind) for kind in KINDS}
+            assert await commit(there, ["a"], counting("a")) is None
+            assert await next_of(heard[ENTRY]) == (1, None)
+            assert all_of(heard[LEASE]) == []
+            await commit_lease(there, leasing("l"))
+            assert await next_of(heard[LEASE]) == (2, None)
+            assert all_of(heard[ENTRY]) == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("payload", ["1", "freed\x1fl", "1\x1freceipt\x1flease"])
+def test_notifications_of_other_versions_are_understood(database: Database, payload: str) -> None:
+    """Version 0.1 names no kinds; a later one may name kinds that are not known here."""
+    of_older = payload == "1"
+
+    async def scenario() -> None:
+        async with opened(database.url) as space:
+            await listens(database, 1)
+            heard = {kind: subscribed(space, kind) for kind in KINDS}
+            connection = await asyncpg.connect(database.url)
+            for each in (payload, "1", "2\x1fentry"):
+                await connection.execute("SELECT pg_notify('leasehold', $1)", f"{database.schema}/default/{each}")
+                if each == "1" and of_older:
+                    break
+            await connection.close()
+            assert (await next_of(heard[LEASE]))[1] is None, "leases may have changed"
+            if of_older:
+                assert await next_of(heard[ENTRY]) == (1, None)
+            assert space.revision >= 1
+
+    run(scenario())
+
+
+def test_a_server_of_the_version_before_takes_the_revision_from_a_notification(database: Database) -> None:
+    """It splits what is behind the namespace at U+001F, and takes the first part if it is a number."""
+
+    async def scenario() -> list[str]:
+        payloads: list[str] = []
+        async with opened(database.url) as space:
+            older = await asyncpg.connect(database.url)
+            heard = asyncio.Event()
+
+            def hear(_connection: object, _process: int, _channel: str, payload: object) -> None:
+                payloads.append(str(payload))
+                heard.set()
+
+            await older.add_listener(statements.CHANNEL, hear)
+            await commit_lease(space, leasing("l"))
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await heard.wait()
+            await older.close()
+        return [part for part in payloads if part.startswith(f"{database.schema}/default/")]
+
+    [payload] = run(scenario())
+    notice, *_ = payload.removeprefix(f"{database.schema}/default/").split("\x1f")
+    assert notice == "1"
+
+
+# What may have been missed ------------------------------------------------------------------------------------
+
+
+def test_after_a_reconnection_every_kind_is_published_though_the_head_is_known(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "RELISTEN_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        async with opened(database.url) as space:
+            await listens(database, 1)
+            assert await commit(space, ["a"], counting("a")) is None
+            heard = {kind: subscribed(space, kind) for kind in KINDS}
+            assert space._listener._link._connection is not None
+            space._listener._link._connection.terminate()
+            assert [await next_of(of_kind) for of_kind in heard.values()] == [(1, None), (1, None)]
+
+    run(scenario())
+
+
+def test_commits_that_were_not_heard_of_are_published_before_our_own(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a subscriber that gets changes has got, or was told to ask for, everything before them."""
+    monkeypatch.setattr(Listener, "_hear", lambda *_: None)
+
+    async def scenario() -> None:
+        async with opened(database.url) as here, opened(database.url) as there:
+            await listens(database, 2)
+            await commit_lease(there, leasing("l"))
+            heard = {kind: subscribed(here, kind) for kind in KINDS}
+            assert await commit(here, ["a"], counting("a")) is None
+            assert all_of(heard[LEASE]) == [(2, None)]
+            [unknown, (revision, changes)] = all_of(heard[ENTRY])
+            assert unknown == (2, None)
+            assert (revision, len(changes or ())) == (2, 1)
+
+    run(scenario())
+
+
+def test_nothing_is_published_while_everything_is_refused_and_every_kind_afterwards(database: Database) -> None:
+    """Waiters that tried meanwhile would be refused and lose their places."""
+
+    async def scenario() -> None:
+        async with opened(database.url) as here, opened(database.url) as there:
+            await listens(database, 2)
+            heard = {kind: subscribed(here, kind) for kind in KINDS}
+            here._fault.note(unavailable("away"))
+            await commit_lease(there, leasing("l"))
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while here.revision < 1:  # noqa: ASYNC110 - the event is another server's
+                    await asyncio.sleep(0.01)
+            assert [of_kind.qsize() for of_kind in heard.values()] == [0, 0]
+            await here.recover()
+            assert here.fault is None
+            assert [all_of(of_kind) for of_kind in heard.values()] == [[(1, None)], [(1, None)]]
+
+    run(scenario())
+
+
+# Several spaces -----------------------------------------------------------------------------------------------
+
+
+def test_spaces_of_one_engine_do_not_see_each_other(database: Database) -> None:
+    async def scenario() -> None:
+        engine = PostgresEngine(database.url)
+        assert engine.space("one") is engine.space("one")
+        async with opened_space(engine.space("one")) as one, opened_space(engine.space("two")) as two:
+            await listens(database, 2)
+            heard = {kind: subscribed(two, kind) for kind in KINDS}
+            for _ in range(3):
+                assert await commit(one, ["a"], counting("a")) is None
+            await commit_lease(one, leasing("l"))
+            assert await commit(one, ["gone"], lambda _view, revision, _now: [Deletion("gone", revision + 1)]) is None
+            assert (one.revision, two.revision) == (5, 0)
+            assert one.incarnation != two.incarnation
+            assert await read(two, "a") is None
+            assert await read_record(two, LEASE, "l") is None
+            assert (await two.scan(ENTRY, "", None, 10)).records == []
+            assert (await two.changes(ENTRY, 0, "", 10)).changes == []
+            assert [of_kind.qsize() for of_kind in heard.values()] == [0, 0]
+            assert await commit(two, ["a"], counting("a")) is None
+            assert [revision for revision, _ in all_of(heard[ENTRY])] == [1]
+            entry = await read(one, "a")
+            assert isinstance(entry, Entry)
+            assert entry.value == b"3"
+
+    run(scenario())
+
+
+# The order ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_published_behind_a_delayed_publication_waits_for_it() -> None:
+    async def scenario() -> None:
+        feed_ = Feed(lambda: True)
+        heard: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
+        others: list[int] = []
+        feed_.subscribe(LEASE, lambda revision, changes: heard.put_nowait((revision, changes)))
+        feed_.subscribe(ENTRY, lambda revision, _changes: others.append(revision))
+        feed_.publish(LEASE, 1, [], delay_seconds=0.05)
+        feed_.publish(LEASE, 2, None)
+        feed_.publish(LEASE, 3, [], delay_seconds=0.01)
+        feed_.publish(ENTRY, 3, [])
+        assert others == [3]
+        assert heard.qsize() == 0
+        async with asyncio.timeout(ANSWER_SECONDS):
+            assert [(await heard.get())[0] for _ in range(3)] == [1, 2, 3]
+        feed_.publish(LEASE, 4, [])
+        assert heard.qsize() == 1
+        feed_.publish(LEASE, 5, [], delay_seconds=0.01)
+        feed_.close()
+        await asyncio.sleep(0.05)
+        assert heard.qsize() == 1
+
+    run(scenario())
