@@ -1,4 +1,4 @@
-"""Where entries are kept. `base` has the contract; `open_engine` knows every kind."""
+"""Where records are kept. `base` has the contract; `open_engine` knows every engine."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.offline import Restored
 from leasehold.engines.file.recovery import Report, inspect
-from leasehold.engines.file.snapshot import StoredState
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.postgres.urls import is_postgres, looks_like_postgres, shown_url
+from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 def open_engine(url: str) -> Engine:
     """The engine for `--store`: `memory:`, `postgresql://…`, `host=…`, or a path or `file:` URL. Its `open` opens it.
 
-    Raises `invalid_argument` for a kind that there is not, and `unavailable` where a library is missing.
+    Raises `invalid_argument` for an engine that there is not, and `unavailable` where a library is missing.
     """
     if url == "memory:":
         return MemoryEngine()

@@ -10,20 +10,23 @@ import gc
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from leasehold.engines.base import HISTORY_CHANGES
 from leasehold.engines.file.disk import Disk, close_quietly, read_all
 from leasehold.engines.file.documents import read_snapshot
 from leasehold.engines.file.journal import JournalReader
-from leasehold.engines.file.snapshot import StoredState
-from leasehold.engines.file.soundness import checked_entry, checked_lease, needs_no_check
+from leasehold.engines.file.soundness import check_of, checked_entry, needs_no_check
+from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
-from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd
+from leasehold.keys import check_key
+from leasehold.model import KIND_OF, Change, Entry, Record, is_removal
 
 
 class Paths:
@@ -64,11 +67,11 @@ class JournalReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a start would find: `revision`, `entries` and `leases` with the journals applied."""
+    """What a start would find: `revision` and `counts` with the journals applied."""
 
     revision: int
-    entries: int
-    leases: int
+    counts: Mapping[str, int]
+    """How many records there are, by `Kind.plural`."""
     snapshot_revision: int
     foreign: bool
     """Another tool wrote `data.json`; a start would take it over."""
@@ -124,10 +127,9 @@ def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]
             if reader.incarnation not in ("", state.incarnation):
                 raise _of_another_store(paths, path)
             journals.append(_replay(reader, paths, path, state, snapshot_revision))
-    report = Report(
-        state.revision, len(state.entries), len(state.leases), snapshot_revision, state.foreign, tuple(journals)
-    )
-    return state, report
+    _forget_oldest_removals(state)
+    counts = {kind.plural: len(contents.by_name) for kind, contents in state.contents.items()}
+    return state, Report(state.revision, counts, snapshot_revision, state.foreign, tuple(journals))
 
 
 def _replay(
@@ -175,20 +177,36 @@ def _checked(change: Change, reader: JournalReader, offset: int) -> Change:
     try:
         if type(change) is Entry:
             return checked_entry(change, needs_no_check=needs_no_check(change.value))
-        return checked_lease(change) if type(change) is Lease else change
+        if is_removal(change):
+            check_key(change.name)
+            return change
+        return check_of(KIND_OF[type(change)])(change)
     except ServiceError as error:
-        raise reader.corrupt(offset, f"it holds what is no entry or lease: {error.message}") from error
+        raise reader.corrupt(offset, f"it holds what the API does not accept: {error.message}") from error
 
 
 def _apply(change: Change, state: StoredState) -> None:
-    if type(change) is Entry:
-        state.entries[change.key] = change
-    elif type(change) is Deletion:
-        state.entries.pop(change.key, None)
-    elif type(change) is Lease:
-        state.leases[change.lock] = change
-    elif type(change) is LeaseEnd:
-        state.leases.pop(change.lock, None)
+    """`removals` stay in the order of their revisions."""
+    contents = state.contents[KIND_OF[type(change)]]
+    by_name: dict[str, Record] = contents.by_name  # type: ignore[assignment] # the change is of this kind
+    name = change.name
+    contents.removals.pop(name, None)
+    if is_removal(change):
+        by_name.pop(name, None)
+        contents.removals[name] = change.revision
+    else:
+        by_name[name] = change  # type: ignore[assignment] # it is no removal
+
+
+def _forget_oldest_removals(state: StoredState) -> None:
+    """Keep HISTORY_CHANGES of all kinds, as a space in use does: a journal may hold more."""
+    revisions = sorted(chain.from_iterable(contents.removals.values() for contents in state.contents.values()))
+    if len(revisions) <= HISTORY_CHANGES:
+        return
+    state.compacted_revision = revisions[-HISTORY_CHANGES - 1]
+    for contents in state.contents.values():
+        kept = [removal for removal in contents.removals.items() if removal[1] > state.compacted_revision]
+        contents.removals = dict(kept)
 
 
 @contextmanager
