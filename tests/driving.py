@@ -6,11 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from leasehold.engines.base import Engine
+from leasehold.engines.file.space import FileSpace
+
+from leasehold.engines.base import Space
 from leasehold.engines.file.disk import Disk
-from leasehold.engines.file.engine import FileEngine
 from leasehold.errors import ServiceError
-from leasehold.model import Change, Deletion, Entry, Touched, View
+from leasehold.model import ENTRY, LEASE, Change, Deletion, Entry, Lease, Touched, View
 
 T = TypeVar("T")
 
@@ -29,16 +30,16 @@ class FrozenClock:
 
 
 class Driver:
-    """An engine, and batches for it: each item of a batch is a key with its value, or with None to remove it."""
+    """A space, and batches for it: each item of a batch is a key with its value, or with None to remove it."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, space: Space) -> None:
+        self.space = space
         self._runner = asyncio.Runner()
         self.has_ended = False
 
     def __enter__(self) -> Self:
         try:
-            self.run(self.engine.open())
+            self.run(self.space.open())
         except BaseException:
             self._runner.close()
             raise
@@ -50,7 +51,7 @@ class Driver:
         if not self.has_ended:
             self.has_ended = True
             try:
-                self.run(self.engine.close())
+                self.run(self.space.close())
             finally:
                 self._runner.close()
 
@@ -65,7 +66,7 @@ class Driver:
         def decide(view: View, revision: int, now: int) -> Sequence[Change]:
             changes: dict[str, Change] = {}
             for number, (key, value) in enumerate(batch, start=revision + 1):
-                before = view.entry(key)
+                before = view.records(ENTRY).get(key)
                 if value is None:
                     changes[key] = Deletion(key, number)
                 else:
@@ -81,8 +82,8 @@ class Driver:
     ) -> ServiceError | None:
         async def commit() -> ServiceError | None:
             finished: asyncio.Future[ServiceError | None] = asyncio.get_running_loop().create_future()
-            self.engine.commit(
-                touched if isinstance(touched, Touched) else Touched(touched), decide, finished.set_result
+            self.space.commit(
+                touched if isinstance(touched, Touched) else Touched({ENTRY: touched}), decide, finished.set_result
             )
             return await finished
 
@@ -101,35 +102,49 @@ class Driver:
     def read(self, key: str) -> Entry | None:
         async def read() -> Entry | None:
             finished: asyncio.Future[Entry | ServiceError | None] = asyncio.get_running_loop().create_future()
-            self.engine.read(key, finished.set_result)
+            self.space.read(ENTRY, key, finished.set_result)
             result = await finished
             assert not isinstance(result, ServiceError)
             return result
 
         return self.run(read())
 
+    def read_lease(self, lock: str) -> Lease | None:
+        async def read() -> Lease | None:
+            finished: asyncio.Future[Lease | ServiceError | None] = asyncio.get_running_loop().create_future()
+            self.space.read(LEASE, lock, finished.set_result)
+            result = await finished
+            assert not isinstance(result, ServiceError)
+            return result
+
+        return self.run(read())
+
+    def settle(self) -> None:
+        """Let the event loop do what is scheduled for now, or for the next moment."""
+        self.run(asyncio.sleep(0.05))
+
     def value(self, key: str) -> bytes | None:
         entry = self.read(key)
         return None if entry is None else entry.value
 
     def values(self) -> dict[str, bytes]:
-        page = self.run(self.engine.scan("", None, 10_000))
+        page = self.run(self.space.scan(ENTRY, "", None, 10_000))
         return {entry.key: entry.value for entry in page.records}
 
     def kill(self) -> None:
         """Let go of the files as the system would for a killed process: nothing more is written."""
-        engine = self.engine
-        assert isinstance(engine, FileEngine)
-        storage, engine._storage = engine._storage, None
+        space = self.space
+        assert isinstance(space, FileSpace)
+        storage, space._storage = space._storage, None
         assert storage is not None
         self.has_ended = True
-        self.run(engine._release(storage))
+        self.run(space._release(storage))
         self._runner.close()
 
 
 def file_driver(folder: Path, *, disk: Disk | None = None, clock: FrozenClock | None = None) -> Driver:
     """A driver of `data.json` in `folder`, whose lane never counts as idle by itself. New stores are INCARNATION."""
-    engine = FileEngine(
+    space = FileSpace(
         folder / "data.json",
         disk=disk,
         clock=clock or FrozenClock(),
@@ -137,4 +152,4 @@ def file_driver(folder: Path, *, disk: Disk | None = None, clock: FrozenClock | 
         verify_seconds=3600,
         make_incarnation=lambda: INCARNATION,
     )
-    return Driver(engine)
+    return Driver(space)

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import msgspec
 
 from leasehold.errors import ServiceError
-from leasehold.model import AnyKind, Change, Changes, Entry, Kind, Page, R, Touched, View
+from leasehold.model import KIND_OF, AnyKind, Change, Changes, Entry, Kind, Page, R, Touched, View
 
 DEFAULT_NAMESPACE: Final = "default"
 HISTORY_CHANGES: Final = 100_000
@@ -165,6 +165,18 @@ class Engine(Protocol):
 
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> Space:
         """The space of a namespace, the same one each time. Raises `invalid_argument` where there is only one."""
+
+
+def by_kind(changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:
+    """The changes of each kind, in the order that they have."""
+    found: dict[AnyKind, list[Change]] = {}
+    for change in changes:
+        kind = KIND_OF[type(change)]
+        if kind in found:
+            found[kind].append(change)
+        else:
+            found[kind] = [change]
+    return found
 
 
 class SteadyClock:

@@ -143,7 +143,7 @@ async def serve(
         except OSError as error:  # another process bound to the same port in the same moment
             raise _cannot_listen(settings.host, settings.port, error) from error
         host, port = listening.getsockname()[:2]
-        log.info("ready", host=host, port=port, store=store.engine.name, revision=store.engine.revision)
+        log.info("ready", host=host, port=port, store=store.engine.name, revision=store.space.revision)
         ready(host, port)
         await stop.wait()
 

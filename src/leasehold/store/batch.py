@@ -1,6 +1,6 @@
 """One batch of the write lane: from its operations to the moment when each caller has heard of its outcome.
 
-Whatever raises on the way (a rule, the engine, a completion, memory that has run out), a batch promises:
+Whatever raises on the way (a rule, the space, a completion, memory that has run out), a batch promises:
 
 - Each completion is called with its outcome, or with an error.
 - `ended` is called, so that the lane goes on.
@@ -15,9 +15,9 @@ from itertools import compress
 
 from leasehold import rules
 from leasehold.completions import complete_all, ends_the_process, report
-from leasehold.engines.base import Engine
+from leasehold.engines.base import Space
 from leasehold.errors import ServiceError, internal, outcome_unknown
-from leasehold.model import Change, Delete, Expire, ExpireLease, Operation, Outcome, Release, View
+from leasehold.model import Change, Delete, Expire, Operation, Outcome, Release, View
 
 Done = Callable[[Outcome | ServiceError], None]
 """Gets the outcome of an operation. If it raises it has done nothing, and is called once more, with an error."""
@@ -60,12 +60,12 @@ class Batch:
         self.again: Batch | None = None
         """To be committed next: what frees space, after a full disk has refused it together with the rest."""
 
-    def commit(self, engine: Engine) -> None:
-        """Let the engine commit it. `ended` is called when that is over, maybe before this returns."""
+    def commit(self, space: Space) -> None:
+        """Let the space commit it. `ended` is called when that is over, maybe before this returns."""
         try:
-            engine.commit(rules.touched(self.operations), self._decide, self.finish)
+            space.commit(rules.touched(self.operations), self._decide, self.finish)
         except BaseException as failure:
-            # By its contract the engine has stored nothing.
+            # By its contract the space has stored nothing.
             self.refuse(failure)
             if ends_the_process(failure):
                 raise
@@ -101,7 +101,7 @@ class Batch:
 
     def _told(self, error: ServiceError | None) -> Iterator[tuple[Done, Outcome | ServiceError]]:
         if error is None and not self._outcomes:
-            error = outcome_unknown()  # the engine has not asked
+            error = outcome_unknown()  # the space has not asked
         if error is None:
             self.decided = len(self._outcomes)
             return zip(self._completions, self._outcomes, strict=False)
@@ -135,4 +135,4 @@ def _unanswered() -> ServiceError:
 def _frees_space(operation: Operation) -> bool:
     if isinstance(operation, Delete):
         return not operation.path
-    return isinstance(operation, Expire | Release | ExpireLease)
+    return isinstance(operation, Expire | Release)

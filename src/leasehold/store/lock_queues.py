@@ -88,6 +88,10 @@ class LockQueues:
         """All who wait."""
         return sum(len(queue.waiters) for queue in self._queues.values())
 
+    def __bool__(self) -> bool:
+        """Whether there is any queue, maybe with nothing but an attempt in the lane."""
+        return bool(self._queues)
+
     def waiting_for(self, lock: str) -> int:
         queue = self._queues.get(lock)
         return 0 if queue is None else len(queue.waiters)

@@ -1,127 +1,72 @@
-"""What endpoints talk to: reads, waiting for locks, and the one lane through which every change goes.
-
-The lane gathers all operations that arrive while the previous commit is being made durable, and commits them as one
-batch (group commit). One batch is in flight at a time; batches grow with the load by themselves. Nothing is visible
-before it is durable: outcomes are handed out only after the engine has published the batch.
-
-All of it runs on the event loop's thread, in plain functions. Measured with durable writes over HTTP at 64
-connections: an answer written straight from the lane's completion 38,000 a second, a task for each request 26,000.
-"""
+"""What endpoints talk to: reads, waiting for locks, and the write lane of one space."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
-from itertools import accumulate, takewhile
-from typing import TypeVar
-
-import structlog
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 
 from leasehold import rules
-from leasehold.completions import ends_the_process, report
 from leasehold.engines.backups import backup_text
-from leasehold.engines.base import Engine
-from leasehold.errors import ServiceError, unavailable
-from leasehold.limits import (
-    LANE_END_SECONDS,
-    MAX_BATCH_BYTES,
-    MAX_BATCH_OPERATIONS,
-    MAX_WAITING_VALUE_BYTES,
-    MIB,
-    Limits,
-)
+from leasehold.engines.base import DEFAULT_NAMESPACE, Engine
+from leasehold.errors import ServiceError
+from leasehold.limits import MIB, Limits
 from leasehold.metrics import Metrics
-from leasehold.model import (
-    Acquire,
-    Entry,
-    Expire,
-    ExpireLease,
-    Lease,
-    Operation,
-    Outcome,
-    Page,
-    Put,
-    Read,
-    name_of,
-)
-from leasehold.store.batch import Batch, Done
-from leasehold.store.lane_watch import LaneWatch
+from leasehold.model import ENTRY, LEASE, Acquire, Entry, Kind, Lease, Outcome, Page, R, Read
+from leasehold.store.batch import Done
+from leasehold.store.cleaning import Cleaning
+from leasehold.store.lane import Lane
+from leasehold.store.lock_feed import LockFeed
 from leasehold.store.lock_queues import IsThere, LockQueues
-from leasehold.tasks import cancelled
 
-log = structlog.get_logger(__name__)
-
-R = TypeVar("R", bound=Entry | Lease)
-Scan = Callable[[str, str | None, int], Awaitable[Page[R]]]
-
-HOUSEKEEPING_SECONDS = 1.0
-ENOUGH_OPERATIONS = 128
-"""A batch of so many is not made larger by waiting for more: meanwhile they could be made durable."""
-EXPIRE_STEP = 500
-"""Entries, and leases, removed at a time."""
 FIRST_PAGE_ENTRIES = 16
 STREAM_PAGE_ENTRIES = 512
 LIGHT_PAGE_BYTES = 1 * MIB
 
 
 class Store:
-    """Entries and leases on one engine. Opens and closes the engine with itself."""
+    """The space of one namespace. Opens and closes the space with itself."""
 
-    def __init__(self, engine: Engine, limits: Limits, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, engine: Engine, limits: Limits, metrics: Metrics | None = None, *, namespace: str = DEFAULT_NAMESPACE
+    ) -> None:
         self.engine = engine
-        self._metrics = Metrics() if metrics is None else metrics
-        self._limits = limits
-        self._operations: list[Operation] = []
-        """Those that wait for the next batch, and what to call with the outcome of each."""
-        self._completions: list[Done] = []
-        self._value_bytes = 0
-        """Of the values that wait."""
-        self._most_operations = MAX_BATCH_OPERATIONS
-        """Of the next batch."""
-        self._batch: Batch | None = None
-        """The one in flight."""
-        self._ended_batches = 0
-        self._watch = LaneWatch(lambda: None if self._idle.is_set() else self._ended_batches)
-        self._closing = False
-        self._is_backing_up = False
-        self._idle = asyncio.Event()
-        """Clear while a batch is in flight or its start is scheduled."""
-        self._idle.set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._housekeeper: asyncio.Task[None] | None = None
+        self.space = engine.space(namespace)
+        self._lane = Lane(self.space, Metrics() if metrics is None else metrics, max_value_bytes=limits.max_body_bytes)
+        self.submit = self._lane.submit
+        """See `Lane.submit`."""
         self._queues = LockQueues(self.submit)
-        engine.watch_locks(self._queues.wake)
+        self._lock_feed = LockFeed(self.space, self._queues)
+        self._cleaning = Cleaning(self.space, self.submit, self._catch_up)
+        self._is_backing_up = False
 
     async def open(self) -> None:
-        """Open the engine and begin to clean up after time. Raises what the engine raises."""
-        await self.engine.open()
-        self._loop = asyncio.get_running_loop()
-        self._housekeeper = self._loop.create_task(self._keep_house())
-        self._watch.start()
+        """Open the space and begin to remove what has expired. Raises what the space raises."""
+        await self.space.open()
+        self._lane.open()
+        self._cleaning.start()
 
     async def close(self) -> None:
-        """Refuse what comes now, let the lane run empty, close the engine."""
-        self._closing = True
-        if self._housekeeper is not None:
-            await cancelled(self._housekeeper)
-        self._watch.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LANE_END_SECONDS):
-                await self._idle.wait()
-        if not self._idle.is_set():
-            log.error("the last changes did not come to their end", waiting=len(self._operations))
-        await self.engine.close()
+        """Refuse what comes now, let the lane run empty, close the space."""
+        self._lane.refuse_all()
+        await self._cleaning.stop()
+        await self._lock_feed.stop()
+        await self._lane.close()
+        await self.space.close()
 
     @property
     def fault(self) -> ServiceError | None:
-        """Why changes cannot be made durable at present, or None: the engine says so, or the lane stands still."""
-        return self.engine.fault or self._watch.fault
+        """Why changes cannot be made durable at present, or None: the space says so, or the lane stands still."""
+        return self.space.fault or self._lane.fault
 
     def gauges(self) -> Mapping[str, float]:
-        """Gauges of the store and its engine, by the names in `metrics.GAUGES`."""
+        """Gauges of the store and its space, by the names in `metrics.GAUGES`."""
         degraded = self.fault is not None
-        own = {"waiting_operations": len(self._operations), "waiters": len(self._queues)}
-        own |= {"revision": self.engine.revision, "degraded": int(degraded)}
-        return {**own, **self.engine.gauges()}
+        own = {"waiting_operations": len(self._lane), "waiters": len(self._queues)}
+        own |= {"revision": self.space.revision, "degraded": int(degraded)}
+        return {**own, **self.space.gauges()}
+
+    def _catch_up(self) -> None:
+        self._queues.catch_up()
+        self._lock_feed.catch_up()
 
     # Reads ----------------------------------------------------------------------------------------------------
 
@@ -136,17 +81,17 @@ class Store:
                 done(entry)
                 return
             try:
-                outcome = rules.evaluate_read(read, entry, self.engine.incarnation)
+                outcome = rules.evaluate_read(read, entry, self.space.incarnation)
             except ServiceError as refusal:
                 done(refusal)
                 return
             done(outcome)
 
-        self.engine.read(read.key, finish)
+        self.space.read(ENTRY, read.key, finish)
 
     async def fetch(self, read: Read) -> Outcome:
         """`read` for a coroutine."""
-        result: asyncio.Future[Outcome] = self._running_loop().create_future()
+        result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def done(outcome: Outcome | ServiceError) -> None:
             if result.done():
@@ -160,25 +105,25 @@ class Store:
         return await result
 
     async def page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page[Entry]:
-        """At most `limit` (1..MAX_PAGE_ENTRIES) entries whose keys begin with one of `prefixes`; see `Engine.scan`.
+        """At most `limit` (1..MAX_PAGE_ENTRIES) entries whose keys begin with one of `prefixes`; see `Space.scan`.
 
         The prefixes ascend and none begins with another.
         """
-        return await self._page(self.engine.scan, prefixes, after, limit)
+        return await self._page(ENTRY, prefixes, after, limit)
 
-    async def _page(self, scan: Scan[R], prefixes: Sequence[str], after: str | None, limit: int) -> Page[R]:
+    async def _page(self, kind: Kind[R], prefixes: Sequence[str], after: str | None, limit: int) -> Page[R]:
         records: list[R] = []
         revision: int | None = None
         for prefix in prefixes:
             room = limit - len(records)
-            page = await scan(prefix, after, max(room, 1))
+            page = await self.space.scan(kind, prefix, after, max(room, 1))
             revision = page.revision if revision is None else revision
             if not room and page.records:
-                return Page(records, revision, name_of(records[-1]))
+                return Page(records, revision, records[-1].name)
             records += page.records
             if page.next_after is not None:
                 return Page(records, revision, page.next_after)
-        return Page(records, self.engine.revision if revision is None else revision, None)
+        return Page(records, self.space.revision if revision is None else revision, None)
 
     async def pages(self, prefixes: Sequence[str], after: str | None, limit: int | None) -> AsyncGenerator[Page[Entry]]:
         """The entries from `after` on, `limit` or all, a page at a time.
@@ -209,7 +154,7 @@ class Store:
             raise ServiceError("too_many_requests", "a backup is being read", headers={"Retry-After": "10"})
         self._is_backing_up = True
         try:
-            async with aclosing(backup_text(await self.engine.moment())) as chunks:
+            async with aclosing(backup_text(await self.space.moment())) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
@@ -222,177 +167,28 @@ class Store:
         return await self._queues.acquire(operation, wait_seconds, is_there)
 
     def waiting_for(self, lock: str) -> int:
-        """How many wait for a lock at this server."""
+        """How many callers wait for a lock at this server."""
         return self._queues.waiting_for(lock)
 
     async def lease(self, lock: str) -> Lease | None:
         """The lease of a lock that is held."""
-        return await self.engine.lease(lock)
+        result: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
+
+        def done(lease: Lease | ServiceError | None) -> None:
+            if result.done():
+                return
+            if isinstance(lease, ServiceError):
+                result.set_exception(lease)
+            else:
+                result.set_result(lease)
+
+        self.space.read(LEASE, lock, done)
+        return await result
 
     async def lease_page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page[Lease]:
         """Locks that are held, as `page`."""
-        return await self._page(self.engine.leases, prefixes, after, limit)
+        return await self._page(LEASE, prefixes, after, limit)
 
     def stop_waiting(self) -> None:
-        """Send all away who wait for a lock, and those who come."""
+        """Refuse all callers that wait for a lock, and those that come."""
         self._queues.stop()
-
-    # The write lane -------------------------------------------------------------------------------------------
-
-    def submit(self, operation: Operation, done: Done) -> None:
-        """Put a change into the lane. `done` gets its outcome when it is durable, or the error.
-
-        If this raises, the change is not in the lane.
-        """
-        if self._closing:
-            done(unavailable("the service is shutting down"))
-            return
-        if self._value_bytes > MAX_WAITING_VALUE_BYTES:
-            done(unavailable("too many changes wait to be stored"))
-            return
-        value_bytes = len(operation.value) if type(operation) is Put else 0
-        if self._idle.is_set():
-            # Not at once: the loop may hold more requests that are ready now, and they should share the commit.
-            self._running_loop().call_soon(self._gather, 0)
-            self._idle.clear()
-        self._operations.append(operation)
-        try:
-            self._completions.append(done)
-        except BaseException:
-            self._operations.pop()
-            raise
-        self._value_bytes += value_bytes
-
-    def _gather(self, seen: int) -> None:
-        """Start a batch when a turn of the loop has brought no more than were `seen` before it, or enough.
-
-        A batch costs what a dozen writes cost, however small it is. When the first writes of 16 writers did not wait
-        for the others, they wrote a fifth less.
-        """
-        if self._batch is not None:
-            return  # started twice, by a fault in between; the end of the batch starts the next
-        try:
-            count = len(self._operations)
-            if seen < 0 or seen < count < ENOUGH_OPERATIONS:
-                self._running_loop().call_soon(self._gather, count)
-            else:
-                self._start_batch()
-        except BaseException as failure:
-            self._give_up(failure)
-            if ends_the_process(failure):
-                raise
-
-    def _start_batch(self) -> None:
-        if not self._operations:
-            self._idle.set()
-            return
-        self._batch = self._take_batch()
-        self._batch.commit(self.engine)
-
-    def _take_batch(self) -> Batch:
-        operations, completions = self._operations, self._completions
-        end = len(operations)
-        if end > self._most_operations or self._value_bytes > MAX_BATCH_BYTES:
-            end = _batch_end(operations, self._most_operations)
-        batch = self._new_batch(operations[:end], completions[:end])
-        left = operations[end:], completions[end:], sum(map(_value_bytes, operations[end:]))
-        # All that may raise is done. What is taken now is in the batch, which tells its callers.
-        self._operations, self._completions, self._value_bytes = left
-        return batch
-
-    def _new_batch(self, operations: list[Operation], completions: list[Done]) -> Batch:
-        max_value_bytes = self._limits.max_body_bytes
-        return Batch(operations, completions, max_value_bytes=max_value_bytes, ended=self._end_batch)
-
-    def _end_batch(self, batch: Batch) -> None:
-        """Go on after a batch. If this raises, it is called again."""
-        if self._batch is not batch:
-            return  # called again though all that counts was done
-        if batch.again is not None:
-            self._batch = batch.again
-            batch.again.commit(self.engine)
-            return
-        operations, completions, most = self._operations, self._completions, self._most_operations
-        value_bytes = self._value_bytes
-        if batch.decided:
-            most = min(2 * most, MAX_BATCH_OPERATIONS)
-            if batch.decided < len(batch.operations):
-                # `evaluate` has ended the batch by its cost: what is left is the first of the next. That takes no more
-                # than twice as many, because an engine may load from afar what is then not decided.
-                left, told_later = batch.undecided()
-                operations, completions, most = left + operations, told_later + completions, 2 * batch.decided
-                value_bytes += sum(map(_value_bytes, left))
-        # When the answers have left, and what they bring has come.
-        self._running_loop().call_soon(self._gather, -1)
-        self._operations, self._completions, self._value_bytes = operations, completions, value_bytes
-        self._most_operations = most
-        self._batch = None
-        self._ended_batches += 1
-        if batch.decided:
-            self._metrics.count_batch(batch.decided)
-
-    def _give_up(self, failure: BaseException) -> None:
-        """The next batch could not be started: refuse it, or all that wait if it was not taken yet."""
-        if self._batch is None:
-            self._batch = self._new_batch(self._operations, self._completions)
-            self._operations, self._completions, self._value_bytes = [], [], 0
-        self._batch.refuse(failure)
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        assert self._loop is not None, "the store is not open"
-        return self._loop
-
-    # Cleaning up ----------------------------------------------------------------------------------------------
-
-    async def _keep_house(self) -> None:
-        """Every second: leave a fault if possible, remove what has expired, in small steps."""
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
-            try:
-                if self.engine.fault is not None:
-                    await self.engine.recover()
-                    continue
-                self._queues.catch_up()
-                await self._remove_expired()
-            except ServiceError as error:
-                log.warning("what has expired could not be removed", code=error.code, reason=error.message)
-            except Exception as failure:  # noqa: BLE001 - it is tried again, and nobody else leaves a fault
-                report("cleaning up failed and will be tried again", failure)
-
-    async def _remove_expired(self) -> None:
-        """Remove entries and leases that have expired, giving way to others after each step."""
-        more = True
-        while more:
-            keys = await self.engine.expired(EXPIRE_STEP)
-            locks = await self.engine.expired_leases(EXPIRE_STEP)
-            await self._submit_all([*map(Expire, keys), *map(ExpireLease, locks)])
-            more = EXPIRE_STEP in (len(keys), len(locks))
-
-    async def _submit_all(self, operations: Sequence[Operation]) -> None:
-        """Put changes into the lane and wait for them. Raises what one of them raises."""
-        results: list[asyncio.Future[None]] = []
-        for operation in operations:
-            result: asyncio.Future[None] = self._running_loop().create_future()
-            results.append(result)
-
-            def finish(outcome: Outcome | ServiceError, result: asyncio.Future[None] = result) -> None:
-                if result.done():
-                    return
-                if isinstance(outcome, ServiceError):
-                    result.set_exception(outcome)
-                else:
-                    result.set_result(None)
-
-            self.submit(operation, finish)
-        await asyncio.gather(*results)
-
-
-def _value_bytes(operation: Operation) -> int:
-    return len(operation.value) if type(operation) is Put else 0
-
-
-def _batch_end(operations: Sequence[Operation], most: int) -> int:
-    """How many of the first operations make one batch: it ends with the value by which it grows too large."""
-    sizes = accumulate(map(_value_bytes, operations))
-    within = sum(1 for _ in takewhile(lambda size: size < MAX_BATCH_BYTES, sizes))
-    return min(within + 1, most, len(operations))

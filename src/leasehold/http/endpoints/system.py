@@ -10,13 +10,13 @@ from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
 
 async def health(_request: Request, service: Service) -> Response:
     """200 while writes can be made durable, else 503 with `degraded`."""
-    engine = service.store.engine
+    store = service.store
     fault = service.store.fault
     body = {
         "status": "ok" if fault is None else "degraded",
-        "store": engine.name,
-        "revision": engine.revision,
-        "incarnation": engine.incarnation,
+        "store": store.engine.name,
+        "revision": store.space.revision,
+        "incarnation": store.space.incarnation,
         "uptime_s": round(service.uptime_seconds(), 3),
         "version": VERSION,
     }

@@ -383,7 +383,7 @@ class Connection(asyncio.Protocol):
             shared.log_request(request, response.status)
         if self._transport is not None:
             templates = shared.templates
-            if templates.incarnation is not shared.store.engine.incarnation:
+            if templates.incarnation is not shared.store.space.incarnation:
                 templates = shared.renew_templates()
             data = encode_response(request, response, common=shared.common_lines, templates=templates, close=close)
             self._turn_requests += len(data) // LARGE_BYTES

@@ -76,7 +76,7 @@ class Connections:
         self.refusals = RefusalLog(self.tick)
         self._fixed_lines = (VARY_BY_ORIGIN if admission.varies_by_origin else VARY) + COMMON_HEADERS
         self.common_lines = self._common_lines()
-        self.templates = Templates(self.store.engine.incarnation)
+        self.templates = Templates(self.store.space.incarnation)
         self._most_refused = most_refused
         """Connections over the limit that are still told so; beyond, they are cut at once."""
         self._moment = 0.0
@@ -117,8 +117,8 @@ class Connections:
 
     def renew_templates(self) -> Templates:
         """`templates`, of the incarnation that the store has now."""
-        if self.templates.incarnation is not self.store.engine.incarnation:
-            self.templates = Templates(self.store.engine.incarnation)
+        if self.templates.incarnation is not self.store.space.incarnation:
+            self.templates = Templates(self.store.space.incarnation)
         return self.templates
 
     def moment(self) -> float:

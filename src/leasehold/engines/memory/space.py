@@ -1,0 +1,143 @@
+"""A space in memory: what the file engine serves from, and by itself a space of the engine `memory:`."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Final
+
+from leasehold.completions import ends_the_process, report
+from leasehold.engines.base import (
+    Clock,
+    CommitDone,
+    Decide,
+    Moment,
+    Published,
+    ReadDone,
+    SteadyClock,
+    by_kind,
+    new_incarnation,
+    revision_of,
+)
+from leasehold.engines.memory.state import State
+from leasehold.engines.state import empty_state
+from leasehold.errors import ServiceError, outcome_unknown, unavailable
+from leasehold.model import ENTRY, KINDS, AnyKind, Change, Changes, Entry, Kind, Page, R, Touched, is_expired
+
+PAGE_ENTRIES: Final = 512
+"""Of a moment, between two turns of the event loop."""
+
+
+class InMemorySpace:
+    """What spaces share that keep everything in memory: reading, publishing, the feed."""
+
+    def __init__(self, clock: Clock | None) -> None:
+        self._state = State(empty_state())
+        self.incarnation = ""
+        self._clock: Clock = clock or SteadyClock()
+        self._subscribers: dict[AnyKind, list[Published]] = {kind: [] for kind in KINDS}
+        self._unpublished: Sequence[Change] = ()
+        """What is stored but could not be published, because memory ran out. Nothing is decided without it."""
+
+    @property
+    def revision(self) -> int:
+        return self._state.revision
+
+    def gauges(self) -> Mapping[str, float]:
+        return self._state.counts
+
+    def read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
+        record = self._state.records(kind).get(name)
+        if record is not None and record.expires_at is not None and record.expires_at <= self._clock():
+            record = None
+        done(record)
+
+    async def scan(self, kind: Kind[R], prefix: str, after: str | None, limit: int) -> Page[R]:
+        return self._state.table(kind).page(prefix, after, limit, self.revision, self._clock())
+
+    async def moment(self) -> Moment:
+        keys, by_key = self._state.table(ENTRY).copy_by_name()
+        return Moment(self.incarnation, self.revision, _pages(keys, by_key, self._clock()))
+
+    async def changes(self, kind: AnyKind, after_revision: int, prefix: str, limit: int) -> Changes:
+        history = self._state.table(kind).history  # type: ignore[misc] # one of several kinds
+        return history.changes(after_revision, prefix, limit, self.revision)
+
+    async def expired(self, limit: int) -> Sequence[tuple[AnyKind, str]]:
+        now = self._clock()
+        return [(kind, name) for kind in KINDS for name in self._state.table(kind).expired(limit, now)]  # type: ignore[misc]
+
+    def subscribe(self, kind: AnyKind, published: Published) -> None:
+        self._subscribers[kind].append(published)
+
+    def _decide(self, decide: Decide) -> list[Change]:
+        state = self._current()
+        return sorted(decide(state, state.revision, self._clock()), key=revision_of)
+
+    def _current(self) -> State:
+        """The state with all that is stored. Raises if there is something that cannot be published."""
+        if self._unpublished:
+            self._publish(self._unpublished)
+        return self._state
+
+    def _conclude(self, changes: Sequence[Change], done: CommitDone) -> None:
+        """A batch is stored: publish it, complete it, feed it. `done` may be called again if this raises."""
+        of_kinds = self._publish(changes)
+        try:
+            done(None)
+        finally:
+            for kind, of_kind in of_kinds.items():
+                for published in self._subscribers[kind]:
+                    published(self._state.revision, of_kind)
+
+    def _publish(self, changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:
+        self._unpublished = changes
+        of_kinds, head = by_kind(changes), changes[-1].revision
+        try:
+            self._state.publish(of_kinds, head)
+        except Exception as failure:  # noqa: BLE001 - part of it may be done, and what is stored must be seen
+            report("a batch could not be published; the state is built anew", failure)
+            self._state = self._state.rebuilt(of_kinds, head)
+        self._unpublished = ()
+        return of_kinds
+
+
+async def _pages(keys: Sequence[str], by_key: Mapping[str, Entry], now: int) -> AsyncGenerator[Sequence[Entry]]:
+    for begin in range(0, len(keys), PAGE_ENTRIES):
+        page = (by_key[key] for key in keys[begin : begin + PAGE_ENTRIES])
+        yield [entry for entry in page if not is_expired(entry, now)]
+
+
+class MemorySpace(InMemorySpace):
+    """Keeps records as long as the process lives. For trying out, and for tests."""
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock)
+        self.incarnation = self._state.incarnation = new_incarnation()
+        self._closed = False
+
+    @property
+    def fault(self) -> ServiceError | None:
+        return None
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:  # noqa: ARG002
+        if self._closed:
+            done(unavailable("the store is closed"))
+            return
+        changes = self._decide(decide)
+        if not changes:
+            done(None)
+            return
+        try:
+            self._conclude(changes, done)
+        except BaseException as failure:  # all later changes wait for this one
+            report("a commit ended in an unexpected way", failure)
+            done(outcome_unknown())
+            if ends_the_process(failure):
+                raise
+
+    async def recover(self) -> None:
+        pass

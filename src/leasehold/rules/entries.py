@@ -1,0 +1,122 @@
+"""What may change an entry, and what it becomes."""
+
+from leasehold import values
+from leasehold.errors import ServiceError, not_found
+from leasehold.model import (
+    ENTRY,
+    Delete,
+    Deleted,
+    Deletion,
+    Entry,
+    Json,
+    JsonPatch,
+    MergePatch,
+    Pointer,
+    Put,
+    Written,
+)
+from leasehold.rules.conditions import check, names_revisions
+from leasehold.rules.fences import check_fence
+from leasehold.rules.overlay import Overlay
+from leasehold.values.budgets import WorkBudget
+
+
+def put(overlay: Overlay, operation: Put) -> Written:
+    """Create or replace an entry, or a part of its value."""
+    if operation.lease_id is not None:
+        check_fence(overlay, operation.lease_id)
+    current = overlay.live(ENTRY, operation.key)
+    if operation.condition is not None:
+        check(operation.condition, current, overlay.incarnation)
+    if operation.path is not None:
+        return _put_at(overlay, current, operation, operation.path)
+    if len(operation.value) > overlay.max_value_bytes:
+        # A body within its limit may be larger once it is stored: `1e15` becomes `1000000000000000.0`.
+        before = b"" if current is None else current.value
+        values.check_size(operation.value, overlay.max_value_bytes, before=before)
+    return _write(overlay, current, operation.key, operation.value, operation.ttl)
+
+
+def change(overlay: Overlay, operation: Delete | MergePatch | JsonPatch) -> Written | Deleted:
+    """Change something that exists."""
+    if operation.lease_id is not None:
+        check_fence(overlay, operation.lease_id)
+    current = overlay.live(ENTRY, operation.key)
+    # A missing entry is reported before a failed precondition, because preconditions are for requests that would
+    # succeed without them (RFC 9110, section 13.2.1). The fence comes before both: a caller that has lost the lease
+    # must be told so, whatever has become of the entry meanwhile.
+    if current is None:
+        raise not_found()
+    if operation.condition is not None:
+        check(operation.condition, current, overlay.incarnation)
+    if isinstance(operation, Delete) and not operation.path:
+        deletion = Deletion(operation.key, overlay.next_revision())
+        deleted = Deleted(deletion.key, deletion.revision)
+        overlay.put(ENTRY, deletion.key, deletion)
+        return deleted
+    return _rewrite(overlay, current, operation)
+
+
+def _put_at(overlay: Overlay, current: Entry | None, operation: Put, path: Pointer) -> Written:
+    before = b"" if current is None else current.value
+    overlay.begin_work(len(before))
+    with values.collector_paused(len(before)):
+        container = values.container_for(path) if current is None else values.decode(before)
+        value = values.set_at(container, path, values.decode(operation.value))
+        encoded = values.encode_bounded(value, max_bytes=overlay.max_value_bytes, before=before)
+        del container, value
+    return _write(overlay, current, operation.key, encoded, operation.ttl, path, operation.value)
+
+
+def _rewrite(overlay: Overlay, current: Entry, operation: Delete | MergePatch | JsonPatch) -> Written:
+    before = current.value
+    overlay.begin_work(len(before))
+    budget = WorkBudget(len(before))
+    try:
+        with values.collector_paused(values.LARGE_BYTES + 1):  # a patch may make a small value large
+            value = _changed(values.decode(before), operation, budget, overlay.max_value_bytes)
+            encoded = values.encode_bounded(value, max_bytes=overlay.max_value_bytes, before=before)
+            del value
+    finally:
+        overlay.work_bytes += budget.spent
+    return _write(overlay, current, current.key, encoded, operation.ttl)
+
+
+def _write(
+    overlay: Overlay,
+    current: Entry | None,
+    key: str,
+    value: bytes,
+    ttl: int | None,
+    path: Pointer | None = None,
+    part: bytes | None = None,
+) -> Written:
+    now = overlay.now
+    created_at = now
+    if current is not None:
+        # The key's own string too, so that a million entries that are overwritten do not keep two each.
+        key, created_at = current.key, current.created_at
+    expires_at = None if ttl is None else now + ttl
+    overlay.revision = revision = overlay.revision + 1
+    entry = Entry(key, value, revision, created_at, now, expires_at)
+    written = Written(entry, current is None, path, part)
+    overlay.put(ENTRY, key, entry)
+    return written
+
+
+def _changed(value: Json, operation: Delete | MergePatch | JsonPatch, budget: WorkBudget, max_bytes: int) -> Json:
+    """What a partial update makes of a decoded value, which it consumes."""
+    if isinstance(operation, MergePatch):
+        return values.merge_patch(value, operation.patch, budget)
+    if isinstance(operation, JsonPatch):
+        return values.json_patch(value, operation.steps, max_bytes=max_bytes, budget=budget)
+    assert operation.path
+    smaller = values.remove_at(value, operation.path)
+    if not names_revisions(operation.condition) and isinstance(values.get_at(smaller, operation.path[:-1]), list):
+        # A proxy may send a DELETE again whose answer was lost (RFC 9110, section 9.2.2), and would remove the element
+        # that has moved up. (What cannot be removed at all was refused before.)
+        raise ServiceError(
+            "precondition_required",
+            "an element of a list is removed with If-Match and the entry's ETag, or by a JSON patch",
+        )
+    return smaller

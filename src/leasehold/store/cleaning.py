@@ -1,0 +1,77 @@
+"""Every second: leave a fault if possible, and remove what has expired, in small steps."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from leasehold.completions import report
+from leasehold.engines.base import Space
+from leasehold.errors import ServiceError
+from leasehold.model import Expire, Operation, Outcome
+from leasehold.store.batch import Done
+from leasehold.tasks import cancelled
+
+log = structlog.get_logger(__name__)
+
+CLEANING_SECONDS: Final = 1.0
+EXPIRE_STEP: Final = 500
+"""Records of each kind removed at a time."""
+
+
+class Cleaning:
+    """`submit` is the write lane; `catch_up` is called every second while there is no fault."""
+
+    def __init__(self, space: Space, submit: Callable[[Operation, Done], None], catch_up: Callable[[], None]) -> None:
+        self._space = space
+        self._submit = submit
+        self._catch_up = catch_up
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            await cancelled(self._task)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(CLEANING_SECONDS)
+            try:
+                if self._space.fault is not None:
+                    await self._space.recover()
+                    continue
+                self._catch_up()
+                await self._remove_expired()
+            except ServiceError as error:
+                log.warning("what has expired could not be removed", code=error.code, reason=error.message)
+            except Exception as failure:  # noqa: BLE001 - it is tried again, and nothing else leaves a fault
+                report("cleaning up failed and will be tried again", failure)
+
+    async def _remove_expired(self) -> None:
+        """Remove records that have expired; other operations are committed between the steps."""
+        more = True
+        while more:
+            expired = await self._space.expired(EXPIRE_STEP)
+            await self._submit_all([Expire(kind, name) for kind, name in expired])
+            more = len(expired) >= EXPIRE_STEP
+
+    async def _submit_all(self, operations: Sequence[Operation]) -> None:
+        """Put changes into the lane and wait for them. Raises what one of them raises."""
+        results: list[asyncio.Future[None]] = []
+        for operation in operations:
+            result: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            results.append(result)
+
+            def finish(outcome: Outcome | ServiceError, result: asyncio.Future[None] = result) -> None:
+                if result.done():
+                    return
+                if isinstance(outcome, ServiceError):
+                    result.set_exception(outcome)
+                else:
+                    result.set_result(None)
+
+            self._submit(operation, finish)
+        await asyncio.gather(*results)

@@ -1,0 +1,195 @@
+"""The one lane through which every change goes.
+
+The lane gathers all operations that arrive while the previous commit is being made durable, and commits them as one
+batch (group commit). One batch is in flight at a time, so batches grow with the load. Nothing is visible before it is
+durable: outcomes are handed out only after the space has published the batch.
+
+All of it runs on the event loop's thread, in plain functions. Measured with durable writes over HTTP at 64
+connections: an answer written straight from the lane's completion 38,000 a second, a task for each request 26,000.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import accumulate, takewhile
+from typing import Final
+
+import structlog
+
+from leasehold.completions import ends_the_process
+from leasehold.engines.base import Space
+from leasehold.errors import ServiceError, unavailable
+from leasehold.limits import LANE_END_SECONDS, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_WAITING_VALUE_BYTES
+from leasehold.metrics import Metrics
+from leasehold.model import Operation, Put
+from leasehold.store.batch import Batch, Done
+from leasehold.store.lane_watch import LaneWatch
+
+log = structlog.get_logger(__name__)
+
+ENOUGH_OPERATIONS: Final = 128
+"""A batch of so many is not made larger by waiting for more: meanwhile they could be made durable."""
+
+
+class Lane:
+    """The write lane of one space."""
+
+    def __init__(self, space: Space, metrics: Metrics, *, max_value_bytes: int) -> None:
+        self._space = space
+        self._metrics = metrics
+        self._max_value_bytes = max_value_bytes
+        self._operations: list[Operation] = []
+        """Those that wait for the next batch, and what to call with the outcome of each."""
+        self._completions: list[Done] = []
+        self._value_bytes = 0
+        """Of the values that wait."""
+        self._most_operations = MAX_BATCH_OPERATIONS
+        """Of the next batch."""
+        self._batch: Batch | None = None
+        """The one in flight."""
+        self._ended_batches = 0
+        self._watch = LaneWatch(lambda: None if self._idle.is_set() else self._ended_batches)
+        self._closing = False
+        self._idle = asyncio.Event()
+        """Clear while a batch is in flight or its start is scheduled."""
+        self._idle.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __len__(self) -> int:
+        """How many operations wait for the next batch."""
+        return len(self._operations)
+
+    @property
+    def fault(self) -> ServiceError | None:
+        """That the lane stands still, or None."""
+        return self._watch.fault
+
+    def open(self) -> None:
+        """Begin to take operations."""
+        self._loop = asyncio.get_running_loop()
+        self._watch.start()
+
+    def refuse_all(self) -> None:
+        """Refuse what comes from now on."""
+        self._closing = True
+
+    async def close(self) -> None:
+        """Wait until no batch is in flight, but not for ever."""
+        self._watch.stop()
+        try:
+            async with asyncio.timeout(LANE_END_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            log.error("the last changes did not come to their end", waiting=len(self._operations))  # noqa: TRY400
+
+    def submit(self, operation: Operation, done: Done) -> None:
+        """Put a change into the lane. `done` gets its outcome when it is durable, or the error.
+
+        If this raises, the change is not in the lane.
+        """
+        if self._closing:
+            done(unavailable("the service is shutting down"))
+            return
+        if self._value_bytes > MAX_WAITING_VALUE_BYTES:
+            done(unavailable("too many changes wait to be stored"))
+            return
+        value_bytes = len(operation.value) if type(operation) is Put else 0
+        if self._idle.is_set():
+            # Not at once: the loop may hold more requests that are ready now, and they should share the commit.
+            self._running_loop().call_soon(self._gather, 0)
+            self._idle.clear()
+        self._operations.append(operation)
+        try:
+            self._completions.append(done)
+        except BaseException:
+            self._operations.pop()
+            raise
+        self._value_bytes += value_bytes
+
+    def _gather(self, seen: int) -> None:
+        """Start a batch when a turn of the loop has brought no more than were `seen` before it, or enough.
+
+        A batch costs what a dozen writes cost, however small it is. When the first writes of 16 writers did not wait
+        for the others, they wrote a fifth less.
+        """
+        if self._batch is not None:
+            return  # started twice, by a fault in between; the end of the batch starts the next
+        try:
+            count = len(self._operations)
+            if seen < 0 or seen < count < ENOUGH_OPERATIONS:
+                self._running_loop().call_soon(self._gather, count)
+            else:
+                self._start_batch()
+        except BaseException as failure:
+            self._give_up(failure)
+            if ends_the_process(failure):
+                raise
+
+    def _start_batch(self) -> None:
+        if not self._operations:
+            self._idle.set()
+            return
+        self._batch = self._take_batch()
+        self._batch.commit(self._space)
+
+    def _take_batch(self) -> Batch:
+        operations, completions = self._operations, self._completions
+        end = len(operations)
+        if end > self._most_operations or self._value_bytes > MAX_BATCH_BYTES:
+            end = _batch_end(operations, self._most_operations)
+        batch = self._new_batch(operations[:end], completions[:end])
+        left = operations[end:], completions[end:], sum(map(_value_bytes, operations[end:]))
+        # All that may raise is done. What is taken now is in the batch, which tells its callers.
+        self._operations, self._completions, self._value_bytes = left
+        return batch
+
+    def _new_batch(self, operations: list[Operation], completions: list[Done]) -> Batch:
+        return Batch(operations, completions, max_value_bytes=self._max_value_bytes, ended=self._end_batch)
+
+    def _end_batch(self, batch: Batch) -> None:
+        """Go on after a batch. If this raises, it is called again."""
+        if self._batch is not batch:
+            return  # called again though all that counts was done
+        if batch.again is not None:
+            self._batch = batch.again
+            batch.again.commit(self._space)
+            return
+        operations, completions, most = self._operations, self._completions, self._most_operations
+        value_bytes = self._value_bytes
+        if batch.decided:
+            most = min(2 * most, MAX_BATCH_OPERATIONS)
+            if batch.decided < len(batch.operations):
+                # `evaluate` has ended the batch by its cost: what is left is the first of the next. That takes no more
+                # than twice as many, because an engine may load from afar what is then not decided.
+                left, told_later = batch.undecided()
+                operations, completions, most = left + operations, told_later + completions, 2 * batch.decided
+                value_bytes += sum(map(_value_bytes, left))
+        # When the answers have left, and what they bring has come.
+        self._running_loop().call_soon(self._gather, -1)
+        self._operations, self._completions, self._value_bytes = operations, completions, value_bytes
+        self._most_operations = most
+        self._batch = None
+        self._ended_batches += 1
+        if batch.decided:
+            self._metrics.count_batch(batch.decided)
+
+    def _give_up(self, failure: BaseException) -> None:
+        """The next batch could not be started: refuse it, or all that wait if it was not taken yet."""
+        if self._batch is None:
+            self._batch = self._new_batch(self._operations, self._completions)
+            self._operations, self._completions, self._value_bytes = [], [], 0
+        self._batch.refuse(failure)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        assert self._loop is not None, "the lane is not open"
+        return self._loop
+
+
+def _value_bytes(operation: Operation) -> int:
+    return len(operation.value) if type(operation) is Put else 0
+
+
+def _batch_end(operations: Sequence[Operation], most: int) -> int:
+    """How many of the first operations make one batch: it ends with the value by which it grows too large."""
+    sizes = accumulate(map(_value_bytes, operations))
+    within = sum(1 for _ in takewhile(lambda size: size < MAX_BATCH_BYTES, sizes))
+    return min(within + 1, most, len(operations))

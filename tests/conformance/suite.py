@@ -1,0 +1,580 @@
+"""The contract of `engines.base.Space`, as tests that an engine's test module inherits."""
+
+import asyncio
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from driving import Driver, FrozenClock
+from msgspec.structs import replace
+
+from leasehold.engines import base
+from leasehold.engines.base import Engine
+from leasehold.errors import ServiceError
+from leasehold.model import (
+    ENTRY,
+    KINDS,
+    LEASE,
+    AnyKind,
+    Change,
+    Deletion,
+    Entry,
+    Lease,
+    LeaseEnd,
+    Touched,
+    View,
+)
+
+
+def lease(lock: str, revision: int, clock: FrozenClock, *, seconds: int = 30, lease_id: str = "") -> Lease:
+    return Lease(
+        lock,
+        lease_id or f"id-of-{lock}",
+        token=revision,
+        revision=revision,
+        acquired_at=clock.now,
+        expires_at=clock.now + seconds * 1_000_000,
+        ttl=seconds * 1_000_000,
+        holder="alice",
+        owner=b'{"host":"a","n":1e300}',
+    )
+
+
+def commit_leases(driver: Driver, *changes: Change) -> None:
+    """Without rules: what is given is written."""
+    error = driver.decide_and_commit(Touched({LEASE: [change.name for change in changes]}), lambda *_: changes)
+    assert error is None
+
+
+def locks_held(driver: Driver) -> list[str]:
+    return [each.lock for each in driver.run(driver.space.scan(LEASE, "", None, 100)).records]
+
+
+def expired(driver: Driver, kind: AnyKind, limit: int) -> list[str]:
+    """The names of one kind that have expired."""
+    return [name for each, name in driver.run(driver.space.expired(limit)) if each is kind]
+
+
+def changes_of(driver: Driver, kind: AnyKind, after: int, prefix: str, limit: int) -> Sequence[Change]:
+    """The first page of changes."""
+    return driver.run(driver.space.changes(kind, after, prefix, limit)).changes
+
+
+def all_changes(driver: Driver, kind: AnyKind, after: int, limit: int) -> list[Change]:
+    """All pages, up to the head."""
+    found: list[Change] = []
+    while after < driver.space.revision:
+        page = driver.run(driver.space.changes(kind, after, "", limit))
+        assert page.revision > after
+        found += page.changes
+        after = page.revision
+    return found
+
+
+class SpaceConformance(ABC):
+    """Inherit it in a class `Test…` and say how an engine is made. A durable engine inherits `DurableConformance`."""
+
+    @abstractmethod
+    def make_engine(self, folder: Path, clock: FrozenClock) -> Engine:
+        """An engine whose storage is in, or belongs to, `folder`: the same storage for the same folder."""
+
+    @pytest.fixture
+    def clock(self) -> FrozenClock:
+        return FrozenClock()
+
+    @pytest.fixture
+    def make_driver(self, tmp_path: Path, clock: FrozenClock) -> Callable[[], Driver]:
+        """Makes a space on the same storage each time."""
+        return lambda: Driver(self.make_engine(tmp_path, clock).space())
+
+    @pytest.fixture
+    def driver(self, make_driver: Callable[[], Driver]) -> Iterator[Driver]:
+        with make_driver() as driver:
+            yield driver
+
+    def test_a_new_store_is_empty_at_revision_zero(self, driver: Driver) -> None:
+        assert (driver.space.revision, driver.values()) == (0, {})
+        assert driver.space.fault is None
+
+    def test_a_store_has_an_incarnation_which_decide_sees(self, driver: Driver) -> None:
+        seen: list[str] = []
+
+        def decide(view: View, _revision: int, _now: int) -> Sequence[Change]:
+            seen.append(view.incarnation)
+            return []
+
+        driver.decide_and_commit(["a"], decide)
+        assert re.fullmatch("[0-9a-f]{6}", driver.space.incarnation)
+        assert seen == [driver.space.incarnation]
+
+    def test_a_committed_entry_is_read_as_it_was_decided(self, driver: Driver, clock: FrozenClock) -> None:
+        driver.put("username", b'"alice"', expires_at=clock.now + 1)
+        assert driver.read("username") == Entry("username", b'"alice"', 1, clock.now, clock.now, clock.now + 1)
+
+    def test_a_missing_key_reads_as_none(self, driver: Driver) -> None:
+        assert driver.read("username") is None
+
+    def test_an_entry_is_gone_from_the_microsecond_of_its_expiry_on(self, driver: Driver, clock: FrozenClock) -> None:
+        driver.put("a", expires_at=clock.now + 10)
+        clock.now += 9
+        assert driver.value("a") == b"1"
+        clock.now += 1
+        assert driver.read("a") is None
+        assert driver.values() == {}
+
+    def test_decide_sees_the_committed_state_the_head_and_the_time(self, driver: Driver, clock: FrozenClock) -> None:
+        driver.put("a", b"1")
+        seen: list[tuple[bytes | None, bool, int, int]] = []
+
+        def decide(view: View, revision: int, now: int) -> Sequence[Change]:
+            entry = view.records(ENTRY).get("a")
+            seen.append((None if entry is None else entry.value, view.records(ENTRY).get("b") is None, revision, now))
+            return []
+
+        assert driver.decide_and_commit(["a", "b"], decide) is None
+        assert seen == [(b"1", True, 1, clock.now)]
+
+    def test_decide_sees_an_expired_entry_because_that_is_a_matter_of_rules(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        driver.put("a", expires_at=clock.now + 1)
+        clock.now += 1
+        seen: list[Entry | None] = []
+
+        def decide(view: View, revision: int, now: int) -> Sequence[Change]:
+            seen.append(view.records(ENTRY).get("a"))
+            return []
+
+        driver.decide_and_commit(["a"], decide)
+        assert [entry and entry.key for entry in seen] == ["a"]
+
+    def test_a_batch_without_changes_completes_and_moves_nothing(self, driver: Driver) -> None:
+        assert driver.decide_and_commit(["a"], lambda _view, _revision, _now: []) is None
+        assert driver.space.revision == 0
+
+    def test_a_batch_is_published_as_a_whole_and_moves_the_head(self, driver: Driver) -> None:
+        driver.commit(("a", b"1"), ("b", b"2"), ("c", b"3"))
+        driver.commit(("a", b"4"), ("b", None))
+        assert (driver.space.revision, driver.values()) == (5, {"a": b"4", "c": b"3"})
+
+    def test_a_batch_may_name_its_changes_out_of_order(self, driver: Driver, clock: FrozenClock) -> None:
+        """A key changed twice keeps its first place in the batch with its last revision."""
+        changes = [Entry("a", b"2", 3, clock.now, clock.now), Entry("b", b"1", 2, clock.now, clock.now)]
+        driver.decide_and_commit(["a", "b"], lambda _view, _revision, _now: changes)
+        assert driver.space.revision == 3
+        assert changes_of(driver, ENTRY, 2, "", 10) == [changes[0]]
+
+    def test_the_removal_of_a_missing_key_is_a_change_like_any_other(self, driver: Driver) -> None:
+        driver.commit(("a", None))
+        assert (driver.space.revision, driver.values()) == (1, {})
+
+    def test_nothing_is_visible_before_the_commit_is_done(self, driver: Driver) -> None:
+        seen: list[int] = []
+
+        async def commit_and_look() -> None:
+            finished = asyncio.Event()
+
+            def done(error: ServiceError | None) -> None:
+                assert error is None
+                seen.append(driver.space.revision)
+                finished.set()
+
+            def decide(_view: View, revision: int, now: int) -> Sequence[Change]:
+                seen.append(driver.space.revision)
+                return [Entry("a", b"1", revision + 1, now, now)]
+
+            driver.space.commit(Touched({ENTRY: ["a"]}), decide, done)
+            await finished.wait()
+
+        driver.run(commit_and_look())
+        assert seen == [0, 1]
+
+    def test_a_commit_after_close_is_refused(self, driver: Driver) -> None:
+        driver.run(driver.space.close())
+        error = driver.try_commit(("a", b"1"))
+        assert error is not None
+        assert error.code == "unavailable"
+
+    def test_open_and_close_may_be_repeated(self, driver: Driver) -> None:
+        driver.run(driver.space.open())
+        driver.put("a")
+        driver.run(driver.space.close())
+        driver.run(driver.space.close())
+
+    # Lists --------------------------------------------------------------------------------------------------------
+
+    def test_scan_is_in_the_order_of_utf8_bytes(self, driver: Driver) -> None:
+        keys = ["z", "a", "é", "\U0001f600", "\uffee", "A", "a/b", "a0"]
+        driver.commit(*((key, b"1") for key in keys))
+        page = driver.run(driver.space.scan(ENTRY, "", None, 100))
+        assert [entry.key for entry in page.records] == sorted(keys, key=str.encode)
+
+    def test_scan_gives_pages_that_follow_one_another(self, driver: Driver) -> None:
+        driver.commit(*((f"k{number}", b"1") for number in range(5)))
+        keys, after = [], None
+        for _ in range(3):
+            page = driver.run(driver.space.scan(ENTRY, "", after, 2))
+            keys.append([entry.key for entry in page.records])
+            after = page.next_after
+        assert (keys, after) == ([["k0", "k1"], ["k2", "k3"], ["k4"]], None)
+
+    def test_a_page_that_ends_with_the_last_entry_says_so(self, driver: Driver) -> None:
+        driver.commit(("a", b"1"), ("b", b"1"))
+        assert driver.run(driver.space.scan(ENTRY, "", None, 2)).next_after is None
+
+    @pytest.mark.parametrize(
+        ("prefix", "after", "expected"),
+        [
+            ("b", None, ["b", "b/1", "b/2"]),
+            ("b/", None, ["b/1", "b/2"]),
+            ("b/", "b/1", ["b/2"]),
+            ("b/", "a", ["b/1", "b/2"]),
+            ("b/", "b0", []),
+            ("", "b/1", ["b/2", "c"]),
+            ("x", None, []),
+        ],
+    )
+    def test_scan_keeps_to_its_prefix_and_begins_behind_after(
+        self, driver: Driver, prefix: str, after: str | None, expected: list[str]
+    ) -> None:
+        driver.commit(*((key, b"1") for key in ("a", "b", "b/1", "b/2", "c")))
+        page = driver.run(driver.space.scan(ENTRY, prefix, after, 100))
+        assert [entry.key for entry in page.records] == expected
+
+    def test_scan_leaves_out_what_has_expired(self, driver: Driver, clock: FrozenClock) -> None:
+        driver.commit(("a", b"1"), ("b", b"1"), expires_at=clock.now + 1)
+        driver.put("c")
+        clock.now += 1
+        page = driver.run(driver.space.scan(ENTRY, "", None, 1))
+        assert ([entry.key for entry in page.records], page.next_after) == (["c"], None)
+
+    # Changes ------------------------------------------------------------------------------------------------------
+
+    def test_changes_are_the_latest_of_each_key_with_deletions(self, driver: Driver) -> None:
+        driver.commit(("a", b"1"), ("b", b"1"), ("c", b"1"))
+        driver.commit(("a", b"2"), ("b", None))
+        changes = changes_of(driver, ENTRY, 0, "", 100)
+        assert [(change.key, change.revision) for change in changes] == [("c", 3), ("a", 4), ("b", 5)]
+        assert changes[-1] == Deletion("b", 5)
+
+    def test_changes_keep_to_their_revision_prefix_and_limit(self, driver: Driver) -> None:
+        driver.commit(("a/1", b"1"), ("b/1", b"1"), ("a/2", b"1"), ("a/3", b"1"))
+        changes = changes_of(driver, ENTRY, 1, "a/", 1)
+        assert [(change.key, change.revision) for change in changes] == [("a/2", 3)]
+
+    def test_no_changes_after_the_head(self, driver: Driver) -> None:
+        driver.put("a")
+        assert changes_of(driver, ENTRY, 1, "", 100) == []
+
+    def test_changes_are_read_page_by_page_up_to_the_head(self, driver: Driver) -> None:
+        driver.commit(*((f"k{number}", b"1") for number in range(5)))
+        driver.commit(("k1", b"2"), ("k3", None))
+        pages = all_changes(driver, ENTRY, 0, 2)
+        assert [(change.name, change.revision) for change in pages] == [
+            ("k0", 1),
+            ("k2", 3),
+            ("k4", 5),
+            ("k1", 6),
+            ("k3", 7),
+        ]
+
+    def test_changes_of_one_revision_stay_together(self, driver: Driver, clock: FrozenClock) -> None:
+        together: list[Change] = [Entry(key, b"1", 2, clock.now, clock.now) for key in "abc"]
+        driver.put("first")
+        driver.decide_and_commit(["a", "b", "c"], lambda *_: together)
+        driver.put("last")
+        page = driver.run(driver.space.changes(ENTRY, 1, "", 1))
+        assert (sorted(change.name for change in page.changes), page.revision) == (["a", "b", "c"], 2)
+        assert [change.name for change in changes_of(driver, ENTRY, page.revision, "", 1)] == ["last"]
+
+    def test_removals_of_one_revision_are_all_told(self, driver: Driver) -> None:
+        driver.commit(("a", b"1"), ("b", b"1"))
+        driver.decide_and_commit(["a", "b"], lambda *_: [Deletion("a", 3), Deletion("b", 3)])
+        assert sorted(changes_of(driver, ENTRY, 2, "", 1), key=lambda change: change.name) == [
+            Deletion("a", 3),
+            Deletion("b", 3),
+        ]
+
+    def test_a_key_that_was_removed_twice_is_told_once(self, driver: Driver) -> None:
+        driver.commit(("a", b"1"))
+        driver.commit(("a", None))
+        driver.commit(("a", None))
+        assert changes_of(driver, ENTRY, 0, "", 10) == [Deletion("a", 3)]
+
+    def test_a_key_that_was_removed_and_written_again_is_told_as_written(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        driver.commit(("a", b"1"))
+        driver.commit(("a", None))
+        driver.commit(("a", b"2"))
+        assert changes_of(driver, ENTRY, 0, "", 10) == [Entry("a", b"2", 3, clock.now, clock.now)]
+
+    def test_changes_of_another_kind_are_not_told(self, driver: Driver, clock: FrozenClock) -> None:
+        driver.put("a")
+        commit_leases(driver, lease("a", 2, clock))
+        assert [change.revision for change in changes_of(driver, ENTRY, 0, "", 100)] == [1]
+        assert changes_of(driver, LEASE, 0, "", 100) == [lease("a", 2, clock)]
+        assert driver.run(driver.space.changes(ENTRY, 0, "", 100)).revision == 2
+
+    def test_ends_of_leases_are_changes(self, driver: Driver, clock: FrozenClock) -> None:
+        commit_leases(driver, lease("l", 1, clock), lease("m", 2, clock))
+        commit_leases(driver, LeaseEnd("l", 3))
+        assert changes_of(driver, LEASE, 0, "", 100) == [lease("m", 2, clock), LeaseEnd("l", 3)]
+
+    def test_changes_that_are_no_longer_known_are_refused(
+        self, make_driver: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(base, "HISTORY_CHANGES", 3)
+        with make_driver() as driver:
+            driver.commit(*((f"k{number}", b"1") for number in range(5)))
+            with pytest.raises(ServiceError) as caught:
+                changes_of(driver, ENTRY, 1, "", 100)
+            assert caught.value.code == "revision_compacted"
+            assert len(changes_of(driver, ENTRY, 2, "", 100)) == 3
+
+    # The feed -------------------------------------------------------------------------------------------------
+
+    def test_subscribers_of_a_kind_hear_its_changes_in_order(self, driver: Driver, clock: FrozenClock) -> None:
+        heard: list[tuple[int, Sequence[Change] | None]] = []
+        driver.space.subscribe(LEASE, lambda revision, changes: heard.append((revision, changes)))
+        commit_leases(driver, lease("l", 1, clock), lease("m", 2, clock))
+        driver.put("a")
+        commit_leases(driver, LeaseEnd("l", 4))
+        driver.settle()
+        told = [(revision, list(changes)) for revision, changes in heard if changes is not None]
+        assert told == [(2, [lease("l", 1, clock), lease("m", 2, clock)]), (4, [LeaseEnd("l", 4)])]
+
+    def test_each_subscriber_hears_only_of_its_kind(self, driver: Driver, clock: FrozenClock) -> None:
+        heard: dict[AnyKind, list[Change]] = {kind: [] for kind in KINDS}
+        for kind in KINDS:
+            driver.space.subscribe(kind, lambda _, changes, kind=kind: heard[kind].extend(changes or ()))
+        entry = Entry("a", b"1", 1, clock.now, clock.now)
+        both = (entry, lease("l", 2, clock))
+        driver.decide_and_commit(Touched({ENTRY: ["a"], LEASE: ["l"]}), lambda *_: both)
+        driver.settle()
+        assert heard == {ENTRY: [entry], LEASE: [lease("l", 2, clock)]}
+
+    def test_a_commit_is_visible_when_it_is_published(self, driver: Driver, clock: FrozenClock) -> None:
+        seen: list[int] = []
+        driver.space.subscribe(LEASE, lambda revision, _: seen.append(driver.space.revision - revision))
+        commit_leases(driver, lease("l", 1, clock))
+        driver.settle()
+        assert seen
+        assert set(seen) == {0}
+
+    # Expiry -------------------------------------------------------------------------------------------------------
+
+    def test_expired_names_what_is_due_the_oldest_first(self, driver: Driver, clock: FrozenClock) -> None:
+        for key, seconds in (("late", 30), ("first", 10), ("second", 20)):
+            driver.put(key, expires_at=clock.now + seconds)
+        clock.now += 20
+        assert expired(driver, ENTRY, 100) == ["first", "second"]
+        assert expired(driver, ENTRY, 1) == ["first"]
+
+    def test_expired_names_a_key_until_it_is_removed(self, driver: Driver, clock: FrozenClock) -> None:
+        driver.put("a", expires_at=clock.now)
+        assert expired(driver, ENTRY, 100) == ["a"]
+        assert expired(driver, ENTRY, 100) == ["a"]
+        driver.commit(("a", None))
+        assert expired(driver, ENTRY, 100) == []
+
+    def test_an_entry_that_was_written_again_does_not_expire_by_its_old_time(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        driver.put("a", expires_at=clock.now + 1)
+        driver.put("a")
+        clock.now += 1
+        assert expired(driver, ENTRY, 100) == []
+        assert driver.value("a") == b"1"
+
+    def test_expiries_renewed_over_and_over_do_not_pile_up(self, driver: Driver, clock: FrozenClock) -> None:
+        batch = [(f"k{number}", b"1") for number in range(100)]
+        for seconds in range(30):
+            driver.commit(*batch, expires_at=clock.now + 1 + seconds)
+        clock.now += 29
+        assert expired(driver, ENTRY, 1000) == []
+        clock.now += 1
+        assert sorted(expired(driver, ENTRY, 1000)) == sorted(key for key, _ in batch)
+
+    # Leases -------------------------------------------------------------------------------------------------------
+
+    def test_a_committed_lease_is_read_as_it_was_decided(self, driver: Driver, clock: FrozenClock) -> None:
+        kept = lease("jobs/nightly", 1, clock)
+        commit_leases(driver, kept)
+        assert driver.read_lease("jobs/nightly") == kept
+        assert driver.read_lease("jobs") is None
+        assert driver.space.revision == 1
+
+    def test_a_lease_is_gone_from_the_microsecond_of_its_expiry_on(self, driver: Driver, clock: FrozenClock) -> None:
+        commit_leases(driver, lease("l", 1, clock, seconds=1))
+        clock.now += 999_999
+        assert locks_held(driver) == ["l"]
+        clock.now += 1
+        assert locks_held(driver) == []
+        assert driver.read_lease("l") is None
+
+    def test_decide_sees_leases_by_lock_and_by_id_expired_ones_too(self, driver: Driver, clock: FrozenClock) -> None:
+        kept = [lease("l", 1, clock, seconds=1), lease("m", 2, clock)]
+        commit_leases(driver, *kept)
+        clock.now += 5_000_000
+        seen: list[Lease | None] = []
+
+        def decide(view: View, _revision: int, _now: int) -> Sequence[Change]:
+            seen[:] = [
+                view.records(LEASE).get("l"),
+                view.records(LEASE).get("n"),
+                view.found(LEASE).get("id-of-m"),
+                view.found(LEASE).get("id-of-n"),
+            ]
+            return []
+
+        driver.decide_and_commit(Touched({LEASE: ["l", "n"]}, {LEASE: ["id-of-m", "id-of-n"]}), decide)
+        assert seen == [kept[0], None, kept[1], None]
+
+    def test_a_lease_that_was_replaced_is_not_found_by_its_id_any_more(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        commit_leases(driver, lease("l", 1, clock, lease_id="old"))
+        commit_leases(driver, lease("l", 2, clock, lease_id="new"))
+        seen: list[Lease | None] = []
+
+        def decide(view: View, _revision: int, _now: int) -> Sequence[Change]:
+            seen[:] = [view.found(LEASE).get("old"), view.found(LEASE).get("new")]
+            return []
+
+        driver.decide_and_commit(Touched({}, {LEASE: ["old", "new"]}), decide)
+        assert seen == [None, lease("l", 2, clock, lease_id="new")]
+
+    def test_entries_and_leases_of_one_batch_are_committed_together(self, driver: Driver, clock: FrozenClock) -> None:
+        changes = (
+            Entry("a", b"1", 1, clock.now, clock.now),
+            lease("a", 2, clock),
+            Entry("b", b"1", 3, clock.now, clock.now),
+        )
+        assert driver.decide_and_commit(Touched({ENTRY: ["a", "b"], LEASE: ["a"]}), lambda *_: changes) is None
+        assert (driver.space.revision, driver.values(), locks_held(driver)) == (3, {"a": b"1", "b": b"1"}, ["a"])
+
+    def test_an_end_of_a_lease_is_a_change(self, driver: Driver, clock: FrozenClock) -> None:
+        commit_leases(driver, lease("l", 1, clock))
+        commit_leases(driver, LeaseEnd("l", 2))
+        assert (driver.space.revision, locks_held(driver)) == (2, [])
+
+    def test_locks_are_listed_by_prefix_in_the_order_of_utf8_bytes_page_by_page(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        names = ["a", "job/1", "job/\U0001f600", "job/\uffee", "job/2", "jobs", "z"]
+        commit_leases(driver, *(lease(name, number, clock) for number, name in enumerate(names, start=1)))
+        first = driver.run(driver.space.scan(LEASE, "job/", None, 3))
+        rest = driver.run(driver.space.scan(LEASE, "job/", first.next_after, 3))
+        assert [each.lock for each in (*first.records, *rest.records)] == [
+            "job/1",
+            "job/2",
+            "job/\uffee",
+            "job/\U0001f600",
+        ]
+        assert (first.revision, first.next_after, rest.next_after) == (7, "job/\uffee", None)
+
+    def test_expired_leases_are_named_until_they_are_removed_the_oldest_first(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        commit_leases(
+            driver,
+            lease("late", 1, clock, seconds=3),
+            lease("first", 2, clock, seconds=1),
+            lease("second", 3, clock, seconds=2),
+        )
+        clock.now += 2_000_000
+        assert expired(driver, LEASE, 100) == ["first", "second"]
+        assert expired(driver, LEASE, 1) == ["first"]
+        commit_leases(driver, LeaseEnd("first", 4))
+        assert expired(driver, LEASE, 100) == ["second"]
+
+    def test_a_lease_renewed_over_and_over_does_not_expire_by_an_old_time(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        for number in range(1, 30):
+            commit_leases(driver, replace(lease("l", number, clock, seconds=number), token=1))
+        clock.now += 28_000_000
+        assert expired(driver, LEASE, 100) == []
+        assert locks_held(driver) == ["l"]
+
+    # Restart ------------------------------------------------------------------------------------------------------
+
+
+class DurableConformance(SpaceConformance):
+    """As SpaceConformance, with what must outlive the process."""
+
+    def test_the_incarnation_outlives_the_process_with_the_store(self, make_driver: Callable[[], Driver]) -> None:
+        with make_driver() as driver:
+            incarnation = driver.space.incarnation
+            driver.put("a")
+        with make_driver() as driver:
+            assert driver.space.incarnation == incarnation
+
+    def test_leases_are_there_after_a_restart_with_their_times_and_tokens(
+        self, make_driver: Callable[[], Driver], clock: FrozenClock
+    ) -> None:
+        kept = [lease("l", 2, clock), replace(lease("m", 4, clock), token=3)]
+        with make_driver() as driver:
+            driver.put("a")
+            commit_leases(driver, *kept, lease("gone", 5, clock))
+            commit_leases(driver, LeaseEnd("gone", 6))
+        with make_driver() as driver:
+            assert driver.run(driver.space.scan(LEASE, "", None, 100)).records == kept
+            assert driver.space.revision == 6
+
+    def test_what_was_committed_is_there_after_a_restart(
+        self, make_driver: Callable[[], Driver], clock: FrozenClock
+    ) -> None:
+        with make_driver() as driver:
+            driver.put("a", b'{"b":["\xc3\xa9",1.5,null]}', expires_at=clock.now + 5)
+            driver.commit(("b", b"1"), ("c", b"2"), ("b", None))
+            before = driver.run(driver.space.scan(ENTRY, "", None, 100))
+        with make_driver() as driver:
+            assert driver.run(driver.space.scan(ENTRY, "", None, 100)) == before
+            assert driver.space.revision == 4
+
+    def test_the_head_does_not_go_back_when_everything_is_removed(self, make_driver: Callable[[], Driver]) -> None:
+        with make_driver() as driver:
+            driver.put("a")
+            driver.commit(("a", None))
+        with make_driver() as driver:
+            assert (driver.space.revision, driver.values()) == (2, {})
+
+    def test_an_entry_still_expires_after_a_restart(
+        self, make_driver: Callable[[], Driver], clock: FrozenClock
+    ) -> None:
+        with make_driver() as driver:
+            driver.put("a", expires_at=clock.now + 1)
+        clock.now += 1
+        with make_driver() as driver:
+            assert expired(driver, ENTRY, 100) == ["a"]
+
+    def test_changes_from_before_a_restart_are_told_after_it(
+        self, make_driver: Callable[[], Driver], clock: FrozenClock
+    ) -> None:
+        with make_driver() as driver:
+            driver.commit(("a", b"1"), ("b", b"1"), ("c", b"1"))
+            commit_leases(driver, lease("l", 4, clock), lease("m", 5, clock))
+            driver.commit(("b", None))
+            commit_leases(driver, LeaseEnd("m", 7))
+        with make_driver() as driver:
+            assert [(change.name, change.revision) for change in changes_of(driver, ENTRY, 0, "", 10)] == [
+                ("a", 1),
+                ("c", 3),
+                ("b", 6),
+            ]
+            assert changes_of(driver, ENTRY, 5, "", 10) == [Deletion("b", 6)]
+            assert changes_of(driver, LEASE, 0, "", 10) == [lease("l", 4, clock), LeaseEnd("m", 7)]
+            driver.commit(("b", b"2"))
+            assert [change.revision for change in changes_of(driver, ENTRY, 5, "", 10)] == [8]
+
+    def test_a_removal_is_told_after_several_restarts(self, make_driver: Callable[[], Driver]) -> None:
+        with make_driver() as driver:
+            driver.commit(("a", b"1"))
+            driver.commit(("a", None))
+        for _ in range(3):
+            with make_driver() as driver:
+                assert changes_of(driver, ENTRY, 1, "", 10) == [Deletion("a", 2)]
