@@ -163,7 +163,7 @@ class _Document:
                 raise self._refused_record(kind, record, f"has the {kind.lookup} of another one")
             lookups.add(lookup)
             by_name[record.name] = record
-        state.of(kind).by_name.update({name: by_name[name] for name in sorted(by_name)})
+        state.by_name(kind).update({name: by_name[name] for name in sorted(by_name)})
 
     def _read_removals(self, members: Members, state: StoredState) -> None:
         for raw in self._elements(members, REMOVALS):

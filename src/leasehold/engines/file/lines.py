@@ -51,7 +51,7 @@ def line_format(kind: AnyKind) -> LineFormat:
     line_type = EntryLine if kind is ENTRY else _derived_line(kind.record, fields)
     return LineFormat(
         msgspec.json.Decoder(list[line_type]).decode,  # type: ignore[valid-type] # it is known at run time only
-        msgspec.json.Decoder(line_type).decode,
+        msgspec.json.Decoder(line_type).decode,  # type: ignore[arg-type] # all of them are a Line
         entry_json if kind is ENTRY else _derived_encode(line_type, fields),  # type: ignore[arg-type] # by its kind
         fields[0].member,
         operator.attrgetter(fields[0].member),
@@ -114,7 +114,7 @@ def _derived_line(record_type: type[Record], fields: Sequence[Field]) -> type[ms
     ]
     return msgspec.defstruct(
         f"{record_type.__name__}Line",
-        members,  # type: ignore[arg-type] # mypy cannot know the types
+        members,
         namespace={"record": record},
         gc=False,
         forbid_unknown_fields=True,

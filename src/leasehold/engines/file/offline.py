@@ -124,7 +124,7 @@ def advance_files(path: Path, disk: Disk, *, by: int, make_incarnation: MakeInca
             state.revision += by
             _forget_removals(state)
             state.incarnation = make_incarnation()
-            storage.writesnapshot_of(snapshot_of(state), frees_space=False)
+            storage.write_snapshot(snapshot_of(state), frees_space=False)
         return state.revision
     finally:
         storage.close()

@@ -12,13 +12,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from leasehold.engines.base import HISTORY_CHANGES
+from leasehold.engines import base
 from leasehold.engines.file.disk import Disk, close_quietly, read_all
 from leasehold.engines.file.documents import read_snapshot
 from leasehold.engines.file.journal import JournalReader
@@ -26,7 +25,7 @@ from leasehold.engines.file.soundness import check_of, checked_entry, needs_no_c
 from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
 from leasehold.keys import check_key
-from leasehold.model import KIND_OF, Change, Entry, Record, is_removal
+from leasehold.model import KIND_OF, Change, Entry, is_removal
 
 
 class Paths:
@@ -127,7 +126,7 @@ def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]
             if reader.incarnation not in ("", state.incarnation):
                 raise _of_another_store(paths, path)
             journals.append(_replay(reader, paths, path, state, snapshot_revision))
-    _forget_oldest_removals(state)
+    _forget_old_removals(state)
     counts = {kind.plural: len(contents.by_name) for kind, contents in state.contents.items()}
     return state, Report(state.revision, counts, snapshot_revision, state.foreign, tuple(journals))
 
@@ -187,23 +186,19 @@ def _checked(change: Change, reader: JournalReader, offset: int) -> Change:
 
 def _apply(change: Change, state: StoredState) -> None:
     """`removals` stay in the order of their revisions."""
-    contents = state.contents[KIND_OF[type(change)]]
-    by_name: dict[str, Record] = contents.by_name  # type: ignore[assignment] # the change is of this kind
-    name = change.name
-    contents.removals.pop(name, None)
-    if is_removal(change):
-        by_name.pop(name, None)
-        contents.removals[name] = change.revision
+    kind, name = KIND_OF[type(change)], change.name
+    by_name, removals = state.by_name(kind), state.contents[kind].removals
+    removals.pop(name, None)
+    if isinstance(change, kind.record):
+        by_name[name] = change
     else:
-        by_name[name] = change  # type: ignore[assignment] # it is no removal
+        by_name.pop(name, None)
+        removals[name] = change.revision
 
 
-def _forget_oldest_removals(state: StoredState) -> None:
-    """Keep HISTORY_CHANGES of all kinds, as a space in use does: a journal may hold more."""
-    revisions = sorted(chain.from_iterable(contents.removals.values() for contents in state.contents.values()))
-    if len(revisions) <= HISTORY_CHANGES:
-        return
-    state.compacted_revision = revisions[-HISTORY_CHANGES - 1]
+def _forget_old_removals(state: StoredState) -> None:
+    """Keep what is not more than HISTORY_CHANGES revisions old, as a space in use does: a journal may hold more."""
+    state.compacted_revision = max(state.compacted_revision, state.revision - base.HISTORY_CHANGES)
     for contents in state.contents.values():
         kept = [removal for removal in contents.removals.items() if removal[1] > state.compacted_revision]
         contents.removals = dict(kept)

@@ -170,7 +170,7 @@ class _LineReader:
                 text = text[boundary.end() - 1 :]
             self._take(member, text)
         for kind, count in self._counts.items():
-            if has_duplicates(kind, self.state.of(kind).by_name, count):
+            if has_duplicates(kind, self.state.by_name(kind), count):
                 raise AnotherLayoutError
 
     def _without_tail(self, block: bytes) -> bytes:
@@ -209,7 +209,7 @@ class _LineReader:
         plain = text.count(b"\n", 1) == len(lines) - 1 and needs_no_check(text)
         check = check_of(kind)
         records = [check(line.record(), needs_no_check=plain) for line in lines]
-        self.state.of(kind).by_name.update(zip(map(lines_of.name_of, lines), records, strict=True))
+        self.state.by_name(kind).update(zip(map(lines_of.name_of, lines), records, strict=True))
         self._counts[kind] += len(lines)
         for revision_of in lines_of.revisions_of:
             if max(map(revision_of, lines), default=0) > self.state.revision:

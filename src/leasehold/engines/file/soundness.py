@@ -71,11 +71,12 @@ def check_of(kind: AnyKind) -> Check:
     if kind is ENTRY:
         return checked_entry
     texts = names_of(kind.record, JSON)
-    extra_check = _EXTRA_CHECKS.get(kind, lambda _: None)
+    extra_check = _EXTRA_CHECKS.get(kind)
 
     def checked(record: Record, *, needs_no_check: bool = False) -> Record:  # noqa: ARG001 - these are few
         check_key(record.name)
-        extra_check(record)
+        if extra_check is not None:
+            extra_check(record)
         compact = {name: values.parse_json(getattr(record, name), max_containers=None) for name in texts}
         return replace(record, **compact) if compact else record
 
