@@ -1,7 +1,7 @@
 """The order of a run: start the sides, load them in turn, end them, write the report.
 
-Everything that is started or written on the way is left to one exit stack. Exit status: 0, or 1 if a must was missed
-or a load failed.
+Everything that is started or written on the way is left to one exit stack. Exit status: 0, or 1 if a requirement was
+missed or a load failed.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def _weigh(sides: Mapping[str, Side], found: Results) -> None:
     found.notes.append(
         f"The store with {found.key_count_large:,} keys of 100-byte values: RSS {before.rss_mb:.0f} MB "
         f"(PSS {before.pss_mb:.0f} MB) after its start, RSS {after.rss_mb:.0f} MB (PSS {after.pss_mb:.0f} MB) after "
-        f"all loads; {large.take_over_seconds:.1f} s to take over the plain JSON file."
+        f"all loads; {large.take_over_seconds:.1f} s to import the plain JSON file."
     )
     found.figures[MEMORY.name] = [max(before.rss_mb, after.rss_mb)]
     found.figures[START.name] = large.start_seconds
@@ -162,9 +162,9 @@ def _count(sides: Mapping[str, Side], found: Results) -> None:
     found.figures[PARTIAL.name] = [each.sent / 1024 for each in updates]
     received = spread([each.received / 1024 for each in updates])
     found.notes.append(
-        f"A partial update of a document of 1 MiB on PostgreSQL: the database sent {received.median:,.1f} KiB "
-        f"({received.low:,.1f}-{received.high:,.1f}) to the service; to store the whole document the service had sent "
-        f"{relayed.whole.sent / 1024:,.1f} KiB. Bytes within TCP, {_PARTIAL_UPDATES} updates."
+        f"A partial update of a 1 MiB document on PostgreSQL: the database sent {received.median:,.1f} KiB "
+        f"({received.low:,.1f}-{received.high:,.1f}) to the service. When the service stored the whole document, it "
+        f"sent {relayed.whole.sent / 1024:,.1f} KiB. These are TCP payload bytes, of {_PARTIAL_UPDATES} updates."
     )
 
 

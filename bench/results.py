@@ -1,4 +1,4 @@
-"""What a run found, and whether that is what must be. Pure functions over data; `report` writes them down."""
+"""The results of a run, and whether they meet the requirements. Pure functions over data; `report` writes them."""
 
 import statistics
 from collections.abc import Sequence
@@ -38,11 +38,13 @@ class Results(msgspec.Struct):
     sync_seconds: list[float] = []
     notes: list[str] = []
 
-    def title(self, item: Row | Limit) -> str:
+    def title(self, item: Row | Limit, *also: Row) -> str:
+        """`also`: rows of the same load with other numbers of connections."""
         title = item.title.format(large=f"{self.key_count_large:,}")
         if isinstance(item, Limit):
             return title
-        return f"{title}, {item.connections} connection{'s' * (item.connections > 1)}"
+        counts = " or ".join(str(row.connections) for row in (item, *also))
+        return f"{title}, {counts} connection{'s' * (item.connections > 1)}"
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -50,10 +52,10 @@ class Verdict(msgspec.Struct, frozen=True):
 
     title: str
     measured: str
-    must: str
-    aim: str
+    required: str
+    goal: str
     is_met: bool | None
-    is_aim_met: bool | None
+    is_goal_met: bool | None
     reason: str = ""
 
 
@@ -63,26 +65,26 @@ def verdicts(results: Results) -> list[Verdict]:
 
 
 def is_good(results: Results) -> bool:
-    """False if a must was missed or a load failed; what is missing on this machine is named, and no fault."""
+    """False if a requirement was missed or a load failed. What is missing on this machine is named and is no fault."""
     return not results.failures and all(verdict.is_met is not False for verdict in verdicts(results))
 
 
 def _judge_bar(results: Results, row: Row, bar: Bar) -> Verdict:
     rows, side = [row, *(each for each in results.rows if each.name in bar.also_rows)], row.sides[0]
-    title = results.title(row) + "".join(f" or {each.connections}" for each in rows[1:])
-    title += f": {side} / {'the best of ' * (len(bar.against) > 1)}{' and '.join(bar.against)}"
-    must, aim = f"≥ {bar.must:g}", f"{bar.aim:g}" if bar.aim else ""
+    title = results.title(row, *rows[1:])
+    title += f": {side} / {'best of ' * (len(bar.against) > 1)}{' and '.join(bar.against)}"
+    required, goal = f"≥ {bar.required:g}", f"{bar.goal:g}" if bar.goal else ""
     needed = [(each.name, side) for each in rows] + [(row.name, other) for other in bar.against]
     for row_name, name in needed:
         if name in results.missing:
-            return Verdict(title, "", must, aim, None, None, f"{name} is missing")
+            return Verdict(title, "", required, goal, None, None, f"{name} is missing")
         if (row_name, name) in results.failures:
-            return Verdict(title, "", must, aim, is_met=False, is_aim_met=None, reason=f"{name} failed")
+            return Verdict(title, "", required, goal, is_met=False, is_goal_met=None, reason=f"{name} failed")
     ours, theirs = _best(results, needed[: len(rows)]), _best(results, needed[len(rows) :])
     ratio = spread([a / b for a, b in zip(ours, theirs, strict=True)])
     measured = f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
-    is_aim_met = None if bar.aim is None else ratio.median >= bar.aim
-    return Verdict(title, measured, must, aim, ratio.median >= bar.must, is_aim_met)
+    is_goal_met = None if bar.goal is None else ratio.median >= bar.goal
+    return Verdict(title, measured, required, goal, ratio.median >= bar.required, is_goal_met)
 
 
 def _best(results: Results, loads: Sequence[tuple[str, str]]) -> list[float]:
@@ -92,13 +94,13 @@ def _best(results: Results, loads: Sequence[tuple[str, str]]) -> list[float]:
 
 
 def _judge_limit(results: Results, limit: Limit) -> Verdict:
-    must, aim = f"≤ {limit.must:g} {limit.unit}", f"{limit.aim:g} {limit.unit}" if limit.aim else ""
+    required, goal = f"≤ {limit.required:g} {limit.unit}", f"{limit.goal:g} {limit.unit}" if limit.goal else ""
     title = results.title(limit)
     if (limit.name, limit.side) in results.failures:
-        return Verdict(title, "", must, aim, is_met=False, is_aim_met=None, reason=f"{limit.side} failed")
+        return Verdict(title, "", required, goal, is_met=False, is_goal_met=None, reason=f"{limit.side} failed")
     if limit.name not in results.figures:
-        return Verdict(title, "", must, aim, None, None, f"{limit.side} is missing")
-    found, digits = spread(results.figures[limit.name]), 0 if limit.must > 100 else 2
+        return Verdict(title, "", required, goal, None, None, f"{limit.side} is missing")
+    found, digits = spread(results.figures[limit.name]), 0 if limit.required > 100 else 2
     measured = f"{found.median:.{digits}f} {limit.unit} ({found.low:.{digits}f}-{found.high:.{digits}f})"
-    is_aim_met = None if limit.aim is None else found.median <= limit.aim
-    return Verdict(title, measured, must, aim, found.median <= limit.must, is_aim_met)
+    is_goal_met = None if limit.goal is None else found.median <= limit.goal
+    return Verdict(title, measured, required, goal, found.median <= limit.required, is_goal_met)

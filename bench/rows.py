@@ -1,4 +1,4 @@
-"""The rows of the report, as data: what is measured, on which sides, and what must come out.
+"""The rows of the report, as data: what is measured, on which sides, and what is required.
 
 To add a row, add it here; a new side also needs an entry in `starting.SIDES`, a new kind of load a `Work`.
 """
@@ -29,15 +29,15 @@ PGBENCH_64_J2: Final = "pgbench-64-j2"
 
 
 class Bar(msgspec.Struct, frozen=True):
-    """The judged side's rate as a multiple of another's: at least `must`, better `aim`.
+    """The judged side's rate as a multiple of another's: at least `required`, better `goal`.
 
     Where there are several, the best of each round is taken: of the sides in `against`, and of the judged side's own
     loads in this row and in `also_rows`.
     """
 
     against: tuple[str, ...]
-    must: float
-    aim: float | None = None
+    required: float
+    goal: float | None = None
     also_rows: tuple[str, ...] = ()
 
 
@@ -59,25 +59,25 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """A single figure of the service on one side: at most `must`, better `aim`. Also a name for `--only`."""
+    """A single figure of the service on one side: at most `required`, better `goal`. Also a name for `--only`."""
 
     name: str
     title: str
     side: str
     unit: str
-    must: float
-    aim: float | None = None
+    required: float
+    goal: float | None = None
 
 
-_WRITE_BARS: Final = (Bar((WEBDIS,), must=1.0, aim=1.4), Bar((ETCD,), must=3.0))
+_WRITE_BARS: Final = (Bar((WEBDIS,), required=1.0, goal=1.4), Bar((ETCD,), required=3.0))
 _PGBENCH: Final = (PGBENCH_16, PGBENCH_64)
 _FEW: Final = 3
-_LARGE_BARS: Final = (Bar((LEASEHOLD,), must=0.85, aim=1.0),)
+_LARGE_BARS: Final = (Bar((LEASEHOLD,), required=0.85, goal=1.0),)
 
 ROWS: Final = (
     Row(
         "get", "GET", Work.GET, 64, (LEASEHOLD, WEBDIS, ETCD, NGINX),
-        (Bar((WEBDIS,), must=1.2), Bar((NGINX,), must=0.55, aim=0.7), Bar((ETCD,), must=6.0)),
+        (Bar((WEBDIS,), required=1.2), Bar((NGINX,), required=0.55, goal=0.7), Bar((ETCD,), required=6.0)),
     ),
     Row("post", "durable POST", Work.POST, 64, (LEASEHOLD, WEBDIS, ETCD), _WRITE_BARS),
     Row("post-256", "durable POST", Work.POST, 256, (LEASEHOLD, WEBDIS, ETCD), _WRITE_BARS),
@@ -87,36 +87,36 @@ ROWS: Final = (
     Row("post-1", "durable POST", Work.POST, 1, (LEASEHOLD, WEBDIS, ETCD), most_rounds=_FEW),
     Row(
         "lock", "lock acquire + release, 64 locks", Work.LOCK, 64, (LEASEHOLD, ETCD, LEASEHOLD_PG),
-        (Bar((ETCD,), must=3.0),),
+        (Bar((ETCD,), required=3.0),),
     ),
     Row(
         "lock-1", "lock acquire + release", Work.LOCK, 1, (LEASEHOLD, ETCD, LEASEHOLD_PG), most_rounds=_FEW,
     ),
     Row(
         "pg-get", "GET, PostgreSQL", Work.GET, 64, (LEASEHOLD_PG, *_PGBENCH, PGBENCH_64_J2, LEASEHOLD_PG_2),
-        (Bar(_PGBENCH, must=1.0, aim=1.3),), most_rounds=_FEW,
+        (Bar(_PGBENCH, required=1.0, goal=1.3),), most_rounds=_FEW,
     ),
     Row("pg-get-1", "GET, PostgreSQL", Work.GET, 1, (LEASEHOLD_PG, PGBENCH_1), most_rounds=_FEW),
     Row(
         "pg-post", "durable POST, PostgreSQL", Work.POST, 64, (LEASEHOLD_PG, *_PGBENCH, PGBENCH_64_J2, LEASEHOLD_PG_2),
-        (Bar(_PGBENCH, must=1.0, aim=1.5, also_rows=("pg-post-256",)),), most_rounds=_FEW,
+        (Bar(_PGBENCH, required=1.0, goal=1.5, also_rows=("pg-post-256",)),), most_rounds=_FEW,
     ),
     Row("pg-post-256", "durable POST, PostgreSQL", Work.POST, 256, (LEASEHOLD_PG,), most_rounds=_FEW),
     Row("pg-post-1", "durable POST, PostgreSQL", Work.POST, 1, (LEASEHOLD_PG, PGBENCH_1), most_rounds=_FEW),
 )  # fmt: skip
 
-MEMORY: Final = Limit("memory", "memory (RSS), {large} keys", LEASEHOLD_LARGE, "MB", must=700, aim=400)
-START: Final = Limit("start", "start to the ready line, {large} keys", LEASEHOLD_LARGE, "s", must=6, aim=2)
+MEMORY: Final = Limit("memory", "memory (RSS), {large} keys", LEASEHOLD_LARGE, "MB", required=700, goal=400)
+START: Final = Limit("start", "start to the ready line, {large} keys", LEASEHOLD_LARGE, "s", required=6, goal=2)
 PARTIAL: Final = Limit(
-    "pg-partial", "partial update of a document of 1 MiB, PostgreSQL: sent to the database",
-    LEASEHOLD_PG_RELAYED, "KiB", must=16,
+    "pg-partial", "partial update of a 1 MiB document, PostgreSQL: data sent to the database",
+    LEASEHOLD_PG_RELAYED, "KiB", required=16,
 )  # fmt: skip
 IDLE: Final = Limit(
-    "waiters", f"{WAITERS:,} wait for {AWAITED_LOCKS} locks, nothing happens: processor", LEASEHOLD_AWAITED,
-    "% of a core", must=2,
+    "waiters", f"{WAITERS:,} clients wait for {AWAITED_LOCKS} locks, no other load: processor time", LEASEHOLD_AWAITED,
+    "% of a core", required=2,
 )  # fmt: skip
 STALL: Final = Limit(
-    "stall", "longest stall of the event loop by one client's worst requests", LEASEHOLD_PROBED, "ms", must=50,
+    "stall", "longest stall of the event loop by one client's worst requests", LEASEHOLD_PROBED, "ms", required=50,
 )  # fmt: skip
 LIMITS: Final = (MEMORY, START, PARTIAL, IDLE, STALL)
 NAMES: Final = tuple(item.name for item in (*ROWS, *LIMITS))

@@ -22,7 +22,8 @@ from bench.processes import BenchError, exchange
 from bench.relay import Relay, Traffic
 from bench.sides import SETTLE_SECONDS, LockStore
 from bench.workload import AWAITED_LOCKS, MIB, WAITERS, document, http_request, key, lock, write_foreign_store
-from leasehold.access.tokens import PERMISSIONS, mint
+from leasehold.access.permissions import PERMISSIONS
+from leasehold.access.token_minting import mint_token
 
 _READY_SECONDS: Final = 120.0
 _READY: Final = re.compile(rb"leasehold ready on http://127\.0\.0\.1:(\d+) ")
@@ -85,7 +86,7 @@ class Leasehold(LockStore):
         self._secret_file = folder / "secret"
         self._secret_file.touch(mode=0o600)
         self._secret_file.write_bytes(secret)
-        self._token = mint(
+        self._token = mint_token(
             secret, "bench", PERMISSIONS, prefixes=None, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
         )
 

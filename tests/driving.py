@@ -8,15 +8,37 @@ from typing import Self, TypeVar
 
 from leasehold.engines.file.space import FileSpace
 
-from leasehold.engines.base import Space
+from leasehold.engines.base import DEFAULT_NAMESPACE, Space
 from leasehold.engines.file.disk import Disk
+from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import MemorySpace
+from leasehold.engines.state import AnyContents, Contents, StoredState
 from leasehold.errors import ServiceError
-from leasehold.model import ENTRY, LEASE, Change, Deletion, Entry, Lease, Touched, View
+from leasehold.model import ENTRY, LEASE, AnyKind, Change, Deletion, Entry, Lease, Touched, View
 
 T = TypeVar("T")
 
 
 INCARNATION = "5f3a9c"
+
+
+def memory_of(space: MemorySpace) -> MemoryEngine:
+    """An engine whose only space is this one."""
+    engine = MemoryEngine()
+    engine._spaces[DEFAULT_NAMESPACE] = space
+    return engine
+
+
+def stored_state(
+    entries: dict[str, Entry] | None = None,
+    revision: int = 0,
+    *,
+    leases: dict[str, Lease] | None = None,
+    incarnation: str = "",
+) -> StoredState:
+    """A space as it is loaded, without removals."""
+    contents: dict[AnyKind, AnyContents] = {ENTRY: Contents(entries or {}), LEASE: Contents(leases or {})}
+    return StoredState(contents, revision, revision, incarnation)
 
 
 class FrozenClock:

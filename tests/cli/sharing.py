@@ -10,12 +10,13 @@ import sys
 
 from leasehold.__main__ import main
 from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import MemorySpace
 from leasehold.errors import unavailable
 
 FAULT = os.environ.pop("LEASEHOLD_TEST_FAULT", "")
 
 
-async def fail(_engine: MemoryEngine) -> None:
+async def fail(_space: MemorySpace) -> None:
     """Stand in for an engine that cannot be opened."""
     if FAULT == "hang":
         sys.stdout.write("opening\n")
@@ -28,5 +29,5 @@ async def fail(_engine: MemoryEngine) -> None:
 
 MemoryEngine.shared = True
 if FAULT:
-    MemoryEngine.open = fail  # type: ignore[assignment,method-assign]
+    MemorySpace.open = fail  # type: ignore[assignment,method-assign]
 main()

@@ -130,10 +130,10 @@ def test_wrong_usage_ends_with_2_and_says_why(secret: str, arguments: list[str])
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--subject=a", "--permission=root"], "permission 'root' is none of read, write, admin"),
-        (["--subject=a", "--permission=read,write"], "permission 'read,write' is none of read, write, admin"),
-        (["--subject=", "--permission=read"], "subject '' is empty or no text"),
-        (["--subject=a", "--permission=read", "--prefix=x", "--prefix="], "prefix '' is empty or no text"),
+        (["--subject=a", "--permission=root"], "permission 'root' is not one of read, write, admin"),
+        (["--subject=a", "--permission=read,write"], "permission 'read,write' is not one of read, write, admin"),
+        (["--subject=", "--permission=read"], "subject '' is empty or not valid text"),
+        (["--subject=a", "--permission=read", "--prefix=x", "--prefix="], "prefix '' is empty or not valid text"),
         (["--subject=a", "--permission=read", "--expires=1w"], "'1w' is no duration; give one like 30s, 15m, 1h or 7d"),
     ],
     ids=str,

@@ -4,6 +4,7 @@ import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -256,13 +257,13 @@ class SpaceConformance(ABC):
         driver.commit(("a", b"1"), ("b", b"1"), ("c", b"1"))
         driver.commit(("a", b"2"), ("b", None))
         changes = changes_of(driver, ENTRY, 0, "", 100)
-        assert [(change.key, change.revision) for change in changes] == [("c", 3), ("a", 4), ("b", 5)]
+        assert [(change.name, change.revision) for change in changes] == [("c", 3), ("a", 4), ("b", 5)]
         assert changes[-1] == Deletion("b", 5)
 
     def test_changes_keep_to_their_revision_prefix_and_limit(self, driver: Driver) -> None:
         driver.commit(("a/1", b"1"), ("b/1", b"1"), ("a/2", b"1"), ("a/3", b"1"))
         changes = changes_of(driver, ENTRY, 1, "a/", 1)
-        assert [(change.key, change.revision) for change in changes] == [("a/2", 3)]
+        assert [(change.name, change.revision) for change in changes] == [("a/2", 3)]
 
     def test_no_changes_after_the_head(self, driver: Driver) -> None:
         driver.put("a")
@@ -348,8 +349,12 @@ class SpaceConformance(ABC):
 
     def test_each_subscriber_hears_only_of_its_kind(self, driver: Driver, clock: FrozenClock) -> None:
         heard: dict[AnyKind, list[Change]] = {kind: [] for kind in KINDS}
+
+        def hear(kind: AnyKind, _revision: int, changes: Sequence[Change] | None) -> None:
+            heard[kind].extend(changes or ())
+
         for kind in KINDS:
-            driver.space.subscribe(kind, lambda _, changes, kind=kind: heard[kind].extend(changes or ()))
+            driver.space.subscribe(kind, partial(hear, kind))
         entry = Entry("a", b"1", 1, clock.now, clock.now)
         both = (entry, lease("l", 2, clock))
         driver.decide_and_commit(Touched({ENTRY: ["a"], LEASE: ["l"]}), lambda *_: both)

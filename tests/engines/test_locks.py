@@ -158,10 +158,10 @@ def test_a_fenced_write_is_done_up_to_the_last_microsecond_of_its_lease(
     clock.now += 10 * SECOND - 1
     driver.do(WRITES[kind]("1"))
     driver.do(Put("key", b'{"a":0}'))
-    before = driver.store.engine.revision
+    before = driver.store.space.revision
     clock.now += 1
     assert driver.refusal(WRITES[kind]("1")) == ("lease_lost", 412)
-    assert driver.store.engine.revision == before
+    assert driver.store.space.revision == before
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "taken", "taken and released", "cleaned up"])
@@ -175,7 +175,7 @@ def test_whatever_happened_after_its_end_a_lease_does_not_come_back(
     if meanwhile == "taken and released":
         driver.do(Release("l", "2"))
     if meanwhile == "cleaned up":
-        driver.run(driver.store._remove_expired())
+        driver.run(driver.store._cleaning._remove_expired())
     assert driver.refusal(Put("key", b"1", lease_id="1")) == ("lease_lost", 412)
     assert driver.refusal(Renew("l", "1", SECOND)) == ("lease_lost", 409)
     held = meanwhile == "taken"
@@ -199,7 +199,7 @@ def test_tokens_grow_through_expiry_release_and_deletion(driver: Driver, clock: 
         else:
             clock.now += SECOND
         if number % 3 == 2:
-            driver.run(driver.store._remove_expired())
+            driver.run(driver.store._cleaning._remove_expired())
     assert tokens == sorted(set(tokens))
 
 
@@ -210,7 +210,7 @@ def test_what_has_expired_is_removed_and_nothing_else(driver: Driver, clock: Fro
         driver.do(Put(f"over/{number}", b"1", ttl=SECOND))
         driver.do(Put(f"alive/{number}", b"1", ttl=2 * SECOND))
     clock.now += SECOND
-    driver.run(driver.store._remove_expired())
+    driver.run(driver.store._cleaning._remove_expired())
     clock.now -= SECOND
     leases = driver.run(driver.store.lease_page([""], None, 100)).records
     entries = driver.run(driver.store.page([""], None, 100)).records

@@ -1,6 +1,6 @@
 """The lane survives an exception at any call that the service makes, on every engine. And the harness finds bugs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
 
@@ -9,14 +9,14 @@ from databases import ENGINES
 from harness.injection import SOURCE, survive_exceptions
 
 from leasehold import completions, rules
-from leasehold.engines.base import Engine, SteadyClock
+from leasehold.engines.base import Engine, Space, SteadyClock, by_kind
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.storage import Storage
-from leasehold.engines.memory.engine import InMemoryEngine
+from leasehold.engines.memory.space import InMemorySpace
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Response
 from leasehold.http.wire.connection import Connection
-from leasehold.model import Operation
+from leasehold.model import AnyKind, Change, Operation
 from leasehold.store import batch
 from leasehold.store.batch import Batch
 
@@ -81,8 +81,8 @@ def batch_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 def unguarded_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that raises leaves the lane waiting."""
 
-    def start(self: Batch, engine: Engine) -> None:
-        engine.commit(rules.touched(self.operations), self._decide, self.finish)
+    def start(self: Batch, space: Space) -> None:
+        space.commit(rules.touched(self.operations), self._decide, self.finish)
 
     def refuse(self: Batch, failure: BaseException) -> None:
         completions.report("a batch failed", failure)
@@ -93,7 +93,13 @@ def unguarded_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def half_published(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that was published in part stays so."""
-    monkeypatch.setattr(InMemoryEngine, "_publish", lambda self, changes: self._state.publish(changes))
+
+    def publish(self: InMemorySpace, changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:
+        of_kinds = by_kind(changes)
+        self._state.publish(of_kinds, changes[-1].revision)
+        return of_kinds
+
+    monkeypatch.setattr(InMemorySpace, "_publish", publish)
 
 
 def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +110,7 @@ def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
         max(first, last)
         self.revision = last
 
-    monkeypatch.setattr(Storage, "append", shipped(append, "engines/storage.py"))
+    monkeypatch.setattr(Storage, "append", shipped(append, "engines/file/storage.py"))
 
 
 def answered_twice(monkeypatch: pytest.MonkeyPatch) -> None:

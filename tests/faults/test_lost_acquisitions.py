@@ -184,7 +184,7 @@ async def test_an_acquisition_of_which_nobody_knows_whether_it_was_stored_is_rel
     assert lost is not None, "it was stored, and nobody knows"
     assert lost.lease_id == "1"
     cut.disarm()
-    while store.engine.fault is not None:  # noqa: ASYNC110 - the event is the housekeeper's
+    while store.space.fault is not None:  # noqa: ASYNC110 - the event is the housekeeper's
         await asyncio.sleep(0.01)
     assert (await in_time(store.acquire(acquisition("2"), LONG))).lease_id == "2"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from running import Server, Wire, message, refusal, running
 
-from leasehold.access.tokens import mint
+from leasehold.access.token_minting import mint_token
 from leasehold.engines.backups import Seal
 
 SECRET = "a-secret-of-more-than-32-bytes-for-tests"
@@ -26,7 +26,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def bearer(*permissions: str, prefixes: list[str] | None = None) -> dict[str, str]:
-    token = mint(SECRET.encode(), "ann", permissions, prefixes=prefixes, now=time.time(), lifetime_seconds=36_000)
+    token = mint_token(SECRET.encode(), "ann", permissions, prefixes=prefixes, now=time.time(), lifetime_seconds=36_000)
     return {"Authorization": f"Bearer {token}"}
 
 

@@ -1,4 +1,4 @@
-"""Slow and rude clients: each is sent off in time, and good clients are served meanwhile.
+"""Slow and misbehaving clients: each is sent off in time, and good clients are served meanwhile.
 
 200 of them are let loose on one server at once, each in a thread; the tests look at what became of them.
 """
@@ -68,17 +68,17 @@ def drips_a_head(server: Server) -> Fate:
 
 def stalls_in_the_body(server: Server) -> Fate:
     with Wire(server) as wire:
-        return fate(wire.send(message("PUT", "/kv/rude", body=b"123456")[:-1]))
+        return fate(wire.send(message("PUT", "/kv/misbehaving", body=b"123456")[:-1]))
 
 
 def drips_a_body(server: Server) -> Fate:
     with Wire(server) as wire:
-        return fate(wire.send(message("PUT", "/kv/rude", "Content-Length: 1000")), lambda: b"1")
+        return fate(wire.send(message("PUT", "/kv/misbehaving", "Content-Length: 1000")), lambda: b"1")
 
 
 def drips_chunks(server: Server) -> Fate:
     with Wire(server) as wire:
-        return fate(wire.send(message("PUT", "/kv/rude", "Transfer-Encoding: chunked")), lambda: b"1\r\n1\r\n")
+        return fate(wire.send(message("PUT", "/kv/misbehaving", "Transfer-Encoding: chunked")), lambda: b"1\r\n1\r\n")
 
 
 def idles(server: Server) -> Fate:
@@ -89,12 +89,12 @@ def idles(server: Server) -> Fate:
 
 def vanishes(server: Server) -> Fate:
     with Wire(server) as wire:
-        wire.send(message("PUT", "/kv/rude", "Content-Length: 1000"), b"123")
+        wire.send(message("PUT", "/kv/misbehaving", "Content-Length: 1000"), b"123")
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     return Fate(b"", 0.0)
 
 
-RUDE = (
+MISBEHAVING = (
     silent,
     stalls_in_the_head,
     drips_a_head,
@@ -122,7 +122,7 @@ def strict() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def outcome(strict: Server) -> Outcome:
-    """200 rude clients at once, and one good client meanwhile."""
+    """200 misbehaving clients at once, and one good client meanwhile."""
     seen = Outcome()
     over = threading.Event()
 
@@ -133,9 +133,9 @@ def outcome(strict: Server) -> Outcome:
                 assert wire.send(message("PUT", "/kv/good", body=b"1")).answer().status in (200, 201)
             seen.good_seconds.append(time.monotonic() - started)
 
-    with ThreadPoolExecutor(1) as good, ThreadPoolExecutor(len(RUDE) * CLIENTS_OF_A_KIND) as pool:
+    with ThreadPoolExecutor(1) as good, ThreadPoolExecutor(len(MISBEHAVING) * CLIENTS_OF_A_KIND) as pool:
         goodness = good.submit(be_good)
-        clients = [(kind, pool.submit(kind, strict)) for kind in RUDE * CLIENTS_OF_A_KIND]
+        clients = [(kind, pool.submit(kind, strict)) for kind in MISBEHAVING * CLIENTS_OF_A_KIND]
         for kind, client in clients:
             seen.fates[kind].append(client.result())
         over.set()
@@ -143,8 +143,10 @@ def outcome(strict: Server) -> Outcome:
     return seen
 
 
-@pytest.mark.parametrize("kind", [kind for kind in RUDE if kind is not vanishes], ids=lambda kind: kind.__name__)
-def test_a_rude_client_is_sent_off_in_time_and_not_early(outcome: Outcome, kind: Callable[[Server], Fate]) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in MISBEHAVING if kind is not vanishes], ids=lambda kind: kind.__name__)
+def test_a_misbehaving_client_is_sent_off_in_time_and_not_early(
+    outcome: Outcome, kind: Callable[[Server], Fate]
+) -> None:
     wrong = [f for f in outcome.fates[kind] if not LIMIT_SECONDS < f.seconds < LIMIT_SECONDS + LATE_SECONDS]
     assert (len(outcome.fates[kind]), wrong) == (CLIENTS_OF_A_KIND, [])
 
@@ -169,12 +171,12 @@ def test_good_clients_are_served_meanwhile(outcome: Outcome) -> None:
     assert (len(outcome.good_seconds) > 10, slowest < LATE_SECONDS / 2) == (True, True)
 
 
-def test_what_rude_clients_began_is_not_done(strict: Server, outcome: Outcome) -> None:
+def test_what_misbehaving_clients_began_is_not_done(strict: Server, outcome: Outcome) -> None:
     assert outcome.fates
-    assert strict.get("rude").status_code == 404
+    assert strict.get("misbehaving").status_code == 404
 
 
-def test_a_server_is_whole_after_rude_clients(strict: Server, outcome: Outcome, key: str) -> None:
+def test_a_server_is_whole_after_misbehaving_clients(strict: Server, outcome: Outcome, key: str) -> None:
     assert outcome.fates
     assert (strict.put(key, "1").status_code, "Traceback" in strict.log()) == (201, False)
 

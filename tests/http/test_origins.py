@@ -239,13 +239,13 @@ def test_an_allowed_host_that_can_never_match_is_wrong_usage(value: str) -> None
     result = leasehold("serve", "--store=memory:", "--port=0", environment={"LEASEHOLD_ALLOWED_HOSTS": value})
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert result.stderr.startswith("leasehold: LEASEHOLD_ALLOWED_HOSTS: ")
-    assert "is no name of a host" in result.stderr
+    assert "is not a host name" in result.stderr
 
 
 def test_an_allowed_origin_that_is_none_is_wrong_usage() -> None:
     result = leasehold("serve", "--store=memory:", "--port=0", "--allowed-origin=*")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert result.stderr.startswith("leasehold: --allowed-origin: '*' is no origin")
+    assert result.stderr.startswith("leasehold: --allowed-origin: '*' is not an origin")
 
 
 REBINDING = ("evil.example", "Origin: http://evil.example", "Sec-Fetch-Site: same-origin")

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import Server, Wire, http_client, leasehold, message, refusal, running, until
 
-from leasehold.access.tokens import mint
+from leasehold.access.token_minting import mint_token
 
 SECRET = b"a-secret-of-more-than-32-bytes-for-tests"
 UUID = "abcdef00-0000-4000-8000-0000000000aa"
@@ -34,7 +34,9 @@ def token(
     secret: bytes = SECRET,
     subject: str = "ann",
 ) -> str:
-    return mint(secret, subject, permissions, prefixes=prefixes, now=time.time(), lifetime_seconds=lifetime_seconds)
+    return mint_token(
+        secret, subject, permissions, prefixes=prefixes, now=time.time(), lifetime_seconds=lifetime_seconds
+    )
 
 
 def bearer(text: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import Server, refusal, running
 
-from leasehold.access.tokens import mint
+from leasehold.access.token_minting import mint_token
 
 SECRET = b"a-secret-of-more-than-32-bytes-for-tests"
 CENTURY_SECONDS = 3_155_760_000.0
@@ -21,7 +21,7 @@ CONFLICT = {"error": "conflict", "message": "the change does not fit what is sto
 
 
 def bearer(*permissions: str, subject: str = "ann") -> dict[str, str]:
-    made = mint(SECRET, subject, permissions, prefixes=None, now=time.time(), lifetime_seconds=CENTURY_SECONDS)
+    made = mint_token(SECRET, subject, permissions, prefixes=None, now=time.time(), lifetime_seconds=CENTURY_SECONDS)
     return {"Authorization": f"Bearer {made}"}
 
 

@@ -18,10 +18,10 @@ from harness.injection import survive_exceptions
 from harness.kills import survive_kills
 from harness.linearizability import stay_linearizable
 from harness.locks import Load, append_on_two_servers, append_with_pauses
+from harness.misbehaving_clients import survive_misbehaving_clients
 from harness.mounts import obstacle
 from harness.postgres_faults import PROMISE, rounds_of
 from harness.power_cuts import survive_power_cuts
-from harness.rude_clients import survive_rudeness
 from harness.standby import PROMISE as STANDBY_PROMISE
 from harness.standby import round_of_failovers
 
@@ -84,8 +84,10 @@ def _linearizable_postgres(folder: Path, seed: int) -> Finding:
     return stay_linearizable(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5)
 
 
-def _rude_clients(folder: Path, seed: int) -> Finding:
-    return survive_rudeness(STORES["file"](folder), seed, clients=5_000, deadline_seconds=10.0, is_measured=True)
+def _misbehaving_clients(folder: Path, seed: int) -> Finding:
+    return survive_misbehaving_clients(
+        STORES["file"](folder), seed, clients=5_000, deadline_seconds=10.0, is_measured=True
+    )
 
 
 def _bad_input(folder: Path, seed: int) -> Finding:
@@ -133,7 +135,12 @@ ROWS = (
         _linearizable_postgres,
         "operations",
     ),
-    Row("rude-clients", "rude clients are sent off, good ones served meanwhile", _rude_clients, "rude clients"),
+    Row(
+        "misbehaving-clients",
+        "misbehaving clients are disconnected, good ones served meanwhile",
+        _misbehaving_clients,
+        "misbehaving clients",
+    ),
     Row("bad-input", "no input is answered 5xx, leaks, harms or divides the engines", _bad_input, "inputs", 2),
     Row("description", "answers are as the description says", _description, "requests"),
     Row("api-model-memory", "requests do what a model does, memory", _api_model("memory"), "sequences"),

@@ -1,18 +1,22 @@
 """A batch goes on whatever raises: each caller hears something, and the lane takes the next."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
+from driving import memory_of
 from structlog.testing import capture_logs
 
 from leasehold import rules
 from leasehold.engines.base import CommitDone, Decide
-from leasehold.engines.memory.engine import MemoryEngine, State
+from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import MemorySpace
+from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError, outcome_unknown
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
-from leasehold.model import Acquire, Change, Entry, Operation, Outcome, Put, Touched, View, Written
+from leasehold.model import ENTRY, LEASE, Acquire, Change, Kind, Operation, Outcome, Put, R, Touched, View, Written
+from leasehold.rules.overlay import Overlay
 from leasehold.store.store import Store
 
 SECONDS = 10.0
@@ -133,14 +137,14 @@ def test_an_exception_that_ends_the_process_does_so_after_all_have_been_told() -
 
 
 def test_an_operation_that_fails_costs_its_neighbours_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = rules.batch._Batch.apply
+    real = rules.batch.apply
 
-    def apply(batch: rules.batch._Batch, operation: Operation) -> Outcome:
+    def apply(overlay: Overlay, operation: Operation) -> Outcome:
         if isinstance(operation, Put) and operation.key == "b":
             raise MemoryError
-        return real(batch, operation)
+        return real(overlay, operation)
 
-    monkeypatch.setattr(rules.batch._Batch, "apply", apply)
+    monkeypatch.setattr(rules.batch, "apply", apply)
 
     @scenario
     async def run(store: Store) -> None:
@@ -157,7 +161,7 @@ def test_an_operation_that_fails_costs_its_neighbours_nothing(monkeypatch: pytes
 def test_what_an_earlier_operation_did_to_the_key_is_kept_when_a_later_one_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules.batch, "Written", failing := FailingOnce(Written, MemoryError()))
+    monkeypatch.setattr(rules.entries, "Written", failing := FailingOnce(Written, MemoryError()))
     failing._failure = None
 
     @scenario
@@ -166,14 +170,14 @@ def test_what_an_earlier_operation_did_to_the_key_is_kept_when_a_later_one_fails
         first = asyncio.ensure_future(submit(store, Put("a", b"1")))
         await asyncio.sleep(0)
 
-        real = rules.batch._Batch._write
+        real = rules.entries.put
 
-        def write(batch: rules.batch._Batch, current: Entry | None, key: str, value: bytes, *rest: object) -> Written:
-            if value == b"2":
+        def put(overlay: Overlay, operation: Put) -> Written:
+            if operation.value == b"2":
                 failing._failure = MemoryError()
-            return real(batch, current, key, value, *rest)  # type: ignore[arg-type]
+            return real(overlay, operation)
 
-        monkeypatch.setattr(rules.batch._Batch, "_write", write)
+        monkeypatch.setattr(rules.entries, "put", put)
         assert error(await submit(store, Put("a", b"2"))) == NOTHING_CHANGED
         assert isinstance(await first, Written)
         [entry] = (await store.page([""], None, 10)).records
@@ -185,7 +189,7 @@ def test_what_an_earlier_operation_did_to_the_key_is_kept_when_a_later_one_fails
 # The engine ---------------------------------------------------------------------------------------------------
 
 
-class Failing(MemoryEngine):
+class Failing(MemorySpace):
     """Fails in one commit as it is told to."""
 
     def __init__(self, fault: str) -> None:
@@ -219,7 +223,7 @@ class Failing(MemoryEngine):
 )
 def test_the_lane_goes_on_when_the_engine_breaks_its_contract(fault: str, told: tuple[str, str] | None) -> None:
     async def run() -> None:
-        store = Store(Failing(fault), Limits())
+        store = Store(memory_of(Failing(fault)), Limits())
         async with asyncio.timeout(SECONDS):
             await store.open()
             for each in await submit_all(store, Put("a", b"1"), Put("b", b"1")):
@@ -234,22 +238,22 @@ def test_the_lane_goes_on_when_the_engine_breaks_its_contract(fault: str, told: 
 def test_a_batch_that_was_published_in_part_is_published_whole(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     @scenario
     async def run(store: Store) -> None:
-        engine = store.engine
-        assert isinstance(engine, MemoryEngine)
+        space = store.space
+        assert isinstance(space, MemorySpace)
         await submit(store, Acquire("l", "1", 10_000_000))
         if where == "publish":
-            monkeypatch.setattr(engine._state, "publish", FailingOnce(engine._state.publish, MemoryError()))
+            monkeypatch.setattr(space._state, "publish", FailingOnce(space._state.publish, MemoryError()))
         elif where == "entries":
-            names = engine._state.entries._names
+            names = space._state.table(ENTRY)._names
             monkeypatch.setattr(names, "add", FailingOnce(names.add, MemoryError()))
         else:
-            leases = engine._state.leases
+            leases = space._state.table(LEASE)
             monkeypatch.setattr(leases, "publish", FailingOnce(leases.publish, MemoryError()))
         told = await submit_all(store, Put("a", b"1"), Acquire("m", "2", 10_000_000), Put("b", b"2"))
         assert not any(isinstance(each, ServiceError) for each in told)
         assert [entry.key for entry in (await store.page([""], None, 10)).records] == ["a", "b"]
         assert [lease.lock for lease in (await store.lease_page([""], None, 10)).records] == ["l", "m"]
-        assert engine.revision == 4
+        assert space.revision == 4
         await submit(store, Put("c", b"3"))
         assert [entry.revision for entry in (await store.page([""], None, 10)).records] == [2, 4, 5]
 
@@ -257,7 +261,7 @@ def test_a_batch_that_was_published_in_part_is_published_whole(where: str, monke
 
 
 def test_what_is_stored_and_cannot_be_published_is_passed_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(_state: State, _changes: Sequence[Change]) -> State:
+    def no_memory(*_arguments: object) -> State:
         raise MemoryError
 
     @scenario
@@ -281,7 +285,8 @@ def test_what_is_stored_and_cannot_be_published_is_passed_by_nothing(monkeypatch
 def test_a_batch_that_cannot_be_started_is_refused(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     @scenario
     async def run(store: Store) -> None:
-        monkeypatch.setattr(store, step, FailingOnce(getattr(store, step), MemoryError()))
+        lane = store._lane
+        monkeypatch.setattr(lane, step, FailingOnce(getattr(lane, step), MemoryError()))
         told = await submit_all(store, Put("a", b"1"), Put("b", b"1"))
         assert [error(each) for each in told] == [NOTHING_CHANGED] * 2
         assert (await store.page([""], None, 10)).records == []
@@ -329,25 +334,28 @@ async def test_each_fault_is_logged(store: Store) -> None:
 
 
 def test_a_view_that_fails_for_one_key_costs_only_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Poisoned(MemoryEngine):
+    class Poisoned(MemorySpace):
         def _decide(self, decide: Decide) -> list[Change]:
             state = self._state
 
+            class PoisonedRecords(dict[str, R]):
+                def get(self, name: str, _default: object = None) -> R | None:  # type: ignore[override]
+                    if name == "b":
+                        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+                    return super().get(name)
+
             class PoisonedView:
                 incarnation = state.incarnation
-                lease = state.lease
-                lease_by_id = state.lease_by_id
+                found = state.found
 
-                def entry(self, key: str) -> Entry | None:
-                    if key == "b":
-                        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-                    return state.entry(key)
+                def records(self, kind: Kind[R]) -> Mapping[str, R]:
+                    return PoisonedRecords(state.records(kind))
 
             view: View = PoisonedView()
             return list(decide(view, self.revision, self._clock()))
 
     async def run() -> None:
-        store = Store(Poisoned(), Limits())
+        store = Store(memory_of(Poisoned()), Limits())
         await store.open()
         told = await submit_all(store, Put("a", b"1"), Put("b", b"1"), Put("c", b"1"))
         assert [type(each) for each in told] == [Written, ServiceError, Written]

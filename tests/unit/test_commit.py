@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+from driving import stored_state
 
-from leasehold.engines.file.snapshot import StoredState
-from leasehold.engines.memory.engine import State
+from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
 from leasehold.model import (
+    ENTRY,
     Change,
     Condition,
     Delete,
@@ -15,6 +16,7 @@ from leasehold.model import (
     Deletion,
     Entry,
     Expire,
+    Expired,
     Found,
     JsonPatch,
     MergePatch,
@@ -48,7 +50,7 @@ GONE = Entry("gone", b'"old"', 44, created_at=10, updated_at=20, expires_at=NOW)
 
 def decide(*operations: Operation) -> tuple[list[Outcome | ServiceError], list[Change]]:
     entries = {entry.key: entry for entry in (ALICE, SESSION, GONE)}
-    view = State(StoredState(entries, HEAD, incarnation=INCARNATION))
+    view = State(stored_state(entries, HEAD, incarnation=INCARNATION))
     return evaluate(operations, view, HEAD, NOW, max_value_bytes=MAX_VALUE_BYTES)
 
 
@@ -62,6 +64,8 @@ def outcome_of(operation: Operation) -> Outcome:
         expected = [outcome.entry]
     elif isinstance(outcome, Deleted):
         expected = [Deletion(outcome.key, outcome.revision)]
+    elif isinstance(outcome, Expired):
+        expected = [Deletion(name_of(operation), outcome.revision)]
     assert changes == expected
     return outcome
 
@@ -218,12 +222,12 @@ def test_a_delete_of_a_missing_part_is_not_found() -> None:
 
 
 def test_expiry_removes_an_entry_whose_time_has_come() -> None:
-    assert outcome_of(Expire("gone")) == Deleted("gone", HEAD + 1)
+    assert outcome_of(Expire(ENTRY, "gone")) == Expired(HEAD + 1)
 
 
 @pytest.mark.parametrize("key", ["session", "user", "new"])
 def test_expiry_leaves_alone_what_lives_or_is_missing(key: str) -> None:
-    assert outcome_of(Expire(key)) == Unchanged()
+    assert outcome_of(Expire(ENTRY, key)) == Unchanged()
 
 
 # What is missing ----------------------------------------------------------------------------------------------
@@ -389,7 +393,7 @@ def test_a_key_created_and_deleted_is_written_as_a_deletion() -> None:
 
 def test_changes_are_in_the_order_of_their_revisions() -> None:
     _, changes = decide(Put("a", b"1"), Put("b", b"1"), Put("a", b"2"))
-    assert [(name_of(change), change.revision) for change in changes] == [("b", HEAD + 2), ("a", HEAD + 3)]
+    assert [(change.name, change.revision) for change in changes] == [("b", HEAD + 2), ("a", HEAD + 3)]
 
 
 # Reads --------------------------------------------------------------------------------------------------------
@@ -440,7 +444,7 @@ LARGE = Entry("large", b'{"a":"%b","b":[1,2]}' % (b"x" * 200), 45, created_at=10
 
 def large_after(operation: Operation) -> bytes | str:
     """The value that is then stored, or the refusal's code."""
-    view = State(StoredState({"large": LARGE}, HEAD))
+    view = State(stored_state({"large": LARGE}, HEAD))
     [outcome], _ = evaluate([operation], view, HEAD, NOW, max_value_bytes=MAX_VALUE_BYTES)
     if isinstance(outcome, ServiceError):
         return outcome.code

@@ -4,17 +4,20 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from driving import stored_state
 
-from leasehold.engines.file.snapshot import StoredState
-from leasehold.engines.memory.engine import State
+from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
 from leasehold.model import (
+    ENTRY,
+    LEASE,
     Acquire,
     Change,
     Delete,
     Deletion,
     Entry,
-    ExpireLease,
+    Expire,
+    Expired,
     Held,
     JsonPatch,
     Lease,
@@ -31,6 +34,7 @@ from leasehold.model import (
     Touched,
     Unchanged,
     Written,
+    name_of,
 )
 from leasehold.rules import evaluate, lock_held
 
@@ -62,7 +66,7 @@ USER = Entry("user", b'{"name":"alice"}', 42, created_at=10, updated_at=20)
 
 
 def decide(*operations: Operation) -> tuple[list[Outcome | ServiceError], list[Change]]:
-    state = State(StoredState({"user": USER}, HEAD, leases={each.lock: each for each in (HELD, OVER, LONG)}))
+    state = State(stored_state({"user": USER}, HEAD, leases={each.lock: each for each in (HELD, OVER, LONG)}))
     return evaluate(operations, state, HEAD, NOW, max_value_bytes=100)
 
 
@@ -78,6 +82,8 @@ def outcome_of(operation: Operation) -> Outcome:
         expected = [LeaseEnd(outcome.lock, outcome.revision)]
     elif isinstance(outcome, Written):
         expected = [outcome.entry]
+    elif isinstance(outcome, Expired):
+        expected = [LeaseEnd(name_of(operation), outcome.revision)]
     assert changes == expected
     return outcome
 
@@ -227,12 +233,12 @@ def test_force_ends_nothing_where_nobody_holds_the_lock(lock: str) -> None:
 
 
 def test_expiry_removes_a_lease_whose_time_has_come() -> None:
-    assert outcome_of(ExpireLease("over")) == Released("over", HEAD + 1)
+    assert outcome_of(Expire(LEASE, "over")) == Expired(HEAD + 1)
 
 
 @pytest.mark.parametrize("lock", ["held", "free"])
 def test_expiry_leaves_alone_what_is_alive_or_missing(lock: str) -> None:
-    assert outcome_of(ExpireLease(lock)) == Unchanged()
+    assert outcome_of(Expire(LEASE, lock)) == Unchanged()
 
 
 # Fenced writes ------------------------------------------------------------------------------------------------
@@ -310,4 +316,4 @@ def test_what_a_batch_touches_is_named() -> None:
     from leasehold.rules import touched
 
     operations = (Put("a", b"1"), Put("b", b"1", lease_id="i"), Acquire("l", "j", SECOND), Delete("c", lease_id="k"))
-    assert touched(operations) == Touched(["a", "b", "c"], ["l"], ["i", "k"])
+    assert touched(operations) == Touched({ENTRY: ["a", "b", "c"], LEASE: ["l"]}, {LEASE: ["i", "k"]})

@@ -3,13 +3,16 @@
 import json
 from typing import NamedTuple
 
+from driving import stored_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leasehold.engines.file.snapshot import StoredState
-from leasehold.engines.memory.engine import State
+from leasehold.engines.base import by_kind
+from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
 from leasehold.model import (
+    ENTRY,
+    LEASE,
     Acquire,
     Change,
     Condition,
@@ -17,7 +20,7 @@ from leasehold.model import (
     Deleted,
     EntryOperation,
     Expire,
-    ExpireLease,
+    Expired,
     Json,
     JsonPatch,
     Leased,
@@ -84,7 +87,9 @@ class Model:
         """The code of the error, or what happened."""
         if isinstance(operation, LockOperation):
             return self._lock(operation, now)
-        if isinstance(operation, Expire) or operation.lease_id is None:
+        if isinstance(operation, Expire):
+            return self._expire(operation, now)
+        if operation.lease_id is None:
             return self._do(operation, now)
         alive = [lease.lease_id for lease in self.leases.values() if now < lease.expires_at]
         return self._do(operation, now) if operation.lease_id in alive else "lease_lost"
@@ -111,8 +116,6 @@ class Model:
                 return "lock_not_found"
             case Release() if refused := refused_release(operation, self.leases[lock]):
                 return refused
-            case ExpireLease() if lease is None or is_alive:
-                return "unchanged"
         self.revision += 1
         del self.leases[lock]
         return "released"
@@ -122,12 +125,19 @@ class Model:
         self.leases[lock] = lease
         return "leased"
 
+    def _expire(self, operation: Expire, now: int) -> str:
+        kept: dict[str, Kept] | dict[str, KeptLease] = self.kept if operation.kind is ENTRY else self.leases
+        known = kept.get(operation.name)
+        if known is None or known.expires_at is None or now < known.expires_at:
+            return "unchanged"
+        self.revision += 1
+        del kept[operation.name]
+        return "expired"
+
     def _do(self, operation: EntryOperation, now: int) -> str:
         known = self.kept.get(operation.key)
         expired = known is not None and known.expires_at is not None and now >= known.expires_at
         live = None if expired else known
-        if isinstance(operation, Expire):
-            return self._delete(operation.key) if expired else "unchanged"
         if live is None and not isinstance(operation, Put):
             return "not_found"
         if not holds(operation.condition, live):
@@ -226,7 +236,7 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
         condition=CONDITIONS,
         lease_id=FENCES,
     ),
-    st.builds(Expire, KEYS),
+    st.builds(Expire, st.just(ENTRY), KEYS),
     st.builds(
         lambda lock, number, ttl, holder: Acquire(lock, f"{lock}{number}", ttl, b"null", holder),
         LOCKS,
@@ -236,7 +246,7 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
     ),
     st.builds(Renew, LOCKS, LEASE_IDS, TTLS),
     st.builds(Release, LOCKS, FENCES, HOLDERS, st.none() | st.integers(1, 12), st.sampled_from([False, False, True])),
-    st.builds(ExpireLease, LOCKS),
+    st.builds(Expire, st.just(LEASE), LOCKS),
 )
 BATCHES = st.lists(st.tuples(st.integers(0, 3), st.lists(OPERATIONS, max_size=8)), max_size=6)
 """Each with the time that passes before it."""
@@ -246,7 +256,7 @@ class Store:
     """What an engine does with the changes of a batch."""
 
     def __init__(self) -> None:
-        self.state = State(StoredState({}))
+        self.state = State(stored_state())
 
     def decide(self, operations: list[Operation], now: int) -> tuple[list[Outcome | ServiceError], list[Change]]:
         return evaluate(operations, self.state, self.state.revision, now, max_value_bytes=MAX_VALUE_BYTES)
@@ -254,23 +264,22 @@ class Store:
     def commit(self, operations: list[Operation], now: int) -> list[str]:
         outcomes, changes = self.decide(operations, now)
         if changes:
-            self.state.publish(changes)
+            self.state.publish(by_kind(changes), changes[-1].revision)
         return [told(outcome) for outcome in outcomes]
 
     def kept(self) -> tuple[int, dict[str, Kept], dict[str, KeptLease]]:
         """As the model keeps it, with the head in front."""
-        snapshot = self.state.snapshot()
         return (
-            snapshot.revision,
+            self.state.revision,
             {
                 entry.key: Kept(
                     json_of(entry.value), entry.revision, entry.created_at, entry.updated_at, entry.expires_at
                 )
-                for entry in snapshot.entries
+                for entry in self.state.records(ENTRY).values()
             },
             {
                 lease.lock: KeptLease(lease.lease_id, lease.holder, lease.token, lease.expires_at, lease.ttl)
-                for lease in snapshot.leases
+                for lease in self.state.records(LEASE).values()
             },
         )
 
@@ -325,7 +334,7 @@ def test_revisions_of_a_batch_grow_and_end_at_the_head(batches: list[tuple[int, 
         now += elapsed
         head = store.state.revision
         outcomes, changes = store.decide(operations, now)
-        done = [outcome for outcome in outcomes if isinstance(outcome, Written | Deleted | Leased | Released)]
+        done = [outcome for outcome in outcomes if isinstance(outcome, Written | Deleted | Leased | Released | Expired)]
         revisions = [change.revision for change in changes]
         assert revisions == sorted(revisions)
         assert revisions[-1:] == [head + len(done)][: len(revisions)]

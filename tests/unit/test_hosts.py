@@ -1,4 +1,4 @@
-"""Hosts and origins: when two are the same, and which an operator may set."""
+"""Hosts and origins: which texts are equal, and which settings are refused."""
 
 import pytest
 
@@ -37,9 +37,7 @@ from leasehold.errors import ServiceError
         ("a b", None),
     ],
 )
-def test_a_host_is_its_name_without_case_and_final_dot_and_its_port(
-    text: str, expected: tuple[str, int | None] | None
-) -> None:
+def test_a_host_is_parsed_without_case_and_final_dot(text: str, expected: tuple[str, int | None] | None) -> None:
     assert parse_host(text) == expected
 
 
@@ -60,16 +58,16 @@ def test_a_host_is_its_name_without_case_and_final_dot_and_its_port(
         ("https://u@a", None),
     ],
 )
-def test_an_origin_is_its_scheme_host_and_port(text: str, expected: Origin | None) -> None:
+def test_an_origin_is_parsed_to_scheme_host_and_port(text: str, expected: Origin | None) -> None:
     assert parse_origin(text) == expected
 
 
-def test_addresses_are_told_from_names() -> None:
+def test_addresses_are_distinguished_from_names() -> None:
     hosts = ("127.0.0.1", "::1", "fd00::1", "localhost", "127.1", "0x7f.1", "1.2.3.4.example", "")
     assert [is_address(host) for host in hosts] == [True, True, True, False, False, False, False, False]
 
 
-def test_allowed_hosts_are_compared_as_hosts_are() -> None:
+def test_allowed_hosts_have_the_form_of_parsed_hosts() -> None:
     allowed = parse_allowed_hosts("DB.example.com., 192.0.2.7 ,FD00:0::1,,leasehold, my_service")
     assert allowed == {"db.example.com", "192.0.2.7", "fd00::1", "leasehold", "my_service"}
 
@@ -90,17 +88,17 @@ def test_allowed_hosts_are_compared_as_hosts_are() -> None:
         ("..", ""),
     ],
 )
-def test_an_allowed_host_that_no_host_could_be_is_refused_with_what_to_write(setting: str, hint: str) -> None:
+def test_a_setting_that_no_host_can_match_is_refused_with_a_hint(setting: str, hint: str) -> None:
     with pytest.raises(ServiceError) as refused:
         parse_allowed_hosts(setting)
     wrong = setting.rpartition(", ")[2]
     assert refused.value.code == "invalid_argument"
     assert refused.value.message == (
-        f"{wrong!r} is no name of a host: it has no port, no brackets and no wildcards{hint}"
+        f"{wrong!r} is not a host name: write it without a port, brackets or wildcards{hint}"
     )
 
 
-def test_allowed_origins_have_their_default_port() -> None:
+def test_an_allowed_origin_without_a_port_has_the_default_port_of_its_scheme() -> None:
     allowed = parse_allowed_origins("https://app.example.com, http://localhost:3000,http://[::1]")
     assert allowed == {("https", "app.example.com", 443), ("http", "localhost", 3000), ("http", "::1", 80)}
 
@@ -109,5 +107,5 @@ def test_allowed_origins_have_their_default_port() -> None:
     "setting", ["*", "null", "app.example.com", "https://*.example.com", "https://a/", "ftp://a", "https://a:99999"]
 )
 def test_an_allowed_origin_that_no_browser_sends_is_refused(setting: str) -> None:
-    with pytest.raises(ServiceError, match="is no origin, which is like"):
+    with pytest.raises(ServiceError, match="is not an origin like"):
         parse_allowed_origins(setting)

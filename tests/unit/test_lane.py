@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from driving import memory_of
 
 from leasehold.engines.base import CommitDone, Decide
-from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import MemorySpace
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MIB, Limits
 from leasehold.model import Delete, Operation, Outcome, Put, Touched, Written
-from leasehold.store.store import ENOUGH_OPERATIONS, Store
+from leasehold.store.lane import ENOUGH_OPERATIONS
+from leasehold.store.store import Store
 
 
-class Counting(MemoryEngine):
+class Counting(MemorySpace):
     """Notes the size of each batch."""
 
     def __init__(self) -> None:
@@ -21,7 +23,7 @@ class Counting(MemoryEngine):
         self.sizes: list[int] = []
 
     def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
-        self.sizes.append(len(touched.keys))
+        self.sizes.append(sum(map(len, touched.names.values())))
         super().commit(touched, decide, done)
 
 
@@ -29,8 +31,8 @@ def sizes(turns: Sequence[Sequence[Operation]]) -> list[int]:
     """The batches of operations that come in so many turns of the loop. Their outcomes come in their order."""
 
     async def scenario() -> list[int]:
-        engine = Counting()
-        store = Store(engine, Limits())
+        space = Counting()
+        store = Store(memory_of(space), Limits())
         await store.open()
         outcomes: list[Outcome | ServiceError] = []
         all_done = asyncio.Event()
@@ -49,7 +51,7 @@ def sizes(turns: Sequence[Sequence[Operation]]) -> list[int]:
         await store.close()
         revisions = [outcome.entry.revision for outcome in outcomes if isinstance(outcome, Written)]
         assert revisions == list(range(1, len(revisions) + 1))
-        return engine.sizes
+        return space.sizes
 
     return asyncio.run(scenario())
 

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Coroutine
 
 import pytest
+from driving import memory_of
 
 from leasehold.engines.base import CommitDone, Decide
-from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import MemorySpace
 from leasehold.limits import STALLED_LANE_SECONDS, Limits
 from leasehold.model import Put, Touched
-from leasehold.store import store as store_module
+from leasehold.store import lane as lane_module
 from leasehold.store.lane_watch import LaneWatch
 from leasehold.store.store import Store
 from leasehold.tasks import begun, cancelled
@@ -63,7 +64,7 @@ def test_the_fault_ends_when_the_lane_goes_on(progress: int | None) -> None:
     assert not lane.look(1)
 
 
-class Silent(MemoryEngine):
+class Silent(MemorySpace):
     """Never tells how a commit ended."""
 
     def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
@@ -71,17 +72,17 @@ class Silent(MemoryEngine):
 
 
 def test_a_store_whose_lane_stands_still_says_so_and_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "LANE_END_SECONDS", 0.01)
+    monkeypatch.setattr(lane_module, "LANE_END_SECONDS", 0.01)
 
     async def run() -> None:
-        store = Store(Silent(), Limits())
+        store = Store(memory_of(Silent()), Limits())
         await store.open()
         store.submit(Put("a", b"1"), lambda _: None)
         for _ in range(5):
             await asyncio.sleep(0)
         assert (store.fault, store.gauges()["degraded"]) == (None, 0)
         for _ in range(STALLED_LANE_SECONDS + 1):
-            store._watch.look()
+            store._lane._watch.look()
         assert store.fault is not None
         assert store.gauges()["degraded"] == 1
         async with asyncio.timeout(SECONDS):

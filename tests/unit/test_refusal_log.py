@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from leasehold.access.tokens import Principal, forbidden, unauthenticated
+from leasehold.access.permissions import Principal, forbidden
+from leasehold.access.token_verification import unauthenticated
 from leasehold.http.messages import Headers, Request
 from leasehold.http.routing.audit import MAX_LINES, PERIOD_SECONDS, RefusalLog, printable
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from driving import stored_state
 
-from leasehold.engines.file.snapshot import StoredState
-from leasehold.engines.memory.engine import State
-from leasehold.engines.memory.entries import Entries
-from leasehold.engines.memory.records import MAX_PASSED
+from leasehold.engines.memory.state import State
+from leasehold.engines.memory.table import MAX_PASSED, Table
+from leasehold.engines.state import Contents
 from leasehold.errors import ServiceError
 from leasehold.http.messages import CHUNK_BYTES, GatheredList, Response
 from leasehold.http.negotiation import Media
 from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
-from leasehold.model import Delete, Entry, Json, JsonPatch, MergePatch, Operation, PatchStep, Put, Read
+from leasehold.model import ENTRY, Delete, Entry, Json, JsonPatch, MergePatch, Operation, PatchStep, Put, Read
 from leasehold.rules import evaluate, evaluate_read
 from leasehold.values import (
     decode,
@@ -268,7 +268,7 @@ def decided(*operations: Operation, size: int) -> int:
     """How many of the operations one batch decides, on entries of such a size."""
     value = b'{"a":"%b"}' % (b"x" * (size - 8))
     entries = {key: entry_of(value, key) for key in ("a", "b", "c", "d")}
-    view = State(StoredState(entries, 1))
+    view = State(stored_state(entries, 1))
     outcomes, changes = evaluate(operations, view, 1, 0, max_value_bytes=MIB)
     assert all(not isinstance(outcome, ServiceError) for outcome in outcomes)
     assert len({change.key for change in changes if isinstance(change, Entry)}) <= len(outcomes)
@@ -308,7 +308,7 @@ def test_a_page_does_not_pass_over_all_that_has_expired_and_misses_nothing() -> 
     count = 4 * MAX_PASSED
     entries = {f"{number:06}": Entry(f"{number:06}", b"1", 1, 0, 0, expires_at=5) for number in range(count)}
     entries["live"] = entry_of(b"1", "live")
-    records = Entries(entries, 1)
+    records = Table(ENTRY, Contents(entries), 1)
     assert lines_of(lambda: records.page("", None, 10, 1, 5)) < 12 * MAX_PASSED
     pages = [records.page("", None, 10, 1, 5)]
     while (after := pages[-1].next_after) is not None:
@@ -317,12 +317,12 @@ def test_a_page_does_not_pass_over_all_that_has_expired_and_misses_nothing() -> 
 
 
 def test_what_has_expired_is_found_in_steps_past_what_was_replaced() -> None:
-    records = Entries({}, 0)
+    records = Table(ENTRY, Contents({}), 0)
     count = 2 * MAX_PASSED
     for expires_at in (3, None):  # all are to end at once, and then they are not
         changes = [Entry(str(number), b"1", number, 0, 0, expires_at) for number in range(count)]
-        records.publish(changes)
-    records.publish([Entry("late", b"1", count, 0, 0, 4)])
+        records.publish(changes, count)
+    records.publish([Entry("late", b"1", count, 0, 0, 4)], count)
     found = [records.expired(500, 5) for _ in range(3)]
     assert (found[0], found[-1]) == ([], ["late"])
 

@@ -1,7 +1,7 @@
-"""Hosts and origins as they are written: in a `Host`, in an `Origin`, in the settings; and when two are the same.
+"""Hosts and origins: parsed from `Host`, from `Origin` and from the settings, in a form that can be compared.
 
-Names have no case, and the dot that ends a full name says nothing; an address of IPv6 is compared as the address that
-it is. The port that a scheme has by itself may be left out (RFC 9110, section 4.2.3; RFC 6454, section 4).
+Names are compared without case and without a final dot, IPv6 addresses by their value. The default port of a scheme may
+be left out (RFC 9110, section 4.2.3; RFC 6454, section 4).
 """
 
 import re
@@ -21,7 +21,7 @@ Origin = tuple[str, str, int]
 
 
 def parse_host(text: str) -> tuple[str, int | None] | None:
-    """The name or address, as it is compared, and the port if there is one; None for what is no host."""
+    """The name or address in its comparable form, and the port if it is given; None if the text is not a host."""
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         return None
@@ -33,7 +33,7 @@ def parse_host(text: str) -> tuple[str, int | None] | None:
 
 
 def parse_origin(text: str) -> Origin | None:
-    """None for what is no origin of a page on the web, `null` included."""
+    """The origin of a web page; None for any other text, `null` included."""
     scheme, separator, authority = text.partition("://")
     default_port = DEFAULT_PORTS.get(scheme.lower())
     host = parse_host(authority)
@@ -44,12 +44,12 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def is_address(name: str) -> bool:
-    """Whether a host, as `parse_host` gives it, is an IP address: no other site can be called by that."""
+    """Whether a host, as `parse_host` returns it, is an IP address. DNS rebinding cannot use an address."""
     return _address(name) is not None
 
 
 def parse_allowed_hosts(setting: str) -> frozenset[str]:
-    """Names and addresses, separated by commas. Raises `invalid_argument` for one that no `Host` could be."""
+    """Names and addresses, separated by commas. Raises `invalid_argument` for one that no `Host` can match."""
     return frozenset(_allowed_host(name) for name in _items(setting))
 
 
@@ -71,13 +71,13 @@ def _allowed_host(text: str) -> str:
         return name
     host = parse_host(text)
     hint = f"; write {host[0]}" if host is not None and (is_address(host[0]) or _NAME.fullmatch(host[0])) else ""
-    raise _wrong(text, f"no name of a host: it has no port, no brackets and no wildcards{hint}")
+    raise _wrong(text, f"not a host name: write it without a port, brackets or wildcards{hint}")
 
 
 def _allowed_origin(text: str) -> Origin:
     origin = parse_origin(text)
     if origin is None or not (is_address(origin[1]) or _NAME.fullmatch(origin[1])) or origin[2] > MAX_PORT:
-        raise _wrong(text, "no origin, which is like https://app.example.com or http://localhost:3000")
+        raise _wrong(text, "not an origin like https://app.example.com or http://localhost:3000")
     return origin
 
 

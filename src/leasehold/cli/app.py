@@ -265,11 +265,11 @@ def token(
 
     The secret, the issuer and the audience may stand in the environment, as for the service.
     """
-    from leasehold.access.tokens import mint
+    from leasehold.access.token_minting import mint_token
 
     try:
         settings = load_settings(os.environ, {"auth_secret_file": auth_secret_file})
-        made = mint(
+        made = mint_token(
             _signing_secret(settings),
             subject,
             permission,
@@ -286,7 +286,7 @@ def token(
 
 def _signing_secret(settings: Settings) -> bytes:
     """Of several secrets the first, while the others are still taken."""
-    from leasehold.access.tokens import load_secret
+    from leasehold.access.token_keys import load_secret
 
     if not settings.auth_secret_file:
         raise ServiceError("invalid_argument", "give --auth-secret-file, or LEASEHOLD_AUTH_SECRET_FILE")

@@ -169,14 +169,12 @@ class Engine(Protocol):
 
 def by_kind(changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:
     """The changes of each kind, in the order that they have."""
-    found: dict[AnyKind, list[Change]] = {}
-    for change in changes:
-        kind = KIND_OF[type(change)]
-        if kind in found:
-            found[kind].append(change)
-        else:
-            found[kind] = [change]
-    return found
+    if len(changes) == 1:
+        return {KIND_OF[type(changes[0])]: changes}
+    kinds = {KIND_OF[each] for each in set(map(type, changes))}
+    if len(kinds) == 1:  # nearly always
+        return {kinds.pop(): changes}
+    return {kind: [change for change in changes if KIND_OF[type(change)] is kind] for kind in kinds}
 
 
 class SteadyClock:

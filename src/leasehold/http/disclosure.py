@@ -8,7 +8,7 @@ reduced in `entries.written_response`, errors here.
 
 from typing import Final
 
-from leasehold.access.tokens import Principal
+from leasehold.access.permissions import Principal
 from leasehold.errors import ErrorCode, ServiceError
 
 _NOT_FITTING: Final[frozenset[ErrorCode]] = frozenset(("path_not_found", "conflict", "patch_failed"))

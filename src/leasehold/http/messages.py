@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from leasehold import values
-from leasehold.access.tokens import ANYONE, Principal
+from leasehold.access.permissions import ANYONE, Principal
 from leasehold.errors import ServiceError
 from leasehold.http.disclosure import may_read, withheld
 from leasehold.http.negotiation import Media

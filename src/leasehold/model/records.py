@@ -153,10 +153,10 @@ class View(Protocol):
     def incarnation(self) -> str:
         """That of the space, which is part of each ETag."""
 
-    def records(self, kind: Kind[R]) -> Mapping[str, R]:
+    def records(self, kind: Kind[R], /) -> Mapping[str, R]:
         """The records of a kind by name, as stored."""
 
-    def found(self, kind: Kind[R]) -> Mapping[str, R]:
+    def found(self, kind: Kind[R], /) -> Mapping[str, R]:
         """The records of a kind by the value of its `lookup`, as stored."""
 
 

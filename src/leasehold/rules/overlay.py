@@ -1,12 +1,13 @@
 """The state that one batch is decided on: what the view shows, under what the batch has changed so far."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import cast
 
 from leasehold.limits import MAX_BATCH_WORK_BYTES
-from leasehold.model import KINDS, AnyKind, Change, Entry, Kind, Lease, R, View, is_expired
+from leasehold.model import AnyKind, Change, Kind, R, View, is_expired
 
 _revision_of = attrgetter("revision")
 
@@ -26,7 +27,6 @@ class Overlay:
         "_changes",
         "_found",
         "_is_in_order",
-        "_records",
         "_undo",
         "_view",
         "incarnation",
@@ -38,16 +38,12 @@ class Overlay:
 
     def __init__(self, view: View, revision: int, now: int, max_value_bytes: int) -> None:
         self._view = view
-        self._records: dict[AnyKind, Mapping[str, Entry] | Mapping[str, Lease]] = {
-            kind: view.records(kind)  # type: ignore[misc] # one of several kinds
-            for kind in KINDS
-        }
         self.revision = revision
         """The last one that was taken."""
         self.now = now
         self.max_value_bytes = max_value_bytes
         self.incarnation = view.incarnation
-        self._changes: dict[AnyKind, dict[str, Change]] = {kind: {} for kind in KINDS}
+        self._changes: defaultdict[AnyKind, dict[str, Change]] = defaultdict(dict)
         self._found: dict[tuple[AnyKind, str], str] = {}
         """The name by the value of `Kind.lookup`, of records that this batch has put."""
         self._is_in_order = True
@@ -63,12 +59,17 @@ class Overlay:
         """The record as it would be stored now, expired or not."""
         change = self._changes[kind].get(name)  # type: ignore[index] # of one of the kinds
         if change is None:
-            return cast("R | None", self._records[kind].get(name))  # type: ignore[index]
+            return self._view.records(kind).get(name)
         return cast("R", change) if type(change) is kind.record else None
 
     def live(self, kind: Kind[R], name: str) -> R | None:
         """The record, unless it has expired."""
-        record = self.stored(kind, name)
+        # `stored` once more: each operation passes here, and a call costs as much as the rest.
+        change = self._changes[kind].get(name)  # type: ignore[index] # of one of the kinds
+        if change is None:
+            record = self._view.records(kind).get(name)
+        else:
+            record = cast("R", change) if type(change) is kind.record else None
         if record is None or record.expires_at is None:  # nearly always
             return record
         return None if is_expired(record, self.now) else record
@@ -104,10 +105,10 @@ class Overlay:
 
     def changes(self) -> list[Change]:
         """What was changed so far, in the order of revisions."""
-        changed = [changes for changes in self._changes.values() if changes]
-        if len(changed) == 1 and self._is_in_order:
-            return list(changed[0].values())
-        return sorted((change for changes in changed for change in changes.values()), key=_revision_of)
+        if len(self._changes) == 1 and self._is_in_order:  # nearly always
+            [changes] = self._changes.values()
+            return list(changes.values())
+        return sorted((change for changes in self._changes.values() for change in changes.values()), key=_revision_of)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:

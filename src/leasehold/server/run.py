@@ -24,7 +24,8 @@ import uvloop
 from msgspec.structs import replace
 
 from leasehold.access.hosts import parse_allowed_hosts, parse_allowed_origins
-from leasehold.access.tokens import VerificationKey, Verifier, is_exposed, public_key, secret_key
+from leasehold.access.token_keys import VerificationKey, is_exposed, public_key, secret_key
+from leasehold.access.token_verification import Verifier
 from leasehold.completions import report
 from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable

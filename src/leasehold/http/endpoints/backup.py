@@ -1,6 +1,6 @@
 """The endpoint of backups: `GET /backup`."""
 
-from leasehold.access.tokens import forbidden
+from leasehold.access.permissions import forbidden
 from leasehold.http.messages import Request, Stream
 from leasehold.http.negotiation import Media
 from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service

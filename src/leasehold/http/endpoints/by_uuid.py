@@ -137,7 +137,7 @@ async def _uuid_pages(service: Service, prefixes: Sequence[str], after: str | No
 
 async def stream_value(request: Request, service: Service) -> Response | Stream:
     key = uuid_of(request)
-    request.principal.require(key)
+    request.principal.require_covered(key)
     path = path_of(request)
     wanted = condition(request, tag=Media.MESSAGEPACK.tag)
     outcome = await service.store.fetch(Read(key, None if path is None else (path,), wanted))

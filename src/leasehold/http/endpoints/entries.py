@@ -165,7 +165,7 @@ def prefixes_of(request: Request) -> tuple[str, ...]:
     prefix = request.query.get("prefix", [""])[0]
     if len(prefix.encode()) > MAX_KEY_BYTES:
         raise ServiceError("invalid_argument", "prefix is longer than a key", details={"limit": MAX_KEY_BYTES})
-    return request.principal.within(prefix)
+    return request.principal.covered_prefixes(prefix)
 
 
 def after_of(request: Request) -> str | None:
@@ -257,7 +257,7 @@ def patch_entry(request: Request) -> MergePatch | JsonPatch:
         return MergePatch(key, values.parse_json_value(request.body), ttl, wanted, lease_id)
     steps = values.parse_json_patch(values.parse_json_value(request.body))
     if any(step.op == "test" for step in steps):
-        request.principal.permit("read")  # it asks for nothing else than what is stored
+        request.principal.require_permission("read")  # it asks for nothing else than what is stored
     return JsonPatch(key, steps, ttl, wanted, lease_id)
 
 

@@ -192,7 +192,7 @@ class _Locking:
     async def acquire(self, request: Request, service: Service) -> Response:
         asked = asked_of(request, self._of_acquire)
         lock = self._lock_of(request, asked)
-        request.principal.require(lock)
+        request.principal.require_covered(lock)
         ttl = ttl_of(asked)
         operation = Acquire(
             lock,
@@ -224,8 +224,8 @@ def _forced_release(request: Request, lock: str, *, is_named: bool) -> Release:
     """End whichever lease is alive. Logged before it is done: the caller may have gone by the time it is durable."""
     if is_named:
         raise ServiceError("invalid_argument", "force ends whichever lease is alive; give no lease_id and no token")
-    request.principal.permit("admin")
-    request.principal.require(lock)
+    request.principal.require_permission("admin")
+    request.principal.require_covered(lock)
     log.warning(
         "a lease is ended by force",
         lock=printable(lock),
@@ -244,7 +244,7 @@ _BY_UUID = _Locking(named_by_uuid, "lock_id")
 
 async def inspect_lock(request: Request, service: Service) -> Response:
     lock = key_of(request)
-    request.principal.require(lock)
+    request.principal.require_covered(lock)
     lease = await service.store.lease(lock)
     if lease is None:
         raise lock_not_found()

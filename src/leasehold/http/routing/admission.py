@@ -8,7 +8,8 @@ or not. Pages of origins that the operator names are let in, and may read the an
 from typing import Final
 
 from leasehold.access.hosts import DEFAULT_PORTS, Origin, is_address, parse_host, parse_origin
-from leasehold.access.tokens import ANYONE, Permission, Principal, Verifier, forbidden, lacks, unauthenticated
+from leasehold.access.permissions import ANYONE, Permission, Principal, forbidden, missing_permission
+from leasehold.access.token_verification import Verifier, unauthenticated
 from leasehold.http.messages import Headers, Request
 
 OWN_SITES: Final = (b"same-origin", b"none")
@@ -64,7 +65,7 @@ class Admission:
         principal = self._verifier.verify(authorization)
         if permission is not None and permission not in principal.permissions:
             request.principal = principal  # for the log
-            raise lacks(permission)
+            raise missing_permission(permission)
         return principal
 
     def share(self, headers: Headers) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from leasehold.access.tokens import Permission
+from leasehold.access.permissions import Permission
 from leasehold.errors import ErrorCode, ServiceError, not_implemented
 from leasehold.http.messages import CONTENT_RANGE, Request, Response, Stream
 from leasehold.http.negotiation import ACCEPT_PATCH, JSON_FIRST, Media

@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
                 self._exchange = endpoint
                 operation = endpoint.operation(request)
                 if principal.prefixes is not None:
-                    principal.require(name_of(operation))
+                    principal.require_covered(name_of(operation))
                 if isinstance(operation, Read):
                     if operation.paths is not None:
                         self._turn_requests = MAX_BEGUN_AT_ONCE  # the whole value is decoded for it

@@ -1,6 +1,6 @@
-"""Slow and rude clients are sent off in time, and leave nothing behind. And the harness finds those who are not.
+"""Slow and misbehaving clients are sent off in time, and leave nothing behind. And the harness finds those who are not.
 
-How long good clients wait meanwhile is measured by `make torture ROWS=rude-clients` only.
+How long good clients wait meanwhile is measured by `make torture ROWS=misbehaving-clients` only.
 """
 
 import asyncio
@@ -8,14 +8,14 @@ import random
 from pathlib import Path
 
 import pytest
-from harness.rude_clients import KINDS, Client, Kind, Terms, fault, survive_rudeness
+from harness.misbehaving_clients import KINDS, Client, Kind, Terms, fault, survive_misbehaving_clients
 
 CLIENTS = 200
 TERMS = Terms(1.0)
 
 
-def test_a_crowd_of_rude_clients_is_sent_off_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    finding = survive_rudeness(
+def test_a_crowd_of_misbehaving_clients_is_sent_off_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    finding = survive_misbehaving_clients(
         tmp_path / "data.json", 7, clients=CLIENTS, deadline_seconds=TERMS.deadline_seconds, is_measured=False
     )
     assert finding.violations == []

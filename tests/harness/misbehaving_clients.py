@@ -1,8 +1,8 @@
-"""Slow and rude clients are sent off in time, and leave nothing behind; good clients are served meanwhile.
+"""Slow and misbehaving clients are sent off in time, and leave nothing behind; good clients are served meanwhile.
 
-The rude ones live in a process of their own, thousands of them on one event loop, each of a kind that the seed has
-chosen. The good ones are here: they read and write on connections that stay, before and during. The server's deadlines
-are a second each, so that a round takes seconds.
+Thousands of misbehaving clients run in a process of their own, on one event loop; the seed chooses the kind of each.
+The good clients run here: they read and write on persistent connections, before and during. The server's deadlines are
+a second each, so that a round takes seconds.
 """
 
 import asyncio
@@ -64,11 +64,11 @@ class Terms:
         return self.in_time_seconds + LINGER_SECONDS + 2 * SWEEP_SECONDS
 
 
-# The rude ones: what they do ------------------------------------------------------------------------------------
+# The misbehaving ones: what they do ------------------------------------------------------------------------------
 
 
 class Client:
-    """One rude client: what it did and what it saw."""
+    """One misbehaving client: what it did and what it saw."""
 
     def __init__(self, address: tuple[str, int], rng: random.Random, terms: Terms) -> None:
         self.terms = terms
@@ -96,7 +96,7 @@ class Client:
         return fresh
 
     async def send(self, *parts: bytes) -> None:
-        """Whatever becomes of it: a server that has closed the connection is what a rude client deserves."""
+        """Ignores a closed connection: to close it is what the server should do."""
         assert self.socket is not None
         with suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(self.terms.in_time_seconds):
@@ -142,7 +142,7 @@ class Client:
 
 
 LIVE: Final = message("GET", "/health/live")
-PUT_CHUNKED: Final = message("PUT", "/kv/rude", "Transfer-Encoding: chunked")
+PUT_CHUNKED: Final = message("PUT", "/kv/misbehaving", "Transfer-Encoding: chunked")
 HEAD_BEGUN: Final = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: "
 
 
@@ -165,14 +165,14 @@ async def drips_a_head(client: Client) -> None:
 
 async def stalls_in_the_body(client: Client) -> None:
     await client.connect()
-    request = message("PUT", "/kv/rude", body=b"1" * client.rng.choice((10, 60_000)))
+    request = message("PUT", "/kv/misbehaving", body=b"1" * client.rng.choice((10, 60_000)))
     await client.send(request[: -client.rng.randrange(1, 9)])
     await client.see_the_end()
 
 
 async def drips_a_body(client: Client) -> None:
     await client.connect()
-    await client.send(message("PUT", "/kv/rude", "Content-Length: 1000"))
+    await client.send(message("PUT", "/kv/misbehaving", "Content-Length: 1000"))
     await client.see_the_end(b"1")
 
 
@@ -192,7 +192,7 @@ async def drips_chunks(client: Client) -> None:
 async def waits_to_continue(client: Client) -> None:
     """It asks whether it may send its body, and then does not."""
     await client.connect()
-    await client.send(message("PUT", "/kv/rude", "Expect: 100-continue", "Content-Length: 10"))
+    await client.send(message("PUT", "/kv/misbehaving", "Expect: 100-continue", "Content-Length: 10"))
     await client.see_the_end()
 
 
@@ -339,18 +339,18 @@ def fault(kind: Kind, client: Client) -> str | None:
     return None
 
 
-# The rude ones: their process -----------------------------------------------------------------------------------
+# The misbehaving ones: their process -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Rudeness:
+class Misbehavior:
     """What became of them."""
 
     kinds: Counter[str]
     faults: list[str]
 
 
-async def _be_rude(address: tuple[str, int], terms: Terms, seed: int, count: int, talk: Connection) -> None:
+async def _misbehave(address: tuple[str, int], terms: Terms, seed: int, count: int, talk: Connection) -> None:
     rng = random.Random(seed)
     chosen = [(rng.choice(KINDS), Client(address, random.Random(rng.random()), terms)) for _ in range(count)]
 
@@ -363,23 +363,23 @@ async def _be_rude(address: tuple[str, int], terms: Terms, seed: int, count: int
         return fault(kind, client)
 
     faults = await asyncio.gather(*(one(kind, client) for kind, client in chosen))
-    talk.send(Rudeness(Counter(kind.name for kind, _ in chosen), [each for each in faults if each is not None]))
+    talk.send(Misbehavior(Counter(kind.name for kind, _ in chosen), [each for each in faults if each is not None]))
     # Its sockets stay open: the server has to let go of them by itself.
     await asyncio.get_running_loop().run_in_executor(None, talk.recv)
 
 
-def _rude_process(address: tuple[str, int], terms: Terms, seed: int, count: int, talk: Connection) -> None:
+def _misbehaving_process(address: tuple[str, int], terms: Terms, seed: int, count: int, talk: Connection) -> None:
     _give_way()
     talk.send("ready")
     talk.recv()
-    uvloop.run(_be_rude(address, terms, seed, count, talk))
+    uvloop.run(_misbehave(address, terms, seed, count, talk))
 
 
 def _give_way() -> None:
     """Run when nobody else wants the processor.
 
-    Rude clients are elsewhere. Where they share two processors with the service, the disk's interrupts and the good
-    ones, their own computing would count as what their rudeness does to these.
+    Real misbehaving clients run on other machines. Here they share two processors with the service, the disk's
+    interrupts and the good clients, so their own use of the processor would count as harm done through the service.
     """
     if hasattr(os, "SCHED_IDLE"):  # Linux: a processor that runs nothing else counts as idle
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -388,11 +388,11 @@ def _give_way() -> None:
 
 
 @contextmanager
-def rude_clients(address: tuple[str, int], terms: Terms, seed: int, count: int) -> Iterator[Connection]:
-    """They begin when they are told something, tell their `Rudeness`, and keep their sockets until the block ends."""
+def misbehaving_clients(address: tuple[str, int], terms: Terms, seed: int, count: int) -> Iterator[Connection]:
+    """They begin at the first message, send their `Misbehavior`, and keep their sockets until the block ends."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_rude_process, args=(address, terms, seed, count, theirs))
+    process = spawn.Process(target=_misbehaving_process, args=(address, terms, seed, count, theirs))
     process.start()
     theirs.close()
     try:
@@ -488,7 +488,7 @@ def _is_socket(descriptor: Path) -> bool:
         return False
 
 
-def rude_server(store: str | Path, terms: Terms, clients: int) -> Server:
+def server_for_misbehaving_clients(store: str | Path, terms: Terms, clients: int) -> Server:
     """With short deadlines, and room for all."""
     names = ("HEADER", "BODY", "IDLE", "WRITE")
     environment = {f"LEASEHOLD_{name}_TIMEOUT_SECONDS": f"{terms.deadline_seconds:g}" for name in names}
@@ -497,16 +497,16 @@ def rude_server(store: str | Path, terms: Terms, clients: int) -> Server:
     return Server(store, environment=environment)
 
 
-def survive_rudeness(
+def survive_misbehaving_clients(
     store: str | Path, seed: int, *, clients: int, deadline_seconds: float, is_measured: bool
 ) -> Finding:
-    """Let so many rude clients loose on a server of `store`, which is empty at first.
+    """Let so many misbehaving clients loose on a server of `store`, which is empty at first.
 
     `is_measured`: another crowd comes before, so that the server has grown as large as it gets, and the p99 of good
     clients must not more than double. A test does not look at that: the machine may do other things.
     """
     finding, terms = Finding(), Terms(deadline_seconds)
-    with rude_server(store, terms, clients) as server:
+    with server_for_misbehaving_clients(store, terms, clients) as server:
         for number in range(LARGE_VALUES):
             server.put(f"large/{number}", '"' + "x" * LARGE_VALUE_BYTES + '"')
         leases: dict[str, str] = {}
@@ -514,27 +514,27 @@ def survive_rudeness(
             acquired = server.request("POST", f"/locks/held/{number}", json={"ttl": 3600})
             leases[f"held/{number}"] = acquired.json()["lease_id"]
         if is_measured:
-            with rude_clients(server.address, terms, seed + 1, clients) as talk:
+            with misbehaving_clients(server.address, terms, seed + 1, clients) as talk:
                 talk.recv()
                 talk.send("begin")
                 finding.violations += talk.recv().faults
             time.sleep(terms.cut_seconds)
-        with rude_clients(server.address, terms, seed, clients) as talk:
-            before, during, rudeness, hold = asyncio.run(_good_and_rude(server, terms, talk))
+        with misbehaving_clients(server.address, terms, seed, clients) as talk:
+            before, during, misbehavior, hold = asyncio.run(_good_and_misbehaving(server, terms, talk))
             allowed = round(hold.bytes * MORE_MEMORY)
             if not is_measured:
                 allowed = hold.bytes + KEPT_BYTES + clients * KEPT_BYTES_OF_A_CLIENT
             after = _hold_afterwards(server, terms, hold.descriptors, allowed)
-        finding.violations += rudeness.faults + before.faults + during.faults
+        finding.violations += misbehavior.faults + before.faults + during.faults
         if after.descriptors > hold.descriptors:
             finding.violations.append(f"{after.descriptors - hold.descriptors} descriptors were not given back")
         if after.bytes > allowed:
             finding.violations.append(f"the server grew from {hold.bytes:,} to {after.bytes:,} bytes")
         finding.violations += _left_behind(server, leases)
-    finding.figures.update(rudeness.kinds)
+    finding.figures.update(misbehavior.kinds)
     finding.figures.update(
         {
-            "rude clients": clients,
+            "misbehaving clients": clients,
             "good requests before": len(before.seconds),
             "good requests meanwhile": len(during.seconds),
             "µs of p99 before": round(before.p99 * 1e6),
@@ -549,7 +549,9 @@ def survive_rudeness(
     return finding
 
 
-async def _good_and_rude(server: Server, terms: Terms, talk: Connection) -> tuple[Goodness, Goodness, Rudeness, Hold]:
+async def _good_and_misbehaving(
+    server: Server, terms: Terms, talk: Connection
+) -> tuple[Goodness, Goodness, Misbehavior, Hold]:
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(None, talk.recv)  # they are ready, and take no more time from the good ones
     await _good_while(server.address, asyncio.sleep(0.5))
@@ -559,9 +561,9 @@ async def _good_and_rude(server: Server, terms: Terms, talk: Connection) -> tupl
     talk.send("begin")
     told = loop.run_in_executor(None, talk.recv)
     during = await _good_while(server.address, told)
-    rudeness = await told
-    assert isinstance(rudeness, Rudeness)
-    return before, during, rudeness, hold
+    misbehavior = await told
+    assert isinstance(misbehavior, Misbehavior)
+    return before, during, misbehavior, hold
 
 
 def _hold_afterwards(server: Server, terms: Terms, descriptors: int, allowed_bytes: int) -> Hold:
@@ -585,7 +587,7 @@ def _left_behind(server: Server, leases: dict[str, str]) -> Iterator[str]:
         after = server.request("GET", f"/locks/{lock}")
         if after.status_code != 404:
             yield f"{lock} was given to a client that had gone"
-    if server.request("GET", "/kv/rude").status_code != 404:
+    if server.request("GET", "/kv/misbehaving").status_code != 404:
         yield "a request that never came to its end was done"
     if "Traceback" in server.log():
         yield f"the log has a fault: {server.log()[-2000:]}"

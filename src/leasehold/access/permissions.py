@@ -1,0 +1,75 @@
+"""What a caller may do: the permissions of its token, and the prefixes of the names that the token covers.
+
+A caller needs both: the permission that the route asks for, and a prefix that covers the key or the lock. The routes
+say which permission they need, and `routing/admission.py` checks it. The prefixes are checked once for all
+`PureEndpoint`s, by the connection; an `AsyncEndpoint` calls `Principal.require_covered` itself.
+"""
+
+import math
+from typing import Final, Literal
+
+import msgspec
+
+from leasehold.errors import ServiceError
+
+Permission = Literal["read", "write", "admin"]
+PERMISSIONS: Final[tuple[Permission, ...]] = ("read", "write", "admin")
+"""`admin`: end the leases of others."""
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """A caller and what it may do.
+
+    `prefixes`: the token covers the keys and locks that begin with one of these; None: all keys and locks.
+    """
+
+    subject: str
+    permissions: frozenset[Permission]
+    prefixes: tuple[str, ...] | None = None
+    expires_at: float = math.inf
+    """Seconds since the epoch."""
+
+    def covers(self, name: str) -> bool:
+        return self.prefixes is None or name.startswith(self.prefixes)
+
+    def require_permission(self, permission: Permission) -> None:
+        """Raise `forbidden` unless the token has the permission."""
+        if permission not in self.permissions:
+            raise missing_permission(permission)
+
+    def require_covered(self, name: str) -> None:
+        """Raise `forbidden` unless the token covers this key or lock."""
+        if not self.covers(name):
+            raise forbidden("the token does not cover this key", reason="not covered by the prefixes")
+
+    def covered_prefixes(self, prefix: str) -> tuple[str, ...]:
+        """Prefixes that match exactly the names that begin with `prefix` and that the token covers.
+
+        They are ascending, and none begins with another one. No prefix: the token covers no such name.
+        """
+        if self.covers(prefix):
+            return (prefix,)
+        narrower = sorted(name for name in set(self.prefixes or ()) if name.startswith(prefix))
+        disjoint: list[str] = []
+        for name in narrower:
+            if not disjoint or not name.startswith(disjoint[-1]):
+                disjoint.append(name)
+        return tuple(disjoint)
+
+
+ANYONE: Final = Principal("", frozenset(PERMISSIONS))
+"""A caller of a service that has no tokens, and a caller without a token where the route needs none."""
+
+
+def is_valid_name(text: str) -> bool:
+    """Whether a text may be a subject or a prefix: not empty, and Unicode that every engine can store."""
+    return text != "" and not any("\ud800" <= character <= "\udfff" or character == "\0" for character in text)
+
+
+def missing_permission(permission: Permission) -> ServiceError:
+    return forbidden(f"the token lacks the permission {permission}", reason=f"no permission to {permission}")
+
+
+def forbidden(message: str, *, reason: str) -> ServiceError:
+    """`reason`: for the log."""
+    return ServiceError("forbidden", message, reason=reason)

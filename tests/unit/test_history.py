@@ -1,0 +1,99 @@
+"""The history of one kind in memory: what it tells, what it forgets, and what a call costs."""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+
+from leasehold.engines import base
+from leasehold.engines.memory.history import MAX_PASSED, TRIM_CHANGES
+from leasehold.engines.memory.table import Table
+from leasehold.engines.state import Contents
+from leasehold.errors import ServiceError
+from leasehold.model import ENTRY, Change, Deletion, Entry
+
+
+def put(key: str, revision: int) -> Entry:
+    return Entry(key, b"1", revision, 0, 0)
+
+
+def table_after(*changes: Change) -> Table[Entry]:
+    table = Table(ENTRY, Contents({}, {}), 0)
+    if changes:
+        table.publish(changes, changes[-1].revision)
+    return table
+
+
+def told(table: Table[Entry], after: int, head: int, *, prefix: str = "", limit: int = 1_000_000) -> list[Change]:
+    return table.history.changes(after, prefix, limit, head).changes
+
+
+def lines_of(work: Callable[[], object]) -> int:
+    """How many lines of Python something runs."""
+    count = 0
+
+    def trace(_frame: FrameType, event: str, _argument: object) -> object:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type] # it is a trace function
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_a_reader_far_behind_costs_what_it_is_given_and_not_what_it_has_to_catch_up() -> None:
+    table = table_after(*(put(f"{number:06}", number) for number in range(1, 50_001)))
+    assert lines_of(lambda: told(table, 10, 50_000, limit=10)) < 200
+    assert [change.revision for change in told(table, 10, 50_000, limit=3)] == [11, 12, 13]
+
+
+def test_pages_of_a_key_that_is_written_over_and_over_end_early_and_arrive() -> None:
+    count = 3 * MAX_PASSED
+    table = table_after(*(put("same", number) for number in range(1, count + 1)))
+    after, pages, found = 0, 0, []
+    while after < count:
+        page = table.history.changes(after, "", 10, count)
+        after, pages = page.revision, pages + 1
+        found += page.changes
+    assert (found, pages) == ([put("same", count)], 3)
+
+
+def test_what_is_more_than_the_bound_behind_the_head_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "HISTORY_CHANGES", 2_000)
+    table = table_after()
+    for number in range(1, 10_001):
+        table.publish([Deletion(f"{number}", number) if number % 2 else put(f"{number}", number)], number)
+    assert len(table.history.revisions) <= 2_000 + 2 * TRIM_CHANGES
+    assert len(table.history.removals) <= 1_000 + TRIM_CHANGES
+    assert len(told(table, 8_000, 10_000)) == 2_000
+    with pytest.raises(ServiceError) as caught:
+        told(table, 7_999, 10_000)
+    assert caught.value.code == "revision_compacted"
+
+
+def test_removals_that_were_loaded_are_told_with_the_records_in_order() -> None:
+    contents = Contents({"a": put("a", 4), "b": put("b", 9)}, {"c": 6, "old": 2})
+    table = Table(ENTRY, contents, 3)
+    assert told(table, 3, 9) == [put("a", 4), Deletion("c", 6), put("b", 9)]
+    with pytest.raises(ServiceError):
+        told(table, 2, 9)
+
+
+def test_a_snapshot_has_the_removals_that_may_still_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "HISTORY_CHANGES", 5)
+    table = table_after(Deletion("old", 1), Deletion("young", 8), put("a", 9))
+    assert table.snapshot(9).removals == {"young": 8}
+    assert table.snapshot_after([put("young", 10)], 10).removals == {}
+
+
+def test_the_text_counts_removals() -> None:
+    table = table_after(put("a", 1))
+    before = table.text_bytes
+    table.publish([Deletion("b", 2)], 2)
+    assert table.text_bytes > before
