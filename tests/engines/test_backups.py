@@ -19,7 +19,7 @@ from leasehold.engines.backups import SEAL_BYTES, Seal, backup_text, read_backup
 from leasehold.engines.base import Engine, Moment
 from leasehold.engines.file.disk import OsDisk
 from leasehold.errors import ServiceError
-from leasehold.model import Entry, Lease
+from leasehold.model import ENTRY, LEASE, Entry, Lease
 from leasehold.values import UNREADABLE
 
 NOW = FrozenClock().now
@@ -76,7 +76,7 @@ def by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
 def test_a_backup_reads_back_as_it_was(number: int, tmp_path: Path) -> None:
     entries = some_entries(number, number)
     state = read_backup(OsDisk(), written(tmp_path / "backup.json", entries), NOW)
-    assert (state.entries, state.revision, state.incarnation) == (by_key(entries), 10_000, INCARNATION)
+    assert (state.of(ENTRY).by_name, state.revision, state.incarnation) == (by_key(entries), 10_000, INCARNATION)
 
 
 def test_a_backup_is_json_with_a_line_for_each_entry(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_backup_is_a_data_json_that_opens(tmp_path: Path) -> None:
     entries = some_entries(2, 20)
     written(tmp_path / "data.json", entries)
     with file_driver(tmp_path) as driver:
-        assert in_memory(driver) == Contents(10_000, by_key(entries), {})
+        assert in_memory(driver) == Contents(10_000, by_key(entries), compacted_revision=10_000)
 
 
 def refused(path: Path) -> str:
@@ -156,20 +156,20 @@ async def gathered(moment: Moment) -> list[Entry]:
 @pytest.mark.parametrize("kind", sorted(ENGINES))
 def test_a_moment_holds_what_was_there_and_nothing_that_came_later(kind: str, tmp_path: Path) -> None:
     clock = FrozenClock()
-    with Driver(ENGINES[kind](tmp_path, clock)) as driver:
+    with Driver(ENGINES[kind](tmp_path, clock).space()) as driver:
         driver.commit(*((f"k{number:04}", b"%d" % number) for number in range(1500)))
         driver.commit(("k0000", None))
         driver.put("expiring", expires_at=clock.now + 1)
         clock.now += 1
         before = {key: driver.read(key) for key in driver.values()}
-        revision = driver.engine.revision
-        moment = driver.run(driver.engine.moment())
+        revision = driver.space.revision
+        moment = driver.run(driver.space.moment())
         first = driver.run(anext(moment.pages))
         driver.commit(("k0001", b'"later"'), ("k1499", None), ("new", b"1"))
         entries = [*first, *driver.run(gathered(moment))]
         assert {entry.key: entry for entry in entries} == before
         assert [entry.key for entry in entries] == sorted(before)
-        assert (moment.revision, moment.incarnation) == (revision, driver.engine.incarnation)
+        assert (moment.revision, moment.incarnation) == (revision, driver.space.incarnation)
 
 
 def test_a_moment_of_files_in_use_is_what_their_owner_has_committed(tmp_path: Path) -> None:
@@ -181,26 +181,27 @@ def test_a_moment_of_files_in_use_is_what_their_owner_has_committed(tmp_path: Pa
             driver.decide_and_commit([str(number) for number in range(rng.randint(1, 2))], lambda *_, c=changes: c)
             moment = run(moment_of(str(tmp_path / "data.json"), now=NOW))
             assert by_key(run(gathered(moment))) == in_memory(driver).entries
-            assert (moment.revision, moment.incarnation) == (driver.engine.revision, INCARNATION)
+            assert (moment.revision, moment.incarnation) == (driver.space.revision, INCARNATION)
 
 
 # Restored -----------------------------------------------------------------------------------------------------
 
 
 async def opened_contents(engine: Engine) -> tuple[int, str, dict[str, Entry], list[Lease]]:
-    await engine.open()
+    space = engine.space()
+    await space.open()
     try:
         found: list[Entry] = []
         after = None
         while True:
-            page = await engine.scan("", after, 10)
+            page = await space.scan(ENTRY, "", after, 10)
             found += page.records
             if (after := page.next_after) is None:
                 break
-        leases = (await engine.leases("", None, 10)).records
-        return engine.revision, engine.incarnation, by_key(found), leases
+        leases = (await space.scan(LEASE, "", None, 10)).records
+        return space.revision, space.incarnation, by_key(found), leases
     finally:
-        await engine.close()
+        await space.close()
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -228,10 +229,10 @@ def test_a_store_that_holds_something_is_refused_and_stays(kind: str, tmp_path: 
     backup = read_backup(OsDisk(), written(tmp_path / "backup.json", some_entries(9, 5)), NOW)
 
     async def fill() -> None:
-        engine = open_engine(url)
-        await engine.open()
-        assert await commit(engine, ["mine"], writing("mine", b"1")) is None
-        await engine.close()
+        space = open_engine(url).space()
+        await space.open()
+        assert await commit(space, ["mine"], writing("mine", b"1")) is None
+        await space.close()
 
     run(fill())
     before = run(opened_contents(open_engine(url)))
@@ -260,7 +261,7 @@ def test_what_is_replaced_is_kept_whole_and_the_head_grows_beyond_both(kind: str
     assert restored.revision == 108
     assert restored.kept is not None
     kept = read_backup(disk, restored.kept, NOW)
-    assert (kept.revision, kept.incarnation, kept.entries.keys()) == (107, incarnation, by_key(older).keys())
+    assert (kept.revision, kept.incarnation, kept.of(ENTRY).by_name.keys()) == (107, incarnation, by_key(older).keys())
     assert run(opened_contents(open_engine(url)))[2].keys() == by_key(newer).keys()
 
 
@@ -279,16 +280,16 @@ def test_servers_on_a_database_see_the_restored_entries_and_the_new_incarnation(
         return tmp_path
 
     async def scenario() -> None:
-        async with opened(url) as engine:
-            assert await commit(engine, ["mine"], writing("mine", b"1")) is None
-            before = engine.incarnation
+        async with opened(url) as space:
+            assert await commit(space, ["mine"], writing("mine", b"1")) is None
+            before = space.incarnation
             restored = await restore_store(url, backup, advance=0, keep=keep, now=NOW)
-            for key in backup.entries:
-                assert isinstance(await read(engine, key), Entry)
-            assert await read(engine, "mine") is None
-            assert engine.incarnation != before
-            assert await commit(engine, ["mine"], writing("mine", b"1")) is None
-            mine = await read(engine, "mine")
+            for key in backup.of(ENTRY).by_name:
+                assert isinstance(await read(space, key), Entry)
+            assert await read(space, "mine") is None
+            assert space.incarnation != before
+            assert await commit(space, ["mine"], writing("mine", b"1")) is None
+            mine = await read(space, "mine")
             assert isinstance(mine, Entry)
             assert mine.revision == restored.revision + 1
 
@@ -365,7 +366,7 @@ def test_a_restore_killed_at_any_step_leaves_all_or_nothing(kind: str, tmp_path:
             assert found.keys() == by_key(some_entries(15, 30)).keys()
             run(restore_store(url, before, advance=0, keep=_kept_in(tmp_path), now=NOW))
         else:
-            assert (revision, found.keys()) == (100, before.entries.keys())
+            assert (revision, found.keys()) == (100, before.of(ENTRY).by_name.keys())
     assert steps > 10
     assert found.keys() == by_key(some_entries(15, 30)).keys()
 

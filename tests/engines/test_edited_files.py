@@ -16,6 +16,7 @@ from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.documents import read_document, read_snapshot
 from leasehold.errors import ServiceError
 from leasehold.keys import check_key
+from leasehold.model import ENTRY
 from leasehold.values import parse_json, to_messagepack
 
 TIME = "2026-01-31T12:00:00.000001Z"
@@ -50,10 +51,10 @@ GOOD = line('"good"', "[1,2]")
 def test_white_space_that_an_editor_has_changed_changes_nothing(edited: bytes, tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(edited)
-    assert inspect_file(path).entries == 1
+    assert inspect_file(path).counts["entries"] == 1
     with file_driver(tmp_path) as driver:
         assert driver.values() == {"good": b"[1,2]"}
-        assert (driver.engine.revision, driver.engine.incarnation) == (9, "5f3a9c")
+        assert (driver.space.revision, driver.space.incarnation) == (9, "5f3a9c")
 
 
 @pytest.mark.parametrize(
@@ -152,8 +153,8 @@ def values_of(content: bytes) -> dict[str, bytes]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data.json"
         path.write_bytes(content)
-        found = {key: entry.value for key, entry in read_snapshot(OsDisk(), path, 0).entries.items()}
-    whole = {key: entry.value for key, entry in read_document(content, "data.json", 0).entries.items()}
+        found = {key: entry.value for key, entry in read_snapshot(OsDisk(), path, 0).of(ENTRY).by_name.items()}
+    whole = {key: entry.value for key, entry in read_document(content, "data.json", 0).of(ENTRY).by_name.items()}
     decode = msgspec.json.decode
     assert {key: decode(value) for key, value in found.items()} == {key: decode(value) for key, value in whole.items()}
     return found

@@ -1,69 +1,36 @@
 """What the file engine keeps on disk, what it takes over, and what it refuses, besides the conformance suite."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from driving import INCARNATION, Driver, FrozenClock, file_driver
+from store_files import (
+    DATA,
+    JOURNAL,
+    LATER,
+    LOCK,
+    OLD_JOURNAL,
+    RESERVE,
+    TIME,
+    document,
+    files,
+    killed_with_journal,
+    lease_line,
+    line,
+    refusal,
+    removal_line,
+)
 
 from leasehold.engines import open_engine
 from leasehold.engines.file.disk import OsDisk
-from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.journal import HEADER_BYTES, JournalReader, encode_header, encode_record
 from leasehold.engines.file.recovery import Report, inspect
+from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError
-from leasehold.model import Entry, name_of
-
-DATA, JOURNAL, OLD_JOURNAL, LOCK = "data.json", "data.json.journal", "data.json.journal.old", "data.json.lock"
-RESERVE = "data.json.reserve"
-TIME = "2026-01-31T12:00:00.000001Z"
-LATER = "2026-01-31T12:00:01.500000Z"
-
-
-def line(key: str, value: str, revision: int) -> str:
-    return f'{{"key":"{key}","value":{value},"revision":{revision},"created_at":"{TIME}","updated_at":"{TIME}"}}'
-
-
-def lease_line(lock: str, token: int) -> str:
-    facts = (
-        f'"token":{token},"revision":{token},"acquired_at":"{TIME}","expires_at":"{LATER}","ttl_microseconds":1499999'
-    )
-    return f'{{"lock":"{lock}","lease_id":"id-of-{lock}",{facts},"holder":"alice","owner":{{"n":1}}}}'
-
-
-def document(revision: int, *lines: str, leases: Sequence[str] = ()) -> bytes:
-    text = f'{{"leasehold": 1, "incarnation": "{INCARNATION}", "revision": {revision}, "entries": ['
-    text += "".join(f"{',' if number else ''}\n{each}" for number, each in enumerate(lines))
-    if leases:
-        text += '\n], "leases": [\n' + ",\n".join(leases)
-    return f"{text}\n]}}\n".encode()
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def refusal(folder: Path) -> str:
-    """Why a start is refused; it must have changed nothing but the lock, and `check` must say the same."""
-    before = files(folder)
-    with pytest.raises(ServiceError) as caught, file_driver(folder):
-        pass
-    assert {**files(folder), LOCK: b""} == {**before, LOCK: b""}
-    assert caught.value.code == "unavailable"
-    assert "\n" not in caught.value.message
-    with pytest.raises(ServiceError) as checked:
-        inspect(folder / DATA, OsDisk())
-    assert checked.value.message == caught.value.message
-    return caught.value.message
-
-
-def killed_with_journal(folder: Path, *batches: list[tuple[str, bytes | None]]) -> None:
-    driver = file_driver(folder).__enter__()
-    for batch in batches:
-        driver.commit(*batch)
-    driver.kill()
+from leasehold.model import ENTRY, LEASE, Entry
 
 
 @pytest.fixture
@@ -76,7 +43,7 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
 
 
 def test_a_new_store_is_an_empty_document_with_its_incarnation(driver: Driver, tmp_path: Path) -> None:
-    driver.run(driver.engine.expired(1))
+    driver.run(driver.space.expired(1))
     assert (tmp_path / DATA).read_bytes() == document(0)
 
 
@@ -101,7 +68,8 @@ def test_data_json_is_valid_json_as_a_whole_also_when_empty(driver: Driver, tmp_
     driver.put('quote"back\\slash/\u00e9\u2028', b"1")
     assert json.loads((tmp_path / DATA).read_text())["entries"][0]["key"] == 'quote"back\\slash/\u00e9\u2028'
     driver.try_commit(('quote"back\\slash/\u00e9\u2028', None), alone=True)
-    assert (tmp_path / DATA).read_bytes() == document(2)
+    removed = removal_line('quote\\"back\\\\slash/\u00e9\u2028', 2)
+    assert (tmp_path / DATA).read_bytes() == document(2, removals=[removed])
     assert json.loads((tmp_path / DATA).read_text())["entries"] == []
 
 
@@ -117,7 +85,7 @@ def test_a_busy_lane_writes_the_journal_only(driver: Driver, tmp_path: Path) -> 
     driver.commit(("a", b"1"), ("b", b"2"))
     assert (tmp_path / DATA).read_bytes() == document(0)
     reader = JournalReader((tmp_path / JOURNAL).read_bytes(), JOURNAL)
-    assert [list(map(name_of, record.changes)) for record in reader.records()] == [["a", "b"]]
+    assert [[change.name for change in record.changes] for record in reader.records()] == [["a", "b"]]
 
 
 def test_a_store_over_256_kib_uses_the_journal_for_single_changes_too(driver: Driver, tmp_path: Path) -> None:
@@ -137,11 +105,11 @@ def test_a_clean_end_leaves_everything_in_data_json(tmp_path: Path) -> None:
 
 def test_an_idle_small_store_comes_to_rest_in_data_json(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(document(0))
-    driver = Driver(FileEngine(tmp_path / DATA, clock=FrozenClock(), idle_seconds=0))
+    driver = Driver(FileSpace(tmp_path / DATA, clock=FrozenClock(), idle_seconds=0))
     with driver:
         driver.commit(("a", b"1"))
-        engine = driver.engine
-        assert isinstance(engine, FileEngine)
+        engine = driver.space
+        assert isinstance(engine, FileSpace)
         driver.run(engine.checkpoint())
         assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
         assert JOURNAL not in files(tmp_path)
@@ -153,8 +121,9 @@ def test_an_idle_small_store_comes_to_rest_in_data_json(tmp_path: Path) -> None:
 def test_the_journal_of_a_killed_process_is_replayed_and_brought_to_rest(tmp_path: Path) -> None:
     killed_with_journal(tmp_path, [("a", b"1"), ("b", b"2")], [("a", None), ("c", b"3")])
     with file_driver(tmp_path) as driver:
-        assert (driver.engine.revision, driver.values()) == (4, {"b": b"2", "c": b"3"})
-        assert (tmp_path / DATA).read_bytes() == document(4, line("b", "2", 2), line("c", "3", 4))
+        assert (driver.space.revision, driver.values()) == (4, {"b": b"2", "c": b"3"})
+        lines = line("b", "2", 2), line("c", "3", 4)
+        assert (tmp_path / DATA).read_bytes() == document(4, *lines, removals=[removal_line("a", 3)])
         assert JOURNAL not in files(tmp_path)
 
 
@@ -257,9 +226,9 @@ def test_records_that_the_snapshot_holds_are_skipped(tmp_path: Path) -> None:
 def test_time_goes_on_from_the_latest_time_stored(tmp_path: Path) -> None:
     far = "2999-01-01T00:00:00.000000Z"
     (tmp_path / DATA).write_bytes(document(1, line("a", "1", 1).replace(TIME, far)))
-    with Driver(FileEngine(tmp_path / DATA)) as driver:
+    with Driver(FileSpace(tmp_path / DATA)) as driver:
         driver.put("b")
-        entries = driver.run(driver.engine.scan("", None, 2)).records
+        entries = driver.run(driver.space.scan(ENTRY, "", None, 2)).records
         assert entries[1].created_at >= entries[0].created_at
 
 
@@ -302,8 +271,9 @@ def test_a_missing_folder_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_plain_object_of_another_tool_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(b'{\n  "username": "alice",\n  "age": { "years" : 30 },\n  "age": 31\n}')
     with file_driver(tmp_path) as driver:
-        assert (driver.engine.revision, driver.values()) == (2, {"age": b"31", "username": b'"alice"'})
-        assert (tmp_path / DATA).read_bytes() == document(2, line("age", "31", 1), line("username", '"alice"', 2))
+        assert (driver.space.revision, driver.values()) == (2, {"age": b"31", "username": b'"alice"'})
+        lines = line("age", "31", 1), line("username", '"alice"', 2)
+        assert (tmp_path / DATA).read_bytes() == document(2, *lines, compacted=2)
 
 
 def test_an_empty_object_is_an_empty_store(tmp_path: Path) -> None:
@@ -317,7 +287,7 @@ def test_our_own_document_in_another_layout_is_accepted(tmp_path: Path) -> None:
     pretty = json.dumps(json.loads(document(7, line("b", '{"c": 1}', 7), line("a", "2", 3))), indent=4)
     (tmp_path / DATA).write_text(pretty)
     with file_driver(tmp_path) as driver:
-        assert (driver.engine.revision, driver.values()) == (7, {"a": b"2", "b": b'{"c":1}'})
+        assert (driver.space.revision, driver.values()) == (7, {"a": b"2", "b": b'{"c":1}'})
 
 
 NOT_AS_WRITTEN = 'line 2: entry "a": it is not as Leasehold writes it'
@@ -360,10 +330,13 @@ NOT_AS_WRITTEN = 'line 2: entry "a": it is not as Leasehold writes it'
         ),
         (document(3, line("a", "1", 1)).replace(b'sehold": 1', b'sehold": 2'), "another version"),
         (b'{"leasehold": 1, "revision": 1, "entries": [], "watches": []}', "not as Leasehold writes it"),
-        (document(9, leases=[lease_line("l", 3), lease_line("l", 4)]), "a lease stands in it twice"),
-        (document(9, leases=[lease_line("l", 3), lease_line("m", 4).replace("id-of-m", "id-of-l")]), "lease stands in"),
-        (document(9, leases=[lease_line("l", 10)]), "a lease is newer than the whole"),
-        (document(9, leases=[lease_line("l", 3).replace("token", "ticket")]), "line 3: lease: it is not as"),
+        (document(9, leases=[lease_line("l", 3), lease_line("l", 4)]), "line 4: lease 'l' stands in it twice"),
+        (
+            document(9, leases=[lease_line("l", 3), lease_line("m", 4).replace("id-of-m", "id-of-l")]),
+            "line 4: lease 'm' has the lease_id of another one",
+        ),
+        (document(9, leases=[lease_line("l", 10)]), "line 3: lease 'l' is newer than the whole"),
+        (document(9, leases=[lease_line("l", 3).replace("token", "ticket")]), 'line 3: lease "l": it is not as'),
         (b'{"leasehold": 1, "revision": "1", "entries": []}', "revision is not a number"),
     ],
 )
@@ -384,7 +357,7 @@ def test_leases_are_read_and_written_in_the_same_layout(tmp_path: Path) -> None:
     text = document(9, line("a", "1", 1), leases=[lease_line("l", 3), lease_line("m", 4)])
     (tmp_path / DATA).write_bytes(text)
     with file_driver(tmp_path) as driver:
-        leases = driver.run(driver.engine.leases("", None, 10)).records
+        leases = driver.run(driver.space.scan(LEASE, "", None, 10)).records
         assert [(lease.lock, lease.token, lease.owner) for lease in leases] == [
             ("l", 3, b'{"n":1}'),
             ("m", 4, b'{"n":1}'),
@@ -396,7 +369,7 @@ def test_leases_in_a_file_of_another_layout_are_accepted(tmp_path: Path) -> None
     text = document(9, line("a", "1", 1), leases=[lease_line("l", 3)])
     (tmp_path / DATA).write_bytes(json.dumps(json.loads(text), indent=2).encode())
     with file_driver(tmp_path) as driver:
-        lease = driver.run(driver.engine.lease("l"))
+        lease = driver.read_lease("l")
         assert lease is not None
         assert (lease.lease_id, lease.token, lease.owner) == ("id-of-l", 3, b'{"n":1}')
 
@@ -407,7 +380,7 @@ def test_many_leases_are_read_across_blocks(tmp_path: Path) -> None:
         document(9_000, line("a", "1", 1), leases=[lease_line(lock, 100 + n) for n, lock in enumerate(locks)])
     )
     with file_driver(tmp_path) as driver:
-        assert [lease.lock for lease in driver.run(driver.engine.leases("", None, 10_000)).records] == locks
+        assert [lease.lock for lease in driver.run(driver.space.scan(LEASE, "", None, 10_000)).records] == locks
 
 
 def test_a_large_file_is_read_across_its_blocks(tmp_path: Path) -> None:
@@ -449,8 +422,8 @@ def test_a_link_to_a_store_is_the_same_store(driver: Driver, tmp_path: Path) -> 
 
 def test_a_checkpoint_leaves_no_journal_and_loses_nothing(tmp_path: Path) -> None:
     driver = file_driver(tmp_path).__enter__()
-    engine = driver.engine
-    assert isinstance(engine, FileEngine)
+    engine = driver.space
+    assert isinstance(engine, FileSpace)
     driver.commit(("a", b"1"), ("b", b"2"))
     driver.run(engine.checkpoint())
     assert sorted(files(tmp_path)) == [DATA, LOCK, RESERVE]
@@ -463,10 +436,10 @@ def test_a_checkpoint_leaves_no_journal_and_loses_nothing(tmp_path: Path) -> Non
 def test_a_journal_that_outgrew_the_snapshot_starts_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leasehold.engines.file.engine.MIN_JOURNAL_BYTES", 2000)
+    monkeypatch.setattr("leasehold.engines.file.space.MIN_JOURNAL_BYTES", 2000)
     with file_driver(tmp_path) as driver:
-        engine = driver.engine
-        assert isinstance(engine, FileEngine)
+        engine = driver.space
+        assert isinstance(engine, FileSpace)
         for number in range(30):
             driver.commit(("a", b'"' + b"x" * 200 + b'"'), ("b", b"%d" % number))
         driver.run(engine._rest())
@@ -516,8 +489,8 @@ def test_a_start_after_any_cut_of_a_checkpoint_finds_everything(tmp_path: Path, 
     large = b'"' + b"x" * 300_000 + b'"'
     expected = {"large": large, "a": b"1"}
     driver = file_driver(tmp_path, disk=(disk := CutDisk())).__enter__()
-    engine = driver.engine
-    assert isinstance(engine, FileEngine)
+    engine = driver.space
+    assert isinstance(engine, FileSpace)
     driver.commit(*expected.items())
     driver.run(engine._rest())
     disk.armed = True
@@ -543,7 +516,7 @@ def test_check_reports_what_a_start_would_find_and_changes_nothing(tmp_path: Pat
     driver.kill()
     before = files(tmp_path)
     report = inspect(tmp_path / DATA, OsDisk())
-    assert (report.revision, report.entries, report.snapshot_revision) == (4, 2, 1)
+    assert (report.revision, report.counts["entries"], report.snapshot_revision) == (4, 2, 1)
     assert (report.journal_records, report.torn_bytes, report.foreign) == (2, 0, False)
     assert files(tmp_path) == before
 
@@ -565,7 +538,7 @@ def test_check_of_a_file_of_another_tool_makes_no_lock(tmp_path: Path) -> None:
 def test_the_store_is_chosen_by_its_url(tmp_path: Path) -> None:
     assert isinstance(open_engine("memory:"), MemoryEngine)
     for url in (str(tmp_path / DATA), f"file:{tmp_path / DATA}", f"file://{tmp_path / DATA}"):
-        with Driver(open_engine(url)) as driver:
+        with Driver(open_engine(url).space()) as driver:
             driver.put("a")
         assert (tmp_path / DATA).exists()
 

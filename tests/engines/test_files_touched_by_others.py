@@ -12,7 +12,7 @@ from driving import Driver, file_driver
 from structlog.testing import capture_logs
 
 from leasehold.engines.file.disk import OsDisk
-from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.space import FileSpace
 from leasehold.errors import ServiceError
 
 DATA, JOURNAL, LOCK = "data.json", "data.json.journal", "data.json.lock"
@@ -41,8 +41,8 @@ STORED = {"busy": b"2", "quiet": b"1"}
 
 def verify(driver: Driver) -> None:
     """What the engine does every second."""
-    assert isinstance(driver.engine, FileEngine)
-    driver.run(driver.engine.verify())
+    assert isinstance(driver.space, FileSpace)
+    driver.run(driver.space.verify())
 
 
 def found_after_kill(driver: Driver, folder: Path) -> dict[str, bytes]:
@@ -65,7 +65,7 @@ def test_a_removed_file_is_written_again_from_memory(driver: Driver, folder: Pat
     with capture_logs() as logs:
         verify(driver)
     told = {log["file"] for log in logs if log.get("by") == "removed"}
-    assert (told, driver.engine.fault) == (set(names), None)
+    assert (told, driver.space.fault) == (set(names), None)
     assert found_after_kill(driver, folder) == STORED
 
 
@@ -173,12 +173,12 @@ def test_a_second_owner_is_never_beside_one_that_acknowledges(driver: Driver, fo
         for alone in (True, False):
             error = driver.try_commit(("lost", b"1"), alone=alone)
             assert error is not None
-            assert (error.code, driver.engine.fault is not None) == ("unavailable", True)
+            assert (error.code, driver.space.fault is not None) == ("unavailable", True)
         second.put("kept", b"3")
         second.commit(("kept/too", b"4"))
-        driver.run(driver.engine.recover())
+        driver.run(driver.space.recover())
         verify(driver)
-        assert driver.engine.fault is not None
+        assert driver.space.fault is not None
         assert second.values() == STORED | {"kept": b"3", "kept/too": b"4"}
     assert "lost" not in json.loads((folder / DATA).read_bytes())
     error = driver.try_commit(("lost", b"1"))
@@ -227,11 +227,11 @@ def test_a_moved_folder_degrades_the_store_until_it_is_back(driver: Driver, fold
     assert any("the folder of the store was moved" in str(log.get("reason")) for log in logs)
     for alone in (True, False):
         assert driver.try_commit(("lost", b"1"), alone=alone) is not None
-    driver.run(driver.engine.recover())
-    assert driver.engine.fault is not None
+    driver.run(driver.space.recover())
+    assert driver.space.fault is not None
     assert driver.values() == STORED
     (tmp_path / "elsewhere").rename(folder)
-    driver.run(driver.engine.recover())
+    driver.run(driver.space.recover())
     driver.commit(("new", b"1"))
     assert found_after_kill(driver, folder) == STORED | {"new": b"1"}
 
@@ -242,8 +242,8 @@ def test_a_removed_folder_degrades_the_store(driver: Driver, folder: Path, *, is
     if is_made_again:
         folder.mkdir()
     assert driver.try_commit(("lost", b"1")) is not None
-    driver.run(driver.engine.recover())
-    assert driver.engine.fault is not None
+    driver.run(driver.space.recover())
+    assert driver.space.fault is not None
     assert driver.values() == STORED
     assert not folder.exists() or not list(folder.iterdir())
 
@@ -254,6 +254,6 @@ def test_a_commit_whose_files_were_all_removed_is_not_acknowledged_before_they_a
     for path in folder.iterdir():
         path.unlink()
     if driver.try_commit(("new", b"1")) is not None:
-        driver.run(driver.engine.recover())
+        driver.run(driver.space.recover())
         driver.commit(("new", b"1"))
     assert found_after_kill(driver, folder) == STORED | {"new": b"1"}

@@ -14,7 +14,7 @@ from driving import INCARNATION, FrozenClock, file_driver
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.journal import HEADER_BYTES, JournalReader
 from leasehold.engines.file.recovery import inspect
-from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import MemorySpace
 from leasehold.errors import ServiceError
 from leasehold.times import parse_time
 
@@ -59,7 +59,7 @@ def rename_store(folder: Path, incarnation: str) -> None:
 
 def test_it_is_on_the_disk_once_the_store_is_open(tmp_path: Path) -> None:
     driver = file_driver(tmp_path).__enter__()
-    assert driver.engine.incarnation == INCARNATION == written_incarnation(tmp_path)
+    assert driver.space.incarnation == INCARNATION == written_incarnation(tmp_path)
     driver.kill()
 
 
@@ -71,7 +71,7 @@ def test_it_stays_through_writes_checkpoints_and_starts(tmp_path: Path) -> None:
         kill_with_a_journal(tmp_path, key)
         assert JournalReader((tmp_path / JOURNAL).read_bytes(), JOURNAL).incarnation == ANOTHER
         with file_driver(tmp_path) as driver:
-            assert driver.engine.incarnation == ANOTHER
+            assert driver.space.incarnation == ANOTHER
             driver.put("quiet")
     assert written_incarnation(tmp_path) == ANOTHER
 
@@ -82,7 +82,7 @@ def test_it_survives_an_editor_that_lays_the_document_out_anew(tmp_path: Path) -
     rename_store(tmp_path, ANOTHER)
     (tmp_path / DATA).write_text(json.dumps(json.loads((tmp_path / DATA).read_text()), indent=4))
     with file_driver(tmp_path) as driver:
-        assert driver.engine.incarnation == ANOTHER
+        assert driver.space.incarnation == ANOTHER
 
 
 @pytest.mark.parametrize("wrong", ["5F3A9C", "5f3a9", "5f3a9c0", "xyz123"])
@@ -94,11 +94,11 @@ def test_an_incarnation_that_is_none_is_refused(wrong: str, tmp_path: Path) -> N
 def test_the_file_of_another_tool_gets_one(tmp_path: Path) -> None:
     (tmp_path / DATA).write_text('{"username": "alice"}')
     with file_driver(tmp_path) as driver:
-        assert driver.engine.incarnation == INCARNATION == written_incarnation(tmp_path)
+        assert driver.space.incarnation == INCARNATION == written_incarnation(tmp_path)
 
 
 def test_two_stores_in_memory_have_two() -> None:
-    assert MemoryEngine().incarnation != MemoryEngine().incarnation
+    assert MemorySpace().incarnation != MemorySpace().incarnation
 
 
 def test_a_store_whose_data_json_was_lost_keeps_that_of_its_journal(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_store_whose_data_json_was_lost_keeps_that_of_its_journal(tmp_path: Pa
     kill_with_a_journal(tmp_path, "a")
     (tmp_path / DATA).unlink()
     with file_driver(tmp_path) as driver:
-        assert (driver.engine.incarnation, driver.values()) == (ANOTHER, {"a": b"1"})
+        assert (driver.space.incarnation, driver.values()) == (ANOTHER, {"a": b"1"})
 
 
 # Files of two stores ------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_a_journal_of_0_1_0_that_data_json_covers_is_no_obstacle(tmp_path: Path)
     for name in (JOURNAL, OLD_JOURNAL):
         shutil.copy(FILES_OF_0_1_0 / "both-journals" / name, tmp_path / name)
     with file_driver(tmp_path, clock=FrozenClock(WRITTEN_AT)) as driver:
-        assert (driver.values(), driver.engine.revision) == (expected, 68)
+        assert (driver.values(), driver.space.revision) == (expected, 68)
 
 
 # Files of version 0.1.0 ---------------------------------------------------------------------------------------
@@ -206,8 +206,8 @@ def test_files_of_0_1_0_open_with_everything_and_get_an_incarnation(
     copy_of(FILES_OF_0_1_0 / moment, tmp_path)
     driver = file_driver(tmp_path, clock=FrozenClock(WRITTEN_AT)).__enter__()
     assert driver.values() == contents
-    assert driver.engine.revision == revision
-    lease = driver.run(driver.engine.lease("jobs/nightly"))
+    assert driver.space.revision == revision
+    lease = driver.read_lease("jobs/nightly")
     assert lease is not None
     assert (lease.lease_id, lease.token) == ("00112233445566778899aabbccddeeff", 23)
     expiring = driver.read("expiring")
@@ -217,10 +217,10 @@ def test_files_of_0_1_0_open_with_everything_and_get_an_incarnation(
         parse_time("2026-11-28T04:45:18.884604Z"),
         parse_time("2027-11-28T04:45:18.884604Z"),
     )
-    assert driver.engine.incarnation == INCARNATION == written_incarnation(tmp_path)
+    assert driver.space.incarnation == INCARNATION == written_incarnation(tmp_path)
     driver.kill()
     with file_driver(tmp_path, clock=FrozenClock(WRITTEN_AT)) as again:
-        assert (again.values(), again.engine.revision) == (contents, revision)
+        assert (again.values(), again.space.revision) == (contents, revision)
 
 
 def test_a_journal_of_0_1_0_has_the_shorter_header(tmp_path: Path) -> None:

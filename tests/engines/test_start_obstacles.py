@@ -134,7 +134,7 @@ def test_a_store_on_a_file_system_that_is_read_only_is_refused_and_can_be_checke
             driver.put("a")
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         assert refusal(folder) == f"{LOCK} cannot be locked: Read-only file system"
-        assert inspect(folder / DATA, OsDisk()).entries == 1
+        assert inspect(folder / DATA, OsDisk()).counts["entries"] == 1
 
 
 def test_a_folder_that_cannot_be_written_is_refused(store: Path) -> None:

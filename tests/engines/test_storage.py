@@ -8,9 +8,9 @@ from driving import INCARNATION
 
 from leasehold.engines.file.disk import OsDisk, WriteError
 from leasehold.engines.file.journal import encode_record
-from leasehold.engines.file.snapshot import Snapshot
 from leasehold.engines.file.storage import Storage
-from leasehold.model import Entry
+from leasehold.engines.state import KindSnapshot, Snapshot
+from leasehold.model import ENTRY, Entry
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 
 
 def snapshot_at(revision: int) -> Snapshot:
-    return Snapshot(INCARNATION, revision, ["a"], [Entry("a", b"%d" % revision, revision, 0, 0)])
+    entry = Entry("a", b"%d" % revision, revision, 0, 0)
+    return Snapshot(INCARNATION, revision, 0, [KindSnapshot(ENTRY, ["a"], [entry])])
 
 
 def test_an_older_snapshot_never_takes_the_place_of_a_newer_one(storage: Storage, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from harness.disk_faults import CHANGES, WRITES, Fault, FaultyDisk, History, sur
 from leasehold.engines.file import disk as disk_module
 from leasehold.engines.file import journal as journal_module
 from leasehold.engines.file.disk import Disk, WriteError
-from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.reserve import RESERVE_BYTES
+from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
 
 SEED = 3
@@ -27,7 +27,7 @@ LARGE = b'"' + b"x" * 300_000 + b'"'
 
 
 def fault_code(driver: Driver) -> str | None:
-    fault = driver.engine.fault
+    fault = driver.space.fault
     return None if fault is None else fault.code
 
 
@@ -137,7 +137,7 @@ def test_a_batch_of_unknown_outcome_never_comes_back_once_later_ones_are_acknowl
     assert history.put(driver, ("c", b"2")) is None
     driver.kill()
     with file_driver(tmp_path) as driver:
-        assert (driver.engine.revision, driver.values()) == (2, {"a": b"1", "c": b"2"})
+        assert (driver.space.revision, driver.values()) == (2, {"a": b"1", "c": b"2"})
 
 
 def test_the_fault_lasts_as_long_as_the_disk_fails(tmp_path: Path) -> None:
@@ -156,11 +156,11 @@ def test_the_fault_lasts_as_long_as_the_disk_fails(tmp_path: Path) -> None:
         error = history.put(driver, ("b", b"2"))
         assert error is not None
         assert error.code == "unavailable"
-        driver.run(driver.engine.recover())
+        driver.run(driver.space.recover())
         assert fault_code(driver) == "unavailable"
         assert driver.values() == {"a": b"1"}
     disk.dead = False
-    driver.run(driver.engine.recover())
+    driver.run(driver.space.recover())
     assert fault_code(driver) is None
     assert history.put(driver, ("c", b"3")) is None
     driver.kill()
@@ -190,8 +190,8 @@ def test_a_failed_sync_during_a_checkpoint_loses_nothing(tmp_path: Path) -> None
 
     disk = HeldDisk()
     driver = file_driver(tmp_path, disk=disk).__enter__()
-    engine = driver.engine
-    assert isinstance(engine, FileEngine)
+    engine = driver.space
+    assert isinstance(engine, FileSpace)
     driver.commit(("a", b"1"))
     disk.held = True
 
@@ -213,7 +213,7 @@ def test_a_failed_sync_during_a_checkpoint_loses_nothing(tmp_path: Path) -> None
     driver.run(finish())
     driver.kill()
     with file_driver(tmp_path) as driver:
-        assert (driver.engine.revision, driver.values()) == (3, {"a": b"1", "b": b"2", "d": b"4"})
+        assert (driver.space.revision, driver.values()) == (3, {"a": b"1", "b": b"2", "d": b"4"})
 
 
 # A full disk --------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_a_full_disk_refuses_what_does_not_fit_and_serves_the_rest(tmp_path: Pat
         assert (error.code, error.status) == ("storage_full", 507)
     assert fault_code(driver) == "storage_full"
     history.check(driver)
-    driver.run(driver.engine.recover())
+    driver.run(driver.space.recover())
     assert fault_code(driver) == "storage_full", "nothing proves that there is room"
     driver.kill()
     disk.quota = 1 << 40
@@ -345,10 +345,10 @@ def test_a_spent_reserve_is_made_again_when_space_returns(tmp_path: Path) -> Non
     assert not reserve.exists()
     assert fault_code(driver) == "storage_full"
     disk.fill()
-    driver.run(driver.engine.recover())
+    driver.run(driver.space.recover())
     assert fault_code(driver) == "storage_full"
     disk.quota = 1 << 40
-    driver.run(driver.engine.recover())
+    driver.run(driver.space.recover())
     assert fault_code(driver) is None
     assert reserve.stat().st_size == RESERVE_BYTES
     driver.kill()

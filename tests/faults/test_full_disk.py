@@ -15,9 +15,9 @@ from harness.mounts import Mount
 from programs import needs
 from running import Server, leasehold, refusal, running, until
 
-from leasehold.engines.file import engine as file
-from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file import space as file
 from leasehold.engines.file.reserve import RESERVE_BYTES
+from leasehold.engines.file.space import FileSpace
 from leasehold.limits import KIB, MIB
 
 pytestmark = needs("mounts")
@@ -48,7 +48,7 @@ def _impatient() -> Iterator[None]:
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Driver]:
     """A process on the store, killed at the end."""
-    engine = FileEngine(folder / "data.json", clock=FrozenClock(), idle_seconds=3600, verify_seconds=3600)
+    engine = FileSpace(folder / "data.json", clock=FrozenClock(), idle_seconds=3600, verify_seconds=3600)
     driver = Driver(engine).__enter__()
     try:
         yield driver
@@ -57,8 +57,8 @@ def opened(folder: Path) -> Iterator[Driver]:
 
 
 def checkpoint(driver: Driver) -> None:
-    assert isinstance(driver.engine, FileEngine)
-    driver.run(driver.engine.checkpoint())
+    assert isinstance(driver.space, FileSpace)
+    driver.run(driver.space.checkpoint())
 
 
 def fill(folder: Path, left: int = 0) -> Path:
@@ -85,8 +85,8 @@ def fill_with_entries(driver: Driver, entries: int = ENTRIES) -> int:
 
 def is_healed(driver: Driver) -> bool:
     """Housekeeping, as it is done every second, and a write."""
-    driver.run(driver.engine.recover())
-    return driver.engine.fault is None and driver.try_commit(("new", VALUE)) is None
+    driver.run(driver.space.recover())
+    return driver.space.fault is None and driver.try_commit(("new", VALUE)) is None
 
 
 def has_checkpointed(driver: Driver, folder: Path) -> bool:
@@ -144,7 +144,7 @@ def test_a_checkpoint_uses_the_reserve_where_that_is_enough(disk: Path) -> None:
             driver.commit((f"k{number}", VALUE))
         fill(disk)
         checkpoint(driver)
-        assert (journals(disk), driver.engine.fault) == ([], None)
+        assert (journals(disk), driver.space.fault) == ([], None)
         assert (disk / "data.json.reserve").exists()
 
 

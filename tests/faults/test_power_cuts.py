@@ -13,8 +13,9 @@ from leasehold.engines.file import disk, journal, storage
 from leasehold.engines.file.disk import Disk, Identity, pwrite_all
 from leasehold.engines.file.journal import JournalWriter
 from leasehold.engines.file.recovery import Paths, Report, read_files
-from leasehold.engines.file.snapshot import Snapshot, StoredState
 from leasehold.engines.file.storage import Storage
+from leasehold.engines.state import Snapshot, StoredState
+from leasehold.model import ENTRY, KINDS, LEASE
 
 
 def test_what_was_acknowledged_survives_any_power_cut() -> None:
@@ -96,15 +97,18 @@ def without(part: Callable[[StoredState], None]) -> Callable[[Disk, Paths, int],
 
 def reset_head(state: StoredState) -> None:
     """The head from what is there: what was deleted or released last is forgotten with its token."""
-    revisions = [entry.revision for entry in state.entries.values()]
-    state.revision = max([*revisions, *(lease.revision for lease in state.leases.values())], default=0)
+    state.revision = max((record.revision for kind in KINDS for record in state.by_name(kind).values()), default=0)
 
 
 def lose_leases(state: StoredState) -> None:
-    state.leases = {}
+    state.of(LEASE).by_name = {}
 
 
-@pytest.mark.parametrize("bug", [reset_head, lose_leases])
+def lose_removals(state: StoredState) -> None:
+    state.of(ENTRY).removals = {}
+
+
+@pytest.mark.parametrize("bug", [reset_head, lose_leases, lose_removals])
 def test_a_start_that_forgets_would_be_noticed(bug: Callable[[StoredState], None]) -> None:
     with patch.object(storage, "read_files", without(bug)):
         assert violations()

@@ -3,19 +3,34 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from unittest.mock import patch
 
 from driving import Driver
-from msgspec.structs import replace
+from msgspec.structs import replace as replaced
 
-from leasehold.engines.file import engine as file
 from leasehold.engines.file import journal, ownership, reserve, snapshot
-from leasehold.engines.file.engine import FileEngine
-from leasehold.engines.file.snapshot import StoredState
+from leasehold.engines.file import space as file
+from leasehold.engines.file.space import FileSpace
+from leasehold.engines.memory.space import InMemorySpace
+from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB
-from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd, Touched, name_of
+from leasehold.model import (
+    ENTRY,
+    KIND_OF,
+    KINDS,
+    LEASE,
+    AnyKind,
+    Change,
+    Deletion,
+    Entry,
+    Lease,
+    LeaseEnd,
+    Record,
+    Touched,
+    is_removal,
+)
 
 KEYS = 6
 LOCKS = 4
@@ -32,37 +47,62 @@ class Contents:
     revision: int = 0
     entries: Mapping[str, Entry] = field(default_factory=dict)
     leases: Mapping[str, Lease] = field(default_factory=dict)
+    removals: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """The revision by kind and name."""
+    compacted_revision: int = 0
 
     def after(self, changes: Sequence[Change], revision: int | None = None) -> "Contents":
-        entries, leases = dict(self.entries), dict(self.leases)
+        records: dict[AnyKind, dict[str, Record]] = {ENTRY: dict(self.entries), LEASE: dict(self.leases)}
+        removals = dict(self.removals)
         for change in changes:
-            if isinstance(change, Entry):
-                entries[change.key] = change
-            elif isinstance(change, Lease):
-                leases[change.lock] = change
-            elif isinstance(change, Deletion):
-                entries.pop(change.key, None)
+            kind = KIND_OF[type(change)]
+            records[kind].pop(change.name, None)
+            removals.pop((kind.name, change.name), None)
+            if isinstance(change, Entry | Lease):
+                records[kind][change.name] = change
             else:
-                leases.pop(change.lock, None)
-        return Contents(changes[-1].revision if revision is None else revision, entries, leases)
+                removals[kind.name, change.name] = change.revision
+        return replace(
+            self,
+            revision=changes[-1].revision if revision is None else revision,
+            entries=records[ENTRY],
+            leases=records[LEASE],
+            removals=removals,
+        )
 
     def __str__(self) -> str:
         names = [f"{key}@{entry.revision}" for key, entry in sorted(self.entries.items())]
-        locks = [f"{lock}@{lease.revision}#{lease.token}" for lock, lease in sorted(self.leases.items())]
-        return f"revision {self.revision} with {' '.join(names + locks) or 'nothing'}"
+        names += [f"{lock}@{lease.revision}#{lease.token}" for lock, lease in sorted(self.leases.items())]
+        names += [f"no {kind} {name}@{revision}" for (kind, name), revision in sorted(self.removals.items())]
+        since = f" since {self.compacted_revision}" if self.compacted_revision else ""
+        return f"revision {self.revision}{since} with {' '.join(names) or 'nothing'}"
 
 
 def in_files(state: StoredState) -> Contents:
-    return Contents(state.revision, state.entries, state.leases)
+    removals = {
+        (kind.name, name): revision for kind in KINDS for name, revision in state.contents[kind].removals.items()
+    }
+    entries, leases = state.of(ENTRY).by_name, state.of(LEASE).by_name
+    return Contents(state.revision, entries, leases, removals, state.compacted_revision)
 
 
 def in_memory(driver: Driver) -> Contents:
-    entries = driver.run(driver.engine.scan("", None, 10_000))
-    leases = driver.run(driver.engine.leases("", None, 10_000))
+    """What readers see: the records, and the removals that the history of changes tells of."""
+    space = driver.space
+    assert isinstance(space, InMemorySpace)
+    compacted_revision = space._state.compacted_revision
+    removals: dict[tuple[str, str], int] = {}
+    for kind in KINDS:
+        changes = driver.run(space.changes(kind, compacted_revision, "", 10_000)).changes
+        removals |= {(kind.name, change.name): change.revision for change in changes if is_removal(change)}
+    entries = driver.run(space.scan(ENTRY, "", None, 10_000)).records
+    leases = driver.run(space.scan(LEASE, "", None, 10_000)).records
     return Contents(
-        driver.engine.revision,
-        {entry.key: entry for entry in entries.records},
-        {lease.lock: lease for lease in leases.records},
+        space.revision,
+        {entry.key: entry for entry in entries},
+        {lease.lock: lease for lease in leases},
+        removals,
+        compacted_revision,
     )
 
 
@@ -77,8 +117,8 @@ def random_batch(rng: random.Random, before: Contents, now: int, *, most: int) -
         of_lock = rng.random() < 0.4
         change = _lock_change(rng, contents, revision, now) if of_lock else _entry_change(rng, contents, revision, now)
         contents = contents.after([change])
-        changes.pop(name_of(change), None)  # so that they stay in the order of revisions
-        changes[name_of(change)] = change
+        changes.pop(change.name, None)  # so that they stay in the order of revisions
+        changes[change.name] = change
     return list(changes.values())
 
 
@@ -99,7 +139,7 @@ def _lock_change(rng: random.Random, contents: Contents, revision: int, now: int
         lease_id = f"{rng.getrandbits(128):032x}"
         return Lease(lock, lease_id, revision, revision, now, now + TTL, TTL, "alice", b'{"host":"a"}')
     if rng.random() < 0.5:
-        return replace(lease, revision=revision, expires_at=now + TTL)
+        return replaced(lease, revision=revision, expires_at=now + TTL)
     return LeaseEnd(lock, revision)
 
 
@@ -117,12 +157,12 @@ def batch_for(rng: random.Random, way: str, before: Contents, now: int) -> list[
 
 def try_commit(driver: Driver, changes: Sequence[Change], way: str) -> ServiceError | None:
     """Commit just these changes. Returns the refusal."""
-    assert isinstance(driver.engine, FileEngine)
+    assert isinstance(driver.space, FileSpace)
     if way == QUIET:
-        driver.engine._gathered_at = float("-inf")
-    names = [name_of(change) for change in changes]
+        driver.space._gathered_at = float("-inf")
+    names = [change.name for change in changes]
     touched = names if way == QUIET else [*names, "another"]
-    return driver.decide_and_commit(Touched(touched), lambda _view, _revision, _now: changes)
+    return driver.decide_and_commit(Touched({ENTRY: touched}), lambda _view, _revision, _now: changes)
 
 
 # Sizes --------------------------------------------------------------------------------------------------------
@@ -139,7 +179,7 @@ def small_sizes(rng: random.Random) -> Iterator[None]:
             (ownership, "LATELY_NANOSECONDS", 0),  # else it would be time that tells which operations there are
             (file, "SMALL_STORE_BYTES", rng.choice([1, 3, 6]) * KIB),
             (file, "MIN_JOURNAL_BYTES", rng.choice([6, 12, 1000]) * KIB),
-            (snapshot, "CHUNK_ENTRIES", rng.choice([1, 3, 1000])),
+            (snapshot, "CHUNK_LINES", rng.choice([1, 3, 1000])),
             (snapshot, "BLOCK_BYTES", rng.choice([256, 1024, 512 * KIB])),
         ):
             stack.enter_context(patch.object(module, name, size))

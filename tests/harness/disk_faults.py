@@ -23,8 +23,8 @@ from structlog.testing import capture_logs
 from harness import Finding
 from harness.contents import BATCH, QUIET, Contents, batch_for, in_memory, random_way, small_sizes, try_commit
 from leasehold.engines.file.disk import Identity, OsDisk
-from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.journal import encode_record
+from leasehold.engines.file.space import FileSpace
 from leasehold.errors import ServiceError
 from leasehold.model import Change, Deletion, Entry
 
@@ -311,8 +311,8 @@ def stop(driver: Driver, disk: FaultyDisk) -> None:
 
 
 def recover(driver: Driver) -> None:
-    driver.run(driver.engine.recover())
-    if driver.engine.fault is not None:
+    driver.run(driver.space.recover())
+    if driver.space.fault is not None:
         raise Broken("the one fault has passed, but the engine has not seen that")
 
 
@@ -322,8 +322,8 @@ def work(driver: Driver, disk: FaultyDisk, history: History, rng: random.Random)
     for _ in range(12):
         clock.now += rng.randrange(10**6)
         if rng.random() < 0.15:
-            assert isinstance(driver.engine, FileEngine)
-            driver.run(driver.engine.checkpoint())
+            assert isinstance(driver.space, FileSpace)
+            driver.run(driver.space.checkpoint())
         else:
             way = random_way(rng)
             error = history.commit(driver, batch_for(rng, way, history.known, clock.now), way)
@@ -337,8 +337,8 @@ def work(driver: Driver, disk: FaultyDisk, history: History, rng: random.Random)
 
 def kill_while_appending(driver: Driver, folder: Path, history: History) -> None:
     """The end of a process with half of a record written."""
-    engine = driver.engine
-    assert isinstance(engine, FileEngine)
+    engine = driver.space
+    assert isinstance(engine, FileSpace)
     driver.run(engine._rest())  # a checkpoint in the background may be about to rename the journal
     assert engine._storage is not None
     journal = engine._storage._journal

@@ -19,9 +19,9 @@ from structlog.testing import capture_logs
 from harness import Finding
 from harness.contents import Contents, batch_for, in_files, in_memory, random_way, small_sizes, try_commit
 from leasehold.engines.file.disk import Identity
-from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
-from leasehold.engines.memory.engine import State
+from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
 
 FOLDER = Path("/store")
@@ -380,8 +380,8 @@ def commit(driver: Driver, cuts: PowerCuts, rng: random.Random, now: int) -> Non
 
 
 def checkpoint(driver: Driver, rng: random.Random) -> None:
-    engine = driver.engine
-    assert isinstance(engine, FileEngine)
+    engine = driver.space
+    assert isinstance(engine, FileSpace)
     if rng.random() < 0.5:
         driver.run(engine.checkpoint())
     else:
@@ -390,7 +390,7 @@ def checkpoint(driver: Driver, rng: random.Random) -> None:
         driver.run(_start_checkpoint(engine, engine._storage))
 
 
-async def _start_checkpoint(engine: FileEngine, storage: Storage) -> None:
+async def _start_checkpoint(engine: FileSpace, storage: Storage) -> None:
     engine._start_checkpoint(storage)
 
 

@@ -161,8 +161,9 @@ def check(path: Annotated[Path, typer.Argument(help="The store's file, data.json
     torn = f", a torn tail of {report.torn_bytes} bytes" if report.torn_bytes else ""
     journal = f", {report.journal_records} records in the journal{torn}"
     foreign = ", written by another tool" if report.foreign else ""
-    leases = f", {report.leases} leases" if report.leases else ""
-    typer.echo(f"{path} is good: {report.entries} entries{leases}, revision {report.revision}{journal}{foreign}")
+    first, *others = report.counts.items()
+    counts = ", ".join(f"{count} {plural}" for plural, count in [first, *(each for each in others if each[1])])
+    typer.echo(f"{path} is good: {counts}, revision {report.revision}{journal}{foreign}")
 
 
 _STORE_HELP = "A file or postgresql://….  [default: data.json]"

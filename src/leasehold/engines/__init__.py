@@ -1,18 +1,19 @@
-"""Where entries are kept. `base` has the contract; `open_engine` knows every kind."""
+"""Where records are kept. `base` has the contract; `open_engine` knows every engine."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from leasehold.engines.base import Engine, Moment, new_incarnation
+from leasehold.engines.file import offline
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.offline import Restored
+from leasehold.engines.file.recovery import Report, inspect
+from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.postgres.urls import is_postgres, looks_like_postgres, shown_url
+from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
-
-if TYPE_CHECKING:
-    from leasehold.engines.file.offline import Restored
-    from leasehold.engines.file.recovery import Report
-    from leasehold.engines.state import StoredState
 
 __all__ = [
     "Engine",
@@ -29,28 +30,21 @@ __all__ = [
 def open_engine(url: str) -> Engine:
     """The engine for `--store`: `memory:`, `postgresql://…`, `host=…`, or a path or `file:` URL. Its `open` opens it.
 
-    Raises `invalid_argument` for a kind that there is not, and `unavailable` where a library is missing.
+    Raises `invalid_argument` for an engine that there is not, and `unavailable` where a library is missing.
     """
     if url == "memory:":
-        from leasehold.engines.memory.engine import MemoryEngine
-
         return MemoryEngine()
     if is_postgres(url):
         with _asyncpg_required():
             from leasehold.engines.postgres.engine import PostgresEngine  # noqa: PLC0415 - asyncpg is an extra
         return PostgresEngine(url)
-    from leasehold.engines.file.engine import FileEngine
-
     return FileEngine(_path_of(url))
 
 
-def inspect_file(path: Path) -> "Report":
+def inspect_file(path: Path) -> Report:
     """What `leasehold check` tells of a store's files; see `recovery.inspect`."""
     if is_postgres(str(path)) or looks_like_postgres(str(path)):
         raise ServiceError("invalid_argument", "only a store in files can be checked, and this one is on PostgreSQL")
-    from leasehold.engines.file.disk import OsDisk
-    from leasehold.engines.file.recovery import inspect
-
     return inspect(path, OsDisk())
 
 
@@ -60,15 +54,12 @@ async def moment_of(url: str, *, now: int) -> Moment:
         with _asyncpg_required():
             from leasehold.engines.postgres import backups  # noqa: PLC0415
         return await backups.moment_of(url)
-    from leasehold.engines.file import offline
-    from leasehold.engines.file.disk import OsDisk
-
     return offline.moment_of_files(_durable_path(url), OsDisk(), now)
 
 
 async def restore_store(
-    url: str, backup: "StoredState", *, advance: int, keep: Callable[[Moment], Awaitable[Path]] | None, now: int
-) -> "Restored":
+    url: str, backup: StoredState, *, advance: int, keep: Callable[[Moment], Awaitable[Path]] | None, now: int
+) -> Restored:
     """Put a backup into a store, `advance` revisions behind either head. Raises ServiceError.
 
     Without `keep`, a store that holds something is refused. A database's content is given to `keep`, which says where
@@ -78,9 +69,6 @@ async def restore_store(
         with _asyncpg_required():
             from leasehold.engines.postgres import backups  # noqa: PLC0415
         return await backups.restore(url, backup, advance=advance, keep=keep, make_incarnation=new_incarnation, now=now)
-    from leasehold.engines.file import offline
-    from leasehold.engines.file.disk import OsDisk
-
     return offline.restore_files(
         _durable_path(url),
         OsDisk(),
@@ -98,9 +86,6 @@ async def advance_store(url: str, *, by: int, now: int) -> int:
         with _asyncpg_required():
             from leasehold.engines.postgres import backups  # noqa: PLC0415
         return await backups.advance(url, by=by, make_incarnation=new_incarnation, now=now)
-    from leasehold.engines.file import offline
-    from leasehold.engines.file.disk import OsDisk
-
     return offline.advance_files(_durable_path(url), OsDisk(), by=by, make_incarnation=new_incarnation, now=now)
 
 

@@ -1,4 +1,4 @@
-"""The text of a backup: that of `data.json` without leases, and at its end a checksum of all before it.
+"""The text of a backup: that of `data.json` with entries only, and at its end a checksum of all before it.
 
     {"leasehold": 1, "incarnation": "5f3a9c", "revision": 42, "entries": [
     {"key":"username","value":"alice","revision":42,"created_at":"…","updated_at":"…"},
@@ -6,8 +6,9 @@
     ], "sha256": "…"}
 
 So a backup can be read line by line, and is a `data.json` that the file engine opens. Leases are left out: a lease is
-alive by the clock, and whoever held it has lost it when an older state comes back. The checksum is that of all bytes
-before the last line break. A backup without its end was cut off.
+alive by the clock, and whoever held it has lost it when an older state comes back. Removals are left out: a store that
+was restored knows no changes from before. The checksum is that of all bytes before the last line break. A backup
+without its end was cut off.
 """
 
 import hashlib
@@ -20,7 +21,8 @@ from typing import Final
 from leasehold.engines.base import Moment
 from leasehold.engines.file.disk import Disk, close_quietly
 from leasehold.engines.file.documents import read_snapshot
-from leasehold.engines.file.snapshot import StoredState, encode_head
+from leasehold.engines.file.snapshot import encode_head
+from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import KIB
 from leasehold.model import Entry

@@ -5,7 +5,7 @@ from typing import Generic
 
 import msgspec
 
-from leasehold.model import KINDS, AnyKind, Entry, Kind, Lease, R
+from leasehold.model import KINDS, AnyKind, Entry, Kind, Lease, R, Record
 
 
 class Contents(msgspec.Struct, Generic[R], gc=False):
@@ -33,6 +33,10 @@ class StoredState(msgspec.Struct, gc=False):
     def of(self, kind: Kind[R]) -> Contents[R]:
         """What the space holds of one kind."""
         return self.contents.setdefault(kind, Contents())  # type: ignore[arg-type, return-value] # the kind says which
+
+    def by_name(self, kind: AnyKind) -> dict[str, Record]:
+        """The records of a kind, whichever it is."""
+        return self.contents[kind].by_name  # type: ignore[return-value] # the kind says which
 
     @property
     def is_empty(self) -> bool:

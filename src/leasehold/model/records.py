@@ -2,7 +2,8 @@
 
 To add a kind, add its record and its removal here, and a `Kind` in KINDS. The rules give it a meaning (`rules`). An
 engine that keeps each kind in a table of its own needs the SQL of that table (`engines/postgres/tables`); the others
-need nothing. Fields are annotated with what their text form is: see `Time` and `JsonText`.
+need nothing. The first field of a record is its name. The others are annotated with what they are in text: see `Time`,
+`JsonText` and `Revision`. A field with another name in text than here is a `msgspec.field(name=…)`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ Time = Annotated[int, "time"]
 """Microseconds since the epoch, UTC. In files and in answers it is text: `2026-11-24T09:30:00.000000Z`."""
 JsonText = Annotated[bytes, "json"]
 """Compact JSON text that the API has accepted. In files and in answers it stands as it is."""
+Revision = Annotated[int, "revision"]
+"""A revision of the space, 1 or greater, and not greater than the head."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
@@ -25,7 +28,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
 
     key: str
     value: JsonText
-    revision: int
+    revision: Revision
     created_at: Time
     updated_at: Time
     expires_at: Time | None = None
@@ -54,13 +57,13 @@ class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
     lock: str
     lease_id: str
     """The holder's secret."""
-    token: int
+    token: Revision
     """The revision of the acquisition, so larger than that of every lease before."""
-    revision: int
+    revision: Revision
     """Of the last change: the acquisition or a renewal."""
     acquired_at: Time
     expires_at: Time
-    ttl: int
+    ttl: int = msgspec.field(name="ttl_microseconds")
     """Microseconds, as it was last asked for."""
     holder: str
     """The `sub` of the caller who acquired it."""

@@ -6,7 +6,7 @@ and the key.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -14,36 +14,33 @@ from typing import Final
 import msgspec
 
 from leasehold.engines.file.disk import Disk, close_quietly, read_all
-from leasehold.engines.file.snapshot import (
-    FORMAT,
-    INCARNATION,
-    AnotherLayoutError,
-    EntryLine,
-    LeaseLine,
-    StoredState,
-    faults_of_leases,
-    read_lines,
-)
-from leasehold.engines.file.soundness import checked_entry, checked_lease
+from leasehold.engines.file.lines import decode_removal, line_format
+from leasehold.engines.file.snapshot import FORMAT, INCARNATION, REMOVALS, AnotherLayoutError, read_lines
+from leasehold.engines.file.soundness import add_removal, check_of, checked_entry
+from leasehold.engines.state import Contents, StoredState, empty_state
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_NESTING
-from leasehold.model import Entry, Lease
+from leasehold.model import ENTRY, KINDS, AnyKind, Entry, Record
 
-OWN_MEMBERS: Final = frozenset({"leasehold", "incarnation", "revision", "entries", "leases", "sha256"})
+COMPACTED_REVISION: Final = "compacted_revision"
+NEEDED_MEMBERS: Final = frozenset({"leasehold", "revision", KINDS[0].plural})
+OTHER_MEMBERS: Final = frozenset({"incarnation", COMPACTED_REVISION, REMOVALS, "sha256"})
 LIST_MEMBERS: Final = frozenset({"entries", "revision", "next"})
 """Of the answer to `GET /kv`."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _BYTE_POSITION: Final = re.compile(r"\(byte ([0-9]+)\)")
-_KEY: Final = re.compile(rb'"key"\s*:\s*("(?:[^"\\]|\\.)*")')
+_TEXT_AFTER: Final = rb'"%b"\s*:\s*("(?:[^"\\]|\\.)*")'
+"""The text of a member in the text of an object."""
+
+Members = Mapping[str, msgspec.Raw]
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_entry = msgspec.json.Decoder(EntryLine).decode
-_decode_lease = msgspec.json.Decoder(LeaseLine).decode
+NOT_AS_WRITTEN: Final = "it is not as Leasehold writes it"
 _FAULTS: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
 
-def read_snapshot(disk: Disk, path: Path, now: int) -> StoredState:
+def read_snapshot(disk: Disk, path: Path, now: int, kinds: Sequence[AnyKind] = KINDS) -> StoredState:
     """Read `data.json`; no such file is an empty store. `now` is when the entries of another tool begin.
 
     Raises `unavailable` for a file that is not what it should be.
@@ -51,26 +48,28 @@ def read_snapshot(disk: Disk, path: Path, now: int) -> StoredState:
     try:
         file = disk.open(path)
     except FileNotFoundError:
-        return StoredState({})
+        return empty_state()
     try:
         with suppress(AnotherLayoutError):
-            return read_lines(disk, file)
+            return read_lines(disk, file, kinds)
     finally:
         close_quietly(disk, file)
-    return read_document(read_all(disk, path), path.name, now)
+    return read_document(read_all(disk, path), path.name, now, kinds)
 
 
-def read_document(data: bytes, name: str, now: int) -> StoredState:
-    """The store that a whole file holds. `now` is when the entries of another tool begin. Raises `unavailable`."""
-    return _Document(data, name).read(now)
+def read_document(data: bytes, name: str, now: int, kinds: Sequence[AnyKind] = KINDS) -> StoredState:
+    """The space that a whole file holds. `now` is when the entries of another tool begin. Raises `unavailable`."""
+    return _Document(data, name, kinds).read(now)
 
 
 class _Document:
-    """One file, and where in it we are."""
+    """One file, and the position in it at which an element is looked at."""
 
-    def __init__(self, data: bytes, name: str) -> None:
+    def __init__(self, data: bytes, name: str, kinds: Sequence[AnyKind]) -> None:
         self._data = data
         self._name = name
+        self._kinds = kinds
+        self._own_members = NEEDED_MEMBERS | OTHER_MEMBERS | {kind.plural for kind in kinds}
         self._position = 0
 
     def read(self, now: int) -> StoredState:
@@ -84,14 +83,14 @@ class _Document:
             if not self._data.strip():
                 raise self._refused("it is empty") from error
             raise self._refused(f"{self._line_of(error)}it is not a JSON object") from error
-        if "leasehold" in members and len(OWN_MEMBERS & members.keys()) > 1:
+        if "leasehold" in members and len(self._own_members & members.keys()) > 1:
             return self._read_own(members)
         if {"entries", "revision"} <= members.keys() and bytes(members["entries"]).startswith(b"["):
             return self._read_list(members)
         return self._read_foreign(members, now)
 
-    def _read_own(self, members: Mapping[str, msgspec.Raw]) -> StoredState:
-        if not {"leasehold", "revision", "entries"} <= members.keys() <= OWN_MEMBERS:
+    def _read_own(self, members: Members) -> StoredState:
+        if not NEEDED_MEMBERS <= members.keys() <= self._own_members:
             raise self._refused("it is not as Leasehold writes it: members are missing, or there are others")
         version = self._integer(members, "leasehold")
         if version != FORMAT:
@@ -102,16 +101,20 @@ class _Document:
         if "sha256" in members:
             raise self._refused("it is a backup that was changed: take out the member sha256 if that was meant")
         revision = self._integer(members, "revision")
-        entries = self._entries(members["entries"], revision)
-        leases = list(map(self._lease, self._elements(members["leases"]))) if "leases" in members else []
-        fault = faults_of_leases(leases, revision)
-        if fault is not None:
-            raise self._refused(fault)
-        by_lock = {lease.lock: lease for lease in leases}
-        return StoredState(entries, revision, leases=by_lock, incarnation=incarnation)
+        state = StoredState({kind: Contents() for kind in self._kinds}, revision, revision, incarnation)
+        for kind in self._kinds:
+            if kind.plural in members:
+                self._read_records(kind, members, state)
+        if COMPACTED_REVISION in members:
+            state.compacted_revision = self._integer(members, COMPACTED_REVISION)
+            if state.compacted_revision > revision:
+                raise self._refused("its compacted_revision is greater than its revision")
+        if REMOVALS in members:
+            self._read_removals(members, state)
+        return state
 
-    def _read_list(self, members: Mapping[str, msgspec.Raw]) -> StoredState:
-        """A list of all entries, as `GET /kv` answers. It has no leases, and names no store."""
+    def _read_list(self, members: Members) -> StoredState:
+        """A list of all entries, as `GET /kv` answers. It has nothing else, and names no store."""
         if members.keys() != LIST_MEMBERS:
             raise self._refused(
                 "it looks like a list of entries, but has other members than entries, revision and next"
@@ -119,9 +122,11 @@ class _Document:
         if bytes(members["next"]) != b"null":
             raise self._refused("it is one page of a list: `next` is null only where nothing follows")
         revision = self._integer(members, "revision")
-        return StoredState(self._entries(members["entries"], revision), revision)
+        state = StoredState({kind: Contents() for kind in self._kinds}, revision, revision)
+        self._read_records(ENTRY, members, state)
+        return state
 
-    def _read_foreign(self, members: Mapping[str, msgspec.Raw], now: int) -> StoredState:
+    def _read_foreign(self, members: Members, now: int) -> StoredState:
         entries = {}
         for revision, key in enumerate(sorted(members), start=1):
             try:
@@ -129,55 +134,65 @@ class _Document:
             except ServiceError as error:
                 line = self._line(max(self._data.find(bytes(members[key])), 0))
                 raise self._refused(f"{line}: entry {key!r}: {error.message}") from error
-        return StoredState(entries, len(entries), foreign=True)
+        state = empty_state()
+        state.of(ENTRY).by_name.update(entries)
+        state.revision = state.compacted_revision = len(entries)
+        state.foreign = True
+        return state
 
-    # Entries and leases ---------------------------------------------------------------------------------------
+    # Elements -------------------------------------------------------------------------------------------------
 
-    def _entries(self, sent: msgspec.Raw, revision: int) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
-        for raw in self._elements(sent):
-            entry = self._entry(raw)
-            if entry.key in entries:
-                raise self._refused(f"{self._line(self._position)}: entry {entry.key!r} stands in it twice")
-            if not 0 < entry.revision <= revision:
-                raise self._refused(f"{self._line(self._position)}: entry {entry.key!r} is newer than the whole")
-            entries[entry.key] = entry
-        return {key: entries[key] for key in sorted(entries)}
+    def _read_records(self, kind: AnyKind, members: Members, state: StoredState) -> None:
+        lines_of, check = line_format(kind), check_of(kind)
+        by_name: dict[str, Record] = {}
+        lookups: set[str] = set()
+        for raw in self._elements(members, kind.plural):
+            try:
+                line = lines_of.decode_line(raw)
+                record = check(line.record())
+            except ServiceError as error:
+                raise self._refused_element(kind.name, lines_of.name_member, raw, error.message) from error
+            except _FAULTS as error:
+                raise self._refused_element(kind.name, lines_of.name_member, raw, NOT_AS_WRITTEN) from error
+            if record.name in by_name:
+                raise self._refused_record(kind, record, "stands in it twice")
+            if any(revision_of(line) > state.revision for revision_of in lines_of.revisions_of):
+                raise self._refused_record(kind, record, "is newer than the whole")
+            lookup = getattr(record, kind.lookup) if kind.lookup else record.name
+            if lookup in lookups:
+                raise self._refused_record(kind, record, f"has the {kind.lookup} of another one")
+            lookups.add(lookup)
+            by_name[record.name] = record
+        state.by_name(kind).update({name: by_name[name] for name in sorted(by_name)})
 
-    def _elements(self, sent: msgspec.Raw) -> Iterator[bytes]:
+    def _read_removals(self, members: Members, state: StoredState) -> None:
+        for raw in self._elements(members, REMOVALS):
+            try:
+                add_removal(decode_removal(raw), state)
+            except ServiceError as error:
+                raise self._refused_element("removal", "name", raw, error.message) from error
+            except _FAULTS as error:
+                raise self._refused_element("removal", "name", raw, NOT_AS_WRITTEN) from error
+
+    def _elements(self, members: Members, member: str) -> Iterator[bytes]:
         """The elements of a list, with `_position` at each while it is looked at."""
         try:
-            elements = _decode_list(sent)
+            elements = _decode_list(members[member])
         except _FAULTS as error:
-            raise self._refused("entries and leases are lists") from error
+            raise self._refused(f"{member} is not a list") from error
+        self._position = max(self._data.find(members[member]), 0)
         for element in elements:
             raw = bytes(element)
             self._position = max(self._data.find(raw, self._position), 0)
             yield raw
 
-    def _entry(self, raw: bytes) -> Entry:
-        try:
-            return checked_entry(_decode_entry(raw).entry())
-        except ServiceError as error:
-            raise self._refused_element("entry", raw, error.message) from error
-        except _FAULTS as error:
-            raise self._refused_element("entry", raw, "it is not as Leasehold writes it") from error
-
-    def _lease(self, raw: bytes) -> Lease:
-        try:
-            return checked_lease(_decode_lease(raw).lease())
-        except ServiceError as error:
-            raise self._refused_element("lease", raw, error.message) from error
-        except _FAULTS as error:
-            raise self._refused_element("lease", raw, "it is not as Leasehold writes it") from error
-
-    def _integer(self, members: Mapping[str, msgspec.Raw], name: str) -> int:
+    def _integer(self, members: Members, name: str) -> int:
         text = bytes(members[name])
         if re.fullmatch(rb"[0-9]{1,18}", text) is None:
             raise self._refused(f"{name} is not a number")
         return int(text)
 
-    def _text(self, members: Mapping[str, msgspec.Raw], name: str) -> str:
+    def _text(self, members: Members, name: str) -> str:
         try:
             return msgspec.json.decode(members[name], type=str) if name in members else ""
         except _FAULTS as error:
@@ -188,10 +203,13 @@ class _Document:
     def _refused(self, reason: str) -> ServiceError:
         return ServiceError("unavailable", f"{self._name} cannot be used: {reason}; it was left as it is")
 
-    def _refused_element(self, kind: str, raw: bytes, reason: str) -> ServiceError:
-        found = _KEY.search(raw)
-        key = "" if found is None else " " + found[1][:80].decode("utf-8", "backslashreplace")
-        return self._refused(f"{self._line(self._position)}: {kind}{key}: {reason}")
+    def _refused_element(self, kind: str, name_member: str, raw: bytes, reason: str) -> ServiceError:
+        found = re.search(_TEXT_AFTER % name_member.encode(), raw)
+        name = "" if found is None else " " + found[1][:80].decode("utf-8", "backslashreplace")
+        return self._refused(f"{self._line(self._position)}: {kind}{name}: {reason}")
+
+    def _refused_record(self, kind: AnyKind, record: Record, reason: str) -> ServiceError:
+        return self._refused(f"{self._line(self._position)}: {kind.name} {record.name!r} {reason}")
 
     def _line(self, position: int) -> str:
         number = self._data.count(b"\n", 0, position) + 1

@@ -16,10 +16,11 @@ import msgspec
 from leasehold.engines.base import MakeIncarnation, Moment
 from leasehold.engines.file.disk import Disk, WriteError, close_quietly, replace_file
 from leasehold.engines.file.recovery import Paths, lock_refusal, read_files, real_path, starting
-from leasehold.engines.file.snapshot import Snapshot, StoredState
+from leasehold.engines.file.snapshot import snapshot_text
 from leasehold.engines.file.storage import Storage
+from leasehold.engines.state import StoredState, empty_state, snapshot_of
 from leasehold.errors import ServiceError, unavailable
-from leasehold.model import Entry, is_expired
+from leasehold.model import ENTRY, Entry, is_expired
 
 READ_ATTEMPTS: Final = 10
 """A store in use may begin a new journal between the reading of two files; they do not fit together then."""
@@ -37,7 +38,7 @@ def moment_of_files(path: Path, disk: Disk, now: int) -> Moment:
     with starting(f"the folder {paths.folder}", "read"):
         if not state.revision and paths.data.name not in disk.names(paths.folder):
             raise unavailable(f"there is no store at {path}")
-    entries = [entry for _, entry in sorted(state.entries.items()) if not is_expired(entry, now)]
+    entries = [entry for _, entry in sorted(state.of(ENTRY).by_name.items()) if not is_expired(entry, now)]
     return Moment(state.incarnation, state.revision, pages_of(entries))
 
 
@@ -97,18 +98,18 @@ def restore_files(
         with _told(path):
             before = storage.open(now, make_incarnation)
             kept = None
-            if before.entries or before.leases or before.revision:
+            if not before.is_empty:
                 if not replace:
                     raise unavailable(f"{path} holds something already: give --replace to keep that beside it")
                 kept = _free_name(paths, disk)
-                replace_file(disk, kept, paths.temporary(paths.data), _snapshot(before).chunks())
-            storage.settle(_snapshot(before))
-            head = max(backup.revision, before.revision) + advance
-            entries = backup.entries
-            storage.write_snapshot(
-                Snapshot(make_incarnation(), head, sorted(entries), list(entries.values())), frees_space=False
-            )
-        return Restored(head, kept)
+                replace_file(disk, kept, paths.temporary(paths.data), snapshot_text(snapshot_of(before)))
+            storage.settle(snapshot_of(before))
+            restored = empty_state()
+            restored.of(ENTRY).by_name = backup.of(ENTRY).by_name
+            restored.incarnation = make_incarnation()
+            restored.revision = restored.compacted_revision = max(backup.revision, before.revision) + advance
+            storage.write_snapshot(snapshot_of(restored), frees_space=False)
+        return Restored(restored.revision, kept)
     finally:
         storage.close()
 
@@ -119,18 +120,21 @@ def advance_files(path: Path, disk: Disk, *, by: int, make_incarnation: MakeInca
     try:
         with _told(path):
             state = storage.open(now, make_incarnation)
-            storage.settle(_snapshot(state))
+            storage.settle(snapshot_of(state))
             state.revision += by
+            _forget_removals(state)
             state.incarnation = make_incarnation()
-            storage.write_snapshot(_snapshot(state), frees_space=False)
+            storage.write_snapshot(snapshot_of(state), frees_space=False)
         return state.revision
     finally:
         storage.close()
 
 
-def _snapshot(state: StoredState) -> Snapshot:
-    leases = [lease for _, lease in sorted(state.leases.items())]
-    return Snapshot(state.incarnation, state.revision, sorted(state.entries), list(state.entries.values()), leases)
+def _forget_removals(state: StoredState) -> None:
+    """Whoever asks for changes after an earlier revision may have seen what this state does not have."""
+    state.compacted_revision = state.revision
+    for contents in state.contents.values():
+        contents.removals = {}
 
 
 def _free_name(paths: Paths, disk: Disk) -> Path:

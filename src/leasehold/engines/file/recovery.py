@@ -10,20 +10,22 @@ import gc
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from leasehold.engines import base
 from leasehold.engines.file.disk import Disk, close_quietly, read_all
 from leasehold.engines.file.documents import read_snapshot
 from leasehold.engines.file.journal import JournalReader
-from leasehold.engines.file.snapshot import StoredState
-from leasehold.engines.file.soundness import checked_entry, checked_lease, needs_no_check
+from leasehold.engines.file.soundness import check_of, checked_entry, needs_no_check
+from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
-from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd
+from leasehold.keys import check_key
+from leasehold.model import KIND_OF, Change, Entry, is_removal
 
 
 class Paths:
@@ -64,11 +66,11 @@ class JournalReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a start would find: `revision`, `entries` and `leases` with the journals applied."""
+    """What a start would find: `revision` and `counts` with the journals applied."""
 
     revision: int
-    entries: int
-    leases: int
+    counts: Mapping[str, int]
+    """How many records there are, by `Kind.plural`."""
     snapshot_revision: int
     foreign: bool
     """Another tool wrote `data.json`; a start would take it over."""
@@ -124,10 +126,9 @@ def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]
             if reader.incarnation not in ("", state.incarnation):
                 raise _of_another_store(paths, path)
             journals.append(_replay(reader, paths, path, state, snapshot_revision))
-    report = Report(
-        state.revision, len(state.entries), len(state.leases), snapshot_revision, state.foreign, tuple(journals)
-    )
-    return state, report
+    _forget_old_removals(state)
+    counts = {kind.plural: len(contents.by_name) for kind, contents in state.contents.items()}
+    return state, Report(state.revision, counts, snapshot_revision, state.foreign, tuple(journals))
 
 
 def _replay(
@@ -175,20 +176,32 @@ def _checked(change: Change, reader: JournalReader, offset: int) -> Change:
     try:
         if type(change) is Entry:
             return checked_entry(change, needs_no_check=needs_no_check(change.value))
-        return checked_lease(change) if type(change) is Lease else change
+        if is_removal(change):
+            check_key(change.name)
+            return change
+        return check_of(KIND_OF[type(change)])(change)
     except ServiceError as error:
-        raise reader.corrupt(offset, f"it holds what is no entry or lease: {error.message}") from error
+        raise reader.corrupt(offset, f"it holds what the API does not accept: {error.message}") from error
 
 
 def _apply(change: Change, state: StoredState) -> None:
-    if type(change) is Entry:
-        state.entries[change.key] = change
-    elif type(change) is Deletion:
-        state.entries.pop(change.key, None)
-    elif type(change) is Lease:
-        state.leases[change.lock] = change
-    elif type(change) is LeaseEnd:
-        state.leases.pop(change.lock, None)
+    """`removals` stay in the order of their revisions."""
+    kind, name = KIND_OF[type(change)], change.name
+    by_name, removals = state.by_name(kind), state.contents[kind].removals
+    removals.pop(name, None)
+    if isinstance(change, kind.record):
+        by_name[name] = change
+    else:
+        by_name.pop(name, None)
+        removals[name] = change.revision
+
+
+def _forget_old_removals(state: StoredState) -> None:
+    """Keep what is not more than HISTORY_CHANGES revisions old, as a space in use does: a journal may hold more."""
+    state.compacted_revision = max(state.compacted_revision, state.revision - base.HISTORY_CHANGES)
+    for contents in state.contents.values():
+        kept = [removal for removal in contents.removals.items() if removal[1] > state.compacted_revision]
+        contents.removals = dict(kept)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Final
 from leasehold.engines.file.disk import Disk, WriteError, replace_file, write_errors
 from leasehold.engines.file.ownership import Ownership
 from leasehold.engines.file.recovery import Paths
-from leasehold.engines.file.snapshot import Snapshot
+from leasehold.engines.file.snapshot import snapshot_text
+from leasehold.engines.state import Snapshot
 from leasehold.limits import KIB, MIB
 
 RESERVE_BYTES: Final = 1 * MIB
@@ -58,7 +59,7 @@ class Reserve:
             return False
         with write_errors():
             free_bytes = self._disk.free_bytes(self._paths.folder)
-        return sum(map(len, snapshot.chunks())) <= free_bytes + RESERVE_BYTES
+        return sum(map(len, snapshot_text(snapshot))) <= free_bytes + RESERVE_BYTES
 
     def spend_for(self, write: Callable[[], None], *, allowed: bool) -> None:
         """Write, on a full disk by the room of the reserve. Raises WriteError."""

@@ -1,4 +1,4 @@
-"""The text of `data.json`: the whole store as one JSON value, one entry a line, ascending by key.
+"""The text of `data.json`: a whole space as one JSON value, one record a line, ascending by name.
 
     {"leasehold": 1, "incarnation": "5f3a9c", "revision": 42, "entries": [
     {"key":"username","value":"alice","revision":42,"created_at":"…","updated_at":"…"},
@@ -6,221 +6,211 @@
     ], "leases": [
     {"lock":"jobs/nightly","lease_id":"8b0c…","token":40,…},
     …
+    ], "compacted_revision": 7, "removals": [
+    {"kind":"entry","name":"password","revision":41},
+    …
     ]}
 
-Without leases the member is left out. Version 0.1.0 wrote no incarnation. A backup (`backups`) ends with a checksum.
-A file in exactly this layout is read in blocks of lines, and a look at the bytes of a block tells whether its values
-have to be checked one by one (`soundness`). In any other layout it is read as a whole by `documents`, which is also
-where a file is refused.
+Each kind has the member `Kind.plural`, in the order of KINDS. Without records it is left out, the first kind excepted.
+
+`removals` are the recent ones, of all kinds, and none of them is older than `compacted_revision`. So the changes after
+this revision are known: they are the removals, and the records with a greater revision. `removals` is left out when it
+is empty, and both are left out when nothing is known, which is when `compacted_revision` would be the revision. So a
+file without both is read: one of version 0.1.0, a backup, or a list of entries.
+
+Version 0.1.0 wrote no incarnation. A backup (`backups`) ends with a checksum. A file in exactly this layout is read in
+blocks of lines, and a look at the bytes of a block tells whether its values have to be checked one by one
+(`soundness`). In any other layout it is read as a whole by `documents`, which is also where a file is refused.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
 from leasehold.engines.file.disk import Disk
-from leasehold.engines.file.soundness import checked_entry, checked_lease, needs_no_check
+from leasehold.engines.file.lines import RemovalLine, decode_removals, encode_removal, line_format
+from leasehold.engines.file.soundness import add_removal, check_of, has_duplicates, needs_no_check
+from leasehold.engines.state import AnyKindSnapshot, Contents, Snapshot, StoredState
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB
-from leasehold.model import Entry, Lease
-from leasehold.times import format_time, parse_time
-from leasehold.values.entry_text import entry_json
+from leasehold.model import KINDS, AnyKind, Record
 
 FORMAT: Final = 1
-CHUNK_ENTRIES: Final = 1_000
+CHUNK_LINES: Final = 1_000
 """Encoded at a time (0.5 ms), so that the event loop gets its turns while a large store is written."""
 BLOCK_BYTES: Final = 512 * KIB
 """Read at a time. Small, because what a block leaves behind lies between the entries that stay in memory."""
 
-ENTRY_LINE_BYTES: Final = 128
-"""About what a line of `data.json` has besides key and value."""
-
 INCARNATION: Final = "[0-9a-f]{6}"
 _HEAD: Final = re.compile(
-    rb'\{"leasehold": 1, (?:"incarnation": "(%b)", )?"revision": (\d{1,19}), "entries": \[\n' % INCARNATION.encode()
+    rb'\{"leasehold": 1, (?:"incarnation": "(%b)", )?"revision": (\d{1,19}), "%b": \[\n'
+    % (INCARNATION.encode(), KINDS[0].plural.encode())
 )
 _SEPARATOR: Final = b",\n"
-_LEASES: Final = b'\n], "leases": [\n'
+_BOUNDARY: Final = b'\n], "'
 """No line holds it: in the text of a value there is no line break."""
-_TAIL: Final = re.compile(rb'\n\](?:, "sha256": "[0-9a-f]{64}")?\}\n\Z')
+_NEXT_MEMBER: Final = re.compile(rb'\n\], (?:"compacted_revision": (\d{1,19}), )?"([a-z_]+)": \[\n')
+_TAIL: Final = re.compile(rb'\n\](?:, "compacted_revision": (\d{1,19}))?(?:, "sha256": "[0-9a-f]{64}")?\}\n\Z')
+REMOVALS: Final = "removals"
+"""The member."""
 
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """A store at one revision, to be written. `keys` are sorted and are those of `entries`, which need no order.
-
-    `leases` ascend by their locks.
-    Taken so, because a million references copy in 30 ms on the event loop; putting them in order is left to the
-    thread that writes.
-    """
-
-    incarnation: str
-    revision: int
-    keys: Sequence[str]
-    entries: Sequence[Entry]
-    leases: Sequence[Lease] = ()
-
-    def chunks(self) -> Iterator[bytes]:
-        """The text, in pieces."""
-        by_key = {entry.key: entry for entry in self.entries}
-        keys = iter(self.keys)
-        yield encode_head(self.incarnation, self.revision)
-        separator = b"\n"
-        while chunk := [entry_json(by_key[key]) for key in islice(keys, CHUNK_ENTRIES)]:
-            yield separator + _SEPARATOR.join(chunk)
-            separator = _SEPARATOR
-        if self.leases:
-            yield _LEASES + _SEPARATOR.join(map(_lease_json, self.leases))
-        yield b"\n]}\n"
+# Writing ----------------------------------------------------------------------------------------------------------
 
 
 def encode_head(incarnation: str, revision: int) -> bytes:
-    name = incarnation.encode("ascii")
-    return b'{"leasehold": %d, "incarnation": "%b", "revision": %d, "entries": [' % (FORMAT, name, revision)
-
-
-def _lease_json(lease: Lease) -> bytes:
-    return _encode_line(
-        LeaseLine(
-            lease.lock,
-            lease.lease_id,
-            lease.token,
-            lease.revision,
-            format_time(lease.acquired_at),
-            format_time(lease.expires_at),
-            lease.ttl,
-            lease.holder,
-            msgspec.Raw(lease.owner),
-        )
+    """The text before the lines of the first kind."""
+    return b'{"leasehold": %d, "incarnation": "%b", "revision": %d, "%b": [' % (
+        FORMAT,
+        incarnation.encode("ascii"),
+        revision,
+        KINDS[0].plural.encode(),
     )
 
 
-class StoredState(msgspec.Struct, gc=False):
-    """What files hold: entries by key and leases by lock, at `revision`. `foreign`: another tool wrote them.
+def snapshot_text(snapshot: Snapshot) -> Iterator[bytes]:
+    """The text of `data.json`, in pieces. Raises ServiceError `internal` for an entry that cannot be read."""
+    yield encode_head(snapshot.incarnation, snapshot.revision)
+    first, *others = snapshot.kinds
+    yield from _joined(_record_lines(first))
+    for part in others:
+        if part.names:
+            yield b'\n], "%b": [' % part.kind.plural.encode()
+            yield from _joined(_record_lines(part))
+    if snapshot.compacted_revision < snapshot.revision:
+        yield b'\n], "compacted_revision": %d' % snapshot.compacted_revision
+        if any(part.removals for part in snapshot.kinds):
+            yield b', "%b": [' % REMOVALS.encode()
+            yield from _joined(_removal_lines(snapshot.kinds))
+            yield b"\n]"
+        yield b"}\n"
+    else:
+        yield b"\n]}\n"
 
-    `incarnation` is empty where the files do not have one yet.
-    """
 
-    entries: dict[str, Entry]
-    revision: int = 0
-    foreign: bool = False
-    leases: dict[str, Lease] = {}
-    incarnation: str = ""
+def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
+    separator = b"\n"
+    while chunk := list(islice(lines, CHUNK_LINES)):
+        yield separator + _SEPARATOR.join(chunk)
+        separator = _SEPARATOR
+
+
+def _record_lines(part: AnyKindSnapshot) -> Iterator[bytes]:
+    lines_of = line_format(part.kind)
+    by_name: Mapping[str, Record] = dict(zip(map(lines_of.name_of_record, part.records), part.records, strict=True))
+    return map(lines_of.encode, map(by_name.__getitem__, part.names))
+
+
+def _removal_lines(kinds: Sequence[AnyKindSnapshot]) -> Iterator[bytes]:
+    for part in kinds:
+        for name, revision in part.removals.items():
+            yield encode_removal(RemovalLine(part.kind.name, name, revision))
+
+
+# Reading our own layout -------------------------------------------------------------------------------------------
 
 
 class AnotherLayoutError(Exception):
     """The file is not in our own layout, or something in it is wrong: `documents` finds out which, and where."""
 
 
-# Our own layout -----------------------------------------------------------------------------------------------
+def read_lines(disk: Disk, file: int, kinds: Sequence[AnyKind] = KINDS) -> StoredState:
+    """The space in a file that is in our own layout. Raises `AnotherLayoutError`, also for anything that is wrong."""
+    beginning = disk.read(file, BLOCK_BYTES)
+    head = _HEAD.match(beginning)
+    if head is None:
+        raise AnotherLayoutError
+    reader = _LineReader(kinds, int(head[2]), (head[1] or b"").decode("ascii"))
+    try:
+        reader.read(_blocks(disk, file, beginning[head.end() - 1 :]))
+    except (msgspec.DecodeError, ValueError, RecursionError, ServiceError) as error:
+        raise AnotherLayoutError from error
+    return reader.state
 
 
-class EntryLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    key: str
-    value: msgspec.Raw
-    revision: Annotated[int, msgspec.Meta(ge=1)]
-    created_at: str
-    updated_at: str
-    expires_at: str | None = None
+def _blocks(disk: Disk, file: int, beginning: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Whole lines, joined by commas, a block at a time, and whether it is the last one, which ends as the file does.
 
-    def entry(self) -> Entry:
-        created_at = parse_time(self.created_at)
-        # Equal times share one object; most entries were never changed.
-        updated_at = created_at if self.updated_at == self.created_at else parse_time(self.updated_at)
-        expires_at = None if self.expires_at is None else parse_time(self.expires_at)
-        # The bytes are copied out of the block, which would stay in memory otherwise.
-        return Entry(self.key, bytes(self.value), self.revision, created_at, updated_at, expires_at)
-
-
-class LeaseLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    lock: str
-    lease_id: str
-    token: Annotated[int, msgspec.Meta(ge=1)]
-    revision: Annotated[int, msgspec.Meta(ge=1)]
-    acquired_at: str
-    expires_at: str
-    ttl_microseconds: int
-    holder: str
-    owner: msgspec.Raw
-
-    def lease(self) -> Lease:
-        times = parse_time(self.acquired_at), parse_time(self.expires_at)
-        return Lease(
-            self.lock,
-            self.lease_id,
-            self.token,
-            self.revision,
-            *times,
-            self.ttl_microseconds,
-            self.holder,
-            bytes(self.owner),
-        )
-
-
-_decode_lines = msgspec.json.Decoder(list[EntryLine]).decode
-_decode_lease_lines = msgspec.json.Decoder(list[LeaseLine]).decode
-_encode_line = msgspec.json.Encoder().encode
-
-
-def _blocks(disk: Disk, file: int, beginning: bytes) -> Iterator[bytes]:
-    """Whole lines, joined by commas, a block at a time. `beginning` starts with the line break after the head."""
+    `beginning` starts with the line break after the head.
+    """
     rest = beginning
     while data := disk.read(file, BLOCK_BYTES):
         rest += data
         lines, separator, after = rest.rpartition(_SEPARATOR)
         if separator:
-            yield lines
+            yield lines, False
             rest = after
-    tail = _TAIL.search(rest)
-    if tail is None:
-        raise AnotherLayoutError
-    yield rest[: tail.start()]
+    yield rest, True
 
 
-def read_lines(disk: Disk, file: int) -> StoredState:
-    """The store in a file that is in our own layout. Raises `AnotherLayoutError`, also for anything that is wrong."""
-    beginning = disk.read(file, BLOCK_BYTES)
-    head = _HEAD.match(beginning)
-    if head is None:
-        raise AnotherLayoutError
-    state = _read_lines(_blocks(disk, file, beginning[head.end() - 1 :]), int(head[2]))
-    state.incarnation = (head[1] or b"").decode("ascii")
-    return state
+class _LineReader:
+    """Reads lines into `state`, one member after the other."""
 
+    def __init__(self, kinds: Sequence[AnyKind], revision: int, incarnation: str) -> None:
+        self.state = StoredState({kind: Contents() for kind in kinds}, revision, revision, incarnation)
+        self._kinds = {kind.plural: kind for kind in kinds}
+        self._members_to_come = [*self._kinds, REMOVALS]
+        self._counts = dict.fromkeys(kinds, 0)
 
-def _read_lines(blocks: Iterator[bytes], revision: int) -> StoredState:
-    entries: dict[str, Entry] = {}
-    count = 0
-    behind = b""
-    try:
-        for block in blocks:
-            text, mark, behind = block.partition(_LEASES)
-            lines = _decode_lines(b"[%b]" % text)
-            # A line break anywhere else is white space that somebody has put in.
-            plain = text.count(b"\n", 1) == len(lines) - 1 and needs_no_check(text)
-            for line in lines:
-                entries[line.key] = checked_entry(line.entry(), needs_no_check=plain)
-            count += len(lines)
-            if lines and max(line.revision for line in lines) > revision:
+    def read(self, blocks: Iterable[tuple[bytes, bool]]) -> None:
+        """Read all. Raises what an element raises, and `AnotherLayoutError`."""
+        member = KINDS[0].plural
+        self._begin(member)
+        for block, is_last in blocks:
+            text = self._without_tail(block) if is_last else block
+            while (end := text.find(_BOUNDARY)) >= 0:
+                boundary = _NEXT_MEMBER.match(text, end)
+                if boundary is None:
+                    raise AnotherLayoutError
+                self._take(member, text[:end])
+                member = boundary[2].decode("ascii")
+                self._begin(member, boundary[1])
+                text = text[boundary.end() - 1 :]
+            self._take(member, text)
+        for kind, count in self._counts.items():
+            if has_duplicates(kind, self.state.by_name(kind), count):
                 raise AnotherLayoutError
-            if mark:
-                break
-        of_leases = _decode_lease_lines(b"[%b]" % _SEPARATOR.join((behind, *blocks) if behind else blocks))
-        leases = [checked_lease(line.lease()) for line in of_leases]
-    except (msgspec.DecodeError, ValueError, RecursionError, ServiceError) as error:
-        raise AnotherLayoutError from error
-    if len(entries) != count or faults_of_leases(leases, revision):
-        raise AnotherLayoutError
-    return StoredState(entries, revision, leases={lease.lock: lease for lease in leases})
 
+    def _without_tail(self, block: bytes) -> bytes:
+        tail = _TAIL.search(block)
+        if tail is None:
+            raise AnotherLayoutError
+        if tail[1] is not None:
+            self._compact(tail[1])
+        return block[: tail.start()]
 
-def faults_of_leases(leases: Sequence[Lease], revision: int) -> str | None:
-    """What is wrong with the leases of a store at `revision`, taken together."""
-    names, ids = {lease.lock for lease in leases}, {lease.lease_id for lease in leases}
-    if len(names) != len(leases) or len(ids) != len(leases):
-        return "a lease stands in it twice"
-    if any(not lease.token <= lease.revision <= revision for lease in leases):
-        return "a lease is newer than the whole"
-    return None
+    def _begin(self, member: str, compacted_revision: bytes | None = None) -> None:
+        """The members come in their order, the compacted revision before the removals."""
+        if member not in self._members_to_come or (compacted_revision is not None) is not (member == REMOVALS):
+            raise AnotherLayoutError
+        self._members_to_come = self._members_to_come[self._members_to_come.index(member) + 1 :]
+        if compacted_revision is not None:
+            self._compact(compacted_revision)
+
+    def _compact(self, revision: bytes) -> None:
+        self.state.compacted_revision = int(revision)
+        if self.state.compacted_revision > self.state.revision:
+            raise AnotherLayoutError
+
+    def _take(self, member: str, text: bytes) -> None:
+        """Lines of a member, joined by commas."""
+        if member == REMOVALS:
+            for line in decode_removals(b"[%b]" % text):
+                add_removal(line, self.state)
+        else:
+            self._take_records(self._kinds[member], text)
+
+    def _take_records(self, kind: AnyKind, text: bytes) -> None:
+        lines_of = line_format(kind)
+        lines = lines_of.decode_lines(b"[%b]" % text)
+        # A line break anywhere else is white space that somebody has put in.
+        plain = text.count(b"\n", 1) == len(lines) - 1 and needs_no_check(text)
+        check = check_of(kind)
+        records = [check(line.record(), needs_no_check=plain) for line in lines]
+        self.state.by_name(kind).update(zip(map(lines_of.name_of, lines), records, strict=True))
+        self._counts[kind] += len(lines)
+        for revision_of in lines_of.revisions_of:
+            if max(map(revision_of, lines), default=0) > self.state.revision:
+                raise AnotherLayoutError

@@ -4,15 +4,21 @@ Nearly all text is plain, and is told to be so by a look at a whole block of byt
 Only what is not plain is decoded and checked value by value.
 """
 
+import operator
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Final
 
 from msgspec.structs import replace
 
 from leasehold import values
+from leasehold.engines.file.fields import JSON, names_of
+from leasehold.engines.file.lines import RemovalLine
+from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError
 from leasehold.keys import check_key
 from leasehold.limits import MAX_NESTING
-from leasehold.model import Entry, Lease
+from leasehold.model import ENTRY, LEASE, AnyKind, Entry, Lease, Record
 
 _ESCAPE: Final = b"\\u"
 """Our own text has it for control characters only. It may also say U+0000, or half of a surrogate pair."""
@@ -55,9 +61,59 @@ def checked_entry(entry: Entry, *, needs_no_check: bool = False) -> Entry:
     return replace(entry, value=values.parse_json(value, max_containers=None))
 
 
-def checked_lease(lease: Lease) -> Lease:
-    """As `checked_entry`."""
-    check_key(lease.lock)
+Check = Callable[..., Record]
+"""`check(record, needs_no_check=…)` is `checked_entry` for the records of another kind."""
+
+
+@cache
+def check_of(kind: AnyKind) -> Check:
+    """What checks the records of a kind: its name, its JSON texts, and what is in `_EXTRA_CHECKS`."""
+    if kind is ENTRY:
+        return checked_entry
+    texts = names_of(kind.record, JSON)
+    extra_check = _EXTRA_CHECKS.get(kind)
+
+    def checked(record: Record, *, needs_no_check: bool = False) -> Record:  # noqa: ARG001 - these are few
+        check_key(record.name)
+        if extra_check is not None:
+            extra_check(record)
+        compact = {name: values.parse_json(getattr(record, name), max_containers=None) for name in texts}
+        return replace(record, **compact) if compact else record
+
+    return checked
+
+
+def _check_lease(lease: Lease) -> None:
     if not lease.lease_id.isprintable() or not lease.lease_id or lease.ttl <= 0:
         raise ServiceError("invalid_argument", "its lease_id or its ttl is wrong")
-    return replace(lease, owner=values.parse_json(lease.owner, max_containers=None))
+    if lease.token > lease.revision:
+        raise ServiceError("invalid_argument", "its token is greater than its revision")
+
+
+_EXTRA_CHECKS: Final[Mapping[AnyKind, Callable[..., None]]] = {LEASE: _check_lease}
+"""What the annotations of the fields do not say."""
+
+
+def has_duplicates(kind: AnyKind, by_name: Mapping[str, Record], count: int) -> bool:
+    """Whether of `count` records of a kind two had the same name, or have the same value of `Kind.lookup`."""
+    if len(by_name) != count:
+        return True
+    return bool(kind.lookup) and len(set(map(operator.attrgetter(kind.lookup), by_name.values()))) != count
+
+
+def add_removal(line: RemovalLine, state: StoredState) -> None:
+    """Add a removal that was read to `state`, which has its records already.
+
+    Raises ServiceError if it does not fit them, or is not what a removal is.
+    """
+    contents = next((contents for kind, contents in state.contents.items() if kind.name == line.kind), None)
+    if contents is None:
+        raise ServiceError("invalid_argument", f"there is no kind {line.kind!r}")
+    check_key(line.name)
+    if line.name in contents.by_name:
+        raise ServiceError("invalid_argument", f"the {line.kind} stands in it, too")
+    if line.name in contents.removals:
+        raise ServiceError("invalid_argument", "it stands in it twice")
+    if not state.compacted_revision < line.revision <= state.revision:
+        raise ServiceError("invalid_argument", "its revision is not between compacted_revision and revision")
+    contents.removals[line.name] = line.revision

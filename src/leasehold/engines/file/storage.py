@@ -29,7 +29,6 @@ from leasehold.engines.file.disk import (
     Disk,
     Identity,
     WriteError,
-    close_quietly,
     rename_durably,
     replace_file,
     write_errors,
@@ -37,9 +36,11 @@ from leasehold.engines.file.disk import (
 from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter
 from leasehold.engines.file.ownership import Ownership
 from leasehold.engines.file.probe import OBSTACLES, cannot_be_replaced, check_that_files_can_be_replaced
-from leasehold.engines.file.recovery import JournalReport, Paths, Report, lock_refusal, read_files, starting
+from leasehold.engines.file.recovery import Paths, lock_refusal, read_files, starting
 from leasehold.engines.file.reserve import Reserve
-from leasehold.engines.file.snapshot import Snapshot, StoredState
+from leasehold.engines.file.securing import secure_files
+from leasehold.engines.file.snapshot import snapshot_text
+from leasehold.engines.state import Snapshot, StoredState
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +104,8 @@ class Storage:
         with starting(self._paths.data.name, "opened"):
             data = self._disk.identity(self._paths.data)
         state, report = read_files(self._disk, self._paths, now)
-        self._secure(report)
+        self._journal = secure_files(self._disk, self._paths, self._owner.files, report)
+        self.has_old_journal = any(journal.name == self._paths.old_journal.name for journal in report.journals)
         copy = check_that_files_can_be_replaced(self._disk, self._paths)
         self._owner.files.put(self._paths.data, copy or data)
         self.revision = state.revision
@@ -118,46 +120,6 @@ class Storage:
         """Let go of the files as they are."""
         self._close_journal()
         self._owner.release()
-
-    def _secure(self, report: Report) -> None:
-        """Make durable what was read: a killed process may have left it in memory only, and readers will see it."""
-        with starting(f"the folder {self._paths.folder}", "changed"):
-            for name in self._disk.names(self._paths.folder):
-                if self._paths.is_temporary(name):
-                    self._disk.unlink(self._paths.folder / name)
-        for journal in report.journals:
-            with starting(journal.name, "made durable"):
-                self._secure_journal(journal)
-        with starting(self._paths.data.name, "made durable"):
-            self._sync_data()
-        with starting(f"the folder {self._paths.folder}", "made durable"):
-            self._disk.sync_folder(self._paths.folder)
-
-    def _secure_journal(self, journal: JournalReport) -> None:
-        path = self._paths.folder / journal.name
-        file = self._disk.open(path, writable=True)
-        try:
-            if journal.torn_bytes:
-                log.warning("torn end cut off", file=journal.name, offset=journal.end, bytes=journal.torn_bytes)
-                self._disk.truncate(file, journal.end)
-            self._disk.fsync(file)
-        finally:
-            close_quietly(self._disk, file)
-        self._owner.files.put(path, self._disk.identity(path))
-        if path == self._paths.old_journal:
-            self.has_old_journal = True
-        else:
-            self._journal = JournalWriter.resume(self._disk, path, journal.end)
-
-    def _sync_data(self) -> None:
-        try:
-            file = self._disk.open(self._paths.data)
-        except FileNotFoundError:
-            return
-        try:
-            self._disk.fsync(file)
-        finally:
-            close_quietly(self._disk, file)
 
     # Ownership ------------------------------------------------------------------------------------------------
 
@@ -242,7 +204,7 @@ class Storage:
                 self._disk,
                 self._paths.data,
                 self._paths.temporary(self._paths.data),
-                snapshot.chunks(),
+                snapshot_text(snapshot),
                 before_rename=self._before_data_is_replaced,
             )
             self._owner.files.put(self._paths.data, identity)

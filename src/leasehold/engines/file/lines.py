@@ -1,0 +1,156 @@
+"""One record as a line of `data.json`: a JSON object with a member for each field, in their order.
+
+Times are text, JSON text stands as it is, and a field that has its default is left out. All is derived from the
+record (`fields`), so that a new kind needs nothing here. Entries have code of their own: there may be millions.
+"""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Final, Protocol
+
+import msgspec
+
+from leasehold.engines.file.fields import JSON, REVISION, TIME, Field, fields_of
+from leasehold.model import ENTRY, AnyKind, Entry, Record
+from leasehold.times import format_time, parse_time
+from leasehold.values.entry_text import entry_json
+
+Convert = Callable[..., object]
+
+_encode_line = msgspec.json.Encoder().encode
+
+
+class Line(Protocol):
+    """A line as it was decoded: its members, not checked further than their types."""
+
+    def record(self) -> Record:
+        """The record. Raises ValueError for a time in another form than ours."""
+
+
+class LineFormat(msgspec.Struct, frozen=True):
+    """The lines of one kind. All of `decode…` raise msgspec.DecodeError, and UnicodeDecodeError."""
+
+    decode_lines: Callable[[bytes], list[Line]]
+    """Of a JSON list of lines."""
+    decode_line: Callable[[bytes], Line]
+    encode: Callable[[Record], bytes]
+    """Raises ServiceError `internal` for an entry that cannot be read."""
+    name_member: str
+    """What names the record."""
+    name_of: Callable[[Line], str]
+    name_of_record: Callable[[Record], str]
+    revisions_of: tuple[Callable[[Line], int], ...]
+    """Of each field that is a revision."""
+
+
+@cache
+def line_format(kind: AnyKind) -> LineFormat:
+    """The lines of a kind."""
+    fields = fields_of(kind.record)
+    line_type = EntryLine if kind is ENTRY else _derived_line(kind.record, fields)
+    return LineFormat(
+        msgspec.json.Decoder(list[line_type]).decode,  # type: ignore[valid-type] # it is known at run time only
+        msgspec.json.Decoder(line_type).decode,  # type: ignore[arg-type] # all of them are a Line
+        entry_json if kind is ENTRY else _derived_encode(line_type, fields),  # type: ignore[arg-type] # by its kind
+        fields[0].member,
+        operator.attrgetter(fields[0].member),
+        operator.attrgetter(fields[0].name),
+        tuple(operator.attrgetter(field.member) for field in fields if field.annotation == REVISION),
+    )
+
+
+class EntryLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """The line of an entry. A tenth of the time for a start goes through here, so it is written by hand."""
+
+    key: str
+    value: msgspec.Raw
+    revision: Annotated[int, msgspec.Meta(ge=1)]
+    created_at: str
+    updated_at: str
+    expires_at: str | None = None
+
+    def record(self) -> Entry:
+        created_at = parse_time(self.created_at)
+        # Equal times share one object; most entries were never changed.
+        updated_at = created_at if self.updated_at == self.created_at else parse_time(self.updated_at)
+        expires_at = None if self.expires_at is None else parse_time(self.expires_at)
+        # The bytes are copied out of the block, which would stay in memory otherwise.
+        return Entry(self.key, bytes(self.value), self.revision, created_at, updated_at, expires_at)
+
+
+class RemovalLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A removal as a line: the name of its kind, the name that was removed, and by which revision."""
+
+    kind: str
+    name: str
+    revision: Annotated[int, msgspec.Meta(ge=1)]
+
+
+decode_removals = msgspec.json.Decoder(list[RemovalLine]).decode
+decode_removal = msgspec.json.Decoder(RemovalLine).decode
+encode_removal = msgspec.json.Encoder().encode
+
+
+# Derived from the record ------------------------------------------------------------------------------------------
+
+
+def _derived_line(record_type: type[Record], fields: Sequence[Field]) -> type[msgspec.Struct]:
+    """A `Line` whose members are those of the record in text."""
+    values_of = operator.attrgetter(*(field.member for field in fields))
+    conversions = _conversions(fields, _FROM_TEXT)
+
+    def record(line: Line) -> Record:
+        values = list(values_of(line))
+        for index, convert in conversions:
+            values[index] = convert(values[index])
+        return record_type(*values)
+
+    members = [
+        (field.member, field.text_type)
+        if field.default is msgspec.NODEFAULT
+        else (field.member, field.text_type, field.default)
+        for field in fields
+    ]
+    return msgspec.defstruct(
+        f"{record_type.__name__}Line",
+        members,
+        namespace={"record": record},
+        gc=False,
+        forbid_unknown_fields=True,
+        omit_defaults=True,
+    )
+
+
+def _derived_encode(line_type: type[msgspec.Struct], fields: Sequence[Field]) -> Callable[[Record], bytes]:
+    values_of = operator.attrgetter(*(field.name for field in fields))
+    conversions = _conversions(fields, _TO_TEXT)
+
+    def encode(record: Record) -> bytes:
+        values = list(values_of(record))
+        for index, convert in conversions:
+            values[index] = convert(values[index])
+        return _encode_line(line_type(*values))
+
+    return encode
+
+
+def _conversions(fields: Sequence[Field], by_annotation: Mapping[str, Convert]) -> Sequence[tuple[int, Convert]]:
+    """The fields that are another value in text than in the record, by their places."""
+    return [
+        (index, by_annotation[field.annotation])
+        for index, field in enumerate(fields)
+        if field.annotation in by_annotation
+    ]
+
+
+def _time_of(text: str | None) -> int | None:
+    return None if text is None else parse_time(text)
+
+
+def _text_of(time: int | None) -> str | None:
+    return None if time is None else format_time(time)
+
+
+_FROM_TEXT: Final[Mapping[str, Convert]] = {TIME: _time_of, JSON: bytes}
+_TO_TEXT: Final[Mapping[str, Convert]] = {TIME: _text_of, JSON: msgspec.Raw}

@@ -1,0 +1,59 @@
+"""At a start, what was read from the files is made durable before anything is served from it.
+
+A killed process may have left it in the memory of the system only. Readers will see it, so it must not be lost by a
+power cut.
+"""
+
+import structlog
+
+from leasehold.engines.file.disk import Disk, close_quietly
+from leasehold.engines.file.journal import JournalWriter
+from leasehold.engines.file.ownership import Belongings
+from leasehold.engines.file.recovery import JournalReport, Paths, Report, starting
+
+log = structlog.get_logger(__name__)
+
+
+def secure_files(disk: Disk, paths: Paths, files: Belongings, report: Report) -> JournalWriter | None:
+    """Remove temporary files, cut off torn ends, make all durable; the writer of the journal, if there is one.
+
+    `files` is told which journals there are. Raises `unavailable`.
+    """
+    with starting(f"the folder {paths.folder}", "changed"):
+        for name in disk.names(paths.folder):
+            if paths.is_temporary(name):
+                disk.unlink(paths.folder / name)
+    writer = None
+    for journal in report.journals:
+        with starting(journal.name, "made durable"):
+            writer = _secure_journal(disk, paths, files, journal) or writer
+    with starting(paths.data.name, "made durable"):
+        _sync_data(disk, paths)
+    with starting(f"the folder {paths.folder}", "made durable"):
+        disk.sync_folder(paths.folder)
+    return writer
+
+
+def _secure_journal(disk: Disk, paths: Paths, files: Belongings, journal: JournalReport) -> JournalWriter | None:
+    path = paths.folder / journal.name
+    file = disk.open(path, writable=True)
+    try:
+        if journal.torn_bytes:
+            log.warning("torn end cut off", file=journal.name, offset=journal.end, bytes=journal.torn_bytes)
+            disk.truncate(file, journal.end)
+        disk.fsync(file)
+    finally:
+        close_quietly(disk, file)
+    files.put(path, disk.identity(path))
+    return None if path == paths.old_journal else JournalWriter.resume(disk, path, journal.end)
+
+
+def _sync_data(disk: Disk, paths: Paths) -> None:
+    try:
+        file = disk.open(paths.data)
+    except FileNotFoundError:
+        return
+    try:
+        disk.fsync(file)
+    finally:
+        close_quietly(disk, file)
