@@ -1,0 +1,113 @@
+"""The migration from the tables of version 0.1.0, while servers of that version run."""
+
+import asyncio
+import hashlib
+from itertools import count
+
+import asyncpg
+import pytest
+from databases import Database, commit, run, shared_server_url, until
+from driving import Driver
+
+from leasehold.engines.postgres import schema
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.model import ENTRY, LEASE, Deletion
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database(shared_server_url(), f"migrated_{next(_numbers)}").create()
+
+
+SCRIPTS_OF_0_1_0 = ("tables.sql", "0002_leases.sql", "0003_incarnation.sql")
+CONTENTS_OF_0_1_0 = """
+    INSERT INTO head VALUES ('default', 9, 0, '5f3a9c');
+    INSERT INTO data (namespace, key, data, exact, revision, created_at, updated_at, expires_at) VALUES
+        ('default', 'a', '{"n": 1}', NULL, 1, '2026-01-31T12:00Z', '2026-01-31T12:00Z', NULL),
+        ('default', 'back', '"again"', NULL, 8, '2026-01-31T12:00Z', '2026-01-31T12:00Z', NULL),
+        ('default', 'exact', '1', '-0.0', 2, '2026-01-31T12:00Z', '2026-01-31T12:00Z', '2099-01-31T12:00Z');
+    INSERT INTO deletions (namespace, revision, key) VALUES
+        ('default', 3, 'gone'), ('default', 4, 'back'), ('default', 6, 'gone');
+    INSERT INTO locks (namespace, lock_id, locked_at, expires_at, lease_id, token, holder, owner, revision, ttl) VALUES
+        ('default', 'l', '2026-01-31T12:00Z', '2099-01-31T12:00Z', 'id', 5, 'alice', '{"host": 1}', 9, 60000000);
+    CREATE TABLE leasehold_migrations (version int PRIMARY KEY, applied_at timestamptz NOT NULL);
+    INSERT INTO leasehold_migrations VALUES (1, now()), (2, now()), (3, now());
+"""
+
+
+DIGESTS = ["197727273b46204a", "ed104530c14c3a3c", "69ef17420a08976f"]
+
+
+def test_the_scripts_of_0_1_0_come_first_and_are_as_they_were_released() -> None:
+    assert tuple(schema.MIGRATIONS)[:3] == SCRIPTS_OF_0_1_0
+    digests = [hashlib.sha256(script.encode()).hexdigest()[:16] for script in schema.load_scripts()[:3]]
+    assert digests == DIGESTS
+
+
+def make_0_1_0(database: Database) -> None:
+    for script in schema.load_scripts()[:3]:
+        database.execute(script)
+    database.execute(CONTENTS_OF_0_1_0)
+
+
+def test_a_database_of_0_1_0_opens_with_all_that_it_holds(database: Database) -> None:
+    make_0_1_0(database)
+    with Driver(PostgresEngine(database.url).space()) as driver:
+        assert (driver.space.revision, driver.space.incarnation) == (9, "5f3a9c")
+        assert driver.values() == {"a": b'{"n":1}', "back": b'"again"', "exact": b"-0.0"}
+        lease = driver.read_lease("l")
+        assert lease is not None
+        assert (lease.lease_id, lease.token, lease.revision, lease.holder) == ("id", 5, 9, "alice")
+        changes = driver.run(driver.space.changes(ENTRY, 2, "", 10))
+        assert [(change.name, change.revision) for change in changes.changes] == [("gone", 6), ("back", 8)]
+        of_leases = driver.run(driver.space.changes(LEASE, 2, "", 10))
+        assert of_leases.changes == [lease]
+        driver.commit(("gone", None), ("a", None))
+        changes = driver.run(driver.space.changes(ENTRY, 2, "", 10))
+        assert [(change.name, change.revision) for change in changes.changes] == [("back", 8), ("gone", 10), ("a", 11)]
+
+
+OLDER_WRITE = """
+    WITH removed AS (
+        DELETE FROM data WHERE namespace = $1 AND key = ANY($2)
+    ), noted AS (
+        INSERT INTO deletions (namespace, key, revision) SELECT $1, * FROM unnest($2::text[], $3::bigint[])
+    )
+    UPDATE head SET revision = $4 WHERE namespace = $1
+"""
+OLDER_COMPACT = "DELETE FROM deletions WHERE namespace = $1 AND revision <= $2"
+
+
+def test_a_server_of_0_1_0_goes_on_deleting_during_and_after_the_migration(database: Database) -> None:
+    """With statements that it has prepared, in a transaction that is open when the migration begins."""
+
+    async def scenario() -> list[tuple[str, int]]:
+        await asyncio.to_thread(make_0_1_0, database)
+        older = await asyncpg.connect(database.url)
+        write, compact = await older.prepare(OLDER_WRITE), await older.prepare(OLDER_COMPACT)
+        under_way = older.transaction()
+        await under_way.start()
+        await older.execute("SELECT FROM head FOR UPDATE")
+        newer = PostgresEngine(database.url).space()
+        opening = asyncio.create_task(newer.open())
+        await until(database, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+        await write.fetch("default", ["a"], [10], 10)
+        await under_way.commit()
+        await opening
+        for revision in (11, 12):  # a key that has a removal already
+            async with older.transaction():
+                await write.fetch("default", ["a"], [revision], revision)
+        await compact.fetch("default", 4)
+        await older.close()
+        try:
+            changes = await newer.changes(ENTRY, 8, "", 10)
+            assert await commit(newer, ["a"], lambda *_: [Deletion("a", 13)]) is None
+            after = await newer.changes(ENTRY, 8, "", 10)
+        finally:
+            await newer.close()
+        assert [(change.name, change.revision) for change in after.changes] == [("a", 13)]
+        return [(change.name, change.revision) for change in changes.changes]
+
+    assert run(scenario())[-1] == ("a", 12)
