@@ -6,10 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from leasehold.engines.file.space import FileSpace
-
 from leasehold.engines.base import DEFAULT_NAMESPACE, Space
 from leasehold.engines.file.disk import Disk
+from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.memory.space import MemorySpace
 from leasehold.engines.state import AnyContents, Contents, StoredState

@@ -16,7 +16,7 @@ from running import clean_environment
 pytestmark = needs("curl", "jq", "openssl")
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(path.relative_to(ROOT) for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+PAGES = sorted(path.relative_to(ROOT) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
 LANGUAGES = {
     "console",
     "json",
@@ -62,7 +62,7 @@ def reader(folder: Path, port: int) -> Reading:
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if any(block.remark("in a clone") is None for block in commands_of(page))],
-    ids=lambda page: page.name,
+    ids=str,
 )
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     with reader(tmp_path, free_port()) as reading:
@@ -72,7 +72,7 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if any(block.remark("in a clone") is not None for block in commands_of(page))],
-    ids=lambda page: page.name,
+    ids=str,
 )
 def test_what_a_page_says_of_a_clone_works_in_a_fresh_one(page: Path, tmp_path: Path) -> None:
     """With all that it installs, since that is what a newcomer gets."""
@@ -91,7 +91,7 @@ def tracked_files() -> list[str]:
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_a_block_says_what_it_is(page: Path) -> None:
     for block in blocks_of(text_of(page)):
         assert block.language in LANGUAGES, f"{page} line {block.line}: {block.language or 'no language'}"
@@ -100,7 +100,7 @@ def test_a_block_says_what_it_is(page: Path) -> None:
             assert not any(line.startswith("$ ") for line in block.text.splitlines()), f"{page} line {block.line}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_a_command_stands_in_a_block_that_is_run(page: Path) -> None:
     outside = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
     indented = [line.strip() for line in outside.splitlines() if line.startswith("    ")]
@@ -108,7 +108,7 @@ def test_a_command_stands_in_a_block_that_is_run(page: Path) -> None:
     assert commands == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_a_link_between_pages_leads_somewhere(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)\s]*)?\)", text_of(page)):
         if "://" in target:
@@ -120,6 +120,25 @@ def test_a_link_between_pages_leads_somewhere(page: Path) -> None:
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             slugs |= set(re.findall(r'<a id="([^"]+)">', other.read_text(encoding="utf-8")))
             assert anchor[1:] in slugs, f"{page}: {target}{anchor}"
+
+
+def test_the_source_layout_has_a_line_for_every_file() -> None:
+    layout = text_of(Path("docs/design.md")).partition("## Source layout")[2].partition("```text\n")[2]
+    folders: list[str] = []
+    described: set[str] = set()
+    for line in layout.partition("```")[0].splitlines()[1:]:
+        name, _, purpose = line.strip().partition(" ")
+        del folders[(len(line) - len(line.lstrip())) // 2 - 1 :]
+        assert purpose.strip(), name
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            described.add("".join(folders) + name)
+    source = ROOT / "src" / "leasehold"
+    files = {path.relative_to(source).as_posix() for kind in ("*.py", "*.sql") for path in source.rglob(kind)}
+    # The line of a package says what its `__init__.py` is for, so that file may lack one.
+    assert described <= files
+    assert {name for name in files - described if not name.endswith("__init__.py")} == set()
 
 
 def test_what_differs_from_run_to_run_stands_for_its_like() -> None:

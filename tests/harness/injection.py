@@ -31,6 +31,7 @@ import leasehold
 from harness import Finding
 from leasehold.engines.base import Engine
 from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.space import FileSpace
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints import by_uuid, entries, locks, system
 from leasehold.http.routing.admission import Admission
@@ -364,10 +365,10 @@ class Witness:
 
     async def _install(self) -> None:
         """On the threads of the service, too: what has raised there has removed it."""
-        engine = self._service.store.engine
-        if isinstance(engine, FileEngine):
-            await engine._sync.call(self._injector.install)
-            await engine._checkpointer.call(self._injector.install)
+        space = self._service.store.space
+        if isinstance(space, FileSpace):
+            await space._sync.call(self._injector.install)
+            await space._checkpointer.call(self._injector.install)
         self._injector.install()
 
     def _judge(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
@@ -523,10 +524,11 @@ async def _targets(witness: Witness, injector: Injector) -> list[Site]:
 
 async def _compare_after_kill(engine: FileEngine, stored: dict[str, Value], finding: Finding) -> None:
     """What the files hold now, without an end in good order."""
-    await engine._rest()
+    space = engine.space()
+    await space._rest()
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copytree(engine._path.parent, Path(folder) / "copy")
-        await _compare_after_restart(FileEngine(copy / engine._path.name), stored, finding)
+        copy = shutil.copytree(space._path.parent, Path(folder) / "copy")
+        await _compare_after_restart(FileEngine(copy / space._path.name), stored, finding)
 
 
 async def _compare_after_restart(engine: Engine, stored: dict[str, Value], finding: Finding) -> None:

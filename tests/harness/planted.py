@@ -13,22 +13,25 @@ from typing import Final
 from msgspec.structs import replace
 
 from leasehold.cli import app as cli
-from leasehold.engines.base import CommitDone, Decide
+from leasehold.engines.base import CommitDone, Decide, by_kind
 from leasehold.engines.file.disk import OsDisk
-from leasehold.engines.file.engine import FileEngine
-from leasehold.engines.file.snapshot import Snapshot
+from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.engine import PostgresEngine, _Written
 from leasehold.engines.postgres.links import Connection
+from leasehold.engines.state import Snapshot
 from leasehold.errors import ServiceError
 from leasehold.model import (
+    ENTRY,
+    LEASE,
     Acquire,
     Change,
     Delete,
     Entry,
+    Held,
     Leased,
-    LockOperation,
+    LeaseEnd,
     Operation,
     Outcome,
     Put,
@@ -37,57 +40,63 @@ from leasehold.model import (
     View,
     is_expired,
 )
-from leasehold.rules.batch import _Batch, _check, _lease_lost
+from leasehold.rules import leases
+from leasehold.rules.conditions import check
+from leasehold.rules.fences import lease_lost
+from leasehold.rules.overlay import Overlay
+from leasehold.store.lane import Lane
 from leasehold.store.lock_queues import LockQueues
-from leasehold.store.store import Store
 
 Done = Callable[[Outcome | ServiceError], None]
 
 SLOW_SECONDS: Final = 0.01
 
-_apply_to_lock = _Batch._apply_to_lock
-_acquire = _Batch._acquire
+_acquire = leases.acquire
 
 
 def restart_tokens() -> None:
     """Tokens are counted by the process, so that they begin again at 1."""
     tokens = itertools.count(1)
 
-    def acquire(self: _Batch, operation: Acquire) -> Leased:
-        return self._keep(replace(_acquire(self, operation).lease, token=next(tokens)))
+    def acquire(overlay: Overlay, operation: Acquire) -> Leased | Held:
+        outcome = _acquire(overlay, operation)
+        if isinstance(outcome, Leased):
+            outcome = replace(outcome, lease=replace(outcome.lease, token=next(tokens)))
+            overlay.put(LEASE, operation.lock, outcome.lease)
+        return outcome
 
-    _Batch._acquire = acquire  # type: ignore[method-assign]
+    leases.acquire = acquire
 
 
 def renew_expired() -> None:
-    """A lease that is over is renewed if nobody has taken the lock since."""
+    """A lease that has expired is renewed if the lock was not acquired since."""
+    renew = leases.renew
 
-    def apply(self: _Batch, operation: LockOperation) -> Outcome:
-        if isinstance(operation, Renew):
-            lease = self._stored_lease(operation.lock)
-            if lease is not None and lease.lease_id == operation.lease_id:
-                return self._renew(lease, operation.ttl)
-        return _apply_to_lock(self, operation)
+    def renew_any(overlay: Overlay, operation: Renew) -> Leased:
+        lease = overlay.stored(LEASE, operation.lock)
+        if lease is not None and lease.lease_id == operation.lease_id and is_expired(lease, overlay.now):
+            overlay.put(LEASE, operation.lock, replace(lease, expires_at=overlay.now + 1))
+        return renew(overlay, operation)
 
-    _Batch._apply_to_lock = apply  # type: ignore[method-assign]
+    leases.renew = renew_any
 
 
 def check_fences_on_arrival() -> None:
     """Whether a lease is alive is looked at when the write comes, and not again when it is committed."""
-    submit = Store.submit
+    submit = Lane.submit
 
-    def checked(self: Store, operation: Operation, done: Done) -> None:
+    def checked(self: Lane, operation: Operation, done: Done) -> None:
         if isinstance(operation, Put) and operation.lease_id is not None:
-            engine = self.engine
-            assert isinstance(engine, FileEngine)
-            lease = engine._state.lease_by_id(operation.lease_id)
-            if lease is None or is_expired(lease, engine._clock()):
-                done(_lease_lost(status=412))
+            space = self._space
+            assert isinstance(space, FileSpace)
+            lease = space._state.found(LEASE).get(operation.lease_id)
+            if lease is None or is_expired(lease, space._clock()):
+                done(lease_lost(status=412))
                 return
             operation = replace(operation, lease_id=None)
         submit(self, operation, done)
 
-    Store.submit = checked  # type: ignore[method-assign]
+    Lane.submit = checked  # type: ignore[method-assign]
 
 
 def trust_waking() -> None:
@@ -102,13 +111,13 @@ def trust_waking() -> None:
                 woken.add(queue.waiters[0].operation.lease_id)
         wake(self, locks)
 
-    def apply(self: _Batch, operation: LockOperation) -> Outcome:
-        if isinstance(operation, Acquire) and operation.lease_id in woken:
-            return self._acquire(operation)
-        return _apply_to_lock(self, operation)
+    def acquire(overlay: Overlay, operation: Acquire) -> Leased | Held:
+        if operation.lease_id in woken:
+            overlay.put(LEASE, operation.lock, LeaseEnd(operation.lock, overlay.next_revision()))
+        return _acquire(overlay, operation)
 
     LockQueues.wake = noting  # type: ignore[method-assign]
-    _Batch._apply_to_lock = apply  # type: ignore[method-assign]
+    leases.acquire = acquire
 
 
 def retry_unknown_commits() -> None:
@@ -139,27 +148,27 @@ def trust_the_primary() -> None:
 
 def check_preconditions_on_arrival() -> None:
     """If-Match and If-None-Match are looked at when the write comes, and not again when it is committed."""
-    submit = Store.submit
+    submit = Lane.submit
 
-    def checked(self: Store, operation: Operation, done: Done) -> None:
+    def checked(self: Lane, operation: Operation, done: Done) -> None:
         if not isinstance(operation, Put | Delete) or operation.condition is None:
             submit(self, operation, done)
             return
         condition = operation.condition
         unconditional = replace(operation, condition=None)
 
-        def check(entry: Entry | ServiceError | None) -> None:
+        def look(entry: Entry | ServiceError | None) -> None:
             assert not isinstance(entry, ServiceError)
             try:
-                _check(condition, entry, self.engine.incarnation)
+                check(condition, entry, self._space.incarnation)
             except ServiceError as refusal:
                 done(refusal)
             else:
                 submit(self, unconditional, done)
 
-        self.engine.read(operation.key, check)
+        self._space.read(ENTRY, operation.key, look)
 
-    Store.submit = checked  # type: ignore[method-assign]
+    Lane.submit = checked  # type: ignore[method-assign]
 
 
 def slow_disk() -> None:
@@ -191,9 +200,9 @@ def answer_before_durable() -> None:
 
 
 def _publish_when_decided(*, is_answered: bool) -> None:
-    commit_durably, publish = FileEngine.commit, FileEngine._publish
+    commit_durably, publish = FileSpace.commit, FileSpace._publish
 
-    def commit(self: FileEngine, touched: Touched, decide: Decide, done: CommitDone) -> None:
+    def commit(self: FileSpace, touched: Touched, decide: Decide, done: CommitDone) -> None:
         changes: list[Change] = []
 
         def remember(view: View, revision: int, now: int) -> Sequence[Change]:
@@ -206,8 +215,8 @@ def _publish_when_decided(*, is_answered: bool) -> None:
         if is_answered:
             done(None)
 
-    FileEngine.commit = commit  # type: ignore[method-assign]
-    FileEngine._publish = lambda _self, _changes: None  # type: ignore[assignment,method-assign]
+    FileSpace.commit = commit  # type: ignore[method-assign]
+    FileSpace._publish = lambda _self, changes: by_kind(changes)  # type: ignore[assignment, method-assign]
 
 
 BUGS: Final = {

@@ -1,16 +1,24 @@
 """The engine for several servers on one PostgreSQL. Nothing is imported here: asyncpg is an extra.
 
-engine.py       the contract: commits, lists, faults
+engine.py       hands out the spaces
+space.py        a space: connections, reads, lists
+committer.py    one batch in one transaction, and the proof of a COMMIT whose answer was lost
+fault.py        why a space cannot be written, and when it can be again
+head.py         the revision and the incarnation as known here, and a database that has gone back
+feed.py         the subscribers, and the order in which they are called
 listener.py     what other servers commit
-cleaner.py      which server of all cleans up
-backups.py      everything at one moment, and a backup put into the database
+cleaner.py      which server of all removes what has expired
 reads.py        single reads, gathered into few queries
-links.py        connections: made, kept, watched, replaced
-failures.py     which failures pass, and what callers, the operator and the log are told
-statements.py   every statement, and rows as entries
+pool.py         connections for lists and rare queries
+backups.py      all entries at one moment, and a backup put into the database
+tables/         the table of each kind, as data
+statements.py   every statement
 jsonb.py        JSON text in and out of JSONB, and what JSONB would change
 differences.py  the one place where two versions of a large document differ
 schema.py       tables.sql and the migrations after it
+links.py        connections: made, kept, watched, replaced
+failures.py     which failures are transient, and the errors and log lines for callers and the operator
+durability.py   warnings for settings of the database that lose changes
 urls.py         which stores are on PostgreSQL, and how they are shown
 parameters.py   connection strings, and every parameter of libpq
 """

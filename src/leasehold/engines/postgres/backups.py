@@ -1,4 +1,4 @@
-"""Everything in the database at one moment, and a backup put into it: each in one transaction of its own connection."""
+"""All entries of a space at one moment, and a backup put into it: each in one transaction of its own connection."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import Final, TypeVar
 
 import asyncpg
 
-from leasehold.engines.base import Clock, MakeIncarnation, Moment
+from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, MakeIncarnation, Moment
 from leasehold.engines.file.offline import Restored
-from leasehold.engines.file.snapshot import StoredState
 from leasehold.engines.postgres import schema, statements
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, warnings_heard, watched
-from leasehold.engines.postgres.statements import columns, entry_of
+from leasehold.engines.postgres.tables import entries
+from leasehold.engines.state import StoredState
 from leasehold.errors import unavailable
 from leasehold.limits import MIB
-from leasehold.model import Entry
+from leasehold.model import ENTRY, Entry
 
 T = TypeVar("T")
 
@@ -24,12 +24,14 @@ HEAVY_PAGE_BYTES: Final = 1 * MIB
 PAGE_SILENCE_SECONDS: Final = 15.0
 """A database that does not give a page for so long is given up."""
 
+_STATEMENTS: Final = statements.OF_KIND[ENTRY]
+
 Keep = Callable[[Moment], Awaitable[Path]]
 """Keeps what is to be replaced, and says where."""
 
 
 async def moment(address: Address, namespace: str, clock: Clock | None) -> Moment:
-    """As `Engine.moment`. The connection lasts as long as the pages are read, at the reader's pace."""
+    """As `Space.moment`. The connection lasts as long as the pages are read, at the reader's pace."""
     connection = await address.connect()
     try:
         with watched(connection, SILENCE_SECONDS):
@@ -43,7 +45,7 @@ async def moment(address: Address, namespace: str, clock: Clock | None) -> Momen
     return Moment(head["incarnation"], head["revision"], _closing(connection, namespace, clock))
 
 
-async def moment_of(url: str, namespace: str = "default") -> Moment:
+async def moment_of(url: str, namespace: str = DEFAULT_NAMESPACE) -> Moment:
     """As `moment`, of a database that no engine has opened. Raises ServiceError."""
     try:
         return await moment(Address(url), namespace, None)
@@ -69,8 +71,8 @@ async def _pages(connection: Connection, namespace: str, clock: Clock | None) ->
     while True:
         now = None if clock is None else clock()
         with watched(connection, PAGE_SILENCE_SECONDS):
-            rows = await connection.fetch(statements.NEXT_PAGE, namespace, after, size, now)
-        page = [entry_of(*row) for row in rows]
+            rows = await connection.fetch(_STATEMENTS.next_page, namespace, after, size, now)
+        page = [entries.record(*row) for row in rows]
         if not page:
             return
         yield page
@@ -87,7 +89,7 @@ async def restore(
     keep: Keep | None,
     make_incarnation: MakeIncarnation,
     now: int,
-    namespace: str = "default",
+    namespace: str = DEFAULT_NAMESPACE,
 ) -> Restored:
     """Put `backup` in the place of what the database holds, `advance` revisions behind either head.
 
@@ -106,8 +108,8 @@ async def restore(
             kept = await keep(Moment(row["incarnation"], row["revision"], _pages(connection, namespace, None)))
             for statement in statements.REMOVE_EVERYTHING:
                 await connection.execute(statement, namespace)
-        for entries in _portions(backup):
-            await connection.execute(statements.ADD_ENTRIES, namespace, *columns(entries))
+        for portion in _portions(backup):
+            await connection.execute(_STATEMENTS.add, namespace, *entries.values(portion))
         revision = max(head, backup.revision) + advance
         await connection.execute(statements.MOVE_HEAD, namespace, revision, make_incarnation())
         return Restored(revision, kept)
@@ -115,7 +117,9 @@ async def restore(
     return await _in_one_transaction(url, work, now=now)
 
 
-async def advance(url: str, *, by: int, make_incarnation: MakeIncarnation, now: int, namespace: str = "default") -> int:
+async def advance(
+    url: str, *, by: int, make_incarnation: MakeIncarnation, now: int, namespace: str = DEFAULT_NAMESPACE
+) -> int:
     """Let the head be greater by so much, in a new incarnation; the new head."""
 
     async def work(connection: Connection) -> int:
@@ -161,7 +165,7 @@ async def _locked_head(connection: Connection, namespace: str, make_incarnation:
 def _portions(backup: StoredState) -> Iterator[list[Entry]]:
     portion: list[Entry] = []
     size = 0
-    for entry in backup.entries.values():
+    for entry in backup.of(ENTRY).by_name.values():
         portion.append(entry)
         size += len(entry.value)
         if size > HEAVY_PAGE_BYTES or len(portion) == MAX_PAGE_ENTRIES:

@@ -16,7 +16,7 @@ import asyncpg
 import structlog
 from asyncpg.connect_utils import SessionAttribute
 
-from leasehold.engines.postgres.failures import FAILURES, Reports, is_transient
+from leasehold.engines.postgres.failures import FAILURES, is_transient
 from leasehold.engines.postgres.jsonb import from_jsonb, to_jsonb
 from leasehold.engines.postgres.parameters import SYSTEM, Host, Target, parse
 from leasehold.errors import ServiceError
@@ -76,8 +76,6 @@ class Address:
     """
 
     def __init__(self, url: str) -> None:
-        self.reports = Reports()
-        """Of all connections to it."""
         target = self._target = parse(url, os.environ)
         if target.ignored:
             log.info("parameters of the connection have no effect here", names=target.ignored)

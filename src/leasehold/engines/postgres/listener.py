@@ -1,7 +1,6 @@
 """What other servers commit, heard by notification.
 
-A notification names the schema, the namespace and a revision, or, of a commit that ended leases, the locks. One
-connection listens.
+A notification names the schema, the namespace, a revision and the kinds that changed. One connection listens.
 """
 
 import asyncio
@@ -11,32 +10,26 @@ from contextlib import suppress
 from typing import Final
 
 from leasehold.completions import report
-from leasehold.engines.base import Freed
 from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, watched
+from leasehold.model import KINDS, AnyKind
 from leasehold.tasks import cancelled
 
 POLL_SECONDS: Final = 5.0
-"""How often the head is looked at, should a notification have been lost."""
+"""How often the head is read, should a notification have been lost."""
 RELISTEN_SECONDS: Final = 0.5
-MAX_NOTICE_BYTES: Final = 7_000
-"""PostgreSQL takes notifications of 8,000."""
 OTHERS_SECONDS: Final = 10.0
-_FREED: Final = "freed"
-
-
-def freed_notice(locks: Sequence[str]) -> str:
-    """What is told of locks that were set free; without their names, which means any, if these are too long."""
-    notice = statements.SEPARATOR.join((_FREED, *locks))
-    return notice if len(notice.encode()) <= MAX_NOTICE_BYTES else _FREED
+_BY_NAME: Final = {kind.name: kind for kind in KINDS}
 
 
 class Listener:
-    """`committed` hears of each revision, `unheard` of the head as it is now and then read, `freed` of locks.
+    """Listens on `link`, until it is stopped.
 
-    `prefix` is what notifications of our namespace begin with. `own_pid` is the database's process that wrote last
-    for this server, whose notifications about locks are no news here.
+    `prefix` is what the notifications of the namespace begin with. `is_own_process` says whether a process of the
+    database wrote the last batch of this server. `committed(revision, kinds)` is called for each notification, with no
+    kinds if this server made the commit. `looked(revision, incarnation, may_have_missed)` is called with the head each
+    time it was read; `may_have_missed`: notifications may have been lost since it was read before.
     """
 
     def __init__(
@@ -45,24 +38,23 @@ class Listener:
         namespace: str,
         prefix: str,
         *,
-        committed: Callable[[int], None],
-        unheard: Callable[[int, str | None], None],
-        freed: Freed,
+        is_own_process: Callable[[int], bool],
+        committed: Callable[[int, Sequence[AnyKind]], None],
+        looked: Callable[[int, str | None, bool], None],
     ) -> None:
         self._link = link
         self._namespace = namespace
         self._prefix = prefix
+        self._is_own_process = is_own_process
         self._committed = committed
-        self._unheard = unheard
-        self._freed = freed
-        self.own_pid = 0
+        self._looked = looked
         self._heard_others_at = -math.inf
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
     async def stop(self) -> None:
-        """Hear no more. The link is closed by its owner."""
+        """Listen no more. The link is closed by its owner."""
         await cancelled(self._task)
 
     @property
@@ -79,24 +71,25 @@ class Listener:
                 connection.add_termination_listener(lambda _: lost.set())
                 with watched(connection, SILENCE_SECONDS):
                     await connection.add_listener(statements.CHANNEL, self._hear)
-                # What was told while nobody listened is lost, and the head does not show it: commits of our own move
-                # it on, too.
-                self._freed(None)
                 await self._poll(connection, lost)
             except FAILURES:
                 self._link.drop()
-            except Exception as failure:  # noqa: BLE001 - what others commit must go on being heard
+            except Exception as failure:  # noqa: BLE001 - what other servers commit must be heard after this, too
                 report("listening begins anew after a fault", failure)
                 self._link.drop()
             await asyncio.sleep(RELISTEN_SECONDS)
 
     async def _poll(self, connection: Connection, lost: asyncio.Event) -> None:
-        """Look at the head at once and every POLL_SECONDS, until the connection is lost."""
+        """Read the head at once and every POLL_SECONDS, until the connection is lost."""
+        # Notifications sent while nothing listened are lost, and the head may not show it: commits of our own advance
+        # it, too.
+        may_have_missed = True
         while not lost.is_set():
             with watched(connection, SILENCE_SECONDS):
                 head = await connection.fetchrow(statements.HEAD, self._namespace)
             if head is not None:
-                self._unheard(*head)
+                self._looked(head["revision"], head["incarnation"], may_have_missed)
+                may_have_missed = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await lost.wait()
@@ -104,10 +97,12 @@ class Listener:
     def _hear(self, _connection: object, process: int, _channel: str, payload: object) -> None:
         if not isinstance(payload, str) or not payload.startswith(self._prefix):
             return
-        if process != self.own_pid:
+        is_own = self._is_own_process(process)
+        if not is_own:
             self._heard_others_at = asyncio.get_running_loop().time()
-        notice, *locks = payload.removeprefix(self._prefix).split(statements.SEPARATOR)
-        if notice.isdecimal():
-            self._committed(int(notice))
-        elif notice == _FREED and process != self.own_pid:
-            self._freed(locks or None)
+        revision, *names = payload.removeprefix(self._prefix).split(statements.SEPARATOR)
+        # A server of version 0.1 names no kinds: any may have changed. Beside that it sends notifications without a
+        # revision, which say nothing more.
+        if revision.isdecimal():
+            kinds = [_BY_NAME[name] for name in names if name in _BY_NAME] if names else KINDS
+            self._committed(int(revision), () if is_own else kinds)

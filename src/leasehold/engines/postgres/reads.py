@@ -1,7 +1,8 @@
-"""Single reads, gathered: while a query runs, the keys of the next one collect.
+"""Single reads, gathered: while a query runs, the names of the next one collect.
 
 Plain functions in, callbacks out, no task for a read; one task for each connection. Queries grow with the load by
-themselves: with 64 readers a query carries about 30 keys.
+themselves: with 64 readers a query carries about 30 names. A query is about one kind; the kind that has waited for
+longest is next.
 """
 
 import asyncio
@@ -16,18 +17,24 @@ from leasehold.engines.base import Clock, ReadDone
 from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.links import PAUSE_SECONDS, SILENCE_SECONDS, Connection, Link
-from leasehold.engines.postgres.statements import entry_of, joined
+from leasehold.engines.postgres.statements import joined
+from leasehold.engines.postgres.tables import TABLES
 from leasehold.errors import ServiceError, internal, unavailable
-from leasehold.model import Entry
+from leasehold.model import AnyKind, Kind, R, Record
 from leasehold.tasks import cancelled
 
-MAX_GATHERED_KEYS: Final = 1_000
+MAX_GATHERED_NAMES: Final = 1_000
+
+_Done = Callable[[Record | ServiceError | None], None]
+"""Gets records of its kind only."""
+_Waiting = dict[str, list[_Done]]
+"""By name, the reads of one kind."""
 
 
 class Reads:
-    """Reads on `links`. `retry_seconds` is how long a failing query is tried; `failed` says what callers hear then.
+    """Reads on `links`. `retry_seconds` is how long a failing query is repeated; `failed` makes the error of callers.
 
-    `seen` hears the store's incarnation before the entries that were read with it are told.
+    `seen` is called with the incarnation before callers get the records that were read with it.
     """
 
     def __init__(
@@ -45,7 +52,8 @@ class Reads:
         self._retry_seconds = retry_seconds
         self._failed = failed
         self._seen = seen
-        self._waiting: dict[str, list[ReadDone]] = {}
+        self._waiting: dict[AnyKind, _Waiting] = {}
+        """In the order in which the kinds began to wait."""
         self._idle: list[asyncio.Future[None]] = []
         """One for each task that has nothing to do."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -55,14 +63,15 @@ class Reads:
         self._tasks = [loop.create_task(self._serve(link)) for link in self._links]
 
     async def close(self) -> None:
-        """End the queries under way; those who wait are told."""
+        """End the queries under way; waiting reads are completed with an error."""
         await cancelled(*self._tasks)
         self._tasks = []
         waiting, self._waiting = self._waiting, {}
-        complete_all(iter(_calls(waiting, unavailable("the store is closed"))), _unanswered)
+        closed = unavailable("the store is closed")
+        complete_all((call for of_kind in waiting.values() for call in _calls(of_kind, closed)), _unanswered)
 
-    def read(self, key: str, done: ReadDone) -> None:
-        """See `Engine.read`. If it raises, `done` is not called."""
+    def read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
+        """See `Space.read`. If it raises, `done` is not called."""
         if not self._tasks:
             done(unavailable("the store is closed"))
             return
@@ -74,23 +83,24 @@ class Reads:
             except BaseException:
                 self._idle.append(idle)
                 raise
-        waiting = self._waiting.get(key)
+        of_kind = self._waiting.setdefault(kind, {})  # type: ignore[arg-type] # one of several kinds
+        waiting = of_kind.get(name)
         if waiting is None:
-            self._waiting[key] = [done]
+            of_kind[name] = [done]  # type: ignore[list-item] # its kind is `kind`
         else:
-            waiting.append(done)
+            waiting.append(done)  # type: ignore[arg-type] # as above
 
     async def _serve(self, link: Link) -> None:
-        """Answer reads until cancelled. Whatever is raised, each read that was taken is completed, once."""
+        """Answer reads until cancelled. Each read that was taken is completed once, whatever is raised."""
         while True:
-            waiting: dict[str, list[ReadDone]] = {}
-            calls: Iterator[tuple[ReadDone, Entry | ServiceError | None]] | None = None
+            waiting: _Waiting = {}
+            calls: Iterator[tuple[_Done, Record | ServiceError | None]] | None = None
             try:
                 if not self._waiting:
                     await self._wait_for_reads()
                     continue
-                waiting = self._take()
-                calls = iter(_calls(waiting, await self._answer(link, waiting)))
+                kind, waiting = self._take()
+                calls = iter(_calls(waiting, await self._answer(link, kind, waiting)))
                 complete_all(calls, _unanswered)
             except BaseException as failure:
                 is_over = isinstance(failure, asyncio.CancelledError)
@@ -110,41 +120,43 @@ class Reads:
             if idle in self._idle:
                 self._idle.remove(idle)
 
-    def _take(self) -> dict[str, list[ReadDone]]:
-        waiting = self._waiting
-        if len(waiting) <= MAX_GATHERED_KEYS:
-            self._waiting = {}
-            return waiting
-        taken = dict(islice(waiting.items(), MAX_GATHERED_KEYS))
-        self._waiting = dict(islice(waiting.items(), MAX_GATHERED_KEYS, None))
-        return taken
+    def _take(self) -> tuple[AnyKind, _Waiting]:
+        kind = next(iter(self._waiting))
+        waiting = self._waiting.pop(kind)
+        if len(waiting) <= MAX_GATHERED_NAMES:
+            return kind, waiting
+        self._waiting[kind] = dict(islice(waiting.items(), MAX_GATHERED_NAMES, None))
+        return kind, dict(islice(waiting.items(), MAX_GATHERED_NAMES))
 
-    async def _answer(self, link: Link, waiting: Mapping[str, object]) -> Mapping[str, Entry] | ServiceError:
+    async def _answer(
+        self, link: Link, kind: AnyKind, waiting: Mapping[str, object]
+    ) -> Mapping[str, Record] | ServiceError:
         try:
-            return await self._query(link, waiting)
+            return await self._query(link, kind, waiting)
         except FAILURES as failure:
             return self._failed(failure)
 
-    async def _query(self, link: Link, waiting: Mapping[str, object]) -> Mapping[str, Entry]:
-        keys = joined(waiting)
+    async def _query(self, link: Link, kind: AnyKind, waiting: Mapping[str, object]) -> Mapping[str, Record]:
+        names = joined(waiting)
         now = None if self._clock is None else self._clock()
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(statements.READ, self._namespace, keys, now)
+            return await connection.fetch(statements.OF_KIND[kind].read, self._namespace, names, now)
 
         rows = await link.run(query, retry_seconds=self._retry_seconds(), silence=SILENCE_SECONDS)
         if rows:
             self._seen(rows[0][-1])
-        return {row[0]: entry_of(*row[:-1]) for row in rows}
+        record = TABLES[kind].record
+        return {row[0]: record(*row[:-1]) for row in rows}
 
 
 def _calls(
-    waiting: Mapping[str, list[ReadDone]], result: Mapping[str, Entry] | ServiceError
-) -> list[tuple[ReadDone, Entry | ServiceError | None]]:
-    """Whom to tell what: the entry, None if there is none, or to all the same error."""
+    waiting: _Waiting, result: Mapping[str, Record] | ServiceError
+) -> list[tuple[_Done, Record | ServiceError | None]]:
+    """The calls to make: with the record, with None if there is none, or all with the same error."""
     if isinstance(result, ServiceError):
         return [(done, result) for several in waiting.values() for done in several]
-    return [(done, result.get(key)) for key, several in waiting.items() for done in several]
+    return [(done, result.get(name)) for name, several in waiting.items() for done in several]
 
 
 def _unanswered() -> ServiceError:

@@ -30,6 +30,7 @@ MIGRATIONS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "0002_leases.sql": frozenset({"locks.revision", "locks.ttl"}),
     "0003_incarnation.sql": frozenset({"head.incarnation"}),
+    "0004_removals.sql": frozenset({"deletions.kind"}),
 }
 """The scripts in their order, and the columns that each adds, by which it is seen that it was run by hand."""
 

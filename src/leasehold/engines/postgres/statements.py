@@ -1,128 +1,30 @@
-"""Every statement, and rows as entries.
+"""Every statement. Those about records are built from the descriptions of the tables (`tables`), once.
 
 Each statement names the namespace ($1). Those that change data are deterministic: a time that they need is a
-parameter, read before by a SELECT. A `$n::timestamptz` named `clock` below is NULL but in tests, which bring their own.
+parameter, read before by a SELECT. A `$n::timestamptz` named `clock` below is NULL except in tests, which bring their
+own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import count
 from typing import Final
 
-from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
-from leasehold.model import Entry, Lease
-from leasehold.values import UNREADABLE, is_json
+from leasehold.engines.postgres.tables import TABLES, AnyTable
+from leasehold.model import AnyKind
 
 CHANNEL: Final = "leasehold"
+
+# Transactions -----------------------------------------------------------------------------------------------------
 
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
+BEGIN_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
+"""For a backup, which goes at its reader's pace, and for a restore."""
 
-_COLUMNS: Final = (
-    "stored.key, CASE WHEN stored.exact IS NULL THEN stored.data END AS data, stored.exact, "
-    "stored.revision, stored.created_at, stored.updated_at, stored.expires_at"
-)
-"""Of an entry. What JSONB writes out at length is not asked for: ten characters may have become 300."""
-_LEASE_COLUMNS: Final = (
-    "stored.lock_id, stored.lease_id, stored.token, stored.revision, stored.locked_at, stored.expires_at, stored.ttl, "
-    "stored.holder, stored.owner"
-)
-_ALIVE: Final = "stored.expires_at > (SELECT coalesce({clock}::timestamptz, clock_timestamp()))"
-"""A sub-select, so that the clock is read once."""
-_LIVE: Final = f"(stored.expires_at IS NULL OR {_ALIVE})"
-
-SEPARATOR: Final = "\x1f"
-_NAMES: Final = f"ANY(string_to_array({{parameter}}, chr({ord(SEPARATOR)})))"
-_NAMED: Final = f"stored.key = {_NAMES.format(parameter='$2')}"
-
-READ: Final = f"""
-    SELECT {_COLUMNS}, (SELECT incarnation FROM head WHERE namespace = $1)
-    FROM data AS stored WHERE namespace = $1 AND {_NAMED} AND {_LIVE.format(clock="$3")}
-"""
-"""With the incarnation of the same moment: a tag may only be compared with that."""
-
-LOCK_AND_LOAD: Final = f"""
-    WITH locked AS MATERIALIZED (
-        SELECT revision, compacted_revision, incarnation FROM head WHERE namespace = $1 FOR UPDATE
-    ), turn AS MATERIALIZED (
-        SELECT *, coalesce($3::timestamptz, clock_timestamp()) AS now FROM locked
-    )
-    SELECT
-        turn.now, turn.revision, turn.compacted_revision, turn.incarnation, seen.revision,
-        {_COLUMNS}
-    FROM turn
-    CROSS JOIN (SELECT revision FROM head WHERE namespace = $1) AS seen
-    LEFT JOIN data AS stored ON stored.namespace = $1 AND {_NAMED}
-"""
-"""Take the writer's turn, then read the clock; the entries come along.
-
-They are those of the statement's snapshot. Had we to wait for the lock, others may have committed since: then `turn`
-has the head that is locked now, `seen` the head of the snapshot, and LOAD must be asked again.
-"""
-
-LOAD: Final = f"SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND {_NAMED}"
-
-WRITE: Final = f"""
-    WITH written AS (
-        INSERT INTO data (namespace, key, data, exact, revision, created_at, updated_at, expires_at)
-        SELECT $1, * FROM unnest($2::text[], $3::jsonb[], $4::text[], $5::bigint[],
-                                 $6::timestamptz[], $7::timestamptz[], $8::timestamptz[])
-        ON CONFLICT (namespace, key) DO UPDATE SET
-            data = excluded.data, exact = excluded.exact, revision = excluded.revision,
-            created_at = excluded.created_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at
-    ), removed AS (
-        DELETE FROM data WHERE namespace = $1 AND key = ANY($9)
-    ), noted AS (
-        INSERT INTO deletions (namespace, key, revision) SELECT $1, * FROM unnest($9::text[], $10::bigint[])
-    ), advanced AS (
-        UPDATE head SET revision = $11 WHERE namespace = $1
-    ), signed AS (
-        INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $12, $13, $14)
-        ON CONFLICT (namespace, writer) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
-    )
-    SELECT pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $11::bigint)
-"""
-
-LOAD_LEASES: Final = f"""
-    SELECT {_LEASE_COLUMNS} FROM locks AS stored WHERE namespace = $1 AND lock_id = {_NAMES.format(parameter="$2")}
-    UNION
-    SELECT {_LEASE_COLUMNS} FROM locks AS stored WHERE namespace = $1 AND lease_id = {_NAMES.format(parameter="$3")}
-"""
-"""To be asked with the head locked: then it sees all that is committed."""
-
-WRITE_LEASES: Final = f"""
-    WITH written AS (
-        INSERT INTO locks (
-            namespace, lock_id, lease_id, token, revision, locked_at, expires_at, ttl, holder, owner
-        )
-        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[],
-                                 $6::timestamptz[], $7::timestamptz[], $8::bigint[], $9::text[], $10::text[])
-        ON CONFLICT (namespace, lock_id) DO UPDATE SET
-            lease_id = excluded.lease_id, token = excluded.token, revision = excluded.revision,
-            locked_at = excluded.locked_at, expires_at = excluded.expires_at, ttl = excluded.ttl,
-            holder = excluded.holder, owner = excluded.owner
-    ), removed AS (
-        DELETE FROM locks WHERE namespace = $1 AND lock_id = ANY($11)
-    )
-    SELECT pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $12::text) WHERE $12 IS NOT NULL
-"""
-
-_WRITE_PART: Final = """
-    UPDATE data SET data = {change}, revision = $3, created_at = $4, updated_at = $5, expires_at = $6
-    WHERE namespace = $1 AND key = $2
-"""
-SET_PART: Final = _WRITE_PART.format(change="jsonb_set(data, $7::text[], $8::jsonb)")
-REMOVE_PART: Final = _WRITE_PART.format(change="data #- $7::text[]")
-
-COMPACT: Final = """
-    WITH removed AS (
-        DELETE FROM deletions WHERE namespace = $1 AND revision <= $2
-    )
-    UPDATE head SET compacted_revision = $2 WHERE namespace = $1
-"""
-
-LAST_BATCH: Final = "SELECT batch FROM writers WHERE namespace = $1 AND writer = $2"
-"""To be asked with the head locked: then the transaction that may have written it is over."""
-FORGET_WRITERS: Final = "DELETE FROM writers WHERE namespace = $1 AND written_at < $2"
+# The head, the servers, the cleaner -------------------------------------------------------------------------------
 
 HEAD: Final = "SELECT revision, incarnation FROM head WHERE namespace = $1"
 ADD_HEAD: Final = "INSERT INTO head (namespace, revision, compacted_revision) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING"
@@ -131,87 +33,17 @@ NAME_STORE: Final = "UPDATE head SET incarnation = $2 WHERE namespace = $1 AND i
 ADVANCE_HEAD: Final = """
     UPDATE head SET revision = $3, incarnation = $4 WHERE namespace = $1 AND revision < $2 RETURNING incarnation
 """
-"""Does nothing while the head is where it should be, whoever else moves it meanwhile."""
+"""Does nothing while the head is where it should be, whichever server moves it meanwhile."""
 TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
 """Changes nothing, but is as durable as any commit."""
-
-BEGIN_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
-"""For a backup, which goes at its reader's pace, and for a restore."""
-NEXT_PAGE: Final = f"""
-    SELECT {_COLUMNS} FROM data AS stored
-    WHERE namespace = $1 AND key > $2 AND {_LIVE.format(clock="$4")} ORDER BY key LIMIT $3
-"""
-
 LOCK_HEAD: Final = "SELECT revision FROM head WHERE namespace = $1 FOR UPDATE"
-HOLDS_ANYTHING: Final = """
-    SELECT EXISTS (SELECT FROM data WHERE namespace = $1) OR EXISTS (SELECT FROM locks WHERE namespace = $1)
-"""
-REMOVE_EVERYTHING: Final = (
-    "DELETE FROM data WHERE namespace = $1",
-    "DELETE FROM deletions WHERE namespace = $1",
-    "DELETE FROM locks WHERE namespace = $1",
-)
-ADD_ENTRIES: Final = """
-    INSERT INTO data (namespace, key, data, exact, revision, created_at, updated_at, expires_at)
-    SELECT $1, * FROM unnest($2::text[], $3::jsonb[], $4::text[], $5::bigint[],
-                             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[])
-"""
 MOVE_HEAD: Final = "UPDATE head SET revision = $2, compacted_revision = $2, incarnation = $3 WHERE namespace = $1"
-"""Whoever has seen changes up to any revision before must read all again."""
-
+"""A reader that has seen the changes up to any revision before must read everything again."""
 SCHEMA_NAME: Final = "SELECT current_schema()"
 
-SCAN: Final = f"""
-    SELECT head.revision, page.* FROM head LEFT JOIN LATERAL (
-        SELECT {_COLUMNS} FROM data AS stored
-        WHERE namespace = $1 AND key >= $2 AND key > $3 AND key < $4 AND {_LIVE.format(clock="$6")}
-        ORDER BY key LIMIT $5
-    ) AS page ON true WHERE head.namespace = $1 ORDER BY page.key
-"""
-
-CHANGES: Final = f"""
-    SELECT head.revision, head.compacted_revision, change.* FROM head LEFT JOIN LATERAL (
-        (
-            SELECT {_COLUMNS} FROM data AS stored WHERE namespace = $1 AND revision > $2 AND starts_with(key, $3)
-            ORDER BY revision LIMIT $4
-        ) UNION ALL (
-            SELECT key, NULL, NULL, revision, NULL, NULL, NULL FROM (
-                SELECT DISTINCT ON (key) key, revision FROM deletions
-                WHERE namespace = $1 AND revision > $2 AND starts_with(key, $3) ORDER BY key, revision DESC
-            ) AS latest
-            WHERE NOT EXISTS (SELECT FROM data WHERE data.namespace = $1 AND data.key = latest.key)
-            ORDER BY revision LIMIT $4
-        )
-        ORDER BY revision LIMIT $4
-    ) AS change ON true WHERE head.namespace = $1 ORDER BY change.revision
-"""
-"""A deletion has no data. A key that was written again since is not deleted."""
-
-EXPIRED: Final = """
-    SELECT key FROM data
-    WHERE namespace = $1 AND expires_at <= (SELECT coalesce($3::timestamptz, clock_timestamp()))
-    ORDER BY expires_at LIMIT $2
-"""
-
-LEASE: Final = f"""
-    SELECT {_LEASE_COLUMNS} FROM locks AS stored
-    WHERE namespace = $1 AND lock_id = $2 AND {_ALIVE.format(clock="$3")}
-"""
-
-SCAN_LEASES: Final = f"""
-    SELECT head.revision, page.* FROM head LEFT JOIN LATERAL (
-        SELECT {_LEASE_COLUMNS} FROM locks AS stored
-        WHERE namespace = $1 AND lock_id >= $2 AND lock_id > $3 AND lock_id < $4 AND {_ALIVE.format(clock="$6")}
-        ORDER BY lock_id LIMIT $5
-    ) AS page ON true WHERE head.namespace = $1 ORDER BY page.lock_id
-"""
-
-EXPIRED_LEASES: Final = """
-    SELECT lock_id FROM locks
-    WHERE namespace = $1 AND expires_at <= (SELECT coalesce($3::timestamptz, clock_timestamp()))
-    ORDER BY expires_at LIMIT $2
-"""
+LAST_BATCH: Final = "SELECT batch FROM writers WHERE namespace = $1 AND writer = $2"
+"""To be asked with the head locked: then the transaction that may have written it is over."""
+FORGET_WRITERS: Final = "DELETE FROM writers WHERE namespace = $1 AND written_at < $2"
 
 CLOCK: Final = "SELECT clock_timestamp()"
 SIGN_AS_CLEANER: Final = """
@@ -220,63 +52,244 @@ SIGN_AS_CLEANER: Final = """
     WHERE writers.batch = excluded.batch OR writers.written_at < $5
     RETURNING batch
 """
-"""Gives nothing while what another server signed is good."""
+"""Returns nothing while the signature of another server is valid."""
 STOP_CLEANING: Final = "DELETE FROM writers WHERE namespace = $1 AND writer = $2 AND batch = $3"
+
+COMPACT: Final = """
+    WITH removed AS (
+        DELETE FROM deletions WHERE namespace = $1 AND kind = ANY($3::text[]) AND revision <= $2
+    )
+    UPDATE head SET compacted_revision = $2 WHERE namespace = $1
+"""
+
+# Names and times --------------------------------------------------------------------------------------------------
+
+SEPARATOR: Final = "\x1f"
 
 
 def joined(names: Iterable[str]) -> str:
-    """Keys, locks or lease ids as one parameter, for `_NAMES`: none of them holds a control character.
+    """Names, or values of a lookup, as one parameter, for `_any_of`: none of them holds a control character.
 
-    0.2 µs less for each key than the elements of an array, a sixth of what a gathered read costs here.
+    0.2 µs less for each than the elements of an array, a sixth of what a gathered read costs here.
     """
     return SEPARATOR.join(names)
 
 
-def entry_of(
-    key: str,
-    data: bytes,
-    exact: str | None,
-    revision: int,
-    created_at: int,
-    updated_at: int,
-    expires_at: int | None,
-) -> Entry:
-    """The entry of a row with `_COLUMNS`. Its value is UNREADABLE if another program wrote what is no JSON."""
-    if exact is not None:
-        data = exact.encode()
-        if not is_json(data):
-            data = UNREADABLE
-    return Entry(key, data, revision, created_at, updated_at, expires_at)
+def _any_of(parameter: str) -> str:
+    return f"ANY(string_to_array({parameter}, chr({ord(SEPARATOR)})))"
 
 
-def lease_of(
-    lock: str,
-    lease_id: str,
-    token: int,
-    revision: int,
-    acquired_at: int,
-    expires_at: int,
-    ttl: int,
-    holder: str,
-    owner: str,
-) -> Lease:
-    """The lease of a row with `_LEASE_COLUMNS`. An owner that is no JSON counts as none given."""
-    said = owner.encode()
-    if not is_json(said):
-        said = b"null"
-    return Lease(lock, lease_id, token, revision, acquired_at, expires_at, ttl, holder, said)
+def _now(clock: str) -> str:
+    """A sub-select, so that the clock is read once."""
+    return f"(SELECT coalesce({clock}::timestamptz, clock_timestamp()))"
 
 
-def columns(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
-    """The arrays of WRITE and ADD_ENTRIES. A column that is NULL throughout is sent as one NULL."""
-    exact = [each.value.decode() if is_changed_by_jsonb(each.value) else None for each in entries]
-    expires_at = [each.expires_at for each in entries]
-    return (
-        [each.key for each in entries],
-        [each.value for each in entries],
-        exact if any(exact) else None,
-        [each.revision for each in entries],
-        [each.created_at for each in entries],
-        [each.updated_at for each in entries],
-        expires_at if any(expires_at) else None,
+def _is_live(clock: str) -> str:
+    return f"(stored.expires_at IS NULL OR stored.expires_at > {_now(clock)})"
+
+
+# Records of one kind ----------------------------------------------------------------------------------------------
+
+
+class KindStatements:
+    """The statements about the records of one kind. `names` are joined."""
+
+    def __init__(self, table: AnyTable) -> None:
+        source = f"FROM {table.name} AS stored WHERE namespace = $1"
+        name, columns = table.name_column, _read(table)
+        self.read = f"""
+            SELECT {columns}, (SELECT incarnation FROM head WHERE namespace = $1)
+            {source} AND stored.{name} = {_any_of("$2")} AND {_is_live("$3")}
+        """
+        """names, clock. With the incarnation of the same moment: a tag may only be compared with that."""
+        self.scan = f"""
+            SELECT head.revision, page.* FROM head LEFT JOIN LATERAL (
+                SELECT {columns} {source}
+                AND stored.{name} >= $2 AND stored.{name} > $3 AND stored.{name} < $4 AND {_is_live("$6")}
+                ORDER BY stored.{name} LIMIT $5
+            ) AS page ON true WHERE head.namespace = $1 ORDER BY page.{name}
+        """
+        """from, after, before, limit, clock. The head is in front of each row, and there is always one row."""
+        self.next_page = f"""
+            SELECT {columns} {source} AND stored.{name} > $2 AND {_is_live("$4")} ORDER BY stored.{name} LIMIT $3
+        """
+        """after, limit, clock."""
+        self.add = _insert(table, _casts(table, count(2)))
+        """The arrays of `Table.values`."""
+        self.changes = _changes(table)
+        """after_revision, prefix, scanned, limit."""
+        self.set_part, self.remove_part = _write_part(table)
+        """name, path, the values of the columns beside the document, and the part if there is one."""
+
+
+def _read(table: AnyTable) -> str:
+    return ", ".join(
+        column.expression if not column.read else f"{column.read} AS {column.name}" for column in table.columns
     )
+
+
+def _casts(table: AnyTable, numbers: Iterable[int]) -> str:
+    """The parameters of `Table.values`."""
+    return ", ".join(f"${number}::{column.type}[]" for column, number in zip(table.columns, numbers, strict=False))
+
+
+def _insert(table: AnyTable, arrays: str) -> str:
+    names = ", ".join(column.name for column in table.columns)
+    return f"INSERT INTO {table.name} (namespace, {names}) SELECT $1, * FROM unnest({arrays})"
+
+
+def _changes(table: AnyTable) -> str:
+    """The records and the removals in the order of their revisions, `scanned` of them, and of these those asked for.
+
+    `WITH TIES`: never a part of a revision. Each is looked up by name once more, because a name that was written again
+    still has a removal; LIMIT keeps the planner from a join that would read the whole table.
+    """
+    after = "namespace = $1 AND revision > $2 ORDER BY revision FETCH FIRST $4 ROWS WITH TIES"
+    return f"""
+        WITH scanned AS MATERIALIZED (
+            SELECT * FROM (
+                (SELECT {table.name_column} AS name, revision, true AS is_there FROM {table.name} WHERE {after})
+                UNION ALL
+                (SELECT key, revision, false FROM deletions WHERE kind = '{table.kind.name}' AND {after})
+            ) AS either ORDER BY revision FETCH FIRST $4 ROWS WITH TIES
+        ), bound AS MATERIALIZED (
+            SELECT count(*) AS scanned, max(revision) AS revision FROM scanned
+        )
+        SELECT head.revision, head.compacted_revision, bound.scanned, bound.revision, change.*
+        FROM head CROSS JOIN bound LEFT JOIN LATERAL (
+            SELECT scanned.name AS scanned_name, scanned.revision AS changed_at, scanned.is_there, found.*
+            FROM scanned LEFT JOIN LATERAL (
+                SELECT {_read(table)} FROM {table.name} AS stored
+                WHERE namespace = $1 AND stored.{table.name_column} = scanned.name LIMIT 1
+            ) AS found ON true
+            WHERE starts_with(scanned.name, $3) AND (scanned.is_there OR found.{table.name_column} IS NULL)
+            ORDER BY scanned.revision FETCH FIRST $5 ROWS WITH TIES
+        ) AS change ON true WHERE head.namespace = $1 ORDER BY change.changed_at
+    """
+
+
+def _write_part(table: AnyTable) -> tuple[str, str]:
+    if table.document is None:
+        return "", ""
+    document, beside = table.document.column, table.document.beside
+    others = ", ".join(f"{column} = ${number}" for number, column in enumerate(beside, start=4))
+    where = f"WHERE namespace = $1 AND {table.name_column} = $2"
+    change = f"jsonb_set({document}, $3::text[], ${len(beside) + 4}::jsonb)"
+    return (
+        f"UPDATE {table.name} SET {document} = {change}, {others} {where}",
+        f"UPDATE {table.name} SET {document} = {document} #- $3::text[], {others} {where}",
+    )
+
+
+OF_KIND: Final[Mapping[AnyKind, KindStatements]] = {kind: KindStatements(table) for kind, table in TABLES.items()}
+
+# Records of several kinds -----------------------------------------------------------------------------------------
+
+Part = tuple[AnyKind, bool]
+"""A kind that a batch changes, and whether it removes records of it."""
+
+LOADED_AT: Final = 5
+"""Where the records begin in the rows of `lock_and_load`."""
+
+
+@cache
+def lock_and_load(kinds: Sequence[AnyKind]) -> str:
+    """Lock the head, then read the clock; the records of a batch come along. Parameters: clock, then as `load`.
+
+    They are those of the statement's snapshot. Had we to wait for the lock, other servers may have committed since:
+    then `turn` has the head that is locked now, `seen` the head of the snapshot, and `load` must be asked.
+    """
+    stored = f"LEFT JOIN ({_stored(kinds, 3)}) AS stored ON true" if kinds else ""
+    return f"""
+        WITH locked AS MATERIALIZED (
+            SELECT revision, compacted_revision, incarnation FROM head WHERE namespace = $1 FOR UPDATE
+        ), turn AS MATERIALIZED (
+            SELECT *, coalesce($2::timestamptz, clock_timestamp()) AS now FROM locked
+        )
+        SELECT turn.now, turn.revision, turn.compacted_revision, turn.incarnation, seen.revision
+            {", stored.*" if kinds else ""}
+        FROM turn CROSS JOIN (SELECT revision FROM head WHERE namespace = $1) AS seen {stored}
+    """
+
+
+@cache
+def load(kinds: Sequence[AnyKind]) -> str:
+    """The records of a batch, with the columns of each of `kinds` beside one another; NULL for those of the others.
+
+    Parameters: for each kind the names, and the values of its lookup if it has one; all of them joined.
+    """
+    return _stored(kinds, 2)
+
+
+def _stored(kinds: Sequence[AnyKind], first: int) -> str:
+    numbers = count(first)
+    selects = []
+    for kind in kinds:
+        table = TABLES[kind]
+        columns = ", ".join(
+            _read(other) if other is table else ", ".join(f"NULL::{column.type}" for column in other.columns)
+            for other in map(TABLES.__getitem__, kinds)
+        )
+        for column in (table.name_column, table.lookup):
+            if column:
+                wanted = f"stored.{column} = {_any_of(f'${next(numbers)}')}"
+                selects.append(f"SELECT {columns} FROM {table.name} AS stored WHERE namespace = $1 AND {wanted}")
+    return " UNION ALL ".join(selects)
+
+
+@cache
+def write(parts: Sequence[Part]) -> str:
+    """Write a batch, all but its COMMIT: the records, the removals, the head, the signature, the notification.
+
+    Parameters: head, writer, batch, time; then for each part the arrays of `Table.values`, and, if it removes records,
+    their names and revisions. Of a name only the last removal is stored, so that `changes` reads no other.
+    """
+    numbers = count(6)
+    steps = []
+    for kind, removes in parts:
+        table = TABLES[kind]
+        name = table.name_column
+        updates = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns[1:])
+        steps.append(f"""
+            written_{kind.name} AS (
+                {_insert(table, _casts(table, numbers))}
+                ON CONFLICT (namespace, {name}) DO UPDATE SET {updates}
+            )""")
+        if removes:
+            names, revisions = f"${next(numbers)}::text[]", f"${next(numbers)}::bigint[]"
+            steps.append(f"""
+            removed_{kind.name} AS (
+                DELETE FROM {table.name} WHERE namespace = $1 AND {name} = ANY({names})
+            ), replaced_{kind.name} AS (
+                DELETE FROM deletions WHERE namespace = $1 AND kind = '{kind.name}' AND key = ANY({names})
+            ), noted_{kind.name} AS (
+                INSERT INTO deletions (namespace, kind, key, revision)
+                SELECT $1, '{kind.name}', * FROM unnest({names}, {revisions})
+            )""")
+    kinds = "".join(f" || chr({ord(SEPARATOR)}) || '{kind.name}'" for kind, _ in parts)
+    return f"""
+        WITH {", ".join(steps)}, advanced AS (
+            UPDATE head SET revision = $2 WHERE namespace = $1
+        ), signed AS (
+            INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $3, $4, $5)
+            ON CONFLICT (namespace, writer) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
+        )
+        SELECT pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $2::bigint {kinds})
+    """
+
+
+EXPIRED: Final = " UNION ALL ".join(
+    f"""(
+        SELECT '{kind.name}', {table.name_column} FROM {table.name}
+        WHERE namespace = $1 AND expires_at <= {_now("$3")} ORDER BY expires_at LIMIT $2
+    )"""
+    for kind, table in TABLES.items()
+)
+"""limit, clock. The kinds one after another, at most `limit` of each."""
+
+HOLDS_ANYTHING: Final = "SELECT " + " OR ".join(
+    f"EXISTS (SELECT FROM {table.name} WHERE namespace = $1)" for table in TABLES.values()
+)
+REMOVE_EVERYTHING: Final = tuple(
+    f"DELETE FROM {name} WHERE namespace = $1" for name in (*(table.name for table in TABLES.values()), "deletions")
+)

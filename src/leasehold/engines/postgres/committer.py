@@ -1,0 +1,323 @@
+"""One batch is one transaction: load, decide, write, COMMIT; and the proof of a COMMIT whose answer was lost.
+
+Four round trips: BEGIN; lock the head row, read the clock and load the records; write everything; COMMIT. The lock of
+the head row orders the batches of all servers, so a revision is visible only after all smaller ones.
+
+A transaction that fails is repeated as a whole, on a new connection, for RETRY_SECONDS. Each batch signs a row of its
+server (`writers`) with a number. If the answer of a COMMIT was lost, the next attempt takes the head's lock, by which
+the lost transaction is over, and reads that row: either the batch is there, or it is done again; it is neither guessed
+nor done twice. That it is there is proven by another COMMIT, which waits for the synchronous standbys as the lost one
+may not have done. (`pg_xact_status` would not do: after a crash, a transaction of which nothing had reached the log
+leaves its number to another one, and the answer is about that.)
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import asyncpg
+import msgspec
+import structlog
+
+from leasehold.engines import base
+from leasehold.engines.base import Clock, Decide, by_kind, revision_of
+from leasehold.engines.postgres import statements
+from leasehold.engines.postgres.differences import Difference
+from leasehold.engines.postgres.failures import FAILURES, Reports, is_transient
+from leasehold.engines.postgres.fault import Fault
+from leasehold.engines.postgres.head import Head
+from leasehold.engines.postgres.links import (
+    RETRY_SECONDS,
+    SILENCE_SECONDS,
+    Connection,
+    Link,
+    warnings_heard,
+    watched,
+)
+from leasehold.engines.postgres.statements import joined
+from leasehold.engines.postgres.tables import TABLES
+from leasehold.errors import ServiceError, internal, outcome_unknown
+from leasehold.model import KINDS, AnyKind, Change, Kind, R, Record, Touched, is_removal
+
+log = structlog.get_logger(__name__)
+
+RESOLVE_SECONDS: Final = 2.0
+"""The outcome of a COMMIT is looked for at least so long, even when the time for retries is over."""
+_KIND_NAMES: Final = [kind.name for kind in KINDS]
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What a batch touches, as parameters of `statements.load`."""
+
+    kinds: tuple[AnyKind, ...]
+    parameters: tuple[str, ...]
+
+    @classmethod
+    def of(cls, touched: Touched) -> "Names":
+        """Each name once."""
+        kinds: list[AnyKind] = []
+        parameters: list[str] = []
+        for kind in KINDS:
+            names, lookups = touched.names.get(kind, ()), touched.lookups.get(kind, ())
+            if names or lookups:
+                kinds.append(kind)
+                parameters.append(joined(dict.fromkeys(names)))
+                if kind.lookup:
+                    parameters.append(joined(dict.fromkeys(lookups)))
+        return cls(tuple(kinds), tuple(parameters))
+
+
+EVERY_KIND: Final = Names(tuple(KINDS), tuple("" for kind in KINDS for _ in range(2 if kind.lookup else 1)))
+"""No names of every kind."""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What a batch is decided on: a View."""
+
+    head: int
+    compacted: int
+    incarnation: str
+    now: int
+    by_name: Mapping[AnyKind, Mapping[str, Record]]
+    by_lookup: Mapping[AnyKind, Mapping[str, Record]]
+    rows: Mapping[AnyKind, Mapping[str, Sequence[object]]]
+    """As stored, by name; of kinds with a document."""
+
+    def records(self, kind: Kind[R]) -> Mapping[str, R]:
+        return self.by_name.get(kind, {})  # type: ignore[arg-type, return-value] # the kind says which
+
+    def found(self, kind: Kind[R]) -> Mapping[str, R]:
+        return self.by_lookup.get(kind, {})  # type: ignore[arg-type, return-value] # as above
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A batch that is written. `before`: the head that it found; changes up to it are of other servers, or older."""
+
+    head: int
+    before: int
+    batch: int
+    changes: Mapping[AnyKind, Sequence[Change]]
+
+
+class Committer:
+    """Commits the batches of one space, one at a time, on `writer`."""
+
+    def __init__(
+        self, writer: Link, namespace: str, head: Head, fault: Fault, reports: Reports, clock: Clock | None
+    ) -> None:
+        self._writer = writer
+        self._namespace = namespace
+        self._head = head
+        self._fault = fault
+        self._reports = reports
+        self._clock = clock
+        self.writer_id = uuid.uuid4()
+        self.probe_id = uuid.uuid4()
+        self._batch = 0
+        """The number with which the last batch was signed."""
+        self._process = 0
+        """Of the database, which wrote the last batch."""
+        self._unanswered: Written | None = None
+        """Of the commit in flight: what was written before a COMMIT that has no answer yet."""
+
+    def is_own_process(self, process: int) -> bool:
+        """Whether the last batch was written by this process of the database."""
+        return process == self._process
+
+    async def commit(self, names: Names, decide: Decide) -> Written | ServiceError | None:
+        """The batch, or why it is not committed. None: `decide` changes nothing. Raises what was not foreseen."""
+        self._unanswered = None
+        return await self._try_until_done(names, decide)
+
+    async def _try_until_done(self, names: Names, decide: Decide) -> Written | ServiceError | None:
+        """Try until the batch is committed, is refused, or time is up."""
+        lost: Written | None = None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + RETRY_SECONDS
+        attempts = 1
+        while True:
+            try:
+                written = await self._attempt(names, decide)
+            except FAILURES as failure:
+                self._writer.drop()
+                if self._unanswered is not lost:
+                    lost = self._unanswered
+                    deadline = max(deadline, loop.time() + RESOLVE_SECONDS)
+                # However a COMMIT failed, its outcome is looked for.
+                goes_on = is_transient(failure) or lost is not None
+                if not goes_on or not await self._writer.pause(deadline):
+                    error = self._fault.failed(failure)
+                    return error if lost is None else outcome_unknown()
+                attempts += 1
+                self._reports.tell(log.warning, "a commit is tried again", failure, by_sqlstate=False)
+            else:
+                if attempts > 1:
+                    log.info("a commit was done after it had failed", attempts=attempts)
+                return written
+
+    def given_up(self) -> ServiceError:
+        """The error for callers after an exception that was not foreseen."""
+        if self._unanswered is None:
+            return internal("the service failed; nothing was changed")
+        error = outcome_unknown()
+        self._fault.note(error)
+        return error
+
+    async def _attempt(self, names: Names, decide: Decide) -> Written | None:
+        """One transaction; or the proof that the one before it was committed. Raises one of FAILURES."""
+        connection = await self._writer.connected()
+        await self._execute(connection, statements.BEGIN)
+        loaded = await self._load(connection, names)
+        if loaded.head < self._head.revision:
+            await self._head.restore(connection)
+            await self._finish(connection)
+            await self._execute(connection, statements.BEGIN)
+            loaded = await self._load(connection, names)
+        lost = self._unanswered
+        if lost is not None and await self._is_stored(connection, lost):
+            # That it is there does not say that the synchronous standbys have it: they were not waited for if the wait
+            # was broken off, or if the server was started again. This COMMIT waits until they have all before it.
+            with watched(connection, SILENCE_SECONDS):
+                await connection.execute(statements.TOUCH_HEAD, self._namespace)
+            await self._finish(connection)
+            return msgspec.structs.replace(lost, before=loaded.head)
+        self._unanswered = None
+        written = await self._write(connection, loaded, decide)
+        if written is None:
+            await self._execute(connection, statements.ROLLBACK)
+            return None
+        self._unanswered = written
+        await self._finish(connection)
+        return written
+
+    async def _finish(self, connection: Connection) -> None:
+        """COMMIT. Raises one of FAILURES unless the answer says that it was done, and done in full.
+
+        With a warning it was not: PostgreSQL answers so when a cancellation broke off the wait for the synchronous
+        standbys, and when there was no transaction to commit.
+        """
+        with warnings_heard(connection) as warnings:
+            answer = await self._execute(connection, statements.COMMIT)
+        if answer != "COMMIT" or warnings:
+            raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
+
+    async def _is_stored(self, connection: Connection, written: Written) -> bool:
+        """With the head locked: whether this batch is the last that we committed."""
+        with watched(connection, SILENCE_SECONDS):
+            batch = await connection.fetchval(statements.LAST_BATCH, self._namespace, self.writer_id)
+        log.info("a commit whose answer was lost is looked for", revision=written.head, found=batch == written.batch)
+        return bool(batch == written.batch)
+
+    async def _load(self, connection: Connection, names: Names) -> Loaded:
+        """Lock the head, and see what is committed now."""
+        now = None if self._clock is None else self._clock()
+        arguments = (self._namespace, now, *names.parameters)
+        with watched(connection, SILENCE_SECONDS):
+            rows = await connection.fetch(statements.lock_and_load(names.kinds), *arguments)
+            if not rows:
+                raise asyncpg.InterfaceError("the head row is missing")
+            now, head, compacted, incarnation, seen = rows[0][: statements.LOADED_AT]
+            offset = statements.LOADED_AT
+            if seen != head and names.kinds:
+                # Other servers committed while we waited for the lock, after this statement's snapshot.
+                rows = await connection.fetch(statements.load(names.kinds), self._namespace, *names.parameters)
+                offset = 0
+        self._head.see(incarnation)
+        by_name: dict[AnyKind, Mapping[str, Record]] = {}
+        by_lookup: dict[AnyKind, Mapping[str, Record]] = {}
+        of_documents: dict[AnyKind, Mapping[str, Sequence[object]]] = {}
+        for kind in names.kinds:
+            table, start = TABLES[kind], offset
+            offset += len(table.columns)
+            stored = {row[start]: row[start:offset] for row in rows if row[start] is not None}
+            records = {name: table.record(*row) for name, row in stored.items()}
+            by_name[kind] = records
+            if kind.lookup:
+                by_lookup[kind] = {getattr(record, kind.lookup): record for record in records.values()}
+            if table.document is not None:
+                of_documents[kind] = stored
+        return Loaded(head, compacted, self._head.incarnation, now, by_name, by_lookup, of_documents)
+
+    async def _write(self, connection: Connection, loaded: Loaded, decide: Decide) -> Written | None:
+        """Decide and write, all but the COMMIT. None if `decide` changes nothing."""
+        changes = sorted(decide(loaded, loaded.head, loaded.now), key=revision_of)
+        if not changes:
+            return None
+        head, of_kinds = changes[-1].revision, by_kind(changes)
+        parts: list[statements.Part] = []
+        arguments: list[object] = []
+        for kind in KINDS:
+            if kind in of_kinds:
+                records = of_kinds[kind]
+                removals = [change for change in records if is_removal(change)]
+                if removals:
+                    records = [change for change in records if not is_removal(change)]
+                if kind in loaded.rows:
+                    records = await self._write_parts(connection, kind, records, loaded)
+                parts.append((kind, bool(removals)))
+                arguments += TABLES[kind].values(records)  # type: ignore[arg-type] # of this kind
+                if removals:
+                    arguments += [each.name for each in removals], [each.revision for each in removals]
+        self._batch += 1
+        self._process = connection.get_server_pid()
+        signature = (self.writer_id, self._batch, loaded.now)
+        with watched(connection, SILENCE_SECONDS):
+            await connection.fetch(statements.write(tuple(parts)), self._namespace, head, *signature, *arguments)
+            floor = head - base.HISTORY_CHANGES
+            if floor - loaded.compacted > base.HISTORY_CHANGES // 10:
+                await connection.execute(statements.COMPACT, self._namespace, floor, _KIND_NAMES)
+        return Written(head, loaded.head, self._batch, of_kinds)
+
+    async def _write_parts(
+        self, connection: Connection, kind: AnyKind, records: Sequence[Change], loaded: Loaded
+    ) -> list[Change]:
+        """Write the records of which a part of the document is enough. Returns the others."""
+        document = TABLES[kind].document
+        assert document is not None
+        before, rows = loaded.by_name[kind], loaded.rows[kind]
+        whole: list[Change] = []
+        for record in records:
+            old = before.get(record.name)
+            part = None if old is None else document.part(rows[record.name], old, record)  # type: ignore[arg-type]
+            if part is None:
+                whole.append(record)
+            else:
+                beside = [getattr(record, column) for column in document.beside]
+                await self._write_part(connection, kind, record.name, part, beside)
+        return whole
+
+    async def _write_part(
+        self, connection: Connection, kind: AnyKind, name: str, part: Difference, beside: Sequence[object]
+    ) -> None:
+        of_kind = statements.OF_KIND[kind]
+        arguments: list[object] = [self._namespace, name, list(part.path), *beside]
+        with watched(connection, SILENCE_SECONDS):
+            if part.part is None:
+                await connection.execute(of_kind.remove_part, *arguments)
+            else:
+                await connection.execute(of_kind.set_part, *arguments, part.part)
+
+    async def commit_nothing(self, connection: Connection) -> None:
+        """All that commits do, with the rights and tables that they need, durable; but it changes nothing.
+
+        It signs a row of its own: a batch whose COMMIT has no answer may be looked for meanwhile.
+        """
+        async with connection.transaction():
+            now = None if self._clock is None else self._clock()
+            load = statements.lock_and_load(EVERY_KIND.kinds)
+            rows = await connection.fetch(load, self._namespace, now, *EVERY_KIND.parameters)
+            if not rows:
+                raise asyncpg.InterfaceError("the head row is missing")
+            now, head, compacted = rows[0][:3]
+            await connection.fetch(statements.LAST_BATCH, self._namespace, self.probe_id)
+            parts = tuple((kind, True) for kind in KINDS)
+            arguments: list[object] = [head, self.probe_id, 0, now]
+            for kind in KINDS:
+                arguments += [*TABLES[kind].values([]), [], []]
+            await connection.fetch(statements.write(parts), self._namespace, *arguments)
+            await connection.execute(statements.COMPACT, self._namespace, compacted, _KIND_NAMES)
+
+    async def _execute(self, connection: Connection, statement: str) -> str:
+        with watched(connection, SILENCE_SECONDS):
+            return await connection.execute(statement)

@@ -1,0 +1,71 @@
+"""The feed of a space: its subscribers by kind, and the order in which they are called."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from leasehold.engines.base import Published
+from leasehold.model import KINDS, AnyKind, Change
+
+_Delivery = tuple[float, int, Sequence[Change] | None]
+"""Not before this time of the event loop; then the arguments of `Published`."""
+
+
+class Feed:
+    """Calls subscribers, if `may_deliver` at that moment: what they attempt while everything is refused is lost.
+
+    All deliveries of one kind are made in the order in which they were published: while one is delayed, those after it
+    wait behind it.
+    """
+
+    def __init__(self, may_deliver: Callable[[], bool]) -> None:
+        self._may_deliver = may_deliver
+        self._subscribers: dict[AnyKind, list[Published]] = {kind: [] for kind in KINDS}
+        self._delayed: dict[AnyKind, deque[_Delivery]] = {kind: deque() for kind in KINDS}
+        self._timers: dict[AnyKind, asyncio.TimerHandle] = {}
+
+    def subscribe(self, kind: AnyKind, published: Published) -> None:
+        """See `Space.subscribe`."""
+        self._subscribers[kind].append(published)
+
+    def publish(
+        self, kind: AnyKind, revision: int, changes: Sequence[Change] | None, *, delay_seconds: float = 0.0
+    ) -> None:
+        """Deliver, at once if nothing is delayed."""
+        delayed = self._delayed[kind]
+        if not delayed and not delay_seconds:
+            self._deliver(kind, revision, changes)
+            return
+        now = asyncio.get_running_loop().time()
+        delayed.append((now + delay_seconds, revision, changes))
+        if kind not in self._timers:
+            self._wait(kind, delay_seconds)
+
+    def publish_unknown(self, kinds: Iterable[AnyKind], revision: int) -> None:
+        """Of each of `kinds` there may be changes up to `revision` that this server does not know."""
+        for kind in kinds:
+            self.publish(kind, revision, None)
+
+    def close(self) -> None:
+        """Deliver nothing more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for delayed in self._delayed.values():
+            delayed.clear()
+
+    def _wait(self, kind: AnyKind, seconds: float) -> None:
+        self._timers[kind] = asyncio.get_running_loop().call_later(seconds, self._deliver_delayed, kind)
+
+    def _deliver_delayed(self, kind: AnyKind) -> None:
+        del self._timers[kind]
+        delayed = self._delayed[kind]
+        _, revision, changes = delayed.popleft()
+        if delayed:
+            self._wait(kind, max(delayed[0][0] - asyncio.get_running_loop().time(), 0.0))
+        self._deliver(kind, revision, changes)
+
+    def _deliver(self, kind: AnyKind, revision: int, changes: Sequence[Change] | None) -> None:
+        if self._may_deliver():
+            for published in self._subscribers[kind]:
+                published(revision, changes)

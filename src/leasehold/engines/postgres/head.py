@@ -1,0 +1,52 @@
+"""The head of a space as this server knows it, and what is done when the database has gone back behind it."""
+
+from typing import Final
+
+import structlog
+
+from leasehold.engines.base import MakeIncarnation
+from leasehold.engines.postgres import statements
+from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, watched
+
+log = structlog.get_logger(__name__)
+
+GAP_REVISIONS: Final = 1_000_000
+"""Left out when the database has gone back. More than other servers can have committed since this one heard of them:
+it reads the head every POLL_SECONDS."""
+
+
+class Head:
+    """The largest revision that this server knows to be committed, and the incarnation that it read last."""
+
+    def __init__(self, namespace: str, make_incarnation: MakeIncarnation) -> None:
+        self._namespace = namespace
+        self._make_incarnation = make_incarnation
+        self.revision = 0
+        self.incarnation = ""
+
+    def move_to(self, revision: int) -> bool:
+        """A revision was committed, here or by another server. Whether it is larger than all before."""
+        is_new = revision > self.revision
+        if is_new:
+            self.revision = revision
+        return is_new
+
+    def see(self, incarnation: str | None) -> None:
+        """The incarnation, read together with what is answered next. None: of a database of an older version."""
+        if incarnation != self.incarnation and incarnation is not None:
+            log.warning("the store has another incarnation", incarnation=incarnation, before=self.incarnation)
+            self.incarnation = incarnation
+
+    async def restore(self, connection: Connection) -> None:
+        """If the database has gone back (a restore, a failover that lost commits), go on behind all known revisions.
+
+        Other servers may know of revisions that this one has not heard of: hence GAP_REVISIONS. With a new incarnation,
+        the ETags of the lost changes match nothing.
+        """
+        known = self.revision
+        head = known + GAP_REVISIONS
+        with watched(connection, SILENCE_SECONDS):
+            arguments = (self._namespace, known, head, self._make_incarnation())
+            if await connection.fetchval(statements.ADVANCE_HEAD, *arguments) is None:
+                return
+        log.error("the database has gone back and lacks acknowledged changes", known=known, revision=head)

@@ -1,0 +1,40 @@
+"""Connections for lists and for queries that are rare."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+from leasehold.engines.postgres.failures import FAILURES
+from leasehold.engines.postgres.fault import Fault
+from leasehold.engines.postgres.links import RETRY_SECONDS, Connection, Link
+from leasehold.errors import unavailable
+
+T = TypeVar("T")
+
+LIST_SILENCE_SECONDS: Final = 15.0
+"""A page may be large."""
+
+
+class Pool:
+    """`links`, each used by one query at a time, the one that was used last first."""
+
+    def __init__(self, links: Sequence[Link], fault: Fault) -> None:
+        self._links: asyncio.LifoQueue[Link] = asyncio.LifoQueue()
+        for link in links:
+            self._links.put_nowait(link)
+        self._fault = fault
+
+    async def ask(self, query: Callable[[Connection], Awaitable[T]], *, retry_seconds: float | None = None) -> T:
+        """Run a query. It is repeated while its failure is transient, for `retry_seconds`. Raises ServiceError."""
+        try:
+            async with asyncio.timeout(RETRY_SECONDS):
+                link = await self._links.get()
+        except TimeoutError as timeout:
+            raise unavailable("too many lists are being read") from timeout
+        try:
+            seconds = self._fault.retry_seconds() if retry_seconds is None else retry_seconds
+            return await link.run(query, retry_seconds=seconds, silence=LIST_SILENCE_SECONDS)
+        except FAILURES as failure:
+            raise self._fault.failed(failure) from failure
+        finally:
+            self._links.put_nowait(link)

@@ -1,0 +1,338 @@
+"""A space on PostgreSQL: its connections, reads, lists and feed. Its commits are in `committer`, its fault in `fault`.
+
+All state belongs to the event loop's thread. Connections: one that writes, READERS, LISTS, and one that listens.
+
+The feed. Our own commits are published with their changes; those of other servers, which are known by notification,
+without. A commit of ours that found a larger head than was known here is preceded by a publication without changes of
+every kind. So when changes are published, everything before them has been published, too.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, TypeVar
+
+import asyncpg
+
+from leasehold.completions import report
+from leasehold.engines import base
+from leasehold.engines.base import (
+    Clock,
+    CommitDone,
+    Decide,
+    MakeIncarnation,
+    Moment,
+    Published,
+    ReadDone,
+    new_incarnation,
+)
+from leasehold.engines.postgres import backups, schema, statements
+from leasehold.engines.postgres.cleaner import Cleaner
+from leasehold.engines.postgres.committer import Committer, Names, Written
+from leasehold.engines.postgres.durability import check_durability
+from leasehold.engines.postgres.failures import FAILURES, Reports, as_service_error, as_start_error
+from leasehold.engines.postgres.fault import Fault
+from leasehold.engines.postgres.feed import Feed
+from leasehold.engines.postgres.head import Head
+from leasehold.engines.postgres.links import CLOSE_SECONDS, Address, Connection, Link
+from leasehold.engines.postgres.listener import Listener
+from leasehold.engines.postgres.pool import Pool
+from leasehold.engines.postgres.reads import Reads
+from leasehold.engines.postgres.tables import TABLES, table_of
+from leasehold.errors import ServiceError, unavailable
+from leasehold.limits import MAX_KEY_BYTES
+from leasehold.model import KINDS, AnyKind, Change, Changes, Kind, Page, R, Touched, is_removal
+from leasehold.tasks import begun
+
+T = TypeVar("T")
+
+READERS: Final = 2
+LISTS: Final = 2
+YIELD_SECONDS: Final = 0.002
+"""The delay before our own subscribers hear of removals of a contended kind, while other servers commit, too.
+
+The others hear of them by notification. Without the delay our own waiters are first again and again: of two servers
+with 8 waiters each, one got the lock 1.1 to 8.6 times as often as the other; with it 1.0 times."""
+WRITER_MICROSECONDS: Final = 7 * 86_400 * 1_000_000
+"""What a server signed last is forgotten after a week; it is needed for seconds."""
+SCANNED_CHANGES: Final = 2_000
+"""Of all names, read for a part of the changes under a prefix: 4 ms."""
+LAST_CHARACTER: Final = "\U0010ffff"
+_BEHIND_ANY_NAME: Final = LAST_CHARACTER * (MAX_KEY_BYTES // len(LAST_CHARACTER.encode()) + 1)
+
+
+class PostgresSpace:
+    """The records of one namespace in the database at `url`. The last two arguments are for tests."""
+
+    def __init__(
+        self,
+        url: str,
+        namespace: str,
+        *,
+        clock: Clock | None = None,
+        make_incarnation: MakeIncarnation = new_incarnation,
+    ) -> None:
+        self._url = url
+        self._namespace = namespace
+        self._clock = clock
+        self._make_incarnation = make_incarnation
+        self._head = Head(namespace, make_incarnation)
+        self._reports = Reports()
+        self._fault = Fault(self._reports, self._commit_nothing, self._publish_every_kind)
+        self._feed = Feed(self._fault.takes_writes)
+        self._is_open = False
+        self._committing: asyncio.Task[None] | None = None
+        """The last commit, maybe in flight."""
+        self._restoring: set[asyncio.Task[None]] = set()
+
+    @property
+    def revision(self) -> int:
+        return self._head.revision
+
+    @property
+    def incarnation(self) -> str:
+        return self._head.incarnation
+
+    @property
+    def fault(self) -> ServiceError | None:
+        return self._fault.error
+
+    def gauges(self) -> Mapping[str, float]:
+        return {}  # to count the records would be a query over all of them
+
+    # Start and end --------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        if self._is_open:
+            return
+        try:
+            address = Address(self._url)
+        except OSError as failure:
+            raise as_start_error(failure) from failure
+        self._writer = Link(address)
+        try:
+            schema_name = await self._prepare(await self._writer.connected())
+        except (*FAILURES, ValueError) as failure:
+            self._writer.drop()
+            raise as_start_error(failure) from failure
+        except BaseException:
+            self._writer.drop()
+            raise
+        fault = self._fault
+        fault.open()
+        self._committer = Committer(self._writer, self._namespace, self._head, fault, self._reports, self._clock)
+        lists = [Link(address) for _ in range(LISTS)]
+        readers = [Link(address) for _ in range(READERS)]
+        listening = Link(address)
+        self._links = [self._writer, listening, *lists, *readers]
+        self._pool = Pool(lists, fault)
+        self._cleaner = Cleaner(self._namespace, self._ask)
+        self._reads = Reads(readers, self._namespace, self._clock, fault.retry_seconds, fault.failed, self._head.see)
+        self._listener = Listener(
+            listening,
+            self._namespace,
+            f"{schema_name}/{self._namespace}/",
+            is_own_process=self._committer.is_own_process,
+            committed=self._notified,
+            looked=self._looked,
+        )
+        self._is_open = True
+        self._reads.start()
+        self._listener.start()
+
+    async def _prepare(self, connection: Connection) -> str:
+        """Make the tables and the head; returns the name of the schema."""
+        now = time.time_ns() // 1000
+        await schema.deploy(connection, schema.load_scripts(), now=now)
+        head = await schema.ensure_head(connection, self._namespace, self._make_incarnation)
+        self._head.revision, self._head.incarnation = head
+        schema_name = await connection.fetchval(statements.SCHEMA_NAME)
+        await connection.execute(statements.FORGET_WRITERS, self._namespace, now - WRITER_MICROSECONDS)
+        await check_durability(connection)
+        assert isinstance(schema_name, str)
+        return schema_name
+
+    async def close(self) -> None:
+        if not self._is_open:
+            return
+        for link in self._links:
+            link.hurry()
+        with suppress(ServiceError, TimeoutError):  # else another server takes over some seconds later
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._cleaner.resign()
+        self._is_open = False
+        self._fault.close()
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+        await asyncio.gather(*self._restoring, *self._fault.attempts)
+        await self._listener.stop()
+        self._feed.close()
+        await self._reads.close()
+        await asyncio.gather(*(link.close() for link in self._links))
+
+    # Reads ----------------------------------------------------------------------------------------------------
+
+    def read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
+        if not self._is_open:
+            done(unavailable("the store is closed"))
+            return
+        self._reads.read(kind, name, done)
+
+    async def scan(self, kind: Kind[R], prefix: str, after: str | None, limit: int) -> Page[R]:
+        start, above = _sendable(prefix), _sendable(after or "")
+        statement = statements.OF_KIND[kind].scan  # type: ignore[index] # one of several kinds
+
+        async def query(connection: Connection) -> list[asyncpg.Record]:
+            before = start + _BEHIND_ANY_NAME
+            # One more than asked for shows whether there is a next page.
+            return await connection.fetch(statement, self._namespace, start, above, before, limit + 1, self._time())
+
+        rows = await self._ask(query)
+        record = table_of(kind).record
+        records = [record(*row[1:]) for row in rows if row[1] is not None]
+        page = records[:limit]
+        return Page(page, rows[0][0], page[-1].name if len(records) > limit else None)
+
+    async def moment(self) -> Moment:
+        if not self._is_open:
+            raise unavailable("the store is closed")
+        try:
+            return await backups.moment(Address(self._url), self._namespace, self._clock)
+        except FAILURES as failure:
+            raise as_service_error(failure) from failure
+
+    async def changes(self, kind: AnyKind, after_revision: int, prefix: str, limit: int) -> Changes:
+        start = _sendable(prefix)
+        scanned = max(limit, SCANNED_CHANGES) if start else limit
+        statement, table = statements.OF_KIND[kind].changes, TABLES[kind]
+
+        async def query(connection: Connection) -> list[asyncpg.Record]:
+            # One more than asked for shows whether anything is left.
+            arguments = (after_revision, start, scanned + 1, limit + 1)
+            return await connection.fetch(statement, self._namespace, *arguments)
+
+        rows = await self._ask(query)
+        head, compacted, found, scanned_to = rows[0][:4]
+        # What is still known is the same for every engine, so that none promises more than another.
+        if after_revision < max(compacted, head - base.HISTORY_CHANGES):
+            raise ServiceError("revision_compacted", "changes that old are no longer known")
+        changes: list[Change] = [
+            table.record(*row[7:]) if row[6] else kind.removal(row[4], row[5]) for row in rows if row[4] is not None
+        ]
+        complete_to = head if found <= scanned else scanned_to
+        if len(changes) > limit:
+            complete_to = changes[limit - 1].revision
+            changes = [change for change in changes if change.revision <= complete_to]
+        return Changes(changes, complete_to)
+
+    async def expired(self, limit: int) -> Sequence[tuple[AnyKind, str]]:
+        async def query(connection: Connection) -> list[asyncpg.Record]:
+            return await connection.fetch(statements.EXPIRED, self._namespace, limit, self._time())
+
+        rows = await self._ask(query)
+        if not rows or not await self._cleaner.is_own_turn():
+            return []
+        kinds = {kind.name: kind for kind in KINDS}
+        return [(kinds[kind], name) for kind, name in rows]
+
+    async def _ask(self, query: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run a query of a list, or one that is rare. Raises ServiceError."""
+        if not self._is_open:
+            raise unavailable("the store is closed")
+        return await self._pool.ask(query)
+
+    def _time(self) -> int | None:
+        """For the statements' `clock`."""
+        return None if self._clock is None else self._clock()
+
+    # Commits --------------------------------------------------------------------------------------------------
+
+    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
+        if not self._is_open:
+            done(unavailable("the store is closed"))
+            return
+        error = self._fault.error
+        if error is not None and not self._fault.takes_writes():
+            done(unavailable(error.message))
+            return
+        names = Names.of(touched)
+        self._committing = begun(asyncio.get_running_loop(), self._commit(names, decide, done))
+
+    async def _commit(self, names: Names, decide: Decide, done: CommitDone) -> None:
+        written: Written | None = None
+        knew = self._head.revision
+        try:
+            result = await self._committer.commit(names, decide)
+            if isinstance(result, ServiceError):
+                done(result)
+                return
+            written, knew = result, self._head.revision
+            if written is not None:
+                self._head.move_to(written.head)
+            done(None)
+        except BaseException as failure:  # all later changes wait for this one
+            report("a commit failed in an unexpected way", failure)
+            try:
+                self._writer.drop()
+            finally:
+                done(self._committer.given_up())
+            if not isinstance(failure, Exception):
+                raise
+        finally:
+            if written is not None:
+                self._publish(written, knew)
+
+    def _publish(self, written: Written, knew: int) -> None:
+        """Publish a commit of our own. `knew`: the head that was known before it was done."""
+        if written.before > knew:
+            self._publish_every_kind()
+        hears_others = self._listener.hears_others
+        for kind, changes in written.changes.items():
+            must_yield = hears_others and TABLES[kind].is_contended and any(map(is_removal, changes))
+            delay_seconds = YIELD_SECONDS if must_yield else 0.0
+            self._feed.publish(kind, self._head.revision, changes, delay_seconds=delay_seconds)
+
+    # The feed, the head, the fault ----------------------------------------------------------------------------
+
+    def subscribe(self, kind: AnyKind, published: Published) -> None:
+        self._feed.subscribe(kind, published)
+
+    def _publish_every_kind(self) -> None:
+        """There may be changes of any kind that are not known here."""
+        self._feed.publish_unknown(KINDS, self._head.revision)
+
+    def _notified(self, revision: int, kinds: Sequence[AnyKind]) -> None:
+        """A notification; without kinds, of a commit of our own."""
+        self._head.move_to(revision)
+        self._feed.publish_unknown(kinds, self._head.revision)
+
+    def _looked(self, revision: int, incarnation: str | None, may_have_missed: bool) -> None:  # noqa: FBT001
+        """The head as it was read just now."""
+        self._head.see(incarnation)
+        if self._head.move_to(revision) or may_have_missed:
+            self._publish_every_kind()
+        if revision < self._head.revision and self._is_open:
+            # Mostly because of a commit of our own since it was read; the statement looks again.
+            task = asyncio.get_running_loop().create_task(self._restore_head())
+            self._restoring.add(task)
+            task.add_done_callback(self._restoring.discard)
+
+    async def _restore_head(self) -> None:
+        with suppress(ServiceError):  # a commit, or the next look at the head, will do it
+            await self._pool.ask(self._head.restore, retry_seconds=0.0)
+
+    async def recover(self) -> None:
+        if self._fault.error is not None and self._is_open:
+            await self._fault.try_to_write()
+
+    async def _commit_nothing(self) -> None:
+        await self._pool.ask(self._committer.commit_nothing, retry_seconds=0.0)
+
+
+def _sendable(text: str) -> str:
+    """A prefix, or a place between names, as PostgreSQL takes it: it has no U+0000.
+
+    No name holds a control character, so U+0001 separates them in the same way.
+    """
+    return text.replace("\0", "\1")

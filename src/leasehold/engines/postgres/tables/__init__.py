@@ -1,0 +1,21 @@
+"""The tables of records: one module for each kind, which describes its table as data.
+
+To add a kind, add its module, its line in TABLES, and a migration that makes the table (`schema`). All statements are
+built from these descriptions (`statements`).
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from leasehold.engines.postgres.tables import entries, leases
+from leasehold.engines.postgres.tables.table import AnyTable, Table
+from leasehold.model import ENTRY, LEASE, AnyKind, Kind, R
+
+__all__ = ["TABLES", "AnyTable", "Table", "table_of"]
+
+TABLES: Final[Mapping[AnyKind, AnyTable]] = {ENTRY: entries.TABLE, LEASE: leases.TABLE}
+
+
+def table_of(kind: Kind[R]) -> Table[R]:
+    """The table of a kind."""
+    return TABLES[kind]  # type: ignore[index, return-value] # the kind says which
