@@ -24,7 +24,7 @@ blocks of lines, and a look at the bytes of a block tells whether its values hav
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -36,7 +36,7 @@ from leasehold.engines.file.soundness import add_removal, check_of, has_duplicat
 from leasehold.engines.state import AnyKindSnapshot, Contents, Snapshot, StoredState
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB
-from leasehold.model import KINDS, AnyKind, Record
+from leasehold.model import KINDS, AnyKind
 
 FORMAT: Final = 1
 CHUNK_LINES: Final = 1_000
@@ -100,8 +100,7 @@ def _joined(chunks: Iterator[Sequence[bytes]]) -> Iterator[bytes]:
 
 def _record_lines(part: AnyKindSnapshot) -> Iterator[Sequence[bytes]]:
     lines_of = line_format(part.kind)
-    encode = lines_of.encode
-    by_name: Mapping[str, Record] = dict(zip(map(lines_of.name_of_record, part.records), part.records, strict=True))
+    encode, by_name = lines_of.encode, lines_of.by_name(part.records)
     names = iter(part.names)
     while chunk := [encode(by_name[name]) for name in islice(names, CHUNK_LINES)]:
         yield chunk
