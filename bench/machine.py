@@ -88,7 +88,7 @@ def facts(folder: Path) -> dict[str, str]:
         "CPU": f"{cpu[1].strip() if cpu else platform.machine()}, {os.cpu_count()} cores",
         "memory": f"{memory_bytes / 1e9:.0f} GB",
         "kernel": f"{platform.system()} {platform.release().split('-')[0]}",
-        "file system of all data folders": file_system(folder),
+        "file system of all data directories": file_system(folder),
     }
 
 
