@@ -24,6 +24,7 @@ from leasehold.engines.base import Moment
 from leasehold.engines.file.disk import FILE_MODE, OsDisk
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MIB
+from leasehold.model import ENTRY, LEASE
 
 ANSWER_SECONDS: Final = 60.0
 """Without a byte from the service for so long, it is given up."""
@@ -69,7 +70,7 @@ def restore(backup: Path, url: str, *, advance: int, replace: bool) -> Done:
         return kept
 
     restored = asyncio.run(restore_store(url, state, advance=advance, keep=keep if replace else None, now=_now()))
-    return Done(len(state.entries), restored.revision, restored.kept, len(state.leases))
+    return Done(len(state.of(ENTRY).by_name), restored.revision, restored.kept, len(state.of(LEASE).by_name))
 
 
 def advance(url: str, *, by: int) -> int:

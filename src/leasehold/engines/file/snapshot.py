@@ -24,7 +24,7 @@ blocks of lines, and a look at the bytes of a block tells whether its values hav
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -36,7 +36,7 @@ from leasehold.engines.file.soundness import add_removal, check_of, has_duplicat
 from leasehold.engines.state import AnyKindSnapshot, Contents, Snapshot, StoredState
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB
-from leasehold.model import KINDS, AnyKind, Record
+from leasehold.model import KINDS, AnyKind
 
 FORMAT: Final = 1
 CHUNK_LINES: Final = 1_000
@@ -90,23 +90,30 @@ def snapshot_text(snapshot: Snapshot) -> Iterator[bytes]:
         yield b"\n]}\n"
 
 
-def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
+def _joined(chunks: Iterator[Sequence[bytes]]) -> Iterator[bytes]:
+    """Lines as the elements of a list."""
     separator = b"\n"
-    while chunk := list(islice(lines, CHUNK_LINES)):
+    for chunk in chunks:
         yield separator + _SEPARATOR.join(chunk)
         separator = _SEPARATOR
 
 
-def _record_lines(part: AnyKindSnapshot) -> Iterator[bytes]:
+def _record_lines(part: AnyKindSnapshot) -> Iterator[Sequence[bytes]]:
     lines_of = line_format(part.kind)
-    by_name: Mapping[str, Record] = dict(zip(map(lines_of.name_of_record, part.records), part.records, strict=True))
-    return map(lines_of.encode, map(by_name.__getitem__, part.names))
+    encode, by_name = lines_of.encode, lines_of.by_name(part.records)
+    names = iter(part.names)
+    while chunk := [encode(by_name[name]) for name in islice(names, CHUNK_LINES)]:
+        yield chunk
 
 
-def _removal_lines(kinds: Sequence[AnyKindSnapshot]) -> Iterator[bytes]:
+def _removal_lines(kinds: Sequence[AnyKindSnapshot]) -> Iterator[Sequence[bytes]]:
     for part in kinds:
-        for name, revision in part.removals.items():
-            yield encode_removal(RemovalLine(part.kind.name, name, revision))
+        removals = iter(part.removals.items())
+        while chunk := [
+            encode_removal(RemovalLine(part.kind.name, name, revision))
+            for name, revision in islice(removals, CHUNK_LINES)
+        ]:
+            yield chunk
 
 
 # Reading our own layout -------------------------------------------------------------------------------------------
