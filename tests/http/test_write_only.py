@@ -17,7 +17,7 @@ from leasehold.access.token_minting import mint_token
 SECRET = b"a-secret-of-more-than-32-bytes-for-tests"
 CENTURY_SECONDS = 3_155_760_000.0
 STORED = "stored-value-that-nobody-may-see"
-CONFLICT = {"error": "conflict", "message": "the change does not fit what is stored"}
+CONFLICT = {"error": "conflict", "message": "the change cannot be applied to the stored value"}
 
 
 def bearer(*permissions: str, subject: str = "ann") -> dict[str, str]:
@@ -120,7 +120,7 @@ def test_a_failed_precondition_does_not_tell_the_revision(guarded: Server) -> No
         guarded.put(next(UUIDS), "2", headers=WRITER | {"If-Match": "*"}),
         guarded.delete(key, headers=WRITER | {"If-Match": '"1"'}),
     ]
-    expected = {"error": "precondition_failed", "message": "the entry is not as the precondition asks"}
+    expected = {"error": "precondition_failed", "message": "the entry does not meet the precondition"}
     assert [told(answer) for answer in answers] == [expected] * 4
     assert [(answer.status_code, "ETag" in answer.headers) for answer in answers] == [(412, False)] * 4
 
