@@ -36,7 +36,7 @@ class Cleaner:
         self._signed_at = -math.inf
 
     async def may_clean(self) -> bool:
-        """Whether this server is the cleaner. To be called when there is something to remove. Raises what `run` raises."""
+        """Whether this server is the cleaner. Called when there is something to remove. Raises what `run` raises."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._signed_at + SIGN_SECONDS:
             return True
