@@ -108,7 +108,7 @@ def test_a_new_kind_has_its_lines_by_its_annotations_alone(tmp_path: Path) -> No
         read_snapshot(OsDisk(), written(tmp_path, WITH_NOTES), 0, [*KINDS, NOTE]),
         read_document(WITH_NOTES.replace(b'{"', b'{ "'), DATA, 0, [*KINDS, NOTE]),
     ):
-        assert found.by_name(NOTE) == NOTES
+        assert found.by_name(NOTE) == cast("dict[str, Record]", NOTES)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,9 @@ def test_a_file_of_0_1_0_begins_its_history_at_its_revision(tmp_path: Path) -> N
 def test_removals_far_behind_the_head_are_forgotten_when_a_journal_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = [[(f"k{number}", b"1")] for number in range(10)] + [[(f"k{number}", None)] for number in range(10)]
+    batches: list[list[tuple[str, bytes | None]]] = [
+        [(f"k{number}", value)] for value in (b"1", None) for number in range(10)
+    ]
     killed_with_journal(tmp_path, *batches)
     monkeypatch.setattr(base, "HISTORY_CHANGES", 5)
     with file_driver(tmp_path) as driver:
