@@ -175,7 +175,7 @@ def small_sizes(rng: random.Random) -> Iterator[None]:
             (journal, "FIRST_CHUNK_BYTES", 4 * KIB),
             (journal, "CHUNK_BYTES", 8 * KIB),
             (reserve, "RESERVE_BYTES", 0),
-            (ownership, "LATELY_NANOSECONDS", 0),  # else it would be time that tells which operations there are
+            (ownership, "RECENT_NANOSECONDS", 0),  # else it would be time that tells which operations there are
             (file, "SMALL_STORE_BYTES", rng.choice([1, 3, 6]) * KIB),
             (file, "MIN_JOURNAL_BYTES", rng.choice([6, 12, 1000]) * KIB),
             (snapshot, "CHUNK_LINES", rng.choice([1, 3, 1000])),
