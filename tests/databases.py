@@ -286,11 +286,11 @@ class EngineOnDemand(PostgresEngine):
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         super().__init__("", clock=clock)
-        self._make = lambda namespace: SpaceOnDemand(folder, namespace, clock)
+        self._folder, self._spaces_clock = folder, clock
 
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> PostgresSpace:
         if namespace not in self._spaces:
-            self._spaces[namespace] = self._make(namespace)
+            self._spaces[namespace] = SpaceOnDemand(self._folder, namespace, self._spaces_clock)
         return self._spaces[namespace]
 
 

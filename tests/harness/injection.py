@@ -33,9 +33,10 @@ from leasehold.engines.base import Engine
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.space import FileSpace
 from leasehold.errors import ServiceError
-from leasehold.http.endpoints import by_uuid, entries, locks, system
+from leasehold.http.endpoints import ROUTES
 from leasehold.http.routing.admission import Admission
-from leasehold.http.routing.routes import Router, Service
+from leasehold.http.routing.router import Router
+from leasehold.http.routing.routes import Service
 from leasehold.http.wire.connection import Connection
 from leasehold.http.wire.connections import Connections
 from leasehold.limits import Limits
@@ -161,7 +162,7 @@ async def running(engine: Engine) -> AsyncIterator[Running]:
     metrics = Metrics()
     store = Store(engine, Limits(), metrics)
     await store.open()
-    router = Router(entries.ROUTES + by_uuid.ROUTES + locks.ROUTES + system.ROUTES)
+    router = Router(ROUTES)
     service = Service(store, Limits(), uptime_seconds=loop.time, openapi=b"{}", metrics=metrics, gauges=store.gauges)
     connections = Connections(router, Admission(None, None), service, logs_requests=True)
     sweeper = loop.create_task(connections.keep_deadlines())

@@ -1,4 +1,4 @@
-"""Random sequences of requests do what a plain dictionary does, on every engine."""
+"""Random sequences of requests are answered as a model, a plain dictionary, predicts, on every engine."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ SEQUENCES = {"memory": depth(150), "file": depth(150), "postgres": depth(80)}
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_random_requests_do_what_the_model_does(tmp_path: Path, store: str) -> None:
+def test_random_requests_are_answered_as_the_model_predicts(tmp_path: Path, store: str) -> None:
     finding = follow_the_model(STORES[store](tmp_path), 1, sequences=SEQUENCES[store])
     assert finding.violations == []
     assert finding.figures["sequences"] >= SEQUENCES[store]
 
 
-def test_an_answer_that_differs_from_the_model_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_differs_from_the_model_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service seems to delete nothing."""
     honest = KeyValueMachine.request
 

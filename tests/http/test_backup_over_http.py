@@ -1,4 +1,4 @@
-"""`GET /backup`: one moment under load, for tokens that may read all, and recognisable when it is cut off."""
+"""`GET /backup`: all entries at one revision, for tokens that may read all keys; an incomplete backup is recognised."""
 
 import json
 import socket
@@ -30,7 +30,7 @@ def bearer(*permissions: str, prefixes: list[str] | None = None) -> dict[str, st
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_a_backup_holds_every_entry_as_it_is_and_where_the_store_stands(any_server: Server, key: str) -> None:
+def test_a_backup_has_every_entry_and_the_head_of_the_store(any_server: Server, key: str) -> None:
     any_server.put(key, '{"a": [1, null]}', params={"ttl": "1000"})
     answer = any_server.request("GET", "/backup")
     backup = answer.json()
@@ -48,7 +48,7 @@ def test_a_backup_has_no_leases(any_server: Server, lock: str) -> None:
     assert lease["lease_id"] not in any_server.request("GET", "/backup").text
 
 
-def test_a_backup_under_load_is_of_one_moment(any_server: Server, key: str) -> None:
+def test_a_backup_under_load_is_of_one_revision(any_server: Server, key: str) -> None:
     """A writer raises its numbers in turn, so at any moment they differ by one at most, and fall from left to right."""
     keys = [f"{key}/{number}" for number in range(8)]
     for each in keys:
@@ -78,14 +78,14 @@ def test_a_backup_under_load_is_of_one_moment(any_server: Server, key: str) -> N
         writer.join()
 
 
-def test_a_backup_is_for_those_who_may_read_all(guarded: Server) -> None:
+def test_a_backup_needs_a_token_that_may_read_all_keys(guarded: Server) -> None:
     assert guarded.request("GET", "/backup", headers=bearer("read")).status_code == 200
     assert refusal(guarded.request("GET", "/backup")) == (401, "unauthenticated")
     assert refusal(guarded.request("GET", "/backup", headers=bearer("write"))) == (403, "forbidden")
     assert refusal(guarded.request("GET", "/backup", headers=bearer("read", prefixes=["a/"]))) == (403, "forbidden")
 
 
-def test_a_second_backup_at_once_is_refused_and_a_later_one_is_given(tmp_path: Path) -> None:
+def test_a_second_backup_is_refused_while_the_first_runs_and_succeeds_after_it(tmp_path: Path) -> None:
     with running(tmp_path / "data.json") as server:
         for number in range(30):
             server.put(f"large/{number}", json.dumps("x" * 1_000_000))

@@ -1,4 +1,4 @@
-"""Bounds of a request and of connections: what lies beyond is refused, and the refused client can read why."""
+"""Limits of requests and connections: a request above a limit is refused, and its client can read the error."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ TOO_MANY_HEADERS = (431, "headers_too_large")
 # The request line ---------------------------------------------------------------------------------------------
 
 
-def test_a_target_of_8_kib_is_taken(server: Server, key: str) -> None:
+def test_a_target_of_8_kib_is_accepted(server: Server, key: str) -> None:
     target = f"/kv/{key}?path=/"
     target += "a" * (8 * KIB - len(target))
     with Wire(server) as wire:
@@ -38,7 +38,7 @@ def test_a_target_that_never_ends_is_refused(server: Server) -> None:
 # Headers ------------------------------------------------------------------------------------------------------
 
 
-def test_100_header_fields_are_taken(server: Server) -> None:
+def test_100_header_fields_are_accepted(server: Server) -> None:
     with Wire(server) as wire:
         wire.send(message("GET", "/health/live", *(f"X-{number}: 1" for number in range(99))))
         assert wire.answer().status == 200
@@ -55,7 +55,7 @@ def test_one_field_repeated_101_times_is_refused(server: Server) -> None:
         assert wire.send(message("GET", "/health/live", *["Accept: */*"] * 101)).answer().refusal == TOO_MANY_HEADERS
 
 
-def test_headers_of_nearly_32_kib_are_taken(server: Server) -> None:
+def test_headers_of_nearly_32_kib_are_accepted(server: Server) -> None:
     with Wire(server) as wire:
         assert wire.send(message("GET", "/health/live", "X: " + "a" * 32_000)).answer().status == 200
 
@@ -83,13 +83,13 @@ def test_trailers_count_as_headers(server: Server, key: str) -> None:
 # Bodies -------------------------------------------------------------------------------------------------------
 
 
-def test_a_body_announced_too_large_is_refused_before_it_comes(server: Server, key: str) -> None:
+def test_a_body_with_too_large_a_content_length_is_refused_before_it_arrives(server: Server, key: str) -> None:
     with Wire(server) as wire:
         answer = wire.send(message("PUT", f"/kv/{key}", f"Content-Length: {MIB + 1}")).answer()
         assert (answer.refusal, wire.is_closed()) == (TOO_LARGE, True)
 
 
-def test_a_chunked_body_of_1_mib_is_taken(server: Server, key: str) -> None:
+def test_a_chunked_body_of_1_mib_is_accepted(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", "Transfer-Encoding: chunked"))
         for chunk in [b'"' + b"a" * (MIB // 2 - 1), b"a" * (MIB // 2 - 1) + b'"']:
@@ -104,7 +104,7 @@ def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(server: Server, ke
         assert (wire.answer().refusal, wire.is_closed()) == (TOO_LARGE, True)
 
 
-def test_a_body_in_chunks_of_one_byte_is_taken(server: Server, key: str) -> None:
+def test_a_body_in_chunks_of_one_byte_is_accepted(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", "Transfer-Encoding: chunked"), b'1\r\n"\r\n')
         wire.send(b"1\r\na\r\n" * 100_000, b'1\r\n"\r\n0\r\n\r\n')
@@ -117,7 +117,7 @@ def test_a_chunk_extension_that_never_ends_is_refused(server: Server, key: str) 
         assert (wire.answer().refusal, wire.is_closed()) == (TOO_LARGE, True)
 
 
-def test_a_refused_client_that_goes_on_sending_can_read_why(server: Server, key: str) -> None:
+def test_a_refused_client_that_continues_to_send_can_read_the_error(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", f"Content-Length: {9 * MIB}"))
         for _ in range(9):
@@ -138,24 +138,24 @@ def narrow() -> Iterator[Server]:
         yield started
 
 
-def test_the_bound_of_a_body_is_a_setting(narrow: Server) -> None:
+def test_the_limit_of_a_body_is_a_setting(narrow: Server) -> None:
     assert [narrow.put("k", "1" * size).status_code for size in (10, 11)] == [201, 413]
 
 
-def test_the_bound_of_a_body_bounds_what_a_value_grows_to(narrow: Server) -> None:
+def test_the_limit_of_a_body_is_also_the_limit_of_a_value_that_grows_by_parts(narrow: Server) -> None:
     narrow.put("grows", "{}")
     assert [narrow.put("grows", part, params={"path": "/a"}).status_code for part in ("1234", "12345")] == [200, 413]
 
 
-def test_the_bound_of_the_request_line_is_a_setting(narrow: Server) -> None:
+def test_the_limit_of_the_request_line_is_a_setting(narrow: Server) -> None:
     assert [narrow.get("k" * size).status_code for size in (36, 37)] == [404, 414]
 
 
-def test_the_bound_of_header_bytes_is_a_setting(narrow: Server) -> None:
+def test_the_limit_of_header_bytes_is_a_setting(narrow: Server) -> None:
     assert [narrow.get("a", headers={"X": "x" * size}).status_code for size in (300, 600)] == [404, 431]
 
 
-def test_the_bound_of_header_fields_is_a_setting(narrow: Server) -> None:
+def test_the_limit_of_header_fields_is_a_setting(narrow: Server) -> None:
     with Wire(narrow) as wire:
         taken = wire.send(message("GET", "/kv/a", *["X: y"] * 8)).answer()
         refused = wire.send(message("GET", "/kv/a", *["X: y"] * 9)).answer()
@@ -175,7 +175,7 @@ def crowded(request: pytest.FixtureRequest) -> Iterator[Server]:
 LIVE = message("GET", "/health/live")
 
 
-def test_a_connection_too_many_is_told_to_come_again(crowded: Server) -> None:
+def test_a_connection_above_the_maximum_is_refused_with_retry_after(crowded: Server) -> None:
     with Wire(crowded) as first, Wire(crowded) as second:
         first.send(LIVE).answer()
         second.send(LIVE).answer()
@@ -185,7 +185,7 @@ def test_a_connection_too_many_is_told_to_come_again(crowded: Server) -> None:
     assert seen == ((503, "unavailable"), True, True)
 
 
-def test_connections_within_the_cap_are_served_while_others_are_refused(crowded: Server) -> None:
+def test_connections_within_the_maximum_are_served_while_others_are_refused(crowded: Server) -> None:
     with Wire(crowded) as first, Wire(crowded) as second:
         second.send(LIVE).answer()
         for _ in range(20):
@@ -194,7 +194,7 @@ def test_connections_within_the_cap_are_served_while_others_are_refused(crowded:
         assert first.send(LIVE).answer().status == 200
 
 
-def test_a_place_that_becomes_free_is_given_to_the_next(crowded: Server) -> None:
+def test_a_connection_is_accepted_again_after_another_one_closed(crowded: Server) -> None:
     with Wire(crowded) as first:
         first.send(LIVE).answer()
         with Wire(crowded) as second:
@@ -207,6 +207,6 @@ def test_a_place_that_becomes_free_is_given_to_the_next(crowded: Server) -> None
         until(is_served)
 
 
-def test_a_refusal_of_the_bounds_names_them(narrow: Server) -> None:
+def test_an_error_for_a_limit_has_the_limit(narrow: Server) -> None:
     response = narrow.put("k", "1" * 11)
     assert (refusal(response), response.json()["limit"]) == (TOO_LARGE, 10)

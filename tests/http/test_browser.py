@@ -1,4 +1,4 @@
-"""A real browser: pages of an allowed origin use the service, and pages of another one do not (CORS)."""
+"""A real browser: pages of an allowed origin can use the service, and pages of other origins cannot (CORS)."""
 
 import html
 import json
@@ -105,9 +105,7 @@ def told_to_the_page(pages: Pages, server: Server, folder: Path) -> dict[str, An
     return told
 
 
-def test_a_page_of_an_allowed_origin_uses_the_service_with_preconditions_and_reads_errors(
-    pages: Pages, tmp_path: Path
-) -> None:
+def test_a_page_of_an_allowed_origin_can_send_preconditions_and_read_errors(pages: Pages, tmp_path: Path) -> None:
     with running(arguments=[f"--allowed-origin={pages.origin}"]) as server:
         told = told_to_the_page(pages, server, tmp_path)
     statuses = {name: status for name, (status, *_) in told.items()}
@@ -127,7 +125,7 @@ def test_a_page_of_an_allowed_origin_uses_the_service_with_preconditions_and_rea
     assert "application/json" in json.loads(told["string"][3])["message"]
 
 
-def test_a_page_of_another_origin_reads_and_changes_nothing(pages: Pages, tmp_path: Path) -> None:
+def test_a_page_of_another_origin_can_read_and_change_nothing(pages: Pages, tmp_path: Path) -> None:
     with running(arguments=["--allowed-origin=https://app.example.com"]) as server:
         told = told_to_the_page(pages, server, tmp_path)
         assert {status for status, *_ in told.values()} == {0}

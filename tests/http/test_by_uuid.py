@@ -1,4 +1,4 @@
-"""`/set`, `/get/{uuid}`, `/stream/{uuid}` and `/stream`."""
+"""`/set`, `/get` and `/stream`: entries by UUID are written, read, listed and streamed."""
 
 import json
 import socket
@@ -44,7 +44,7 @@ def set_(server: Server, body: Any, **options: Any) -> httpx.Response:
 # POST /set ----------------------------------------------------------------------------------------------------
 
 
-def test_a_value_is_created_and_says_where(server: Server, uuid: str) -> None:
+def test_a_new_value_is_answered_with_its_location(server: Server, uuid: str) -> None:
     response = set_(server, {"key": uuid, "value": {"a": 1}})
     entry = response.json()
     seen = (response.status_code, response.headers["Location"], entry["key"], entry["value"])
@@ -60,7 +60,7 @@ def test_a_value_is_replaced(server: Server, uuid: str) -> None:
 
 
 @pytest.mark.parametrize("body", [{"value": "v"}, {"value": "v", "key": None}], ids=str)
-def test_without_a_key_a_new_uuid_is_made(server: Server, body: Any) -> None:
+def test_without_a_key_a_new_uuid_is_generated(server: Server, body: Any) -> None:
     responses = [set_(server, body) for _ in range(2)]
     names = [response.json()["key"] for response in responses]
     assert [response.status_code for response in responses] == [201, 201]
@@ -78,18 +78,18 @@ def test_a_path_updates_a_part(server: Server, uuid: str, path: Any) -> None:
 
 
 @pytest.mark.parametrize(("path", "value"), [("/tags/-", [1]), (["tags", "-"], [1]), ("", 1), ([], 1), (None, 1)])
-def test_a_path_may_name_what_is_not_there_yet(server: Server, uuid: str, path: Any, value: Any) -> None:
+def test_a_path_to_a_missing_member_creates_it(server: Server, uuid: str, path: Any, value: Any) -> None:
     response = set_(server, {"key": uuid, "value": 1, "path": path})
     expected = {"tags": value} if path else value
     assert (response.status_code, server.value(uuid)) == (201, expected)
 
 
 @pytest.mark.parametrize("path", ["a", "/~", "/~2", 5, True, {}, [None], [True], [1.5], [["a"]], [{}]], ids=repr)
-def test_what_is_no_path_is_refused(server: Server, uuid: str, path: Any) -> None:
+def test_an_invalid_path_is_refused(server: Server, uuid: str, path: Any) -> None:
     assert refusal(set_(server, {"key": uuid, "value": 1, "path": path})) == INVALID_PATH
 
 
-def test_a_path_through_something_else_is_a_conflict(server: Server, uuid: str) -> None:
+def test_a_path_through_a_value_that_is_no_container_is_a_conflict(server: Server, uuid: str) -> None:
     server.put(uuid, '{"a": 1}')
     assert refusal(set_(server, {"key": uuid, "value": 1, "path": "/a/b"})) == (409, "conflict")
 
@@ -100,13 +100,13 @@ def test_a_ttl_makes_the_entry_expire(server: Server, uuid: str, ttl: float) -> 
 
 
 @pytest.mark.parametrize("body", [{}, {"ttl": None}], ids=str)
-def test_without_a_ttl_the_entry_lasts(server: Server, uuid: str, body: Any) -> None:
+def test_without_a_ttl_the_entry_does_not_expire(server: Server, uuid: str, body: Any) -> None:
     server.put(uuid, "1", params={"ttl": 60})
     assert "expires_at" not in set_(server, {"key": uuid, "value": 1} | body).json()
 
 
 @pytest.mark.parametrize("ttl", [0, 0.09, -1, 31_536_001, "60", True, [], 1e300, 2**63], ids=repr)
-def test_a_ttl_that_is_none_is_refused(server: Server, uuid: str, ttl: Any) -> None:
+def test_an_invalid_ttl_is_refused(server: Server, uuid: str, ttl: Any) -> None:
     assert refusal(set_(server, {"key": uuid, "value": 1, "ttl": ttl})) == INVALID_ARGUMENT
     assert refusal(server.get(uuid)) == NOT_FOUND
 
@@ -114,7 +114,7 @@ def test_a_ttl_that_is_none_is_refused(server: Server, uuid: str, ttl: Any) -> N
 @pytest.mark.parametrize(
     "body", [None, [], "text", 1, {}, {"key": ABSENT}, {"value": 1, "tll": 5}, {"value": 1, "Key": None}], ids=str
 )
-def test_another_body_is_refused(server: Server, body: Any) -> None:
+def test_a_body_that_is_no_object_or_has_unknown_members_is_refused(server: Server, body: Any) -> None:
     assert refusal(set_(server, body)) == INVALID_ARGUMENT
 
 
@@ -128,7 +128,7 @@ def test_another_body_is_refused(server: Server, body: Any) -> None:
     ],
     ids=["unknown", "case", "missing", "long"],
 )
-def test_a_wrong_body_is_refused_by_the_name_of_its_member(server: Server, body: Any, member: str) -> None:
+def test_a_wrong_body_is_refused_with_the_name_of_the_wrong_member(server: Server, body: Any, member: str) -> None:
     refused = set_(server, body).json()
     assert (refused["member"], f'"{member}"' in refused["message"]) == (member, True)
 
@@ -138,7 +138,7 @@ def test_null_is_a_value(server: Server, uuid: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"value": NaN}', b'{"value": "\\u0000"}', b'\xef\xbb\xbf{"value": 1}'])
-def test_a_body_that_is_no_json_is_refused(server: Server, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused(server: Server, body: bytes) -> None:
     assert refusal(server.request("POST", "/set", content=body)) == (400, "invalid_json")
 
 
@@ -154,12 +154,12 @@ def test_an_answer_may_be_messagepack(server: Server, uuid: str) -> None:
     assert (entry["value"], response.headers["ETag"]) == (1, tag_of(server, entry["revision"], "-msgpack"))
 
 
-def test_another_kind_of_body_is_unsupported(server: Server) -> None:
+def test_a_body_of_another_media_type_is_refused(server: Server) -> None:
     refused = server.request("POST", "/set", content=b"a: 1", headers={"Content-Type": "text/yaml"})
     assert refusal(refused) == (415, "unsupported_media_type")
 
 
-def test_integers_are_kept_exactly(server: Server, uuid: str) -> None:
+def test_large_integers_are_stored_exactly(server: Server, uuid: str) -> None:
     response = server.request("POST", "/set", content=b'{"key": "%b", "value": 18446744073709551615}' % uuid.encode())
     assert response.json()["value"] == 2**64 - 1
 
@@ -181,7 +181,7 @@ def test_a_condition_that_does_not_hold_changes_nothing(server: Server, uuid: st
 
 
 @pytest.mark.parametrize("query", ["ttl=5", "path=/a", "key=x"])
-def test_set_takes_no_query(server: Server, uuid: str, query: str) -> None:
+def test_a_query_of_set_is_refused(server: Server, uuid: str, query: str) -> None:
     refused = server.request("POST", f"/set?{query}", content=json.dumps({"key": uuid, "value": 1}))
     assert refusal(refused) == INVALID_ARGUMENT
 
@@ -207,18 +207,18 @@ BAD_UUIDS = [
 
 @pytest.mark.parametrize("name", ["", *BAD_UUIDS], ids=repr)
 @pytest.mark.parametrize("route", ["get", "stream"])
-def test_a_path_that_is_no_uuid_is_refused(server: Server, route: str, name: str) -> None:
+def test_a_url_path_without_a_uuid_is_refused(server: Server, route: str, name: str) -> None:
     path = f"/{route}/" + "".join(f"%{byte:02X}" for byte in name.encode())
     assert refusal(server.request("GET", path)) == INVALID_KEY
 
 
 @pytest.mark.parametrize("name", ["", *BAD_UUIDS, 5, True, [], {}], ids=repr)
-def test_a_key_that_is_no_uuid_is_refused(server: Server, name: Any) -> None:
+def test_a_key_that_is_not_a_uuid_is_refused(server: Server, name: Any) -> None:
     assert refusal(set_(server, {"key": name, "value": 1})) == INVALID_KEY
 
 
 @pytest.mark.parametrize("path", ["/get/%", "/get/%zz", "/get/%FF", "/stream/%"])
-def test_a_path_that_is_badly_encoded_is_refused(server: Server, path: str) -> None:
+def test_a_badly_encoded_url_path_is_refused(server: Server, path: str) -> None:
     with Wire(server) as wire:
         assert wire.send(message("GET", path)).answer().refusal == INVALID_KEY
 
@@ -239,7 +239,7 @@ def test_an_encoded_uuid_names_the_same_key(server: Server, uuid: str) -> None:
 # GET /get/{uuid} ----------------------------------------------------------------------------------------------
 
 
-def test_get_reads_what_kv_wrote_and_the_reverse(server: Server, uuid: str) -> None:
+def test_get_and_kv_read_the_same_entries(server: Server, uuid: str) -> None:
     server.put(uuid, '{"a": [1]}')
     assert server.request("GET", f"/get/{uuid}").json() == server.get(uuid).json()
     set_(server, {"key": uuid, "value": 2})
@@ -259,7 +259,7 @@ def test_get_reads_parts(server: Server, uuid: str) -> None:
 
 @pytest.mark.parametrize("query", ["?raw", "?raw&path=/a", "?path=/a", ""])
 @pytest.mark.parametrize("accept", ["application/json", MESSAGEPACK])
-def test_get_answers_as_kv_does(server: Server, uuid: str, query: str, accept: str) -> None:
+def test_get_answers_the_same_as_kv(server: Server, uuid: str, query: str, accept: str) -> None:
     server.put(uuid, '{"a": "ä"}')
     by_uuid, by_key = (
         server.request("GET", f"/{route}/{uuid}{query}", headers={"Accept": accept}) for route in ("get", "kv")
@@ -269,7 +269,7 @@ def test_get_answers_as_kv_does(server: Server, uuid: str, query: str, accept: s
     assert [by_uuid.headers[name] for name in names] == [by_key.headers[name] for name in names]
 
 
-def test_get_takes_conditions(server: Server, uuid: str) -> None:
+def test_get_checks_preconditions(server: Server, uuid: str) -> None:
     tag = server.put(uuid, "1").headers["ETag"]
     statuses = [
         server.request(method, f"/get/{uuid}", headers=headers).status_code
@@ -284,7 +284,7 @@ def test_get_takes_conditions(server: Server, uuid: str) -> None:
     assert statuses == [304, 304, 200, 200, 412]
 
 
-def test_head_has_the_length_and_no_body(server: Server, uuid: str) -> None:
+def test_head_of_an_entry_has_the_length_and_no_body(server: Server, uuid: str) -> None:
     server.put(uuid, "1")
     whole, head = (server.request(method, f"/get/{uuid}") for method in ("GET", "HEAD"))
     assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(len(whole.content)))
@@ -298,7 +298,7 @@ def test_other_methods_are_not_allowed(server: Server, method: str, path: str, u
 
 
 @pytest.mark.parametrize("path", ["/gets", "/set/", "/sets"])
-def test_near_routes_are_none(server: Server, path: str) -> None:
+def test_similar_paths_are_not_found(server: Server, path: str) -> None:
     assert refusal(server.request("GET", path)) == (404, "no_such_route")
 
 
@@ -317,13 +317,13 @@ def test_a_value_is_streamed_as_messagepack(server: Server, uuid: str, value: An
 
 
 @pytest.mark.parametrize("accept", [MESSAGEPACK, "application/*", "*/*", f"text/html, {MESSAGEPACK};q=0.1"])
-def test_a_stream_that_is_accepted_is_sent(server: Server, uuid: str, accept: str) -> None:
+def test_a_stream_is_sent_if_accept_allows_messagepack(server: Server, uuid: str, accept: str) -> None:
     server.put(uuid, "1")
     assert server.request("GET", f"/stream/{uuid}", headers={"Accept": accept}).content == b"\x01"
 
 
 @pytest.mark.parametrize("accept", ["application/json", NDJSON, "text/html", f"{MESSAGEPACK};q=0"])
-def test_a_value_is_streamed_in_no_other_form(server: Server, uuid: str, accept: str) -> None:
+def test_a_stream_of_a_value_in_another_media_type_is_not_acceptable(server: Server, uuid: str, accept: str) -> None:
     server.put(uuid, "1")
     response = server.request("GET", f"/stream/{uuid}", headers={"Accept": accept})
     assert (refusal(response), response.headers["Content-Type"]) == ((406, "not_acceptable"), "application/json")
@@ -334,12 +334,12 @@ def test_errors_of_a_stream_are_json(server: Server, uuid: str) -> None:
     assert (refusal(response), response.headers["Content-Type"]) == (NOT_FOUND, "application/json")
 
 
-def test_errors_of_a_stream_are_messagepack_for_who_accepts_nothing_else(server: Server, uuid: str) -> None:
+def test_errors_of_a_stream_are_messagepack_if_only_that_is_accepted(server: Server, uuid: str) -> None:
     response = server.request("GET", f"/stream/{uuid}", headers={"Accept": MESSAGEPACK})
     assert (response.status_code, msgspec.msgpack.decode(response.content)["error"]) == NOT_FOUND
 
 
-def test_a_stream_of_a_value_takes_conditions(server: Server, uuid: str) -> None:
+def test_a_stream_of_a_value_checks_preconditions(server: Server, uuid: str) -> None:
     server.put(uuid, "1")
     tag = server.request("GET", f"/stream/{uuid}").headers["ETag"]
     unchanged = server.request("GET", f"/stream/{uuid}", headers={"If-None-Match": tag})
@@ -349,7 +349,7 @@ def test_a_stream_of_a_value_takes_conditions(server: Server, uuid: str) -> None
     assert refusal(failed) == (412, "precondition_failed")
 
 
-def test_a_head_of_a_stream_has_no_body_and_the_connection_goes_on(server: Server, uuid: str) -> None:
+def test_head_of_a_stream_has_no_body_and_keeps_the_connection(server: Server, uuid: str) -> None:
     server.put(uuid, "1")
     with Wire(server) as wire:
         wire.send(message("HEAD", f"/stream/{uuid}"), message("HEAD", "/stream"), message("GET", f"/kv/{uuid}"))
@@ -382,7 +382,7 @@ def test_an_ndjson_stream_has_a_line_for_each_entry(server: Server, key: str) ->
     assert response.content == server.get(f"{key}/a").content + server.get(f"{key}/b").content
 
 
-def test_a_line_of_an_ndjson_stream_has_no_line_end_of_unicode_in_it(server: Server, key: str) -> None:
+def test_a_line_of_an_ndjson_stream_has_no_unicode_line_end_inside(server: Server, key: str) -> None:
     value = {"\u2028": ["a\u2029b", "\u0085", "…“”", "\\u2028", "\v\f\x1c\x1d\x1e\r\n"]}
     server.put(f"{key}/\u2028", json.dumps(value))
     lines = server.request("GET", f"/stream?prefix={key}", headers={"Accept": NDJSON}).text.splitlines()
@@ -439,7 +439,7 @@ def test_all_entries_whose_keys_are_uuids_are_listed(mixed: Server) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 7, 39, 40, 41])
-def test_a_list_of_uuids_comes_in_pages_that_end_exactly(mixed: Server, limit: int) -> None:
+def test_pages_of_uuids_have_exactly_the_limit(mixed: Server, limit: int) -> None:
     seen: list[str] = []
     after: str | None = ""
     pages = 0
@@ -451,7 +451,7 @@ def test_a_list_of_uuids_comes_in_pages_that_end_exactly(mixed: Server, limit: i
     assert (seen, pages) == (MIXED, -(-40 // limit))
 
 
-def test_a_list_of_uuids_is_narrowed_by_prefix_and_position_and_leaves_values_out(mixed: Server) -> None:
+def test_a_list_of_uuids_takes_prefix_after_and_values(mixed: Server) -> None:
     assert page_of(mixed.request("GET", "/get?prefix=1")) == ([key for key in MIXED if key[0] == "1"], None)
     assert page_of(mixed.request("GET", f"/get?after={MIXED[37]}")) == (MIXED[38:], None)
     assert page_of(mixed.request("GET", "/get?prefix=name/")) == ([], None)
@@ -459,14 +459,14 @@ def test_a_list_of_uuids_is_narrowed_by_prefix_and_position_and_leaves_values_ou
     assert refusal(mixed.request("GET", "/get?limit=0")) == INVALID_ARGUMENT
 
 
-def test_a_list_of_uuids_is_given_in_messagepack(mixed: Server) -> None:
+def test_a_list_of_uuids_can_be_messagepack(mixed: Server) -> None:
     page = msgspec.msgpack.decode(mixed.request("GET", "/get?limit=3", headers={"Accept": MESSAGEPACK}).content)
     assert ([entry["key"] for entry in page["entries"]], page["next"]) == (MIXED[:3], MIXED[2])
 
 
 @pytest.mark.parametrize("accept", [MESSAGEPACK, NDJSON])
 @pytest.mark.parametrize("query", ["", "?prefix=absent"])
-def test_a_stream_of_nothing_is_empty(accept: str, query: str) -> None:
+def test_a_stream_of_an_empty_store_is_empty(accept: str, query: str) -> None:
     with running() as empty, Wire(empty) as wire:
         wire.send(message("GET", f"/stream{query}", f"Accept: {accept}"), message("GET", "/health/live"))
         answer = wire.answer()
@@ -483,13 +483,13 @@ def test_expired_entries_are_not_streamed(server: Server, key: str) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/html", f"{MESSAGEPACK};q=0, {NDJSON};q=0"])
-def test_a_stream_in_another_form_is_not_acceptable(server: Server, accept: str) -> None:
+def test_a_stream_of_all_entries_in_another_media_type_is_not_acceptable(server: Server, accept: str) -> None:
     response = server.request("GET", "/stream", headers={"Accept": accept})
     assert (refusal(response), response.headers["Content-Type"]) == ((406, "not_acceptable"), "application/json")
 
 
 @pytest.mark.parametrize("query", ["limit=5", "after=a", "path=/a", "prefix=a&prefix=b", "prefix=" + "x" * 513])
-def test_a_parameter_that_streams_do_not_know_is_refused(server: Server, query: str) -> None:
+def test_an_unknown_parameter_of_a_stream_is_refused(server: Server, query: str) -> None:
     assert refusal(server.request("GET", f"/stream?{query}")) == INVALID_ARGUMENT
 
 
@@ -526,7 +526,7 @@ STREAMS = {"messagepack": ("/stream", MESSAGEPACK), "ndjson": ("/stream", NDJSON
 
 
 @pytest.mark.parametrize("kind", STREAMS)
-def test_a_slow_reader_costs_no_memory_and_holds_nobody_up(large: Server, kind: str) -> None:
+def test_a_slow_reader_takes_little_memory_and_does_not_delay_others(large: Server, kind: str) -> None:
     target, accept = STREAMS[kind]
     forget_peak(large)
     before = resident_bytes(large)
@@ -539,7 +539,7 @@ def test_a_slow_reader_costs_no_memory_and_holds_nobody_up(large: Server, kind: 
 
 
 @pytest.mark.parametrize("kind", STREAMS)
-def test_a_large_store_is_streamed_whole_in_little_memory(large: Server, kind: str) -> None:
+def test_a_large_store_is_streamed_completely_in_little_memory(large: Server, kind: str) -> None:
     target, accept = STREAMS[kind]
     forget_peak(large)
     before = resident_bytes(large)

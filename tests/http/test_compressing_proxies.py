@@ -1,4 +1,4 @@
-"""Real proxies that compress answers: they change ETags, and the service says so when one comes back in If-Match."""
+"""Real proxies that compress answers change ETags. In If-Match the changed ETag is refused, and the error says why."""
 
 import json
 import subprocess
@@ -101,7 +101,7 @@ def wait_for(client: httpx.Client, process: "subprocess.Popen[bytes]", output: P
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_a_tag_that_a_real_proxy_has_changed_is_refused_with_the_reason_and_the_bare_revision_works(
+def test_an_etag_that_a_real_proxy_changed_is_refused_with_the_reason_and_the_bare_revision_works(
     name: str, origin: Server, key: str, tmp_path: Path
 ) -> None:
     with proxied(name, origin, tmp_path) as client:
@@ -119,7 +119,7 @@ def test_a_tag_that_a_real_proxy_has_changed_is_refused_with_the_reason_and_the_
 
 
 @pytest.mark.parametrize("name", ["nginx", "haproxy"])
-def test_a_tag_that_a_proxy_has_made_weak_still_tells_that_nothing_changed(
+def test_an_etag_that_a_proxy_made_weak_still_gives_not_modified(
     name: str, origin: Server, key: str, tmp_path: Path
 ) -> None:
     with proxied(name, origin, tmp_path) as client:

@@ -80,14 +80,14 @@ def test_each_representation_has_its_own_strong_etag(
 @pytest.mark.parametrize(
     "sent", ['"{}"', 'W/"{}"', "*", '"1", "{}"', '"other" , W/"x","{}"', '"a,b","{}"', '"{}",', ',, "1",,"{}" ,']
 )
-def test_a_read_that_the_caller_has_already_is_not_modified(server: Server, key: str, method: str, sent: str) -> None:
+def test_a_read_with_the_current_etag_is_not_modified(server: Server, key: str, method: str, sent: str) -> None:
     revision = revision_of(server, key)
     response = server.request(method, f"/kv/{key}", headers={"If-None-Match": sent.format(revision)})
     assert (response.status_code, response.headers["ETag"], response.content) == (304, tag_of(server, revision), b"")
 
 
 @pytest.mark.parametrize("sent", ['"1"', 'W/"1"', '"{}-raw"', '"{}-msgpack"', '"0{}"', '""', '"x{}"', '"1", "2"'])
-def test_a_read_of_something_else_than_the_caller_has_is_answered_in_full(server: Server, key: str, sent: str) -> None:
+def test_a_read_with_another_etag_is_answered_in_full(server: Server, key: str, sent: str) -> None:
     revision = revision_of(server, key)
     assert server.get(key, headers={"If-None-Match": sent.format(revision)}).status_code == 200
 
@@ -118,7 +118,7 @@ def test_a_read_if_match_of_another_revision_fails(server: Server, key: str, sen
     assert refusal(server.get(key, headers={"If-Match": sent.format(revision)})) == FAILED
 
 
-def test_if_match_is_looked_at_before_if_none_match(server: Server, key: str) -> None:
+def test_if_match_is_checked_before_if_none_match(server: Server, key: str) -> None:
     revision = revision_of(server, key)
     headers = {"If-Match": '"1"', "If-None-Match": f'"{revision}"'}
     assert refusal(server.get(key, headers=headers)) == FAILED
@@ -161,13 +161,15 @@ def test_a_write_if_none_match_of_another_revision_is_done(server: Server, key: 
 
 
 @every_write
-def test_a_failed_write_tells_the_current_revision_twice(server: Server, key: str, write: Write) -> None:
+def test_a_failed_write_has_the_current_revision_in_the_etag_and_in_the_body(
+    server: Server, key: str, write: Write
+) -> None:
     revision = revision_of(server, key)
     response = write(server, key, {"If-Match": '"1"'})
     assert (response.headers["ETag"], response.json()["revision"]) == (tag_of(server, revision), revision)
 
 
-def test_the_etag_of_a_failed_write_serves_for_the_retry(server: Server, key: str) -> None:
+def test_a_retry_with_the_etag_of_a_failed_write_succeeds(server: Server, key: str) -> None:
     revision_of(server, key)
     failed = server.put(key, "3", headers={"If-Match": '"1"'})
     assert server.put(key, "3", headers={"If-Match": failed.headers["ETag"]}).status_code == 200
@@ -195,7 +197,7 @@ def test_both_conditions_must_hold(server: Server, key: str) -> None:
     assert refusal(server.put(key, "2", headers=headers)) == FAILED
 
 
-def test_a_condition_given_in_two_headers_is_one_list(server: Server, key: str) -> None:
+def test_two_headers_with_conditions_are_one_list(server: Server, key: str) -> None:
     revision = revision_of(server, key)
     headers = [("If-Match", '"1"'), ("If-Match", f'"{revision}"')]
     assert server.put(key, "2", headers=headers).status_code == 200
@@ -238,7 +240,7 @@ def filled(server: Server, sent: str, revision: int) -> str:
 @pytest.mark.parametrize(
     "sent", ['"{0}.{1}"', '"{0}.{1}-raw"', '"{0}.{1}-raw-msgpack"', '"{0}.abcdef", "{0}.{1}"', '"{0}"']
 )
-def test_a_write_if_match_takes_the_tag_of_this_incarnation_and_the_bare_revision(
+def test_a_write_if_match_accepts_the_etag_of_this_incarnation_and_the_bare_revision(
     server: Server, key: str, sent: str, write: Write
 ) -> None:
     revision = revision_of(server, key)
@@ -258,7 +260,7 @@ def test_a_write_if_match_of_another_incarnation_fails_and_changes_nothing(
 
 @every_write
 @pytest.mark.parametrize(("sent", "status"), [('"{0}.{1}"', 412), ('W/"{0}.{1}-raw"', 412), ('"{0}.abcdef"', 200)])
-def test_a_write_if_none_match_knows_the_tags_of_this_incarnation(
+def test_a_write_if_none_match_compares_the_incarnation_of_the_etag(
     server: Server, key: str, sent: str, status: int, write: Write
 ) -> None:
     revision = revision_of(server, key)
@@ -280,7 +282,7 @@ def test_a_read_is_answered_in_full_to_a_tag_of_another_incarnation(server: Serv
     assert server.get(key, headers={"If-None-Match": filled(server, sent, revision)}).status_code == 200
 
 
-def test_a_store_in_memory_forgets_its_tags_with_its_values() -> None:
+def test_etags_of_a_memory_store_do_not_match_after_a_restart() -> None:
     """What has the same revision after a restart is something else."""
     with running("memory:") as server:
         before = server.put("a", '"before"').headers["ETag"]
@@ -305,7 +307,7 @@ BY_A_PROXY += ['W/"{0}.{1}-zstd"', 'W/"{0}"', '"{0}-gzip"', '"1", W/"{0}.{1}"']
 
 @every_write
 @pytest.mark.parametrize("sent", BY_A_PROXY)
-def test_a_tag_that_a_proxy_has_changed_does_not_match_and_the_answer_says_why(
+def test_an_etag_that_a_proxy_changed_does_not_match_and_the_error_says_why(
     server: Server, key: str, sent: str, write: Write
 ) -> None:
     revision = revision_of(server, key)
@@ -316,13 +318,13 @@ def test_a_tag_that_a_proxy_has_changed_does_not_match_and_the_answer_says_why(
 
 
 @pytest.mark.parametrize("sent", ['W/"1.{1}"', '"{0}.abcdef-gzip"', '"{0}.{1}-tar"', '"other-gzip"', 'W/"x"'])
-def test_any_other_tag_is_no_reason_to_suspect_a_proxy(server: Server, key: str, sent: str) -> None:
+def test_the_error_for_any_other_etag_does_not_mention_a_proxy(server: Server, key: str, sent: str) -> None:
     revision = revision_of(server, key)
     response = server.put(key, "2", headers={"If-Match": filled(server, sent, revision)})
     assert (refusal(response), response.json()["message"]) == (FAILED, "the entry is at another revision")
 
 
-def test_a_read_if_match_of_a_changed_tag_says_why_too(server: Server, key: str) -> None:
+def test_a_read_if_match_of_an_etag_that_a_proxy_changed_says_why(server: Server, key: str) -> None:
     revision = revision_of(server, key)
     response = server.get(key, headers={"If-Match": filled(server, '"{0}.{1}-gzip"', revision)})
     assert refusal(response) == FAILED

@@ -1,6 +1,6 @@
-"""Slow and misbehaving clients: each is sent off in time, and good clients are served meanwhile.
+"""Slow and misbehaving clients are disconnected at their deadlines, and good clients are served meanwhile.
 
-200 of them are let loose on one server at once, each in a thread; the tests look at what became of them.
+200 such clients connect to one server at once, each in a thread. The tests check the outcome of each.
 """
 
 import socket
@@ -144,7 +144,7 @@ def outcome(strict: Server) -> Outcome:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MISBEHAVING if kind is not vanishes], ids=lambda kind: kind.__name__)
-def test_a_misbehaving_client_is_sent_off_in_time_and_not_early(
+def test_a_misbehaving_client_is_disconnected_at_its_deadline_and_not_earlier(
     outcome: Outcome, kind: Callable[[Server], Fate]
 ) -> None:
     wrong = [f for f in outcome.fates[kind] if not LIMIT_SECONDS < f.seconds < LIMIT_SECONDS + LATE_SECONDS]
@@ -156,27 +156,27 @@ def test_a_misbehaving_client_is_sent_off_in_time_and_not_early(
     [stalls_in_the_head, drips_a_head, stalls_in_the_body, drips_a_body, drips_chunks],
     ids=lambda kind: kind.__name__,
 )
-def test_a_client_that_asked_for_something_is_told_why(outcome: Outcome, kind: Callable[[Server], Fate]) -> None:
+def test_a_client_that_began_a_request_gets_an_error(outcome: Outcome, kind: Callable[[Server], Fate]) -> None:
     wrong = [f for f in outcome.fates[kind] if not f.received.startswith(b"HTTP/1.1 408 ")]
     assert (wrong, b'"error":"request_timeout"' in outcome.fates[kind][0].received) == ([], True)
 
 
 @pytest.mark.parametrize("kind", [silent, idles], ids=lambda kind: kind.__name__)
-def test_a_client_that_asked_for_nothing_is_told_nothing(outcome: Outcome, kind: Callable[[Server], Fate]) -> None:
+def test_a_client_that_sent_nothing_gets_no_answer(outcome: Outcome, kind: Callable[[Server], Fate]) -> None:
     assert {fate.received for fate in outcome.fates[kind]} == {b""}
 
 
-def test_good_clients_are_served_meanwhile(outcome: Outcome) -> None:
+def test_good_clients_are_served_beside_misbehaving_ones(outcome: Outcome) -> None:
     slowest = sorted(outcome.good_seconds)[: int(len(outcome.good_seconds) * 0.99)][-1]
     assert (len(outcome.good_seconds) > 10, slowest < LATE_SECONDS / 2) == (True, True)
 
 
-def test_what_misbehaving_clients_began_is_not_done(strict: Server, outcome: Outcome) -> None:
+def test_requests_that_misbehaving_clients_did_not_finish_are_not_done(strict: Server, outcome: Outcome) -> None:
     assert outcome.fates
     assert strict.get("misbehaving").status_code == 404
 
 
-def test_a_server_is_whole_after_misbehaving_clients(strict: Server, outcome: Outcome, key: str) -> None:
+def test_a_server_works_after_misbehaving_clients(strict: Server, outcome: Outcome, key: str) -> None:
     assert outcome.fates
     assert (strict.put(key, "1").status_code, "Traceback" in strict.log()) == (201, False)
 
@@ -213,7 +213,7 @@ def has_place(server: Server) -> bool:
     [message("GET", "/kv"), message("GET", "/kv?limit=20"), message("GET", "/kv/large/1") * 20],
     ids=["streamed list", "one page", "pipelined reads"],
 )
-def test_a_reader_that_does_not_read_is_cut(single: Server, asked: bytes) -> None:
+def test_a_client_that_does_not_read_is_disconnected(single: Server, asked: bytes) -> None:
     until(lambda: has_place(single))
     with Wire(single, receive_buffer_bytes=4096) as wire:
         wire.send(asked)
@@ -231,7 +231,7 @@ def test_a_reader_that_does_not_read_is_cut(single: Server, asked: bytes) -> Non
     )
 
 
-def test_a_slow_reader_that_goes_on_reading_gets_everything(single: Server) -> None:
+def test_a_client_that_reads_slowly_gets_everything(single: Server) -> None:
     until(lambda: has_place(single))
     received = bytearray()
     with Wire(single, receive_buffer_bytes=64 * 1024) as wire:

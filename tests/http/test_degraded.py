@@ -1,4 +1,4 @@
-"""When changes cannot be made durable: writes are refused, reads go on, and health says so. It ends by itself.
+"""While writes cannot be made durable, they are refused, reads are answered, and health is `degraded`. It recovers.
 
 The fault is real: the system refuses every write of the server to any file, its log included.
 """
@@ -41,18 +41,18 @@ def repaired(server: Server) -> Server:
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/kv/kept"), ("PUT", "/kv/new"), ("DELETE", "/kv/kept")])
-def test_a_change_is_refused_with_a_time_to_come_again(degraded: Server, method: str, path: str) -> None:
+def test_a_write_is_refused_with_retry_after(degraded: Server, method: str, path: str) -> None:
     response = degraded.request(method, path, content=b"2")
     assert (refusal(response), response.headers["Retry-After"]) == ((503, "unavailable"), "1")
 
 
-def test_a_refused_change_is_not_seen(degraded: Server) -> None:
+def test_a_refused_write_is_not_visible(degraded: Server) -> None:
     degraded.put("kept", "2")
     degraded.delete("kept")
     assert (degraded.value("kept"), degraded.get("lost").status_code) == ({"a": 1}, 404)
 
 
-def test_reads_and_lists_go_on(degraded: Server) -> None:
+def test_reads_and_lists_are_still_answered(degraded: Server) -> None:
     listed = degraded.request("GET", "/kv").json()["entries"]
     assert listed == [degraded.get("kept").json()]
 
@@ -79,11 +79,11 @@ def test_what_was_acknowledged_is_kept_and_what_was_refused_is_not(degraded: Ser
     assert {entry["key"]: entry["value"] for entry in entries} == {"kept": {"a": 1}, "new": 3}
 
 
-def test_a_refused_write_takes_no_revision(degraded: Server) -> None:
+def test_a_refused_write_uses_no_revision(degraded: Server) -> None:
     assert repaired(degraded).put("new", "3").json()["revision"] == 2
 
 
-def test_a_degraded_service_stops_in_good_order(degraded: Server) -> None:
+def test_a_degraded_service_stops_cleanly(degraded: Server) -> None:
     assert degraded.terminate() == 0
     degraded.start()
     assert degraded.value("kept") == {"a": 1}

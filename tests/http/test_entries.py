@@ -1,4 +1,4 @@
-"""`/kv/{key}`: create, replace, read, delete; the entry's members; revisions and times."""
+"""`/kv/{key}`: entries are created, replaced, read and deleted; their members, revisions and times."""
 
 import re
 
@@ -32,12 +32,12 @@ def test_an_existing_key_is_replaced(server: Server, key: str, method: str) -> N
 
 
 @pytest.mark.parametrize("path", ["", "/a/b"])
-def test_a_created_entry_comes_with_its_location(server: Server, key: str, path: str) -> None:
+def test_a_created_entry_is_answered_with_its_location(server: Server, key: str, path: str) -> None:
     created = server.put(f"{key}%2F%C3%A4", "1", params={"path": path})
     assert server.request("GET", created.headers["Location"]).json()["key"] == f"{key}/ä"
 
 
-def test_a_replaced_entry_comes_without_location(server: Server, key: str) -> None:
+def test_a_replaced_entry_is_answered_without_location(server: Server, key: str) -> None:
     server.put(key, "1")
     assert "Location" not in server.put(key, "2").headers
 
@@ -52,17 +52,17 @@ def test_a_key_deleted_and_written_again_is_created_anew(server: Server, key: st
 # An entry's members -------------------------------------------------------------------------------------------
 
 
-def test_an_entry_has_just_these_members(server: Server, key: str) -> None:
+def test_an_entry_has_exactly_the_documented_members(server: Server, key: str) -> None:
     server.put(key, '"alice"')
     assert list(server.get(key).json()) == ["key", "value", "revision", "created_at", "updated_at"]
 
 
-def test_an_entry_with_a_ttl_has_its_expiry_as_well(server: Server, key: str) -> None:
+def test_an_entry_with_a_ttl_also_has_its_expiry(server: Server, key: str) -> None:
     written = server.put(key, '"alice"', params={"ttl": 60}).json()
     assert list(written) == ["key", "value", "revision", "created_at", "updated_at", "expires_at"]
 
 
-def test_the_answer_to_a_write_is_the_entry_that_a_read_gives(server: Server, key: str) -> None:
+def test_a_write_and_a_read_answer_the_same_entry(server: Server, key: str) -> None:
     written = server.put(key, '{"a": [1]}', params={"ttl": 60}).json()
     assert server.get(key).json() == written
 
@@ -73,12 +73,12 @@ def test_times_are_rfc_3339_in_utc_with_microseconds(server: Server, key: str) -
     assert [time for time in times if not TIME.fullmatch(time)] == []
 
 
-def test_a_new_entry_was_updated_when_it_was_created(server: Server, key: str) -> None:
+def test_a_new_entry_has_equal_times_of_creation_and_update(server: Server, key: str) -> None:
     entry = server.put(key, "1").json()
     assert entry["updated_at"] == entry["created_at"]
 
 
-def test_a_replaced_entry_keeps_its_creation_and_has_a_later_update(server: Server, key: str) -> None:
+def test_a_replaced_entry_keeps_its_time_of_creation_and_has_a_later_update(server: Server, key: str) -> None:
     first, second = server.put(key, "1").json(), server.put(key, "2").json()
     assert (second["created_at"], second["updated_at"] > first["updated_at"]) == (first["created_at"], True)
 
@@ -86,7 +86,7 @@ def test_a_replaced_entry_keeps_its_creation_and_has_a_later_update(server: Serv
 # Revisions ----------------------------------------------------------------------------------------------------
 
 
-def test_each_change_takes_a_larger_revision(server: Server, key: str) -> None:
+def test_each_change_has_a_larger_revision(server: Server, key: str) -> None:
     revisions = [
         server.put(key, "{}").json()["revision"],
         server.put(key, "1", params={"path": "/a"}).json()["revision"],
@@ -103,12 +103,12 @@ def test_a_write_of_the_same_value_is_a_change(server: Server, key: str) -> None
     assert second["revision"] > first["revision"]
 
 
-def test_revisions_are_of_the_whole_store(still_server: Server, key: str) -> None:
+def test_revisions_are_counted_for_the_whole_store(still_server: Server, key: str) -> None:
     first, second = still_server.put(f"{key}/a", "1").json(), still_server.put(f"{key}/b", "1").json()
     assert second["revision"] == first["revision"] + 1
 
 
-def test_a_read_takes_no_revision(still_server: Server, key: str) -> None:
+def test_a_read_uses_no_revision(still_server: Server, key: str) -> None:
     still_server.put(key, "1")
     before = still_server.revision()
     still_server.get(key)
@@ -117,7 +117,7 @@ def test_a_read_takes_no_revision(still_server: Server, key: str) -> None:
     assert still_server.revision() == before
 
 
-def test_a_refused_write_takes_no_revision(still_server: Server, key: str) -> None:
+def test_a_refused_write_uses_no_revision(still_server: Server, key: str) -> None:
     still_server.put(key, "1")
     before = still_server.revision()
     still_server.put(key, "nonsense")
@@ -136,7 +136,7 @@ def test_an_absent_key_is_not_found(server: Server, key: str) -> None:
     assert (refusal(response), response.json()["message"]) == (NOT_FOUND, "key does not exist")
 
 
-def test_a_key_that_is_only_the_beginning_of_another_is_not_found(server: Server, key: str) -> None:
+def test_a_key_that_is_only_a_prefix_of_another_is_not_found(server: Server, key: str) -> None:
     server.put(f"{key}/a", "1")
     assert refusal(server.get(key)) == NOT_FOUND
 
@@ -153,23 +153,23 @@ def test_head_of_an_absent_key_is_not_found(server: Server, key: str) -> None:
 
 
 @pytest.mark.parametrize("flag", ["raw", "raw=", "raw=true", "raw=1"])
-def test_raw_gives_the_value_alone(server: Server, key: str, flag: str) -> None:
+def test_raw_answers_the_value_alone(server: Server, key: str, flag: str) -> None:
     server.put(key, '{ "a" : [1, null] }')
     assert server.get(f"{key}?{flag}").content == b'{"a":[1,null]}\n'
 
 
 @pytest.mark.parametrize("flag", ["raw=false", "raw=0"])
-def test_raw_may_be_declined(server: Server, key: str, flag: str) -> None:
+def test_raw_false_answers_the_entry(server: Server, key: str, flag: str) -> None:
     server.put(key, "1")
     assert server.get(f"{key}?{flag}").json()["key"] == key
 
 
-def test_raw_gives_a_part_alone(server: Server, key: str) -> None:
+def test_raw_with_a_path_answers_the_part_alone(server: Server, key: str) -> None:
     server.put(key, '{"a": [1, {"b": null}]}')
     assert server.get(f"{key}?raw&path=/a/1").content == b'{"b":null}\n'
 
 
-def test_raw_is_true_or_false(server: Server, key: str) -> None:
+def test_raw_with_another_value_is_refused(server: Server, key: str) -> None:
     assert refusal(server.get(f"{key}?raw=maybe")) == (400, "invalid_argument")
 
 
@@ -181,7 +181,7 @@ def test_head_of_a_raw_value_has_its_length(server: Server, key: str) -> None:
 # Delete -------------------------------------------------------------------------------------------------------
 
 
-def test_a_deletion_says_what_and_when(server: Server, key: str) -> None:
+def test_a_deletion_is_answered_with_key_and_revision(server: Server, key: str) -> None:
     before = server.put(key, "1").json()["revision"]
     response = server.delete(key)
     expected = {"key": key, "deleted": True, "revision": before + 1}
@@ -194,7 +194,7 @@ def test_a_deleted_entry_is_not_found(server: Server, key: str) -> None:
     assert refusal(server.get(key)) == NOT_FOUND
 
 
-def test_deletion_of_an_absent_key_is_not_found(server: Server, key: str) -> None:
+def test_a_deletion_of_an_absent_key_is_not_found(server: Server, key: str) -> None:
     assert refusal(server.delete(key)) == NOT_FOUND
 
 
@@ -204,7 +204,7 @@ def test_a_second_deletion_is_not_found(server: Server, key: str) -> None:
     assert refusal(server.delete(key)) == NOT_FOUND
 
 
-def test_a_deletion_leaves_its_neighbours(server: Server, key: str) -> None:
+def test_a_deletion_leaves_similar_keys(server: Server, key: str) -> None:
     for name in (f"{key}/a", f"{key}/a/b", f"{key}/ab"):
         server.put(name, "1")
     server.delete(f"{key}/a")
@@ -227,7 +227,7 @@ def test_a_deletion_leaves_its_neighbours(server: Server, key: str) -> None:
         ("DELETE", "Path=/a"),
     ],
 )
-def test_a_parameter_that_the_route_does_not_know_is_refused(server: Server, key: str, method: str, query: str) -> None:
+def test_an_unknown_parameter_is_refused(server: Server, key: str, method: str, query: str) -> None:
     server.put(key, "{}")
     headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
     response = server.request(method, f"/kv/{key}?{query}", content=b"{}", headers=headers)
@@ -235,7 +235,7 @@ def test_a_parameter_that_the_route_does_not_know_is_refused(server: Server, key
 
 
 @pytest.mark.parametrize("query", ["ttl=5&ttl=6", "path=/a&path=/b"])
-def test_a_parameter_of_a_write_given_twice_is_refused(server: Server, key: str, query: str) -> None:
+def test_a_repeated_parameter_of_a_write_is_refused(server: Server, key: str, query: str) -> None:
     server.put(key, "{}")
     assert refusal(server.put(f"{key}?{query}", "1")) == (400, "invalid_argument")
 

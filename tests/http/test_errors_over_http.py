@@ -1,4 +1,4 @@
-"""Errors: their shape, what has no route, and that nothing of the inside gets out."""
+"""Errors: their members, unknown paths and methods, and that they show no internal details."""
 
 import pytest
 from contract import INTERNALS
@@ -37,7 +37,7 @@ def test_an_error_is_json(server: Server) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_a_path_that_is_no_route_is_not_found(server: Server, method: str, path: str) -> None:
+def test_a_path_without_a_route_is_not_found(server: Server, method: str, path: str) -> None:
     assert refusal(server.request(method, path)) == NO_ROUTE
 
 
@@ -52,14 +52,14 @@ def test_a_path_that_is_no_route_is_not_found(server: Server, method: str, path:
         ("PATCH", "/openapi.json", "GET, HEAD, OPTIONS"),
     ],
 )
-def test_a_method_that_the_route_does_not_have_is_refused_with_those_allowed(
+def test_a_method_that_the_path_does_not_have_is_refused_with_the_allowed_methods(
     server: Server, method: str, path: str, allowed: str
 ) -> None:
     response = server.request(method, path)
     assert (refusal(response), response.headers["Allow"]) == (NOT_ALLOWED, allowed)
 
 
-def test_a_body_sent_to_no_route_is_read_and_the_connection_goes_on(server: Server) -> None:
+def test_a_body_for_a_path_without_a_route_is_read_and_the_connection_stays(server: Server) -> None:
     """One of 64 KiB at most; a longer one ends the connection, as tests/http/test_refused_at_the_head.py shows."""
     with Wire(server) as wire:
         wire.send(message("POST", "/nowhere", body=b"x" * 65_536), message("GET", "/health/live"))
@@ -67,11 +67,11 @@ def test_a_body_sent_to_no_route_is_read_and_the_connection_goes_on(server: Serv
 
 
 @pytest.mark.parametrize("path", ["/health?x=1", "/health/live?x", "/openapi.json?x=1"])
-def test_a_parameter_that_the_service_does_not_know_is_refused(server: Server, path: str) -> None:
+def test_an_unknown_parameter_is_refused_on_every_route(server: Server, path: str) -> None:
     assert refusal(server.request("GET", path)) == (400, "invalid_argument")
 
 
-def test_a_key_is_looked_at_before_the_body(server: Server) -> None:
+def test_the_key_is_checked_before_the_body(server: Server) -> None:
     assert refusal(server.request("PUT", "/kv//", content=b"[")) == (400, "invalid_key")
 
 
@@ -104,13 +104,13 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("sent", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_hostile_request_is_refused_and_learns_nothing(server: Server, sent: bytes) -> None:
+def test_a_hostile_request_is_refused_without_internal_details(server: Server, sent: bytes) -> None:
     with Wire(server) as wire:
         answer = wire.send(sent).answer()
     assert (400 <= answer.status < 500, INTERNALS.search(answer.body.decode())) == (True, None)
 
 
-def test_hostile_requests_leave_no_trace_of_a_fault_in_the_log(server: Server) -> None:
+def test_hostile_requests_cause_no_traceback_in_the_log(server: Server) -> None:
     for sent in HOSTILE:
         with Wire(server) as wire:
             wire.send(sent).answer()

@@ -1,4 +1,4 @@
-"""`If-Lease`: a write is done only while the lease is alive, whatever has become of its holder meanwhile."""
+"""`If-Lease`: a write is done only if the lease is valid when the write is committed."""
 
 import json
 import threading
@@ -116,7 +116,7 @@ def kept(server: Server, key: str) -> Any:
 
 
 @every_write
-def test_a_write_is_done_while_its_lease_is_alive(server: Server, key: str, lock: str, write: Write) -> None:
+def test_a_write_with_a_valid_lease_is_done(server: Server, key: str, lock: str, write: Write) -> None:
     kept(server, key)
     response = write(server, key, fence(server.lease(lock)))
     entry = stored(server, key)
@@ -124,17 +124,17 @@ def test_a_write_is_done_while_its_lease_is_alive(server: Server, key: str, lock
 
 
 @creating
-def test_an_entry_is_created_while_the_lease_is_alive(server: Server, key: str, lock: str, write: Write) -> None:
+def test_an_entry_is_created_with_a_valid_lease(server: Server, key: str, lock: str, write: Write) -> None:
     assert write(server, key, fence(server.lease(lock))).status_code == 201
 
 
-def test_a_lease_of_any_lock_fences_any_entry_as_often_as_wanted(server: Server, key: str, lock: str) -> None:
+def test_a_lease_of_any_lock_fences_any_number_of_writes_of_any_entry(server: Server, key: str, lock: str) -> None:
     lease = server.lease(lock)
     statuses = [put(server, name, fence(lease)).status_code for name in (key, f"{key}/b", key)]
     assert statuses == [201, 201, 200]
 
 
-def test_a_renewed_lease_fences_on(server: Server, key: str, lock: str) -> None:
+def test_a_renewed_lease_still_fences(server: Server, key: str, lock: str) -> None:
     lease = server.lease(lock, ttl=3)
     server.renew(lock, lease["lease_id"], ttl=1_000)
     clock = server.lease(f"{lock}/clock", ttl=3)
@@ -142,12 +142,12 @@ def test_a_renewed_lease_fences_on(server: Server, key: str, lock: str) -> None:
     assert put(server, key, fence(lease)).status_code == 201
 
 
-def test_a_write_without_if_lease_is_done_whoever_holds_what(server: Server, key: str, lock: str) -> None:
+def test_a_write_without_if_lease_is_done_while_locks_are_held(server: Server, key: str, lock: str) -> None:
     server.lease(lock)
     assert (put(server, key, {}).status_code, put(server, lock, {}).status_code) == (201, 201)
 
 
-def test_a_read_does_not_ask_for_the_lease(server: Server, key: str) -> None:
+def test_a_read_ignores_if_lease(server: Server, key: str) -> None:
     before = kept(server, key)
     assert server.get(key, headers={"If-Lease": NO_LEASE}).json() == before
 
@@ -157,7 +157,7 @@ def test_a_read_does_not_ask_for_the_lease(server: Server, key: str) -> None:
 
 @every_write
 @pytest.mark.parametrize("has_entry", [True, False], ids=["entry", "no entry"])
-def test_a_write_by_a_released_lease_is_refused_and_changes_nothing(
+def test_a_write_with_a_released_lease_is_refused_and_changes_nothing(
     server: Server, key: str, lock: str, write: Write, *, has_entry: bool
 ) -> None:
     before = kept(server, key) if has_entry else None
@@ -168,7 +168,7 @@ def test_a_write_by_a_released_lease_is_refused_and_changes_nothing(
 
 @every_write
 @pytest.mark.parametrize("has_entry", [True, False], ids=["entry", "no entry"])
-def test_a_write_by_an_expired_lease_is_refused_although_nobody_has_taken_the_lock(
+def test_a_write_with_an_expired_lease_is_refused_while_the_lock_is_free(
     server: Server, key: str, expired: Any, write: Write, *, has_entry: bool
 ) -> None:
     before = kept(server, key) if has_entry else None
@@ -176,7 +176,7 @@ def test_a_write_by_an_expired_lease_is_refused_although_nobody_has_taken_the_lo
 
 
 @every_write
-def test_a_write_by_an_expired_lease_is_refused_while_another_holds_the_lock(
+def test_a_write_with_an_expired_lease_is_refused_while_another_client_holds_the_lock(
     server: Server, key: str, expired: Any, write: Write
 ) -> None:
     before = kept(server, key)
@@ -189,7 +189,7 @@ def test_a_write_by_an_expired_lease_is_refused_while_another_holds_the_lock(
 
 @every_write
 @pytest.mark.parametrize("has_entry", [True, False], ids=["entry", "no entry"])
-def test_a_write_by_a_lease_that_never_was_is_refused_and_changes_nothing(
+def test_a_write_with_an_unknown_lease_is_refused_and_changes_nothing(
     server: Server, key: str, write: Write, *, has_entry: bool
 ) -> None:
     before = kept(server, key) if has_entry else None
@@ -197,13 +197,13 @@ def test_a_write_by_a_lease_that_never_was_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("spelling", ["{}x", "{}, {}", "x{}", '"{}"'])
-def test_a_lease_id_is_compared_as_a_whole(server: Server, key: str, lock: str, spelling: str) -> None:
+def test_a_lease_id_must_match_as_a_whole(server: Server, key: str, lock: str, spelling: str) -> None:
     lease_id = server.lease(lock)["lease_id"]
     refused = put(server, key, {"If-Lease": spelling.replace("{}", lease_id)})
     assert (refusal(refused), stored(server, key)) == (LOST, None)
 
 
-def test_a_lease_id_in_another_case_is_another(server: Server, key: str, lock: str) -> None:
+def test_a_lease_id_in_another_case_does_not_match(server: Server, key: str, lock: str) -> None:
     lease_id = next(
         lease_id
         for number in range(100)
@@ -212,19 +212,19 @@ def test_a_lease_id_in_another_case_is_another(server: Server, key: str, lock: s
     assert refusal(put(server, key, {"If-Lease": lease_id.upper()})) == LOST
 
 
-def test_a_refused_write_takes_no_revision() -> None:
+def test_a_refused_fenced_write_uses_no_revision() -> None:
     with running() as own:
         refused = [put(own, "a", {"If-Lease": NO_LEASE}) for _ in range(3)]
         assert ([refusal(response) for response in refused], own.revision()) == ([LOST] * 3, 0)
 
 
-def test_the_answer_tells_of_the_lease_only(server: Server, key: str) -> None:
+def test_the_error_for_a_lost_lease_does_not_show_the_entry(server: Server, key: str) -> None:
     kept(server, key)
     refused = put(server, key, {"If-Lease": NO_LEASE})
     assert (set(refused.json()), "ETag" in refused.headers) == ({"error", "message", "request_id"}, False)
 
 
-def test_writes_on_one_connection_are_fenced_in_their_order(server: Server, key: str, lock: str) -> None:
+def test_pipelined_writes_are_fenced_in_their_order(server: Server, key: str, lock: str) -> None:
     """All may be in one batch: each sees what those before it did."""
     lease_id = server.lease(lock)["lease_id"]
     field = f"If-Lease: {lease_id}"
@@ -244,7 +244,7 @@ def test_writes_on_one_connection_are_fenced_in_their_order(server: Server, key:
 
 
 @every_write
-def test_with_if_match_both_must_hold(server: Server, key: str, lock: str, write: Write) -> None:
+def test_if_lease_and_if_match_must_both_hold(server: Server, key: str, lock: str, write: Write) -> None:
     alive, current = fence(server.lease(lock)), {"If-Match": f'"{kept(server, key)["revision"]}"'}
     lost, stale = {"If-Lease": NO_LEASE}, {"If-Match": '"0"'}
     refused = [refusal(write(server, key, pair)) for pair in (lost | current, lost | stale, alive | stale)]
@@ -253,7 +253,7 @@ def test_with_if_match_both_must_hold(server: Server, key: str, lock: str, write
     assert write(server, key, alive | current).status_code == 200
 
 
-def test_with_if_none_match_both_must_hold(server: Server, key: str, lock: str) -> None:
+def test_if_lease_and_if_none_match_must_both_hold(server: Server, key: str, lock: str) -> None:
     alive, new = fence(server.lease(lock)), {"If-None-Match": "*"}
     seen = [
         put(server, key, {"If-Lease": NO_LEASE} | new).status_code,
@@ -264,7 +264,7 @@ def test_with_if_none_match_both_must_hold(server: Server, key: str, lock: str) 
 
 
 @pytest.mark.parametrize("write", [merge, patch, delete, delete_part], ids=lambda write: write.__name__)
-def test_a_holder_hears_that_an_entry_is_missing(server: Server, key: str, lock: str, write: Write) -> None:
+def test_a_fenced_change_of_a_missing_entry_is_not_found(server: Server, key: str, lock: str, write: Write) -> None:
     assert refusal(write(server, key, fence(server.lease(lock)))) == (404, "not_found")
 
 
@@ -273,7 +273,7 @@ def test_a_holder_hears_that_an_entry_is_missing(server: Server, key: str, lock:
 
 @every_write
 @pytest.mark.parametrize("text", ["", "x" * 129], ids=["empty", "too long"])
-def test_what_cannot_be_a_lease_id_is_refused(server: Server, key: str, write: Write, text: str) -> None:
+def test_an_invalid_if_lease_is_refused(server: Server, key: str, write: Write, text: str) -> None:
     before = kept(server, key)
     refused = write(server, key, {"If-Lease": text})
     assert (refusal(refused), stored(server, key)) == ((400, "invalid_argument"), before)
@@ -296,7 +296,7 @@ durable_stores = pytest.mark.parametrize("store", [name for name in STORES if na
 
 
 @durable_stores
-def test_leases_are_the_same_after_a_kill(tmp_path: Path, store: str) -> None:
+def test_leases_are_unchanged_after_a_kill(tmp_path: Path, store: str) -> None:
     with running(STORES[store](tmp_path)) as own:
         held = own.lease("held", ttl=1_000, owner={"host": "ä"})
         renewed = own.lease("renewed")
@@ -312,7 +312,7 @@ def test_leases_are_the_same_after_a_kill(tmp_path: Path, store: str) -> None:
 
 
 @durable_stores
-def test_a_lease_fences_through_a_kill(tmp_path: Path, store: str) -> None:
+def test_a_lease_still_fences_after_a_kill(tmp_path: Path, store: str) -> None:
     with running(STORES[store](tmp_path)) as own:
         held, freed = own.lease("held", ttl=1_000), own.lease("freed")
         own.release("freed", freed["lease_id"])
@@ -324,7 +324,7 @@ def test_a_lease_fences_through_a_kill(tmp_path: Path, store: str) -> None:
 
 
 @durable_stores
-def test_a_lease_ends_in_its_time_through_a_kill(tmp_path: Path, store: str) -> None:
+def test_a_lease_ends_at_its_time_after_a_kill(tmp_path: Path, store: str) -> None:
     with running(STORES[store](tmp_path)) as own:
         lease = own.lease("a", ttl=1)
         own.restart()
@@ -334,7 +334,7 @@ def test_a_lease_ends_in_its_time_through_a_kill(tmp_path: Path, store: str) -> 
 
 
 @durable_stores
-def test_tokens_grow_through_release_deletion_and_kill(tmp_path: Path, store: str) -> None:
+def test_tokens_grow_after_a_release_a_deletion_and_a_kill(tmp_path: Path, store: str) -> None:
     tokens = []
     with running(STORES[store](tmp_path)) as own:
         for lock in ("a", "b"):
@@ -353,7 +353,7 @@ def test_tokens_grow_through_release_deletion_and_kill(tmp_path: Path, store: st
 # What it is all for -------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_under_a_lock_is_never_lost(server: Server, key: str, lock: str) -> None:
+def test_counters_incremented_under_a_lock_lose_no_increment(server: Server, key: str, lock: str) -> None:
     """Each of several threads reads, adds one, and writes, under the lock; no write of another comes between."""
     threads, rounds = 6, 8
     server.put(key, "0")

@@ -1,4 +1,4 @@
-"""A service that may open few files: clients never take those that it needs itself."""
+"""A service with a low limit of open files keeps enough of them for itself, whatever clients do."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +11,7 @@ LIMITED = (
 )
 
 
-def test_writes_go_on_while_more_silent_clients_connect_than_there_are_descriptors(tmp_path: Path) -> None:
+def test_writes_succeed_while_more_silent_clients_connect_than_there_are_descriptors(tmp_path: Path) -> None:
     with running(tmp_path / "data.json", program=("-c", LIMITED)) as server, ExitStack() as stack:
         assert server.put("first", "1").status_code == 201  # by a connection that stays
         connect(server, stack, 200)

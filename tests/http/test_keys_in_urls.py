@@ -1,4 +1,4 @@
-"""Keys: everything after `/kv/`, percent-decoded once."""
+"""Keys in URLs: the key is everything after `/kv/`, percent-decoded once."""
 
 import pytest
 from running import Server, Wire, message, refusal
@@ -47,7 +47,7 @@ def test_two_spellings_of_a_key_name_the_same_entry(server: Server, key: str) ->
     assert server.value(f"{key}/%c3%A4") == "here"
 
 
-def test_a_key_sent_in_plain_utf8_is_no_request(server: Server, key: str) -> None:
+def test_a_key_in_plain_utf8_is_a_malformed_request(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", body=b"1").replace(key.encode(), "ä".encode()))
         assert wire.answer().refusal == (400, "invalid_request")
@@ -58,13 +58,13 @@ def test_keys_that_differ_in_case_name_different_entries(server: Server, key: st
     assert refusal(server.get(key.upper())) == (404, "not_found")
 
 
-def test_a_composed_and_a_decomposed_letter_make_different_keys(server: Server, key: str) -> None:
+def test_a_composed_and_a_decomposed_letter_give_different_keys(server: Server, key: str) -> None:
     server.put(f"{key}/%C3%A4", "1")
     assert refusal(server.get(f"{key}/a%CC%88")) == (404, "not_found")
 
 
 @pytest.mark.parametrize("letter", ["k", "%C3%A4", "%F0%9F%A6%8A"])
-def test_a_key_of_512_bytes_is_taken(server: Server, key: str, letter: str) -> None:
+def test_a_key_of_512_bytes_is_accepted(server: Server, key: str, letter: str) -> None:
     size = max(1, letter.count("%"))
     sent = f"{key}/{'x' * ((511 - len(key)) % size)}{letter * ((511 - len(key)) // size)}"
     assert len(server.put(sent, "1").json()["key"].encode()) == 512
@@ -106,7 +106,7 @@ def test_a_key_of_more_than_512_bytes_is_refused(server: Server, sent: str) -> N
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-def test_a_wrong_key_is_refused(server: Server, method: str, sent: str) -> None:
+def test_an_invalid_key_is_refused(server: Server, method: str, sent: str) -> None:
     options = {"headers": {"Content-Type": "application/merge-patch+json"}} if method == "PATCH" else {}
     assert refusal(server.request(method, f"/kv/{sent}", content=b"{}", **options)) == INVALID_KEY
 

@@ -1,4 +1,4 @@
-"""`GET /kv`: order, pages, prefixes, and the whole list as a stream."""
+"""`GET /kv`: order, pages, prefixes, and the complete list as a stream."""
 
 import json
 import socket
@@ -33,17 +33,17 @@ def keys(page: Any) -> list[str]:
 # What is listed -----------------------------------------------------------------------------------------------
 
 
-def test_a_list_has_just_these_members(server: Server, key: str) -> None:
+def test_a_list_has_exactly_the_documented_members(server: Server, key: str) -> None:
     assert list(listed(server, prefix=key)) == ["entries", "revision", "next"]
 
 
-def test_an_empty_list_is_a_list(server: Server, key: str) -> None:
+def test_a_list_without_entries_has_all_members(server: Server, key: str) -> None:
     page = listed(server, prefix=key)
     assert (page["entries"], page["next"]) == ([], None)
 
 
 @pytest.mark.parametrize("limit", [{}, {"limit": 5}], ids=["streamed", "page"])
-def test_an_entry_is_listed_as_it_is_read(server: Server, key: str, limit: dict[str, int]) -> None:
+def test_a_list_has_each_entry_as_a_read_answers_it(server: Server, key: str, limit: dict[str, int]) -> None:
     server.put(key, '{"a": [1, null, "🦊"]}', params={"ttl": 60})
     assert listed(server, prefix=key, **limit)["entries"] == [server.get(key).json()]
 
@@ -70,7 +70,7 @@ def test_keys_are_listed_in_the_order_of_their_utf8_bytes(server: Server, key: s
     assert keys(listed(server, prefix=f"{key}/")) == expected
 
 
-def test_a_key_comes_before_those_that_it_begins(server: Server, key: str) -> None:
+def test_a_key_is_listed_before_the_keys_that_begin_with_it(server: Server, key: str) -> None:
     for name in ("/a/b", "/ab", "/a", ""):
         server.put(key + name, "1")
     assert keys(listed(server, prefix=key)) == [key, f"{key}/a", f"{key}/a/b", f"{key}/ab"]
@@ -90,7 +90,7 @@ def test_a_prefix_may_be_any_text(server: Server, key: str, prefix: str) -> None
     assert keys(listed(server, prefix=prefix + key)) == []
 
 
-def test_a_prefix_of_the_last_character_finds_its_keys(server: Server, key: str) -> None:
+def test_a_prefix_of_the_last_unicode_character_finds_its_keys(server: Server, key: str) -> None:
     server.put(f"{key}/%F4%8F%BF%BF/x", "1")
     server.put(f"{key}/%F4%8F%BF%BF", "1")
     assert len(keys(listed(server, prefix=f"{key}/\U0010ffff"))) == 2
@@ -111,7 +111,7 @@ def ten(server: Server) -> str:
     ("limit", "count", "following"),
     [(1, 1, "ten/0"), (9, 9, "ten/8"), (10, 10, None), (11, 10, None), (10_000, 10, None)],
 )
-def test_a_page_has_at_most_its_limit_and_names_the_next(
+def test_a_page_has_at_most_its_limit_and_the_position_of_the_next(
     server: Server, ten: str, limit: int, count: int, following: str | None
 ) -> None:
     page = listed(server, prefix=ten, limit=limit)
@@ -119,7 +119,7 @@ def test_a_page_has_at_most_its_limit_and_names_the_next(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
-def test_going_on_with_next_gives_every_entry_once(server: Server, ten: str, limit: int) -> None:
+def test_following_next_gives_every_entry_once(server: Server, ten: str, limit: int) -> None:
     seen: list[str] = []
     after: str | None = ""
     while after is not None:
@@ -140,7 +140,7 @@ def test_after_need_not_exist(server: Server, ten: str) -> None:
 @pytest.mark.parametrize(
     ("after", "count"), [("ten", 10), ("ten/", 10), ("a", 10), ("ten/9", 0), ("ten0", 0), ("z", 0)]
 )
-def test_after_may_lie_outside_the_prefix(server: Server, ten: str, after: str, count: int) -> None:
+def test_after_may_be_outside_the_prefix(server: Server, ten: str, after: str, count: int) -> None:
     assert len(keys(listed(server, prefix=ten, after=after))) == count
 
 
@@ -155,19 +155,19 @@ def test_no_key_begins_with_a_control_character(server: Server, ten: str, path: 
 
 @pytest.mark.parametrize(("after", "count"), [("\0", 10), ("ten\0", 10), ("ten/4\0", 5), ("ten/9\0", 0)])
 @pytest.mark.parametrize("limit", [{}, {"limit": 20}], ids=["streamed", "page"])
-def test_after_may_hold_a_control_character(
+def test_after_may_have_a_control_character(
     server: Server, ten: str, after: str, count: int, limit: dict[str, int]
 ) -> None:
     assert len(keys(listed(server, prefix=ten, after=after, **limit))) == count
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "10001", "", "ten", "1.5", "1e3", "+5", " 5", "1_0", "\u0665", "9" * 30])
-def test_a_limit_that_is_no_number_from_1_to_10000_is_refused(server: Server, limit: str) -> None:
+def test_a_limit_that_is_not_an_integer_from_1_to_10000_is_refused(server: Server, limit: str) -> None:
     assert refusal(server.request("GET", "/kv", params={"limit": limit})) == INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("name", ["prefix", "after"])
-def test_a_text_longer_than_a_key_is_refused(server: Server, name: str) -> None:
+def test_a_prefix_or_after_longer_than_a_key_is_refused(server: Server, name: str) -> None:
     response = server.request("GET", "/kv", params={name: "k" * 513})
     assert (refusal(response), response.json()["limit"]) == (INVALID_ARGUMENT, 512)
 
@@ -176,18 +176,18 @@ def test_a_text_longer_than_a_key_is_refused(server: Server, name: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [{}, {"limit": 10}], ids=["streamed", "page"])
-def test_a_list_may_be_of_keys_only(server: Server, ten: str, limit: dict[str, int]) -> None:
+def test_values_false_leaves_the_values_out(server: Server, ten: str, limit: dict[str, int]) -> None:
     whole, bare = listed(server, prefix=ten, **limit), listed(server, prefix=ten, values="false", **limit)
     for entry in whole["entries"]:
         del entry["value"]
     assert bare == whole
 
 
-def test_values_may_be_asked_for(server: Server, ten: str) -> None:
+def test_values_true_includes_the_values(server: Server, ten: str) -> None:
     assert listed(server, prefix=ten, values="true") == listed(server, prefix=ten)
 
 
-def test_values_is_true_or_false(server: Server) -> None:
+def test_values_with_another_value_is_refused(server: Server) -> None:
     assert refusal(server.request("GET", "/kv", params={"values": "no"})) == INVALID_ARGUMENT
 
 
@@ -195,13 +195,13 @@ def test_values_is_true_or_false(server: Server) -> None:
 
 
 @pytest.mark.parametrize("query", ["prefx=a", "Prefix=a", "ttl=5", "path=/a", "raw", "cursor=x"])
-def test_a_parameter_that_lists_do_not_know_is_refused(server: Server, query: str) -> None:
+def test_an_unknown_parameter_of_a_list_is_refused(server: Server, query: str) -> None:
     response = server.request("GET", f"/kv?{query}")
     assert (refusal(response), response.json()["parameter"]) == (INVALID_ARGUMENT, query.partition("=")[0])
 
 
 @pytest.mark.parametrize("name", ["prefix", "after", "limit", "values"])
-def test_a_parameter_of_a_list_given_twice_is_refused(server: Server, name: str) -> None:
+def test_a_repeated_parameter_of_a_list_is_refused(server: Server, name: str) -> None:
     assert refusal(server.request("GET", f"/kv?{name}=1&{name}=1")) == INVALID_ARGUMENT
 
 
@@ -234,12 +234,12 @@ def test_the_whole_list_of_keys_is_complete(full: Server) -> None:
     assert [entry["key"] for entry in page["entries"]] == [f"{number:05}" for number in range(MANY)]
 
 
-def test_a_part_of_the_whole_list_is_complete(full: Server) -> None:
+def test_a_list_of_a_prefix_is_complete(full: Server) -> None:
     page = full.request("GET", "/kv?prefix=1&after=10").json()
     assert [entry["value"] for entry in page["entries"]] == list(range(10_000, MANY))
 
 
-def test_the_connection_goes_on_after_a_streamed_list(full: Server) -> None:
+def test_the_connection_stays_after_a_streamed_list(full: Server) -> None:
     with Wire(full) as wire:
         wire.send(message("GET", "/kv"), message("GET", "/kv/00007"))
         assert [wire.answer().status, wire.answer().value] == [200, 7]
@@ -250,7 +250,7 @@ def test_a_page_may_have_10000_entries(full: Server) -> None:
     assert (len(page["entries"]), page["next"]) == (10_000, "09999")
 
 
-def test_a_list_in_messagepack_without_limit_comes_in_pages(full: Server) -> None:
+def test_a_list_in_messagepack_without_limit_is_paged(full: Server) -> None:
     headers = {"Accept": "application/vnd.msgpack"}
     first = msgspec.msgpack.decode(full.request("GET", "/kv", headers=headers).content)
     after = first["next"]
@@ -258,14 +258,14 @@ def test_a_list_in_messagepack_without_limit_comes_in_pages(full: Server) -> Non
     assert (keys(first) + keys(second), second["next"]) == ([f"{number:05}" for number in range(MANY)], None)
 
 
-def test_others_are_served_while_a_list_is_streamed(full: Server) -> None:
+def test_other_clients_are_served_while_a_list_is_streamed(full: Server) -> None:
     with Wire(full, receive_buffer_bytes=4096) as reader, Wire(full) as other:
         reader.send(message("GET", "/kv"))
         assert reader.socket.recv(100) != b""
         assert [other.send(message("PUT", "/kv/00000", body=b"0")).answer().status for _ in range(20)] == [200] * 20
 
 
-def test_entries_deleted_while_a_list_is_streamed_do_not_disturb_it() -> None:
+def test_deletions_while_a_list_is_streamed_do_not_break_it() -> None:
     names = [f"{number:03}" for number in range(600)]
     with running() as started, Wire(started, receive_buffer_bytes=64 * 1024) as reader:
         for name in names:
@@ -278,7 +278,7 @@ def test_entries_deleted_while_a_list_is_streamed_do_not_disturb_it() -> None:
     assert (seen == sorted(set(seen)), set(names[::2]) - set(seen)) == (True, set())
 
 
-def test_a_reader_that_leaves_in_the_middle_of_a_list_harms_nobody(full: Server) -> None:
+def test_a_client_that_disconnects_during_a_list_does_not_disturb_others(full: Server) -> None:
     for _ in range(20):
         with Wire(full, receive_buffer_bytes=4096) as reader:
             reader.send(message("GET", "/kv"))
@@ -306,7 +306,7 @@ def test_a_page_of_large_values_is_streamed(heavy: Server) -> None:
     assert (answer.headers["transfer-encoding"], len(page["entries"]), page["next"]) == ("chunked", 11, "heavy/10")
 
 
-def test_a_messagepack_page_of_large_values_ends_early_and_tells_where_to_go_on(heavy: Server) -> None:
+def test_a_messagepack_page_of_large_values_ends_early_with_the_next_position(heavy: Server) -> None:
     keys: list[str] = []
     sizes: list[int] = []
     after: str | None = ""

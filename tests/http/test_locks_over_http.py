@@ -1,6 +1,6 @@
-"""`/locks`, and `/lock`, `/renew` and `/unlock` by UUID: what is asked, what is answered, what is refused.
+"""`/locks`, and `/lock`, `/renew` and `/unlock` by UUID: locks are acquired, renewed, released, read and listed.
 
-Who waits for a lock is told in `test_waiting`, writes that depend on a lease in `test_fences`.
+Waiting for a lock is tested in `test_waiting`, writes that depend on a lease in `test_fences`.
 """
 
 import json
@@ -78,12 +78,12 @@ def test_a_lock_is_acquired_with_the_defaults(server: Server, lock: str, body: b
     assert (lease["lock"], lease["ttl"], lease["owner"]) == (lock, 30, None)
 
 
-def test_a_lock_may_be_acquired_without_a_media_type(server: Server, lock: str) -> None:
+def test_a_lock_is_acquired_without_a_content_type(server: Server, lock: str) -> None:
     with Wire(server) as wire:
         assert wire.send(message("POST", f"/locks/{lock}")).answer().status == 201
 
 
-def test_a_lease_id_is_128_bits_that_differ_each_time(server: Server, lock: str) -> None:
+def test_a_lease_id_is_128_bits_and_differs_each_time(server: Server, lock: str) -> None:
     lease_ids = [server.lease(f"{lock}/{number}")["lease_id"] for number in range(20)]
     assert [bool(re.fullmatch("[0-9a-f]{32}", lease_id)) for lease_id in lease_ids] == [True] * 20
     assert len(set(lease_ids)) == 20
@@ -119,7 +119,7 @@ OWNERS: list[Any] = [None, "", 0, False, -0.5, 2**64 - 1, [], {}, {"host": "a", 
 
 
 @pytest.mark.parametrize("owner", OWNERS, ids=lambda owner: repr(owner)[:20])
-def test_an_owner_is_any_json_up_to_1_kib(server: Server, lock: str, owner: Any) -> None:
+def test_an_owner_may_be_any_json_up_to_1_kib(server: Server, lock: str, owner: Any) -> None:
     lease = server.lease(lock, owner=owner)
     assert [lease["owner"], server.holder(lock).json()["owner"]] == [owner, owner]
 
@@ -137,12 +137,12 @@ def test_a_larger_owner_is_refused(server: Server, lock: str, owner: Any) -> Non
     + [{"tll": 30}, {"lease_id": NO_LEASE}, {"lock_id": "a"}, {"": 1}, {"TTL": 30}],
     ids=str,
 )
-def test_what_cannot_be_asked_of_an_acquisition_is_refused(server: Server, lock: str, asked: Any) -> None:
+def test_an_acquisition_with_an_invalid_member_is_refused(server: Server, lock: str, asked: Any) -> None:
     assert (refusal(server.acquire(lock, **asked)), server.is_free(lock)) == (INVALID_ARGUMENT, True)
 
 
 @pytest.mark.parametrize("body", [b"null", b"[]", b'"ttl"', b"30", b"true", b"[30]"])
-def test_a_body_that_is_no_object_is_refused(server: Server, lock: str, body: bytes) -> None:
+def test_a_body_that_is_not_an_object_is_refused(server: Server, lock: str, body: bytes) -> None:
     refused = [server.request(method, f"/locks/{lock}", content=body) for method in ("POST", "PUT", "DELETE")]
     assert [refusal(response) for response in refused] == [INVALID_ARGUMENT] * 3
     assert server.is_free(lock)
@@ -151,21 +151,21 @@ def test_a_body_that_is_no_object_is_refused(server: Server, lock: str, body: by
 @pytest.mark.parametrize(
     "body", [b" ", b"{", b'{"ttl": NaN}', b'{"ttl": 1e400}', b'{"owner": "\\ud800"}', b"{}{}", b"\xef\xbb\xbf{}"]
 )
-def test_a_body_that_is_no_json_is_refused(server: Server, lock: str, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused(server: Server, lock: str, body: bytes) -> None:
     refused = [server.request(method, f"/locks/{lock}", content=body) for method in ("POST", "PUT", "DELETE")]
     assert [refusal(response) for response in refused] == [INVALID_JSON] * 3
 
 
-def test_an_unknown_member_is_named(server: Server, lock: str) -> None:
+def test_the_error_for_an_unknown_member_names_it(server: Server, lock: str) -> None:
     assert server.acquire(lock, tll=5).json()["member"] == "tll"
 
 
-def test_another_kind_of_body_is_unsupported(server: Server, lock: str) -> None:
+def test_a_body_of_another_media_type_is_refused(server: Server, lock: str) -> None:
     refused = post(server, lock, b"ttl: 30", headers={"Content-Type": "text/yaml"})
     assert refusal(refused) == (415, "unsupported_media_type")
 
 
-def test_everything_may_be_asked_in_the_query(server: Server, lock: str) -> None:
+def test_all_members_may_be_in_the_query(server: Server, lock: str) -> None:
     response = post(server, f"{lock}?ttl=60.5&wait=0&owner=me%20%C3%A4", b"")
     lease = response.json()
     assert (response.status_code, lease["ttl"], lives(lease), lease["owner"]) == (
@@ -176,7 +176,7 @@ def test_everything_may_be_asked_in_the_query(server: Server, lock: str) -> None
     )
 
 
-def test_a_part_may_be_asked_in_the_query_and_the_rest_in_the_body(server: Server, lock: str) -> None:
+def test_some_members_may_be_in_the_query_and_others_in_the_body(server: Server, lock: str) -> None:
     lease = post(server, f"{lock}?ttl=60", b'{"owner": 5}').json()
     assert (lease["ttl"], lease["owner"]) == (60, 5)
 
@@ -202,19 +202,19 @@ def test_a_part_may_be_asked_in_the_query_and_the_rest_in_the_body(server: Serve
         "owner=a&owner=b",
     ],
 )
-def test_a_query_that_cannot_be_asked_is_refused(server: Server, lock: str, query: str) -> None:
+def test_an_acquisition_with_an_invalid_query_is_refused(server: Server, lock: str, query: str) -> None:
     assert (refusal(post(server, f"{lock}?{query}", b"")), server.is_free(lock)) == (INVALID_ARGUMENT, True)
 
 
 @pytest.mark.parametrize(("name", "text", "value"), [("ttl", "30", 30), ("wait", "0", 0), ("owner", "a", "a")])
-def test_what_is_asked_in_the_body_and_in_the_query_is_refused(
+def test_a_member_in_the_body_and_in_the_query_is_refused(
     server: Server, lock: str, name: str, text: str, value: Any
 ) -> None:
     refused = post(server, f"{lock}?{name}={text}", json.dumps({name: value}).encode())
     assert (refusal(refused), server.is_free(lock)) == (INVALID_ARGUMENT, True)
 
 
-def test_a_lock_that_is_held_is_refused_and_says_by_whom_and_until_when(server: Server, lock: str) -> None:
+def test_a_held_lock_is_refused_with_its_owner_and_expiry(server: Server, lock: str) -> None:
     lease = server.lease(lock, ttl=1_000, owner={"host": "a"})
     refused = server.acquire(lock, owner="b")
     told = refused.json()
@@ -224,15 +224,13 @@ def test_a_lock_that_is_held_is_refused_and_says_by_whom_and_until_when(server: 
     assert lease["lease_id"] not in refused.text + repr(refused.headers)
 
 
-def test_the_holder_is_refused_like_anybody_else(server: Server, lock: str) -> None:
+def test_the_holder_cannot_acquire_its_lock_again(server: Server, lock: str) -> None:
     lease = server.lease(lock, owner="a")
     again = server.acquire(lock, owner="a")
     assert (refusal(again), server.holder(lock).json()["token"]) == (LOCK_HELD, lease["token"])
 
 
-def test_a_lock_that_was_released_or_has_expired_is_acquired_with_a_larger_token(
-    server: Server, lock: str, expired: Any
-) -> None:
+def test_a_released_or_expired_lock_is_acquired_with_a_larger_token(server: Server, lock: str, expired: Any) -> None:
     first = server.lease(lock)
     server.release(lock, first["lease_id"])
     second = server.lease(lock)
@@ -242,13 +240,13 @@ def test_a_lock_that_was_released_or_has_expired_is_acquired_with_a_larger_token
     assert (third["token"] < fourth["token"], third["lease_id"] == fourth["lease_id"]) == (True, False)
 
 
-def test_a_lock_is_no_entry(server: Server, lock: str) -> None:
+def test_a_lock_is_not_visible_as_an_entry(server: Server, lock: str) -> None:
     server.lease(lock)
     assert refusal(server.get(lock)) == (404, "not_found")
     assert server.request("GET", "/kv", params={"prefix": lock}).json()["entries"] == []
 
 
-def test_an_entry_is_no_lock(server: Server, lock: str) -> None:
+def test_an_entry_is_not_visible_as_a_lock(server: Server, lock: str) -> None:
     server.put(lock, "1")
     assert server.is_free(lock)
     server.lease(lock)
@@ -274,7 +272,7 @@ def test_an_entry_is_no_lock(server: Server, lock: str) -> None:
         ("locks/locks", "locks/locks"),
     ],
 )
-def test_a_name_is_percent_decoded_once(server: Server, lock: str, sent: str, name: str) -> None:
+def test_the_name_of_a_lock_is_percent_decoded_once(server: Server, lock: str, sent: str, name: str) -> None:
     lease = server.lease(f"{lock}/{sent}")
     told = [lease["lock"], server.holder(f"{lock}/{sent}").json()["lock"]]
     told += [
@@ -283,16 +281,16 @@ def test_a_name_is_percent_decoded_once(server: Server, lock: str, sent: str, na
     assert told == [f"{lock}/{name}"] * 4
 
 
-def test_two_spellings_of_a_name_mean_the_same_lock(server: Server, lock: str) -> None:
+def test_two_encodings_of_a_name_are_the_same_lock(server: Server, lock: str) -> None:
     server.lease(f"{lock}%2F%C3%A4")
     assert refusal(server.acquire(f"{lock}/%c3%A4")) == LOCK_HELD
 
 
-def test_names_that_differ_in_case_mean_different_locks(server: Server, lock: str) -> None:
+def test_names_that_differ_in_case_are_different_locks(server: Server, lock: str) -> None:
     assert [server.acquire(name).status_code for name in (lock, lock.upper())] == [201, 201]
 
 
-def test_a_name_of_512_bytes_is_a_lock(server: Server, lock: str) -> None:
+def test_a_lock_name_of_512_bytes_is_accepted(server: Server, lock: str) -> None:
     name = lock + "x" * (512 - len(lock))
     assert server.lease(name)["lock"] == name
 
@@ -319,7 +317,7 @@ def test_a_name_of_512_bytes_is_a_lock(server: Server, lock: str) -> None:
         "%zz",
     ],
 )
-def test_what_is_no_key_is_no_name_of_a_lock(server: Server, name: str) -> None:
+def test_a_lock_name_that_is_no_valid_key_is_refused(server: Server, name: str) -> None:
     body = json.dumps({"lease_id": NO_LEASE}).encode()
     with Wire(server) as wire:
         wire.send(message("POST", f"/locks/{name}"), message("PUT", f"/locks/{name}", body=body))
@@ -340,13 +338,13 @@ def test_a_renewed_lease_lasts_its_ttl_from_now(server: Server, lock: str) -> No
     assert before - CLOCKS <= renewed_at <= datetime.now(UTC) + CLOCKS
 
 
-def test_a_lease_is_renewed_for_as_long_as_before_unless_told(server: Server, lock: str) -> None:
+def test_a_renewal_without_ttl_keeps_the_ttl_of_the_lease(server: Server, lock: str) -> None:
     lease = server.lease(lock, ttl=60.5)
     renewed = server.renew(lock, lease["lease_id"]).json()
     assert (renewed["ttl"], renewed["expires_at"] > lease["expires_at"]) == (60.5, True)
 
 
-def test_a_lease_may_be_renewed_by_the_query(server: Server, lock: str) -> None:
+def test_the_members_of_a_renewal_may_be_in_the_query(server: Server, lock: str) -> None:
     lease_id = server.lease(lock)["lease_id"]
     responses = [
         server.request("PUT", f"/locks/{lock}?lease_id={lease_id}&ttl=60"),
@@ -363,7 +361,7 @@ def test_a_renewal_never_shortens_a_lease(server: Server, lock: str) -> None:
     assert [renewed["expires_at"], server.holder(lock).json()["expires_at"]] == [lease["expires_at"]] * 2
 
 
-def test_a_renewal_is_what_others_see(server: Server, lock: str) -> None:
+def test_others_see_the_renewed_expiry(server: Server, lock: str) -> None:
     lease = server.lease(lock, ttl=60)
     renewed = server.renew(lock, lease["lease_id"], ttl=600).json()
     del renewed["lease_id"]
@@ -371,7 +369,7 @@ def test_a_renewal_is_what_others_see(server: Server, lock: str) -> None:
     assert server.acquire(lock).json()["expires_at"] == renewed["expires_at"]
 
 
-def test_a_renewed_lease_outlives_its_first_end(server: Server, lock: str) -> None:
+def test_a_renewed_lease_is_valid_after_its_first_expiry(server: Server, lock: str) -> None:
     lease = server.lease(lock, ttl=3)
     server.renew(lock, lease["lease_id"], ttl=1_000)
     clock = server.lease(f"{lock}/clock", ttl=3)
@@ -379,7 +377,7 @@ def test_a_renewed_lease_outlives_its_first_end(server: Server, lock: str) -> No
     assert server.holder(lock).json()["token"] == lease["token"]
 
 
-def test_a_renewal_by_another_lease_is_refused_and_changes_nothing(server: Server, lock: str) -> None:
+def test_a_renewal_with_another_lease_is_refused_and_changes_nothing(server: Server, lock: str) -> None:
     lease = server.lease(lock)
     before = server.holder(lock).json()
     refused = [server.renew(lock, lease_id, ttl=1_000) for lease_id in (NO_LEASE, lease["lease_id"].upper(), "ä")]
@@ -387,29 +385,29 @@ def test_a_renewal_by_another_lease_is_refused_and_changes_nothing(server: Serve
     assert server.holder(lock).json() == before
 
 
-def test_a_lease_of_another_lock_renews_nothing(server: Server, lock: str) -> None:
+def test_a_renewal_with_a_lease_of_another_lock_is_refused(server: Server, lock: str) -> None:
     server.lease(lock)
     other = server.lease(f"{lock}/other")
     assert refusal(server.renew(lock, other["lease_id"])) == LEASE_LOST
 
 
-def test_a_lock_that_nobody_ever_held_is_not_renewed(server: Server, lock: str) -> None:
+def test_a_renewal_of_a_lock_that_was_never_held_is_refused(server: Server, lock: str) -> None:
     assert (refusal(server.renew(lock, NO_LEASE)), server.is_free(lock)) == (LEASE_LOST, True)
 
 
-def test_a_released_lease_is_not_renewed(server: Server, lock: str) -> None:
+def test_a_renewal_of_a_released_lease_is_refused(server: Server, lock: str) -> None:
     lease = server.lease(lock)
     server.release(lock, lease["lease_id"])
     assert (refusal(server.renew(lock, lease["lease_id"])), server.is_free(lock)) == (LEASE_LOST, True)
 
 
-def test_an_expired_lease_is_not_renewed_although_nobody_has_taken_the_lock(server: Server, expired: Any) -> None:
+def test_a_renewal_of_an_expired_lease_is_refused_while_the_lock_is_free(server: Server, expired: Any) -> None:
     lease = next(expired)
     assert refusal(server.renew(lease["lock"], lease["lease_id"])) == LEASE_LOST
     assert server.is_free(lease["lock"])
 
 
-def test_an_expired_lease_does_not_renew_that_of_the_next(server: Server, expired: Any) -> None:
+def test_a_renewal_with_an_expired_lease_does_not_renew_the_next_lease(server: Server, expired: Any) -> None:
     lease = next(expired)
     following = server.lease(lease["lock"])
     assert refusal(server.renew(lease["lock"], lease["lease_id"], ttl=1_000)) == LEASE_LOST
@@ -417,14 +415,14 @@ def test_an_expired_lease_does_not_renew_that_of_the_next(server: Server, expire
 
 
 @pytest.mark.parametrize("ttl", BAD_TTLS, ids=repr)
-def test_a_renewal_with_a_ttl_that_is_none_is_refused(server: Server, lock: str, ttl: Any) -> None:
+def test_a_renewal_with_an_invalid_ttl_is_refused(server: Server, lock: str, ttl: Any) -> None:
     lease = server.lease(lock)
     assert refusal(server.renew(lock, lease["lease_id"], ttl=ttl)) == INVALID_ARGUMENT
     assert server.holder(lock).json()["expires_at"] == lease["expires_at"]
 
 
 @pytest.mark.parametrize("name", ["wait", "owner", "lock_id", "spam"])
-def test_what_a_renewal_does_not_know_is_refused(server: Server, lock: str, name: str) -> None:
+def test_a_renewal_with_an_unknown_member_is_refused(server: Server, lock: str, name: str) -> None:
     lease_id = server.lease(lock)["lease_id"]
     refused = [
         server.renew(lock, lease_id, **{name: 1}),
@@ -438,7 +436,7 @@ def test_what_a_renewal_does_not_know_is_refused(server: Server, lock: str, name
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"lease_id": null}'])
-def test_without_a_lease_id_nothing_is_done(server: Server, lock: str, method: str, body: bytes) -> None:
+def test_a_renewal_or_release_without_lease_id_is_refused(server: Server, lock: str, method: str, body: bytes) -> None:
     lease = server.lease(lock)
     refused = server.request(method, f"/locks/{lock}", content=body)
     assert (refusal(refused), server.holder(lock).json()["expires_at"]) == (INVALID_ARGUMENT, lease["expires_at"])
@@ -446,7 +444,7 @@ def test_without_a_lease_id_nothing_is_done(server: Server, lock: str, method: s
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("lease_id", BAD_LEASE_IDS, ids=lambda lease_id: repr(lease_id)[:8])
-def test_what_cannot_be_a_lease_id_is_refused(server: Server, lock: str, method: str, lease_id: Any) -> None:
+def test_an_invalid_lease_id_is_refused(server: Server, lock: str, method: str, lease_id: Any) -> None:
     server.lease(lock)
     assert refusal(server.request(method, f"/locks/{lock}", json={"lease_id": lease_id})) == INVALID_ARGUMENT
 
@@ -474,7 +472,7 @@ Release = Callable[[Server, str, str], httpx.Response]
 
 
 @every_way
-def test_a_released_lock_is_free(server: Server, lock: str, release: Release) -> None:
+def test_a_released_lock_can_be_acquired(server: Server, lock: str, release: Release) -> None:
     lease = server.lease(lock)
     response = release(server, lock, lease["lease_id"])
     told = response.json()
@@ -487,7 +485,9 @@ def test_a_released_lock_is_free(server: Server, lock: str, release: Release) ->
 
 
 @every_way
-def test_a_release_by_another_lease_is_refused_and_frees_nobody(server: Server, lock: str, release: Release) -> None:
+def test_a_release_with_another_lease_is_refused_and_releases_nothing(
+    server: Server, lock: str, release: Release
+) -> None:
     lease = server.lease(lock)
     other = server.lease(f"{lock}/other")
     refused = [release(server, lock, lease_id) for lease_id in (NO_LEASE, other["lease_id"])]
@@ -495,7 +495,7 @@ def test_a_release_by_another_lease_is_refused_and_frees_nobody(server: Server, 
     assert server.holder(lock).json()["token"] == lease["token"]
 
 
-def test_a_release_by_a_stale_holder_is_refused(server: Server, lock: str, expired: Any) -> None:
+def test_a_release_by_the_previous_holder_is_refused(server: Server, lock: str, expired: Any) -> None:
     released, over = server.lease(lock), next(expired)
     server.release(lock, released["lease_id"])
     for stale in (released, over):
@@ -505,23 +505,23 @@ def test_a_release_by_a_stale_holder_is_refused(server: Server, lock: str, expir
 
 
 @every_way
-def test_a_lock_that_nobody_holds_is_not_released(server: Server, lock: str, release: Release) -> None:
+def test_a_release_of_a_free_lock_is_not_found(server: Server, lock: str, release: Release) -> None:
     assert refusal(release(server, lock, NO_LEASE)) == LOCK_NOT_FOUND
 
 
-def test_a_lease_is_released_once(server: Server, lock: str) -> None:
+def test_a_second_release_is_not_found(server: Server, lock: str) -> None:
     lease = server.lease(lock)
     server.release(lock, lease["lease_id"])
     assert refusal(server.release(lock, lease["lease_id"])) == LOCK_NOT_FOUND
 
 
-def test_an_expired_lease_is_not_there_to_be_released(server: Server, expired: Any) -> None:
+def test_a_release_of_an_expired_lease_is_not_found(server: Server, expired: Any) -> None:
     lease = next(expired)
     assert refusal(server.release(lease["lock"], lease["lease_id"])) == LOCK_NOT_FOUND
 
 
 @pytest.mark.parametrize("name", ["ttl", "wait", "owner", "lock_id", "spam"])
-def test_what_a_release_does_not_know_is_refused(server: Server, lock: str, name: str) -> None:
+def test_a_release_with_an_unknown_member_is_refused(server: Server, lock: str, name: str) -> None:
     lease_id = server.lease(lock)["lease_id"]
     refused = [
         server.request("DELETE", f"/locks/{lock}", json={"lease_id": lease_id, name: 1}),
@@ -533,7 +533,7 @@ def test_what_a_release_does_not_know_is_refused(server: Server, lock: str, name
 # GET /locks/{name} --------------------------------------------------------------------------------------------
 
 
-def test_others_see_who_holds_a_lock_and_not_its_lease_id(server: Server, lock: str) -> None:
+def test_a_lock_shows_its_owner_and_not_its_lease_id(server: Server, lock: str) -> None:
     lease = server.lease(lock, owner={"host": "a"})
     response = server.holder(lock)
     lease_id = lease.pop("lease_id")
@@ -541,7 +541,7 @@ def test_others_see_who_holds_a_lock_and_not_its_lease_id(server: Server, lock: 
     assert lease_id not in response.text + repr(response.headers)
 
 
-def test_how_many_wait_is_told(server: Server, lock: str) -> None:
+def test_a_lock_shows_the_number_of_waiters(server: Server, lock: str) -> None:
     lease = server.lease(lock)
     with Wire(server) as first, Wire(server) as second:
         for wire in (first, second):
@@ -553,14 +553,14 @@ def test_how_many_wait_is_told(server: Server, lock: str) -> None:
         assert ([each["waiters"] for each in listed], server.waiters(lock)) == ([2], 1)
 
 
-def test_a_lock_that_nobody_holds_is_not_found(server: Server, lock: str, expired: Any) -> None:
+def test_a_free_lock_is_not_found(server: Server, lock: str, expired: Any) -> None:
     released = server.lease(f"{lock}/released")
     server.release(f"{lock}/released", released["lease_id"])
     names = [lock, f"{lock}/released", next(expired)["lock"]]
     assert [refusal(server.holder(name)) for name in names] == [LOCK_NOT_FOUND] * 3
 
 
-def test_head_has_the_length_and_no_body(server: Server, lock: str) -> None:
+def test_head_of_a_lock_has_the_length_and_no_body(server: Server, lock: str) -> None:
     server.lease(lock)
     for path in (f"/locks/{lock}", f"/locks?prefix={lock}"):
         whole, head = (server.request(method, path) for method in ("GET", "HEAD"))
@@ -568,7 +568,7 @@ def test_head_has_the_length_and_no_body(server: Server, lock: str) -> None:
     assert server.request("HEAD", f"/locks/{lock}/absent").status_code == 404
 
 
-def test_a_read_of_a_lock_takes_no_query(server: Server, lock: str) -> None:
+def test_a_query_of_a_single_lock_is_refused(server: Server, lock: str) -> None:
     server.lease(lock)
     assert refusal(server.request("GET", f"/locks/{lock}?lease_id={NO_LEASE}")) == INVALID_ARGUMENT
 
@@ -603,30 +603,30 @@ def test_locks_are_listed_in_the_order_of_their_bytes(server: Server, listing: s
     assert names_in(page, listing) == sorted(NAMES, key=str.encode)
 
 
-def test_a_list_tells_of_each_lock_what_a_single_read_does(server: Server, listing: str) -> None:
+def test_a_list_has_each_lock_as_a_single_read_answers_it(server: Server, listing: str) -> None:
     page = listed(server, prefix=listing)
     assert page["locks"] == [server.holder(listing + name).json() for name in sorted(NAMES, key=str.encode)]
 
 
-def test_a_list_tells_a_revision_at_which_it_holds(server: Server, lock: str) -> None:
+def test_a_list_of_locks_has_the_revision_of_the_store(server: Server, lock: str) -> None:
     token = server.lease(lock)["token"]
     assert token <= listed(server, prefix=lock)["revision"] <= server.revision()
 
 
 @pytest.mark.parametrize("prefix", ["a", "a/", "ab", "ä", "b/", "zz"])
-def test_a_prefix_narrows_a_list(server: Server, listing: str, prefix: str) -> None:
+def test_a_prefix_narrows_a_list_of_locks(server: Server, listing: str, prefix: str) -> None:
     expected = sorted((name for name in NAMES if name.startswith(prefix)), key=str.encode)
     assert names_in(listed(server, prefix=listing + prefix), listing) == expected
 
 
 @pytest.mark.parametrize("after", ["a", "a/", "a/1", "aa", "b", "\U0001f98a", "", "zz"])
-def test_a_list_goes_on_after_a_name(server: Server, listing: str, after: str) -> None:
+def test_a_list_of_locks_continues_after_a_name(server: Server, listing: str, after: str) -> None:
     expected = [name for name in sorted(NAMES, key=str.encode) if name.encode() > after.encode()]
     assert names_in(listed(server, prefix=listing, after=listing + after), listing) == expected
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 7, 8, 10_000])
-def test_pages_hold_every_lock_once(server: Server, listing: str, limit: int) -> None:
+def test_pages_have_every_lock_once(server: Server, listing: str, limit: int) -> None:
     pages = [listed(server, prefix=listing, limit=limit)]
     while pages[-1]["next"] is not None:
         pages.append(listed(server, prefix=listing, limit=limit, after=pages[-1]["next"]))
@@ -651,15 +651,15 @@ def test_pages_hold_every_lock_once(server: Server, listing: str, limit: int) ->
         "after=" + "x" * 513,
     ],
 )
-def test_a_list_that_cannot_be_asked_is_refused(server: Server, query: str) -> None:
+def test_a_list_of_locks_with_an_invalid_parameter_is_refused(server: Server, query: str) -> None:
     assert refusal(server.request("GET", f"/locks?{query}")) == INVALID_ARGUMENT
 
 
-def test_a_lock_that_has_expired_is_not_listed(server: Server, expired: Any) -> None:
+def test_an_expired_lock_is_not_listed(server: Server, expired: Any) -> None:
     assert listed(server, prefix=next(expired)["lock"])["locks"] == []
 
 
-def test_a_list_shows_no_lease_id(server: Server, lock: str) -> None:
+def test_a_list_of_locks_shows_no_lease_id(server: Server, lock: str) -> None:
     lease_id = server.lease(lock)["lease_id"]
     assert lease_id not in server.request("GET", "/locks").text
 
@@ -695,7 +695,7 @@ def test_a_lock_is_acquired_renewed_and_released_by_uuid(server: Server, uuid: s
     assert server.is_free(uuid)
 
 
-def test_by_uuid_the_defaults_are_the_same(server: Server, uuid: str) -> None:
+def test_a_lock_by_uuid_has_the_same_defaults(server: Server, uuid: str) -> None:
     lease = server.request("POST", f"/lock?lock_id={uuid}").json()
     assert (lease["ttl"], lease["owner"], lives(lease)) == (30, None, timedelta(seconds=30))
 
@@ -737,7 +737,7 @@ BY_UUID = [("POST", "/lock"), ("POST", "/renew"), ("DELETE", "/unlock")]
     ],
     ids=repr,
 )
-def test_what_is_no_uuid_is_refused(server: Server, method: str, path: str, name: Any) -> None:
+def test_an_invalid_uuid_is_refused(server: Server, method: str, path: str, name: Any) -> None:
     lease_id = {} if path == "/lock" else {"lease_id": NO_LEASE}
     assert refusal(server.request(method, path, json={"lock_id": name} | lease_id)) == INVALID_KEY
     if isinstance(name, str):
@@ -746,12 +746,12 @@ def test_what_is_no_uuid_is_refused(server: Server, method: str, path: str, name
 
 @pytest.mark.parametrize(("method", "path"), BY_UUID)
 @pytest.mark.parametrize("asked", [{}, {"lock_id": None}, {"lock": "a"}], ids=str)
-def test_without_a_lock_id_nothing_is_done(server: Server, method: str, path: str, asked: Any) -> None:
+def test_a_request_without_lock_id_is_refused(server: Server, method: str, path: str, asked: Any) -> None:
     assert refusal(server.request(method, path, json=asked)) == INVALID_ARGUMENT
 
 
 @everywhere
-def test_a_lock_held_by_uuid_is_refused_like_any_other(server: Server, uuid: str, where: str) -> None:
+def test_a_held_lock_is_refused_by_uuid(server: Server, uuid: str, where: str) -> None:
     lease = server.lease(uuid, ttl=1_000, owner="a")
     refused = send(server, "POST", "/lock", {"lock_id": uuid, "wait": 0}, where)
     told = refused.json()
@@ -760,7 +760,7 @@ def test_a_lock_held_by_uuid_is_refused_like_any_other(server: Server, uuid: str
 
 
 @everywhere
-def test_a_lease_that_is_lost_is_refused_by_uuid(server: Server, uuid: str, where: str) -> None:
+def test_a_lost_lease_is_refused_by_uuid(server: Server, uuid: str, where: str) -> None:
     asked = {"lock_id": uuid, "lease_id": NO_LEASE}
     before = [refusal(send(server, *route, asked, where)) for route in BY_UUID[1:]]
     lease = server.lease(uuid)
@@ -784,20 +784,22 @@ def test_a_lease_that_is_lost_is_refused_by_uuid(server: Server, uuid: str, wher
     ],
     ids=str,
 )
-def test_what_cannot_be_asked_by_uuid_is_refused(server: Server, uuid: str, path: str, asked: Any, where: str) -> None:
+def test_an_invalid_acquisition_by_uuid_is_refused(
+    server: Server, uuid: str, path: str, asked: Any, where: str
+) -> None:
     lease_id = {} if path == "/lock" else {"lease_id": NO_LEASE}
     assert refusal(send(server, "POST", path, {"lock_id": uuid} | lease_id | asked, where)) == INVALID_ARGUMENT
     assert server.is_free(uuid)
 
 
 @pytest.mark.parametrize("asked", [{"ttl": 5}, {"owner": 1}, {"lease_id": ""}, {"lease_id": "x" * 129}], ids=str)
-def test_what_cannot_be_asked_of_unlock_is_refused(server: Server, uuid: str, asked: Any) -> None:
+def test_an_invalid_unlock_is_refused(server: Server, uuid: str, asked: Any) -> None:
     server.lease(uuid)
     refused = server.request("DELETE", "/unlock", json={"lock_id": uuid} | asked)
     assert (refusal(refused), server.is_free(uuid)) == (INVALID_ARGUMENT, False)
 
 
-def test_a_renewal_by_uuid_needs_the_lease_id(server: Server, uuid: str) -> None:
+def test_a_renewal_by_uuid_without_lease_id_is_refused(server: Server, uuid: str) -> None:
     server.lease(uuid)
     assert refusal(server.request("POST", "/renew", json={"lock_id": uuid})) == INVALID_ARGUMENT
 
@@ -810,14 +812,14 @@ def test_a_uuid_in_the_body_and_in_the_query_is_refused(server: Server, uuid: st
 
 
 @everywhere
-def test_nobody_unlocks_without_saying_which_lease_is_meant(server: Server, uuid: str, where: str) -> None:
+def test_an_unlock_without_lease_id_and_token_is_refused(server: Server, uuid: str, where: str) -> None:
     server.lease(uuid)
     refused = send(server, "DELETE", "/unlock", {"lock_id": uuid}, where)
     assert (refusal(refused), server.is_free(uuid)) == (INVALID_ARGUMENT, False)
 
 
 @every_lock
-def test_the_token_of_the_lease_releases_it_in_place_of_the_lease_id(server: Server, uuid: str, path: str) -> None:
+def test_a_lease_is_released_by_its_token_instead_of_its_lease_id(server: Server, uuid: str, path: str) -> None:
     asked = {"lock_id": uuid} if path == "/unlock" else {}
     target = path.format(uuid)
     for where in ("body", "query"):
@@ -830,7 +832,7 @@ def test_the_token_of_the_lease_releases_it_in_place_of_the_lease_id(server: Ser
 
 
 @every_lock
-def test_force_releases_whichever_lease_is_alive(server: Server, uuid: str, path: str) -> None:
+def test_force_releases_the_current_lease(server: Server, uuid: str, path: str) -> None:
     asked = {"lock_id": uuid} if path == "/unlock" else {}
     target = path.format(uuid)
     for query in ("force", "force=true", "force=1"):
@@ -868,7 +870,7 @@ def test_force_releases_whichever_lease_is_alive(server: Server, uuid: str, path
     ],
     ids=str,
 )
-def test_a_release_that_does_not_say_what_it_means_is_refused(
+def test_a_release_with_contradicting_members_is_refused(
     server: Server, uuid: str, path: str, query: str, asked: Any
 ) -> None:
     server.lease(uuid)
@@ -877,7 +879,7 @@ def test_a_release_that_does_not_say_what_it_means_is_refused(
     assert (refusal(refused), server.is_free(uuid)) == (INVALID_ARGUMENT, False)
 
 
-def test_what_is_ended_by_force_is_logged_without_the_lease_id() -> None:
+def test_a_release_by_force_is_logged_without_the_lease_id() -> None:
     with running(log_level="warning") as own:
         lease_id = own.lease("jobs/nightly")["lease_id"]
         own.request("DELETE", "/locks/jobs/nightly?force", headers={"X-Request-Id": "mine"})
@@ -904,17 +906,17 @@ def test_what_is_ended_by_force_is_logged_without_the_lease_id() -> None:
         ("POST", "/unlock", "DELETE, OPTIONS"),
     ],
 )
-def test_other_methods_are_not_allowed(server: Server, method: str, path: str, allow: str) -> None:
+def test_other_methods_on_locks_are_not_allowed(server: Server, method: str, path: str, allow: str) -> None:
     response = server.request(method, path)
     assert (refusal(response), response.headers["Allow"]) == ((405, "method_not_allowed"), allow)
 
 
 @pytest.mark.parametrize("path", ["/lock/a", "/lock/", "/renew/a", "/unlock/a", "/Locks"])
-def test_near_routes_are_none(server: Server, path: str) -> None:
+def test_paths_similar_to_those_of_locks_are_not_found(server: Server, path: str) -> None:
     assert refusal(server.request("GET", path)) == (404, "no_such_route")
 
 
-def test_bodies_may_be_messagepack(server: Server, lock: str) -> None:
+def test_the_body_of_a_lock_request_may_be_messagepack(server: Server, lock: str) -> None:
     def sent(method: str, **asked: Any) -> httpx.Response:
         body, headers = msgspec.msgpack.encode(asked), {"Content-Type": MESSAGEPACK}
         return server.request(method, f"/locks/{lock}", content=body, headers=headers)
@@ -926,13 +928,13 @@ def test_bodies_may_be_messagepack(server: Server, lock: str) -> None:
 
 
 @pytest.mark.parametrize("ttl", [float("nan"), float("inf"), True, "30"], ids=repr)
-def test_a_ttl_in_messagepack_that_is_none_is_refused(server: Server, lock: str, ttl: Any) -> None:
+def test_an_invalid_ttl_in_messagepack_is_refused(server: Server, lock: str, ttl: Any) -> None:
     body = msgspec.msgpack.encode({"ttl": ttl})
     refused = post(server, lock, body, headers={"Content-Type": MESSAGEPACK})
     assert (refused.status_code, server.is_free(lock)) == (400, True)
 
 
-def test_answers_may_be_messagepack(server: Server, lock: str) -> None:
+def test_the_answer_to_a_lock_request_may_be_messagepack(server: Server, lock: str) -> None:
     packed = {"Accept": MESSAGEPACK}
 
     def told(response: httpx.Response) -> Any:
@@ -951,7 +953,7 @@ def test_answers_may_be_messagepack(server: Server, lock: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-def test_what_nothing_satisfies_is_not_acceptable(server: Server, lock: str, method: str) -> None:
+def test_a_lock_request_that_accepts_another_media_type_is_refused(server: Server, lock: str, method: str) -> None:
     refused = server.request(method, f"/locks/{lock}", headers={"Accept": "text/html"})
     assert (refusal(refused), server.is_free(lock)) == ((406, "not_acceptable"), True)
 
@@ -960,7 +962,7 @@ def test_what_nothing_satisfies_is_not_acceptable(server: Server, lock: str, met
 
 
 @pytest.mark.parametrize("lease_id", ["own", NO_LEASE])
-def test_if_lease_on_a_change_of_a_lock_is_refused(server: Server, uuid: str, lease_id: str) -> None:
+def test_if_lease_on_a_lock_request_is_refused(server: Server, uuid: str, lease_id: str) -> None:
     lease = server.lease(uuid)
     asked = {"lock_id": uuid, "lease_id": lease["lease_id"]}
     headers = {"If-Lease": lease["lease_id"] if lease_id == "own" else lease_id}

@@ -1,4 +1,4 @@
-"""Pages of other origins that the operator allows (CORS), what OPTIONS says, and by which names a service answers."""
+"""Allowed origins (CORS), OPTIONS, and the host names under which a service answers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,18 +70,18 @@ def test_a_page_of_an_allowed_origin_may_read_the_answer_and_the_error(
         assert (response.status_code, is_shared(response, origin)) == (status, True)
 
 
-def test_an_answer_that_was_not_modified_may_be_read_too(sharing: Server, key: str) -> None:
+def test_a_page_of_an_allowed_origin_may_read_a_not_modified_answer(sharing: Server, key: str) -> None:
     etag = sharing.put(key, "1").headers["ETag"]
     response = sharing.get(key, headers={"Origin": APP, "If-None-Match": etag})
     assert (response.status_code, is_shared(response, APP)) == (304, True)
 
 
-def test_a_request_that_is_too_large_may_be_read_too(sharing: Server, key: str) -> None:
+def test_a_page_of_an_allowed_origin_may_read_the_error_for_a_too_large_request(sharing: Server, key: str) -> None:
     response = sharing.put(key, '"%s"' % ("x" * 2**20), headers={"Origin": APP})
     assert (response.status_code, is_shared(response, APP)) == (413, True)
 
 
-def test_a_page_without_a_token_may_read_that_it_needs_one(guarded: Server) -> None:
+def test_a_page_of_an_allowed_origin_may_read_the_error_for_a_missing_token(guarded: Server) -> None:
     response = guarded.get("a", headers={"Origin": APP, "Sec-Fetch-Site": "cross-site"})
     assert (response.status_code, is_shared(response, APP)) == (401, True)
 
@@ -100,7 +100,7 @@ def test_a_page_without_a_token_may_read_that_it_needs_one(guarded: Server) -> N
         f"{APP} {LOCAL}",
     ],
 )
-def test_a_page_of_another_origin_is_refused_and_may_not_read_that(sharing: Server, key: str, origin: str) -> None:
+def test_a_page_of_another_origin_is_refused_and_may_not_read_the_error(sharing: Server, key: str, origin: str) -> None:
     response = sharing.put(key, "1", headers={"Origin": origin})
     assert (refusal(response), is_shared(response, origin)) == (FORBIDDEN, False)
     assert sharing.get(key).status_code == 404
@@ -110,12 +110,12 @@ def test_a_request_of_another_site_without_an_origin_is_refused(sharing: Server)
     assert refusal(sharing.request("GET", "/health", headers={"Sec-Fetch-Site": "cross-site"})) == FORBIDDEN
 
 
-def test_an_allowed_page_does_not_open_the_door_to_a_foreign_name(sharing: Server) -> None:
+def test_a_page_of_an_allowed_origin_is_refused_under_an_unknown_host(sharing: Server) -> None:
     response = sharing.request("GET", "/health", headers={"Origin": APP, "Host": "evil.example"})
     assert refusal(response) == FORBIDDEN
 
 
-def test_what_is_no_page_is_answered_as_ever(sharing: Server, key: str) -> None:
+def test_a_client_that_is_no_browser_gets_no_cors_headers(sharing: Server, key: str) -> None:
     response = sharing.put(key, "1")
     assert (response.status_code, response.headers["Vary"]) == (201, "Accept, Origin")
     assert "Access-Control-Allow-Origin" not in response.headers
@@ -161,7 +161,7 @@ def test_a_preflight_is_refused_where_no_origin_is_allowed(server: Server) -> No
     assert [name for name in response.headers if name.startswith("access-control")] == []
 
 
-def test_the_connection_goes_on_after_a_preflight(sharing: Server, key: str) -> None:
+def test_the_connection_stays_after_a_preflight(sharing: Server, key: str) -> None:
     fields = (f"Origin: {APP}", "Access-Control-Request-Method: PUT")
     with Wire(sharing) as wire:
         wire.send(message("OPTIONS", f"/kv/{key}", *fields), message("PUT", f"/kv/{key}", f"Origin: {APP}", body=b"1"))
@@ -198,7 +198,7 @@ def test_options_of_the_server_names_all_methods(server: Server) -> None:
     assert (answer.status, answer.headers["allow"]) == (204, WRITES)
 
 
-def test_options_of_no_route_is_not_found(server: Server) -> None:
+def test_options_of_an_unknown_path_is_not_found(server: Server) -> None:
     assert refusal(server.request("OPTIONS", "/nowhere")) == (404, "no_such_route")
 
 
@@ -235,14 +235,14 @@ def test_host_and_origin_are_compared_without_case_final_dot_and_default_port(
 
 
 @pytest.mark.parametrize("value", ["x:8443", "*", "[fd00::1]", "good.example,*.example.com"])
-def test_an_allowed_host_that_can_never_match_is_wrong_usage(value: str) -> None:
+def test_an_allowed_host_that_no_host_can_match_is_a_usage_error(value: str) -> None:
     result = leasehold("serve", "--store=memory:", "--port=0", environment={"LEASEHOLD_ALLOWED_HOSTS": value})
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert result.stderr.startswith("leasehold: LEASEHOLD_ALLOWED_HOSTS: ")
     assert "is not a host name" in result.stderr
 
 
-def test_an_allowed_origin_that_is_none_is_wrong_usage() -> None:
+def test_an_invalid_allowed_origin_is_a_usage_error() -> None:
     result = leasehold("serve", "--store=memory:", "--port=0", "--allowed-origin=*")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert result.stderr.startswith("leasehold: --allowed-origin: '*' is not an origin")
@@ -252,7 +252,7 @@ REBINDING = ("evil.example", "Origin: http://evil.example", "Sec-Fetch-Site: sam
 """What a browser sends when a page has made its own name lead to the service."""
 
 
-def test_an_open_service_elsewhere_is_called_by_addresses_until_names_are_set() -> None:
+def test_a_service_without_tokens_on_another_address_is_reached_only_by_addresses_by_default() -> None:
     hosts = [
         "127.0.0.1",
         "192.0.2.7:8080",
@@ -271,14 +271,14 @@ def test_an_open_service_elsewhere_is_called_by_addresses_until_names_are_set() 
     assert (rebound, own_page) == (403, 404)
 
 
-def test_an_open_service_elsewhere_is_called_by_its_names_once_they_are_set() -> None:
+def test_a_service_without_tokens_on_another_address_is_reached_by_its_allowed_names() -> None:
     names = {"LEASEHOLD_ALLOWED_HOSTS": "db"}
     with running(arguments=["--host=0.0.0.0", "--insecure-open"], environment=names) as server:
         statuses = [status_for(server, host) for host in ("db", "localhost", "127.0.0.1", "192.0.2.7", "evil.example")]
     assert statuses == [404, 404, 404, 403, 403]
 
 
-def test_a_service_with_tokens_elsewhere_is_called_by_any_name(tmp_path: Path) -> None:
+def test_a_service_with_tokens_on_another_address_is_reached_by_any_name(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"s" * 48)
     secret.chmod(0o600)
@@ -286,6 +286,6 @@ def test_a_service_with_tokens_elsewhere_is_called_by_any_name(tmp_path: Path) -
         assert status_for(server, "db.example.com") == 401
 
 
-def test_a_refused_name_is_told_which_setting_allows_it(server: Server) -> None:
+def test_the_error_for_a_refused_name_names_the_setting(server: Server) -> None:
     refused = server.request("GET", "/health", headers={"Host": "db.example.com"})
     assert (refusal(refused), "LEASEHOLD_ALLOWED_HOSTS" in refused.json()["message"]) == (FORBIDDEN, True)

@@ -1,4 +1,4 @@
-"""Paths into a value (JSON Pointer, RFC 6901): reading, writing and deleting parts."""
+"""Parts of a value are read, written and deleted by JSON Pointers (RFC 6901)."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def test_a_part_is_read(server: Server, document: str, path: str, expected: Any)
     assert server.get(document, params={"path": path}).json()["value"] == expected
 
 
-def test_a_part_comes_with_its_path_and_the_facts_of_the_entry(server: Server, document: str) -> None:
+def test_a_part_is_answered_with_its_path_and_the_metadata_of_the_entry(server: Server, document: str) -> None:
     whole = server.get(document).json()
     part = server.get(document, params={"path": "/a/b/0"}).json()
     assert part == whole | {"value": 10, "path": "/a/b/0"}
@@ -58,16 +58,16 @@ def test_the_empty_path_is_the_whole_value(server: Server, document: str) -> Non
     assert server.get(document, params={"path": ""}).json()["value"] == server.value(document)
 
 
-def test_several_paths_give_each_part_by_its_path(server: Server, document: str) -> None:
+def test_several_paths_give_each_part_under_its_path(server: Server, document: str) -> None:
     response = server.get(document, params={"path": ["/a/b/0", "/x~1y", "/a/b/1"]})
     assert response.json()["value"] == {"/a/b/0": 10, "/x~1y": 2, "/a/b/1": {"c": None}}
 
 
-def test_several_paths_come_without_a_single_one(server: Server, document: str) -> None:
+def test_several_parts_are_answered_without_a_member_path(server: Server, document: str) -> None:
     assert "path" not in server.get(document, params={"path": ["/a", "/0"]}).json()
 
 
-def test_several_parts_alone_are_one_object(server: Server, document: str) -> None:
+def test_several_raw_parts_are_one_object(server: Server, document: str) -> None:
     assert server.get(f"{document}?raw&path=/0&path=/-").json() == {"/0": 5, "/-": 7}
 
 
@@ -101,16 +101,16 @@ def test_a_part_of_an_absent_key_is_not_found(server: Server, key: str) -> None:
 
 @pytest.mark.parametrize("path", ["a", "a/b", "#/a", "/~", "/~2", "/a~", "/a/~b", "/\0"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_what_is_no_pointer_is_refused(server: Server, document: str, method: str, path: str) -> None:
+def test_an_invalid_pointer_is_refused(server: Server, document: str, method: str, path: str) -> None:
     response = server.request(method, f"/kv/{document}", params={"path": path}, content=b"1")
     assert (refusal(response), server.get(f"{document}?raw").json()["0"]) == (INVALID_PATH, 5)
 
 
-def test_a_path_of_more_segments_than_nesting_allows_is_refused(server: Server, document: str) -> None:
+def test_a_path_with_more_segments_than_the_nesting_limit_is_refused(server: Server, document: str) -> None:
     assert refusal(server.get(document, params={"path": "/a" * 129})) == INVALID_PATH
 
 
-def test_a_hundred_paths_are_taken(server: Server, document: str) -> None:
+def test_a_hundred_paths_are_accepted(server: Server, document: str) -> None:
     assert server.get(document, params={"path": ["/0"] * 100}).json()["value"] == {"/0": 5}
 
 
@@ -119,7 +119,7 @@ def test_more_than_a_hundred_paths_are_refused(server: Server, document: str) ->
     assert (refusal(response), response.json()["limit"]) == ((400, "invalid_argument"), 100)
 
 
-def test_plus_in_a_query_is_a_space(server: Server, document: str) -> None:
+def test_a_plus_in_a_query_is_a_space(server: Server, document: str) -> None:
     assert server.get(f"{document}?path=/%C3%A4+%C3%B6").json()["value"] == 6
 
 
@@ -181,38 +181,38 @@ def test_a_put_that_would_append_is_refused_and_changes_nothing(
         ("", "new"),
     ],
 )
-def test_a_part_of_an_absent_key_creates_it(server: Server, key: str, path: str, after: Any) -> None:
+def test_a_write_of_a_part_of_an_absent_key_creates_the_entry(server: Server, key: str, path: str, after: Any) -> None:
     created = server.put(key, '"new"', params={"path": path})
     assert (created.status_code, server.value(key)) == (201, after)
 
 
-def test_the_answer_has_that_part_and_its_path(server: Server, document: str) -> None:
+def test_a_write_of_a_part_is_answered_with_the_part_and_its_path(server: Server, document: str) -> None:
     written = server.put(document, "[true]", params={"path": "/a/b/1/c"}).json()
     assert written == server.get(document, params={"path": "/a/b/1/c"}).json()
     assert (written["value"], written["path"]) == ([True], "/a/b/1/c")
 
 
 @pytest.mark.parametrize("before", ['"text"', "1", "true", "null", '{"a": "text"}', '{"a": null}', '{"a": 0}'])
-def test_a_path_through_something_that_is_no_container_is_a_conflict(server: Server, key: str, before: str) -> None:
+def test_a_path_through_a_value_that_is_no_container_is_a_conflict(server: Server, key: str, before: str) -> None:
     entry = server.put(key, before).json()
     refused = server.put(key, "1", params={"path": "/a/b"})
     assert (refusal(refused), server.get(key).json()) == (CONFLICT, entry)
 
 
-def test_a_list_indexed_by_a_name_is_a_conflict(server: Server, key: str) -> None:
+def test_a_path_that_indexes_a_list_by_a_name_is_a_conflict(server: Server, key: str) -> None:
     entry = server.put(key, "[1]").json()
     refused = server.put(key, "1", params={"path": "/name"})
     assert (refusal(refused), server.get(key).json()) == (CONFLICT, entry)
 
 
 @pytest.mark.parametrize("path", ["/1", "/2", "/0/1", "/9999999999999999999"])
-def test_an_element_that_a_list_does_not_have_is_not_written(server: Server, key: str, path: str) -> None:
+def test_a_write_beyond_the_end_of_a_list_is_refused(server: Server, key: str, path: str) -> None:
     entry = server.put(key, "[[0]]").json()
     refused = server.put(key, "1", params={"path": path})
     assert (refusal(refused), server.get(key).json()) == (PATH_NOT_FOUND, entry)
 
 
-def test_a_part_that_is_no_json_is_refused_and_changes_nothing(server: Server, document: str) -> None:
+def test_a_part_that_is_not_json_is_refused_and_changes_nothing(server: Server, document: str) -> None:
     entry = server.get(document).json()
     refused = server.put(document, "[", params={"path": "/a"})
     assert (refusal(refused), server.get(document).json()) == ((400, "invalid_json"), entry)
@@ -243,7 +243,7 @@ def test_a_part_is_deleted(server: Server, key: str, before: str, path: str, aft
     ("before", "path", "after"), [("[1, 2, 3]", "/1", [1, 3]), ('{"a": [[0], 1]}', "/a/0/0", {"a": [[], 1]})]
 )
 @pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}, {"If-None-Match": '"0"'}], ids=str)
-def test_an_element_is_deleted_by_its_index_only_where_a_repetition_would_be_refused(
+def test_a_deletion_by_index_needs_if_match_so_that_a_repetition_is_refused(
     server: Server, key: str, before: str, path: str, after: Any, headers: dict[str, str]
 ) -> None:
     entry = server.put(key, before).json()
@@ -255,30 +255,32 @@ def test_an_element_is_deleted_by_its_index_only_where_a_repetition_would_be_ref
     assert (statuses, server.value(key)) == ([200, 412], after)
 
 
-def test_the_deletion_of_a_part_says_what_and_when(server: Server, document: str) -> None:
+def test_the_deletion_of_a_part_is_answered_with_key_path_and_revision(server: Server, document: str) -> None:
     before = server.get(document).json()["revision"]
     response = server.delete(document, params={"path": "/a/b"})
     expected = {"key": document, "path": "/a/b", "deleted": True, "revision": before + 1}
     assert (response.json(), response.headers["ETag"]) == (expected, tag_of(server, before + 1))
 
 
-def test_deletion_at_the_empty_path_deletes_the_entry(server: Server, document: str) -> None:
+def test_a_deletion_at_the_empty_path_deletes_the_entry(server: Server, document: str) -> None:
     server.delete(document, params={"path": ""})
     assert refusal(server.get(document)) == (404, "not_found")
 
 
 @pytest.mark.parametrize("path", ["/b", "/a/b/2", "/a/b/-", "/a/b/0/x"])
-def test_deletion_of_a_missing_part_is_not_found_and_changes_nothing(server: Server, document: str, path: str) -> None:
+def test_a_deletion_of_a_missing_part_is_not_found_and_changes_nothing(
+    server: Server, document: str, path: str
+) -> None:
     entry = server.get(document).json()
     refused = server.delete(document, params={"path": path})
     assert (refusal(refused), server.get(document).json()) == (PATH_NOT_FOUND, entry)
 
 
-def test_deletion_of_a_part_of_an_absent_key_is_not_found(server: Server, key: str) -> None:
+def test_a_deletion_of_a_part_of_an_absent_key_is_not_found(server: Server, key: str) -> None:
     assert refusal(server.delete(key, params={"path": "/a"})) == (404, "not_found")
 
 
-def test_parts_that_are_too_large_together_are_refused_and_each_alone_is_given(server: Server, key: str) -> None:
+def test_parts_that_are_too_large_together_are_refused_and_each_alone_is_answered(server: Server, key: str) -> None:
     assert server.put(key, "[" * 20 + '"' + "a" * 1_000_000 + '"' + "]" * 20).status_code == 201
     paths = ["/0" * levels for levels in range(5)]
     refused = server.get(key, params={"path": paths})
@@ -286,6 +288,6 @@ def test_parts_that_are_too_large_together_are_refused_and_each_alone_is_given(s
     assert [server.get(key, params={"path": path}).status_code for path in paths] == [200] * 5
 
 
-def test_a_missing_container_becomes_an_object_also_where_the_segment_is_a_number(server: Server, key: str) -> None:
+def test_a_missing_container_becomes_an_object_even_if_the_segment_is_a_number(server: Server, key: str) -> None:
     assert server.put(key, "1", params={"path": "/list/0"}).status_code == 201
     assert server.value(key) == {"list": {"0": 1}}

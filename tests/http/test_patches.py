@@ -1,4 +1,4 @@
-"""PATCH: merge patch (RFC 7396) and JSON patch (RFC 6902), all or nothing."""
+"""PATCH: a merge patch (RFC 7396) or a JSON patch (RFC 6902) is applied completely or not at all."""
 
 import json
 from typing import Any
@@ -44,13 +44,13 @@ def test_a_merge_patch_is_applied(server: Server, key: str, before: str, patch: 
     assert (response.status_code, response.json()["value"], server.value(key)) == (200, after, after)
 
 
-def test_a_merge_patch_that_is_no_json_changes_nothing(server: Server, key: str) -> None:
+def test_a_merge_patch_that_is_not_json_is_refused_and_changes_nothing(server: Server, key: str) -> None:
     entry = server.put(key, "{}").json()
     refused = server.patch(key, "{")
     assert (refusal(refused), server.get(key).json()) == ((400, "invalid_json"), entry)
 
 
-def test_a_merge_patch_that_makes_the_value_too_large_changes_nothing(server: Server, key: str) -> None:
+def test_a_merge_patch_that_makes_the_value_too_large_is_refused_and_changes_nothing(server: Server, key: str) -> None:
     half = "x" * 600_000
     entry = server.put(key, json.dumps({"a": half})).json()
     refused = server.patch(key, json.dumps({"b": half}))
@@ -125,7 +125,7 @@ def test_a_json_patch_is_applied(server: Server, key: str, before: str, patch: s
         '{"op":"copy","from":"/a","path":"/l/9"}',
     ],
 )
-def test_a_json_patch_with_one_step_that_fails_changes_nothing(server: Server, key: str, step: str) -> None:
+def test_a_json_patch_with_one_failing_step_is_refused_and_changes_nothing(server: Server, key: str, step: str) -> None:
     entry = server.put(key, '{"a": 1, "baz": "qux", "l": [1], "o": {}}').json()
     refused = server.patch(key, f'[{{"op":"replace","path":"/a","value":1}},{step}]', kind="json-patch")
     seen = (refusal(refused), refused.json()["step"], server.get(key).json())
@@ -153,13 +153,13 @@ def test_a_json_patch_with_one_step_that_fails_changes_nothing(server: Server, k
         ("", "invalid_json"),
     ],
 )
-def test_what_is_no_json_patch_is_refused_and_changes_nothing(server: Server, key: str, patch: str, code: str) -> None:
+def test_an_invalid_json_patch_is_refused_and_changes_nothing(server: Server, key: str, patch: str, code: str) -> None:
     entry = server.put(key, '{"a": 1}').json()
     refused = server.patch(key, patch, kind="json-patch")
     assert (refusal(refused), server.get(key).json()) == ((400, code), entry)
 
 
-def test_a_json_patch_that_copies_without_end_is_too_large(server: Server, key: str) -> None:
+def test_a_json_patch_that_doubles_a_value_repeatedly_is_too_large(server: Server, key: str) -> None:
     entry = server.put(key, '{"a": "%s"}' % ("x" * 1000)).json()
     steps = [{"op": "copy", "from": "", "path": f"/{number}"} for number in range(40)]
     refused = server.patch(key, json.dumps(steps), kind="json-patch")
@@ -175,7 +175,7 @@ def test_a_patch_of_an_absent_key_is_not_found(server: Server, key: str, kind: s
 
 
 @pytest.mark.parametrize(("kind", "patch"), [("merge-patch", "{}"), ("json-patch", "[]")])
-def test_a_patched_entry_has_a_new_revision_and_keeps_its_creation(
+def test_a_patched_entry_has_a_new_revision_and_keeps_its_time_of_creation(
     server: Server, key: str, kind: str, patch: str
 ) -> None:
     before = server.put(key, "{}").json()

@@ -1,4 +1,4 @@
-"""Requests sent before the answers to earlier ones are answered in their order."""
+"""Requests that are sent before earlier ones are answered get their answers in order."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_lists_among_other_requests_keep_their_order(any_server: Server, key: st
     assert counts == list(range(1, 21))
 
 
-def test_a_refused_request_is_answered_after_those_before_it_and_the_rest_is_not_done(
+def test_a_refused_request_is_answered_in_order_and_the_requests_after_it_are_not_done(
     any_server: Server, key: str
 ) -> None:
     with Wire(any_server) as wire:
@@ -84,7 +84,7 @@ def test_a_refused_request_is_answered_after_those_before_it_and_the_rest_is_not
     assert any_server.get(f"{key}/after").status_code == 404
 
 
-def test_requests_that_come_in_odd_pieces_are_answered_in_order(any_server: Server, key: str) -> None:
+def test_requests_that_arrive_in_odd_pieces_are_answered_in_order(any_server: Server, key: str) -> None:
     sent = b"".join(message("PUT", f"/kv/{key}", body=b"%d" % number) for number in range(100))
     with Wire(any_server) as wire:
         for start in range(0, len(sent), 77):
@@ -99,7 +99,7 @@ def peak_bytes(server: Server) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's memory")
-def test_answers_that_nobody_reads_do_not_gather_in_memory(any_server: Server, key: str) -> None:
+def test_answers_that_the_client_does_not_read_take_little_memory(any_server: Server, key: str) -> None:
     any_server.put(key, '"%s"' % ("x" * 1_000_000))
     before = peak_bytes(any_server)
     with Wire(any_server) as wire, Wire(any_server) as other:
@@ -109,7 +109,7 @@ def test_answers_that_nobody_reads_do_not_gather_in_memory(any_server: Server, k
 
 
 @pytest.mark.parametrize("last", ["", "Connection: close"])
-def test_what_one_packet_brings_is_answered_to_its_end(any_server: Server, key: str, last: str) -> None:
+def test_all_requests_of_one_packet_are_answered(any_server: Server, key: str, last: str) -> None:
     """More requests than the service has waiting at once, and then the last one, or half a close."""
     any_server.put(key, "1")
     with Wire(any_server) as wire:
@@ -120,7 +120,7 @@ def test_what_one_packet_brings_is_answered_to_its_end(any_server: Server, key: 
         assert (statuses, wire.rest()) == ([200] * 2_001, b"")
 
 
-def test_what_comes_after_a_close_in_one_packet_is_not_done(any_server: Server, key: str) -> None:
+def test_requests_after_a_close_in_one_packet_are_not_done(any_server: Server, key: str) -> None:
     any_server.put(key, "1")
     with Wire(any_server) as wire:
         wire.send(

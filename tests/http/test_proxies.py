@@ -1,4 +1,4 @@
-"""The configurations of docs/proxies.md with real proxies: keys, streams, conditions, and answers that are lost."""
+"""The configurations of docs/proxies.md work with real proxies: keys, streams, conditions, and lost answers."""
 
 import json
 import socket
@@ -69,7 +69,7 @@ def test_a_key_arrives_as_it_was_sent(front: Front, origin: Server, key: str, na
 @pytest.mark.parametrize(
     "name", ["a//b", "/a", "a/../b", "a/%2e%2e/b", "%2e%2e/b", "a/./b", "a/%2e/b", "a/..", "a%2F..%2Fb"]
 )
-def test_what_is_no_key_becomes_none_on_its_way(front: Front, origin: Server, key: str, name: str) -> None:
+def test_an_invalid_key_is_still_invalid_behind_the_proxy(front: Front, origin: Server, key: str, name: str) -> None:
     answer = front.ask("PUT", f"/kv/{key}/{name}", *BODY, body=b"1")
     assert answer.status in (400, 403, 404), answer.body
     assert origin.request("GET", f"/kv?prefix={key}").json()["entries"] == []
@@ -93,7 +93,7 @@ def test_conditional_requests_work_for_small_and_large_values(front: Front, orig
         assert origin.value(f"{key}/{number}") == 1
 
 
-def test_a_read_after_a_write_is_fresh(front: Front, key: str) -> None:
+def test_a_read_after_a_write_through_the_proxy_sees_the_write(front: Front, key: str) -> None:
     for number in range(20):
         assert front.client.put(f"/kv/{key}", content=str(number)).status_code in (200, 201)
         assert [front.client.get(f"/kv/{key}").json()["value"] for _ in range(2)] == [number, number]
@@ -104,7 +104,7 @@ def test_a_read_after_a_write_is_fresh(front: Front, key: str) -> None:
     assert front.client.get(f"/kv/{key}").status_code == 200
 
 
-def test_own_pages_are_let_in_and_others_are_not(front: Front, key: str) -> None:
+def test_pages_of_the_same_origin_are_admitted_and_others_are_refused(front: Front, key: str) -> None:
     own = front.ask("PUT", f"/kv/{key}", *BODY, f"Origin: https://{HOST}", "Sec-Fetch-Site: same-origin", body=b"1")
     foreign = front.ask("PUT", f"/kv/{key}", *BODY, "Origin: https://evil.example", body=b"2")
     assert (own.status, foreign.refusal) == (201, (403, "forbidden"))
@@ -120,7 +120,7 @@ def test_many_requests_of_one_connection_are_answered(front: Front, key: str) ->
 # Large bodies and streams -------------------------------------------------------------------------------------
 
 
-def test_a_body_of_1_mib_passes_and_a_larger_one_is_too_large(front: Front, origin: Server, key: str) -> None:
+def test_a_body_of_1_mib_is_accepted_and_a_larger_one_is_too_large(front: Front, origin: Server, key: str) -> None:
     largest = json.dumps("x" * (MIB - 2)).encode()
     assert front.client.put(f"/kv/{key}", content=largest).status_code == 201
     assert front.client.put(f"/kv/{key}", content=iter([largest[: MIB // 2], largest[MIB // 2 :]])).status_code == 200
@@ -157,7 +157,7 @@ def test_a_stream_of_8_mb_is_complete_at_the_pace_of_its_reader(
         assert messagepack_sequence(body) == messagepack_sequence(direct)
 
 
-def test_a_part_that_is_streamed_is_complete(front: Front, key: str) -> None:
+def test_a_streamed_part_is_complete(front: Front, key: str) -> None:
     uuid = front.client.post("/set", json={"value": {"a": key * 10_000}}).json()["key"]
     assert msgspec.msgpack.decode(front.client.get(f"/stream/{uuid}?path=/a").content) == key * 10_000
 
@@ -250,7 +250,7 @@ def test_a_write_whose_answer_is_lost_is_done_once(origin: Server, key: str, tmp
     assert done == {kind: (0 if kind in refused else 1, AFTER[kind]) for kind in WRITES}
 
 
-def test_a_proxy_that_sends_again_does_nothing_more(origin: Server, key: str, tmp_path: Path) -> None:
+def test_a_proxy_that_repeats_a_request_changes_nothing_more(origin: Server, key: str, tmp_path: Path) -> None:
     """nginx without the line that forbids it: `PUT` writes the same twice; nothing is appended or removed twice."""
     again = 0
     with lossy("nginx", origin, tmp_path, changed=not_sent("proxy_next_upstream")) as (front, network):
@@ -263,7 +263,7 @@ def test_a_proxy_that_sends_again_does_nothing_more(origin: Server, key: str, tm
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("path", ["/kv", "/stream"])
-def test_a_stream_that_is_cut_looks_cut(
+def test_a_stream_that_was_cut_off_is_recognised_by_the_client(
     origin: Server, eight_megabytes: str, tmp_path: Path, name: str, path: str
 ) -> None:
     passed = 0
@@ -282,7 +282,7 @@ def test_a_stream_that_is_cut_looks_cut(
         assert front.client.get("/health/live").status_code == 200
 
 
-def test_a_stream_through_a_proxy_that_speaks_http_1_0_is_refused_with_the_line_that_helps(
+def test_a_stream_through_a_proxy_with_http_1_0_is_refused_with_the_line_of_configuration(
     origin: Server, tmp_path: Path
 ) -> None:
     with fronted("nginx", origin.address[1], tmp_path, changed=not_sent("proxy_http_version")) as front:
@@ -308,7 +308,7 @@ def without_tls(block: str) -> str:
     [("nginx", str), ("haproxy", str), ("haproxy", without_tls)],
     ids=["nginx", "haproxy", "clear text"],
 )
-def test_a_client_that_leaves_while_it_waits_for_a_lock_leaves_its_queue(
+def test_a_client_that_disconnects_while_it_waits_for_a_lock_leaves_the_queue(
     origin: Server, key: str, tmp_path: Path, name: str, changed: Callable[[str], str]
 ) -> None:
     with fronted(name, origin.address[1], tmp_path, changed=changed) as front:
@@ -321,7 +321,7 @@ def test_a_client_that_leaves_while_it_waits_for_a_lock_leaves_its_queue(
         until(lambda: origin.waiters(key) == 0)
 
 
-def test_who_waits_for_a_lock_gets_it(front: Front, origin: Server, key: str) -> None:
+def test_a_client_that_waits_behind_a_proxy_gets_the_lock(front: Front, origin: Server, key: str) -> None:
     held = origin.lease(key, ttl=600)
     got: list[int] = []
     waiting = threading.Thread(
@@ -337,7 +337,7 @@ def test_who_waits_for_a_lock_gets_it(front: Front, origin: Server, key: str) ->
 # The page -----------------------------------------------------------------------------------------------------
 
 
-def test_the_page_names_what_is_not_tested() -> None:
+def test_the_page_lists_the_proxies_that_are_not_tested() -> None:
     text = PAGE.read_text("utf-8")
     assert all(block_of(kind) for kind in KINDS.values())
     assert "Not tested here." in text.partition("\n## Caddy\n")[2].partition("\n## ")[0]

@@ -1,4 +1,4 @@
-"""What the head of a request decides is told before its body has come, so that the body takes no memory."""
+"""A request that its head decides is refused before its body arrives, so that the body takes no memory."""
 
 import resource
 from collections.abc import Iterator
@@ -41,7 +41,9 @@ MISTYPED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_large_body_that_is_held_back_is_refused_at_once_and_the_connection_ends(guarded: Server, kind: str) -> None:
+def test_a_request_with_a_large_body_is_refused_before_the_body_and_the_connection_ends(
+    guarded: Server, kind: str
+) -> None:
     target, fields, expected = REFUSED[kind]
     with Wire(guarded) as wire:
         answer = wire.send(message(*target, *fields, f"Content-Length: {MIB}"), b'"half').answer()
@@ -49,28 +51,28 @@ def test_a_large_body_that_is_held_back_is_refused_at_once_and_the_connection_en
 
 
 @pytest.mark.parametrize("kind", MISTYPED)
-def test_a_body_of_a_type_that_is_not_taken_is_refused_before_it_comes(server: Server, kind: str) -> None:
+def test_a_body_of_an_unsupported_type_is_refused_before_it_arrives(server: Server, kind: str) -> None:
     method, target, sent = MISTYPED[kind]
     with Wire(server) as wire:
         answer = wire.send(message(method, target, f"Content-Type: {sent}", f"Content-Length: {MIB}")).answer()
         assert (answer.refusal, wire.is_closed()) == ((415, "unsupported_media_type"), True)
 
 
-def test_a_chunked_body_is_refused_before_it_comes(guarded: Server) -> None:
+def test_a_chunked_body_is_refused_before_it_arrives(guarded: Server) -> None:
     with Wire(guarded) as wire:
         answer = wire.send(message("PUT", "/kv/a", "Transfer-Encoding: chunked")).answer()
         assert (answer.refusal, wire.is_closed()) == (UNAUTHENTICATED, True)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_client_that_waits_for_leave_to_send_is_refused_instead(guarded: Server, kind: str) -> None:
+def test_a_client_that_waits_for_100_continue_gets_the_refusal_instead(guarded: Server, kind: str) -> None:
     target, fields, expected = REFUSED[kind]
     with Wire(guarded) as wire:
         answer = wire.send(message(*target, *fields, "Expect: 100-continue", "Content-Length: 10")).answer()
         assert (answer.refusal, wire.is_closed()) == (expected, True)
 
 
-def test_a_client_that_goes_on_sending_its_body_can_read_why(guarded: Server) -> None:
+def test_a_client_that_continues_to_send_its_body_can_read_the_error(guarded: Server) -> None:
     with Wire(guarded) as wire:
         wire.send(message("PUT", "/kv/a", f"Content-Length: {MIB}"))
         for _ in range(4):
@@ -79,7 +81,7 @@ def test_a_client_that_goes_on_sending_its_body_can_read_why(guarded: Server) ->
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_short_body_is_passed_over_and_the_connection_stays(guarded: Server, kind: str) -> None:
+def test_a_short_body_is_skipped_and_the_connection_stays(guarded: Server, kind: str) -> None:
     target, fields, expected = REFUSED[kind]
     with Wire(guarded) as wire:
         wire.send(message(*target, *fields, "Content-Length: 30000"), b"a" * 10_000)
@@ -88,13 +90,13 @@ def test_a_short_body_is_passed_over_and_the_connection_stays(guarded: Server, k
         assert wire.answer().status == 200
 
 
-def test_refusals_at_the_head_come_in_their_turn(guarded: Server) -> None:
+def test_refusals_at_the_head_are_answered_in_order(guarded: Server) -> None:
     with Wire(guarded) as wire:
         wire.send(message("GET", "/health/live"), message("PUT", "/kv/a", f"Content-Length: {MIB}"))
         assert [wire.answer().status, wire.answer().status] == [200, 401]
 
 
-def test_what_the_head_refused_changes_nothing_also_when_its_body_has_come(server: Server, key: str) -> None:
+def test_a_request_refused_at_the_head_changes_nothing_after_its_body_has_arrived(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", "Content-Type: text/html", "Content-Length: 20000"), b"1")
         assert wire.send(b" " * 19_999).answer().status == 415
@@ -132,12 +134,12 @@ def resident_bytes(server: Server) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell the memory of a process")
-def test_clients_without_a_token_that_hold_their_bodies_back_take_no_memory(guarded: Server) -> None:
+def test_unfinished_bodies_of_clients_without_a_token_take_no_memory(guarded: Server) -> None:
     with ExitStack() as stack:
         assert grown_bytes(guarded, stack) < CLIENTS * MIB // 15  # so 1,500 take less than 100 MB
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell the memory of a process")
-def test_all_bodies_that_are_held_back_take_no_more_than_their_budget() -> None:
+def test_unfinished_bodies_take_no_more_than_their_budget() -> None:
     with running() as own, ExitStack() as stack:
         assert grown_bytes(own, stack) < MAX_BODIES_BYTES * 3 // 2

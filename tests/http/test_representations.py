@@ -1,4 +1,4 @@
-"""JSON and MessagePack: what is asked for, what is sent, and the other headers of an answer."""
+"""JSON and MessagePack: negotiation, bodies, and the other headers of an answer."""
 
 from typing import Any
 
@@ -46,17 +46,19 @@ def unpacked(response: httpx.Response) -> Any:
         (f"application/msgpack;q=0.5, {JSON};q=0.4", MESSAGEPACK),
     ],
 )
-def test_the_representation_that_is_liked_best_is_sent(server: Server, key: str, accept: str, expected: str) -> None:
+def test_the_representation_with_the_highest_quality_is_sent(
+    server: Server, key: str, accept: str, expected: str
+) -> None:
     server.put(key, "1")
     assert server.get(key, headers={"Accept": accept}).headers["Content-Type"] == expected
 
 
-def test_accept_given_in_two_headers_is_one_list(server: Server, key: str) -> None:
+def test_two_accept_headers_are_one_list(server: Server, key: str) -> None:
     headers = [("Accept", f"{JSON};q=0.1"), ("Accept", MESSAGEPACK)]
     assert server.put(key, "1", headers=headers).headers["Content-Type"] == MESSAGEPACK
 
 
-def test_no_accept_at_all_gives_json(server: Server, key: str) -> None:
+def test_without_accept_the_answer_is_json(server: Server, key: str) -> None:
     server.put(key, "1")
     with Wire(server) as wire:
         assert wire.send(message("GET", f"/kv/{key}")).answer().headers["content-type"] == JSON
@@ -67,7 +69,9 @@ def test_no_accept_at_all_gives_json(server: Server, key: str) -> None:
     ["text/html", "text/*", "image/png, text/*", f"{JSON};q=0", "*/*;q=0", f"*/*, {JSON};q=0, {MESSAGEPACK};q=0"],
 )
 @pytest.mark.parametrize("path", ["/kv/{}", "/kv", "/health", "/openapi.json"])
-def test_what_nothing_satisfies_is_not_acceptable(server: Server, key: str, path: str, accept: str) -> None:
+def test_an_accept_header_without_an_available_type_is_not_acceptable(
+    server: Server, key: str, path: str, accept: str
+) -> None:
     assert refusal(server.request("GET", path.format(key), headers={"Accept": accept})) == NOT_ACCEPTABLE
 
 
@@ -77,7 +81,7 @@ def test_a_write_whose_answer_is_not_acceptable_is_not_done(server: Server, key:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH"])
-def test_every_request_for_an_entry_is_answered_in_messagepack(server: Server, key: str, method: str) -> None:
+def test_every_request_for_an_entry_can_be_answered_in_messagepack(server: Server, key: str, method: str) -> None:
     server.put(key, '{"a": [1.5, null]}')
     headers = {"Accept": MESSAGEPACK} | ({"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {})
     response = server.request(method, f"/kv/{key}", content=b"{}", headers=headers)
@@ -87,7 +91,7 @@ def test_every_request_for_an_entry_is_answered_in_messagepack(server: Server, k
 @pytest.mark.parametrize(
     "path", ["/health", "/health/live", "/health/ready", "/openapi.json", "/kv?limit=3", "/kv?prefix=none", "/kv"]
 )
-def test_every_other_endpoint_gives_the_same_in_messagepack(server: Server, path: str) -> None:
+def test_every_other_endpoint_answers_the_same_in_messagepack(server: Server, path: str) -> None:
     as_json = server.request("GET", path).json()
     as_messagepack = unpacked(server.request("GET", path, headers={"Accept": MESSAGEPACK}))
     as_json.pop("uptime_s", None)
@@ -96,18 +100,18 @@ def test_every_other_endpoint_gives_the_same_in_messagepack(server: Server, path
 
 
 @pytest.mark.parametrize("path", ["/kv/absent", "/kv//", "/nowhere", "/kv?limit=0"])
-def test_errors_are_given_in_messagepack(server: Server, path: str) -> None:
+def test_errors_can_be_messagepack(server: Server, path: str) -> None:
     as_json = server.request("GET", path, headers={"X-Request-Id": "same"}).json()
     assert unpacked(server.request("GET", path, headers={"X-Request-Id": "same", "Accept": MESSAGEPACK})) == as_json
 
 
 @pytest.mark.parametrize("text", ["18446744073709551615", "-9223372036854775808", "1e300", "-0.0", '"🦊"', "[{}]"])
-def test_a_raw_value_in_messagepack_is_the_value(server: Server, key: str, text: str) -> None:
+def test_a_raw_value_can_be_messagepack(server: Server, key: str, text: str) -> None:
     server.put(key, text)
     assert repr(unpacked(server.get(f"{key}?raw", headers={"Accept": MESSAGEPACK}))) == repr(msgspec.json.decode(text))
 
 
-def test_the_length_of_a_head_in_messagepack_is_that_of_its_body(server: Server, key: str) -> None:
+def test_head_in_messagepack_has_the_length_of_the_body(server: Server, key: str) -> None:
     server.put(key, '{"a": [1, 2, 3]}')
     headers = {"Accept": MESSAGEPACK}
     expected = len(server.get(key, headers=headers).content)
@@ -129,11 +133,11 @@ def test_the_length_of_a_head_in_messagepack_is_that_of_its_body(server: Server,
         "",
     ],
 )
-def test_these_types_are_read_as_json(server: Server, key: str, sent: str) -> None:
+def test_json_and_form_content_types_are_read_as_json(server: Server, key: str, sent: str) -> None:
     assert server.put(key, '{"a": 1}', headers={"Content-Type": sent}).json()["value"] == {"a": 1}
 
 
-def test_a_body_without_a_type_is_json(server: Server, key: str) -> None:
+def test_a_body_without_a_content_type_is_json(server: Server, key: str) -> None:
     with Wire(server) as wire:
         assert wire.send(message("PUT", f"/kv/{key}", body=b'{"a": 1}')).answer().value == {"a": 1}
 
@@ -151,7 +155,7 @@ def test_a_body_without_a_type_is_json(server: Server, key: str) -> None:
         "nonsense",
     ],
 )
-def test_other_types_are_refused_and_change_nothing(server: Server, key: str, sent: str) -> None:
+def test_other_content_types_are_refused_and_change_nothing(server: Server, key: str, sent: str) -> None:
     refused = server.put(key, "1", headers={"Content-Type": sent})
     assert (refusal(refused), server.get(key).status_code) == (UNSUPPORTED, 404)
 
@@ -161,7 +165,7 @@ def test_a_compressed_body_is_refused(server: Server, key: str, coding: str) -> 
     assert refusal(server.put(key, "1", headers={"Content-Encoding": coding})) == UNSUPPORTED
 
 
-def test_a_body_coded_as_identity_is_taken(server: Server, key: str) -> None:
+def test_a_body_with_the_coding_identity_is_accepted(server: Server, key: str) -> None:
     assert server.put(key, "1", headers={"Content-Encoding": "identity"}).status_code == 201
 
 
@@ -169,20 +173,20 @@ def test_a_body_coded_as_identity_is_taken(server: Server, key: str) -> None:
     "sent",
     [MESSAGEPACK, "Application/vnd.MsgPack", f"{MESSAGEPACK}; v=1", "application/msgpack", "application/x-MsgPack"],
 )
-def test_a_body_in_messagepack_is_taken(server: Server, key: str, sent: str) -> None:
+def test_a_body_in_messagepack_is_accepted(server: Server, key: str, sent: str) -> None:
     body = msgspec.msgpack.encode({"a": [1, None]})
     written = server.request("PUT", f"/kv/{key}", content=body, headers={"Content-Type": sent})
     assert written.json()["value"] == {"a": [1, None]}
 
 
-def test_a_part_in_messagepack_is_taken(server: Server, key: str) -> None:
+def test_a_part_in_messagepack_is_accepted(server: Server, key: str) -> None:
     body = msgspec.msgpack.encode([2])
     server.request("PUT", f"/kv/{key}", params={"path": "/a"}, content=body, headers={"Content-Type": MESSAGEPACK})
     assert server.value(key) == {"a": [2]}
 
 
 @pytest.mark.parametrize("sent", [JSON, "text/plain", "application/merge-patch", None])
-def test_a_patch_of_another_type_is_refused_with_those_accepted(server: Server, key: str, sent: str | None) -> None:
+def test_a_patch_of_another_type_is_refused_with_the_types_accepted(server: Server, key: str, sent: str | None) -> None:
     server.put(key, "{}")
     headers = {} if sent is None else {"Content-Type": sent}
     response = server.request("PATCH", f"/kv/{key}", content=b"{}", headers=headers)
@@ -232,7 +236,7 @@ MINIMAL = {"Prefer": "return=minimal"}
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
-def test_a_minimal_answer_is_the_entry_without_its_value(server: Server, key: str, method: str) -> None:
+def test_return_minimal_answers_the_entry_without_its_value(server: Server, key: str, method: str) -> None:
     server.put(key, '{"a": 1}')
     headers = MINIMAL | ({"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {})
     response = server.request(method, f"/kv/{key}", content=b'{"b": 2}', headers=headers)
@@ -241,7 +245,7 @@ def test_a_minimal_answer_is_the_entry_without_its_value(server: Server, key: st
     assert (response.json(), response.headers["Preference-Applied"]) == (expected, "return=minimal")
 
 
-def test_a_minimal_answer_to_the_write_of_a_part_has_its_path(server: Server, key: str) -> None:
+def test_return_minimal_for_a_part_answers_its_path(server: Server, key: str) -> None:
     written = server.put(key, "1", params={"path": "/a"}, headers=MINIMAL).json()
     assert ("value" in written, written["path"]) == (False, "/a")
 
@@ -258,7 +262,7 @@ def test_a_minimal_answer_to_the_write_of_a_part_has_its_path(server: Server, ke
         "return=minimal, return=representation",
     ],
 )
-def test_the_preference_is_found_among_others(server: Server, key: str, sent: str) -> None:
+def test_return_minimal_is_found_among_other_preferences(server: Server, key: str, sent: str) -> None:
     assert "value" not in server.put(key, "1", headers={"Prefer": sent}).json()
 
 
@@ -287,7 +291,7 @@ def test_a_short_printable_request_id_is_returned(server: Server, sent: str) -> 
 
 
 @pytest.mark.parametrize("sent", ["", "x" * 129, "a b", "a\tb", "ä", "\x80"])
-def test_another_request_id_is_replaced(server: Server, sent: str) -> None:
+def test_a_long_or_unprintable_request_id_is_replaced(server: Server, sent: str) -> None:
     response = server.request("GET", "/health", headers={"X-Request-Id": sent.encode("latin-1")})
     made = response.headers["X-Request-Id"]
     assert (made != sent, made.isascii(), made.isprintable(), 0 < len(made) <= 128) == (True, True, True, True)
@@ -298,7 +302,7 @@ def test_requests_without_an_id_get_different_ones(server: Server) -> None:
     assert len(made) == 10
 
 
-def test_an_error_names_the_request_id_twice(server: Server) -> None:
+def test_an_error_has_the_request_id_in_a_header_and_in_the_body(server: Server) -> None:
     response = server.request("GET", "/nowhere", headers={"X-Request-Id": "mine"})
     assert (response.headers["X-Request-Id"], response.json()["request_id"]) == ("mine", "mine")
 
@@ -311,14 +315,14 @@ def test_a_streamed_list_has_the_request_id(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["/kv/{}", "/kv", "/kv/{}/absent", "/health"])
-def test_an_answer_says_that_it_depends_on_accept(server: Server, key: str, path: str) -> None:
+def test_an_answer_varies_by_accept(server: Server, key: str, path: str) -> None:
     server.put(key, "1")
     assert server.request("GET", path.format(key)).headers["Vary"] == "Accept"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/kv/{}", "/kv/{}?raw", "/kv/{}?path=/a", "/get/{}", "/stream/{}"])
-def test_what_can_be_revalidated_may_be_kept_for_that_only(server: Server, method: str, path: str) -> None:
+def test_an_answer_with_an_etag_may_be_cached_and_must_be_revalidated(server: Server, method: str, path: str) -> None:
     uuid = server.request("POST", "/set", json={"value": {"a": 1}}).json()["key"]
     answer = server.request(method, path.format(uuid))
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
@@ -347,7 +351,7 @@ def test_what_can_be_revalidated_may_be_kept_for_that_only(server: Server, metho
     ],
 )
 @pytest.mark.parametrize("accept", ["*/*", MESSAGEPACK])
-def test_what_cannot_be_revalidated_is_not_to_be_kept(
+def test_an_answer_that_cannot_be_revalidated_must_not_be_cached(
     server: Server, key: str, method: str, path: str, status: int, accept: str
 ) -> None:
     server.put(key, "1")
@@ -356,19 +360,19 @@ def test_what_cannot_be_revalidated_is_not_to_be_kept(
     assert (answer.status_code, answer.headers["Cache-Control"]) == (status, "no-store")
 
 
-def test_a_failed_precondition_is_not_to_be_kept_though_it_has_an_etag(server: Server, key: str) -> None:
+def test_a_failed_precondition_must_not_be_cached_although_it_has_an_etag(server: Server, key: str) -> None:
     etag = server.put(key, "1").headers["ETag"]
     refused = server.get(key, headers={"If-Match": '"0"'})
     assert (refused.status_code, refused.headers["ETag"], refused.headers["Cache-Control"]) == (412, etag, "no-store")
 
 
-def test_a_request_that_is_not_understood_is_not_to_be_kept(server: Server) -> None:
+def test_the_answer_to_a_malformed_request_must_not_be_cached(server: Server) -> None:
     with Wire(server) as wire:
         assert wire.send(b"nonsense\r\n\r\n").answer().headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/kv/{}", "/kv/{}?raw", "/kv/{}/absent", "/kv", "/health", "/locks", "/openapi.json"])
-def test_a_body_of_json_ends_with_a_newline_that_its_length_counts(server: Server, key: str, path: str) -> None:
+def test_a_json_body_ends_with_a_newline_that_the_length_includes(server: Server, key: str, path: str) -> None:
     server.put(key, "1")
     with Wire(server) as wire:
         wire.send(message("GET", path.format(key)), message("HEAD", path.format(key)), message("GET", "/health/live"))
@@ -378,7 +382,7 @@ def test_a_body_of_json_ends_with_a_newline_that_its_length_counts(server: Serve
         assert wire.answer().body == b'{"status":"ok"}\n'
 
 
-def test_a_body_of_messagepack_ends_with_its_value(server: Server, key: str) -> None:
+def test_a_messagepack_body_ends_with_its_value(server: Server, key: str) -> None:
     server.put(key, "1")
     assert server.get(f"{key}?raw", headers={"Accept": MESSAGEPACK}).content == b"\x01"
 

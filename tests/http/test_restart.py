@@ -1,4 +1,4 @@
-"""What an answer said is there after the server has been killed, or stopped, and started again."""
+"""Acknowledged changes are kept after the server was killed or stopped, and started again."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_entries_are_the_same_after_a_restart(durable: Server, end: Callable[[Se
 
 
 @every_end
-def test_every_kind_of_change_is_there_after_a_restart(durable: Server, end: Callable[[Server], None]) -> None:
+def test_every_kind_of_change_is_kept_after_a_restart(durable: Server, end: Callable[[Server], None]) -> None:
     durable.put("a", '{"x": 1, "y": [1]}')
     durable.request("POST", "/kv/a", params={"path": "/y/-"}, content="2")
     durable.patch("a", '{"x": null, "z": 3}')
@@ -74,7 +74,7 @@ def test_a_deleted_entry_stays_deleted_after_a_restart(durable: Server, end: Cal
 
 
 @every_end
-def test_revisions_go_on_after_a_restart(durable: Server, end: Callable[[Server], None]) -> None:
+def test_revisions_continue_after_a_restart(durable: Server, end: Callable[[Server], None]) -> None:
     durable.put("a", "1")
     last = durable.delete("a").json()["revision"]
     end(durable)
@@ -82,21 +82,23 @@ def test_revisions_go_on_after_a_restart(durable: Server, end: Callable[[Server]
 
 
 @every_end
-def test_a_condition_holds_over_a_restart(durable: Server, end: Callable[[Server], None]) -> None:
+def test_an_etag_is_valid_after_a_restart(durable: Server, end: Callable[[Server], None]) -> None:
     etag = durable.put("a", "1").headers["ETag"]
     end(durable)
     assert durable.put("a", "2", headers={"If-Match": etag}).status_code == 200
 
 
 @every_end
-def test_an_entry_that_expires_meanwhile_does_not_come_back(durable: Server, end: Callable[[Server], None]) -> None:
+def test_an_entry_that_expired_while_the_server_was_down_is_not_found(
+    durable: Server, end: Callable[[Server], None]
+) -> None:
     durable.put("a", "1", params={"ttl": 0.1})
     end(durable)
     until(lambda: durable.get("a").status_code == 404)
     assert entries(durable) == []
 
 
-def test_many_changes_under_load_are_there_after_a_kill(durable: Server) -> None:
+def test_acknowledged_changes_under_load_are_kept_after_a_kill(durable: Server) -> None:
     with Wire(durable) as wire:
         wire.send(*(message("PUT", f"/kv/{number % 500:03}", body=b"%d" % number) for number in range(2_000)))
         assert {wire.answer().status for _ in range(2_000)} == {200, 201}

@@ -1,4 +1,4 @@
-"""Requests made from the description by a tool that knows nothing else are answered as it says."""
+"""Requests that Schemathesis generates from `/openapi.json` get documented answers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,13 @@ from running import Server
 EXAMPLES = depth(25)
 
 
-def test_what_is_made_from_the_description_is_answered_as_it_says() -> None:
+def test_requests_generated_from_the_description_get_documented_answers() -> None:
     finding = drive_by_description("memory:", 1, examples=EXAMPLES)
     assert finding.violations == []
     assert min(finding.figures["answers 2xx"], finding.figures["answers 4xx"]) >= depth(100)
 
 
-def test_an_answer_that_is_not_described_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_undocumented_answer_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Server.start
 
     def describe_wrongly(server: Server) -> Server:

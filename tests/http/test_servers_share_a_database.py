@@ -1,4 +1,4 @@
-"""Two servers with two workers each on one database: they are one service."""
+"""Two servers with two workers each, on one database, behave like one service."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def at_once(work: Callable[[int], None], count: int) -> None:
 # Many writers -------------------------------------------------------------------------------------------------
 
 
-def test_increments_at_matching_revisions_are_all_there_once(pair: Pair, key: str) -> None:
+def test_concurrent_increments_with_if_match_are_all_applied_once(pair: Pair, key: str) -> None:
     """Each client reads the number and writes the next one if it is still that; if not, it begins again."""
     pair[0].put(key, "0")
     acknowledged: list[int] = []
@@ -108,7 +108,7 @@ def test_of_many_creators_on_both_servers_one_succeeds(pair: Pair, key: str) -> 
 # What one wrote the other reads at once -----------------------------------------------------------------------
 
 
-def test_what_one_server_wrote_the_other_reads_at_once(pair: Pair, key: str) -> None:
+def test_a_write_to_one_server_is_read_from_the_other_at_once(pair: Pair, key: str) -> None:
     for number, (here, there) in zip(range(200), cycle([pair, pair[::-1]]), strict=False):
         written = here.put(key, str(number)).json()
         assert there.get(key).json() == written
@@ -116,7 +116,7 @@ def test_what_one_server_wrote_the_other_reads_at_once(pair: Pair, key: str) -> 
     assert pair[1].get(key).status_code == 404
 
 
-def test_every_new_connection_to_any_worker_reads_what_was_written(pair: Pair, key: str) -> None:
+def test_every_worker_reads_a_write_at_once(pair: Pair, key: str) -> None:
     for number in range(30):
         pair[number % 2].put(key, str(number))
         for server in pair:
@@ -125,7 +125,7 @@ def test_every_new_connection_to_any_worker_reads_what_was_written(pair: Pair, k
                     assert wire.send(message("GET", f"/kv/{key}")).answer().value == number
 
 
-def test_a_list_shows_what_the_other_server_wrote_at_once(pair: Pair, key: str) -> None:
+def test_a_list_shows_a_write_to_the_other_server_at_once(pair: Pair, key: str) -> None:
     for number in range(20):
         written = pair[number % 2].put(f"{key}/{number:02}", str(number)).json()
         page = pair[1 - number % 2].request("GET", "/kv", params={"prefix": f"{key}/"}).json()
@@ -134,7 +134,7 @@ def test_a_list_shows_what_the_other_server_wrote_at_once(pair: Pair, key: str) 
         assert page["revision"] >= written["revision"]
 
 
-def test_health_tells_the_head_of_both(pair: Pair, key: str) -> None:
+def test_health_of_both_servers_shows_the_same_head(pair: Pair, key: str) -> None:
     """Soon, not at once: another server's commits are heard of."""
     revision = pair[0].put(key, "1").json()["revision"]
     for server in pair:
@@ -201,7 +201,7 @@ def test_patches_are_all_or_nothing(ask: Alternating, key: str) -> None:
     assert ask("GET", f"/kv/{key}").json()["value"] == {"b": 2, "d": 3}
 
 
-def test_large_documents_are_changed_in_part(ask: Alternating, key: str) -> None:
+def test_parts_of_large_documents_are_changed(ask: Alternating, key: str) -> None:
     """Of these only the difference goes to the database."""
     document = {str(number): "x" * 100 for number in range(1000)}
     ask("PUT", f"/kv/{key}", json.dumps(document))
@@ -211,7 +211,7 @@ def test_large_documents_are_changed_in_part(ask: Alternating, key: str) -> None
         assert ask("GET", f"/kv/{key}").json()["value"] == document
 
 
-def test_conditions_are_checked_against_what_the_other_server_wrote(ask: Alternating, key: str) -> None:
+def test_conditions_are_checked_against_writes_to_the_other_server(ask: Alternating, key: str) -> None:
     stale = ask("PUT", f"/kv/{key}", "1").headers["ETag"]
     fresh = ask("PUT", f"/kv/{key}", "2", headers={"If-Match": stale}).headers["ETag"]
     assert ask("GET", f"/kv/{key}", headers={"If-None-Match": fresh}).status_code == 304
@@ -240,7 +240,7 @@ def test_entries_expire_on_both_servers(ask: Alternating, pair: Pair, key: str) 
     assert ask("PUT", f"/kv/{key}", "1", headers={"If-None-Match": "*"}).status_code == 201
 
 
-def test_an_expired_entry_takes_one_revision_though_four_workers_clean_up(pair: Pair, key: str) -> None:
+def test_an_expired_entry_uses_one_revision_although_four_workers_clean_up(pair: Pair, key: str) -> None:
     until(lambda: len({server.revision() for server in pair}) == 1)
     gone = pair[0].put(key, "1", params={"ttl": 0.1}).json()["revision"]
     until(lambda: pair[1].revision() > gone)
@@ -250,7 +250,7 @@ def test_an_expired_entry_takes_one_revision_though_four_workers_clean_up(pair: 
     assert pair[0].put(key, "1").json()["revision"] == gone + 4
 
 
-def test_lists_are_paged_from_server_to_server(ask: Alternating, key: str) -> None:
+def test_pages_of_a_list_may_come_from_different_servers(ask: Alternating, key: str) -> None:
     names = sorted((f"{key}/{name}" for name in ("b", "a", "ä", "c/d", "🦊", "\uffff")), key=str.encode)
     for name in names:
         ask("PUT", f"/kv/{name}", "1")
@@ -266,7 +266,7 @@ def test_lists_are_paged_from_server_to_server(ask: Alternating, key: str) -> No
     assert [entry["key"] for entry in sequence(ask("GET", "/stream", params={"prefix": f"{key}/"}))] == names
 
 
-def test_entries_are_made_and_read_by_uuid(ask: Alternating) -> None:
+def test_entries_are_created_and_read_by_uuid(ask: Alternating) -> None:
     made = ask("POST", "/set", '{"value": {"a": 1}}')
     assert made.status_code == 201
     uuid = made.json()["key"]
@@ -294,7 +294,7 @@ def reads_counted(server: Server) -> set[float]:
     return told
 
 
-def test_figures_of_a_server_count_the_requests_of_all_its_workers(pair: Pair, key: str) -> None:
+def test_metrics_of_a_server_count_the_requests_of_all_its_workers(pair: Pair, key: str) -> None:
     """Each worker leaves its own every second."""
     here, there = pair
     until(lambda: all(len(reads_counted(server)) == 1 for server in pair))

@@ -1,4 +1,4 @@
-"""Health, and the service's description of itself."""
+"""Health, and `/openapi.json`: it describes every route, parameter, body, answer and error."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import leasehold
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready"])
-def test_a_sound_service_is_ok(server: Server, path: str) -> None:
+def test_a_healthy_service_is_ok(server: Server, path: str) -> None:
     response = server.request("GET", path)
     health = response.json()
     uptime, revision = health.pop("uptime_s"), health.pop("revision")
@@ -40,7 +40,7 @@ def test_uptime_grows(server: Server) -> None:
     assert second >= first
 
 
-def test_a_live_service_says_so(server: Server) -> None:
+def test_a_running_service_is_live(server: Server) -> None:
     response = server.request("GET", "/health/live")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
@@ -98,18 +98,18 @@ def test_every_route_is_described(document: Any) -> None:
     assert {path: described.get(path) for path in ROUTES} == ROUTES
 
 
-def test_every_reference_leads_somewhere(server: Server, document: Any) -> None:
+def test_every_reference_in_the_description_exists(server: Server, document: Any) -> None:
     references = [node for node in nodes(document) if "$ref" in node]
     assert references
     assert [node for node in references if not server.contract.resolve(node)] == []
 
 
-def test_every_operation_has_a_name_of_its_own(document: Any) -> None:
+def test_every_operation_has_a_unique_name(document: Any) -> None:
     names = [operation["operationId"] for _, operation in operations(document)]
     assert sorted(set(names)) == sorted(names)
 
 
-def test_every_part_of_a_path_is_a_required_parameter(document: Any) -> None:
+def test_every_placeholder_of_a_path_is_a_required_parameter(document: Any) -> None:
     missing = [
         name
         for name, operation in operations(document)
@@ -119,7 +119,7 @@ def test_every_part_of_a_path_is_a_required_parameter(document: Any) -> None:
     assert missing == []
 
 
-def test_every_parameter_has_a_schema_and_stands_once(document: Any) -> None:
+def test_every_parameter_has_a_schema_and_is_listed_once(document: Any) -> None:
     wrong = []
     for name, operation in operations(document):
         names = [(parameter["in"], parameter["name"]) for parameter in operation["parameters"]]
@@ -138,7 +138,7 @@ def test_every_answer_has_a_description(server: Server, document: Any) -> None:
     assert wrong == []
 
 
-def test_every_operation_documents_a_success_and_the_errors_that_any_request_may_meet(document: Any) -> None:
+def test_every_operation_documents_a_success_and_the_common_errors(document: Any) -> None:
     everywhere = {"400", "401", "403", "406", "408", "414", "431", "500", "503"}
     wrong = [
         name

@@ -1,4 +1,4 @@
-"""Who is let in: bearer tokens, prefixes, foreign pages, and where the service runs open."""
+"""Bearer tokens, permissions, prefixes, cross-site requests, and services without tokens."""
 
 import json
 import socket
@@ -83,7 +83,7 @@ def request(server: Server, method: str, target: str, headers: Mapping[str, str]
     return server.request(method, target, headers=headers, content=json.dumps(body) if method[0] == "P" else None)
 
 
-def test_tokens_made_while_this_file_is_read_are_good_however_late_their_tests_come() -> None:
+def test_tokens_of_parametrized_tests_are_valid_for_the_whole_run() -> None:
     made = [headers["Authorization"].removeprefix("Bearer ") for headers in (READER, WRITER, BOTH, OF_ANOTHER)]
     ends = [jwt.decode(each, SECRET, algorithms=["HS256"])["exp"] for each in [*made, GOOD]]
     assert min(ends) > time.time() + CENTURY_SECONDS / 2
@@ -112,7 +112,7 @@ BAD: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_every_fault_of_a_token_is_the_same_401_on_every_route(guarded: Server, kind: str) -> None:
+def test_every_invalid_token_gets_the_same_401_on_every_route(guarded: Server, kind: str) -> None:
     checked = routes(guarded)
     assert len(checked) >= 10
     seen = set()
@@ -125,7 +125,7 @@ def test_every_fault_of_a_token_is_the_same_401_on_every_route(guarded: Server, 
     assert seen == {(401, "Bearer", False, text), (401, "Bearer", True, "{}")}
 
 
-def test_an_answer_does_not_tell_whether_an_entry_exists(guarded: Server, key: str) -> None:
+def test_a_refused_request_does_not_show_whether_the_entry_exists(guarded: Server, key: str) -> None:
     put(guarded, key)
     answers = [guarded.get(name) for name in (key, f"{key}-absent")]
     texts = [answer.text.replace(answer.headers["X-Request-Id"], "") for answer in answers]
@@ -148,7 +148,7 @@ def test_a_refused_write_changes_nothing(guarded: Server, key: str) -> None:
     assert guarded.get(key, headers=READER).json()["value"] == 1
 
 
-def test_a_token_ends_while_the_service_runs(guarded: Server) -> None:
+def test_a_token_that_expires_while_the_service_runs_is_refused(guarded: Server) -> None:
     short = bearer(token("read", lifetime_seconds=2))
 
     def status() -> int:
@@ -158,7 +158,7 @@ def test_a_token_ends_while_the_service_runs(guarded: Server) -> None:
     until(lambda: status() == 401)
 
 
-def test_what_is_no_route_is_so_without_a_token(guarded: Server) -> None:
+def test_an_unknown_path_is_not_found_without_a_token(guarded: Server) -> None:
     assert refusal(guarded.request("GET", "/nowhere")) == (404, "no_such_route")
     assert refusal(guarded.request("POST", "/kv")) == (405, "method_not_allowed")
 
@@ -171,7 +171,7 @@ def test_a_refused_token_leaves_the_connection_open(guarded: Server) -> None:
 
 @given(st.binary(max_size=60).map(lambda noise: noise.translate(None, b"\r\n\0")))
 @settings(max_examples=200, deadline=None, database=None)
-def test_no_noise_is_a_token(guarded: Server, noise: bytes) -> None:
+def test_random_bytes_as_a_token_are_refused(guarded: Server, noise: bytes) -> None:
     with Wire(guarded) as wire:
         wire.send(b"GET /kv HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + noise + b"\r\n\r\n")
         assert wire.answer().status in (400, 401)
@@ -186,18 +186,18 @@ def test_health_needs_no_token(guarded: Server) -> None:
     assert [request(guarded, *route, {}).status_code for route in open_routes] == [200] * 4
 
 
-def test_a_bad_token_is_refused_also_where_none_is_needed(guarded: Server) -> None:
+def test_an_invalid_token_is_refused_on_routes_that_need_none(guarded: Server) -> None:
     assert refusal(guarded.request("GET", "/health", headers=BAD["expired"])) == UNAUTHENTICATED
 
 
-def test_an_open_service_does_not_look_at_tokens(server: Server, key: str) -> None:
+def test_a_service_without_tokens_ignores_the_authorization_header(server: Server, key: str) -> None:
     assert server.put(key, "1", headers=BAD["garbage"]).status_code == 201
 
 
 # Permissions --------------------------------------------------------------------------------------------------
 
 
-def test_a_token_to_read_writes_nowhere(guarded: Server) -> None:
+def test_a_token_with_read_is_forbidden_on_every_write(guarded: Server) -> None:
     seen = {
         (method, target): refusal(response) if response.status_code == 403 else None
         for method, target in routes(guarded)
@@ -206,7 +206,7 @@ def test_a_token_to_read_writes_nowhere(guarded: Server) -> None:
     assert seen == {route: None if route[0] == "GET" else FORBIDDEN for route in seen}
 
 
-def test_a_token_to_write_reads_nowhere(guarded: Server) -> None:
+def test_a_token_with_write_is_forbidden_on_every_read(guarded: Server) -> None:
     statuses = {
         (method, target): request(guarded, method, target, WRITER).status_code == 403
         for method, target in routes(guarded)
@@ -215,7 +215,7 @@ def test_a_token_to_write_reads_nowhere(guarded: Server) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
-def test_a_token_without_permissions_does_nothing(guarded: Server, method: str) -> None:
+def test_a_token_without_permissions_is_forbidden_everywhere(guarded: Server, method: str) -> None:
     response = guarded.request(method, "/kv/a", headers=bearer(token()), content=b"1" if method == "PUT" else None)
     assert (response.status_code, "WWW-Authenticate" in response.headers) == (403, False)
 
@@ -223,7 +223,7 @@ def test_a_token_without_permissions_does_nothing(guarded: Server, method: str) 
 # Prefixes -----------------------------------------------------------------------------------------------------
 
 
-def test_a_prefix_covers_single_requests(guarded: Server, key: str) -> None:
+def test_requests_for_covered_keys_are_done(guarded: Server, key: str) -> None:
     own = bearer(token("read", "write", prefixes=[f"{key}/own", UUID[:8]]))
     put(guarded, f"{key}/other")
     put(guarded, f"{key}/owned")
@@ -239,7 +239,7 @@ def test_a_prefix_covers_single_requests(guarded: Server, key: str) -> None:
     assert covered == [201, 200, 200, 200, 201, 200, 200]
 
 
-def test_what_no_prefix_covers_is_forbidden(guarded: Server, key: str) -> None:
+def test_requests_for_keys_that_no_prefix_covers_are_forbidden(guarded: Server, key: str) -> None:
     own = bearer(token("read", "write", prefixes=[f"{key}/own"]))
     guarded.request("POST", "/set", content=f'{{"key": "{UUID}", "value": 1}}', headers=BOTH)
     put(guarded, f"{key}/other")
@@ -256,7 +256,7 @@ def test_what_no_prefix_covers_is_forbidden(guarded: Server, key: str) -> None:
     assert guarded.get(f"{key}/other", headers=BOTH).json()["value"] == 1
 
 
-def test_a_key_is_compared_as_decoded(guarded: Server, key: str) -> None:
+def test_a_prefix_is_compared_with_the_decoded_key(guarded: Server, key: str) -> None:
     own = bearer(token("read", "write", prefixes=[f"{key}/ä/"]))
     assert guarded.put(f"{key}%2F%C3%A4/1", "1", headers=own).status_code == 201
     assert refusal(guarded.put(f"{key}%2F%C3%A5/1", "1", headers=own)) == FORBIDDEN
@@ -303,7 +303,7 @@ def pages(server: Server, headers: Mapping[str, str], *, of: str = "entries", **
 
 @pytest.mark.parametrize("prefixes", PREFIX_SETS, ids=str)
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 12])
-def test_pages_across_prefixes_hold_every_covered_entry_once(
+def test_pages_across_prefixes_have_every_covered_entry_once(
     guarded: Server, listing: str, prefixes: list[str], limit: int
 ) -> None:
     own = bearer(token("read", prefixes=[listing + prefix for prefix in prefixes]))
@@ -315,7 +315,9 @@ def test_pages_across_prefixes_hold_every_covered_entry_once(
 
 @pytest.mark.parametrize("prefixes", PREFIX_SETS, ids=str)
 @pytest.mark.parametrize("asked", ["", "a", "a/", "c/3", "b", "zz"])
-def test_lists_and_streams_show_what_is_covered(guarded: Server, listing: str, prefixes: list[str], asked: str) -> None:
+def test_lists_and_streams_show_only_covered_entries(
+    guarded: Server, listing: str, prefixes: list[str], asked: str
+) -> None:
     own = bearer(token("read", prefixes=[listing + prefix for prefix in prefixes]))
     parameters = {"prefix": listing + asked}
     page = guarded.request("GET", "/kv", params=parameters, headers=own).json()
@@ -329,7 +331,7 @@ def test_lists_and_streams_show_what_is_covered(guarded: Server, listing: str, p
     assert (page["next"], page["revision"] > 0) == (None, True)
 
 
-def test_a_position_that_is_not_covered_is_no_fault(guarded: Server, listing: str) -> None:
+def test_a_list_after_a_key_that_is_not_covered_is_answered(guarded: Server, listing: str) -> None:
     own = bearer(token("read", prefixes=[f"{listing}a/", f"{listing}c/"]))
     page = guarded.request("GET", "/kv", params={"after": f"{listing}b", "limit": "2"}, headers=own).json()
     assert ([entry["value"] for entry in page["entries"]], page["next"]) == (["c/1", "c/2"], f"{listing}c/2")
@@ -376,7 +378,7 @@ def test_locking_needs_the_permission_to_write(guarded: Server, lock: str, uuid:
     assert guarded.request("PUT", f"/locks/{lock}?lease_id={leases[0]['lease_id']}", headers=WRITER).status_code == 200
 
 
-def test_looking_at_locks_needs_the_permission_to_read(guarded: Server, lock: str) -> None:
+def test_reading_locks_needs_the_permission_to_read(guarded: Server, lock: str) -> None:
     acquire(guarded, lock, WRITER)
     targets = [f"/locks/{lock}", f"/locks/{lock}/absent", "/locks", f"/locks?prefix={lock}"]
     statuses = [
@@ -392,7 +394,7 @@ def test_a_fenced_write_needs_the_permission_to_write(guarded: Server, lock: str
     assert guarded.put(key, "1", headers=WRITER | {"If-Lease": lease_id}).status_code == 201
 
 
-def test_a_prefix_covers_single_requests_for_locks(guarded: Server, lock: str, uuid: str) -> None:
+def test_requests_for_covered_locks_are_done(guarded: Server, lock: str, uuid: str) -> None:
     own = bearer(token("read", "write", prefixes=[f"{lock}/own", uuid]))
     name = f"{lock}/owned"
     lease = acquire(guarded, name, own).json()
@@ -407,7 +409,7 @@ def test_a_prefix_covers_single_requests_for_locks(guarded: Server, lock: str, u
     assert [response.status_code for response in covered] == [200] * 5
 
 
-def test_locks_that_no_prefix_covers_are_forbidden(guarded: Server, lock: str, uuid: str) -> None:
+def test_requests_for_locks_that_no_prefix_covers_are_forbidden(guarded: Server, lock: str, uuid: str) -> None:
     own = bearer(token("read", "write", prefixes=[f"{lock}/own"]))
     other = f"{lock}/other"
     leases = [acquire(guarded, name, BOTH).json() for name in (other, uuid)]
@@ -426,7 +428,7 @@ def test_locks_that_no_prefix_covers_are_forbidden(guarded: Server, lock: str, u
     assert held == [lease["expires_at"] for lease in leases]
 
 
-def test_nobody_waits_for_a_lock_that_is_not_covered(guarded: Server, lock: str) -> None:
+def test_an_acquisition_of_a_lock_that_is_not_covered_is_refused_without_waiting(guarded: Server, lock: str) -> None:
     acquire(guarded, lock, BOTH)
     own = bearer(token("read", "write", prefixes=[f"{lock}/own"]))
     started = time.monotonic()
@@ -452,7 +454,7 @@ def locks_listing(guarded: Server) -> str:
 
 @pytest.mark.parametrize("prefixes", PREFIX_SETS, ids=str)
 @pytest.mark.parametrize("limit", [1, 2, 5, 12])
-def test_pages_across_prefixes_hold_every_covered_lock_once(
+def test_pages_across_prefixes_have_every_covered_lock_once(
     guarded: Server, locks_listing: str, prefixes: list[str], limit: int
 ) -> None:
     own = bearer(token("read", prefixes=[locks_listing + prefix for prefix in prefixes]))
@@ -464,7 +466,7 @@ def test_pages_across_prefixes_hold_every_covered_lock_once(
 
 @pytest.mark.parametrize("prefixes", PREFIX_SETS, ids=str)
 @pytest.mark.parametrize("asked", ["", "a", "a/", "c/3", "b", "zz"])
-def test_lists_of_locks_show_what_is_covered(
+def test_lists_of_locks_show_only_covered_locks(
     guarded: Server, locks_listing: str, prefixes: list[str], asked: str
 ) -> None:
     own = bearer(token("read", prefixes=[locks_listing + prefix for prefix in prefixes]))
@@ -476,13 +478,15 @@ def unlock(server: Server, uuid: str, headers: Mapping[str, str], **asked: Any) 
     return server.request("DELETE", "/unlock", json={"lock_id": uuid} | asked, headers=headers)
 
 
-def test_whoever_acquired_a_lock_unlocks_it_by_its_token(guarded: Server, uuid: str) -> None:
+def test_the_caller_that_acquired_a_lock_releases_it_by_its_token(guarded: Server, uuid: str) -> None:
     fencing = acquire(guarded, uuid, BOTH).json()["token"]
     other_token_of_the_same = bearer(token("write", lifetime_seconds=CENTURY_SECONDS / 2))
     assert unlock(guarded, uuid, other_token_of_the_same, token=fencing).json()["released"] is True
 
 
-def test_who_shares_a_subject_ends_no_lease_by_the_token_of_an_earlier_one(guarded: Server, uuid: str) -> None:
+def test_the_token_of_an_earlier_lease_of_the_same_subject_does_not_release_the_lock(
+    guarded: Server, uuid: str
+) -> None:
     first = acquire(guarded, uuid, BOTH).json()["token"]
     unlock(guarded, uuid, BOTH, token=first)
     acquire(guarded, uuid, BOTH)
@@ -490,19 +494,19 @@ def test_who_shares_a_subject_ends_no_lease_by_the_token_of_an_earlier_one(guard
     assert refusal(unlock(guarded, uuid, BOTH)) == (400, "invalid_argument")
 
 
-def test_another_does_not_unlock_by_the_token(guarded: Server, uuid: str) -> None:
+def test_another_subject_cannot_release_a_lock_by_its_token(guarded: Server, uuid: str) -> None:
     lease = acquire(guarded, uuid, BOTH).json()
     assert refusal(unlock(guarded, uuid, OF_ANOTHER, token=lease["token"])) == FORBIDDEN
     holder = guarded.request("GET", f"/locks/{uuid}", headers=READER).json()
     assert holder["token"] == lease["token"]
 
 
-def test_another_unlocks_with_the_lease_id(guarded: Server, uuid: str) -> None:
+def test_another_subject_can_release_a_lock_by_its_lease_id(guarded: Server, uuid: str) -> None:
     lease = acquire(guarded, uuid, BOTH).json()
     assert unlock(guarded, uuid, OF_ANOTHER, lease_id=lease["lease_id"]).json()["released"] is True
 
 
-def test_who_acquired_a_lock_before_does_not_unlock_it_for_the_next(guarded: Server, uuid: str) -> None:
+def test_the_previous_holder_cannot_release_the_lock_of_the_next(guarded: Server, uuid: str) -> None:
     first = acquire(guarded, uuid, BOTH).json()["token"]
     unlock(guarded, uuid, BOTH, token=first)
     second = acquire(guarded, uuid, OF_ANOTHER).json()["token"]
@@ -511,11 +515,13 @@ def test_who_acquired_a_lock_before_does_not_unlock_it_for_the_next(guarded: Ser
 
 
 @pytest.mark.parametrize("headers", [BOTH, OF_ANOTHER], ids=["ann", "bob"])
-def test_nobody_unlocks_what_nobody_holds(guarded: Server, uuid: str, headers: Mapping[str, str]) -> None:
+def test_a_release_of_a_free_lock_is_not_found_with_tokens(
+    guarded: Server, uuid: str, headers: Mapping[str, str]
+) -> None:
     assert refusal(unlock(guarded, uuid, headers, token=1)) == (404, "lock_not_found")
 
 
-def test_the_subject_is_kept_with_the_lease_through_a_restart(tmp_path: Path, secret_file: Path) -> None:
+def test_the_subject_of_a_lease_is_kept_after_a_restart(tmp_path: Path, secret_file: Path) -> None:
     with running(tmp_path / "data.json", arguments=[f"--auth-secret-file={secret_file}"]) as own:
         fencing = acquire(own, UUID, BOTH, ttl=1_000).json()["token"]
         own.restart()
@@ -530,7 +536,7 @@ ENDINGS = ["/locks/{uuid}?force", "/unlock?lock_id={uuid}&force"]
 
 
 @pytest.mark.parametrize("target", ENDINGS)
-def test_the_lease_of_another_is_ended_with_the_permission_admin(guarded: Server, uuid: str, target: str) -> None:
+def test_a_token_with_admin_ends_the_lease_of_another_subject(guarded: Server, uuid: str, target: str) -> None:
     acquire(guarded, uuid, OF_ANOTHER)
     assert guarded.request("DELETE", target.format(uuid=uuid), headers=ADMIN).json()["released"] is True
     assert acquire(guarded, uuid, BOTH).status_code == 201
@@ -542,7 +548,7 @@ def test_the_lease_of_another_is_ended_with_the_permission_admin(guarded: Server
     [BOTH, bearer(token("admin")), bearer(token("read", "admin")), bearer(token("write", "admin", prefixes=["x"]))],
     ids=["without admin", "admin alone", "read and admin", "another prefix"],
 )
-def test_force_needs_admin_beside_write_and_a_prefix_that_covers_the_lock(
+def test_force_needs_write_and_admin_and_a_prefix_that_covers_the_lock(
     guarded: Server, uuid: str, target: str, headers: Mapping[str, str]
 ) -> None:
     lease = acquire(guarded, uuid, BOTH).json()
@@ -551,14 +557,14 @@ def test_force_needs_admin_beside_write_and_a_prefix_that_covers_the_lock(
     assert (refusal(refused), holder["token"]) == (FORBIDDEN, lease["token"])
 
 
-def test_who_ended_the_lease_of_another_is_logged(guarded: Server, uuid: str) -> None:
+def test_a_release_by_force_is_logged_with_the_subject(guarded: Server, uuid: str) -> None:
     lease_id = acquire(guarded, uuid, OF_ANOTHER).json()["lease_id"]
     guarded.request("DELETE", f"/locks/{uuid}?force", headers=ADMIN)
     told = [line for line in guarded.log().splitlines() if "by force" in line and uuid in line]
     assert (len(told), "operator" in told[0], lease_id in guarded.log()) == (1, True, False)
 
 
-def test_an_open_service_that_others_can_reach_ends_leases_by_force_too(uuid: str) -> None:
+def test_a_service_without_tokens_releases_by_force(uuid: str) -> None:
     """Whoever reaches it may change everything else, and nobody else could end a lease of 30 days."""
     with running(arguments=["--host=0.0.0.0", "--insecure-open"]) as own:
         own.client = httpx.Client(base_url=f"http://127.0.0.1:{own.address[1]}")
@@ -569,7 +575,7 @@ def test_an_open_service_that_others_can_reach_ends_leases_by_force_too(uuid: st
 # What is told -------------------------------------------------------------------------------------------------
 
 
-def test_the_log_holds_no_token_and_no_secret(guarded: Server) -> None:
+def test_the_log_has_no_token_and_no_secret(guarded: Server) -> None:
     for headers in [*BAD.values(), READER, BOTH]:
         guarded.put("logged", "1", headers=headers)
     log = guarded.log()
@@ -614,7 +620,7 @@ def test_a_refusal_is_logged_without_the_token_and_the_key(secret_file: Path) ->
     assert [part for part in [*parts, "logged-key"] if part in log] == []
 
 
-def test_a_flood_of_refusals_is_a_few_lines_and_a_count(secret_file: Path) -> None:
+def test_many_refusals_are_logged_as_a_few_lines_and_a_count(secret_file: Path) -> None:
     with running(arguments=[f"--auth-secret-file={secret_file}"]) as own:
         for _ in range(200):
             own.client.get("/kv/a")
@@ -625,7 +631,7 @@ def test_a_flood_of_refusals_is_a_few_lines_and_a_count(secret_file: Path) -> No
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_an_answer_holds_nothing_of_the_token(guarded: Server, kind: str) -> None:
+def test_no_answer_shows_a_part_of_the_token(guarded: Server, kind: str) -> None:
     response = guarded.get("a", headers=BAD[kind])
     said = response.text + repr(response.headers)
     sent = BAD[kind].get("Authorization", "").removeprefix("Bearer ")
@@ -635,7 +641,7 @@ def test_an_answer_holds_nothing_of_the_token(guarded: Server, kind: str) -> Non
 # Keys for tokens ----------------------------------------------------------------------------------------------
 
 
-def test_a_restart_with_another_secret_ends_the_tokens_of_the_first(tmp_path: Path) -> None:
+def test_tokens_of_the_old_secret_are_refused_after_a_restart_with_another_one(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(SECRET)
     with running(arguments=[f"--auth-secret-file={path}"]) as server:
@@ -646,7 +652,7 @@ def test_a_restart_with_another_secret_ends_the_tokens_of_the_first(tmp_path: Pa
     assert (before, after) == (404, 401)
 
 
-def test_a_rotation_of_the_secret_refuses_no_token_in_time(tmp_path: Path) -> None:
+def test_valid_tokens_are_accepted_at_every_step_of_a_rotation_of_the_secret(tmp_path: Path) -> None:
     """The recipe of docs/operations.md, step by step."""
     old, new = tmp_path / "secret", tmp_path / "secret.new"
     old.write_bytes(SECRET)
@@ -666,7 +672,7 @@ def test_a_rotation_of_the_secret_refuses_no_token_in_time(tmp_path: Path) -> No
     assert statuses == [[404, 401], [404, 404], [404, 404], [401, 404]]
 
 
-def test_several_secrets_may_stand_in_the_variable(tmp_path: Path, secret_file: Path) -> None:
+def test_several_secrets_may_be_in_the_environment_variable(tmp_path: Path, secret_file: Path) -> None:
     (tmp_path / "other").write_bytes(b"x" * 32)
     environment = {"LEASEHOLD_AUTH_SECRET_FILE": f"{tmp_path / 'other'},{secret_file}"}
     with running(environment=environment) as server:
@@ -696,7 +702,7 @@ def test_several_public_keys_verify_while_a_provider_changes_its_key(tmp_path: P
         assert [server.get("a", headers=bearer(made)).status_code for made in tokens] == [404, 404]
 
 
-def test_clocks_may_differ_by_the_leeway(secret_file: Path) -> None:
+def test_a_token_is_accepted_within_the_leeway(secret_file: Path) -> None:
     """By much more than what a busy machine takes between making a token and sending it."""
 
     def signed(**claims: float) -> dict[str, str]:
@@ -740,7 +746,7 @@ def test_a_public_key_verifies_tokens_of_an_identity_provider(tmp_path: Path) ->
     assert statuses == [404, 401, 401, 401]
 
 
-def test_an_empty_issuer_and_audience_ask_for_nothing(secret_file: Path) -> None:
+def test_an_empty_issuer_and_audience_are_not_checked(secret_file: Path) -> None:
     environment = {"LEASEHOLD_AUTH_ISSUER": "", "LEASEHOLD_AUTH_AUDIENCE": ""}
     with running(environment=environment, arguments=[f"--auth-secret-file={secret_file}"]) as server:
         assert server.put("a", "1", headers=BOTH).status_code == 201
@@ -754,7 +760,7 @@ def test_an_empty_issuer_and_audience_ask_for_nothing(secret_file: Path) -> None
         ("--auth-public-key-file", b"no key", "the public key's file has no public key in PEM"),
     ],
 )
-def test_a_key_that_is_none_keeps_the_service_from_starting(
+def test_the_service_does_not_start_with_an_invalid_key(
     tmp_path: Path, flag: str, content: bytes | None, line: str
 ) -> None:
     if content is not None:
@@ -763,7 +769,7 @@ def test_a_key_that_is_none_keeps_the_service_from_starting(
     assert (result.returncode, result.stdout, result.stderr) == (1, "", f"leasehold: {line}\n")
 
 
-def test_of_several_keys_the_one_that_is_none_is_named(tmp_path: Path, secret_file: Path) -> None:
+def test_the_error_for_several_keys_names_the_invalid_one(tmp_path: Path, secret_file: Path) -> None:
     (tmp_path / "secret.new").write_bytes(b"short")
     files = [f"--auth-secret-file={path}" for path in (secret_file, tmp_path / "secret.new")]
     result = leasehold("serve", "--store=memory:", "--port=0", *files)
@@ -774,7 +780,7 @@ def test_of_several_keys_the_one_that_is_none_is_named(tmp_path: Path, secret_fi
 @pytest.mark.parametrize(
     "arguments", [["--auth-secret-file=a", "--auth-public-key-file=b"], ["--auth-secret-file="]], ids=str
 )
-def test_keys_that_contradict_one_another_are_wrong_usage(arguments: list[str]) -> None:
+def test_contradicting_or_empty_settings_of_keys_are_a_usage_error(arguments: list[str]) -> None:
     result = leasehold("serve", "--store=memory:", "--port=0", *arguments)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
 
@@ -809,7 +815,9 @@ PAGES: dict[str, tuple[dict[str, str], bool]] = {
 
 
 @pytest.mark.parametrize("kind", PAGES)
-def test_a_foreign_page_is_refused_with_and_without_tokens(server: Server, guarded: Server, kind: str) -> None:
+def test_only_pages_of_the_same_origin_are_admitted_with_and_without_tokens(
+    server: Server, guarded: Server, kind: str
+) -> None:
     sent, is_own = PAGES[kind]
     for asked in (server, guarded):
         port = str(asked.address[1])
@@ -824,12 +832,12 @@ def test_a_foreign_page_is_refused_with_and_without_tokens(server: Server, guard
         asked.delete("page", headers=BOTH)
 
 
-def test_a_refused_page_changes_nothing(server: Server, key: str) -> None:
+def test_a_refused_cross_site_request_changes_nothing(server: Server, key: str) -> None:
     server.put(key, "1", headers={"Origin": "http://evil.example"})
     assert server.get(key).status_code == 404
 
 
-def test_an_answer_lets_no_other_site_read_it(server: Server) -> None:
+def test_an_answer_has_no_cors_headers_by_default(server: Server) -> None:
     headers = server.request("GET", "/health", headers={"Origin": "http://evil.example"}).headers
     assert [name for name in headers if name.startswith("access-control")] == []
 
@@ -846,18 +854,18 @@ FOREIGN_HOSTS += ["0.0.0.0", "127.1", "[::2]", "xn--lcalhost-6za", "l\xf6calhost
 
 
 @pytest.mark.parametrize("host", OWN_HOSTS)
-def test_a_name_of_ours_is_answered(server: Server, host: str) -> None:
+def test_a_request_with_an_allowed_host_is_answered(server: Server, host: str) -> None:
     assert [status_for_host(server, host) for _ in range(2)] == [404, 404]
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-def test_a_name_that_is_not_ours_is_refused_on_loopback(server: Server, guarded: Server, host: str) -> None:
+def test_a_request_with_an_unknown_host_is_refused_on_loopback(server: Server, guarded: Server, host: str) -> None:
     field = f"Authorization: {BOTH['Authorization']}"
     statuses = [status_for_host(server, host), status_for_host(server, host), status_for_host(guarded, host, field)]
     assert [status in (400, 403) for status in statuses] == [True] * 3
 
 
-def test_a_foreign_name_learns_nothing_of_tokens(guarded: Server) -> None:
+def test_the_host_is_checked_before_the_token(guarded: Server) -> None:
     assert status_for_host(guarded, "evil.example") == 403
 
 
@@ -868,7 +876,7 @@ def test_http_1_0_without_a_host_is_answered(server: Server) -> None:
         assert wire.send(b"GET /health HTTP/1.0\r\nOrigin: null\r\n\r\n").answer().status == 403
 
 
-def test_more_names_may_be_allowed() -> None:
+def test_the_allowed_hosts_setting_adds_names() -> None:
     with running(environment={"LEASEHOLD_ALLOWED_HOSTS": "db.example, Other.Example ,"}) as server:
         hosts = ["db.example", "DB.example:443", "other.example", "localhost", "evil.example", "x.db.example"]
         statuses = [status_for_host(server, host) for host in hosts]
@@ -883,7 +891,7 @@ def test_more_names_may_be_allowed() -> None:
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", pytest.param("::", marks=pytest.mark.skipif(not socket.has_ipv6, reason=""))]
 )
-def test_without_a_key_the_service_starts_on_loopback_only(tmp_path: Path, host: str) -> None:
+def test_without_a_key_the_service_starts_only_on_loopback(tmp_path: Path, host: str) -> None:
     result = leasehold("serve", f"--store={tmp_path / 'data.json'}", "--port=0", f"--host={host}")
     line, rest = result.stderr.split("\n", 1)
     assert (result.returncode, result.stdout, rest, list(tmp_path.iterdir())) == (1, "", "", [])
@@ -893,7 +901,7 @@ def test_without_a_key_the_service_starts_on_loopback_only(tmp_path: Path, host:
 @pytest.mark.parametrize(
     "how", [{"arguments": ["--insecure-open"]}, {"environment": INSECURE}], ids=["flag", "variable"]
 )
-def test_an_open_service_elsewhere_starts_with_a_warning(how: dict[str, Any]) -> None:
+def test_a_service_without_tokens_on_another_address_starts_with_a_warning(how: dict[str, Any]) -> None:
     options = how | {"arguments": ["--host=0.0.0.0", *how.get("arguments", [])]}
     server = Server(log_level="warning", **options)
     with server:
@@ -906,7 +914,7 @@ def test_an_open_service_elsewhere_starts_with_a_warning(how: dict[str, Any]) ->
     assert (log.count("\n"), "whoever reaches the port may read, write and end any lease" in log) == (1, True)
 
 
-def test_with_a_key_the_service_starts_anywhere_and_warns_that_tokens_travel_in_clear(secret_file: Path) -> None:
+def test_with_a_key_the_service_starts_on_any_address_and_warns_about_unencrypted_tokens(secret_file: Path) -> None:
     arguments = ["--host=0.0.0.0", f"--auth-secret-file={secret_file}"]
     with running(arguments=arguments, log_level="warning") as server:
         url = f"http://127.0.0.1:{server.address[1]}/kv"
@@ -918,7 +926,9 @@ def test_with_a_key_the_service_starts_anywhere_and_warns_that_tokens_travel_in_
 @pytest.mark.parametrize(
     ("mode", "warns"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o620, True)]
 )
-def test_a_secret_that_others_may_read_or_change_is_a_warning(tmp_path: Path, mode: int, *, warns: bool) -> None:
+def test_a_secret_file_that_other_users_can_read_or_change_gives_a_warning(
+    tmp_path: Path, mode: int, *, warns: bool
+) -> None:
     path = tmp_path / "secret"
     path.write_bytes(SECRET)
     path.chmod(mode)
@@ -927,7 +937,7 @@ def test_a_secret_that_others_may_read_or_change_is_a_warning(tmp_path: Path, mo
     assert (log.count("\n"), str(path) in log, SECRET.decode() in log) == (warns, warns, False)
 
 
-def test_names_count_elsewhere_only_if_told(secret_file: Path) -> None:
+def test_the_host_is_checked_on_another_address_only_with_the_setting(secret_file: Path) -> None:
     arguments = ["--host=0.0.0.0", f"--auth-secret-file={secret_file}"]
     with running(arguments=arguments, environment={"LEASEHOLD_ALLOWED_HOSTS": "db.example"}) as server:
         statuses = [status_for_host(server, host) for host in ("db.example", "127.0.0.1", "evil.example")]

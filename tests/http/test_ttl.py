@@ -1,4 +1,4 @@
-"""`ttl`: entries that expire."""
+"""`ttl`: an entry expires at its time, and a write without ttl removes the expiry."""
 
 from datetime import datetime, timedelta
 
@@ -51,7 +51,7 @@ def test_an_entry_expires_its_ttl_after_its_write(server: Server, key: str, ttl:
         ".",
     ],
 )
-def test_a_ttl_that_is_no_number_of_seconds_within_the_bounds_is_refused(server: Server, key: str, ttl: str) -> None:
+def test_a_ttl_that_is_not_a_number_within_the_limits_is_refused(server: Server, key: str, ttl: str) -> None:
     refused = server.put(key, "1", params={"ttl": ttl})
     assert (refusal(refused), is_gone(server, key)) == ((400, "invalid_argument"), True)
 
@@ -59,52 +59,52 @@ def test_a_ttl_that_is_no_number_of_seconds_within_the_bounds_is_refused(server:
 # Which writes -------------------------------------------------------------------------------------------------
 
 
-def test_the_write_of_a_part_makes_the_entry_expire(server: Server, key: str) -> None:
+def test_the_write_of_a_part_with_ttl_makes_the_entry_expire(server: Server, key: str) -> None:
     server.put(key, "{}")
     assert "expires_at" in server.put(key, "1", params={"path": "/a", "ttl": 60}).json()
 
 
 @pytest.mark.parametrize(("kind", "patch"), [("merge-patch", "{}"), ("json-patch", "[]")])
-def test_a_patch_makes_the_entry_expire(server: Server, key: str, kind: str, patch: str) -> None:
+def test_a_patch_with_ttl_makes_the_entry_expire(server: Server, key: str, kind: str, patch: str) -> None:
     server.put(key, "{}")
     assert "expires_at" in server.patch(key, patch, kind=kind, params={"ttl": 60}).json()
 
 
-def test_the_deletion_of_a_part_makes_the_entry_expire(server: Server, key: str) -> None:
+def test_the_deletion_of_a_part_with_ttl_makes_the_entry_expire(server: Server, key: str) -> None:
     server.put(key, '{"a": 1}')
     server.delete(key, params={"path": "/a", "ttl": 60})
     assert "expires_at" in server.get(key).json()
 
 
-def test_a_ttl_of_a_deletion_is_refused(server: Server, key: str) -> None:
+def test_a_ttl_for_the_deletion_of_an_entry_is_refused(server: Server, key: str) -> None:
     server.put(key, "1")
     assert refusal(server.delete(key, params={"ttl": 60})) == (400, "invalid_argument")
 
 
-def test_a_write_without_ttl_makes_the_entry_last(server: Server, key: str) -> None:
+def test_a_write_without_ttl_removes_the_expiry(server: Server, key: str) -> None:
     server.put(key, "1", params={"ttl": 60})
     assert "expires_at" not in server.put(key, "2").json()
 
 
-def test_the_write_of_a_part_without_ttl_makes_the_entry_last(server: Server, key: str) -> None:
+def test_the_write_of_a_part_without_ttl_removes_the_expiry(server: Server, key: str) -> None:
     server.put(key, "{}", params={"ttl": 60})
     server.put(key, "1", params={"path": "/a"})
     assert "expires_at" not in server.get(key).json()
 
 
 @pytest.mark.parametrize(("kind", "patch"), [("merge-patch", "{}"), ("json-patch", "[]")])
-def test_a_patch_without_ttl_makes_the_entry_last(server: Server, key: str, kind: str, patch: str) -> None:
+def test_a_patch_without_ttl_removes_the_expiry(server: Server, key: str, kind: str, patch: str) -> None:
     server.put(key, "{}", params={"ttl": 60})
     assert "expires_at" not in server.patch(key, patch, kind=kind).json()
 
 
-def test_the_deletion_of_a_part_without_ttl_makes_the_entry_last(server: Server, key: str) -> None:
+def test_the_deletion_of_a_part_without_ttl_removes_the_expiry(server: Server, key: str) -> None:
     server.put(key, '{"a": 1}', params={"ttl": 60})
     server.delete(key, params={"path": "/a"})
     assert "expires_at" not in server.get(key).json()
 
 
-def test_a_refused_write_leaves_the_expiry(server: Server, key: str) -> None:
+def test_a_refused_write_does_not_change_the_expiry(server: Server, key: str) -> None:
     entry = server.put(key, "1", params={"ttl": 60}).json()
     server.put(key, "2", headers={"If-None-Match": "*"})
     assert server.get(key).json() == entry
@@ -113,19 +113,19 @@ def test_a_refused_write_leaves_the_expiry(server: Server, key: str) -> None:
 # The end ------------------------------------------------------------------------------------------------------
 
 
-def test_an_expired_entry_is_not_read_again(server: Server, key: str) -> None:
+def test_an_expired_entry_is_not_found(server: Server, key: str) -> None:
     server.put(key, "1", params=SHORT)
     until(lambda: is_gone(server, key))
     assert refusal(server.get(key)) == (404, "not_found")
 
 
-def test_an_expired_entry_is_not_listed_again(server: Server, key: str) -> None:
+def test_an_expired_entry_is_not_listed(server: Server, key: str) -> None:
     server.put(key, "1", params=SHORT)
     until(lambda: is_gone(server, key))
     assert server.request("GET", "/kv", params={"prefix": key}).json()["entries"] == []
 
 
-def test_an_expired_entry_is_there_until_its_time(server: Server, key: str) -> None:
+def test_an_entry_is_found_until_its_expiry(server: Server, key: str) -> None:
     entry = server.put(key, "1", params=SHORT).json()
     expires_at = datetime.fromisoformat(entry["expires_at"])
     while (response := server.get(key)).status_code == 200:
@@ -133,7 +133,7 @@ def test_an_expired_entry_is_there_until_its_time(server: Server, key: str) -> N
     assert datetime.now(expires_at.tzinfo) >= expires_at - timedelta(milliseconds=20)
 
 
-def test_a_lasting_write_before_the_end_keeps_the_entry(server: Server, key: str) -> None:
+def test_a_write_without_ttl_before_the_expiry_keeps_the_entry(server: Server, key: str) -> None:
     server.put(key, "1", params=SHORT)
     server.put(key, "2")
     server.put(f"{key}/beside", "1", params=SHORT)
@@ -141,7 +141,7 @@ def test_a_lasting_write_before_the_end_keeps_the_entry(server: Server, key: str
     assert server.value(key) == 2
 
 
-def test_the_going_of_an_expired_entry_takes_a_revision() -> None:
+def test_the_removal_of_an_expired_entry_has_a_revision() -> None:
     with running() as own:
         own.put("a", "1", params=SHORT)
         until(lambda: own.revision() > 1)
@@ -163,7 +163,7 @@ def test_a_change_of_an_expired_entry_is_not_found(server: Server, key: str, met
     assert refusal(changed) == (404, "not_found")
 
 
-def test_conditions_take_an_expired_entry_for_absent(server: Server, key: str) -> None:
+def test_conditions_treat_an_expired_entry_as_absent(server: Server, key: str) -> None:
     server.put(key, "1", params=SHORT)
     until(lambda: is_gone(server, key))
     statuses = [server.put(key, "2", headers={name: "*"}).status_code for name in ("If-Match", "If-None-Match")]

@@ -1,4 +1,4 @@
-"""Values: what is refused, what is let in, and that what is read back equals what was written."""
+"""Values in bodies: invalid ones are refused, and valid ones are read back as they were written."""
 
 import json
 from pathlib import Path
@@ -115,44 +115,44 @@ def exactly(value: Any) -> str:
 
 
 @pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED)
-def test_what_is_no_value_is_refused_and_changes_nothing(server: Server, key: str, body: bytes) -> None:
+def test_an_invalid_value_is_refused_and_changes_nothing(server: Server, key: str, body: bytes) -> None:
     before = server.put(key, '"untouched"').json()
     refused = server.request("POST", f"/kv/{key}", content=body)
     assert (refusal(refused), server.get(key).json()) == ((400, "invalid_json"), before)
 
 
 @pytest.mark.parametrize("text", KEPT.values(), ids=KEPT)
-def test_what_is_read_back_equals_what_was_written(server: Server, key: str, text: str) -> None:
+def test_a_value_is_read_back_as_it_was_written(server: Server, key: str, text: str) -> None:
     server.put(key, text)
     expected = float(text) if text == "-0" else json.loads(text.replace("-0,", "-0.0,").replace("-0}", "-0.0}"))
     assert exactly(server.value(key)) == exactly(expected)
 
 
 @pytest.mark.parametrize("text", KEPT.values(), ids=KEPT)
-def test_the_answer_to_a_write_holds_the_value_written(server: Server, key: str, text: str) -> None:
+def test_the_answer_to_a_write_has_the_written_value(server: Server, key: str, text: str) -> None:
     written = server.put(key, text).json()
     assert exactly(written) == exactly(server.get(key).json())
 
 
 @pytest.mark.parametrize("store", ["memory", "file"])
-def test_engines_that_keep_text_keep_the_order_of_members(tmp_path: Path, store: str) -> None:
+def test_engines_that_store_text_keep_the_order_of_members(tmp_path: Path, store: str) -> None:
     """More than JSON promises, and than PostgreSQL's JSONB keeps."""
     with running(STORES[store](tmp_path)) as own:
         own.put("a", '{"b": 1, "a": 2, "10": 3, "9": 4}')
         assert list(own.value("a")) == ["b", "a", "10", "9"]
 
 
-def test_of_duplicate_members_the_last_wins(server: Server, key: str) -> None:
+def test_the_last_of_duplicate_members_is_stored(server: Server, key: str) -> None:
     server.put(key, '{"a": 1, "b": {"c": 1, "c": 2}, "a": [3]}')
     assert server.value(key) == {"a": [3], "b": {"c": 2}}
 
 
-def test_a_body_of_exactly_one_mebibyte_is_taken(server: Server, key: str) -> None:
+def test_a_body_of_exactly_one_mebibyte_is_accepted(server: Server, key: str) -> None:
     text = '"' + "x" * (MIB - 2) + '"'
     assert (server.put(key, text).status_code, len(server.value(key))) == (201, MIB - 2)
 
 
-def test_a_body_of_one_byte_more_is_too_large(server: Server, key: str) -> None:
+def test_a_body_of_one_byte_more_than_one_mebibyte_is_too_large(server: Server, key: str) -> None:
     response = server.put(key, '"' + "x" * (MIB - 1) + '"')
     assert (refusal(response), response.json()["limit"]) == ((413, "too_large"), MIB)
 
@@ -198,7 +198,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON)
-def test_messagepack_that_is_no_json_value_is_refused_and_changes_nothing(
+def test_messagepack_that_is_not_a_json_value_is_refused_and_changes_nothing(
     server: Server, key: str, body: bytes
 ) -> None:
     before = server.put(key, '"untouched"').json()
@@ -211,6 +211,6 @@ def test_messagepack_that_is_no_json_value_is_refused_and_changes_nothing(
     [None, True, 0, 2**64 - 1, -(2**63), 1.5, -0.0, 1e300, "", "🦊", [], {}, [[1], {"a": [None]}], {"": {"b": 1.0}}],
     ids=repr,
 )
-def test_a_value_sent_as_messagepack_reads_back_the_same(server: Server, key: str, value: Any) -> None:
+def test_a_value_sent_as_messagepack_is_read_back_the_same(server: Server, key: str, value: Any) -> None:
     server.request("POST", f"/kv/{key}", content=msgspec.msgpack.encode(value), headers=MESSAGEPACK)
     assert exactly(server.value(key)) == exactly(value)

@@ -1,4 +1,4 @@
-"""Waiting for a lock: in order of arrival, one at a time, and nobody gets a lease who has gone."""
+"""Waiting for a lock: waiters get it in order of arrival, one at a time, and a disconnected waiter never gets it."""
 
 import contextlib
 import json
@@ -97,7 +97,7 @@ def test_64_waiters_get_the_lock_in_order_of_arrival_one_at_a_time(
     assert [wire for wire in waiting if not is_silent(wire)] == []
 
 
-def test_a_newcomer_does_not_overtake_those_who_wait(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
+def test_a_new_waiter_does_not_overtake_earlier_ones(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
     holder, first, second = server.lease(lock), wires(), wires()
     queue_up(server, lock, [first])
     with Wire(server) as releasing:
@@ -110,9 +110,7 @@ def test_a_newcomer_does_not_overtake_those_who_wait(server: Server, lock: str, 
     assert second.answer().status == 201
 
 
-def test_waiters_of_different_locks_do_not_wait_for_one_another(
-    server: Server, lock: str, wires: Callable[[], Wire]
-) -> None:
+def test_waiters_of_different_locks_are_independent(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
     names = [f"{lock}/{number}" for number in range(4)]
     holders, waiting = [server.lease(name) for name in names], [wires() for _ in names]
     for name, wire in zip(names, waiting, strict=True):
@@ -136,14 +134,16 @@ def test_waiters_by_uuid_and_by_name_are_in_one_queue(server: Server, wires: Cal
 
 
 @pytest.mark.parametrize("wait", [0, 0.0], ids=repr)
-def test_who_does_not_wait_is_refused_at_once(server: Server, lock: str, wait: float) -> None:
+def test_an_acquisition_without_waiting_is_refused_at_once(server: Server, lock: str, wait: float) -> None:
     server.lease(lock)
     started = time.monotonic()
     assert refusal(server.acquire(lock, wait=wait)) == LOCK_HELD
     assert time.monotonic() - started < SOON_SECONDS
 
 
-def test_who_does_not_wait_is_refused_although_others_do(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
+def test_an_acquisition_without_waiting_is_refused_while_others_wait(
+    server: Server, lock: str, wires: Callable[[], Wire]
+) -> None:
     lease = server.lease(lock, owner="a", ttl=1_000)
     queue_up(server, lock, [wires(), wires()])
     refused = server.acquire(lock, wait=0)
@@ -152,7 +152,7 @@ def test_who_does_not_wait_is_refused_although_others_do(server: Server, lock: s
     assert server.waiters(lock) == 2
 
 
-def test_who_waits_is_refused_at_the_end_of_the_wait(server: Server, lock: str) -> None:
+def test_a_waiter_is_refused_at_the_end_of_its_wait(server: Server, lock: str) -> None:
     lease = server.lease(lock, owner="a", ttl=1_000)
     started = time.monotonic()
     refused = server.acquire(lock, wait=0.3)
@@ -162,9 +162,7 @@ def test_who_waits_is_refused_at_the_end_of_the_wait(server: Server, lock: str) 
     assert (0.3 <= took < 0.3 + SOON_SECONDS, server.waiters(lock)) == (True, 0)
 
 
-def test_a_wait_that_ends_leaves_the_others_in_their_order(
-    server: Server, lock: str, wires: Callable[[], Wire]
-) -> None:
+def test_a_wait_that_ends_keeps_the_order_of_the_others(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
     holder, before, short, after = server.lease(lock), wires(), wires(), wires()
     queue_up(server, lock, [before])
     short.send(asking(lock, wait=3))
@@ -176,7 +174,9 @@ def test_a_wait_that_ends_leaves_the_others_in_their_order(
     assert [lease["wire"] for lease in leases] == [before, after]
 
 
-def test_who_is_refused_after_a_wait_hears_what_is_then(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
+def test_a_refusal_after_a_wait_shows_the_lease_of_that_time(
+    server: Server, lock: str, wires: Callable[[], Wire]
+) -> None:
     lease, wire = server.lease(lock, ttl=60), wires()
     queue_up(server, lock, [wire], wait=3)
     renewed = server.renew(lock, lease["lease_id"], ttl=1_000).json()
@@ -185,7 +185,7 @@ def test_who_is_refused_after_a_wait_hears_what_is_then(server: Server, lock: st
     assert 990 <= int(refused.headers["retry-after"]) <= 1_000
 
 
-def test_who_does_not_wait_hears_what_is_now_although_others_wait(
+def test_a_refusal_without_waiting_shows_the_current_lease_while_others_wait(
     server: Server, lock: str, wires: Callable[[], Wire]
 ) -> None:
     lease = server.lease(lock, ttl=60)
@@ -196,7 +196,7 @@ def test_who_does_not_wait_hears_what_is_now_although_others_wait(
     assert 990 <= int(refused.headers["Retry-After"]) <= 1_000
 
 
-def test_unless_told_a_caller_waits_for_five_seconds(lock: str) -> None:
+def test_the_default_wait_is_five_seconds(lock: str) -> None:
     with running() as own:
         own.lease(lock)
         started = time.monotonic()
@@ -225,7 +225,7 @@ def test_a_release_by_force_wakes_a_waiter(server: Server, lock: str, wires: Cal
     assert refusal(server.renew(lock, holder["lease_id"])) == (409, "lease_lost")
 
 
-def test_the_end_of_a_lease_wakes_a_waiter_and_never_too_early(
+def test_the_expiry_of_a_lease_wakes_a_waiter_and_not_earlier(
     server: Server, lock: str, wires: Callable[[], Wire]
 ) -> None:
     holder, first, second = server.lease(lock, ttl=3), wires(), wires()
@@ -235,7 +235,7 @@ def test_the_end_of_a_lease_wakes_a_waiter_and_never_too_early(
     assert (begin >= end, (begin - end).total_seconds() < SOON_SECONDS, is_silent(second)) == (True, True, True)
 
 
-def test_the_end_of_a_waiters_lease_wakes_the_next(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
+def test_the_expiry_of_a_waiters_lease_wakes_the_next(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
     holder, first, second = server.lease(lock), wires(), wires()
     queue_up(server, lock, [first, second], ttl=1)
     server.release(lock, holder["lease_id"])
@@ -243,7 +243,7 @@ def test_the_end_of_a_waiters_lease_wakes_the_next(server: Server, lock: str, wi
     assert leases[1]["acquired_at"] >= leases[0]["expires_at"]
 
 
-def test_a_waiter_waits_on_when_the_lease_in_its_way_is_renewed(
+def test_a_waiter_keeps_waiting_when_the_current_lease_is_renewed(
     server: Server, lock: str, wires: Callable[[], Wire]
 ) -> None:
     holder, wire = server.lease(lock, ttl=3), wires()
@@ -277,7 +277,7 @@ Go = Callable[[Wire], None]
 
 
 @ways_to_go
-def test_who_has_gone_is_forgotten(server: Server, lock: str, wires: Callable[[], Wire], go: Go) -> None:
+def test_a_waiter_that_disconnects_is_removed(server: Server, lock: str, wires: Callable[[], Wire], go: Go) -> None:
     holder, wire = server.lease(lock), wires()
     queue_up(server, lock, [wire])
     go(wire)
@@ -286,7 +286,9 @@ def test_who_has_gone_is_forgotten(server: Server, lock: str, wires: Callable[[]
     assert (server.is_free(lock), server.acquire(lock).status_code) == (True, 201)
 
 
-def test_who_has_closed_its_half_while_it_waits_is_cut(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
+def test_a_waiter_that_closes_its_half_of_the_connection_is_disconnected(
+    server: Server, lock: str, wires: Callable[[], Wire]
+) -> None:
     server.lease(lock)
     wire = wires()
     queue_up(server, lock, [wire])
@@ -294,7 +296,7 @@ def test_who_has_closed_its_half_while_it_waits_is_cut(server: Server, lock: str
 
 
 @every_store
-def test_none_is_lost_and_none_who_has_gone_gets_it_when_some_go(tmp_path: Path, store: str) -> None:
+def test_when_some_waiters_disconnect_all_others_get_the_lock_and_no_lease_is_lost(tmp_path: Path, store: str) -> None:
     """Each lease and each release takes one revision, so a lease that was given to somebody who has gone would show."""
     with running(STORES[store](tmp_path)) as own, contextlib.ExitStack() as stack:
         holder = own.lease("a", ttl=1_000)
@@ -311,7 +313,9 @@ def test_none_is_lost_and_none_who_has_gone_gets_it_when_some_go(tmp_path: Path,
 
 
 @ways_to_go
-def test_who_goes_just_before_the_lock_is_free_keeps_nobody_from_it(server: Server, lock: str, go: Go) -> None:
+def test_a_waiter_that_disconnects_just_before_the_release_does_not_block_the_lock(
+    server: Server, lock: str, go: Go
+) -> None:
     for number in range(20):
         name = f"{lock}/{number}"
         holder = server.lease(name, ttl=1_000)
@@ -323,7 +327,7 @@ def test_who_goes_just_before_the_lock_is_free_keeps_nobody_from_it(server: Serv
 
 
 @ways_to_go
-def test_who_has_gone_before_its_turn_on_the_connection_gets_nothing(
+def test_an_acquisition_behind_other_requests_is_not_done_after_a_disconnect(
     server: Server, lock: str, key: str, go: Go
 ) -> None:
     """The request for the lock stands behind answers that are more than the system takes, so it begins later."""
@@ -340,7 +344,9 @@ def test_who_has_gone_before_its_turn_on_the_connection_gets_nothing(
 
 
 @ways_to_go
-def test_who_has_gone_while_its_write_is_done_does_not_wait(server: Server, lock: str, key: str, go: Go) -> None:
+def test_a_client_that_disconnects_during_a_write_does_not_wait_for_the_lock_behind_it(
+    server: Server, lock: str, key: str, go: Go
+) -> None:
     server.lease(lock)
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", body=b"1"), asking(lock))
@@ -349,7 +355,7 @@ def test_who_has_gone_while_its_write_is_done_does_not_wait(server: Server, lock
         until(lambda: server.waiters(lock) == 0)
 
 
-def test_who_has_gone_with_many_requests_behind_is_forgotten(lock: str) -> None:
+def test_a_waiter_that_disconnects_with_many_requests_behind_is_removed(lock: str) -> None:
     """Such a connection is not read from."""
     with running() as own, contextlib.ExitStack() as stack:
         own.lease(lock)
@@ -401,7 +407,7 @@ def test_a_connection_may_release_what_it_has_acquired(server: Server, lock: str
 # The bound of a queue -----------------------------------------------------------------------------------------
 
 
-def test_one_waiter_too_many_is_told_to_come_again(lock: str) -> None:
+def test_a_waiter_above_the_maximum_is_refused_with_retry_after(lock: str) -> None:
     with running() as own, contextlib.ExitStack() as stack:
         holder = own.lease(lock, ttl=1_000)
         waiting = [stack.enter_context(Wire(own)).send(asking(lock)) for _ in range(MAX_WAITERS)]
@@ -423,7 +429,7 @@ def test_one_waiter_too_many_is_told_to_come_again(lock: str) -> None:
 
 @every_store
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_waiters_are_sent_away_when_the_service_stops(tmp_path: Path, store: str, number: signal.Signals) -> None:
+def test_waiters_are_refused_when_the_service_stops(tmp_path: Path, store: str, number: signal.Signals) -> None:
     with running(STORES[store](tmp_path)) as own, contextlib.ExitStack() as stack:
         lease = own.lease("a", ttl=1_000)
         waiting = [stack.enter_context(Wire(own)) for _ in range(3)]
@@ -443,7 +449,7 @@ def test_waiters_are_sent_away_when_the_service_stops(tmp_path: Path, store: str
             assert own.is_free("a")
 
 
-def test_who_asks_for_a_lock_while_the_service_stops_does_not_wait() -> None:
+def test_an_acquisition_while_the_service_stops_does_not_wait() -> None:
     """Its request is under way when the signal comes, so it is answered."""
     with running() as own, Wire(own) as wire:
         own.lease("a", ttl=1_000)

@@ -1,4 +1,4 @@
-"""Requests byte by byte: what is malformed is refused, and what is unusual but right is understood."""
+"""Requests byte by byte: malformed ones are refused, and unusual valid ones are answered."""
 
 import json
 import tomllib
@@ -36,7 +36,7 @@ def test_a_malformed_request_is_refused_and_ends_the_connection(
 
 
 @pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_request_after_good_ones_is_refused(server: Server, key: str, text: str) -> None:
+def test_a_malformed_request_after_valid_ones_is_refused(server: Server, key: str, text: str) -> None:
     with Wire(server) as wire:
         for _ in range(3):
             assert (
@@ -48,7 +48,7 @@ def test_a_malformed_request_after_good_ones_is_refused(server: Server, key: str
     assert seen == (INVALID_REQUEST, True, 404)
 
 
-def test_a_good_request_before_a_malformed_one_is_answered_first(server: Server, key: str) -> None:
+def test_a_valid_request_before_a_malformed_one_is_answered_first(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", body=b"1"), b"nonsense\r\n\r\n")
         seen = [wire.answer().status, wire.answer().refusal, wire.is_closed()]
@@ -72,7 +72,7 @@ def test_an_absolute_target_without_a_path_is_the_root(server: Server) -> None:
         assert wire.send(message("GET", "http://leasehold")).answer().refusal == (404, "no_such_route")
 
 
-def test_a_tunnel_is_not_implemented_and_the_connection_goes_on_in_http(server: Server) -> None:
+def test_connect_is_not_implemented_and_the_connection_stays(server: Server) -> None:
     with Wire(server) as wire:
         wire.send(message("CONNECT", "example.com:443"), message("GET", "/health/live"))
         assert [wire.answer().refusal, wire.answer().status] == [NOT_IMPLEMENTED, 200]
@@ -80,7 +80,7 @@ def test_a_tunnel_is_not_implemented_and_the_connection_goes_on_in_http(server: 
 
 @pytest.mark.parametrize("method", ["PROPFIND", "TRACE", "MKCOL", "SEARCH", "PURGE", "LINK"])
 @pytest.mark.parametrize("target", ["/kv/x", "/nowhere"])
-def test_a_method_of_another_protocol_is_not_implemented_and_the_connection_goes_on(
+def test_a_method_of_another_protocol_is_not_implemented_and_the_connection_stays(
     server: Server, method: str, target: str
 ) -> None:
     with Wire(server) as wire:
@@ -103,7 +103,7 @@ def test_an_unknown_method_is_not_implemented_and_ends_the_connection(
     assert seen == (NOT_IMPLEMENTED, True, 404)
 
 
-def test_noise_that_is_no_request_line_is_refused_before_its_line_ends(server: Server) -> None:
+def test_bytes_that_begin_no_request_line_are_refused_before_the_line_ends(server: Server) -> None:
     with Wire(server) as wire:
         assert wire.send(b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03").answer().refusal == INVALID_REQUEST
 
@@ -141,19 +141,19 @@ def test_empty_lines_before_a_request_are_ignored(server: Server) -> None:
         assert wire.send(b"\r\n\r\n", message("GET", "/health/live")).answer().status == 200
 
 
-def test_header_names_have_no_case(server: Server, key: str) -> None:
+def test_header_names_are_accepted_in_any_case(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(b"PUT /kv/%b HTTP/1.1\r\nhOST: localhost\r\ncONTENT-lENGTH: 1\r\niF-mATCH: *\r\n\r\n1" % key.encode())
         assert wire.answer().status == 412
 
 
-def test_white_space_around_a_header_is_no_part_of_it(server: Server) -> None:
+def test_white_space_around_a_header_value_is_removed(server: Server) -> None:
     with Wire(server) as wire:
         wire.send(b"GET /health HTTP/1.1\r\nHost:localhost\r\nX-Request-Id: \t abc \t \r\n\r\n")
         assert wire.answer().headers["x-request-id"] == "abc"
 
 
-def test_a_request_that_comes_byte_by_byte_is_understood(server: Server, key: str) -> None:
+def test_a_request_that_arrives_byte_by_byte_is_understood(server: Server, key: str) -> None:
     with Wire(server) as wire:
         for byte in message("PUT", f"/kv/{key}", "X-Request-Id: drop-by-drop", body=b'{"a": [1, 2]}'):
             wire.send(bytes([byte]))
@@ -246,7 +246,7 @@ def chunked(key: str, *chunks: bytes, trailers: bytes = b"") -> bytes:
     return message("PUT", f"/kv/{key}", "Transfer-Encoding: chunked") + framed + b"0\r\n" + trailers + b"\r\n"
 
 
-def test_a_chunked_body_is_put_together(server: Server, key: str) -> None:
+def test_the_chunks_of_a_body_are_joined(server: Server, key: str) -> None:
     with Wire(server) as wire:
         assert wire.send(chunked(key, b'{"a":', b" [1,", b" 2]}")).answer().value == {"a": [1, 2]}
 
@@ -293,7 +293,7 @@ def expecting(key: str, body: bytes, *fields: str) -> tuple[bytes, bytes]:
     return head, body
 
 
-def test_a_client_that_asks_is_told_to_continue(server: Server, key: str) -> None:
+def test_a_client_that_expects_100_continue_gets_it(server: Server, key: str) -> None:
     head, body = expecting(key, b'"alice"')
     with Wire(server) as wire:
         interim = wire.send(head).answer()
@@ -301,27 +301,27 @@ def test_a_client_that_asks_is_told_to_continue(server: Server, key: str) -> Non
     assert (interim.status, final.status, final.value) == (100, 201, "alice")
 
 
-def test_the_expectation_has_no_case(server: Server, key: str) -> None:
+def test_the_expectation_is_accepted_in_any_case(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", "Expect: 100-Continue", "Content-Length: 1"))
         assert wire.answer().status == 100
 
 
-def test_a_chunked_body_is_told_to_continue(server: Server, key: str) -> None:
+def test_a_client_that_expects_100_continue_for_a_chunked_body_gets_it(server: Server, key: str) -> None:
     with Wire(server) as wire:
         interim = wire.send(message("PUT", f"/kv/{key}", "Expect: 100-continue", "Transfer-Encoding: chunked")).answer()
         final = wire.send(b"1\r\n1\r\n0\r\n\r\n").answer()
     assert (interim.status, final.status) == (100, 201)
 
 
-def test_a_body_that_is_too_large_is_refused_instead_of_continued(server: Server, key: str) -> None:
+def test_a_too_large_body_is_refused_instead_of_100_continue(server: Server, key: str) -> None:
     head, _ = expecting(key, b"x" * (1024 * 1024 + 1))
     with Wire(server) as wire:
         seen = (wire.send(head).answer().refusal, wire.is_closed())
     assert seen == ((413, "too_large"), True)
 
 
-def test_leave_to_continue_comes_after_the_answers_before_it(server: Server, key: str) -> None:
+def test_100_continue_comes_after_the_earlier_answers(server: Server, key: str) -> None:
     head, body = expecting(key, b"2")
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", body=b"1"), message("GET", f"/kv/{key}"), head)
@@ -330,7 +330,7 @@ def test_leave_to_continue_comes_after_the_answers_before_it(server: Server, key
     assert seen == [201, 200, 100, 200]
 
 
-def test_http_1_0_is_not_told_to_continue(server: Server, key: str) -> None:
+def test_http_1_0_gets_no_100_continue(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", "Expect: 100-continue", body=b"1", version="HTTP/1.0"))
         assert wire.answer().status == 201
@@ -364,7 +364,7 @@ def test_a_connection_stays_for_the_next_request(server: Server) -> None:
     assert seen == [None] * 3
 
 
-def test_a_connection_that_the_client_wants_closed_is_closed(server: Server) -> None:
+def test_a_connection_with_connection_close_is_closed(server: Server) -> None:
     with Wire(server) as wire:
         answer = wire.send(message("GET", "/health", "Connection: close")).answer()
         assert (answer.headers["connection"], wire.is_closed()) == ("close", True)
@@ -383,7 +383,7 @@ def test_http_1_0_is_closed_after_the_answer(server: Server) -> None:
         assert (answer.status, answer.headers["connection"], wire.is_closed()) == (200, "close", True)
 
 
-def test_http_1_0_with_keep_alive_stays_and_is_told_so(server: Server) -> None:
+def test_http_1_0_with_keep_alive_stays_and_the_answer_says_so(server: Server) -> None:
     request = b"GET /health/live HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
     with Wire(server) as wire:
         answers = [wire.send(request).answer(), wire.send(request).answer()]
@@ -406,7 +406,7 @@ def test_a_stream_for_http_1_0_is_refused_because_a_cut_would_look_like_its_end(
         assert wire.send(b"GET /health HTTP/1.0\r\n\r\n").answer().status == 200
 
 
-def test_an_answer_whose_length_is_known_is_given_to_http_1_0(server: Server, key: str) -> None:
+def test_an_answer_of_known_length_is_sent_to_http_1_0(server: Server, key: str) -> None:
     server.put(key, "1")
     with Wire(server) as wire:
         for target, fields in ((f"/kv/{key}", ()), ("/kv", ("Accept: application/vnd.msgpack",)), ("/locks", ())):
@@ -429,7 +429,7 @@ def test_a_request_cut_off_by_the_client_is_not_done(server: Server, key: str) -
         assert (wire.is_closed(), server.get(key).status_code) == (True, 404)
 
 
-def test_a_client_that_leaves_while_its_write_is_done_harms_nobody(server: Server, key: str) -> None:
+def test_a_client_that_disconnects_during_its_write_does_not_disturb_others(server: Server, key: str) -> None:
     for number in range(50):
         with Wire(server) as wire:
             wire.send(message("PUT", f"/kv/{key}/{number}", body=b"1"))
@@ -441,35 +441,35 @@ def test_a_client_that_leaves_while_its_write_is_done_harms_nobody(server: Serve
 UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
 
 
-def test_an_offer_of_another_protocol_is_ignored(server: Server) -> None:
+def test_an_upgrade_to_another_protocol_is_ignored(server: Server) -> None:
     with Wire(server) as wire:
         wire.send(message("GET", "/health/live", *UPGRADE), message("GET", "/health/live"))
         assert [wire.answer().status, wire.answer().status] == [200, 200]
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "h2c", "TLS/1.0", "h2c, websocket"])
-def test_an_offer_with_a_body_is_ignored(server: Server, key: str, protocol: str) -> None:
+def test_an_upgrade_with_a_body_is_ignored(server: Server, key: str, protocol: str) -> None:
     fields = ("Connection: upgrade", f"Upgrade: {protocol}")
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", *fields, body=b'"alice"'), message("GET", f"/kv/{key}"))
         assert [wire.answer().status, wire.answer().value] == [201, "alice"]
 
 
-def test_an_offer_with_a_body_that_comes_byte_by_byte_is_ignored(server: Server, key: str) -> None:
+def test_an_upgrade_with_a_body_that_arrives_byte_by_byte_is_ignored(server: Server, key: str) -> None:
     with Wire(server) as wire:
         for byte in message("PUT", f"/kv/{key}", *UPGRADE, body=b'"alice"') + message("GET", f"/kv/{key}"):
             wire.send(bytes([byte]))
         assert [wire.answer().status, wire.answer().value] == [201, "alice"]
 
 
-def test_an_offer_with_a_chunked_body_is_ignored(server: Server, key: str) -> None:
+def test_an_upgrade_with_a_chunked_body_is_ignored(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", "Transfer-Encoding: chunked", *UPGRADE), b"1\r\n1\r\n0\r\n\r\n")
         wire.send(message("GET", f"/kv/{key}"))
         assert [wire.answer().status, wire.answer().value] == [201, 1]
 
 
-def test_an_offer_with_a_body_that_is_too_large_is_refused(server: Server, key: str) -> None:
+def test_an_upgrade_with_a_too_large_body_is_refused(server: Server, key: str) -> None:
     with Wire(server) as wire:
         wire.send(message("PUT", f"/kv/{key}", *UPGRADE, "Transfer-Encoding: chunked"))
         wire.send(b"200000\r\n", b"x" * 0x200000, b"\r\n0\r\n\r\n")

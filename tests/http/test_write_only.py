@@ -1,4 +1,4 @@
-"""A token that may write and not read: what it is told of a write says nothing about what is stored."""
+"""A token with `write` and without `read`: the answers to its writes show nothing that is stored."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from leasehold.access.token_minting import mint_token
 SECRET = b"a-secret-of-more-than-32-bytes-for-tests"
 CENTURY_SECONDS = 3_155_760_000.0
 STORED = "stored-value-that-nobody-may-see"
-CONFLICT = {"error": "conflict", "message": "the change does not fit what is stored"}
+CONFLICT = {"error": "conflict", "message": "the change cannot be applied to the stored value"}
 
 
 def bearer(*permissions: str, subject: str = "ann") -> dict[str, str]:
@@ -68,7 +68,7 @@ UUIDS = iter(f"abcdef00-0000-4000-8007-{number:0>12}" for number in range(1_000_
 
 @pytest.mark.parametrize("kind", WRITES)
 @pytest.mark.parametrize("accept", ["application/json", "application/vnd.msgpack"])
-def test_a_write_is_answered_with_what_comes_from_the_write_itself(guarded: Server, kind: str, accept: str) -> None:
+def test_a_write_is_answered_with_a_receipt_of_the_write_alone(guarded: Server, kind: str, accept: str) -> None:
     key = next(UUIDS)
     guarded.put(key, json.dumps({"secret": STORED, "list": [STORED]}), headers=BOTH)
     method, target, body, headers = WRITES[kind]
@@ -87,7 +87,7 @@ def test_a_write_is_answered_with_what_comes_from_the_write_itself(guarded: Serv
     assert (response.status_code, answer, STORED in response.text) == (200, expected, False)
 
 
-def test_a_new_entry_is_answered_as_new(guarded: Server) -> None:
+def test_a_new_entry_is_answered_with_201(guarded: Server) -> None:
     key = next(UUIDS)
     response = guarded.put(f"{key}?ttl=1000", "1", headers=WRITER)
     assert (response.status_code, response.headers["Location"]) == (201, f"/kv/{key}")
@@ -95,14 +95,14 @@ def test_a_new_entry_is_answered_as_new(guarded: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "?path=/secret"])
-def test_a_deletion_is_answered_without_what_was_deleted(guarded: Server, path: str) -> None:
+def test_a_deletion_is_answered_without_the_deleted_value(guarded: Server, path: str) -> None:
     key = next(UUIDS)
     guarded.put(key, json.dumps({"secret": STORED}), headers=BOTH)
     response = guarded.delete(key + path, headers=WRITER)
     assert (response.status_code, STORED in response.text, "created_at" in response.text) == (200, False, False)
 
 
-def test_who_may_read_is_told_all(guarded: Server) -> None:
+def test_a_caller_with_read_gets_the_full_answer(guarded: Server) -> None:
     key = next(UUIDS)
     guarded.put(key, '{"a": 1}', headers=BOTH)
     assert guarded.patch(key, '{"b": 2}', headers=BOTH).json()["value"] == {"a": 1, "b": 2}
@@ -111,7 +111,7 @@ def test_who_may_read_is_told_all(guarded: Server) -> None:
 # Errors -------------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_precondition_does_not_tell_the_revision(guarded: Server) -> None:
+def test_a_failed_precondition_does_not_show_the_revision(guarded: Server) -> None:
     key = next(UUIDS)
     guarded.put(key, "1", headers=BOTH)
     answers = [
@@ -120,12 +120,12 @@ def test_a_failed_precondition_does_not_tell_the_revision(guarded: Server) -> No
         guarded.put(next(UUIDS), "2", headers=WRITER | {"If-Match": "*"}),
         guarded.delete(key, headers=WRITER | {"If-Match": '"1"'}),
     ]
-    expected = {"error": "precondition_failed", "message": "the entry is not as the precondition asks"}
+    expected = {"error": "precondition_failed", "message": "the entry does not meet the precondition"}
     assert [told(answer) for answer in answers] == [expected] * 4
     assert [(answer.status_code, "ETag" in answer.headers) for answer in answers] == [(412, False)] * 4
 
 
-def test_a_test_of_a_json_patch_needs_the_permission_to_read(guarded: Server) -> None:
+def test_a_json_patch_with_test_needs_the_permission_to_read(guarded: Server) -> None:
     key = next(UUIDS)
     guarded.put(key, '{"a": 1}', headers=BOTH)
     step = '{"op": "test", "path": "/a", "value": %d}'
@@ -155,7 +155,7 @@ def test_a_test_of_a_json_patch_needs_the_permission_to_read(guarded: Server) ->
         ("PATCH", "", '[{"op": "move", "from": "/text", "path": "/text/a"}]', "json-patch+json"),
     ],
 )
-def test_a_change_that_does_not_fit_is_one_and_the_same_error(
+def test_every_change_that_cannot_be_applied_gets_the_same_error(
     guarded: Server, method: str, path: str, body: str | None, kind: str
 ) -> None:
     key = next(UUIDS)
@@ -169,7 +169,7 @@ def test_a_change_that_does_not_fit_is_one_and_the_same_error(
     assert told(explained) != CONFLICT
 
 
-def test_a_held_lock_does_not_tell_by_whom(guarded: Server) -> None:
+def test_the_refusal_of_a_held_lock_does_not_show_its_owner(guarded: Server) -> None:
     lock = next(UUIDS)
     guarded.request("POST", f"/locks/{lock}", json={"owner": STORED, "ttl": 1_000}, headers=BOTH)
     for target, asked in ((f"/locks/{lock}", {"wait": 0}), ("/lock", {"wait": 0, "lock_id": lock})):
@@ -180,7 +180,7 @@ def test_a_held_lock_does_not_tell_by_whom(guarded: Server) -> None:
     assert explained["owner"] == STORED
 
 
-def test_who_may_only_write_locks_and_is_told_of_the_own_lease(guarded: Server) -> None:
+def test_a_caller_with_write_alone_sees_its_own_lease(guarded: Server) -> None:
     lock = next(UUIDS)
     lease = guarded.request("POST", f"/locks/{lock}", json={"owner": "me"}, headers=WRITER).json()
     renewed = guarded.request("PUT", f"/locks/{lock}", json={"lease_id": lease["lease_id"]}, headers=WRITER).json()
@@ -249,7 +249,7 @@ def answer_of(server: Server, key: str, content: Any, write: dict[str, Any]) -> 
 
 @settings(max_examples=400, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CONTENTS, CONTENTS, writes())
-def test_stores_that_differ_in_content_answer_alike_but_for_whether_it_was_done(
+def test_answers_from_stores_with_different_values_differ_only_in_whether_the_write_was_done(
     stores: tuple[Server, Server], content: Any, other_content: Any, write: dict[str, Any]
 ) -> None:
     key = next(UUIDS)
@@ -261,13 +261,13 @@ def test_stores_that_differ_in_content_answer_alike_but_for_whether_it_was_done(
         assert (done[0], refused[:2], refused[3]) == (200, (409, CONFLICT), False)
 
 
-def test_the_answers_about_a_key_without_an_entry_differ_only_in_that(guarded: Server) -> None:
+def test_answers_for_an_absent_key_show_only_that_it_is_absent(guarded: Server) -> None:
     """That an entry exists is not hidden: a write says whether it made one."""
     assert refusal(guarded.patch(next(UUIDS), "{}", headers=WRITER)) == (404, "not_found")
     assert refusal(guarded.delete(next(UUIDS), headers=WRITER)) == (404, "not_found")
 
 
-def test_every_route_that_writes_is_looked_at_here(guarded: Server) -> None:
+def test_every_route_that_writes_is_tested_here(guarded: Server) -> None:
     """A route that is added must be held against what a writer may be told."""
     paths = guarded.contract.document["paths"].items()
     changing = {(method, path) for path, methods in paths for method in methods if method != "get"}

@@ -8,9 +8,10 @@ from typing import cast
 import pytest
 
 from leasehold.engines.memory.engine import MemoryEngine
-from leasehold.http.endpoints import entries
+from leasehold.http.endpoints import kv
 from leasehold.http.routing.admission import Admission
-from leasehold.http.routing.routes import Router, Service
+from leasehold.http.routing.router import Router
+from leasehold.http.routing.routes import Service
 from leasehold.http.wire.connection import Connection
 from leasehold.http.wire.connections import CROWD_CONNECTIONS, Connections
 from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
@@ -42,7 +43,7 @@ class Transport(asyncio.Transport):
 def connections_of(store: Store) -> Connections:
     metrics = Metrics()
     service = Service(store, Limits(), lambda: 0.0, b"{}", metrics, dict)
-    return Connections(Router(entries.ROUTES), Admission(None, None), service, logs_requests=False)
+    return Connections(Router(kv.ROUTES), Admission(None, None), service, logs_requests=False)
 
 
 def living_connections() -> int:

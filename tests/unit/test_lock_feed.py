@@ -55,7 +55,7 @@ def on_a_store(test: Callable[[Store, RemoteSpace], Awaitable[None]]) -> Callabl
 
 
 async def waiting(store: Store, lease_id: str) -> asyncio.Task[object]:
-    task: asyncio.Task[object] = asyncio.create_task(store.acquire(Acquire("l", lease_id, LONG), 60))  # type: ignore[arg-type]
+    task: asyncio.Task[object] = asyncio.create_task(store.acquire(Acquire("l", lease_id, LONG), 60))
     while store.waiting_for("l") < 1:  # noqa: ASYNC110 - nothing tells of a waiter
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
@@ -114,7 +114,7 @@ def test_only_locks_whose_lease_ended_are_woken(count: int) -> None:
             await store.acquire(Acquire(f"l{number}", "1", LONG), 0)
         await store.acquire(Acquire("l", "1", LONG), 0)
         waiter = await waiting(store, "2")
-        store._queues.wake = woken.append  # type: ignore[method-assign]
+        store._queues.wake = woken.append  # type: ignore[assignment, method-assign]
         store._lock_feed._published(space.revision, [LeaseEnd("l0", space.revision)])
         waiter.cancel()
 

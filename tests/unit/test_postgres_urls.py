@@ -92,7 +92,7 @@ def test_no_secret_of_a_list_is_shown(secret: str, form: str) -> None:
 )
 def test_what_is_meant_for_postgresql_makes_no_file_and_is_not_echoed(store: str) -> None:
     with pytest.raises(ServiceError) as caught:
-        asyncio.run(open_engine(store).open())
+        asyncio.run(open_engine(store).space().open())
     assert caught.value.code == "invalid_argument"
     assert "secret" not in caught.value.message
 

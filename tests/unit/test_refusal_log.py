@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from leasehold.access.permissions import Principal, forbidden
 from leasehold.access.token_verification import unauthenticated
 from leasehold.http.messages import Headers, Request
-from leasehold.http.routing.audit import MAX_LINES, PERIOD_SECONDS, RefusalLog, printable
+from leasehold.http.routing.refusal_log import MAX_LINES, PERIOD_SECONDS, RefusalLog, printable
 
 
 def request(subject: str = "ann") -> Request:
@@ -19,7 +19,7 @@ def request(subject: str = "ann") -> Request:
 
 def flood(log: RefusalLog, count: int) -> None:
     for _ in range(count):
-        log.tell(request(), unauthenticated("expired"), "192.0.2.1")
+        log.record(request(), unauthenticated("expired"), "192.0.2.1")
 
 
 def told(lines: Any) -> list[tuple[str, int, int | None]]:
@@ -28,7 +28,7 @@ def told(lines: Any) -> list[tuple[str, int, int | None]]:
 
 def test_a_refusal_names_who_asked_for_what_and_why() -> None:
     with capture_logs() as lines:
-        RefusalLog(0).tell(request(), forbidden("no", reason="no permission to read"), "192.0.2.1")
+        RefusalLog(0).record(request(), forbidden("no", reason="no permission to read"), "192.0.2.1")
     assert lines == [
         {
             "event": "request refused",
@@ -46,7 +46,7 @@ def test_a_refusal_names_who_asked_for_what_and_why() -> None:
 
 def test_without_a_good_token_nobody_is_named() -> None:
     with capture_logs() as lines:
-        RefusalLog(0).tell(request(), unauthenticated("expired"), "192.0.2.1")
+        RefusalLog(0).record(request(), unauthenticated("expired"), "192.0.2.1")
     assert ("sub" in lines[0], lines[0]["reason"]) == (False, "expired")
 
 
@@ -66,7 +66,7 @@ def test_a_flood_of_bad_tokens_hides_no_403() -> None:
     with capture_logs() as lines:
         log = RefusalLog(0)
         flood(log, 10_000)
-        log.tell(request(), forbidden("no", reason="another host"), "192.0.2.1")
+        log.record(request(), forbidden("no", reason="another host"), "192.0.2.1")
     assert told(lines)[-1] == ("request refused", 403, None)
 
 

@@ -17,8 +17,8 @@ from leasehold.engines.memory.state import State
 from leasehold.engines.memory.table import MAX_PASSED, Table
 from leasehold.engines.state import Contents
 from leasehold.errors import ServiceError
+from leasehold.http.media_types import Media
 from leasehold.http.messages import CHUNK_BYTES, GatheredList, Response
-from leasehold.http.negotiation import Media
 from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
 from leasehold.model import ENTRY, Delete, Entry, Json, JsonPatch, MergePatch, Operation, PatchStep, Put, Read
 from leasehold.rules import evaluate, evaluate_read

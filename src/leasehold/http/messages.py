@@ -1,7 +1,7 @@
 """Requests and responses as endpoints see them, and how a response and an error are written.
 
 A body is made as JSON text once; MessagePack is made from it in one place (`encode_response`), so that no endpoint
-knows of representations. To add a representation, add it to `negotiation.Media` and there.
+knows of representations. To add a representation, add it to `media_types.Media` and there.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ import msgspec
 from leasehold import values
 from leasehold.access.permissions import ANYONE, Principal
 from leasehold.errors import ServiceError
-from leasehold.http.disclosure import may_read, withheld
-from leasehold.http.negotiation import Media
+from leasehold.http.media_types import Media
+from leasehold.http.redaction import may_read, redacted
 from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
 
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
@@ -38,7 +38,7 @@ class Headers(dict[bytes, bytes]):
     def __init__(self) -> None:
         super().__init__()
         self.content_type: str | None = None
-        """As `negotiation.content_type` says, once it was asked."""
+        """As `media_types.content_type` says, once it was asked."""
         self.is_plain = False
         """Nothing in it asks for another answer than usual."""
         self.is_vetted = False
@@ -260,7 +260,7 @@ def encode_stream_head(request: Request, stream: Stream, *, common: bytes, templ
 def error_response(request: Request, error: ServiceError) -> Response:
     """How every error looks, whatever it came from."""
     if not may_read(request.principal):
-        error = withheld(error)
+        error = redacted(error)
     body = {
         "error": error.code,
         "message": error.message,

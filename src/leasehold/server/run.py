@@ -29,10 +29,11 @@ from leasehold.access.token_verification import Verifier
 from leasehold.completions import report
 from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
-from leasehold.http.endpoints import backup, by_uuid, entries, locks, system
+from leasehold.http.endpoints import ROUTES
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.openapi import openapi
-from leasehold.http.routing.routes import Router, Service
+from leasehold.http.routing.router import Router
+from leasehold.http.routing.routes import Service
 from leasehold.http.wire.connection import Connection
 from leasehold.http.wire.connections import Connections
 from leasehold.limits import KIB, SHUTDOWN_REST_SECONDS
@@ -119,7 +120,7 @@ async def serve(
         def gauges() -> Mapping[str, float]:
             return connections.gauges()
 
-        router = Router(entries.ROUTES + by_uuid.ROUTES + locks.ROUTES + backup.ROUTES + system.ROUTES)
+        router = Router(ROUTES)
         service = Service(
             store,
             settings.limits,

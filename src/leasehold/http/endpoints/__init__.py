@@ -1,1 +1,15 @@
-"""The routes, one file a subject."""
+"""The routes, in one package or file for each part of the paths.
+
+kv/         /kv                             entries by key
+by_uuid/    /set, /get, /stream             entries by UUID
+locks/      /locks, /lock, /renew, /unlock  locks and their leases
+backup.py   /backup
+system.py   /health, /metrics, /openapi.json
+
+A file has one command: how its request is parsed, how its answer is encoded, and its route. The rules of entries and
+leases are in `rules`, not here.
+"""
+
+from leasehold.http.endpoints import backup, by_uuid, kv, locks, system
+
+ROUTES = kv.ROUTES + by_uuid.ROUTES + locks.ROUTES + backup.ROUTES + system.ROUTES

@@ -1,15 +1,17 @@
-"""The endpoint of backups: `GET /backup`."""
+"""`GET /backup`: all entries at one revision, in the layout of `data.json`."""
 
 from leasehold.access.permissions import forbidden
+from leasehold.http.media_types import Media
 from leasehold.http.messages import Request, Stream
-from leasehold.http.negotiation import Media
 from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
 
 
 async def backup(request: Request, service: Service) -> Stream:
-    """Every entry as it is at one moment; for a token that may read them all."""
+    """Only for a token that covers all keys."""
     if not request.principal.covers(""):
-        raise forbidden("a backup is of all keys: it needs a token without prefixes", reason="not all keys are covered")
+        raise forbidden(
+            "a backup has all keys, so it needs a token without prefixes", reason="not all keys are covered"
+        )
     return Stream(Media.JSON, service.store.backup())
 
 
@@ -18,9 +20,9 @@ ROUTES = (
         "GET",
         "/backup",
         AsyncEndpoint(backup),
-        "Every entry at one moment, in the layout of data.json, for `leasehold restore`",
+        "Get all entries at one revision, in the layout of data.json, for `leasehold restore`",
         "read",
-        (Answer(200, "The backup. Without the member `sha256` at its end it was cut off.", "Backup"),),
+        (Answer(200, "The backup. If the member `sha256` at its end is missing, the backup is incomplete.", "Backup"),),
         ("too_many_requests",),
         offers=(Media.JSON,),
     ),

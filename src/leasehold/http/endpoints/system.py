@@ -1,17 +1,17 @@
-"""Endpoints of the service itself: health, figures and its own description."""
+"""`/health`, `/metrics` and `/openapi.json`: the state of the service and its description."""
 
 import msgspec
 
 from leasehold import VERSION
+from leasehold.http.media_types import Media
 from leasehold.http.messages import Request, Response
-from leasehold.http.negotiation import Media
 from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
 
 
 async def health(_request: Request, service: Service) -> Response:
-    """200 while writes can be made durable, else 503 with `degraded`."""
+    """200 if writes can be made durable, otherwise 503 with the status `degraded` and the error."""
     store = service.store
-    fault = service.store.fault
+    fault = store.fault
     body = {
         "status": "ok" if fault is None else "degraded",
         "store": store.engine.name,
@@ -28,7 +28,7 @@ async def health(_request: Request, service: Service) -> Response:
 
 
 async def live(_request: Request, _service: Service) -> Response:
-    """The process answers; nothing else is looked at."""
+    """200 whenever the process can answer. The store is not checked."""
     return Response(200, b'{"status":"ok"}')
 
 
@@ -37,38 +37,45 @@ async def openapi(_request: Request, service: Service) -> Response:
 
 
 async def metrics(_request: Request, service: Service) -> Response:
-    """Figures of the whole service, whichever worker is asked."""
+    """Metrics of the whole service; all workers give the same."""
     return Response(200, service.metrics.text(service.gauges()))
 
 
 _HEALTHY = Answer(200, "Writes can be made durable.", "Health")
-_DEGRADED = Answer(503, "Reads work, writes cannot be made durable at present.", "Health")
+_DEGRADED = Answer(503, "Reads work. Writes cannot be made durable at present.", "Health")
 
 ROUTES = (
-    Route("GET", "/health", AsyncEndpoint(health), "State of the service", None, (_HEALTHY, _DEGRADED)),
-    Route("GET", "/health/ready", AsyncEndpoint(health), "Whether to send requests here", None, (_HEALTHY, _DEGRADED)),
+    Route("GET", "/health", AsyncEndpoint(health), "The state of the service", None, (_HEALTHY, _DEGRADED)),
+    Route(
+        "GET",
+        "/health/ready",
+        AsyncEndpoint(health),
+        "Whether the service is ready for requests",
+        None,
+        (_HEALTHY, _DEGRADED),
+    ),
     Route(
         "GET",
         "/health/live",
         AsyncEndpoint(live),
-        "Whether the process answers",
+        "Whether the process can answer",
         None,
-        (Answer(200, "It does.", "Live"),),
+        (Answer(200, "The process can answer.", "Live"),),
     ),
     Route(
         "GET",
         "/metrics",
         AsyncEndpoint(metrics),
-        "Figures for Prometheus",
+        "Metrics for Prometheus",
         "read",
-        (Answer(200, "Prometheus' text format.", "Text"),),
+        (Answer(200, "In the text format of Prometheus.", "Text"),),
         offers=(Media.PROMETHEUS,),
     ),
     Route(
         "GET",
         "/openapi.json",
         AsyncEndpoint(openapi),
-        "This description",
+        "The description of this API",
         None,
         (Answer(200, "OpenAPI 3.1.", "OpenApi"),),
     ),

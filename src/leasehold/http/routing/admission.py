@@ -1,8 +1,10 @@
-"""Who is let in: the bearer of a token with the right, and no page of a foreign site.
+"""Admission of a request: its `Host`, its `Origin`, its token, and the permission that its route needs.
 
-A browser sends what a page makes it send, to addresses that only it can reach, loopback among them. So requests that
-come from another site, or were aimed here by a foreign name (DNS rebinding), are refused whether tokens are asked for
-or not. Pages of origins that the operator names are let in, and may read the answers (CORS, in Fetch's sense).
+A web page can make a browser send requests to addresses that only the browser can reach, for example loopback. So
+cross-site requests, and requests with an unknown `Host` (DNS rebinding), are refused, with and without tokens. Pages of
+the origins that the operator allows are admitted and may read the answers (`cors.py`).
+
+The prefixes of the token are checked later, in `access/permissions.py`.
 """
 
 from typing import Final
@@ -11,18 +13,18 @@ from leasehold.access.hosts import DEFAULT_PORTS, Origin, is_address, parse_host
 from leasehold.access.permissions import ANYONE, Permission, Principal, forbidden, missing_permission
 from leasehold.access.token_verification import Verifier, unauthenticated
 from leasehold.http.messages import Headers, Request
+from leasehold.http.routing.cors import allow_origin_lines
 
 OWN_SITES: Final = (b"same-origin", b"none")
-"""`Sec-Fetch-Site` of a page of ours, and of somebody who typed the address."""
-EXPOSED: Final = "ETag, Location, Retry-After, Allow, Accept-Patch, Preference-Applied, WWW-Authenticate, X-Request-Id"
-"""Headers of an answer that a page of an allowed origin may read, beside those that any may."""
+"""`Sec-Fetch-Site` of a page of the same origin, and of an address that a user typed."""
 
 
 class Admission:
-    """Decides for each request. `verifier`: None where the service runs open.
+    """Admits or refuses each request.
 
-    `own_hosts`: the names by which the service may be called, as `hosts.parse_host` gives them; None: any.
-    `takes_addresses`: any IP address beside them. `origins`: whose pages are let in.
+    `verifier`: None if the service has no tokens. `own_hosts`: the allowed names in `Host`, as `hosts.parse_host`
+    returns them; None: any name. `takes_addresses`: any IP address is allowed, too. `origins`: the origins whose pages
+    are admitted.
     """
 
     def __init__(
@@ -40,13 +42,13 @@ class Admission:
 
     @property
     def varies_by_origin(self) -> bool:
-        """Whether an answer depends on who asks for it in a browser."""
+        """Whether answers depend on the header `Origin`."""
         return bool(self._origins)
 
     def admit(self, request: Request, permission: Permission | None) -> Principal:
-        """Who asks. Raises `forbidden` and `unauthenticated`.
+        """The caller. Raises `forbidden` and `unauthenticated`.
 
-        Where no permission is needed no token is, but one that is sent must be good.
+        A route without a permission needs no token. A token that is sent must be valid there, too.
         """
         headers = request.headers
         if not headers.is_vetted:
@@ -69,23 +71,20 @@ class Admission:
         return principal
 
     def share(self, headers: Headers) -> None:
-        """Let the page that asks read the answer, errors too, if it is of an allowed origin. Set `headers.sharing`."""
+        """Set `headers.sharing` if the request comes from a page of an allowed origin. Errors need it, too."""
         if not self._origins or headers.sharing:
             return
         sent = headers.get(b"origin", b"").decode("latin-1")
         if parse_origin(sent) in self._origins:
-            lines = f"\r\nAccess-Control-Allow-Origin: {sent}\r\nAccess-Control-Expose-Headers: {EXPOSED}"
-            headers.sharing = lines.encode("ascii")
+            headers.sharing = allow_origin_lines(sent)
 
     def _check_host(self, sent: bytes | None) -> None:
-        if self._own_hosts is None or sent is None:  # without one it is HTTP/1.0, which no browser speaks
+        if self._own_hosts is None or sent is None:  # without `Host` it is HTTP/1.0, which no browser sends
             return
         host = parse_host(sent.decode("latin-1"))
         name = "" if host is None else host[0]
         if name not in self._own_hosts and not (self._takes_addresses and is_address(name)):
-            raise forbidden(
-                "the service is not called by this name; LEASEHOLD_ALLOWED_HOSTS is to have it", reason="another host"
-            )
+            raise forbidden("the name in Host is not allowed; add it to LEASEHOLD_ALLOWED_HOSTS", reason="another host")
 
 
 def _check_site(headers: Headers) -> None:
@@ -99,7 +98,7 @@ def _check_site(headers: Headers) -> None:
     host = parse_host(headers.get(b"host", b"").decode("latin-1"))
     if origin is not None and host is not None:
         scheme, name, port = origin
-        # Which scheme the client used is known by the origin only, as a proxy may have taken TLS away.
+        # Only `Origin` shows the scheme that the client used, because a proxy may have terminated TLS.
         own_port = DEFAULT_PORTS[scheme] if host[1] is None else host[1]
         if (name, port) == (host[0], own_port):
             return

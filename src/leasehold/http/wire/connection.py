@@ -23,6 +23,7 @@ import structlog
 
 from leasehold.completions import report
 from leasehold.errors import ServiceError, internal
+from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.messages import (
     Request,
     Response,
@@ -31,8 +32,8 @@ from leasehold.http.messages import (
     encode_stream_head,
     error_response,
 )
-from leasehold.http.negotiation import JSON_FIRST, Media, error_media, negotiate
-from leasehold.http.routing.audit import REFUSALS
+from leasehold.http.routing.negotiation import error_media, negotiate
+from leasehold.http.routing.refusal_log import REFUSALS
 from leasehold.http.routing.routes import AsyncEndpoint, PureEndpoint
 from leasehold.http.wire.connections import SWEEP_SECONDS, Connections
 from leasehold.http.wire.reception import Phase, Reception
@@ -402,7 +403,7 @@ class Connection(asyncio.Protocol):
             )
         self._all.admission.share(request.headers)  # it may have been refused before it was admitted
         if error.status in REFUSALS:
-            self._all.refusals.tell(request, error, self._address)
+            self._all.refusals.record(request, error, self._address)
         request.media = error_media(request.headers.get(b"accept"))
         self._respond(error_response(request, error))
 

@@ -16,8 +16,9 @@ from leasehold.completions import report
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request, Templates
 from leasehold.http.routing.admission import Admission
-from leasehold.http.routing.audit import RefusalLog
-from leasehold.http.routing.routes import Router, Service
+from leasehold.http.routing.refusal_log import RefusalLog
+from leasehold.http.routing.router import Router
+from leasehold.http.routing.routes import Service
 from leasehold.http.wire.header_cache import FamiliarHeads
 from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
 from leasehold.limits import KIB

@@ -1,7 +1,9 @@
-"""Preconditions: If-Match and If-None-Match as revisions (RFC 9110, sections 8.8.3 and 13.1), and If-Lease.
+"""Preconditions: the headers If-Match and If-None-Match (RFC 9110, sections 8.8.3 and 13.1), and If-Lease.
 
-A tag is the entry's revision, the incarnation of the store, and what sets a representation apart: `"42.5f3a9c"`,
-`"42.5f3a9c-raw"`, `"42.5f3a9c-msgpack"`. Without the incarnation, `"42"`, it is taken too.
+An ETag consists of the entry's revision, the incarnation of the store, and a suffix for the representation:
+`"42.5f3a9c"`, `"42.5f3a9c-raw"`, `"42.5f3a9c-msgpack"`. A tag without the incarnation, `"42"`, is accepted, too.
+
+This module only parses the headers. `rules` decides whether a precondition holds.
 """
 
 import re
@@ -10,26 +12,44 @@ from typing import Final, Literal, NamedTuple
 
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Request
+from leasehold.http.routing.routes import Parameter
 from leasehold.limits import MAX_LEASE_ID_CHARACTERS
 from leasehold.model import Condition, Json, Tag, Tags
 
 IF_LEASE: Final = b"if-lease"
 
+CONDITIONS: Final = (
+    Parameter("If-Match", '"*" or the ETags of the revisions that the entry must have.', {"type": "string"}, "header"),
+    Parameter(
+        "If-None-Match", '"*" or the ETags of revisions that the entry must not have.', {"type": "string"}, "header"
+    ),
+)
+WRITE_CONDITIONS: Final = (
+    *CONDITIONS,
+    Parameter(
+        "If-Lease",
+        "A lease_id. The write is done only if this lease is valid when the write is committed.",
+        {"type": "string"},
+        "header",
+    ),
+)
+
 _ENTITY_TAG = re.compile(r'[\s,]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*')
 _OWN = r"(?P<revision>0|[1-9][0-9]{0,18})(?:\.(?P<incarnation>[0-9a-f]{6}))?(?P<representation>(?:-raw)?(?:-msgpack)?)"
 _OWN_TAG = re.compile(_OWN)
 _COMPRESSED_TAG = re.compile(_OWN + "(?:--?|[;+:])(?:gzip|br|brotli|zstd|deflate|compress|df)")
-"""As proxies mark it: `"42.5f3a9c-gzip"` (Apache, Caddy), `"…;gzip"`, `"…-br"`, `"…--gzip"` (Jetty)."""
+"""As compressing proxies write it: `"42.5f3a9c-gzip"` (Apache, Caddy), `"…;gzip"`, `"…-br"`, `"…--gzip"` (Jetty)."""
 
 
-def condition(request: Request, *, tag: bytes | None = None) -> Condition | None:
-    """What If-Match and If-None-Match ask, as tags.
+def condition_of(request: Request, *, tag: bytes | None = None) -> Condition | None:
+    """If-Match and If-None-Match, as tags; None if the request has neither.
 
-    If-Match accepts every representation of a revision, but no weak tag (RFC 9110, section 13.1.1). Compressing
-    proxies make tags weak or add to them; such tags of ours are kept in `changed`, to say why they fail.
+    If-Match compares revisions, whichever representation a tag has, and no weak tag matches (RFC 9110, section
+    13.1.1). Compressing proxies make our tags weak or append to them. Such tags are kept in `changed`, so that the
+    error can name the reason.
 
-    If-None-Match on a read accepts only the representation that would be sent, with the ETag suffix `tag`, because a
-    caller that has another does not have this; None: any (on writes).
+    `tag`: the ETag suffix of the representation that a read would answer. Only tags with it count in If-None-Match,
+    because a client with another representation does not have this one. None, on writes: all tags count.
     """
     headers = request.headers
     if b"if-match" not in headers and b"if-none-match" not in headers:
@@ -41,17 +61,19 @@ def condition(request: Request, *, tag: bytes | None = None) -> Condition | None
     return Condition(if_match, if_none_match, changed)
 
 
-def fence(request: Request) -> str | None:
-    """The lease that must be alive for a write, from If-Lease."""
+def if_lease_of(request: Request) -> str | None:
+    """If-Lease: the lease_id of the lease that must be valid when the write is committed."""
     sent = request.headers.get(IF_LEASE)
     return None if sent is None else parse_lease_id(sent.decode("latin-1"))
 
 
 def parse_lease_id(sent: Json) -> str:
-    """What may be a lease_id. Any short text may: whether there is such a lease is found out by the commit."""
+    """A text that may be a lease_id. Only the commit finds out whether there is such a lease."""
     if isinstance(sent, str) and sent.isprintable() and 0 < len(sent) <= MAX_LEASE_ID_CHARACTERS:
         return sent
-    raise ServiceError("invalid_argument", f"a lease_id is a text of 1 to {MAX_LEASE_ID_CHARACTERS} characters")
+    raise ServiceError(
+        "invalid_argument", f"a lease_id is a string of 1 to {MAX_LEASE_ID_CHARACTERS} printable characters"
+    )
 
 
 class _EntityTag(NamedTuple):
@@ -60,7 +82,7 @@ class _EntityTag(NamedTuple):
 
 
 def _if_match(sent: Sequence[_EntityTag] | Literal["*"]) -> tuple[Tags, tuple[Tag, ...]]:
-    """The tags that count, and those that would, had not a proxy changed them."""
+    """The tags to compare, and our own tags that a proxy changed."""
     if sent == "*":
         return "*", ()
     tags: list[Tag] = []
@@ -87,7 +109,7 @@ def _tag(own: re.Match[str]) -> Tag:
 
 
 def _entity_tags(name: str, header: bytes) -> Sequence[_EntityTag] | Literal["*"]:
-    text = header.decode("latin-1").strip(" \t,")  # empty elements count for nothing (RFC 9110, 5.6.1.2)
+    text = header.decode("latin-1").strip(" \t,")  # empty elements are ignored (RFC 9110, section 5.6.1.2)
     if text == "*":
         return "*"
     tags: list[_EntityTag] = []

@@ -1,6 +1,7 @@
-"""What the log says of access: who was refused, one line each, as long as there are not too many.
+"""The log of refused requests (401 and 403): one line each, and a bounded number of lines in each period.
 
-Never a token, a value, a query or a key: of a request its method, the pattern of its route, and where it came from.
+A line shows the method, the pattern of the route and the address of the client. It never shows a token, a value, a
+query or a key.
 """
 
 from collections import Counter
@@ -15,27 +16,30 @@ log = structlog.get_logger(__name__)
 
 REFUSALS: Final = (401, 403)
 MAX_LINES: Final = 30
-"""For each of REFUSALS in each period, so that a flood of bad tokens neither fills the disk nor hides a 403."""
+"""For each status in each period: a flood of 401 must not fill the disk, and must not suppress the lines of 403."""
 PERIOD_SECONDS: Final = 60.0
 MAX_SHOWN_CHARACTERS: Final = 128
 
 
 def printable(text: str) -> str:
-    """A text from outside, for the log: short, ASCII, and without anything that a terminal or a line obeys."""
+    """A text from a client, made safe for the log: short, ASCII, and without control characters."""
     shown = text[:MAX_SHOWN_CHARACTERS].encode("ascii", "backslashreplace").decode()
     return shown if shown.isprintable() else ascii(shown)
 
 
 class RefusalLog:
-    """Of one server. `sweep` is called now and then with the time in seconds, and once more at the end."""
+    """The refusals of one server. The owner calls `sweep` once a second, and once more at the end with `last`.
+
+    `now`: a monotonic time in seconds.
+    """
 
     def __init__(self, now: float) -> None:
         self._period_began = now
         self._seen: Counter[int] = Counter()
         """Refusals in this period, by status."""
 
-    def tell(self, request: Request, error: ServiceError, client: str) -> None:
-        """Log a refusal. `client`: the address that the connection came from."""
+    def record(self, request: Request, error: ServiceError, client: str) -> None:
+        """Log a refusal. `client`: the address of the connection's peer."""
         status = error.status
         self._seen[status] += 1
         if self._seen[status] > MAX_LINES:
@@ -53,7 +57,7 @@ class RefusalLog:
         )
 
     def sweep(self, now: float, *, last: bool = False) -> None:
-        """End the period when its time is over: say how many lines were left out, and begin anew."""
+        """If the period is over: log how many refusals had no line, and begin the next period."""
         if now - self._period_began < PERIOD_SECONDS and not last:
             return
         for status, count in sorted(self._seen.items()):

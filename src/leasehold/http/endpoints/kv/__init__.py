@@ -1,0 +1,13 @@
+"""`/kv`: entries by key. One file for each command.
+
+get_entry.py      GET /kv/{key}
+put_entry.py      POST and PUT /kv/{key}
+patch_entry.py    PATCH /kv/{key}
+delete_entry.py   DELETE /kv/{key}
+list_entries.py   GET /kv
+written_entry.py  the answer of POST, PUT and PATCH
+"""
+
+from leasehold.http.endpoints.kv import delete_entry, get_entry, list_entries, patch_entry, put_entry
+
+ROUTES = (get_entry.ROUTE, *put_entry.ROUTES, patch_entry.ROUTE, delete_entry.ROUTE, list_entries.ROUTE)

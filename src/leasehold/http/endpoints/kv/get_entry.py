@@ -1,0 +1,57 @@
+"""`GET /kv/{key}`: an entry, parts of its value, or the value alone."""
+
+import msgspec
+
+from leasehold.http.messages import Request, Response
+from leasehold.http.routing.parameters import PATHS, RAW, is_key_only, key_of, paths_of, raw_tag
+from leasehold.http.routing.preconditions import CONDITIONS, condition_of
+from leasehold.http.routing.routes import Answer, PureEndpoint, Route
+from leasehold.model import Found, NotModified, Outcome, Read
+from leasehold.values.entry_text import entry_json, partial_entry_json
+
+
+def read_entry(request: Request) -> Read:
+    if is_key_only(request):
+        return Read(key_of(request))
+    tag = raw_tag(request) + request.media.tag
+    return Read(key_of(request), paths_of(request), condition_of(request, tag=tag))
+
+
+def show_entry(request: Request, outcome: Outcome) -> Response:
+    if isinstance(outcome, NotModified):
+        return Response(304, None, outcome.revision, raw_tag(request))
+    assert isinstance(outcome, Found)
+    entry = outcome.entry
+    if not request.query:
+        return Response(200, entry_json(entry), entry.revision)
+    tag = raw_tag(request)
+    value, path = _shown_value(request, outcome)
+    if tag:
+        return Response(200, value, entry.revision, tag)
+    return Response(200, partial_entry_json(entry, value=value, path=path), entry.revision)
+
+
+def _shown_value(request: Request, found: Found) -> tuple[bytes, str | None]:
+    """The whole value, one part, or an object of several parts by their paths; and the path if it is one part."""
+    if found.parts is None:
+        return found.entry.value, None
+    paths = request.query["path"]
+    if len(paths) == 1:
+        return found.parts[0], paths[0]
+    parts = {path: msgspec.Raw(part) for path, part in zip(paths, found.parts, strict=True)}
+    return msgspec.json.encode(parts), None
+
+
+ROUTE = Route(
+    "GET",
+    "/kv/{key}",
+    PureEndpoint(read_entry, show_entry),
+    "Get an entry, parts of its value, or the value alone",
+    "read",
+    (
+        Answer(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
+        Answer(304, "The client already has this revision.", None, etag=True),
+    ),
+    ("not_found", "path_not_found", "precondition_failed", "too_large"),
+    (PATHS, RAW, *CONDITIONS),
+)

@@ -1,0 +1,44 @@
+"""`POST /kv/{key}` and `PUT /kv/{key}`: create or replace a value, or a part of it."""
+
+from leasehold.errors import ServiceError
+from leasehold.http.endpoints.kv.written_entry import show_written
+from leasehold.http.messages import Request
+from leasehold.http.routing.bodies import bodies_of, body_text, is_messagepack
+from leasehold.http.routing.parameters import PATH, PREFER, TTL, is_key_only, key_of, path_of, ttl_of
+from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
+from leasehold.http.routing.routes import Answer, PureEndpoint, Route
+from leasehold.model import Put
+
+
+def put_entry(request: Request) -> Put:
+    if is_key_only(request):
+        return Put(key_of(request), body_text(request))
+    path = path_of(request)
+    if path and path[-1] == "-" and request.method == "PUT":
+        # A proxy may repeat a PUT whose answer was lost (RFC 9110, section 9.2.2). That would append twice.
+        raise ServiceError("invalid_argument", "PUT cannot append; use POST for a path that ends in -")
+    return Put(key_of(request), body_text(request), path, ttl_of(request), condition_of(request), if_lease_of(request))
+
+
+_PUT = PureEndpoint(put_entry, show_written)
+
+
+def _route(method: str) -> Route:
+    return Route(
+        method,
+        "/kv/{key}",
+        _PUT,
+        "Create or replace a value, or a part of it",
+        "write",
+        (
+            Answer(201, "Created.", "Written", etag=True, headers=("Location",)),
+            Answer(200, "Replaced.", "Written", etag=True),
+        ),
+        ("path_not_found", "conflict", "precondition_failed", "too_large", "unsupported_media_type", "storage_full"),
+        (PATH, TTL, *WRITE_CONDITIONS, PREFER),
+        bodies_of("Value"),
+        check_head=is_messagepack,
+    )
+
+
+ROUTES = (_route("POST"), _route("PUT"))

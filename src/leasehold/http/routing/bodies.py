@@ -1,0 +1,69 @@
+"""Bodies of requests: JSON or MessagePack, as a checked value.
+
+Readers raise `unsupported_media_type`, `invalid_json`, `too_large` and `invalid_argument`.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from leasehold import values
+from leasehold.errors import ServiceError
+from leasehold.http.media_types import ACCEPT, Media, content_type
+from leasehold.http.messages import Request
+from leasehold.model import Json
+
+JSON_TYPES: Final = ("application/json", "application/x-www-form-urlencoded", "")
+"""Content types of bodies that are read as JSON. curl sends the form type with `-d` by default."""
+MAX_SHOWN_CHARACTERS: Final = 64
+"""How much of a text from the client an error shows."""
+
+
+def bodies_of(schema: str) -> Mapping[str, str]:
+    """`Route.bodies` for a body that is JSON or MessagePack of this schema component."""
+    return {Media.JSON.content_type: schema, Media.MESSAGEPACK.content_type: schema}
+
+
+def is_messagepack(request: Request) -> bool:
+    """Whether the body is MessagePack; otherwise it is JSON. Raises `unsupported_media_type` for any other type."""
+    headers = request.headers
+    sent = headers.content_type
+    if sent is None:
+        sent = headers.content_type = content_type(headers)
+    if sent in JSON_TYPES:
+        return False
+    if sent == Media.MESSAGEPACK.content_type:
+        return True
+    raise ServiceError(
+        "unsupported_media_type",
+        "send the header Content-Type: application/json, or application/vnd.msgpack",
+        headers=ACCEPT,
+    )
+
+
+def body_text(request: Request) -> bytes:
+    """The body as a checked, compact JSON text."""
+    if is_messagepack(request):
+        return values.parse_messagepack(request.body, max_bytes=request.max_value_bytes)
+    return values.parse_json(request.body)
+
+
+def body_value(request: Request) -> Json:
+    """The body as a checked value."""
+    if is_messagepack(request):
+        return values.parse_messagepack_value(request.body, max_bytes=request.max_value_bytes)
+    return values.parse_json_value(request.body)
+
+
+def members_of(body: Json, known: Collection[str]) -> dict[str, Json]:
+    """The members of a body that must be an object and may have only the `known` members.
+
+    Raises `invalid_argument`; the detail `member` is the first unknown member.
+    """
+    expected = f"the body is an object with the members {', '.join(known)}"
+    if not isinstance(body, dict):
+        raise ServiceError("invalid_argument", expected)
+    for name in body:
+        if name not in known:
+            shown = name[:MAX_SHOWN_CHARACTERS]
+            raise ServiceError("invalid_argument", f'unknown member "{shown}"; {expected}', details={"member": shown})
+    return body

@@ -1,0 +1,220 @@
+"""Components of `/openapi.json`: the schemas of keys, values, entries, locks, bodies and answers; and the headers."""
+
+from collections.abc import Mapping
+
+from leasehold.errors import STATUS_BY_CODE
+from leasehold.limits import (
+    MAX_KEY_BYTES,
+    MAX_LEASE_ID_CHARACTERS,
+    MAX_LEASE_SECONDS,
+    MAX_OWNER_BYTES,
+    MAX_TTL_SECONDS,
+    MAX_WAIT_SECONDS,
+    MIN_LEASE_SECONDS,
+    MIN_TTL_SECONDS,
+)
+from leasehold.model import Json
+
+HEADERS: dict[str, Json] = {
+    "Cache-Control": {
+        "description": "no-cache if the answer can be revalidated by its ETag, otherwise no-store.",
+        "schema": {"enum": ["no-cache", "no-store"]},
+    },
+    "ETag": {
+        "description": 'The revision of the entry and the incarnation of the store: "42.5f3a9c".',
+        "schema": {"type": "string"},
+    },
+    "Location": {"description": "The path of the new entry.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+    "WWW-Authenticate": {"description": "Bearer: a token is needed.", "schema": {"type": "string"}},
+    "X-Request-Id": {"description": "Identifies this request in the log.", "schema": {"type": "string"}},
+}
+
+_TIME: Json = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000001Z"]}
+_ENTRY_MEMBERS: dict[str, Json] = {
+    "key": {"$ref": "#/components/schemas/Key"},
+    "value": {"description": "Any JSON value; missing if the request asked to leave it out."},
+    "path": {"type": "string", "description": "The JSON Pointer of `value`, if `value` is a part."},
+    "revision": {"type": "integer", "minimum": 1},
+    "created_at": _TIME,
+    "updated_at": _TIME,
+    "expires_at": _TIME,
+}
+_ENTRY: dict[str, Json] = {
+    "type": "object",
+    "properties": _ENTRY_MEMBERS,
+    "required": ["key", "revision", "created_at", "updated_at"],
+    "additionalProperties": False,
+}
+_UUID: Json = {"type": "string", "format": "uuid"}
+_NAME: Json = {"$ref": "#/components/schemas/Name"}
+_LEASE_TTL: Json = {"type": ["number", "null"], "minimum": MIN_LEASE_SECONDS, "maximum": MAX_LEASE_SECONDS}
+_WAIT: Json = {"type": ["number", "null"], "minimum": 0, "maximum": MAX_WAIT_SECONDS}
+_OWNER: Json = {
+    "description": f"Any JSON value of at most {MAX_OWNER_BYTES} bytes that identifies the holder to others."
+}
+_LEASE_ID: Json = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_LEASE_ID_CHARACTERS}
+_TOKEN: Json = {"type": ["integer", "null"], "minimum": 1}
+_FORCE: Json = {"type": ["boolean", "null"]}
+_LEASE_MEMBERS: dict[str, Json] = {
+    "token": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "A fencing token: larger for every later lease of any lock.",
+    },
+    "owner": _OWNER,
+    "acquired_at": _TIME,
+    "expires_at": _TIME,
+    "ttl": {"type": "number", "minimum": MIN_LEASE_SECONDS, "maximum": MAX_LEASE_SECONDS},
+}
+
+
+def _object(members: Mapping[str, Json]) -> Json:
+    """An answer with exactly these members."""
+    return {"type": "object", "properties": dict(members), "required": list(members), "additionalProperties": False}
+
+
+def _request(members: Mapping[str, Json]) -> Json:
+    """A body with any of these members. A member that is missing may be in the query."""
+    return {"type": "object", "properties": dict(members), "additionalProperties": False}
+
+
+_LOCK: Json = _object(
+    {
+        "lock": _NAME,
+        **_LEASE_MEMBERS,
+        "waiters": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "The number of clients that wait for it at this server.",
+        },
+    }
+)
+SCHEMAS: dict[str, Json] = {
+    "Key": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_KEY_BYTES,
+        "description": f"UTF-8, 1 to {MAX_KEY_BYTES} bytes; no control characters; no empty, '.' or '..' segments.",
+    },
+    "Value": {"description": "Any JSON value."},
+    "Entry": _ENTRY,
+    "Written": {
+        **_ENTRY,
+        "required": ["key", "revision", "updated_at"],
+        "description": "The entry; without the permission `read`, without `value` and `created_at`.",
+    },
+    "EntryOrValue": {"description": "An Entry; with `raw`, any JSON value."},
+    "EntryList": {
+        "type": "object",
+        "properties": {
+            "entries": {"type": "array", "items": _ENTRY},
+            "revision": {"type": "integer", "minimum": 0},
+            "next": {"type": ["string", "null"], "description": "The `after` of the next page."},
+        },
+        "required": ["entries", "revision", "next"],
+    },
+    "Deleted": {
+        "type": "object",
+        "properties": {
+            "key": {"type": "string"},
+            "path": {"type": "string"},
+            "deleted": {"const": True},
+            "revision": {"type": "integer", "minimum": 1},
+        },
+        "required": ["key", "deleted", "revision"],
+    },
+    "Uuid": _UUID,
+    "Set": {
+        "type": "object",
+        "properties": {
+            "key": {
+                "type": ["string", "null"],
+                "format": "uuid",
+                "description": "If it is missing, a new UUID is generated.",
+            },
+            "value": {"description": "Any JSON value."},
+            "path": {
+                "type": ["string", "array", "null"],
+                "items": {"type": ["string", "integer"]},
+                "description": "The part to write: a JSON Pointer or a list of its segments.",
+            },
+            "ttl": {"type": ["number", "null"], "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS},
+        },
+        "required": ["value"],
+        "additionalProperties": False,
+    },
+    "Name": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_KEY_BYTES,
+        "description": "The name of a lock, with the rules of a key.",
+    },
+    "Lease": _object({"lock": _NAME, "lease_id": {"type": "string"}, **_LEASE_MEMBERS}),
+    "Lock": _LOCK,
+    "LockList": _object(
+        {
+            "locks": {"type": "array", "items": _LOCK},
+            "revision": {"type": "integer", "minimum": 0},
+            "next": {"type": ["string", "null"], "description": "The `after` of the next page."},
+        }
+    ),
+    "Released": _object(
+        {"lock": _NAME, "released": {"const": True}, "revision": {"type": "integer", "minimum": 1}},
+    ),
+    "Acquire": _request({"ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
+    "Renew": _request({"lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
+    "Release": _request({"lease_id": _LEASE_ID, "token": _TOKEN, "force": _FORCE}),
+    "AcquireByUuid": _request({"lock_id": _UUID, "ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
+    "RenewByUuid": _request({"lock_id": _UUID, "lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
+    "ReleaseByUuid": _request({"lock_id": _UUID, "lease_id": _LEASE_ID, "token": _TOKEN, "force": _FORCE}),
+    "JsonPatch": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "op": {"enum": ["add", "remove", "replace", "move", "copy", "test"]},
+                "path": {"type": "string"},
+                "from": {"type": "string"},
+                "value": {},
+            },
+            "required": ["op", "path"],
+        },
+    },
+    "Health": {
+        "type": "object",
+        "properties": {
+            "status": {"enum": ["ok", "degraded"]},
+            "store": {"type": "string"},
+            "revision": {"type": "integer"},
+            "incarnation": {"type": "string", "pattern": "^[0-9a-f]{6}$"},
+            "uptime_s": {"type": "number"},
+            "version": {"type": "string"},
+        },
+        "required": ["status", "store", "revision", "incarnation", "uptime_s", "version"],
+    },
+    "Backup": {
+        "type": "object",
+        "properties": {
+            "leasehold": {"type": "integer"},
+            "incarnation": {"type": "string", "pattern": "^[0-9a-f]{6}$"},
+            "revision": {"type": "integer"},
+            "entries": {"type": "array", "items": {"$ref": "#/components/schemas/Entry"}},
+            "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        },
+        "required": ["leasehold", "incarnation", "revision", "entries", "sha256"],
+    },
+    "Live": {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]},
+    "OpenApi": {"type": "object", "required": ["openapi", "info", "paths"]},
+    "Text": {"type": "string"},
+    "Error": {
+        "type": "object",
+        "properties": {
+            "error": {"enum": list(STATUS_BY_CODE)},
+            "message": {"type": "string"},
+            "request_id": {"type": "string"},
+        },
+        "required": ["error", "message", "request_id"],
+        "description": "`error` is for programs, `message` for people. There may be more members.",
+    },
+}
