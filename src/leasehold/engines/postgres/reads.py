@@ -76,7 +76,7 @@ class Reads:
             done(unavailable("the store is closed"))
             return
         if self._idle:
-            # It wakes in the next turn of the loop, so the requests of this turn share its query.
+            # It wakes in the next iteration of the loop, so the requests of this iteration share its query.
             idle = self._idle.pop()
             try:
                 idle.set_result(None)
