@@ -22,6 +22,7 @@ from leasehold.engines import base
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.documents import read_document, read_snapshot
 from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.offline import advance_files, restore_files
 from leasehold.engines.file.snapshot import snapshot_text
 from leasehold.engines.state import StoredState, empty_state, snapshot_of
 from leasehold.errors import ServiceError
@@ -108,7 +109,7 @@ def test_a_new_kind_has_its_lines_by_its_annotations_alone(tmp_path: Path) -> No
         read_snapshot(OsDisk(), written(tmp_path, WITH_NOTES), 0, [*KINDS, NOTE]),
         read_document(WITH_NOTES.replace(b'{"', b'{ "'), DATA, 0, [*KINDS, NOTE]),
     ):
-        assert found.by_name(NOTE) == NOTES
+        assert found.by_name(NOTE) == cast("dict[str, Record]", NOTES)
 
 
 @pytest.mark.parametrize(
@@ -260,13 +261,33 @@ def test_a_file_of_0_1_0_begins_its_history_at_its_revision(tmp_path: Path) -> N
 def test_removals_far_behind_the_head_are_forgotten_when_a_journal_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = [[(f"k{number}", b"1")] for number in range(10)] + [[(f"k{number}", None)] for number in range(10)]
+    batches: list[list[tuple[str, bytes | None]]] = [
+        [(f"k{number}", value)] for value in (b"1", None) for number in range(10)
+    ]
     killed_with_journal(tmp_path, *batches)
     monkeypatch.setattr(base, "HISTORY_CHANGES", 5)
     with file_driver(tmp_path) as driver:
         assert changes(driver, ENTRY, 15) == [Deletion(f"k{number}", 11 + number) for number in range(5, 10)]
     state = read_snapshot(OsDisk(), tmp_path / DATA, 0)
     assert (state.compacted_revision, len(state.of(ENTRY).removals)) == (15, 5)
+
+
+def test_a_store_that_was_advanced_or_restored_knows_no_earlier_changes(tmp_path: Path) -> None:
+    """Readers may have seen changes between the old state and the new one that this store does not have."""
+    path, make_incarnation = written(tmp_path, WITH_REMOVALS), lambda: "0a1b2c"
+    head = advance_files(path, OsDisk(), by=100, make_incarnation=make_incarnation, now=T1)
+    advanced = read_snapshot(OsDisk(), path, 0)
+    backup = read(tmp_path, WITH_REMOVALS)
+    restore_files(path, OsDisk(), backup, advance=5, replace=True, make_incarnation=make_incarnation, now=T1)
+    restored = read_snapshot(OsDisk(), path, 0)
+    assert (head, advanced.of(ENTRY).by_name, advanced.of(LEASE).by_name.keys()) == (
+        109,
+        backup.of(ENTRY).by_name,
+        {"l"},
+    )
+    for state, revision in ((advanced, 109), (restored, 14)):
+        assert (state.revision, state.compacted_revision) == (revision, revision)
+        assert not any(contents.removals for contents in state.contents.values())
 
 
 def test_another_namespace_is_refused_by_the_engine(tmp_path: Path) -> None:

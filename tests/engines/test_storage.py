@@ -37,7 +37,7 @@ def test_a_fresh_start_is_refused_to_a_snapshot_that_lacks_what_is_durable(stora
     storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
     storage.failed = True
     with pytest.raises(WriteError):
-        storage.start_afresh(snapshot_at(0))
+        storage.rewrite_all(snapshot_at(0))
     assert storage.failed
 
 

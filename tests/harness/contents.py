@@ -21,13 +21,11 @@ from leasehold.model import (
     KIND_OF,
     KINDS,
     LEASE,
-    AnyKind,
     Change,
     Deletion,
     Entry,
     Lease,
     LeaseEnd,
-    Record,
     Touched,
     is_removal,
 )
@@ -52,21 +50,22 @@ class Contents:
     compacted_revision: int = 0
 
     def after(self, changes: Sequence[Change], revision: int | None = None) -> "Contents":
-        records: dict[AnyKind, dict[str, Record]] = {ENTRY: dict(self.entries), LEASE: dict(self.leases)}
-        removals = dict(self.removals)
+        entries, leases, removals = dict(self.entries), dict(self.leases), dict(self.removals)
         for change in changes:
-            kind = KIND_OF[type(change)]
-            records[kind].pop(change.name, None)
-            removals.pop((kind.name, change.name), None)
-            if isinstance(change, Entry | Lease):
-                records[kind][change.name] = change
+            removals.pop((KIND_OF[type(change)].name, change.name), None)
+            if isinstance(change, Entry):
+                entries[change.key] = change
+            elif isinstance(change, Lease):
+                leases[change.lock] = change
             else:
-                removals[kind.name, change.name] = change.revision
+                removed: dict[str, Entry] | dict[str, Lease] = entries if isinstance(change, Deletion) else leases
+                removed.pop(change.name, None)
+                removals[KIND_OF[type(change)].name, change.name] = change.revision
         return replace(
             self,
             revision=changes[-1].revision if revision is None else revision,
-            entries=records[ENTRY],
-            leases=records[LEASE],
+            entries=entries,
+            leases=leases,
             removals=removals,
         )
 
@@ -176,7 +175,7 @@ def small_sizes(rng: random.Random) -> Iterator[None]:
             (journal, "FIRST_CHUNK_BYTES", 4 * KIB),
             (journal, "CHUNK_BYTES", 8 * KIB),
             (reserve, "RESERVE_BYTES", 0),
-            (ownership, "LATELY_NANOSECONDS", 0),  # else it would be time that tells which operations there are
+            (ownership, "RECENT_NANOSECONDS", 0),  # else it would be time that tells which operations there are
             (file, "SMALL_STORE_BYTES", rng.choice([1, 3, 6]) * KIB),
             (file, "MIN_JOURNAL_BYTES", rng.choice([6, 12, 1000]) * KIB),
             (snapshot, "CHUNK_LINES", rng.choice([1, 3, 1000])),

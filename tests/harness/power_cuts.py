@@ -356,7 +356,7 @@ class PowerCuts:
 def bring_to_rest(storage: Storage, state: State, chance: random.Random) -> None:
     """What a small or a new store does at its start, or a large one."""
     if storage.has_old_journal or storage.snapshot_revision < 0 or chance.random() < 0.5:
-        storage.settle(state.snapshot())
+        storage.checkpoint_alone(state.snapshot())
     else:
         storage.rotate()
         storage.checkpoint(state.snapshot())

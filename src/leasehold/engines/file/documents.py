@@ -13,10 +13,10 @@ from typing import Final
 
 import msgspec
 
+from leasehold.engines.file.checks import add_removal, check_of, checked_entry
 from leasehold.engines.file.disk import Disk, close_quietly, read_all
 from leasehold.engines.file.lines import decode_removal, line_format
 from leasehold.engines.file.snapshot import FORMAT, INCARNATION, REMOVALS, AnotherLayoutError, read_lines
-from leasehold.engines.file.soundness import add_removal, check_of, checked_entry
 from leasehold.engines.state import Contents, StoredState, empty_state
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_NESTING

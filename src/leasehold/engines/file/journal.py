@@ -232,7 +232,7 @@ class JournalWriter:
         self.end += len(record)
 
     def _allocate(self, needed: int) -> None:
-        """Have zeros up to `needed` and a chunk beyond; without the chunk if the disk has no room for it."""
+        """Write zeros up to `needed` and a chunk beyond; without the chunk if the disk is too full for it."""
         chunk = max(self._allocated + CHUNK_BYTES, _rounded_up(needed))
         try:
             try:

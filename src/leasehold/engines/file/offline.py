@@ -1,7 +1,7 @@
-"""What is done to the files of a store that no process uses: a backup taken from them, one put back, the head advanced.
+"""Backup, restore and advance of a store whose files no process uses.
 
-Every change is one replacement of `data.json`, after the store was brought to rest: a kill at any point leaves the
-store as it was before, or as it is meant to be.
+Every change is one replacement of `data.json`, after a checkpoint. So a process that is killed at any point leaves the
+store as it was, or as it is meant to be.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import msgspec
 
 from leasehold.engines.base import MakeIncarnation, Moment
 from leasehold.engines.file.disk import Disk, WriteError, close_quietly, replace_file
-from leasehold.engines.file.recovery import Paths, lock_refusal, read_files, real_path, starting
+from leasehold.engines.file.recovery import Paths, as_unavailable, lock_refusal, read_files, real_path
 from leasehold.engines.file.snapshot import snapshot_text
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.state import StoredState, empty_state, snapshot_of
@@ -35,7 +35,7 @@ def moment_of_files(path: Path, disk: Disk, now: int) -> Moment:
     """
     paths = Paths(real_path(path))
     state = _read_quietly(paths, disk, now)
-    with starting(f"the folder {paths.folder}", "read"):
+    with as_unavailable(f"the folder {paths.folder}", "read"):
         if not state.revision and paths.data.name not in disk.names(paths.folder):
             raise unavailable(f"there is no store at {path}")
     entries = [entry for _, entry in sorted(state.of(ENTRY).by_name.items()) if not is_expired(entry, now)]
@@ -95,7 +95,7 @@ def restore_files(
     paths = Paths(real_path(path))
     storage = Storage(paths.data, disk)
     try:
-        with _told(path):
+        with _write_errors_as_unavailable(path):
             before = storage.open(now, make_incarnation)
             kept = None
             if not before.is_empty:
@@ -103,7 +103,7 @@ def restore_files(
                     raise unavailable(f"{path} holds something already: give --replace to keep that beside it")
                 kept = _free_name(paths, disk)
                 replace_file(disk, kept, paths.temporary(paths.data), snapshot_text(snapshot_of(before)))
-            storage.settle(snapshot_of(before))
+            storage.checkpoint_alone(snapshot_of(before))
             restored = empty_state()
             restored.of(ENTRY).by_name = backup.of(ENTRY).by_name
             restored.incarnation = make_incarnation()
@@ -118,9 +118,9 @@ def advance_files(path: Path, disk: Disk, *, by: int, make_incarnation: MakeInca
     """Let the head of the store at `path` be greater by so much, in a new incarnation; the new head."""
     storage = Storage(real_path(path), disk)
     try:
-        with _told(path):
+        with _write_errors_as_unavailable(path):
             state = storage.open(now, make_incarnation)
-            storage.settle(snapshot_of(state))
+            storage.checkpoint_alone(snapshot_of(state))
             state.revision += by
             _forget_removals(state)
             state.incarnation = make_incarnation()
@@ -144,7 +144,7 @@ def _free_name(paths: Paths, disk: Disk) -> Path:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _write_errors_as_unavailable(path: Path) -> Iterator[None]:
     """A failure of the disk, as one line for the operator."""
     try:
         yield

@@ -1,12 +1,12 @@
-"""Who owns a store, and what stands under the names of its files.
+"""Which process owns a store, and which of its files this process has written.
 
-The owner holds the lock file (flock). A lock file can be removed while it is held, and then another process makes a
-new one and owns the store. So the owner looks after each durable step whether the name still is the file that it
-holds, before it acknowledges anything: if the other took over before, nothing is acknowledged; if after, the other
-has read what was acknowledged. From then on this process changes nothing any more.
+The owner holds the lock file (flock). A lock file can be removed while it is held; then another process can create a
+new one and own the store. So after each durable step, before it acknowledges anything, the owner checks that the name
+still is the file that it holds. If the other process took over before the check, nothing is acknowledged. If it takes
+over later, it has read what was acknowledged. A process that has lost the ownership changes nothing any more.
 
-`Belongings` are the files that the owner has put there: what is found under their names later and is another file was
-put there by somebody else, an operator for instance. It is kept under a name of its own, never overwritten.
+`OwnedFiles` knows the files that the owner has written. Another file under one of their names was put there by someone
+else, an operator for instance. It is kept under another name, and never overwritten.
 """
 
 import errno
@@ -25,9 +25,9 @@ from leasehold.engines.file.recovery import Paths
 log = structlog.get_logger(__name__)
 
 
-LATELY_NANOSECONDS: Final = 1_000_000
-"""So soon after a look there is no second one: batches under load follow one another faster, and the look after each
-of them is what counts."""
+RECENT_NANOSECONDS: Final = 1_000_000
+"""A check this recent is not repeated before a batch. Under load, batches follow one another faster, and the check
+after each batch is the one that counts."""
 
 
 class NotOwnerError(WriteError):
@@ -93,18 +93,18 @@ class Lock:
 
 
 class Ownership:
-    """The right to change the files of a store, and the knowledge of what they are.
+    """The right to change the files of a store, and which files they are.
 
-    `lost`: another process has used them; this one must not write to them until it starts again. `turn` is held while
-    `data.json` or the old journal is changed. All is for the sync thread, but `look`.
+    `lost`: another process has used them; this one must not write to them until it starts again. `mutex` is held while
+    `data.json` or the old journal is changed. Everything but `check_only` is for the sync thread.
     """
 
-    def __init__(self, disk: Disk, paths: Paths, turn: threading.Lock) -> None:
+    def __init__(self, disk: Disk, paths: Paths, mutex: threading.Lock) -> None:
         self._paths = paths
-        self._turn = turn
+        self._mutex = mutex
         self._lock = Lock(disk, paths.lock)
         self._looked_at = 0
-        self.files = Belongings(disk, growing=(paths.journal, paths.old_journal))
+        self.files = OwnedFiles(disk, growing=(paths.journal, paths.old_journal))
         self.lost = False
 
     def take(self) -> None:
@@ -114,26 +114,26 @@ class Ownership:
     def release(self) -> None:
         self._lock.release()
 
-    def check(self, *, lately_is_enough: bool = False) -> bool:
+    def check(self, *, recent_is_enough: bool = False) -> bool:
         """Raise NotOwnerError unless this process is the owner; make the lock file again if it was removed.
 
-        True if it was made again: then the files were out of our hands for a moment. A failure to find out is a
-        WriteError, too.
+        True if it was made again: then another process may have changed the files for a moment. A failure of the
+        check is a WriteError, too.
         """
         if self.lost:
             raise NotOwnerError("another process has used the store", for_good=True)
         now = time.monotonic_ns()
-        if lately_is_enough and now - self._looked_at < LATELY_NANOSECONDS:
+        if recent_is_enough and now - self._looked_at < RECENT_NANOSECONDS:
             return False
         with write_errors():
             is_held = self._lock.is_held()
             if not is_held:
-                with self._turn:
+                with self._mutex:
                     self._own_again()
         self._looked_at = now
         return not is_held
 
-    def look(self) -> None:
+    def check_only(self) -> None:
         """As `check`, for any thread, and changing nothing."""
         with write_errors():
             if self.lost or not self._lock.is_held():
@@ -159,7 +159,7 @@ class Ownership:
         return NotOwnerError(reason, for_good=True)
 
 
-class Belongings:
+class OwnedFiles:
     """The files of an owned store: which file each name stands for. A journal, in `growing`, may become longer."""
 
     def __init__(self, disk: Disk, growing: Collection[Path]) -> None:

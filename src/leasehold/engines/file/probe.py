@@ -1,16 +1,16 @@
-"""Whether the files of a store can be replaced: tried at the start, since every commit depends on it."""
+"""Tests at the start that the files of a store can be replaced, because every commit depends on it."""
 
 import errno
 from typing import Final
 
 from leasehold.engines.file.disk import Disk, Identity, WriteError, read_all, replace_file
-from leasehold.engines.file.recovery import Paths, starting
+from leasehold.engines.file.recovery import Paths, as_unavailable
 from leasehold.errors import ServiceError, unavailable
 
 OBSTACLES: Final = frozenset(
     {errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR}
 )
-"""Of a rename: they do not pass by themselves."""
+"""Failures of a rename that are not transient."""
 _MOUNTED: Final = frozenset({errno.EBUSY, errno.EXDEV})
 """A name that is a mount point can be neither replaced nor linked."""
 
@@ -28,7 +28,7 @@ def check_that_files_can_be_replaced(disk: Disk, paths: Paths) -> Identity | Non
         if WriteError(error, nothing_changed=True).full:
             return None
         raise unavailable(f"the folder {paths.folder} cannot be written: {error.strerror}") from error
-    with starting(paths.data.name, "replaced"):
+    with as_unavailable(paths.data.name, "replaced"):
         disk.unlink(temporary)
         if disk.identity(paths.data) is None:
             return None

@@ -1,8 +1,8 @@
-"""What the files of a store hold: read at a start, and by `leasehold check`. Nothing here changes a file.
+"""Reads the files of a store at a start, and for `leasehold check`. Nothing here changes a file.
 
-The rule: with a snapshot of revision S, records up to S are skipped, and the others must follow one another, and S,
-without a gap. Both are of one store, as their incarnations say. `storage` describes the files and keeps them so that
-this always leads to the committed state.
+The rule: with a snapshot of revision S, journal records up to S are skipped. The others must follow S, and one another,
+without a gap. The snapshot and the journals must have the same incarnation. `storage` describes the files, and changes
+them in an order that always leads to the committed state.
 """
 
 import errno
@@ -18,10 +18,10 @@ from typing import Final
 import msgspec
 
 from leasehold.engines import base
+from leasehold.engines.file.checks import check_of, checked_entry, needs_no_check
 from leasehold.engines.file.disk import Disk, close_quietly, read_all
 from leasehold.engines.file.documents import read_snapshot
 from leasehold.engines.file.journal import JournalReader
-from leasehold.engines.file.soundness import check_of, checked_entry, needs_no_check
 from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
 from leasehold.keys import check_key
@@ -95,7 +95,7 @@ def inspect(path: Path, disk: Disk) -> Report:
     Raises what a start would raise, and `unavailable` if a process is using the store.
     """
     paths = Paths(real_path(path))
-    with starting(paths.data.name, "opened"), suppress(FileNotFoundError):
+    with as_unavailable(paths.data.name, "opened"), suppress(FileNotFoundError):
         close_quietly(disk, disk.open(paths.data))
     lock = _keep_owners_away(disk, paths)
     try:
@@ -108,10 +108,10 @@ def inspect(path: Path, disk: Disk) -> Report:
 def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]:
     """The state that the files hold. Changes nothing; raises `unavailable` if they do not fit together."""
     with _without_collector():
-        with starting(paths.data.name, "read"):
+        with as_unavailable(paths.data.name, "read"):
             state = read_snapshot(disk, paths.data, now)
         snapshot_revision = state.revision
-        with starting(f"the folder {paths.folder}", "read"):
+        with as_unavailable(f"the folder {paths.folder}", "read"):
             names = set(disk.names(paths.folder))
         journals: list[JournalReport] = []
         for path in (paths.old_journal, paths.journal):
@@ -119,7 +119,7 @@ def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]
                 continue
             if state.foreign:
                 raise unavailable(f"{paths.data.name} is not of Leasehold, but {path.name} is: move one of them away")
-            with starting(path.name, "read"):
+            with as_unavailable(path.name, "read"):
                 reader = JournalReader(read_all(disk, path), path.name)
             if not state.incarnation and paths.data.name not in names:
                 state.incarnation = reader.incarnation  # `data.json` is lost; the journal may still have everything
@@ -237,7 +237,7 @@ def real_path(path: Path) -> Path:
 
 
 @contextmanager
-def starting(name: str, done: str) -> Iterator[None]:
+def as_unavailable(name: str, done: str) -> Iterator[None]:
     """Failures of the system while something is done (`opened`, `read`) to the file `name`, as `unavailable`."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""The reserve: real bytes that are given up when the disk is full, so that deletions and checkpoints get through."""
+"""The reserve: disk space that is released when the disk is full, so that deletions and checkpoints can be written."""
 
 import itertools
 import threading
@@ -18,13 +18,13 @@ _CHUNK: Final = bytes(256 * KIB)
 
 
 class Reserve:
-    """The file `data.json.reserve`. `is_spent`: it was given up, so only what frees space may be written."""
+    """The file `data.json.reserve`. `is_spent`: it was released, so only what frees space may be written."""
 
     def __init__(self, disk: Disk, paths: Paths, owner: Ownership) -> None:
         self._disk = disk
         self._paths = paths
         self._owner = owner
-        self._turn = threading.Lock()
+        self._mutex = threading.Lock()
         """Commits and checkpoints, on two threads, may spend it and make it."""
         self.is_spent = False
 
@@ -42,19 +42,19 @@ class Reserve:
     def make(self) -> None:
         """Write it (again): also the proof, by real bytes, that the disk takes more. Raises WriteError."""
         chunks = itertools.repeat(_CHUNK, RESERVE_BYTES // len(_CHUNK))
-        with self._turn:
-            self._owner.look()
+        with self._mutex:
+            self._owner.check_only()
             replace_file(self._disk, self._paths.reserve, self._paths.temporary(self._paths.reserve), chunks)
             self.is_spent = False
 
     def make_again(self) -> None:
-        """After a checkpoint, which may have freed room. Otherwise `is_spent` says that it is still to be made."""
+        """After a checkpoint, which may have freed space. If this fails, `is_spent` stays true."""
         if self.is_spent:
             with suppress(WriteError):
                 self.make()
 
     def is_enough_for(self, snapshot: Snapshot) -> bool:
-        """With what is free, there is room for a new `data.json`."""
+        """Whether a new `data.json` fits into the reserve and the free space."""
         if self.is_spent:
             return False
         with write_errors():
@@ -62,7 +62,7 @@ class Reserve:
         return sum(map(len, snapshot_text(snapshot))) <= free_bytes + RESERVE_BYTES
 
     def spend_for(self, write: Callable[[], None], *, allowed: bool) -> None:
-        """Write, on a full disk by the room of the reserve. Raises WriteError."""
+        """Write; on a full disk, in the space of the reserve. Raises WriteError."""
         try:
             write()
         except WriteError as error:
@@ -71,8 +71,8 @@ class Reserve:
             write()
 
     def _spend(self) -> bool:
-        """Give it up. True if that made room."""
-        with self._turn:
+        """Release it. True if that freed space."""
+        with self._mutex:
             self.is_spent = True
             try:
                 self._disk.unlink(self._paths.reserve)

@@ -20,7 +20,7 @@ file without both is read: one of version 0.1.0, a backup, or a list of entries.
 
 Version 0.1.0 wrote no incarnation. A backup (`backups`) ends with a checksum. A file in exactly this layout is read in
 blocks of lines, and a look at the bytes of a block tells whether its values have to be checked one by one
-(`soundness`). In any other layout it is read as a whole by `documents`, which is also where a file is refused.
+(`checks`). In any other layout it is read as a whole by `documents`, which is also where a file is refused.
 """
 
 import re
@@ -30,9 +30,9 @@ from typing import Final
 
 import msgspec
 
+from leasehold.engines.file.checks import add_removal, check_of, has_duplicates, needs_no_check
 from leasehold.engines.file.disk import Disk
 from leasehold.engines.file.lines import RemovalLine, decode_removals, encode_removal, line_format
-from leasehold.engines.file.soundness import add_removal, check_of, has_duplicates, needs_no_check
 from leasehold.engines.state import AnyKindSnapshot, Contents, Snapshot, StoredState
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB

@@ -1,9 +1,9 @@
 """A space for one process in one file: everything in memory, `data.json` and a journal on disk.
 
-This module decides when what is written: `storage` does it, on two threads. All state here belongs to the event
+This module decides what is written and when; `storage` writes it, on two threads. All state here belongs to the event
 loop's thread. A commit is decided and encoded here, made durable on the sync thread, and published here before it is
-answered. Jobs of the sync thread run in order, so a commit that comes while the journal is rotated, or while the
-files are started afresh after a failure, simply waits behind that.
+answered. The sync thread runs its jobs in order. So a commit waits while the journal is rotated, and while the files
+are rewritten after a failure.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ MIN_JOURNAL_BYTES: Final = 16 * MIB
 IDLE_SECONDS: Final = 0.1
 CHECKPOINT_RETRY_SECONDS: Final = 10.0
 VERIFY_SECONDS: Final = 1.0
-"""Between two looks whether the files are still what this process has put there."""
+"""Between two checks that the files are still those that this process wrote."""
 
 
 class FileSpace(InMemorySpace):
@@ -100,14 +100,14 @@ class FileSpace(InMemorySpace):
             await self._release(storage)
             raise
         self._storage = storage
-        if not storage.settled:
+        if not storage.needs_no_checkpoint:
             self._start_checkpoint(storage)
         # After the start, because nothing waits for it; before the first commit that may need it.
         self._sync.do(storage.reserve.ensure, self._reserve_ensured)
         self._verify_later()
 
     def _load(self, storage: Storage) -> None:
-        """On the sync thread: read the files and bring a small store to rest, or one that just got its incarnation."""
+        """On the sync thread: read the files. Write a checkpoint if the store is small, or its incarnation is new."""
         state = storage.open(self._clock(), self._make_incarnation)
         self._state = State(state)
         self.incarnation = state.incarnation
@@ -115,9 +115,9 @@ class FileSpace(InMemorySpace):
             self._clock = SteadyClock(_latest_time(state))
         if self._is_small() or storage.snapshot_revision < 0:
             try:
-                storage.settle_at_start(self._current().snapshot())
+                storage.checkpoint_at_start(self._current().snapshot())
             except WriteError as error:
-                # All has been read, so readers can be served; writers begin with a fresh start, or `recover` helps.
+                # All has been read, so readers can be served. The next commit, or `recover`, rewrites the files.
                 self._note_failure(error)
 
     async def close(self) -> None:
@@ -135,8 +135,8 @@ class FileSpace(InMemorySpace):
         snapshot = self._current().snapshot()
         try:
             await self._sync.call(storage.verify)
-            await self._sync.call(partial(storage.start_afresh, snapshot))
-            await self._sync.call(partial(storage.settle, snapshot))
+            await self._sync.call(partial(storage.rewrite_all, snapshot))
+            await self._sync.call(partial(storage.checkpoint_alone, snapshot))
         except WriteError as error:
             raise self._left_incomplete(storage, error) from error
         finally:
@@ -169,7 +169,7 @@ class FileSpace(InMemorySpace):
             done(None)
             return
         if storage.failed:
-            self._sync.do(partial(storage.start_afresh, self._current().snapshot()), self._started_afresh)
+            self._sync.do(partial(storage.rewrite_all, self._current().snapshot()), self._rewritten)
         frees_space = all(map(is_removal, changes))
         finish = partial(self._finish_commit, storage, changes, done)
         if self._is_quiet(touched) and not self._checkpointing and self._stays_small(changes[0]):
@@ -197,25 +197,26 @@ class FileSpace(InMemorySpace):
             if ends_the_process(failure):
                 raise
         if error is None:
-            self._look_after_files(storage)
+            self._after_stored_commit(storage)
 
-    def _look_after_files(self, storage: Storage) -> None:
-        """What a stored batch gives rise to. What fails here is logged by the loop, and done after the next batch."""
+    def _after_stored_commit(self, storage: Storage) -> None:
+        """Faults and checkpoints after a stored batch. The loop logs a failure here; the next batch tries again."""
         if storage.reserve.is_spent:
-            # Stored, but by room that was kept for the need: only `recover` ends this, when it has that room again.
+            # The batch was stored in the space of the reserve. `recover` clears the fault when that exists again.
             self._fault = self._fault or _disk_full()
         elif self._fault is not None:
             self._clear_fault()
         if storage.journal_bytes > max(MIN_JOURNAL_BYTES, self._state.text_bytes):
             self._start_checkpoint(storage)
-        if self._idle_timer is None and not storage.settled:
+        if self._idle_timer is None and not storage.needs_no_checkpoint:
             self._watch_for_idleness(self._idle_seconds)
 
     def _is_quiet(self, touched: Touched) -> bool:
-        """Nobody else is writing: the batch is one operation, and so were those of the last moment.
+        """Whether there is one writer only: the batch touches one name, and so did all batches of the last moment.
 
-        Under load a batch of one is chance. Written as a snapshot, which takes ten times as long as a record, it
-        would hold up all that arrive meanwhile: with 64 writers every other batch was one (30 % fewer writes).
+        Under load, some batches have one operation by chance. A snapshot takes ten times as long to write as a record
+        of the journal, and delays all operations that arrive meanwhile. With 64 writers, every other batch was written
+        as a snapshot, and there were 30 % fewer writes.
         """
         now = self._loop.time()
         if sum(map(len, touched.names.values())) > 1:
@@ -279,7 +280,7 @@ class FileSpace(InMemorySpace):
     def _after_idle_time(self, commits_before: int) -> None:
         self._idle_timer = None
         storage = self._storage
-        if storage is None or storage.settled:
+        if storage is None or storage.needs_no_checkpoint:
             return
         if self._commits != commits_before or self._checkpointing:
             self._watch_for_idleness(self._idle_seconds)
@@ -291,7 +292,7 @@ class FileSpace(InMemorySpace):
     # Changes by others ----------------------------------------------------------------------------------------
 
     async def verify(self) -> None:
-        """See now whether the files are still what this process has put there, and make them so."""
+        """Check now that the files are still those that this process wrote; rewrite them if they are not."""
         if self._storage is not None:
             self._verify(self._storage)
             await self._sync.rest()
@@ -313,7 +314,7 @@ class FileSpace(InMemorySpace):
         if error is not None:
             self._note_failure(error)
         elif storage.failed and self._fault is None:
-            self._sync.do(partial(storage.start_afresh, self._current().snapshot()), self._written_again)
+            self._sync.do(partial(storage.rewrite_all, self._current().snapshot()), self._written_again)
         self._verify_later()
 
     def _written_again(self, error: BaseException | None) -> None:
@@ -331,9 +332,9 @@ class FileSpace(InMemorySpace):
         failed = storage.failed
         try:
             if failed:
-                await self._sync.call(partial(storage.start_afresh, self._current().snapshot()))
+                await self._sync.call(partial(storage.rewrite_all, self._current().snapshot()))
             elif storage.has_old_journal:
-                # First what frees room, then what takes it.
+                # The checkpoint frees space, the reserve takes it.
                 self._start_checkpoint(storage)
                 await self._rest()
             if storage.reserve.is_spent or not failed:
@@ -350,10 +351,10 @@ class FileSpace(InMemorySpace):
         if isinstance(error, WriteError) and error.full:
             self._fault = self._fault or _disk_full()
 
-    def _started_afresh(self, error: BaseException | None) -> None:
-        # The commit behind it reports the failure, and clears the fault if it is stored.
+    def _rewritten(self, error: BaseException | None) -> None:
+        # The commit that follows reports the failure, and clears the fault if it is stored.
         if error is not None:
-            log.warning("the files could not be started afresh", reason=str(error))
+            log.warning("the files could not be rewritten", reason=str(error))
 
     def _note_failure(self, error: BaseException) -> ServiceError:
         """Enter the fault that `error` means; the answer for a commit that failed by it."""

@@ -4,15 +4,16 @@
     data.json.journal      batches since then, appended one by one; made when it is first needed
     data.json.journal.old  the journal before, while a checkpoint writes the snapshot that will cover it
     data.json.lock         owned (flock) as long as a process uses the store; never removed
-    data.json.reserve      real bytes to give up when the disk is full, so that deletions get through
-    data.json[…].tmp-N     files that are being written; removed at the next start if they are left behind
-    data.json[…].replaced-N  what somebody else has put in the place of a file while the store was in use
+    data.json.reserve      disk space that is released when the disk is full, so that deletions can be written
+    data.json[…].tmp-N     files that are being written; the next start removes those that were left
+    data.json[…].replaced-N  what another program has put in the place of a file while the store was in use
 
-A snapshot may be written at any time, and a journal may go once a durable snapshot covers it: `recovery` has the rule
-by which they are read, and any cut between two steps leaves files that it reads to the committed state.
+A snapshot may be written at any time, and a journal may be removed once a durable snapshot has all that is in it.
+`recovery` has the rule by which the files are read. A power cut between any two steps leaves files that it reads to the
+committed state.
 
-Two threads come here: the sync thread (all but `checkpoint`) and the checkpoint thread. They meet at `data.json` and
-at the old journal, which are only replaced and removed under `_snapshot_turn`.
+Two threads call this module: the sync thread (everything but `checkpoint`) and the checkpoint thread. Both change
+`data.json` and the old journal, so these are replaced and removed only under `_data_mutex`.
 """
 
 import errno
@@ -36,28 +37,27 @@ from leasehold.engines.file.disk import (
 from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter
 from leasehold.engines.file.ownership import Ownership
 from leasehold.engines.file.probe import OBSTACLES, cannot_be_replaced, check_that_files_can_be_replaced
-from leasehold.engines.file.recovery import Paths, lock_refusal, read_files, starting
+from leasehold.engines.file.recovery import Paths, as_unavailable, lock_refusal, read_files
 from leasehold.engines.file.reserve import Reserve
-from leasehold.engines.file.securing import secure_files
 from leasehold.engines.file.snapshot import snapshot_text
+from leasehold.engines.file.start_sync import sync_files
 from leasehold.engines.state import Snapshot, StoredState
 
 log = structlog.get_logger(__name__)
 
 
 class Storage:
-    """The files of one store, owned. See the module for what they are.
+    """The files of one store, which this process owns. See the module for what they are.
 
-    `failed`: the files may hold what memory does not, or lack what it has. Nothing is written any more until
-    `start_afresh` has succeeded.
+    `failed`: the files and memory may differ. Nothing is written until `rewrite_all` has succeeded.
     """
 
     def __init__(self, path: Path, disk: Disk) -> None:
         self._paths = Paths(path)
         self._disk = disk
         self._incarnation = ""
-        self._snapshot_turn = threading.Lock()
-        self._owner = Ownership(disk, self._paths, self._snapshot_turn)
+        self._data_mutex = threading.Lock()
+        self._owner = Ownership(disk, self._paths, self._data_mutex)
         self.reserve = Reserve(disk, self._paths, self._owner)
         self._journal: JournalWriter | None = None
         """The file `data.json.journal`, if there is one."""
@@ -70,7 +70,7 @@ class Storage:
         self._in_doubt = False
         """As `failed`, for the sync thread; also while it writes."""
         self._stuck_by = errno.EIO
-        """Why the last `start_afresh` failed."""
+        """Why the last `rewrite_all` failed."""
 
     @property
     def journal_bytes(self) -> int:
@@ -83,8 +83,8 @@ class Storage:
         return self._owner.lost
 
     @property
-    def settled(self) -> bool:
-        """The snapshot holds everything, and no older journal takes room."""
+    def needs_no_checkpoint(self) -> bool:
+        """The snapshot holds everything, and there is no old journal."""
         return self.snapshot_revision == self.revision and not self.has_old_journal
 
     # Start and end --------------------------------------------------------------------------------------------
@@ -92,19 +92,19 @@ class Storage:
     def open(self, now: int, make_incarnation: MakeIncarnation) -> StoredState:
         """Own the files and read them.
 
-        A store without an incarnation gets one, which `settle` makes durable. Raises `unavailable`.
+        A store without an incarnation gets one, which `checkpoint_alone` makes durable. Raises `unavailable`.
         """
-        with starting(self._paths.data.name, "opened"), suppress(FileNotFoundError):
+        with as_unavailable(self._paths.data.name, "opened"), suppress(FileNotFoundError):
             # Before a lock is made beside what is no file.
             self._disk.close(self._disk.open(self._paths.data))
         try:
             self._owner.take()
         except OSError as error:
             raise lock_refusal(self._paths, error) from error
-        with starting(self._paths.data.name, "opened"):
+        with as_unavailable(self._paths.data.name, "opened"):
             data = self._disk.identity(self._paths.data)
         state, report = read_files(self._disk, self._paths, now)
-        self._journal = secure_files(self._disk, self._paths, self._owner.files, report)
+        self._journal = sync_files(self._disk, self._paths, self._owner.files, report)
         self.has_old_journal = any(journal.name == self._paths.old_journal.name for journal in report.journals)
         copy = check_that_files_can_be_replaced(self._disk, self._paths)
         self._owner.files.put(self._paths.data, copy or data)
@@ -126,20 +126,20 @@ class Storage:
     def verify(self) -> None:
         """See whether the files are still what this process has put there; called every second. Raises WriteError.
 
-        What was removed or replaced is made again by `start_afresh`: `failed` is set.
+        What was removed or replaced is made again by `rewrite_all`: `failed` is set.
         """
         with self._failing_unless_unchanged():
             self._check_owner()
-            if self.failed or not self._snapshot_turn.acquire(blocking=False):
+            if self.failed or not self._data_mutex.acquire(blocking=False):
                 return  # a checkpoint is writing: the next second will tell
             try:
                 self._find_changes()
             finally:
-                self._snapshot_turn.release()
+                self._data_mutex.release()
 
-    def _check_owner(self, *, lately_is_enough: bool = False) -> None:
+    def _check_owner(self, *, recent_is_enough: bool = False) -> None:
         """Raise WriteError unless this process owns the files, and they are there."""
-        if not self._owner.check(lately_is_enough=lately_is_enough):
+        if not self._owner.check(recent_is_enough=recent_is_enough):
             return
         journal = self._paths.journal
         with write_errors():
@@ -166,7 +166,7 @@ class Storage:
         """Make a batch durable by the journal. A batch that frees space may spend the reserve."""
         self._refuse_unless_ready(frees_space=frees_space)
         with self._failing_unless_unchanged():
-            self._check_owner(lately_is_enough=True)
+            self._check_owner(recent_is_enough=True)
             self.reserve.spend_for(lambda: self._append(first_revision, record), allowed=frees_space)
             self._check_owner()
         self.revision = last_revision
@@ -175,7 +175,7 @@ class Storage:
         """Make a batch durable by a new `data.json` that holds it."""
         self._refuse_unless_ready(frees_space=frees_space)
         with self._failing_unless_unchanged():
-            self._check_owner(lately_is_enough=True)
+            self._check_owner(recent_is_enough=True)
             self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=frees_space)
             self._check_owner()
         self.revision = snapshot.revision
@@ -197,7 +197,7 @@ class Storage:
         self._journal.append(record)
 
     def _replace_data(self, snapshot: Snapshot) -> None:
-        with self._snapshot_turn:
+        with self._data_mutex:
             if snapshot.revision < self.snapshot_revision:
                 return  # a later one is there already
             identity = replace_file(
@@ -211,17 +211,17 @@ class Storage:
             self.snapshot_revision = snapshot.revision
 
     def _before_data_is_replaced(self, identity: Identity) -> None:
-        self._owner.look()
+        self._owner.check_only()
         self._owner.files.keep_what_others_put(self._paths.data)
         self._owner.files.may_become(self._paths.data, identity)
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 
     def rotate(self) -> None:
-        """Step 1, in the writers' turn: what was appended so far becomes the old journal; the next append begins one.
+        """Step 1, on the sync thread: the journal becomes the old journal, and the next append begins a new one.
 
-        If an old journal is still there, an earlier checkpoint failed: this one will cover both, and only the old
-        one goes.
+        If there is an old journal, an earlier checkpoint failed. Then the snapshot of this one has the records of both
+        journals, and only the old one is removed.
         """
         self._refuse_if_failed()
         if self.has_old_journal or self._journal is None:
@@ -241,7 +241,7 @@ class Storage:
     def checkpoint(self, snapshot: Snapshot) -> None:
         """Steps 2 and 3, beside the writers: a new `data.json`, then the old journal goes. May be tried again.
 
-        The reserve is spent for it where that is enough, because more room is freed.
+        The reserve is spent for it if that is enough, because the checkpoint frees more space.
         """
         try:
             try:
@@ -250,8 +250,8 @@ class Storage:
                 if not (error.full and error.nothing_changed and self.reserve.is_enough_for(snapshot)):
                     raise
                 self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=True)
-            with self._snapshot_turn:
-                self._owner.look()
+            with self._data_mutex:
+                self._owner.check_only()
                 with write_errors():
                     self._remove(self._paths.old_journal)
                     self._disk.sync_folder(self._paths.folder)
@@ -259,7 +259,7 @@ class Storage:
         finally:
             self.reserve.make_again()
 
-    def settle(self, snapshot: Snapshot) -> None:
+    def checkpoint_alone(self, snapshot: Snapshot) -> None:
         """A checkpoint without writers: leave nothing but `data.json`. `snapshot` is all that is durable.
 
         If it fails, nothing is lost. `failed` is set where no journal of this store can be gone on with.
@@ -278,16 +278,16 @@ class Storage:
         finally:
             self.reserve.make_again()
 
-    def settle_at_start(self, snapshot: Snapshot) -> None:
-        """As `settle`. Raises `unavailable` for an obstacle that does not pass by itself."""
+    def checkpoint_at_start(self, snapshot: Snapshot) -> None:
+        """As `checkpoint_alone`. Raises `unavailable` for an obstacle that does not pass by itself."""
         try:
-            self.settle(snapshot)
+            self.checkpoint_alone(snapshot)
         except WriteError as error:
             if error.cause.errno in OBSTACLES:
                 raise cannot_be_replaced(self._paths, error.cause) from error
             raise
 
-    def start_afresh(self, snapshot: Snapshot) -> None:
+    def rewrite_all(self, snapshot: Snapshot) -> None:
         """After a failure, make the files what memory is, with new files only; what was unknown is dropped.
 
         Does nothing if another call has done it. Raises WriteError if it could not be done.
@@ -311,8 +311,8 @@ class Storage:
     def _drop_journals(self, revision: int) -> None:
         """The snapshot of `revision` holds all that is durable."""
         self._close_journal()
-        with self._snapshot_turn:
-            self._owner.look()
+        with self._data_mutex:
+            self._owner.check_only()
             # The newer one first: without it the older one still follows the snapshot without a gap.
             for path in (self._paths.journal, self._paths.old_journal):
                 self._owner.files.keep_what_others_put(path)
@@ -337,7 +337,7 @@ class Storage:
     # Failures -------------------------------------------------------------------------------------------------
 
     def _refuse_unless_ready(self, *, frees_space: bool) -> None:
-        """Raise WriteError where a batch cannot be written, or must not take the room that the reserve has left."""
+        """Raise WriteError if a batch cannot be written, or would take the space that the reserve has freed."""
         self._refuse_if_failed()
         if self.reserve.is_spent and not frees_space:
             raise WriteError(OSError(errno.ENOSPC, "the reserve is spent"), nothing_changed=True)

@@ -1,7 +1,7 @@
 """A thread that does blocking work, one job after another, and reports to the event loop.
 
-Plain functions and one queue in, `call_soon_threadsafe` out: an executor with futures in its place lost a third of
-the durable writes a second.
+A queue of plain functions, and `call_soon_threadsafe` for the results. With an executor and futures there were a third
+fewer durable writes a second.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class _Job:
 class SyncThread:
     """Started at once; `stop` ends it after the jobs that it has. Reports come in the order of the jobs.
 
-    Each job is reported, whatever it raises and whatever fails beside it: somebody waits for the report.
+    Each job is reported, whatever it raises and whatever fails beside it: its caller waits for the report.
     """
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:

@@ -8,33 +8,33 @@ import structlog
 
 from leasehold.engines.file.disk import Disk, close_quietly
 from leasehold.engines.file.journal import JournalWriter
-from leasehold.engines.file.ownership import Belongings
-from leasehold.engines.file.recovery import JournalReport, Paths, Report, starting
+from leasehold.engines.file.ownership import OwnedFiles
+from leasehold.engines.file.recovery import JournalReport, Paths, Report, as_unavailable
 
 log = structlog.get_logger(__name__)
 
 
-def secure_files(disk: Disk, paths: Paths, files: Belongings, report: Report) -> JournalWriter | None:
+def sync_files(disk: Disk, paths: Paths, files: OwnedFiles, report: Report) -> JournalWriter | None:
     """Remove temporary files, cut off torn ends, make all durable; the writer of the journal, if there is one.
 
     `files` is told which journals there are. Raises `unavailable`.
     """
-    with starting(f"the folder {paths.folder}", "changed"):
+    with as_unavailable(f"the folder {paths.folder}", "changed"):
         for name in disk.names(paths.folder):
             if paths.is_temporary(name):
                 disk.unlink(paths.folder / name)
     writer = None
     for journal in report.journals:
-        with starting(journal.name, "made durable"):
+        with as_unavailable(journal.name, "made durable"):
             writer = _secure_journal(disk, paths, files, journal) or writer
-    with starting(paths.data.name, "made durable"):
+    with as_unavailable(paths.data.name, "made durable"):
         _sync_data(disk, paths)
-    with starting(f"the folder {paths.folder}", "made durable"):
+    with as_unavailable(f"the folder {paths.folder}", "made durable"):
         disk.sync_folder(paths.folder)
     return writer
 
 
-def _secure_journal(disk: Disk, paths: Paths, files: Belongings, journal: JournalReport) -> JournalWriter | None:
+def _secure_journal(disk: Disk, paths: Paths, files: OwnedFiles, journal: JournalReport) -> JournalWriter | None:
     path = paths.folder / journal.name
     file = disk.open(path, writable=True)
     try:
