@@ -83,7 +83,9 @@ class Reads:
             except BaseException:
                 self._idle.append(idle)
                 raise
-        of_kind = self._waiting.setdefault(kind, {})  # type: ignore[arg-type] # one of several kinds
+        of_kind = self._waiting.get(kind)  # type: ignore[arg-type] # one of several kinds
+        if of_kind is None:
+            of_kind = self._waiting[kind] = {}  # type: ignore[index] # as above
         waiting = of_kind.get(name)
         if waiting is None:
             of_kind[name] = [done]  # type: ignore[list-item] # its kind is `kind`
