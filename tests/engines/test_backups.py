@@ -15,9 +15,10 @@ from driving import INCARNATION, Driver, FrozenClock, file_driver
 from harness.contents import Contents, in_memory, random_batch
 
 from leasehold.engines import moment_of, open_engine, restore_store
-from leasehold.engines.backups import SEAL_BYTES, Seal, backup_text, read_backup
+from leasehold.engines.backups import backup_text, read_backup
 from leasehold.engines.base import Engine, Moment
 from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.seals import SEAL_BYTES, Seal
 from leasehold.errors import ServiceError
 from leasehold.model import Entry, Lease
 from leasehold.values import UNREADABLE
