@@ -339,7 +339,7 @@ async def keep(moment):
     return Path(sys.argv[4])
 
 backup = read_backup(OsDisk(), Path(sys.argv[2]), 0)
-sys.modules["leasehold.engines"].OsDisk = KilledDisk
+sys.modules["leasehold.engines.file.disk"].OsDisk = KilledDisk
 asyncio.run(restore_store(sys.argv[3], backup, advance=0, keep=keep, now=0))
 """
 
