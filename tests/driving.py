@@ -36,7 +36,10 @@ def stored_state(
     incarnation: str = "",
 ) -> StoredState:
     """A space as it is loaded, without removals."""
-    contents: dict[AnyKind, AnyContents] = {ENTRY: Contents(entries or {}), LEASE: Contents(leases or {})}
+    contents: dict[AnyKind, AnyContents] = {
+        ENTRY: Contents(entries or {}),  # type: ignore[arg-type] # of this kind of record
+        LEASE: Contents(leases or {}),  # type: ignore[arg-type]
+    }
     return StoredState(contents, revision, revision, incarnation)
 
 

@@ -23,7 +23,7 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 
 def snapshot_at(revision: int) -> Snapshot:
     entry = Entry("a", b"%d" % revision, revision, 0, 0)
-    return Snapshot(INCARNATION, revision, 0, [KindSnapshot(ENTRY, ["a"], [entry])])
+    return Snapshot(INCARNATION, revision, 0, [KindSnapshot(ENTRY, ["a"], [entry])])  # type: ignore[arg-type] # a kind of record
 
 
 def test_an_older_snapshot_never_takes_the_place_of_a_newer_one(storage: Storage, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ class Contents(msgspec.Struct, Generic[R], gc=False):
     removals: dict[str, int] = {}
 
 
-AnyContents = Contents[Entry] | Contents[Lease]
+AnyContents = Contents[Record]
 
 
 class StoredState(msgspec.Struct, gc=False):
@@ -36,7 +36,7 @@ class StoredState(msgspec.Struct, gc=False):
 
     def by_name(self, kind: AnyKind) -> dict[str, Record]:
         """The records of a kind, whichever it is."""
-        return self.contents[kind].by_name  # type: ignore[return-value] # the kind says which
+        return self.contents[kind].by_name
 
     @property
     def is_empty(self) -> bool:
@@ -62,7 +62,7 @@ class KindSnapshot(msgspec.Struct, Generic[R], frozen=True):
     removals: Mapping[str, int] = {}
 
 
-AnyKindSnapshot = KindSnapshot[Entry] | KindSnapshot[Lease]
+AnyKindSnapshot = KindSnapshot[Record]
 
 
 class Snapshot(msgspec.Struct, frozen=True):

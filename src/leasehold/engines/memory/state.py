@@ -7,9 +7,9 @@ from leasehold.engines import base
 from leasehold.engines.base import by_kind
 from leasehold.engines.memory.table import Table, apply_changes
 from leasehold.engines.state import Snapshot, StoredState
-from leasehold.model import KIND_OF, KINDS, AnyKind, Change, Entry, Kind, Lease, R
+from leasehold.model import KIND_OF, KINDS, AnyKind, Change, Kind, R, Record
 
-AnyTable = Table[Entry] | Table[Lease]
+AnyTable = Table[Record]
 
 
 class RecordsOf(Protocol):
@@ -26,7 +26,10 @@ class State:
         self.revision = stored.revision
         floor = max(stored.compacted_revision, stored.revision - base.HISTORY_CHANGES)
         self._floor = floor
-        self._tables: Mapping[AnyKind, AnyTable] = {kind: Table(kind, stored.of(kind), floor) for kind in KINDS}
+        self._tables: Mapping[AnyKind, AnyTable] = {
+            kind: Table(kind, stored.of(kind), floor)  # type: ignore[arg-type] # one of several kinds
+            for kind in KINDS
+        }
 
         # A dictionary's own method costs a fifth of a function, and each operation calls it.
         self.records = cast("RecordsOf", {kind: table.by_name for kind, table in self._tables.items()}.__getitem__)

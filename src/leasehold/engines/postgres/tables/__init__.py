@@ -13,7 +13,10 @@ from leasehold.model import ENTRY, LEASE, AnyKind, Kind, R
 
 __all__ = ["TABLES", "AnyTable", "Table", "table_of"]
 
-TABLES: Final[Mapping[AnyKind, AnyTable]] = {ENTRY: entries.TABLE, LEASE: leases.TABLE}
+TABLES: Final[Mapping[AnyKind, AnyTable]] = {
+    ENTRY: entries.TABLE,  # type: ignore[dict-item] # of this kind of record
+    LEASE: leases.TABLE,  # type: ignore[dict-item]
+}
 
 
 def table_of(kind: Kind[R]) -> Table[R]:

@@ -6,7 +6,7 @@ from typing import Generic
 import msgspec
 
 from leasehold.engines.postgres.differences import Difference
-from leasehold.model import Entry, Kind, Lease, R
+from leasehold.model import Kind, R, Record
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -62,4 +62,4 @@ class Table(msgspec.Struct, Generic[R], frozen=True):
         return self.columns[0].name
 
 
-AnyTable = Table[Entry] | Table[Lease]
+AnyTable = Table[Record]
