@@ -5,7 +5,7 @@ from typing import Generic
 
 import msgspec
 
-from leasehold.model import KINDS, AnyKind, Entry, Kind, Lease, R, Record
+from leasehold.model import KINDS, AnyKind, Kind, R, Record
 
 
 class Contents(msgspec.Struct, Generic[R], gc=False):
