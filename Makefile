@@ -46,6 +46,8 @@ $(VENV)/.serve: requirements/serve.txt requirements/postgres.txt pyproject.toml 
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@$(BIN)/python tools/pins.py --unpinned | xargs -r \
+		$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes
 	@touch $@
 
 clean:

@@ -285,12 +285,13 @@ class EngineOnDemand(PostgresEngine):
     """An engine of such spaces."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        super().__init__("", clock=clock)
-        self._folder, self._spaces_clock = folder, clock
+        super().__init__("")
+        self._folder = folder
+        self._given_clock = clock
 
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> PostgresSpace:
         if namespace not in self._spaces:
-            self._spaces[namespace] = SpaceOnDemand(self._folder, namespace, self._spaces_clock)
+            self._spaces[namespace] = SpaceOnDemand(self._folder, namespace, self._given_clock)
         return self._spaces[namespace]
 
 

@@ -2,7 +2,8 @@
 
 `pyproject.toml` names what is needed directly, with the lowest version that will do; `requirements/*.txt` pin that, and
 all that it needs in turn, to one version. `make lint` runs this in the environment that `make test` uses. To add a
-dependency, name it in `pyproject.toml`, install it, and add the lines that this check asks for.
+dependency, name it in `pyproject.toml`, install it, and add the lines that this check asks for. To remove one, remove
+the lines: the Makefile asks for what is then installed and not pinned (`--unpinned`), and uninstalls it.
 """
 
 import sys
@@ -114,9 +115,14 @@ def find_faults(project: Mapping[str, Any], texts: Mapping[str, str], installed:
             faults.append(f"{pin.file}: {name} is pinned and not installed")
         elif present.version != pin.version:
             faults.append(f"{pin.file}: {name} is pinned to {pin.version}, and {present.version} is installed")
-    unpinned = sorted(installed.keys() - pins.keys() - COMES_WITH_PYTHON)
-    faults += [f"{name} {installed[name].version} is installed and not pinned" for name in unpinned]
+    faults += [
+        f"{name} {installed[name].version} is installed and not pinned" for name in find_unpinned(pins, installed)
+    ]
     return sorted(set(faults))
+
+
+def find_unpinned(pins: Iterable[str], installed: Iterable[str]) -> list[str]:
+    return sorted(set(installed) - set(pins) - COMES_WITH_PYTHON)
 
 
 def main() -> int:
@@ -128,11 +134,12 @@ def main() -> int:
         for each in distributions()
         if canonicalize_name(each.name) != project["project"]["name"]
     }
+    if sys.argv[1:] == ["--unpinned"]:
+        print("\n".join(find_unpinned(read_pins(texts, []), installed)))
+        return 0
     faults = find_faults(project, texts, installed)
     for fault in faults:
         print(fault, file=sys.stderr)
-    if faults:
-        print("what was installed before and is not needed any more goes with `make clean`", file=sys.stderr)
     return 1 if faults else 0
 
 

@@ -9,9 +9,10 @@ translated once, where they enter (`raise ServiceError(...) from error`).
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-import msgspec
+if TYPE_CHECKING:
+    import msgspec
 
 ErrorCode = Literal[
     "invalid_json",
@@ -81,7 +82,8 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, int]] = {
     "storage_full": 507,
 }
 
-ErrorDetail = str | int | float | msgspec.Raw | None
+ErrorDetail: TypeAlias = "str | int | float | msgspec.Raw | None"
+"""Quoted, so that `leasehold --help` needs no msgspec."""
 
 
 class ServiceError(Exception):

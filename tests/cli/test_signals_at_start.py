@@ -105,7 +105,7 @@ def test_a_signal_at_any_moment_of_the_start_of_workers_ends_all_with_0(
 def test_the_signals_are_held_before_anything_is_imported_that_takes_long() -> None:
     code = (
         "import sys, leasehold.process.signals as signals;"
-        "late = {'typer', 'msgspec', 'asyncio'};"
+        "late = {'argparse', 'msgspec', 'asyncio'};"
         "signals.hold_ends = lambda: sys.exit(str(sorted(late & sys.modules.keys())));"
         "import leasehold.__main__ as program; program.main()"
     )
@@ -134,7 +134,7 @@ def test_a_store_that_does_not_open_holds_nothing_up(tmp_path: Path) -> None:
 WAITING = """
 import sys, time
 from leasehold import engines
-from leasehold.cli import asking as status
+from leasehold.cli import status
 from leasehold.__main__ import main
 
 def wait(*_, **__):

@@ -15,9 +15,10 @@ from driving import INCARNATION, Driver, FrozenClock, file_driver
 from harness.contents import Contents, in_memory, random_batch
 
 from leasehold.engines import moment_of, open_engine, restore_store
-from leasehold.engines.backups import SEAL_BYTES, Seal, backup_text, read_backup
+from leasehold.engines.backups import backup_text, read_backup
 from leasehold.engines.base import Engine, Moment
 from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.seals import SEAL_BYTES, Seal
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, LEASE, Entry, Lease
 from leasehold.values import UNREADABLE
@@ -339,7 +340,7 @@ async def keep(moment):
     return Path(sys.argv[4])
 
 backup = read_backup(OsDisk(), Path(sys.argv[2]), 0)
-sys.modules["leasehold.engines"].OsDisk = KilledDisk
+sys.modules["leasehold.engines.file.disk"].OsDisk = KilledDisk
 asyncio.run(restore_store(sys.argv[3], backup, advance=0, keep=keep, now=0))
 """
 

@@ -281,7 +281,7 @@ def test_a_store_that_was_advanced_or_restored_knows_no_earlier_changes(tmp_path
     backup = read(tmp_path, WITH_REMOVALS)
     restore_files(path, OsDisk(), backup, advance=5, replace=True, make_incarnation=make_incarnation, now=T1)
     restored = read_snapshot(OsDisk(), path, 0)
-    assert (head, advanced.of(ENTRY).by_name, advanced.of(LEASE).by_name.keys()) == (
+    assert (head, advanced.of(ENTRY).by_name, set(advanced.of(LEASE).by_name)) == (
         109,
         backup.of(ENTRY).by_name,
         {"l"},

@@ -2,6 +2,7 @@
 
 import re
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,14 @@ def test_statements_that_break_these_rules_are_found() -> None:
     assert unnamed_uses("SELECT 1 FROM data WHERE namespace = $1 UNION ALL SELECT 2 FROM locks WHERE lock_id = $2") == 1
     assert volatile_changes("INSERT INTO writers VALUES ($1) ON CONFLICT DO UPDATE SET written_at = now()")
     assert volatile_changes("UPDATE head SET revision = $2 WHERE namespace = $1 RETURNING clock_timestamp()")
+
+
+def test_only_the_tables_and_backups_know_what_kinds_there_are() -> None:
+    """So a new kind needs its table, its migration and a line in `tables`."""
+    folder = Path(statements.__file__).parent
+    named = re.compile(r"\b(?:ENTRY|LEASE|Entry|Lease|Deletion|LeaseEnd)\b")
+    knowing = {path.name for path in folder.glob("*.py") if named.search(path.read_text())}
+    assert knowing == {"backups.py"}
 
 
 def test_all_statements_are_looked_at() -> None:

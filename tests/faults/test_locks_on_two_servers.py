@@ -150,7 +150,8 @@ def test_no_connection_to_the_database_is_held_by_those_who_wait(pair: Pair, dat
             stack.enter_context(Wire(pair[number % 2])).send(asked)
         until(lambda: sum(waiters(server, lock) for server in pair) == WAITERS)
         use_all("meanwhile")
-        assert sessions() <= before
+        # Each server asks for the changes of leases, in one query at a time, which may run beside a list.
+        assert sessions() <= before + len(pair)
     until(lambda: sum(waiters(server, lock) for server in pair) == 0)
     release(pair[0], lease)
 

@@ -209,12 +209,12 @@ def test_of_one_kind_a_line_is_logged_now_and_then_with_how_many_it_stands_for()
         lines.append((event, facts))
 
     for _ in range(3):
-        reports.tell(write, "refused", failure_of("42501"))
-    reports.tell(write, "refused", failure_of("42P01"))
+        reports.log(write, "refused", failure_of("42501"))
+    reports.log(write, "refused", failure_of("42P01"))
     now[0] += failures.REPORT_SECONDS
-    reports.tell(write, "refused", failure_of("42501"))
-    reports.tell(write, "away", OSError(), by_sqlstate=False)
-    reports.tell(write, "away", TimeoutError(), by_sqlstate=False)
+    reports.log(write, "refused", failure_of("42501"))
+    reports.log(write, "away", OSError(), by_sqlstate=False)
+    reports.log(write, "away", TimeoutError(), by_sqlstate=False)
     assert lines == [
         ("refused", {"sqlstate": "42501", "reason": "a reason"}),
         ("refused", {"sqlstate": "42P01", "reason": "a reason"}),

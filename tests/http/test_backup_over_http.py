@@ -11,7 +11,7 @@ import pytest
 from running import Server, Wire, message, refusal, running
 
 from leasehold.access.token_minting import mint_token
-from leasehold.engines.backups import Seal
+from leasehold.engines.seals import Seal
 
 SECRET = "a-secret-of-more-than-32-bytes-for-tests"
 

@@ -23,6 +23,8 @@ class RemoteSpace(MemorySpace):
         super().__init__()
         self.asked: list[int] = []
         self.failures: list[ServiceError] = []
+        self.empty_parts = 0
+        """So many parts are empty before there is one with changes."""
 
     def _tell(self, published: Callable[[int, Sequence[Change] | None], None]) -> None:
         self._subscribers[LEASE] = [lambda revision, _changes: published(revision, None)]
@@ -35,6 +37,9 @@ class RemoteSpace(MemorySpace):
         self.asked.append(after_revision)
         if self.failures:
             raise self.failures.pop(0)
+        if self.empty_parts:
+            self.empty_parts -= 1
+            return Changes([], after_revision)
         return await super().changes(kind, after_revision, prefix, limit)
 
 
@@ -102,6 +107,16 @@ async def test_the_changes_are_asked_for_again_after_a_failure(store: Store, spa
     await release(store, "1")
     await waiter
     assert len(space.asked) >= 3
+
+
+@on_a_store
+async def test_parts_of_the_changes_that_end_early_are_followed_by_the_next(store: Store, space: RemoteSpace) -> None:
+    await store.acquire(Acquire("l", "1", LONG), 0)
+    waiter = await waiting(store, "2")
+    space.empty_parts = 2
+    await release(store, "1")
+    await waiter
+    assert space.empty_parts == 0
 
 
 @pytest.mark.parametrize("count", [1, 5])

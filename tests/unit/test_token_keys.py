@@ -8,6 +8,10 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+from jwt.algorithms import HMACAlgorithm
 from tokens import (
     CLAIMS,
     PRIVATE_KEYS,
@@ -22,7 +26,8 @@ from tokens import (
     verifier,
 )
 
-from leasehold.access.token_keys import VerificationKey, load_secret, public_key, secret_key
+from leasehold.access.secrets import is_surely_secret, load_secret
+from leasehold.access.token_keys import VerificationKey, public_key, secret_key
 from leasehold.errors import ServiceError
 
 
@@ -137,3 +142,22 @@ def test_a_public_or_private_key_in_place_of_a_secret_is_refused(pem_file: Calla
     for content in (public_pem(PRIVATE_KEYS["EdDSA"]), private_pem(PRIVATE_KEYS["ES256"]), jwk):
         with pytest.raises(ServiceError, match=r"^the secret is a public or private key"):
             load_secret(pem_file(content))
+
+
+@pytest.mark.parametrize("prefix", [b"ssh-ed25519", b"ssh-rsa", b"ecdsa-sha2-nistp256", b""])
+@given(secret=st.from_regex(rb"[ -~]{0,3}[A-Za-z0-9+/=_-]{32,40}", fullmatch=True) | st.binary(min_size=32))
+def test_what_is_taken_for_a_secret_at_once_is_one_for_pyjwt(prefix: bytes, secret: bytes) -> None:
+    key = prefix + secret
+    if is_surely_secret(key):
+        assert HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(key) == key
+
+
+@pytest.mark.parametrize("algorithm", PRIVATE_KEYS)
+def test_no_key_of_another_kind_is_taken_for_a_secret_at_once(algorithm: str) -> None:
+    public = PRIVATE_KEYS[algorithm].public_key()
+    for encoding, style in (
+        (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        (Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        (Encoding.OpenSSH, PublicFormat.OpenSSH),
+    ):
+        assert not is_surely_secret(public.public_bytes(encoding, style))

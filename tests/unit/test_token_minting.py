@@ -56,3 +56,9 @@ def test_a_token_that_would_never_verify_is_not_minted(
     with pytest.raises(ServiceError) as refusal:
         mint_token(SECRET, subject, permissions, prefixes=prefixes, now=NOW, lifetime_seconds=60)
     assert refusal.value.code == "invalid_argument"
+
+
+@pytest.mark.parametrize("name", ["issuer", "audience"])
+def test_a_claim_that_is_no_text_is_refused(name: str) -> None:
+    with pytest.raises(ServiceError, match=f"^{name} .* is empty or not valid text$"):
+        mint_token(SECRET, "a", ["read"], prefixes=None, now=NOW, lifetime_seconds=60, **{name: "\udcff"})

@@ -1,4 +1,4 @@
-"""The keys that sign and verify tokens, loaded from files.
+"""The keys that verify tokens, loaded from files.
 
 Each key has one algorithm, which the kind of the key decides: HS256 for a secret, EdDSA, ES256 or RS256 for a public
 key.
@@ -8,17 +8,16 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-import jwt
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt.algorithms import HMACAlgorithm
 
+from leasehold.access.secrets import load_secret, read_key_file
 from leasehold.errors import unavailable
-from leasehold.limits import MIN_RSA_BITS, MIN_SECRET_BYTES
+from leasehold.limits import MIN_RSA_BITS
 
 
 class VerificationKey(msgspec.Struct, frozen=True):
@@ -28,18 +27,6 @@ class VerificationKey(msgspec.Struct, frozen=True):
     key: bytes | Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
 
 
-def load_secret(path: Path) -> bytes:
-    """The HS256 secret in a file, without the line break at its end. Raises `unavailable`."""
-    secret = _read(path, "the secret's file").rstrip(b"\r\n")
-    if len(secret) < MIN_SECRET_BYTES:
-        raise unavailable(f"the secret must have at least {MIN_SECRET_BYTES} bytes")
-    try:
-        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
-    except jwt.InvalidKeyError as error:
-        raise unavailable("the secret is a public or private key; use random bytes") from error
-    return secret
-
-
 def secret_key(path: Path) -> VerificationKey:
     return VerificationKey("HS256", load_secret(path))
 
@@ -47,7 +34,7 @@ def secret_key(path: Path) -> VerificationKey:
 def public_key(path: Path) -> VerificationKey:
     """The public key in a PEM file: Ed25519, EC P-256, or RSA. Raises `unavailable`."""
     try:
-        key = load_pem_public_key(_read(path, "the public key's file"))
+        key = load_pem_public_key(read_key_file(path, "the public key's file"))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise unavailable("the public key's file has no public key in PEM") from error
     if isinstance(key, Ed25519PublicKey):
@@ -65,10 +52,3 @@ def is_exposed(path: Path) -> bool:
         return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH))
     except OSError:
         return False  # reading the file reports the error
-
-
-def _read(path: Path, name: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise unavailable(f"{name} cannot be read: {error.strerror}") from error

@@ -12,7 +12,6 @@ without its end was cut off.
 """
 
 import hashlib
-import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -22,6 +21,7 @@ from leasehold.engines.base import Moment
 from leasehold.engines.file.disk import Disk, close_quietly
 from leasehold.engines.file.documents import read_snapshot
 from leasehold.engines.file.snapshot import encode_head
+from leasehold.engines.seals import SEAL, Seal
 from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import KIB
@@ -30,9 +30,6 @@ from leasehold.values.entry_text import entry_json
 
 CHUNK_BYTES: Final = 64 * KIB
 READ_BYTES: Final = 1_024 * KIB
-_SEAL: Final = b'\n], "sha256": "%b"}\n'
-SEAL_BYTES: Final = len(_SEAL % bytes(64))
-_SEALED: Final = re.compile(rb'\n\], "sha256": "([0-9a-f]{64})"\}\n')
 
 
 async def backup_text(moment: Moment) -> AsyncGenerator[bytes]:
@@ -55,7 +52,7 @@ async def backup_text(moment: Moment) -> AsyncGenerator[bytes]:
                     yield text
     text = b"".join(gathered)
     digest.update(text)
-    yield text + _SEAL % digest.hexdigest().encode()
+    yield text + SEAL % digest.hexdigest().encode()
 
 
 def _line(entry: Entry) -> bytes:
@@ -64,32 +61,6 @@ def _line(entry: Entry) -> bytes:
     except ServiceError as error:
         reason = "has a value that cannot be read: write or delete it, then back up again"
         raise unavailable(f"the entry {entry.key!r} {reason}") from error
-
-
-class Seal:
-    """Tells of a backup that passes by, in pieces, whether it is whole."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-        self._end = b""
-
-    def take(self, data: bytes) -> None:
-        """The next bytes of it."""
-        text = self._end + data
-        self._digest.update(text[:-SEAL_BYTES])
-        self._end = text[-SEAL_BYTES:]
-
-    @property
-    def is_there(self) -> bool:
-        return _SEALED.fullmatch(self._end) is not None
-
-    def check(self, name: str) -> None:
-        """All of it has passed. Raises `unavailable` unless it is whole and unchanged."""
-        sealed = _SEALED.fullmatch(self._end)
-        if sealed is None:
-            raise unavailable(f"{name} is cut off: it does not end as a backup ends")
-        if sealed[1] != self._digest.hexdigest().encode():
-            raise unavailable(f"{name} is damaged: its checksum is of other content")
 
 
 def read_backup(disk: Disk, path: Path, now: int) -> StoredState:

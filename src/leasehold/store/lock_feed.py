@@ -66,10 +66,12 @@ class LockFeed:
         try:
             while self._must_ask:
                 self._must_ask = False
+                head = self._space.revision
                 found = await self._space.changes(LEASE, self._after, "", MAX_CHANGES)
                 self._after = found.revision
                 self._wake(found.changes)
-                self._must_ask = self._must_ask or len(found.changes) >= MAX_CHANGES
+                # How many there are says nothing: an engine may end early, even with an empty part.
+                self._must_ask = self._must_ask or found.revision < head
         except ServiceError as error:
             if error.code == "revision_compacted":
                 self._after = self._space.revision

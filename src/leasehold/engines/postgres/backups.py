@@ -10,7 +10,7 @@ from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, MakeIncarnation, Mo
 from leasehold.engines.file.offline import Restored
 from leasehold.engines.postgres import schema, statements
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
-from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, warnings_heard, watched
+from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, collect_warnings, time_limit
 from leasehold.engines.postgres.tables import entries
 from leasehold.engines.state import StoredState
 from leasehold.errors import unavailable
@@ -34,7 +34,7 @@ async def moment(address: Address, namespace: str, clock: Clock | None) -> Momen
     """As `Space.moment`. The connection lasts as long as the pages are read, at the reader's pace."""
     connection = await address.connect()
     try:
-        with watched(connection, SILENCE_SECONDS):
+        with time_limit(connection, SILENCE_SECONDS):
             await connection.execute(statements.NO_IDLE_TIMEOUT)
             await connection.execute(statements.BEGIN_MOMENT)
             head = await connection.fetchrow(statements.HEAD, namespace)
@@ -70,7 +70,7 @@ async def _pages(connection: Connection, namespace: str, clock: Clock | None) ->
     after, size = "", MAX_PAGE_ENTRIES // 16
     while True:
         now = None if clock is None else clock()
-        with watched(connection, PAGE_SILENCE_SECONDS):
+        with time_limit(connection, PAGE_SILENCE_SECONDS):
             rows = await connection.fetch(_STATEMENTS.next_page, namespace, after, size, now)
         page = [entries.record(*row) for row in rows]
         if not page:
@@ -91,10 +91,11 @@ async def restore(
     now: int,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> Restored:
-    """Put `backup` in the place of what the database holds, `advance` revisions behind either head.
+    """Put `backup` in the place of what the database holds, with a head `advance` revisions larger than both.
 
     One transaction, with the head locked: servers that run meanwhile see all of it or nothing, and their writes wait.
-    A database that holds something is refused, or given to `keep` first. Raises ServiceError.
+    A database that is not empty is refused, unless there is `keep`, which then gets its entries first.
+    Raises ServiceError.
     """
 
     async def work(connection: Connection) -> Restored:
@@ -142,7 +143,7 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
         await connection.execute(statements.BEGIN)
         result = await work(connection)
         is_committing = True
-        with warnings_heard(connection) as warnings:
+        with collect_warnings(connection) as warnings:
             answer = await connection.execute(statements.COMMIT)
         if answer != "COMMIT" or warnings:
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")

@@ -1,8 +1,8 @@
-"""Which server of all cleans up what has expired: the one that has signed the row of the cleaner, in `writers`.
+"""Which of the servers removes what has expired: the one that has signed the cleaner's row in `writers`.
 
-It signs again while there is something to clean up; what it signed is good for CLEANER_SECONDS by the database's
-clock, and another server takes over then, or at once when this one stops. No lock of a session: a pooler may give each
-transaction another session. Nothing depends on there being one cleaner only, except how much is done twice.
+It signs again while there is something to remove. A signature is valid for CLEANER_SECONDS by the database's clock;
+then another server takes over, or at once when this one stops. It is not a session lock, because a pooler may give each
+transaction another session. Two cleaners at once would do no harm, only some work twice.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.links import Connection
 
 CLEANER: Final = UUID(int=0)
-"""In place of a server's own id."""
+"""The writer of that row; no server has this id."""
 CLEANER_SECONDS: Final = 15.0
 SIGN_SECONDS: Final = 5.0
-"""So long the signature is not looked at again."""
+"""The signature is renewed no more often."""
 
 Run = Callable[[Callable[[Connection], Awaitable[bool]]], Awaitable[bool]]
 """Runs a query on a connection of its own."""
 
 
 class Cleaner:
-    """One server's part in it."""
+    """The part of this server."""
 
     def __init__(self, namespace: str, run: Run) -> None:
         self._namespace = namespace
@@ -35,8 +35,8 @@ class Cleaner:
         """With which it signs."""
         self._signed_at = -math.inf
 
-    async def is_own_turn(self) -> bool:
-        """To be asked only when there is something to clean up. Raises what `run` raises."""
+    async def may_clean(self) -> bool:
+        """Whether this server is the cleaner. Called when there is something to remove. Raises what `run` raises."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._signed_at + SIGN_SECONDS:
             return True

@@ -32,8 +32,8 @@ from leasehold.engines.postgres.links import (
     SILENCE_SECONDS,
     Connection,
     Link,
-    warnings_heard,
-    watched,
+    collect_warnings,
+    time_limit,
 )
 from leasehold.engines.postgres.statements import joined
 from leasehold.engines.postgres.tables import TABLES
@@ -150,7 +150,7 @@ class Committer:
                     error = self._fault.failed(failure)
                     return error if lost is None else outcome_unknown()
                 attempts += 1
-                self._reports.tell(log.warning, "a commit is tried again", failure, by_sqlstate=False)
+                self._reports.log(log.warning, "a commit is tried again", failure, by_sqlstate=False)
             else:
                 if attempts > 1:
                     log.info("a commit was done after it had failed", attempts=attempts)
@@ -178,7 +178,7 @@ class Committer:
         if lost is not None and await self._is_stored(connection, lost):
             # That it is there does not say that the synchronous standbys have it: they were not waited for if the wait
             # was broken off, or if the server was started again. This COMMIT waits until they have all before it.
-            with watched(connection, SILENCE_SECONDS):
+            with time_limit(connection, SILENCE_SECONDS):
                 await connection.execute(statements.TOUCH_HEAD, self._namespace)
             await self._finish(connection)
             return msgspec.structs.replace(lost, before=loaded.head)
@@ -197,14 +197,14 @@ class Committer:
         With a warning it was not: PostgreSQL answers so when a cancellation broke off the wait for the synchronous
         standbys, and when there was no transaction to commit.
         """
-        with warnings_heard(connection) as warnings:
+        with collect_warnings(connection) as warnings:
             answer = await self._execute(connection, statements.COMMIT)
         if answer != "COMMIT" or warnings:
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
 
     async def _is_stored(self, connection: Connection, written: Written) -> bool:
         """With the head locked: whether this batch is the last that we committed."""
-        with watched(connection, SILENCE_SECONDS):
+        with time_limit(connection, SILENCE_SECONDS):
             batch = await connection.fetchval(statements.LAST_BATCH, self._namespace, self.writer_id)
         log.info("a commit whose answer was lost is looked for", revision=written.head, found=batch == written.batch)
         return bool(batch == written.batch)
@@ -213,7 +213,7 @@ class Committer:
         """Lock the head, and see what is committed now."""
         now = None if self._clock is None else self._clock()
         arguments = (self._namespace, now, *names.parameters)
-        with watched(connection, SILENCE_SECONDS):
+        with time_limit(connection, SILENCE_SECONDS):
             rows = await connection.fetch(statements.lock_and_load(names.kinds), *arguments)
             if not rows:
                 raise asyncpg.InterfaceError("the head row is missing")
@@ -262,7 +262,7 @@ class Committer:
         self._batch += 1
         self._process = connection.get_server_pid()
         signature = (self.writer_id, self._batch, loaded.now)
-        with watched(connection, SILENCE_SECONDS):
+        with time_limit(connection, SILENCE_SECONDS):
             await connection.fetch(statements.write(tuple(parts)), self._namespace, head, *signature, *arguments)
             floor = head - base.HISTORY_CHANGES
             if floor - loaded.compacted > base.HISTORY_CHANGES // 10:
@@ -292,7 +292,7 @@ class Committer:
     ) -> None:
         of_kind = statements.OF_KIND[kind]
         arguments: list[object] = [self._namespace, name, list(part.path), *beside]
-        with watched(connection, SILENCE_SECONDS):
+        with time_limit(connection, SILENCE_SECONDS):
             if part.part is None:
                 await connection.execute(of_kind.remove_part, *arguments)
             else:
@@ -319,5 +319,5 @@ class Committer:
             await connection.execute(statements.COMPACT, self._namespace, compacted, _KIND_NAMES)
 
     async def _execute(self, connection: Connection, statement: str) -> str:
-        with watched(connection, SILENCE_SECONDS):
+        with time_limit(connection, SILENCE_SECONDS):
             return await connection.execute(statement)

@@ -15,7 +15,7 @@ LARGE_DOCUMENT_BYTES: Final = 16 * KIB
 class Difference(msgspec.Struct, frozen=True):
     """Write `part` at `path`, or, if it is None, remove what is there. `path` is never empty.
 
-    An element of a list is named by its index; the index behind the last one appends.
+    An element of a list is named by its index; the index after the last one appends.
     """
 
     path: Pointer
@@ -23,7 +23,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def difference(before: bytes, after: bytes) -> Difference | None:
-    """What makes `after` of `before`, or None if that would save little.
+    """The change from `before` to `after`, or None if sending it would save little.
 
     With several differences it is the innermost container that holds them all. 20 ms for a megabyte.
     """
@@ -82,5 +82,5 @@ def _step_in_list(old: Json, new: Json) -> _Step | None:
 
 
 def _are_same(a: Json, b: Json) -> bool:
-    """Also tells 1, 1.0 and true apart, which are equal in Python."""
+    """Unlike Python, 1, 1.0 and true are not the same."""
     return a == b and (type(a) is str or values.encode(a) == values.encode(b))

@@ -1,7 +1,7 @@
-"""Failures of the database: which pass by themselves, and what callers, the operator and the log are told of them.
+"""Failures of the database: which are transient, and the errors and log lines that are made of them.
 
-No exception of asyncpg leaves the package. Nothing here tells what PostgreSQL calls detail, nor asyncpg's own messages:
-both may quote keys and values.
+No exception of asyncpg leaves the package. Neither the detail of an error of PostgreSQL nor asyncpg's own messages are
+passed on: both may quote keys and values.
 
 SQLSTATEs: https://www.postgresql.org/docs/18/errcodes-appendix.html
 """
@@ -26,18 +26,18 @@ FAILURES: Final = (
     OSError,
     TimeoutError,
 )
-"""All that asyncpg and the network raise. TimeoutError stands in OSError; it is named for the reader."""
+"""All that asyncpg and the network raise. TimeoutError is an OSError; it is named for the reader."""
 
 REPORT_SECONDS: Final = 5.0
 """Lines of one kind are logged no more often."""
 
-_PASSING_CLASSES: Final = (
+_TRANSIENT_CLASSES: Final = (
     "08",  # connection
     "40",  # rolled back: deadlock, serialization
     "53",  # out of connections or memory
     "57",  # shut down, starting up, cancelled
 )
-_PASSING_CODES: Final = (
+_TRANSIENT_CODES: Final = (
     "25006",  # read only: it was the primary once
     "25P03",  # idle in transaction for too long
     "26000",  # a prepared statement is gone: a pooler gave us another session
@@ -46,7 +46,7 @@ _PASSING_CODES: Final = (
     "58000",  # the system's error
     "58030",  # input or output
 )
-_LASTING_CODES: Final = (
+_PERMANENT_CODES: Final = (
     "40002",  # an integrity constraint
     "53100",  # disk full
     "53400",  # a limit of the configuration
@@ -54,13 +54,13 @@ _LASTING_CODES: Final = (
 DISK_FULL: Final = "53100"
 
 _UNREACHABLE: Final = "the database cannot be reached at present"
-_TOLD: Final = {
+_MESSAGES: Final = {
     "25006": "no database that takes writes can be reached at present",
     "40": "the database is too busy at present",
     "53": "the database has no connections or memory left at present",
     "55P03": "the database is too busy at present",
 }
-"""By SQLSTATE or its class: what callers hear when it has not passed in time."""
+"""By SQLSTATE or its class: the message for callers when it has not passed in time."""
 
 
 def sqlstate_of(failure: BaseException | None) -> str | None:
@@ -73,23 +73,23 @@ def is_transient(failure: BaseException) -> bool:
         return True  # a migration has changed a table since the statement was prepared; else 0A000 is for good
     if isinstance(failure, asyncpg.PostgresError):
         code = failure.sqlstate or ""
-        return code not in _LASTING_CODES and (code[:2] in _PASSING_CLASSES or code in _PASSING_CODES)
+        return code not in _PERMANENT_CODES and (code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES)
     return not isinstance(failure, asyncpg.ClientConfigurationError | asyncpg.DataError)
 
 
 def is_refusal(failure: BaseException | None) -> bool:
-    """Whether the database is there and refused, and would refuse again. Others may do what this one may not."""
+    """Whether the database answered and refused, and would refuse again. Other operations may succeed."""
     return failure is not None and not is_transient(failure) and sqlstate_of(failure) != DISK_FULL
 
 
 def as_service_error(failure: BaseException) -> ServiceError:
-    """What a caller hears when an operation has failed for good and nothing was stored."""
+    """The error for a caller whose operation has failed for good and stored nothing."""
     code = sqlstate_of(failure) or ""
     if code == DISK_FULL:
         return ServiceError("storage_full", "the database's disk is full; the change was not stored")
     if is_refusal(failure):
         return unavailable("the database refused the operation")
-    return unavailable(_TOLD.get(code) or _TOLD.get(code[:2]) or _UNREACHABLE)
+    return unavailable(_MESSAGES.get(code) or _MESSAGES.get(code[:2]) or _UNREACHABLE)
 
 
 # At the start -----------------------------------------------------------------------------------------------------
@@ -112,14 +112,14 @@ _REASONS_BY_KIND: Final[Mapping[type[BaseException], str]] = {
 
 
 def as_start_error(failure: BaseException) -> ServiceError:
-    """What the operator hears when the store cannot be opened: one line, without the password."""
+    """The error for the operator when the store cannot be opened: one line, without the password."""
     is_of_tls = isinstance(failure, ssl.SSLError)  # some of them are a ValueError, too
     if isinstance(failure, asyncpg.ClientConfigurationError | ValueError) and not is_of_tls:
-        log.error("the connection string could not be used", **described(failure))
+        log.error("the connection string could not be used", **describe(failure))
         return ServiceError("invalid_argument", "the store's connection string cannot be used; the log says why")
     reason = _reason(failure) or _reason_of_tls(failure)
     if reason is None:
-        log.error("the database could not be used", **described(failure))
+        log.error("the database could not be used", **describe(failure))
         reason = "PostgreSQL refused it; the log says why"
     return unavailable(f"the store cannot be opened: {reason}")
 
@@ -143,7 +143,7 @@ def _reason_of_tls(failure: BaseException) -> str | None:
 # The log ----------------------------------------------------------------------------------------------------------
 
 
-def described(failure: BaseException) -> dict[str, str | None]:
+def describe(failure: BaseException) -> dict[str, str | None]:
     """What may be logged of it."""
     if isinstance(failure, asyncpg.PostgresError):
         return {"sqlstate": failure.sqlstate, "reason": str(failure.args[0])}
@@ -151,7 +151,7 @@ def described(failure: BaseException) -> dict[str, str | None]:
 
 
 class Reports:
-    """Logs lines that would be repeated again and again: one of a kind in REPORT_SECONDS, with how many it stands for.
+    """Logs at most one line of a kind in REPORT_SECONDS, with the number of lines that it stands for.
 
     `now`: seconds that do not go back.
     """
@@ -161,11 +161,11 @@ class Reports:
         self._kinds: dict[tuple[str, str | None], tuple[float, int]] = {}
         """When each was logged last, and how many were left out since. As many as there are SQLSTATEs, at most."""
 
-    def tell(
+    def log(
         self, write: Callable[..., object], event: str, failure: BaseException, *, by_sqlstate: bool = True
     ) -> None:
         """Log with `write`, a method of a logger. `by_sqlstate`: of each SQLSTATE one line, not of the event."""
-        facts = described(failure)
+        facts = describe(failure)
         kind = (event, facts.get("sqlstate", facts.get("kind")) if by_sqlstate else None)
         logged_at, left_out = self._kinds.get(kind, (None, 0))
         now = self._now()

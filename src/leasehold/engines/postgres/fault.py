@@ -55,7 +55,7 @@ class Fault:
         """An operation failed for good. Returns the error for its caller."""
         error = as_service_error(failure)
         if is_refusal(failure):
-            self._reports.tell(log.error, "the database refused a statement", failure)
+            self._reports.log(log.error, "the database refused a statement", failure)
             self._suspect()
         else:
             self.note(error)

@@ -15,7 +15,7 @@ class Feed:
     """Calls subscribers, if `may_deliver` at that moment: what they attempt while everything is refused is lost.
 
     All deliveries of one kind are made in the order in which they were published: while one is delayed, those after it
-    wait behind it.
+    wait, too.
     """
 
     def __init__(self, may_deliver: Callable[[], bool]) -> None:

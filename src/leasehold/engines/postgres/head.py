@@ -1,4 +1,4 @@
-"""The head of a space as this server knows it, and what is done when the database has gone back behind it."""
+"""The head of a space as this server knows it, and what is done when the database has gone back to an older one."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ import structlog
 
 from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.postgres import statements
-from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, watched
+from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, time_limit
 
 log = structlog.get_logger(__name__)
 
@@ -38,14 +38,14 @@ class Head:
             self.incarnation = incarnation
 
     async def restore(self, connection: Connection) -> None:
-        """If the database has gone back (a restore, a failover that lost commits), go on behind all known revisions.
+        """If the database has gone back (a restore, a failover that lost commits), continue after all known revisions.
 
         Other servers may know of revisions that this one has not heard of: hence GAP_REVISIONS. With a new incarnation,
         the ETags of the lost changes match nothing.
         """
         known = self.revision
         head = known + GAP_REVISIONS
-        with watched(connection, SILENCE_SECONDS):
+        with time_limit(connection, SILENCE_SECONDS):
             arguments = (self._namespace, known, head, self._make_incarnation())
             if await connection.fetchval(statements.ADVANCE_HEAD, *arguments) is None:
                 return

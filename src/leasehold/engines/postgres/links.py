@@ -1,6 +1,6 @@
-"""Connections to the database: made when they are needed, watched, dropped when they fail.
+"""Connections to the database: opened when they are needed, limited in time, dropped when they fail.
 
-Whatever fails on a connection costs it: a new one is cheap, and its state is known.
+Every failure drops its connection: a new one is cheap, and its state is known.
 """
 
 import asyncio
@@ -30,16 +30,17 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 """Quoted, because it is generic only in the stubs."""
 
 RETRY_SECONDS: Final = 5.0
-"""What fails is tried again for so long."""
+"""A transient failure is retried for so long."""
 SILENCE_SECONDS: Final = 4.0
-"""A server that does not answer a statement for so long is given up. Shorter, so that there is time for another."""
+"""A connection on which a statement has no answer for so long is dropped. Shorter than RETRY_SECONDS, so that there is
+time for another host."""
 CONNECT_SECONDS: Final = 2.0
 """For one host."""
 PAUSE_SECONDS: Final = 0.1
 CLOSE_SECONDS: Final = 1.0
 
 _USERS_ROOTS: Final = Path("~/.postgresql/root.crt")
-"""What libpq trusts if it is not told otherwise."""
+"""What libpq trusts by default."""
 _EPOCH_MICROSECONDS: Final = 946_684_800_000_000
 """2000-01-01, from where PostgreSQL counts."""
 
@@ -50,7 +51,7 @@ SESSION: Final = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "jit": "off",
-    # A server that stands still in the middle of a commit must not hold the others up for longer than they wait.
+    # A server of ours that hangs in a commit must not block the others for longer than they wait.
     "idle_in_transaction_session_timeout": "5000",
     "lock_timeout": "5000",
     "tcp_keepalives_idle": "5",
@@ -66,7 +67,7 @@ SET_UP: Final = """
         WHEN EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = $3) THEN 'auto' ELSE 'force_generic_plan'
     END, false)
 """
-"""By a statement and not when the session begins: poolers drop what they are told then, or refuse it."""
+"""By a statement and not when the session begins: poolers drop the settings that come with it, or refuse them."""
 
 
 class Address:
@@ -130,7 +131,7 @@ class Address:
             target_session_attrs=self._session_kind,
         )
         try:
-            with watched(connection, seconds):
+            with time_limit(connection, seconds):
                 settings = (list(self._settings), list(self._settings.values()))
                 await connection.execute(SET_UP, *settings, DISTRIBUTING_EXTENSION)
                 await connection.set_type_codec(
@@ -157,7 +158,7 @@ def _check_files(target: Target) -> None:
 
 
 def _trusting_the_system(target: Target) -> ssl.SSLContext:
-    """As sslmode=verify-full, with the certificates that the system trusts, of which asyncpg cannot be told."""
+    """As sslmode=verify-full, with the certificates that the system trusts, for which asyncpg has no parameter."""
     context = ssl.create_default_context()
     context.minimum_version = _tls_version(target.get("ssl_min_protocol_version") or "TLSv1.2")
     latest = target.get("ssl_max_protocol_version")
@@ -190,8 +191,8 @@ def _from_timestamp(sent: tuple[int]) -> int:
 
 
 @contextmanager
-def watched(connection: Connection, seconds: float) -> Iterator[None]:
-    """Cut the connection if what is done with it takes longer.
+def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
+    """Cut the connection if what is done with it takes longer than `seconds`.
 
     Cut, not cancelled: a cancellation is a request to the server, which may be the very one that is silent.
     """
@@ -203,18 +204,18 @@ def watched(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def warnings_heard(connection: Connection) -> Iterator[list[str | None]]:
+def collect_warnings(connection: Connection) -> Iterator[list[str | None]]:
     """SQLSTATEs of the warnings that come with the answers meanwhile; each is there before its answer is."""
-    heard: list[str | None] = []
+    warnings: list[str | None] = []
 
     def hear(_connection: object, message: asyncpg.PostgresLogMessage) -> None:
         if message.severity_en == "WARNING":
             log.warning("the database warns", sqlstate=message.sqlstate, reason=message.message)
-            heard.append(message.sqlstate)
+            warnings.append(message.sqlstate)
 
     connection.add_log_listener(hear)
     try:
-        yield heard
+        yield warnings
     finally:
         connection.remove_log_listener(hear)
 
@@ -241,13 +242,13 @@ class Link:
             self._connection = None
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, retry_seconds: float, silence: float) -> T:
-        """Do `work`, again on a new connection while its failure is one that passes. `work` must bear repetition."""
+        """Do `work`, again on a new connection while its failure is transient. `work` must be repeatable."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + retry_seconds
         while True:
             try:
                 connection = await self.connected()
-                with watched(connection, silence):
+                with time_limit(connection, silence):
                     return await work(connection)
             except FAILURES as failure:
                 self.drop()
@@ -269,15 +270,15 @@ class Link:
             return True
         return False
 
-    def hurry(self) -> None:
-        """No more retries from now on."""
+    def stop_retrying(self) -> None:
+        """Make no more retries."""
         self._closing.set()
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None or connection.is_closed():
             return
-        with watched(connection, CLOSE_SECONDS):
+        with time_limit(connection, CLOSE_SECONDS):
             try:
                 await connection.close()
             except FAILURES:

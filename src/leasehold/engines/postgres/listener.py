@@ -12,7 +12,7 @@ from typing import Final
 from leasehold.completions import report
 from leasehold.engines.postgres import statements
 from leasehold.engines.postgres.failures import FAILURES
-from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, watched
+from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, time_limit
 from leasehold.model import KINDS, AnyKind
 from leasehold.tasks import cancelled
 
@@ -69,7 +69,7 @@ class Listener:
                 connection = await self._link.connected()
                 lost.clear()
                 connection.add_termination_listener(lambda _: lost.set())
-                with watched(connection, SILENCE_SECONDS):
+                with time_limit(connection, SILENCE_SECONDS):
                     await connection.add_listener(statements.CHANNEL, self._hear)
                 await self._poll(connection, lost)
             except FAILURES:
@@ -85,7 +85,7 @@ class Listener:
         # it, too.
         may_have_missed = True
         while not lost.is_set():
-            with watched(connection, SILENCE_SECONDS):
+            with time_limit(connection, SILENCE_SECONDS):
                 head = await connection.fetchrow(statements.HEAD, self._namespace)
             if head is not None:
                 self._looked(head["revision"], head["incarnation"], may_have_missed)

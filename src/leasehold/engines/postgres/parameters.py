@@ -1,9 +1,9 @@
 """Connection strings of PostgreSQL: URLs and `name=value` lists, as libpq reads them.
 
-https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-CONNSTRING. Each parameter of libpq stands in one of three
-tables below: what is done as libpq does it (`DONE`), what may stand there but does nothing here (`IGNORED`), and what
-is refused (`REFUSED`); docs/postgres.md has the same tables. What would make a connection less safe if it were ignored
-is never ignored. libpq's variables (`PGSSLMODE`, …) and service files count as well, and go through the same tables.
+https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-CONNSTRING. Each parameter of libpq is in one of three
+tables below: supported as in libpq (`SUPPORTED`), accepted without effect (`IGNORED`), or refused (`REFUSED`);
+docs/postgres.md has the same tables. A parameter is never ignored if the connection would be less safe without it.
+libpq's variables (`PGSSLMODE`, …) and service files count as well, and go through the same tables.
 
 No message holds a value: it might be a password, or a part of one that was not escaped.
 """
@@ -24,7 +24,7 @@ SCHEMES: Final = ("postgresql", "postgres")
 _SSL_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _VERIFY_FULL: Final = "sslmode=verify-full makes sure of the server"
 
-DONE: Final[Mapping[str, tuple[str, ...]]] = {
+SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "host": (),
     "hostaddr": (),
     "port": (),
@@ -50,10 +50,10 @@ DONE: Final[Mapping[str, tuple[str, ...]]] = {
     "ssl_max_protocol_version": _SSL_VERSIONS,
     "krbsrvname": (),
     "gsslib": ("gssapi", "sspi"),
-    # Not of libpq: a setting that this service needs so often that it may stand beside them.
+    # Not a parameter of libpq, but a setting that this service needs often.
     "search_path": (),
 }
-"""Done as libpq does it. With the values that there are, where they are few."""
+"""Supported as in libpq, with the possible values where they are few."""
 
 IGNORED: Final[Mapping[str, tuple[str, ...]]] = {
     "keepalives": (),
@@ -73,7 +73,7 @@ IGNORED: Final[Mapping[str, tuple[str, ...]]] = {
     "min_protocol_version": ("3.0",),
     "replication": ("false", "off", "no", "0"),
 }
-"""May stand there, and changes nothing. Other values than those named are refused, where any are named."""
+"""Accepted without effect. Where values are named, all others are refused."""
 
 REFUSED: Final[Mapping[str, str]] = {
     "channel_binding": f"channel binding is not supported; leave it out, and {_VERIFY_FULL}",
@@ -94,7 +94,7 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 """Refused, and why."""
 
-LIBPQ: Final = (DONE.keys() | IGNORED.keys() | REFUSED.keys()) - {"search_path"}
+LIBPQ: Final = (SUPPORTED.keys() | IGNORED.keys() | REFUSED.keys()) - {"search_path"}
 SECRETS: Final = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 _ALIASES: Final = {"database": "dbname"}
 
@@ -154,9 +154,9 @@ class Target(msgspec.Struct, frozen=True):
 
     hosts: list[Host]
     values: dict[str, str]
-    """Of the parameters in `DONE`, as they were given."""
+    """Of the parameters in `SUPPORTED`, as they were given."""
     ignored: list[str]
-    """Names that stand in the connection string and change nothing."""
+    """Names that are given and have no effect."""
 
     def get(self, name: str) -> str | None:
         return self.values.get(name)
@@ -185,7 +185,7 @@ def parse(text: str, environment: Mapping[str, str]) -> Target:
     if values.get("sslrootcert") == SYSTEM and values.setdefault("sslmode", "verify-full") != "verify-full":
         raise _wrong("sslrootcert=system needs sslmode=verify-full")  # as libpq, which will not trust it less
     ignored = sorted(values.keys() & IGNORED.keys())
-    done = {name: value for name, value in values.items() if name in DONE}
+    done = {name: value for name, value in values.items() if name in SUPPORTED}
     return Target(_hosts(done), done, ignored)
 
 
@@ -202,11 +202,11 @@ def _wrong(message: str) -> ServiceError:
 
 
 def _check(name: str, value: str) -> None:
-    if name not in LIBPQ and name not in DONE:
+    if name not in LIBPQ and name not in SUPPORTED:
         if not re.fullmatch(r"\w+", name, re.ASCII):  # a part of a value that was not escaped
             raise _wrong("there is a parameter whose name is none")
         raise _wrong(f"there is no parameter {name!r}; settings of the server go into options, as -c name=value")
-    accepted = DONE.get(name, ()) or IGNORED.get(name, ())
+    accepted = SUPPORTED.get(name, ()) or IGNORED.get(name, ())
     if name in REFUSED and value not in accepted:
         raise _wrong(f"{name} as it is given is refused: {REFUSED[name]}")
     if accepted and value not in accepted:

@@ -76,14 +76,16 @@ class Reads:
             done(unavailable("the store is closed"))
             return
         if self._idle:
-            # It wakes in the next turn of the loop, so the requests of this turn share its query.
+            # It wakes in the next iteration of the loop, so the requests of this iteration share its query.
             idle = self._idle.pop()
             try:
                 idle.set_result(None)
             except BaseException:
                 self._idle.append(idle)
                 raise
-        of_kind = self._waiting.setdefault(kind, {})  # type: ignore[arg-type] # one of several kinds
+        of_kind = self._waiting.get(kind)  # type: ignore[arg-type] # one of several kinds
+        if of_kind is None:
+            of_kind = self._waiting[kind] = {}  # type: ignore[index] # as above
         waiting = of_kind.get(name)
         if waiting is None:
             of_kind[name] = [done]  # type: ignore[list-item] # its kind is `kind`

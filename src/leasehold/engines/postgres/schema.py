@@ -40,7 +40,7 @@ _ADVISORY_LOCK: Final = 0x6C65617365686F6C
 """`leasehol`: no two servers deploy at once."""
 
 
-_ADD_VERSIONS: Final = """
+_CREATE_MIGRATIONS: Final = """
     CREATE TABLE IF NOT EXISTS leasehold_migrations (version int PRIMARY KEY, applied_at timestamptz NOT NULL)
 """
 _ADD_VERSION: Final = "INSERT INTO leasehold_migrations VALUES ($1, $2)"
@@ -60,7 +60,7 @@ async def deploy(connection: Connection, scripts: Sequence[str], *, now: int) ->
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _ADVISORY_LOCK)
             version = await _version(connection)
             if version == 0:
-                await connection.execute(_ADD_VERSIONS)
+                await connection.execute(_CREATE_MIGRATIONS)
             by_hand = await _made_by_hand(connection, version)
             for number in range(version + 1, by_hand + 1):
                 await connection.execute(_ADD_VERSION, number, now)
@@ -124,7 +124,7 @@ async def ensure_head(connection: Connection, namespace: str, make_incarnation: 
     row = await connection.fetchrow(statements.HEAD, namespace)
     if row is None or row["incarnation"] is None:
         await connection.execute(statements.ADD_HEAD, namespace)
-        await connection.execute(statements.NAME_STORE, namespace, make_incarnation())
+        await connection.execute(statements.SET_INCARNATION, namespace, make_incarnation())
         row = await connection.fetchrow(statements.HEAD, namespace)
     assert row is not None
     return row["revision"], row["incarnation"]

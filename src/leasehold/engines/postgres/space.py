@@ -157,7 +157,7 @@ class PostgresSpace:
         if not self._is_open:
             return
         for link in self._links:
-            link.hurry()
+            link.stop_retrying()
         with suppress(ServiceError, TimeoutError):  # else another server takes over some seconds later
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._cleaner.resign()
@@ -231,7 +231,7 @@ class PostgresSpace:
             return await connection.fetch(statements.EXPIRED, self._namespace, limit, self._time())
 
         rows = await self._ask(query)
-        if not rows or not await self._cleaner.is_own_turn():
+        if not rows or not await self._cleaner.may_clean():
             return []
         kinds = {kind.name: kind for kind in KINDS}
         return [(kinds[kind], name) for kind, name in rows]

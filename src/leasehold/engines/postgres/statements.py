@@ -28,7 +28,7 @@ NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
 
 HEAD: Final = "SELECT revision, incarnation FROM head WHERE namespace = $1"
 ADD_HEAD: Final = "INSERT INTO head (namespace, revision, compacted_revision) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING"
-NAME_STORE: Final = "UPDATE head SET incarnation = $2 WHERE namespace = $1 AND incarnation IS NULL"
+SET_INCARNATION: Final = "UPDATE head SET incarnation = $2 WHERE namespace = $1 AND incarnation IS NULL"
 """Once for all servers: those that come later wait for the row and find it named."""
 ADVANCE_HEAD: Final = """
     UPDATE head SET revision = $3, incarnation = $4 WHERE namespace = $1 AND revision < $2 RETURNING incarnation
@@ -197,18 +197,18 @@ def lock_and_load(kinds: Sequence[AnyKind]) -> str:
     """Lock the head, then read the clock; the records of a batch come along. Parameters: clock, then as `load`.
 
     They are those of the statement's snapshot. Had we to wait for the lock, other servers may have committed since:
-    then `turn` has the head that is locked now, `seen` the head of the snapshot, and `load` must be asked.
+    then `current` has the head that is locked now, `seen` the head of the snapshot, and `load` must be asked.
     """
     stored = f"LEFT JOIN ({_stored(kinds, 3)}) AS stored ON true" if kinds else ""
     return f"""
         WITH locked AS MATERIALIZED (
             SELECT revision, compacted_revision, incarnation FROM head WHERE namespace = $1 FOR UPDATE
-        ), turn AS MATERIALIZED (
+        ), current AS MATERIALIZED (
             SELECT *, coalesce($2::timestamptz, clock_timestamp()) AS now FROM locked
         )
-        SELECT turn.now, turn.revision, turn.compacted_revision, turn.incarnation, seen.revision
+        SELECT current.now, current.revision, current.compacted_revision, current.incarnation, seen.revision
             {", stored.*" if kinds else ""}
-        FROM turn CROSS JOIN (SELECT revision FROM head WHERE namespace = $1) AS seen {stored}
+        FROM current CROSS JOIN (SELECT revision FROM head WHERE namespace = $1) AS seen {stored}
     """
 
 

@@ -30,9 +30,9 @@ def is_postgres(store: str) -> bool:
 
 
 def looks_like_postgres(store: str) -> bool:
-    """What is none of these, but surely meant as one: of another library, or without its scheme.
+    """Not one of these, but surely meant as one: for another library, or without its scheme.
 
-    To be refused, and never shown: it may hold a password.
+    It must be refused and never shown, because it may contain a password.
     """
     return _OTHER_SPELLING.match(store) is not None or _NO_SCHEME.fullmatch(store) is not None
 

@@ -38,7 +38,7 @@ class Document(msgspec.Struct, Generic[R], frozen=True):
 class Table(msgspec.Struct, Generic[R], frozen=True):
     """The table of one kind. Its primary key is the namespace and the first of `columns`, which holds the name.
 
-    It also has the columns `revision` and `expires_at`, each with an index behind the namespace.
+    It also has the columns `revision` and `expires_at`, each in an index after the namespace.
     """
 
     kind: Kind[R]
@@ -50,11 +50,11 @@ class Table(msgspec.Struct, Generic[R], frozen=True):
     values: Callable[[Sequence[R]], tuple[Sequence[object] | None, ...]]
     """Of records, an array for each of `columns`. A column that is NULL throughout is one None."""
     lookup: str = ""
-    """The column of `Kind.lookup`, which has an index behind the namespace."""
+    """The column of `Kind.lookup`, which is in an index after the namespace."""
     document: Document[R] | None = None
     is_contended: bool = False
-    """Callers of several servers compete for a name as soon as its record is removed, so they must hear of it at about
-    the same time."""
+    """Callers of several servers compete for a name as soon as its record is removed, so all servers must be notified
+    at about the same time."""
 
     @property
     def name_column(self) -> str:

@@ -1,0 +1,48 @@
+"""The secret that signs and verifies HS256 tokens, loaded from a file.
+
+Apart from `token_keys`, because `leasehold token` needs nothing else: cryptography and PyJWT take 60 ms to import.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from leasehold.errors import unavailable
+from leasehold.limits import MIN_SECRET_BYTES
+
+_PLAIN_TEXT: Final = re.compile(rb"[A-Za-z0-9+/=_-]+")
+"""Hexadecimal, base64 and base64url: random bytes as commands print them."""
+
+
+def load_secret(path: Path) -> bytes:
+    """The HS256 secret in a file, without the line break at its end. Raises `unavailable`."""
+    secret = read_key_file(path, "the secret's file").rstrip(b"\r\n")
+    if len(secret) < MIN_SECRET_BYTES:
+        raise unavailable(f"the secret must have at least {MIN_SECRET_BYTES} bytes")
+    if not is_surely_secret(secret):
+        _refuse_other_keys(secret)
+    return secret
+
+
+def is_surely_secret(secret: bytes) -> bool:
+    """False: it may be a key of another kind. PEM and JWK have spaces, quotes or braces, DER has control bytes."""
+    return _PLAIN_TEXT.fullmatch(secret) is not None and not secret.startswith((b"ssh-", b"ecdsa-"))
+
+
+def _refuse_other_keys(key: bytes) -> None:
+    """By PyJWT's own rule: a key that it refuses here, it would refuse whenever it verifies a token."""
+    import jwt
+    from jwt.algorithms import HMACAlgorithm
+
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(key)
+    except jwt.InvalidKeyError as error:
+        raise unavailable("the secret is a public or private key; use random bytes") from error
+
+
+def read_key_file(path: Path, name: str) -> bytes:
+    """`name`: what the file is, for the message. Raises `unavailable`."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unavailable(f"{name} cannot be read: {error.strerror}") from error

@@ -1,0 +1,318 @@
+"""`leasehold backup`, `restore` and `advance`: from any store, or from a running service, into any store.
+
+The format is that of `engines.backups`. A file appears under its name once it is whole, checked and durable.
+"""
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from leasehold.cli.arguments import Command, Parser, count_from
+from leasehold.errors import ServiceError, unavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from leasehold.engines.base import Moment
+
+ADVANCE_REVISIONS: Final = 1_000_000_000
+"""What a restore adds to the revision: more than the store can have issued after the backup was made."""
+ANSWER_SECONDS: Final = 60.0
+"""Without a byte from the service for so long, it is given up."""
+READ_BYTES: Final = 1_048_576
+MAX_REFUSAL_BYTES: Final = 65_536
+STORE_HELP: Final = "A file or postgresql://….  [default: data.json]"
+Write = Callable[[bytes], object]
+
+
+def _named_store(store: str | None) -> str:
+    from leasehold.server.config import load_settings
+
+    return load_settings(os.environ, {"store": store}).store
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+# backup -------------------------------------------------------------------------------------------------------
+
+
+class BackupArguments(Namespace):
+    output: str
+    store: str | None
+    url: str | None
+    token_file: str | None
+
+
+def parse_backup(program: str, words: Sequence[str]) -> BackupArguments:
+    parser = Parser(
+        program,
+        BACKUP.summary,
+        usage="[OPTIONS] OUTPUT",
+        details="They are those of a store, whether a service uses it or not, or those of a running service.",
+    )
+    parser.add_argument("output", metavar="OUTPUT", help="The file to write, or - for standard output.")
+    parser.add_argument("--store", help=STORE_HELP)
+    parser.add_argument("--url", help="In place of a store, a service: http://localhost:8080.")
+    parser.add_argument("--token-file", metavar="FILE", help="For --url: file with a token that may read all.")
+    parser.check_options(words)
+    return parser.parse_args(words, BackupArguments())
+
+
+def run_backup(program: str, words: Sequence[str]) -> int:
+    arguments = parse_backup(program, words)
+
+    from pathlib import Path
+
+    output = None if arguments.output == "-" else Path(arguments.output)
+    if arguments.url is None:
+        back_up_store(_named_store(arguments.store), output)
+    else:
+        back_up_service(arguments.url, arguments.token_file and _token_in(Path(arguments.token_file)), output)
+    return 0
+
+
+def back_up_store(url: str, output: "Path | None") -> None:
+    """Write a backup of a store to a file, or to standard output. Raises ServiceError."""
+    import asyncio
+
+    from leasehold.engines import moment_of
+    from leasehold.engines.backups import backup_text
+
+    async def write() -> None:
+        await _write(backup_text(await moment_of(url, now=_now())), output)
+
+    asyncio.run(write())
+
+
+async def _write(text: AsyncGenerator[bytes], output: "Path | None") -> None:
+    with _backup_output(output) as take:
+        async with aclosing(text):
+            async for chunk in text:
+                take(chunk)
+
+
+def back_up_service(url: str, token: str | None, output: "Path | None") -> None:
+    """Write a backup of what a running service has, as `back_up_store`."""
+    with _backup_output(output) as take:
+        for chunk in _downloaded(url, token):
+            take(chunk)
+
+
+def _token_in(path: "Path") -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise unavailable(f"the token in {path} cannot be read") from error
+
+
+@contextmanager
+def _backup_output(output: "Path | None") -> Iterator[Write]:
+    """Takes the pieces of a backup. At the end it raises `unavailable` unless they are whole and stored."""
+    from leasehold.engines.seals import Seal
+
+    seal = Seal()
+    try:
+        with _standard_output() if output is None else _new_file(output) as write:
+
+            def take(chunk: bytes) -> None:
+                seal.take(chunk)
+                write(chunk)
+
+            yield take
+            seal.check("the backup")
+    except OSError as error:
+        place = "standard output" if output is None else output
+        raise unavailable(f"{place} cannot be written: {error.strerror or 'the disk failed'}") from error
+
+
+@contextmanager
+def _standard_output() -> Iterator[Write]:
+    yield sys.stdout.buffer.write
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _new_file(path: "Path") -> Iterator[Write]:
+    """A file that takes the name `path` at the end, durably, if nothing was raised."""
+    from leasehold.engines.file.disk import FILE_MODE, OsDisk
+
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file.write
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        OsDisk().sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _downloaded(url: str, token: str | None) -> Iterator[bytes]:
+    """The answer of `GET /backup`. Not by a proxy that the environment names: the service is often on loopback."""
+    import urllib.error
+    import urllib.request
+    from http.client import HTTPException
+
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    try:
+        request = urllib.request.Request(f"{url.rstrip('/')}/backup", headers=headers)  # noqa: S310 - checked below
+        if request.type not in ("http", "https"):
+            raise ServiceError("invalid_argument", "the URL of the service begins with http:// or https://")
+        with opener.open(request, timeout=ANSWER_SECONDS) as answer:
+            while data := answer.read(READ_BYTES):
+                yield data
+    except urllib.error.HTTPError as refusal:
+        body = refusal.read(MAX_REFUSAL_BYTES)
+        raise unavailable(f"the service answered {refusal.code}: {_message(body)}") from refusal
+    except ValueError as error:
+        raise ServiceError("invalid_argument", f"{url} is no URL of a service") from error
+    except (OSError, HTTPException) as error:
+        raise unavailable(f"the service at {url} cannot be reached, or broke off: {error}") from error
+
+
+def _message(body: bytes) -> str:
+    import json
+
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return "no answer of Leasehold"
+    return str(answer.get("message", "")) if isinstance(answer, dict) else "no answer of Leasehold"
+
+
+BACKUP = Command("Write all entries of one moment to a file.", run_backup)
+
+
+# restore ------------------------------------------------------------------------------------------------------
+
+
+class RestoreArguments(Namespace):
+    backup: str
+    store: str | None
+    replace: bool
+    advance: int
+
+
+def parse_restore(program: str, words: Sequence[str]) -> RestoreArguments:
+    parser = Parser(
+        program,
+        RESTORE.summary,
+        usage="[OPTIONS] BACKUP",
+        details="Nothing is changed unless all of it can be put back. No service may use a file meanwhile.",
+    )
+    parser.add_argument("backup", metavar="BACKUP", help="What `leasehold backup` wrote, or a copy of a data.json.")
+    parser.add_argument("--store", help=STORE_HELP)
+    parser.add_argument(
+        "--replace", action="store_true", help="Put it in the place of what the store holds, which is kept in a file."
+    )
+    parser.add_argument(
+        "--advance",
+        metavar="REVISIONS",
+        type=count_from(0),
+        default=ADVANCE_REVISIONS,
+        help="By how much the revision is to be greater than the backup's; 0 for a move.  [default: %(default)s]",
+    )
+    parser.check_options(words)
+    return parser.parse_args(words, RestoreArguments())
+
+
+def run_restore(program: str, words: Sequence[str]) -> int:
+    arguments = parse_restore(program, words)
+
+    from pathlib import Path
+
+    from leasehold.engines import shown_url
+
+    target, backup = _named_store(arguments.store), Path(arguments.backup)
+    done = restore(backup, target, advance=arguments.advance, replace=arguments.replace)
+    leases = f", without its {done.leases_left_out} leases" if done.leases_left_out else ""
+    line = f"{shown_url(target)} holds {done.entries} entries of {backup}{leases}, at revision {done.revision}\n"
+    kept = "" if done.kept is None else f"what it held before is in {done.kept}\n"
+    sys.stdout.write(line + kept)
+    return 0
+
+
+class Done(NamedTuple):
+    """What `restore` did: the number of entries, the new head, and where what was there before is kept."""
+
+    entries: int
+    revision: int
+    kept: "Path | None"
+    leases_left_out: int
+
+
+def restore(backup: "Path", url: str, *, advance: int, replace: bool) -> Done:
+    """Put a backup into a store, all of it or nothing. Raises ServiceError.
+
+    The head becomes the larger of both plus `advance`. With `replace`, what the store holds is kept in a file first.
+    """
+    import asyncio
+
+    from leasehold.engines import restore_store
+    from leasehold.engines.backups import backup_text, read_backup
+    from leasehold.engines.file.disk import OsDisk
+    from leasehold.model import ENTRY, LEASE
+
+    state = read_backup(OsDisk(), backup, _now())
+
+    async def keep(moment: "Moment") -> "Path":
+        numbered = (backup.with_name(f"{backup.name}.replaced-{number}") for number in range(1, sys.maxsize))
+        kept = next(path for path in numbered if not path.exists())
+        await _write(backup_text(moment), kept)
+        return kept
+
+    restored = asyncio.run(restore_store(url, state, advance=advance, keep=keep if replace else None, now=_now()))
+    return Done(len(state.of(ENTRY).by_name), restored.revision, restored.kept, len(state.of(LEASE).by_name))
+
+
+RESTORE = Command("Put a backup into a store that is empty, all of it or nothing.", run_restore)
+
+
+# advance ------------------------------------------------------------------------------------------------------
+
+
+class AdvanceArguments(Namespace):
+    store: str | None
+    by: int
+
+
+def parse_advance(program: str, words: Sequence[str]) -> AdvanceArguments:
+    parser = Parser(
+        program, ADVANCE.summary, details="For a store that was put back to an older state by other means than restore."
+    )
+    parser.add_argument("--store", help=STORE_HELP)
+    parser.add_argument(
+        "--by",
+        metavar="REVISIONS",
+        type=count_from(1),
+        default=ADVANCE_REVISIONS,
+        help="How much greater the revision is to be.  [default: %(default)s]",
+    )
+    parser.check_options(words)
+    return parser.parse_args(words, AdvanceArguments())
+
+
+def run_advance(program: str, words: Sequence[str]) -> int:
+    arguments = parse_advance(program, words)
+
+    import asyncio
+
+    from leasehold.engines import advance_store, shown_url
+
+    target = _named_store(arguments.store)
+    revision = asyncio.run(advance_store(target, by=arguments.by, now=_now()))
+    sys.stdout.write(f"{shown_url(target)} is at revision {revision}, in a new incarnation\n")
+    return 0
+
+
+ADVANCE = Command("Raise the revision, so that none is issued twice.", run_advance)

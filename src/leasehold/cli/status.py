@@ -1,0 +1,148 @@
+"""`leasehold status`: asks a running service how it is. A container's health check runs it.
+
+It goes to the service directly, whatever proxies the environment names, and needs no token.
+"""
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from leasehold.cli.arguments import Command, Parser
+from leasehold.errors import ServiceError, unavailable
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+    from leasehold.server.config import Settings
+
+MAX_ANSWER_BYTES: Final = 65_536
+_EVERY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not listened on, asked instead
+"""Where a service that listens on all addresses is asked."""
+
+
+class Answer(TypedDict, total=False):
+    """What the service says of itself; an error of HTTP has `message` alone."""
+
+    status: str
+    message: str
+    store: str
+    revision: int
+    uptime_s: float
+    version: str
+
+
+class Arguments(Namespace):
+    host: str | None
+    port: str | None
+    url: str | None
+    live: bool
+    timeout: str
+
+
+def parse(program: str, words: Sequence[str]) -> Arguments:
+    parser = Parser(
+        program,
+        STATUS.summary,
+        details="It prints one line and exits with 0 if the service is ready. Without options it asks the service with "
+        "these settings on this machine. Proxies in the environment do not count.",
+    )
+    add = parser.add_argument
+    add("--host", help="Address that the service listens on.")
+    add("--port", help="Port that it listens on.")
+    add("--url", help="Another service, like https://db.example.com.")
+    add("--live", action="store_true", help="Whether the process answers, even if writes cannot be made durable.")
+    add(
+        "--timeout",
+        metavar="DURATION",
+        default="5s",
+        help="How long to wait for the answer.  [default: %(default)s]",
+    )
+    parser.check_options(words)
+    return parser.parse_args(words, Arguments())
+
+
+def run(program: str, words: Sequence[str]) -> int:
+    arguments = parse(program, words)
+
+    from leasehold.server.config import load_settings, parse_duration
+
+    timeout_seconds = parse_duration(arguments.timeout)
+    if arguments.url is None:
+        settings = load_settings(os.environ, {"host": arguments.host, "port": arguments.port})
+        url, host = own_url(settings), "localhost"  # a name that it always answers to
+    else:
+        url, host = arguments.url, None
+    is_well, line = ask(url, live=arguments.live, timeout_seconds=timeout_seconds, host=host)
+    sys.stdout.write(f"{line}\n")
+    return 0 if is_well else 1
+
+
+def own_url(settings: "Settings") -> str:
+    """Where a service with these settings is asked on this machine. Raises `invalid_argument` for port 0."""
+    if settings.port == 0:
+        raise ServiceError("invalid_argument", "port 0 is any free port: give --port or --url")
+    host = _EVERY_ADDRESS.get(settings.host, settings.host)
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{settings.port}"
+
+
+def ask(url: str, *, live: bool, timeout_seconds: float, host: str | None = None) -> tuple[bool, str]:
+    """Whether all is well, and a line that says so.
+
+    `live`: whether the process answers; else whether it can make writes durable. `host`: the name to call it by, in
+    place of that in the URL. Raises `invalid_argument` for what is no URL, `unavailable` when there is no answer.
+    """
+    code, answer = _get(url, "/health/live" if live else "/health/ready", host, timeout_seconds)
+    status, message = answer.get("status", ""), answer.get("message", "")
+    if status == "":
+        return False, f"not ready: HTTP {code}" + (f", {message}" if message else "")
+    if code != 200 or status != "ok":
+        return False, f"{status}: {message}"
+    if live:
+        return True, f"alive at {url}"
+    revision, uptime_seconds = answer.get("revision", 0), answer.get("uptime_s", 0)
+    figures = f"revision {revision}, up {uptime_seconds:.0f} s, version {answer.get('version', '')}"
+    return True, f"ready at {url}: store {answer.get('store', '')}, {figures}"
+
+
+def _get(url: str, path: str, host: str | None, timeout_seconds: float) -> tuple[int, Answer]:
+    from http.client import HTTPException
+
+    import msgspec
+
+    connection, prefix = _connection(url, timeout_seconds)
+    try:
+        connection.request("GET", prefix + path, headers={} if host is None else {"Host": host})
+        response = connection.getresponse()
+        body = response.read(MAX_ANSWER_BYTES)
+    except OSError as error:
+        raise unavailable(f"{url} does not answer: {error.strerror or error}") from error
+    except HTTPException as error:
+        raise unavailable(f"{url} does not answer in HTTP") from error
+    finally:
+        connection.close()
+    try:
+        return response.status, msgspec.json.decode(body, type=Answer)
+    except msgspec.DecodeError as error:
+        raise unavailable(f"{url} is not a leasehold: HTTP {response.status}, and no JSON of its") from error
+
+
+def _connection(url: str, timeout_seconds: float) -> tuple["HTTPConnection", str]:
+    """To the host of a URL, and the path in front of the service's own."""
+    from http.client import HTTPConnection, HTTPSConnection
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = parts = None
+    if parts is None or not host or parts.scheme not in ("http", "https") or parts.query or "@" in parts.netloc:
+        raise ServiceError("invalid_argument", "a URL is like http://127.0.0.1:8080")
+    kind = HTTPConnection if parts.scheme == "http" else HTTPSConnection
+    return kind(host, port, timeout=timeout_seconds), parts.path.rstrip("/")
+
+
+STATUS = Command("Ask a running service how it is.", run)

@@ -1,0 +1,121 @@
+"""What commands import: those that run often, by people and by health checks, leave out what is large."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from running import START_SECONDS, Server, clean_environment, leasehold
+
+from leasehold.cli.app import MODULES, command
+
+SECRET = "a-secret-of-more-than-32-bytes-for-tests"
+SERVICE = ("asyncio", "structlog", "uvloop", "httptools", "prometheus_client", "sortedcontainers", "asyncpg")
+"""What only a service needs. Each takes as long to import as all of `leasehold --help`, or brings one that does."""
+VERIFYING = ("jwt", "cryptography")
+LIGHT = (*SERVICE, *VERIFYING, "msgspec", "pathlib", "shutil", "json", "http.client", "ssl", "difflib", "subprocess")
+
+
+RUN = """
+import atexit, os, sys
+atexit.register(lambda: os.write(2, "\\n".join(sys.modules).encode()))
+from leasehold.__main__ import main
+main()
+"""
+"""`leasehold`, which tells on standard error what it has imported."""
+
+
+def imported(*arguments: str) -> set[str]:
+    """The modules that a command has imported when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=START_SECONDS,
+        env=clean_environment(),
+    )
+    return set(done.stderr.splitlines())
+
+
+def unwanted(modules: set[str], without: Sequence[str]) -> list[str]:
+    return sorted(name for name in modules if name in without or name.partition(".")[0] in without)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([name, "--help"] for name in MODULES)], ids=" ".join
+)
+def test_help_and_version_import_nothing_large(arguments: list[str]) -> None:
+    modules = imported(*arguments)
+    assert "argparse" in modules
+    assert unwanted(modules, LIGHT) == []
+
+
+def test_a_status_imports_nothing_of_a_service(server: Server) -> None:
+    assert unwanted(imported("status", f"--url={server.url}"), (*SERVICE, *VERIFYING)) == []
+
+
+def test_a_backup_of_a_service_imports_nothing_of_a_service(server: Server, tmp_path: Path) -> None:
+    assert unwanted(imported("backup", str(tmp_path / "b.json"), f"--url={server.url}"), (*SERVICE, *VERIFYING)) == []
+
+
+def test_a_token_is_made_without_what_verifies_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    modules = imported("token", f"--auth-secret-file={tmp_path / 'secret'}", "--subject=a", "--permission=read")
+    assert unwanted(modules, (*SERVICE, *VERIFYING, "http.client")) == []
+
+
+def test_only_the_module_of_the_command_is_imported() -> None:
+    own = {name for name in imported("check", "--help") if name.startswith("leasehold.cli")}
+    assert own == {f"leasehold.cli{name}" for name in ("", ".app", ".arguments", ".check")}
+
+
+# What the list of commands says -------------------------------------------------------------------------------
+
+
+def test_every_command_is_listed_with_its_summary() -> None:
+    lines = leasehold("--help").stdout.partition("Commands:\n")[2].splitlines()
+    listed = dict(line.split(maxsplit=1) for line in lines)
+    assert listed == {name: command(name).summary for name in MODULES}
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_help_of_a_command_begins_with_its_summary(name: str) -> None:
+    told = leasehold(name, "--help").stdout
+    assert told.startswith(f"Usage: leasehold {name} ")
+    assert command(name).summary in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("serve --prot=1", "there is no option --prot; did you mean --port? Try 'leasehold serve --help'."),
+        ("token --subjct=a", "there is no option --subjct; did you mean --subject? Try 'leasehold token --help'."),
+        ("serve --por=1", "there is no option --por; did you mean --port? Try 'leasehold serve --help'."),
+        ("stauts", "there is no command 'stauts'; did you mean status? Try 'leasehold --help'."),
+        ("surf", "there is no command 'surf'. Try 'leasehold --help'."),
+        ("--bogus", "there is no option --bogus. Try 'leasehold --help'."),
+        ("serve extra", "unrecognized arguments: extra. Try 'leasehold serve --help'."),
+        ("serve --port", "argument --port: expected one argument. Try 'leasehold serve --help'."),
+        ("serve --port=http", "--port must be an integer from 0 to 65535, not 'http'"),
+        ("restore", "the following arguments are required: BACKUP. Try 'leasehold restore --help'."),
+        (
+            "restore b --advance=-1",
+            "argument --advance: must be an integer of 0 or more, not '-1'. Try 'leasehold restore --help'.",
+        ),
+        (
+            "advance --by=0",
+            "argument --by: must be an integer of 1 or more, not '0'. Try 'leasehold advance --help'.",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_what_is_meant(arguments: str, line: str) -> None:
+    result = leasehold(*arguments.split())
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"leasehold: {line}\n")
+
+
+def test_without_a_command_the_help_is_printed_and_the_exit_code_is_2() -> None:
+    result = leasehold()
+    assert (result.returncode, result.stdout, result.stderr) == (2, leasehold("--help").stdout, "")
