@@ -193,6 +193,7 @@ def test_a_file_that_tells_of_no_removals_knows_no_earlier_changes(tmp_path: Pat
         (REMOVALS[2], removal_line("l", 8, "lease"), 'line 8: removal "l": the lease stands in it, too'),
         ('"compacted_revision": 2', '"compacted_revision": 10', "compacted_revision is greater than its revision"),
         ('"compacted_revision": 2', '"compacted_revision": -1', "compacted_revision is not a number"),
+        (f"{REMOVALS[2]}\n]", f'{REMOVALS[2]}\n], "compacted_revision": 5', 'line 6: removal "b": its revision is not'),
         ('"compacted_revision": 2, ', "", 'line 6: removal "b": its revision is not between'),
     ],
 )

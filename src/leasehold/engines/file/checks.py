@@ -1,7 +1,7 @@
 """Whether what was read from a file is what the API would have accepted: a file may have been edited.
 
-Nearly all text is plain, and is told to be so by a look at a whole block of bytes, which costs a tenth of reading it.
-Only what is not plain is decoded and checked value by value.
+Nearly all text is plain. A search in a whole block of bytes shows this, and costs a tenth of the time that reading the
+block takes. Only the values of other blocks are decoded and checked one by one.
 """
 
 import operator
@@ -52,7 +52,7 @@ def needs_no_check(text: bytes) -> bool:
 def checked_entry(entry: Entry, *, needs_no_check: bool = False) -> Entry:
     """The entry, its value in the compact form that the API keeps. Raises what the API raises for its key or value.
 
-    `needs_no_check`: the text that it came from is plain and compact, so that only its key and nesting are in question.
+    `needs_no_check`: the text that it came from is plain and compact, so that only its key and nesting are checked.
     """
     check_key(entry.key)
     value = entry.value
@@ -104,7 +104,7 @@ def has_duplicates(kind: AnyKind, by_name: Mapping[str, Record], count: int) -> 
 def add_removal(line: RemovalLine, state: StoredState) -> None:
     """Add a removal that was read to `state`, which has its records already.
 
-    Raises ServiceError if it does not fit them, or is not what a removal is.
+    Raises ServiceError if it contradicts them, or is wrong by itself.
     """
     contents = next((contents for kind, contents in state.contents.items() if kind.name == line.kind), None)
     if contents is None:

@@ -11,12 +11,13 @@
     …
     ]}
 
-Each kind has the member `Kind.plural`, in the order of KINDS. Without records it is left out, the first kind excepted.
+Each kind has the member `Kind.plural`, in the order of KINDS. Without records it is left out, except that of the first
+kind.
 
-`removals` are the recent ones, of all kinds, and none of them is older than `compacted_revision`. So the changes after
-this revision are known: they are the removals, and the records with a greater revision. `removals` is left out when it
-is empty, and both are left out when nothing is known, which is when `compacted_revision` would be the revision. So a
-file without both is read: one of version 0.1.0, a backup, or a list of entries.
+`removals` has the removals of all kinds after `compacted_revision`. So all changes after this revision are known: the
+removals, and the records with a greater revision. `removals` is left out if it is empty. Both members are left out if
+`compacted_revision` is the revision, because then no change is known. A file without both is read in this way: one of
+version 0.1.0, a backup, or a list of entries.
 
 Version 0.1.0 wrote no incarnation. A backup (`backups`) ends with a checksum. A file in exactly this layout is read in
 blocks of lines, and a look at the bytes of a block tells whether its values have to be checked one by one
@@ -40,9 +41,9 @@ from leasehold.model import KINDS, AnyKind
 
 FORMAT: Final = 1
 CHUNK_LINES: Final = 1_000
-"""Encoded at a time (0.5 ms), so that the event loop gets its turns while a large store is written."""
+"""Encoded at a time (0.5 ms), so that the event loop can run in between while a large store is written."""
 BLOCK_BYTES: Final = 512 * KIB
-"""Read at a time. Small, because what a block leaves behind lies between the entries that stay in memory."""
+"""Read at a time. Small, because the memory that a block has used lies between the entries that stay in memory."""
 
 INCARNATION: Final = "[0-9a-f]{6}"
 _HEAD: Final = re.compile(
@@ -53,7 +54,7 @@ _SEPARATOR: Final = b",\n"
 _BOUNDARY: Final = b'\n], "'
 """No line holds it: in the text of a value there is no line break."""
 _NEXT_MEMBER: Final = re.compile(rb'\n\], (?:"compacted_revision": (\d{1,19}), )?"([a-z_]+)": \[\n')
-_TAIL: Final = re.compile(rb'\n\](?:, "compacted_revision": (\d{1,19}))?(?:, "sha256": "[0-9a-f]{64}")?\}\n\Z')
+_TAIL: Final = re.compile(rb'\n\](?:, "compacted_revision": (\d{1,19})|, "sha256": "[0-9a-f]{64}")?\}\n\Z')
 REMOVALS: Final = "removals"
 """The member."""
 
@@ -160,6 +161,8 @@ class _LineReader:
         self._kinds = {kind.plural: kind for kind in kinds}
         self._members_to_come = [*self._kinds, REMOVALS]
         self._counts = dict.fromkeys(kinds, 0)
+        self._is_compacted = False
+        """`compacted_revision` has been read."""
 
     def read(self, blocks: Iterable[tuple[bytes, bool]]) -> None:
         """Read all. Raises what an element raises, and `AnotherLayoutError`."""
@@ -198,8 +201,9 @@ class _LineReader:
 
     def _compact(self, revision: bytes) -> None:
         self.state.compacted_revision = int(revision)
-        if self.state.compacted_revision > self.state.revision:
+        if self._is_compacted or self.state.compacted_revision > self.state.revision:
             raise AnotherLayoutError
+        self._is_compacted = True
 
     def _take(self, member: str, text: bytes) -> None:
         """Lines of a member, joined by commas."""
