@@ -911,7 +911,7 @@ def test_a_service_without_tokens_on_another_address_starts_with_a_warning(how: 
         foreign = server.get("a", headers={"Origin": "http://evil.example"}).status_code
         log = server.log()
     assert (written, named, foreign) == (201, 200, 403)
-    assert (log.count("\n"), "whoever reaches the port may read, write and end any lease" in log) == (1, True)
+    assert (log.count("\n"), "anybody who can reach the port may read, write and end any lease" in log) == (1, True)
 
 
 def test_with_a_key_the_service_starts_on_any_address_and_warns_about_unencrypted_tokens(secret_file: Path) -> None:
@@ -920,7 +920,7 @@ def test_with_a_key_the_service_starts_on_any_address_and_warns_about_unencrypte
         url = f"http://127.0.0.1:{server.address[1]}/kv"
         statuses = [server.client.get(url, headers=headers).status_code for headers in ({}, READER)]
         log = server.log()
-    assert (statuses, log.count("\n"), "in clear over plain HTTP" in log) == ([401, 200], 1, True)
+    assert (statuses, log.count("\n"), "unencrypted over plain HTTP" in log) == ([401, 200], 1, True)
 
 
 @pytest.mark.parametrize(
