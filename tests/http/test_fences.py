@@ -1,4 +1,4 @@
-"""`If-Lease`: a write is done only if the lease is valid when the write is committed."""
+"""`If-Lease`: a write is done only if the lease is alive at the commit."""
 
 import json
 import threading
@@ -124,7 +124,7 @@ def test_a_write_with_a_valid_lease_is_done(server: Server, key: str, lock: str,
 
 
 @creating
-def test_an_entry_is_created_with_a_valid_lease(server: Server, key: str, lock: str, write: Write) -> None:
+def test_an_entry_is_created_with_a_lease_that_is_alive(server: Server, key: str, lock: str, write: Write) -> None:
     assert write(server, key, fence(server.lease(lock))).status_code == 201
 
 

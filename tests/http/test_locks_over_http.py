@@ -369,7 +369,7 @@ def test_others_see_the_renewed_expiry(server: Server, lock: str) -> None:
     assert server.acquire(lock).json()["expires_at"] == renewed["expires_at"]
 
 
-def test_a_renewed_lease_is_valid_after_its_first_expiry(server: Server, lock: str) -> None:
+def test_a_renewed_lease_is_alive_after_its_first_expiry(server: Server, lock: str) -> None:
     lease = server.lease(lock, ttl=3)
     server.renew(lock, lease["lease_id"], ttl=1_000)
     clock = server.lease(f"{lock}/clock", ttl=3)
