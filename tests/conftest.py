@@ -1,12 +1,16 @@
-"""What tests of a running service share, and what becomes of tests that need what this machine lacks."""
+"""Fixtures for tests of a running service, and the report of tests that need a program which this machine lacks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
+from callers import SECRET
 from databases import STORES
 from programs import left_out, require
-from running import Server, running
+from running import Server, Wire, running, until
 
 _numbers = count(1)
 
@@ -62,3 +66,43 @@ def key() -> str:
 def lock() -> str:
     """A lock that no other test uses."""
     return f"lock-{next(_numbers):05}"
+
+
+@pytest.fixture
+def uuid() -> str:
+    """A UUID that no other test uses, with letters in it."""
+    return f"abcdef00-0000-4000-8000-{next(_numbers):012x}"
+
+
+@pytest.fixture(scope="module")
+def expired(server: Server) -> Iterator[Any]:
+    """Expired leases of locks that are free since. Each test takes its own one.
+
+    They expire together, so that the tests need not wait one after the other.
+    """
+    leases = [server.lease(f"expired-{next(_numbers)}", ttl=1) for _ in range(12)]
+    until(lambda: all(server.is_free(lease["lock"]) for lease in leases))
+    return iter(leases)
+
+
+@pytest.fixture(scope="module")
+def secret_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("secret") / "secret"
+    path.write_bytes(SECRET + b"\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module")
+def guarded(secret_file: Path) -> Iterator[Server]:
+    """A server that asks for tokens."""
+    environment = {"LEASEHOLD_AUTH_SECRET_FILE": str(secret_file)}
+    with running(environment=environment, log_level="debug") as started:
+        yield started
+
+
+@pytest.fixture
+def wires(server: Server) -> Iterator[Callable[[], Wire]]:
+    """Opens connections. They are closed after the test."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(Wire(server))

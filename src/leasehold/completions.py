@@ -1,7 +1,7 @@
-"""Completions: what is called with a result, once. And how many of them are called although one may raise.
+"""Completions: callbacks that are called with a result, once. One that raises does not affect the others.
 
-A completion that raises must have done nothing: it is then called once more, with an error. So whoever waits behind it
-hears something, whatever went wrong.
+A completion that raises must have had no effect. It is called once more, with an error, so that its caller gets an
+answer in any case.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,9 +16,10 @@ T = TypeVar("T")
 
 
 def complete_all(calls: Iterator[tuple[Callable[[T], None], T]], failed: Callable[[], T]) -> None:
-    """Call each completion with its result; one that raises again, with `failed()`. Raises only to end the process.
+    """Call each completion with its result. One that raises is called again with `failed()`.
 
-    A loop around a loop: the inner one goes on behind the completion that raised, and costs nothing while none does.
+    Raises only KeyboardInterrupt and SystemExit, after all calls. The outer loop resumes the inner one after a
+    completion that raised, so `try` costs nothing for the others.
     """
     leaving: BaseException | None = None
     complete: Callable[[T], None] | None = None
@@ -27,7 +28,7 @@ def complete_all(calls: Iterator[tuple[Callable[[T], None], T]], failed: Callabl
             for complete, result in calls:
                 complete(result)
             break
-        except BaseException as failure:  # noqa: BLE001 - the others must hear of their results all the same
+        except BaseException as failure:  # noqa: BLE001 - the remaining completions must be called in any case
             if ends_the_process(failure):
                 leaving = failure
             report("a completion failed", failure)
@@ -35,17 +36,17 @@ def complete_all(calls: Iterator[tuple[Callable[[T], None], T]], failed: Callabl
             if complete is not None:
                 complete(failed())
         except BaseException as failure:  # noqa: BLE001 - as above
-            report("a completion failed to tell of its failure", failure)
+            report("a completion failed again with the error", failure)
     if leaving is not None:
         raise leaving
 
 
 def ends_the_process(failure: BaseException) -> bool:
-    """Whether it must be raised again once everybody has been told."""
+    """Whether the exception must be raised again after all completions have been called."""
     return isinstance(failure, KeyboardInterrupt | SystemExit)
 
 
 def report(event: str, failure: BaseException, **facts: object) -> None:
-    """Log a fault. Never raises: what goes on after a fault must go on without a log, too."""
+    """Log a fault. Never raises, because the code after a fault must run even if the log cannot be written."""
     with suppress(BaseException):
         log.error(event, exc_info=failure, **facts)

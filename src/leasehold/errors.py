@@ -1,11 +1,10 @@
-"""The one error of the service, and the one table from its codes to HTTP statuses.
+"""The error of the service, and the table from its codes to HTTP statuses.
 
-    ServiceError
-      everything that a caller may be told; nothing else leaves the service
+    ServiceError     every error that is sent to a caller
 
-To add an error, add a row to `STATUS_BY_CODE`. A `code` is stable and meant for programs, a `message` for people;
-neither ever carries the text of another exception, SQL, a path of the server or a secret. Errors of libraries are
-translated once, where they enter (`raise ServiceError(...) from error`).
+To add an error, add its code to `ErrorCode` and a row to `STATUS_BY_CODE`. A `code` is stable and for programs; a
+`message` is for people. Neither contains the text of another exception, SQL, a path of the server or a secret. The
+exceptions of a library are translated where it is called (`raise ServiceError(...) from error`).
 """
 
 from collections.abc import Mapping
@@ -87,12 +86,12 @@ ErrorDetail: TypeAlias = "str | int | float | msgspec.Raw | None"
 
 
 class ServiceError(Exception):
-    """What a caller is told when a request is refused or cannot be done.
+    """A refused or failed request, as the caller is told.
 
-    `details` become members of the error body beside `error` and `message` (`revision`, `limit`, …).
-    `headers` go out with the response (`Allow`, `Retry-After`, …). `status` is the code's own unless it is given.
-    `reason` is for the log alone, where it may say more than a caller should hear.
-    `is_outcome_unknown`: the change may have been stored; without it, surely nothing was.
+    `details` become members of the error body beside `error` and `message` (`revision`, `limit`, …). `headers` are
+    added to the response (`Allow`, `Retry-After`, …). `status` defaults to the status of the code. `reason` appears in
+    the log only and may say more than the caller is told. `is_outcome_unknown`: the change may have been stored;
+    without it, it certainly was not.
     """
 
     def __init__(
@@ -121,11 +120,11 @@ def not_found() -> ServiceError:
 
 
 def not_implemented() -> ServiceError:
-    return ServiceError("not_implemented", "no request of this service has this method")
+    return ServiceError("not_implemented", "the service does not support this method")
 
 
 def internal(message: str) -> ServiceError:
-    """Something that nobody foresaw. Give it the exception as its cause, or log that."""
+    """An unforeseen failure. Raise it from the exception that caused it, or log that exception."""
     return ServiceError("internal", message)
 
 
@@ -134,7 +133,7 @@ def unavailable(message: str, *, retry_after_seconds: int = 1) -> ServiceError:
 
 
 def outcome_unknown() -> ServiceError:
-    """Of a change whose commit failed so that nobody knows whether it was stored."""
+    """The error of a change whose commit failed in a way that leaves open whether it was stored."""
     return ServiceError(
         "unavailable",
         "the change may or may not have been stored",

@@ -1,4 +1,5 @@
-"""What a key may be, checked wherever one enters: a request, or a file of another tool."""
+"""Which keys are valid. Every key from outside is checked here: from a request, or from a file that another program
+wrote."""
 
 import unicodedata
 
@@ -7,11 +8,11 @@ from leasehold.limits import MAX_KEY_BYTES
 
 
 def check_key(key: str) -> None:
-    """Raise `invalid_key` unless `key` is 1..MAX_KEY_BYTES of UTF-8 without control characters, in whole segments.
+    """Raise `invalid_key` unless `key` has 1 to MAX_KEY_BYTES bytes of UTF-8, no control characters and valid segments.
 
-    Segments are what stands between slashes; none is empty, `.` or `..`.
+    Segments are separated by slashes. A segment must not be empty, `.` or `..`.
     """
-    # Nearly all keys end here: printable ASCII, and no segment is empty or begins with a dot.
+    # The fast path for nearly all keys: printable ASCII, and no segment is empty or begins with a dot.
     if (
         key.isascii()
         and key.isprintable()
@@ -37,4 +38,4 @@ def _check_text(key: str) -> None:
             "invalid_key", f"a key must have 1 to {MAX_KEY_BYTES} bytes", details={"limit": MAX_KEY_BYTES}
         )
     if any(unicodedata.category(character) == "Cc" for character in key):
-        raise ServiceError("invalid_key", "a key must not hold control characters")
+        raise ServiceError("invalid_key", "a key must not contain control characters")

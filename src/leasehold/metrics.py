@@ -1,8 +1,8 @@
-"""What is counted while the service runs, and its text for Prometheus.
+"""The metrics of the service, and their text for Prometheus.
 
-Counting is plain arithmetic on this process' own numbers, because a request must not wait for it. With several workers
-each leaves its numbers in a folder every second, and whoever is asked adds them up, so that the figures are of the
-whole service. What a worker counted stays when it dies; what it only showed (gauges) goes with it.
+Counting is plain arithmetic on numbers of this process, because a request must not wait for it. With several workers,
+each writes its numbers to a shared folder every second. The worker that is asked adds all of them up, so the metrics
+cover the whole service. When a worker dies, its counters still count and its gauges do not.
 """
 
 import os
@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 SECONDS_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
 SUMMED_GAUGES: Final = frozenset({"connections", "waiting_operations", "waiters"})
-"""Gauges of which each worker shows its own share; the others are of the store, the same for all."""
+"""Gauges that are added up over all workers. The others describe the store and are the same for every worker."""
 
 GAUGES: Final[Mapping[str, str]] = {
     "connections": "Open connections.",
@@ -35,7 +35,7 @@ GAUGES: Final[Mapping[str, str]] = {
 
 
 class Distribution(msgspec.Struct):
-    """How often each range of values was seen: `counts[i]` up to `bounds[i]`, the last beyond all bounds."""
+    """A histogram: `counts[i]` values were at most `bounds[i]`; the last count is of values above all bounds."""
 
     counts: list[int]
     total: float = 0.0
@@ -46,7 +46,7 @@ class Distribution(msgspec.Struct):
 
 
 class Figures(msgspec.Struct):
-    """All numbers of one process. `requests`: method, pattern of the route and status, joined by spaces."""
+    """All numbers of one process. The keys of `requests` are method, route pattern and status, separated by spaces."""
 
     requests: dict[str, Distribution] = {}
     batches: Distribution = msgspec.field(default_factory=lambda: Distribution([0] * (len(BATCH_BOUNDS) + 1)))
@@ -54,7 +54,7 @@ class Figures(msgspec.Struct):
 
 
 class Metrics:
-    """The numbers of this process. `folder`: where workers leave theirs for one another; None: there are none."""
+    """The numbers of this process. `folder`: where workers exchange their numbers; None for a single process."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -68,7 +68,7 @@ class Metrics:
         if seconds:
             distribution.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
             distribution.total += seconds
-        else:  # begun and answered in one turn of the loop
+        else:  # answered in the same turn of the event loop
             distribution.counts[0] += 1
 
     def count_batch(self, operations: int) -> None:
@@ -76,17 +76,18 @@ class Metrics:
         self._batches.total += operations
 
     def leave(self, gauges: Mapping[str, float]) -> None:
-        """Put this worker's numbers where the others find them."""
+        """Write this worker's numbers to the folder that all workers read."""
         if self._folder is None:
             return
         file = self._folder / f"{os.getpid()}.json"
         temporary = file.with_suffix(".tmp")
-        with suppress(OSError):  # a full disk must not end the sweep that leaves them
+        with suppress(OSError):  # a full disk must not end the sweep that writes them
             temporary.write_bytes(msgspec.json.encode(self._figures(gauges)))
             temporary.replace(file)
 
     def text(self, gauges: Mapping[str, float]) -> bytes:
-        """The figures of the whole service, for Prometheus. `gauges` are this process' own, by the names in GAUGES."""
+        """The metrics of the whole service, in the text format of Prometheus. `gauges`: those of this process, by the
+        names in GAUGES."""
         whole = self._figures(gauges)
         for others in self._others():
             for series, distribution in others.requests.items():
@@ -123,7 +124,7 @@ class Metrics:
 
 
 class _Families(Collector):
-    """The figures as Prometheus' own kinds of metric."""
+    """The numbers as metric families of the Prometheus client."""
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
@@ -131,7 +132,7 @@ class _Families(Collector):
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(
             "leasehold_request_seconds",
-            "Time from the whole request to its answer, by route and status.",
+            "Time from the complete request to its response, by method, route and status.",
             labels=("method", "route", "status"),
         )
         for series, seen in sorted(self._figures.requests.items()):
@@ -147,7 +148,7 @@ class _Families(Collector):
 
 
 def _buckets(bounds: tuple[float, ...], seen: Distribution) -> list[tuple[str, float]]:
-    """Cumulative, as Prometheus has them."""
+    """Cumulative counts by upper bound, as Prometheus expects them."""
     names = [*map(str, bounds), "+Inf"]
     return [(name, sum(seen.counts[: index + 1])) for index, name in enumerate(names)]
 

@@ -1,18 +1,19 @@
-"""Begins and ends tasks of the event loop."""
+"""Start and cancel tasks of the event loop."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Final
 
 AGAIN_SECONDS: Final = 1.0
-"""A task may swallow a cancellation: what it calls may take it for a timeout of its own. Then it is cancelled again."""
+"""A task may swallow a cancellation, if the code that it awaits mistakes it for a timeout of its own. So it is
+cancelled again after this time."""
 
 
 def begun(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[object, object, None]) -> "asyncio.Task[None]":
     """A task for `coroutine`. If this raises, the coroutine does not run.
 
-    By itself asyncio may schedule a task and then fail to register it, so that it runs though its caller was told that
-    it does not.
+    asyncio alone may schedule a task and then fail to register it. The task would run although the caller got an
+    exception.
     """
     try:
         return loop.create_task(coroutine)
@@ -22,7 +23,7 @@ def begun(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[object, object, 
 
 
 async def cancelled(*tasks: "asyncio.Task[None]") -> None:
-    """Cancel tasks and wait until they have ended, however they do."""
+    """Cancel tasks and wait until they have ended, with or without an exception."""
     left: set[asyncio.Task[None]] = set(tasks)
     while left:
         for task in left:

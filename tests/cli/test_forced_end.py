@@ -27,7 +27,7 @@ def test_the_process_ends_with_a_log_line_and_1(tmp_path: Path, hang: str, numbe
         elif hang == "lane":
             until(lambda: server.request("GET", "/health/live").status_code == 200)
         assert server.terminate(number) == FORCED
-        assert "the end is forced" in server.log()
+        assert "exit forced" in server.log()
 
 
 def test_without_a_hang_it_ends_in_good_order(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_disk_that_answers_no_sync_loses_nothing_that_was_acknowledged(tmp_pat
         wire.send(WRITE)
         until(lambda: "leasehold_waiting_operations 0.0" in server.request("GET", "/metrics").text)
         assert server.terminate() == FORCED
-        assert "the end is forced" in server.log()
+        assert "exit forced" in server.log()
     with running(data) as server:
         assert server.value("a") in (1, 2)
 

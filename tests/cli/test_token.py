@@ -134,7 +134,10 @@ def test_wrong_usage_ends_with_2_and_says_why(secret: str, arguments: list[str])
         (["--subject=a", "--permission=read,write"], "permission 'read,write' is not one of read, write, admin"),
         (["--subject=", "--permission=read"], "subject '' is empty or not valid text"),
         (["--subject=a", "--permission=read", "--prefix=x", "--prefix="], "prefix '' is empty or not valid text"),
-        (["--subject=a", "--permission=read", "--expires=1w"], "'1w' is no duration; give one like 30s, 15m, 1h or 7d"),
+        (
+            ["--subject=a", "--permission=read", "--expires=1w"],
+            "'1w' is not a duration; give one like 30s, 15m, 1h or 7d",
+        ),
     ],
     ids=str,
 )

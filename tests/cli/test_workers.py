@@ -99,7 +99,7 @@ def start_in_vain(*arguments: str, fault: str = "") -> "subprocess.CompletedProc
 def test_a_store_that_cannot_be_shared_has_one_worker(tmp_path: Path, store: str) -> None:
     url = store if store == "memory:" else str(tmp_path / store)
     result = leasehold("serve", f"--store={url}", "--port=0", "--workers=2")
-    line = "leasehold: --workers is for stores that may be shared, like postgresql://…\n"
+    line = "leasehold: --workers needs a store that processes can share, like postgresql://…\n"
     assert (result.returncode, result.stdout, result.stderr) == (USAGE, "", line)
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +134,7 @@ def test_what_outsiders_may_do_is_said_once() -> None:
         log = started.log_text()
     finally:
         started.close()
-    assert (log.count("\n"), "whoever reaches the port" in log) == (1, True)
+    assert (log.count("\n"), "anybody who can reach the port" in log) == (1, True)
 
 
 def test_workers_that_cannot_start_are_told_in_one_line() -> None:
@@ -150,7 +150,7 @@ def test_a_worker_that_fails_as_nobody_foresaw_is_told_with_its_cause() -> None:
     result = start_in_vain(fault="crash")
     assert (result.returncode, result.stdout) == (FAULT, "")
     assert "nobody foresaw this" in result.stderr
-    assert result.stderr.endswith("leasehold: it died\n")
+    assert result.stderr.endswith("leasehold: the worker died\n")
 
 
 def test_workers_are_refused_elsewhere_than_on_loopback_without_a_key() -> None:

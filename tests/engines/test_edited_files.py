@@ -69,7 +69,7 @@ def test_white_space_that_an_editor_has_changed_changes_nothing(edited: bytes, t
         (line('"bad"', "[" * 200 + "]" * 200), 'entry "bad": nested deeper than 128 levels'),
         (line('"bad"', "[" * 5000 + "]" * 5000), "nested deeper than 128 levels"),
         (line('"a//b"', "1"), 'entry "a//b": segments of a key'),
-        (line('"a\\u0007"', "1"), 'entry "a\\u0007": a key must not hold control characters'),
+        (line('"a\\u0007"', "1"), 'entry "a\\u0007": a key must not contain control characters'),
         (line('"' + "k" * 600 + '"', "1"), "a key must have 1 to 512 bytes"),
         (line('"bad"', "1").replace(TIME, "2026-13-31T12:00:00.000001Z"), 'entry "bad": it is not as Leasehold'),
         (line('"bad"', "1", 10), "entry 'bad' is newer than the whole"),

@@ -52,7 +52,7 @@ TOLD_UNCHANGED: Final = (
     "could not be stored",
     "its log has the request id",
     "cannot be",
-    "no value that can be read",
+    "the stored value cannot be read",
 )
 TOLD_STORED: Final = "the change was stored"
 STARTS: Final = ("_start_batch", "_answer")

@@ -11,7 +11,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
-    """What is told here is told of every engine."""
+    """Every test of this file runs on every engine."""
     return any_server
 
 

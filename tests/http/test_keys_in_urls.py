@@ -8,7 +8,7 @@ INVALID_KEY = (400, "invalid_key")
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
-    """What is told here is told of every engine."""
+    """Every test of this file runs on every engine."""
     return any_server
 
 

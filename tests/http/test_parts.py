@@ -14,7 +14,7 @@ DOCUMENT = '{"a": {"b": [10, {"c": null}]}, "": 1, "x/y": 2, "m~n": 3, "~1": 4, 
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
-    """What is told here is told of every engine."""
+    """Every test of this file runs on every engine."""
     return any_server
 
 

@@ -11,7 +11,7 @@ PATCH_FAILED = (422, "patch_failed")
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
-    """What is told here is told of every engine."""
+    """Every test of this file runs on every engine."""
     return any_server
 
 

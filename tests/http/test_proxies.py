@@ -162,7 +162,7 @@ def test_a_streamed_part_is_complete(front: Front, key: str) -> None:
     assert msgspec.msgpack.decode(front.client.get(f"/stream/{uuid}?path=/a").content) == key * 10_000
 
 
-# Lost answers -------------------------------------------------------------------------------------------------
+# Lost responses -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -334,7 +334,7 @@ def test_a_client_that_waits_behind_a_proxy_gets_the_lock(front: Front, origin: 
     assert got == [201]
 
 
-# The page -----------------------------------------------------------------------------------------------------
+# The documentation page ---------------------------------------------------------------------------------------
 
 
 def test_the_page_lists_the_proxies_that_are_not_tested() -> None:

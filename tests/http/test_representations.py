@@ -311,7 +311,7 @@ def test_a_streamed_list_has_the_request_id(server: Server) -> None:
     assert server.request("GET", "/kv", headers={"X-Request-Id": "mine"}).headers["X-Request-Id"] == "mine"
 
 
-# Every answer -------------------------------------------------------------------------------------------------
+# Every response -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/kv/{}", "/kv", "/kv/{}/absent", "/health"])

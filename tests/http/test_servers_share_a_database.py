@@ -47,7 +47,7 @@ def at_once(work: Callable[[int], None], count: int) -> None:
         raise failures[0]
 
 
-# Many writers -------------------------------------------------------------------------------------------------
+# Concurrent writers -------------------------------------------------------------------------------------------
 
 
 def test_concurrent_increments_with_if_match_are_all_applied_once(pair: Pair, key: str) -> None:
@@ -105,7 +105,7 @@ def test_of_many_creators_on_both_servers_one_succeeds(pair: Pair, key: str) -> 
     assert sorted(statuses) == [201] + [412] * (CLIENTS - 1)
 
 
-# What one wrote the other reads at once -----------------------------------------------------------------------
+# Writes are visible on the other server at once ---------------------------------------------------------------
 
 
 def test_a_write_to_one_server_is_read_from_the_other_at_once(pair: Pair, key: str) -> None:
@@ -141,7 +141,7 @@ def test_health_of_both_servers_shows_the_same_head(pair: Pair, key: str) -> Non
         until(lambda server=server: server.revision() >= revision)
 
 
-# The contract, from server to server --------------------------------------------------------------------------
+# The contract, with two servers -------------------------------------------------------------------------------
 
 
 class Alternating:
@@ -276,7 +276,7 @@ def test_entries_are_created_and_read_by_uuid(ask: Alternating) -> None:
     assert ask("GET", f"/stream/{uuid}").content == b"\x81\xa1a\x02"
 
 
-# Figures ------------------------------------------------------------------------------------------------------
+# Metrics ------------------------------------------------------------------------------------------------------
 
 READS = re.compile(
     r'^leasehold_request_seconds_count\{method="GET",route="/kv/\{key\}",status="404"\} (\S+)$', re.MULTILINE

@@ -10,7 +10,7 @@ SHORT = {"ttl": "0.15"}
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
-    """What is told here is told of every engine."""
+    """Every test of this file runs on every engine."""
     return any_server
 
 
@@ -18,7 +18,7 @@ def is_gone(server: Server, key: str) -> bool:
     return server.get(key).status_code == 404
 
 
-# How long -----------------------------------------------------------------------------------------------------
+# The time of expiry -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ttl", ["0.1", "1", "1.5", "60", "0.30000000000000004", "31536000", "31536000.0", "0000060"])
@@ -56,7 +56,7 @@ def test_a_ttl_that_is_not_a_number_within_the_limits_is_refused(server: Server,
     assert (refusal(refused), is_gone(server, key)) == ((400, "invalid_argument"), True)
 
 
-# Which writes -------------------------------------------------------------------------------------------------
+# Writes with and without ttl ----------------------------------------------------------------------------------
 
 
 def test_the_write_of_a_part_with_ttl_makes_the_entry_expire(server: Server, key: str) -> None:

@@ -51,7 +51,7 @@ def told(response: httpx.Response) -> Any:
     return body
 
 
-# Answers of writes --------------------------------------------------------------------------------------------
+# Responses to writes ------------------------------------------------------------------------------------------
 
 WRITES: dict[str, tuple[str, str, Any, dict[str, str]]] = {
     "post": ("POST", "/kv/{key}", {"a": 1}, {}),

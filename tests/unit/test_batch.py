@@ -1,4 +1,4 @@
-"""A batch goes on whatever raises: each caller hears something, and the lane takes the next."""
+"""A batch continues whatever raises: each caller gets an answer, and the lane takes the next batch."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +24,7 @@ Told = Outcome | ServiceError
 
 
 def scenario(test: Callable[[Store], Awaitable[None]]) -> Callable[[], None]:
-    """With a store in memory, which must take a write, and close, at the end."""
+    """Run with an in-memory store. At the end it must still accept a write, and close."""
 
     def run() -> None:
         async def on_a_store() -> None:
@@ -49,7 +49,7 @@ async def submit(store: Store, operation: Operation) -> Told:
 
 
 async def submit_all(store: Store, *operations: Operation) -> list[Told]:
-    """As one batch."""
+    """Submit the operations as one batch."""
     return list(await asyncio.gather(*(submit(store, operation) for operation in operations)))
 
 
@@ -63,7 +63,7 @@ UNKNOWN = ("unavailable", "the change may or may not have been stored")
 
 
 class FailingOnce:
-    """Raises the first time it is called, then does what it stands for."""
+    """Raises at the first call. Later calls call the function that it replaces."""
 
     def __init__(self, real: Callable[..., object], failure: BaseException) -> None:
         self._real = real
@@ -80,7 +80,9 @@ class FailingOnce:
 
 
 @pytest.mark.parametrize("failure", [ValueError, MemoryError, RecursionError, asyncio.CancelledError])
-def test_a_completion_that_raises_is_told_of_it_and_costs_its_neighbours_nothing(failure: type[BaseException]) -> None:
+def test_a_completion_that_raises_is_called_again_with_the_error_and_the_others_are_unaffected(
+    failure: type[BaseException],
+) -> None:
     @scenario
     async def run(store: Store) -> None:
         told: list[Told] = []
@@ -103,7 +105,7 @@ def test_a_completion_that_raises_is_told_of_it_and_costs_its_neighbours_nothing
 
 
 @scenario
-async def test_a_completion_that_always_raises_is_called_twice_and_no_more(store: Store) -> None:
+async def test_a_completion_that_always_raises_is_called_twice(store: Store) -> None:
     told: list[Told] = []
 
     def fails(outcome: Told) -> None:
@@ -115,7 +117,7 @@ async def test_a_completion_that_always_raises_is_called_twice_and_no_more(store
     assert len(told) == 2
 
 
-def test_an_exception_that_ends_the_process_does_so_after_all_have_been_told() -> None:
+def test_an_exception_that_ends_the_process_is_raised_after_all_completions() -> None:
     told: list[Told] = []
 
     def interrupted(_: Told) -> None:
@@ -136,7 +138,7 @@ def test_an_exception_that_ends_the_process_does_so_after_all_have_been_told() -
 # Rules --------------------------------------------------------------------------------------------------------
 
 
-def test_an_operation_that_fails_costs_its_neighbours_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_that_raises_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     real = rules.batch.apply
 
     def apply(overlay: Overlay, operation: Operation) -> Outcome:
@@ -158,7 +160,7 @@ def test_an_operation_that_fails_costs_its_neighbours_nothing(monkeypatch: pytes
     run()
 
 
-def test_what_an_earlier_operation_did_to_the_key_is_kept_when_a_later_one_fails(
+def test_earlier_changes_of_a_key_are_kept_when_a_later_operation_on_it_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rules.entries, "Written", failing := FailingOnce(Written, MemoryError()))
@@ -190,7 +192,7 @@ def test_what_an_earlier_operation_did_to_the_key_is_kept_when_a_later_one_fails
 
 
 class Failing(MemorySpace):
-    """Fails in one commit as it is told to."""
+    """An engine that fails in one commit in the given way."""
 
     def __init__(self, fault: str) -> None:
         super().__init__()
@@ -221,7 +223,7 @@ class Failing(MemorySpace):
         ("tells twice", None),
     ],
 )
-def test_the_lane_goes_on_when_the_engine_breaks_its_contract(fault: str, told: tuple[str, str] | None) -> None:
+def test_the_lane_continues_after_an_engine_breaks_its_contract(fault: str, told: tuple[str, str] | None) -> None:
     async def run() -> None:
         store = Store(memory_of(Failing(fault)), Limits())
         async with asyncio.timeout(SECONDS):
@@ -235,7 +237,7 @@ def test_the_lane_goes_on_when_the_engine_breaks_its_contract(fault: str, told: 
 
 
 @pytest.mark.parametrize("where", ["publish", "entries", "leases"])
-def test_a_batch_that_was_published_in_part_is_published_whole(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishing_continues_after_an_exception_in_the_middle(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     @scenario
     async def run(store: Store) -> None:
         space = store.space
@@ -260,7 +262,7 @@ def test_a_batch_that_was_published_in_part_is_published_whole(where: str, monke
     run()
 
 
-def test_what_is_stored_and_cannot_be_published_is_passed_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_are_refused_until_a_stored_batch_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_arguments: object) -> State:
         raise MemoryError
 
@@ -294,7 +296,7 @@ def test_a_batch_that_cannot_be_started_is_refused(step: str, monkeypatch: pytes
     run()
 
 
-def test_a_change_that_cannot_be_put_into_the_lane_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_cannot_be_added_to_the_lane_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     @scenario
     async def run(store: Store) -> None:
         loop = asyncio.get_running_loop()
@@ -308,7 +310,7 @@ def test_a_change_that_cannot_be_put_into_the_lane_is_not_done(monkeypatch: pyte
     run()
 
 
-def test_a_failing_count_of_batches_costs_nobody_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_metric_of_batches_does_not_affect_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_metrics: Metrics, _operations: int) -> None:
         raise ValueError
 
@@ -330,10 +332,10 @@ async def test_each_fault_is_logged(store: Store) -> None:
         store.submit(Put("a", b"1"), fails)
         await submit(store, Put("b", b"2"))
     events = [line["event"] for line in logs]
-    assert events == ["a completion failed", "a completion failed to tell of its failure"]
+    assert events == ["a completion failed", "a completion failed again with the error"]
 
 
-def test_a_view_that_fails_for_one_key_costs_only_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_that_fails_for_one_key_fails_only_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     class Poisoned(MemorySpace):
         def _decide(self, decide: Decide) -> list[Change]:
             state = self._state

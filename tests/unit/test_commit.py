@@ -41,11 +41,11 @@ SECOND = 1_000_000
 MAX_VALUE_BYTES = 100
 
 ALICE = Entry("user", b'{"name":"alice"}', 42, created_at=10, updated_at=20)
-"""An entry that stays."""
+"""An entry without an expiry."""
 SESSION = Entry("session", b'"open"', 43, created_at=10, updated_at=20, expires_at=NOW + 1)
 """An entry in its last microsecond."""
 GONE = Entry("gone", b'"old"', 44, created_at=10, updated_at=20, expires_at=NOW)
-"""An entry that has just expired but is still stored."""
+"""An entry that has just expired and is still stored."""
 
 
 def decide(*operations: Operation) -> tuple[list[Outcome | ServiceError], list[Change]]:
@@ -55,7 +55,7 @@ def decide(*operations: Operation) -> tuple[list[Outcome | ServiceError], list[C
 
 
 def outcome_of(operation: Operation) -> Outcome:
-    """The outcome of one operation; what it writes is checked to be what it tells."""
+    """The outcome of one operation. Checks that the records written agree with it."""
     [outcome], changes = decide(operation)
     if isinstance(outcome, ServiceError):
         raise outcome
@@ -77,7 +77,7 @@ def value_after(operation: Operation) -> bytes:
 
 
 def refusal_of(operation: Operation) -> ServiceError:
-    """The error of one operation, which must have changed nothing."""
+    """The error of one operation. Checks that nothing was written."""
     [outcome], changes = decide(operation)
     assert isinstance(outcome, ServiceError)
     assert changes == []
@@ -91,11 +91,11 @@ def test_a_put_of_a_new_key_creates_an_entry() -> None:
     assert outcome_of(Put("new", b"1")) == Written(Entry("new", b"1", HEAD + 1, NOW, NOW), created=True)
 
 
-def test_a_put_of_a_known_key_keeps_the_time_of_its_creation() -> None:
+def test_a_put_of_an_existing_key_keeps_its_creation_time() -> None:
     assert outcome_of(Put("user", b"1")) == Written(Entry("user", b"1", HEAD + 1, 10, NOW), created=False)
 
 
-def test_a_put_of_the_same_value_is_a_change() -> None:
+def test_a_put_of_the_same_value_creates_a_new_revision() -> None:
     assert outcome_of(Put("user", ALICE.value)) == Written(Entry("user", ALICE.value, HEAD + 1, 10, NOW), created=False)
 
 
@@ -104,26 +104,26 @@ def test_a_put_with_a_ttl_expires_that_long_after_the_commit() -> None:
     assert outcome == Written(Entry("user", b"1", HEAD + 1, 10, NOW, NOW + 30 * SECOND), created=False)
 
 
-def test_a_put_without_a_ttl_makes_the_entry_last() -> None:
+def test_a_put_without_a_ttl_removes_the_expiry() -> None:
     assert outcome_of(Put("session", b"1")) == Written(Entry("session", b"1", HEAD + 1, 10, NOW), created=False)
 
 
-def test_a_put_over_an_expired_entry_creates_it_anew() -> None:
+def test_a_put_over_an_expired_entry_creates_a_new_entry() -> None:
     assert outcome_of(Put("gone", b"1")) == Written(Entry("gone", b"1", HEAD + 1, NOW, NOW), created=True)
 
 
-def test_a_put_of_null_keeps_null() -> None:
+def test_a_put_of_null_stores_null() -> None:
     assert value_after(Put("new", b"null")) == b"null"
 
 
 # Writing a part -----------------------------------------------------------------------------------------------
 
 
-def test_a_part_is_put_into_the_value() -> None:
+def test_a_put_at_a_path_sets_the_part() -> None:
     assert value_after(Put("user", b"31", path=("age",))) == b'{"name":"alice","age":31}'
 
 
-def test_a_part_put_at_the_empty_path_is_the_whole_value() -> None:
+def test_a_put_at_the_empty_path_replaces_the_whole_value() -> None:
     assert value_after(Put("user", b"31", path=())) == b"31"
 
 
@@ -131,30 +131,30 @@ def test_a_part_put_at_the_empty_path_is_the_whole_value() -> None:
     ("path", "value"),
     [((), b"1"), (("a", "b"), b'{"a":{"b":1}}'), (("-",), b"[1]"), (("a", "-"), b'{"a":[1]}')],
 )
-def test_a_part_put_to_a_new_key_makes_what_it_needs(path: tuple[str, ...], value: bytes) -> None:
+def test_a_put_at_a_path_of_a_new_key_creates_the_containers(path: tuple[str, ...], value: bytes) -> None:
     outcome = outcome_of(Put("new", b"1", path=path))
     assert outcome == Written(Entry("new", value, HEAD + 1, NOW, NOW), created=True, path=path, part=b"1")
 
 
-def test_a_part_put_to_an_expired_entry_does_not_see_its_value() -> None:
+def test_a_put_at_a_path_of_an_expired_entry_ignores_the_old_value() -> None:
     assert value_after(Put("gone", b"1", path=("a",))) == b'{"a":1}'
 
 
-def test_a_part_put_without_a_ttl_makes_the_entry_last() -> None:
+def test_a_put_at_a_path_without_a_ttl_removes_the_expiry() -> None:
     outcome = outcome_of(Put("session", b"1", path=()))
     assert outcome == Written(Entry("session", b"1", HEAD + 1, 10, NOW), created=False, path=(), part=b"1")
 
 
-def test_a_part_put_through_a_string_is_a_conflict() -> None:
+def test_a_put_at_a_path_through_a_string_is_a_conflict() -> None:
     assert refusal_of(Put("user", b"1", path=("name", "first"))).code == "conflict"
 
 
-def test_a_part_that_makes_the_value_too_large_is_refused() -> None:
+def test_a_put_at_a_path_that_makes_the_value_too_large_is_refused() -> None:
     refusal = refusal_of(Put("user", b'"' + b"x" * 80 + b'"', path=("more",)))
     assert (refusal.code, refusal.details) == ("too_large", {"limit": MAX_VALUE_BYTES})
 
 
-def test_a_part_that_nests_the_value_too_deep_is_refused() -> None:
+def test_a_put_at_a_path_that_nests_the_value_too_deep_is_refused() -> None:
     assert refusal_of(Put("user", b"[[1]]", path=("a",) * 127)).code == "invalid_json"
 
 
@@ -165,7 +165,7 @@ def test_a_merge_patch_changes_the_value() -> None:
     assert value_after(MergePatch("user", {"name": None, "age": 31})) == b'{"age":31}'
 
 
-def test_a_merge_patch_with_a_ttl_expires() -> None:
+def test_a_merge_patch_with_a_ttl_sets_the_expiry() -> None:
     outcome = outcome_of(MergePatch("user", {}, ttl=SECOND))
     assert outcome == Written(Entry("user", ALICE.value, HEAD + 1, 10, NOW, NOW + SECOND), created=False)
 
@@ -179,7 +179,7 @@ def test_a_json_patch_changes_the_value() -> None:
     assert value_after(JsonPatch("user", steps)) == b'{"age":31}'
 
 
-def test_a_json_patch_of_which_one_step_fails_changes_nothing() -> None:
+def test_a_json_patch_with_a_failing_step_changes_nothing() -> None:
     steps = (PatchStep("add", ("age",), 31), PatchStep("test", ("name",), "bob"))
     refusal = refusal_of(JsonPatch("user", steps))
     assert (refusal.code, refusal.details) == ("patch_failed", {"step": 1})
@@ -193,16 +193,16 @@ def test_a_json_patch_that_makes_the_value_too_large_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", [None, ()])
-def test_a_delete_of_the_whole_removes_the_entry(path: tuple[str, ...] | None) -> None:
+def test_a_delete_without_a_path_removes_the_entry(path: tuple[str, ...] | None) -> None:
     assert outcome_of(Delete("user", path=path)) == Deleted("user", HEAD + 1)
 
 
-def test_a_delete_of_a_part_keeps_the_rest() -> None:
+def test_a_delete_at_a_path_keeps_the_rest() -> None:
     assert value_after(Delete("user", path=("name",))) == b"{}"
 
 
 @pytest.mark.parametrize("condition", [None, Condition(), Condition(if_match="*"), Condition(if_none_match=(1,))])
-def test_a_delete_of_an_element_needs_the_revision_that_it_is_of(condition: Condition | None) -> None:
+def test_a_delete_of_a_list_element_without_a_revision_is_refused(condition: Condition | None) -> None:
     [put, refused], changes = decide(Put("list", b"[[1,2]]"), Delete("list", ("0", "0"), condition=condition))
     assert isinstance(put, Written)
     assert isinstance(refused, ServiceError)
@@ -210,7 +210,7 @@ def test_a_delete_of_an_element_needs_the_revision_that_it_is_of(condition: Cond
     assert changes == [put.entry]
 
 
-def test_a_delete_of_an_element_at_the_revision_named_is_done() -> None:
+def test_a_delete_of_a_list_element_with_the_current_revision_is_done() -> None:
     condition = Condition(if_match=(HEAD + 1,))
     [_, deleted], _ = decide(Put("list", b"[[1,2]]"), Delete("list", ("0", "0"), condition=condition))
     assert isinstance(deleted, Written)
@@ -221,16 +221,16 @@ def test_a_delete_of_a_missing_part_is_not_found() -> None:
     assert refusal_of(Delete("user", path=("age",))).code == "path_not_found"
 
 
-def test_expiry_removes_an_entry_whose_time_has_come() -> None:
+def test_expiry_removes_an_expired_entry() -> None:
     assert outcome_of(Expire(ENTRY, "gone")) == Expired(HEAD + 1)
 
 
 @pytest.mark.parametrize("key", ["session", "user", "new"])
-def test_expiry_leaves_alone_what_lives_or_is_missing(key: str) -> None:
+def test_expiry_keeps_live_entries_and_ignores_missing_ones(key: str) -> None:
     assert outcome_of(Expire(ENTRY, key)) == Unchanged()
 
 
-# What is missing ----------------------------------------------------------------------------------------------
+# Missing entries ----------------------------------------------------------------------------------------------
 
 MakeChange = Callable[[str, Condition | None], Operation]
 
@@ -255,7 +255,7 @@ def test_a_missing_key_is_reported_before_a_failed_precondition(change: MakeChan
     assert refusal_of(change("new", Condition(if_match="*"))).code == "not_found"
 
 
-def test_an_entry_lives_until_the_microsecond_of_its_expiry() -> None:
+def test_an_entry_expires_exactly_at_its_expiry() -> None:
     assert outcome_of(Delete("session")) == Deleted("session", HEAD + 1)
 
 
@@ -295,40 +295,40 @@ FAILING = [
 
 @pytest.mark.parametrize("path", [None, ("a",)])
 @pytest.mark.parametrize(("key", "condition"), HOLDING)
-def test_a_put_is_done_if_its_precondition_holds(key: str, condition: Condition, path: tuple[str, ...] | None) -> None:
+def test_a_put_whose_precondition_holds_is_done(key: str, condition: Condition, path: tuple[str, ...] | None) -> None:
     assert isinstance(outcome_of(Put(key, b"1", path=path, condition=condition)), Written)
 
 
 @pytest.mark.parametrize("path", [None, ("a",)])
 @pytest.mark.parametrize(("key", "condition"), FAILING)
-def test_a_put_is_refused_if_its_precondition_fails(
+def test_a_put_whose_precondition_fails_is_refused(
     key: str, condition: Condition, path: tuple[str, ...] | None
 ) -> None:
     assert refusal_of(Put(key, b"1", path=path, condition=condition)).code == "precondition_failed"
 
 
 @of_what_exists
-def test_a_change_is_done_if_its_precondition_holds(change: MakeChange) -> None:
+def test_a_change_whose_precondition_holds_is_done(change: MakeChange) -> None:
     assert isinstance(outcome_of(change("user", Condition(if_match=(42,)))), Written | Deleted)
 
 
 @of_what_exists
-def test_a_change_is_refused_if_its_precondition_fails(change: MakeChange) -> None:
+def test_a_change_whose_precondition_fails_is_refused(change: MakeChange) -> None:
     assert refusal_of(change("user", Condition(if_match=(41,)))).code == "precondition_failed"
 
 
-def test_a_failed_precondition_tells_the_current_revision() -> None:
+def test_a_failed_precondition_returns_the_current_revision() -> None:
     refusal = refusal_of(Put("user", b"1", condition=Condition(if_match=(41,))))
     assert (refusal.details, refusal.headers) == ({"revision": 42}, {"ETag": f'"42.{INCARNATION}"'})
 
 
-def test_a_tag_that_a_proxy_changed_is_refused_with_that_reason() -> None:
+def test_an_etag_changed_by_a_proxy_is_refused_with_that_reason() -> None:
     refusal = refusal_of(Put("user", b"1", condition=Condition(if_match=(), changed=((42, INCARNATION),))))
     assert refusal.message.startswith("a proxy that compresses has changed the ETag")
     assert (refusal.details, refusal.headers) == ({"revision": 42}, {"ETag": f'"42.{INCARNATION}"'})
 
 
-def test_a_failed_precondition_on_a_missing_key_tells_no_revision() -> None:
+def test_a_failed_precondition_on_a_missing_key_returns_no_revision() -> None:
     refusal = refusal_of(Put("new", b"1", condition=Condition(if_match=(41,))))
     assert (refusal.details, refusal.headers) == ({"revision": None}, {})
 
@@ -349,7 +349,7 @@ def test_each_change_of_a_batch_takes_the_next_revision() -> None:
     ]
 
 
-def test_a_refused_operation_takes_no_revision_and_leaves_its_neighbours_alone() -> None:
+def test_a_refused_operation_takes_no_revision_and_does_not_affect_the_others() -> None:
     outcomes, changes = decide(Put("a", b"1"), Delete("new"), Put("b", b"2"))
     assert isinstance(outcomes[1], ServiceError)
     first, second = Entry("a", b"1", HEAD + 1, NOW, NOW), Entry("b", b"2", HEAD + 2, NOW, NOW)
@@ -357,7 +357,7 @@ def test_a_refused_operation_takes_no_revision_and_leaves_its_neighbours_alone()
     assert changes == [first, second]
 
 
-def test_an_operation_sees_what_those_before_it_did() -> None:
+def test_an_operation_sees_the_changes_of_earlier_ones_in_the_batch() -> None:
     outcomes, _ = decide(
         Put("a", b"{}"),
         Put("a", b"1", path=("b",), condition=Condition(if_match=(HEAD + 1,))),
@@ -372,7 +372,7 @@ def test_an_operation_sees_what_those_before_it_did() -> None:
     ]
 
 
-def test_of_two_writers_with_the_same_revision_the_second_is_refused() -> None:
+def test_of_two_writes_with_the_same_expected_revision_the_second_is_refused() -> None:
     outcomes, _ = decide(
         Put("user", b"1", condition=Condition(if_match=(42,))),
         Put("user", b"2", condition=Condition(if_match=(42,))),
@@ -381,7 +381,7 @@ def test_of_two_writers_with_the_same_revision_the_second_is_refused() -> None:
     assert outcomes[1].details == {"revision": HEAD + 1}
 
 
-def test_a_key_changed_twice_is_written_once_with_its_last_state() -> None:
+def test_a_key_changed_twice_is_written_once_with_its_last_value() -> None:
     _, changes = decide(Put("a", b"1"), Put("a", b"2"))
     assert changes == [Entry("a", b"2", HEAD + 2, NOW, NOW)]
 
@@ -391,7 +391,7 @@ def test_a_key_created_and_deleted_is_written_as_a_deletion() -> None:
     assert changes == [Deletion("a", HEAD + 2)]
 
 
-def test_changes_are_in_the_order_of_their_revisions() -> None:
+def test_changes_are_ordered_by_revision() -> None:
     _, changes = decide(Put("a", b"1"), Put("b", b"1"), Put("a", b"2"))
     assert [(change.name, change.revision) for change in changes] == [("b", HEAD + 2), ("a", HEAD + 3)]
 
@@ -399,16 +399,16 @@ def test_changes_are_in_the_order_of_their_revisions() -> None:
 # Reads --------------------------------------------------------------------------------------------------------
 
 
-def test_a_read_finds_the_entry() -> None:
+def test_a_read_returns_the_entry() -> None:
     assert evaluate_read(Read("user"), ALICE, INCARNATION) == Found(ALICE)
 
 
-def test_a_read_of_paths_finds_the_parts_in_their_order() -> None:
+def test_a_read_of_paths_returns_the_parts_in_the_requested_order() -> None:
     found = evaluate_read(Read("user", paths=(("name",), ())), ALICE, INCARNATION)
     assert found == Found(ALICE, (b'"alice"', ALICE.value))
 
 
-def test_a_read_of_nothing_is_not_found() -> None:
+def test_a_read_of_a_missing_key_is_not_found() -> None:
     with pytest.raises(ServiceError) as caught:
         evaluate_read(Read("new"), None, INCARNATION)
     assert (caught.value.code, caught.value.message) == ("not_found", "key does not exist")
@@ -421,16 +421,16 @@ def test_a_read_of_a_missing_part_is_not_found() -> None:
 
 
 @pytest.mark.parametrize("known", ["*", (42,), (41, 42), ((42, INCARNATION),)])
-def test_a_read_of_a_known_revision_is_not_modified(known: Tags) -> None:
+def test_a_read_with_the_current_revision_is_not_modified(known: Tags) -> None:
     assert evaluate_read(Read("user", condition=Condition(if_none_match=known)), ALICE, INCARNATION) == NotModified(42)
 
 
 @pytest.mark.parametrize("tag", [41, (41, INCARNATION), (42, "0d15ea")])
-def test_a_read_of_another_revision_or_incarnation_finds_the_entry(tag: Tag) -> None:
+def test_a_read_with_another_revision_or_incarnation_returns_the_entry(tag: Tag) -> None:
     assert evaluate_read(Read("user", condition=Condition(if_none_match=(tag,))), ALICE, INCARNATION) == Found(ALICE)
 
 
-def test_a_read_that_wants_another_revision_is_refused() -> None:
+def test_a_read_whose_expected_revision_is_stale_is_refused() -> None:
     with pytest.raises(ServiceError) as caught:
         evaluate_read(Read("user", condition=Condition(if_match=(41,), if_none_match=(42,))), ALICE, INCARNATION)
     assert (caught.value.code, caught.value.details) == ("precondition_failed", {"revision": 42})
@@ -439,11 +439,11 @@ def test_a_read_that_wants_another_revision_is_refused() -> None:
 # Sizes --------------------------------------------------------------------------------------------------------
 
 LARGE = Entry("large", b'{"a":"%b","b":[1,2]}' % (b"x" * 200), 45, created_at=10, updated_at=20)
-"""Stored when values could be larger than they may be now."""
+"""A value stored when the limit was higher."""
 
 
 def large_after(operation: Operation) -> bytes | str:
-    """The value that is then stored, or the refusal's code."""
+    """The value stored by the operation, or the code of the refusal."""
     view = State(stored_state({"large": LARGE}, HEAD))
     [outcome], _ = evaluate([operation], view, HEAD, NOW, max_value_bytes=MAX_VALUE_BYTES)
     if isinstance(outcome, ServiceError):
@@ -452,7 +452,7 @@ def large_after(operation: Operation) -> bytes | str:
     return outcome.entry.value
 
 
-def test_a_value_that_is_larger_once_it_is_stored_is_refused() -> None:
+def test_a_value_whose_stored_text_is_too_large_is_refused() -> None:
     refusal = refusal_of(Put("new", b'"%b"' % (b"x" * 99)))
     assert (refusal.code, refusal.details) == ("too_large", {"limit": MAX_VALUE_BYTES})
 
@@ -468,7 +468,7 @@ def test_a_value_that_is_larger_once_it_is_stored_is_refused() -> None:
         JsonPatch("large", (PatchStep("remove", ("b", "1")),)),
     ],
 )
-def test_what_does_not_make_a_value_larger_is_never_refused_for_its_size(operation: Operation) -> None:
+def test_a_change_that_does_not_enlarge_an_oversized_value_is_done(operation: Operation) -> None:
     assert len(large_after(operation)) > MAX_VALUE_BYTES
 
 
@@ -481,11 +481,11 @@ def test_what_does_not_make_a_value_larger_is_never_refused_for_its_size(operati
         JsonPatch("large", (PatchStep("add", ("b", "-"), 1),)),
     ],
 )
-def test_what_makes_a_value_that_is_too_large_larger_is_refused(operation: Operation) -> None:
+def test_a_change_that_enlarges_an_oversized_value_is_refused(operation: Operation) -> None:
     assert large_after(operation) == "too_large"
 
 
-# What is made on the way --------------------------------------------------------------------------------------
+# Missing containers -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ def test_what_makes_a_value_that_is_too_large_larger_is_refused(operation: Opera
         (("-",), b"[1]"),
     ],
 )
-def test_a_missing_container_becomes_an_object_whatever_the_segment_and_a_list_only_to_append(
+def test_a_missing_container_becomes_a_list_only_if_the_path_ends_in_a_dash(
     path: tuple[str, ...], value: bytes
 ) -> None:
     assert value_after(Put("new", b"1", path)) == value

@@ -1,4 +1,4 @@
-"""`evaluate` against plain dicts: any operations, in any batches, while time passes."""
+"""`evaluate` compared with a model on plain dicts: random operations in random batches while time passes."""
 
 import json
 from typing import NamedTuple
@@ -41,7 +41,7 @@ MAX_VALUE_BYTES = 40
 
 
 class Kept(NamedTuple):
-    """What the model knows of a key."""
+    """The state of a key in the model."""
 
     value: Json
     revision: int
@@ -51,11 +51,11 @@ class Kept(NamedTuple):
 
 
 class RefusedError(Exception):
-    """The argument is the code."""
+    """A refusal by the model. Its argument is the code."""
 
 
 class KeptLease(NamedTuple):
-    """What the model knows of a lock."""
+    """The state of a lock in the model."""
 
     lease_id: str
     holder: str
@@ -65,7 +65,7 @@ class KeptLease(NamedTuple):
 
 
 def refused_release(release: Release, alive: KeptLease) -> str | None:
-    """Why the lease that is alive is not ended."""
+    """The code with which a release of the live lease is refused."""
     if release.is_forced:
         return None
     if release.lease_id is None and release.holder != alive.holder:
@@ -76,7 +76,7 @@ def refused_release(release: Release, alive: KeptLease) -> str | None:
 
 
 class Model:
-    """The rules once more, as simple as can be: one operation at a time, on dicts. Paths have one segment."""
+    """The rules in their simplest form: one operation at a time, on dicts. Paths have one segment."""
 
     def __init__(self) -> None:
         self.revision = 0
@@ -84,7 +84,7 @@ class Model:
         self.leases: dict[str, KeptLease] = {}
 
     def do(self, operation: Operation, now: int) -> str:
-        """The code of the error, or what happened."""
+        """Apply an operation. Returns the code of the error, or what happened."""
         if isinstance(operation, LockOperation):
             return self._lock(operation, now)
         if isinstance(operation, Expire):
@@ -207,13 +207,13 @@ KEYS = st.sampled_from(["x", "y"])
 NAMES = st.sampled_from(["a", "b", "c"])
 PATHS = NAMES.map(lambda name: (name,))
 SCALARS = st.integers(2, 5) | st.sampled_from(["", "s", "a longer string"])
-"""Without null, which a merge patch takes for a removal."""
+"""Values without null, because null in a merge patch removes a member."""
 VALUES: st.SearchStrategy[Json] = SCALARS | st.none() | st.dictionaries(NAMES, SCALARS)
 TEXTS = VALUES.map(lambda value: json.dumps(value, separators=(",", ":")).encode())
 TTLS = st.none() | st.integers(1, 4)
 LOCKS = st.sampled_from(["l", "m"])
 LEASE_IDS = st.sampled_from(["l1", "l2", "m1", "m2"])
-"""A lock's own begin with its name, since nobody chooses one for two locks."""
+"""Lease ids begin with the name of their lock, because no client chooses one id for two locks."""
 HOLDERS = st.sampled_from(["alice", "bob"])
 FENCES = st.none() | LEASE_IDS
 REVISIONS = st.none() | st.just("*") | st.lists(st.integers(1, 12), max_size=3).map(tuple)
@@ -249,11 +249,11 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
     st.builds(Expire, st.just(LEASE), LOCKS),
 )
 BATCHES = st.lists(st.tuples(st.integers(0, 3), st.lists(OPERATIONS, max_size=8)), max_size=6)
-"""Each with the time that passes before it."""
+"""Operations, each with the time that passes before it."""
 
 
 class Store:
-    """What an engine does with the changes of a batch."""
+    """Applies the changes of a batch as an engine does."""
 
     def __init__(self) -> None:
         self.state = State(stored_state())
@@ -268,7 +268,7 @@ class Store:
         return [told(outcome) for outcome in outcomes]
 
     def kept(self) -> tuple[int, dict[str, Kept], dict[str, KeptLease]]:
-        """As the model keeps it, with the head in front."""
+        """The stored state in the form of the model, beginning with the head."""
         return (
             self.state.revision,
             {
@@ -285,7 +285,7 @@ class Store:
 
 
 def told(outcome: Outcome | ServiceError) -> str:
-    """As the model names it."""
+    """An outcome in the form of the model."""
     if isinstance(outcome, ServiceError):
         return outcome.code
     if isinstance(outcome, Written):
@@ -295,7 +295,7 @@ def told(outcome: Outcome | ServiceError) -> str:
 
 @settings(deadline=None, max_examples=400)
 @given(BATCHES)
-def test_any_batches_do_what_the_model_does(batches: list[tuple[int, list[Operation]]]) -> None:
+def test_random_batches_have_the_outcomes_of_the_model(batches: list[tuple[int, list[Operation]]]) -> None:
     store, model, now = Store(), Model(), 1000
     for elapsed, operations in batches:
         now += elapsed
@@ -305,7 +305,7 @@ def test_any_batches_do_what_the_model_does(batches: list[tuple[int, list[Operat
 
 @settings(deadline=None)
 @given(BATCHES)
-def test_operations_do_the_same_in_one_batch_as_in_many(batches: list[tuple[int, list[Operation]]]) -> None:
+def test_operations_have_the_same_outcomes_in_one_batch_as_in_many(batches: list[tuple[int, list[Operation]]]) -> None:
     together, alone, now = Store(), Store(), 1000
     for elapsed, operations in batches:
         now += elapsed
@@ -316,7 +316,7 @@ def test_operations_do_the_same_in_one_batch_as_in_many(batches: list[tuple[int,
 
 @settings(deadline=None)
 @given(BATCHES)
-def test_a_batch_decided_again_is_decided_the_same(batches: list[tuple[int, list[Operation]]]) -> None:
+def test_a_batch_that_is_decided_twice_has_the_same_outcomes(batches: list[tuple[int, list[Operation]]]) -> None:
     store, now = Store(), 1000
     for elapsed, operations in batches:
         now += elapsed

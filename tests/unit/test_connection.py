@@ -1,4 +1,4 @@
-"""A connection by itself, with a transport that sends nowhere."""
+"""A connection on its own, with a transport that is not connected to anything."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ from leasehold.store.store import Store
 
 
 class Transport(asyncio.Transport):
-    """Takes what is written."""
+    """Records what is written."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1)})
@@ -50,8 +50,8 @@ def living_connections() -> int:
     return sum(isinstance(each, Connection) for each in gc.get_objects())
 
 
-def test_a_connection_that_was_lost_goes_without_the_collector() -> None:
-    """It comes seldom, and thousands may come and go until then."""
+def test_a_lost_connection_is_freed_without_garbage_collection() -> None:
+    """Full collections are rare, and thousands of connections may come and go in between."""
 
     async def scenario() -> tuple[bytes, int]:
         store = Store(MemoryEngine(), Limits())
@@ -86,7 +86,7 @@ async def two_sweeps(shared: Connections) -> None:
             seen.add(shared.tick)
 
 
-def test_what_a_crowd_took_is_given_back_when_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_returned_after_many_connections_have_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     given_back: list[int] = []
     monkeypatch.setattr("leasehold.http.wire.connections.SWEEP_SECONDS", 0.001)
 
@@ -119,8 +119,8 @@ READ = {
 
 
 @pytest.mark.parametrize("kind", READ)
-def test_what_was_read_is_not_kept_once_it_is_received(kind: str) -> None:
-    """Of a thousand connections it would be hundreds of megabytes. The collector comes too seldom to help."""
+def test_received_data_is_not_kept_after_its_requests(kind: str) -> None:
+    """With a thousand connections it would be hundreds of megabytes, and collections are too rare to free them."""
 
     async def scenario() -> tuple[int, int]:
         store = Store(MemoryEngine(), Limits())
@@ -145,7 +145,7 @@ def test_what_was_read_is_not_kept_once_it_is_received(kind: str) -> None:
 
 
 class Stalled(Transport):
-    """Its reader does not read."""
+    """A transport whose client does not read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Stalled(Transport):
         self.is_cut = True
 
 
-def test_readers_that_do_not_read_are_cut_when_their_answers_are_too_much_together() -> None:
+def test_connections_that_do_not_read_are_closed_when_their_responses_exceed_the_budget() -> None:
     async def scenario() -> list[bool]:
         shared = connections_of(Store(MemoryEngine(), Limits()))
         shared.unsent = UnsentAnswers(100)
@@ -174,7 +174,7 @@ def test_readers_that_do_not_read_are_cut_when_their_answers_are_too_much_togeth
     assert asyncio.run(scenario()) == [True, False, False]
 
 
-def test_a_body_that_is_held_back_is_refused_when_others_need_the_room() -> None:
+def test_an_incomplete_body_is_refused_when_other_requests_need_its_memory() -> None:
     async def scenario() -> list[bytes]:
         shared = connections_of(Store(MemoryEngine(), Limits()))
         shared.bodies = BodiesInFlight(2_500)

@@ -1,4 +1,4 @@
-"""Room for connections beside the service's own files."""
+"""How many connections fit beside the service's own files."""
 
 import pytest
 
@@ -23,5 +23,5 @@ def test_connections_leave_room_for_the_files_of_the_service(
     assert served + refused + RESERVED_DESCRIPTORS <= descriptors
 
 
-def test_some_are_served_however_few_descriptors_there_are() -> None:
+def test_some_connections_are_served_with_any_number_of_descriptors() -> None:
     assert connections_within(10, 10_000)[0] >= 1

@@ -1,4 +1,4 @@
-"""Header blocks that are remembered, so that they need not be parsed again."""
+"""The cache of parsed header blocks."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from leasehold.http.wire.header_cache import CHANGING_FIELDS, CONNECTION_FIELDS,
 
 
 def request(**fields: str) -> tuple[bytes, Headers]:
-    """A request with these fields, and what the parser makes of its head."""
+    """A request with these fields, and its head as the parser returns it."""
     headers = Headers()
     headers.update({name.encode(): value.encode() for name, value in fields.items()})
     lines = [name + b": " + value for name, value in headers.items()]
@@ -19,7 +19,7 @@ def heads() -> FamiliarHeads:
     return FamiliarHeads(8_192)
 
 
-def test_a_block_that_came_once_is_recalled(heads: FamiliarHeads) -> None:
+def test_a_block_that_was_parsed_before_is_returned_from_the_cache(heads: FamiliarHeads) -> None:
     data, headers = request(host="localhost")
     assert heads.recall(data) is None
     heads.remember(data, headers)
@@ -29,7 +29,7 @@ def test_a_block_that_came_once_is_recalled(heads: FamiliarHeads) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CHANGING_FIELDS), ids=bytes.decode)
-def test_fields_that_differ_each_time_take_no_place_of_others(heads: FamiliarHeads, name: bytes) -> None:
+def test_fields_that_differ_each_time_do_not_evict_others(heads: FamiliarHeads, name: bytes) -> None:
     usual, usual_headers = request(host="localhost")
     heads.remember(usual, usual_headers)
     changing = [request(host="localhost", **{name.decode(): f'"{number}"'}) for number in range(MAX_HEADS * 2)]
@@ -40,13 +40,13 @@ def test_fields_that_differ_each_time_take_no_place_of_others(heads: FamiliarHea
 
 
 @pytest.mark.parametrize("name", sorted(CONNECTION_FIELDS), ids=bytes.decode)
-def test_fields_of_the_connection_go_through_the_parser_each_time(heads: FamiliarHeads, name: bytes) -> None:
+def test_blocks_with_connection_fields_are_parsed_each_time(heads: FamiliarHeads, name: bytes) -> None:
     data, headers = request(host="localhost", **{name.decode(): "x"})
     heads.remember(data, headers)
     assert heads.recall(data) is None
 
 
-def test_what_is_too_much_costs_the_older_half_only(heads: FamiliarHeads) -> None:
+def test_a_full_cache_drops_its_older_half(heads: FamiliarHeads) -> None:
     blocks = [request(host="localhost", authorization=f"Bearer {number}") for number in range(MAX_HEADS + 1)]
     for data, headers in blocks:
         heads.remember(data, headers)

@@ -1,4 +1,4 @@
-"""The two judges of histories: what may be is let pass, what cannot be is found."""
+"""The two checks of histories accept what is linearizable and reject what is not."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from harness.revisions import faults_by_revisions
 
 KEY, LOCK = "k", "l"
 Span = tuple[int, int]
-"""When an operation began and ended."""
+"""When an operation began and when it ended."""
 
 
 def whole(mark: str, span: Span, revision: int, **more: object) -> Change:
@@ -31,7 +31,7 @@ def change(kind: str, mark: str, span: Span, revision: int | None, more: dict[st
 
 
 def uncertain(kind: str, mark: str, began: int, **more: object) -> Change:
-    """A change without an answer."""
+    """A change that got no answer."""
     return Change(more.pop("key", KEY), kind, mark, began, **more)  # type: ignore[arg-type]
 
 
@@ -55,7 +55,7 @@ def history_of(told: Sequence[Told]) -> History:
 
 
 def judged(told: Sequence[Told], head: int) -> tuple[list[str], list[str]]:
-    """What the judgement by revisions finds, and what the search finds."""
+    """The findings of the check by revisions, and those of the search."""
     history = history_of(told)
     found = search(history).faults
     return faults_by_revisions(history, head), found
@@ -280,7 +280,7 @@ BAD_BETWEEN_KEYS: dict[str, tuple[int, list[Told]]] = {
     ),
     "a lease that is called lost": (1, [whole("a", (0, 1), 1, key=LOCK), Loss(LOCK, 1, 2, 3)]),
 }
-"""What only revisions tell: the search looks at each key by itself."""
+"""Cases that only the check by revisions finds, because the search looks at each key separately."""
 
 BAD_IN_DOUBT: dict[str, tuple[int, list[Told]]] = {
     "an uncertain removal that shows and is undone": (
@@ -298,17 +298,17 @@ BAD_IN_DOUBT: dict[str, tuple[int, list[Told]]] = {
         ],
     ),
 }
-"""What only the search tells: which of the uncertain changes it was has no revision."""
+"""Cases that only the search finds: a change without an answer has no revision."""
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_what_may_be_is_let_pass(name: str) -> None:
+def test_linearizable_histories_are_accepted(name: str) -> None:
     head, told = GOOD[name]
     assert judged(told, head) == ([], [])
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_is_found_by_both(name: str) -> None:
+def test_impossible_histories_are_rejected_by_both_checks(name: str) -> None:
     head, told = BAD[name]
     by_revisions, by_search = judged(told, head)
     assert by_revisions != []
@@ -316,7 +316,7 @@ def test_what_cannot_be_is_found_by_both(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD_BETWEEN_KEYS)
-def test_what_cannot_be_between_keys_is_found_by_revisions(name: str) -> None:
+def test_contradictions_between_keys_are_rejected_by_revisions(name: str) -> None:
     head, told = BAD_BETWEEN_KEYS[name]
     by_revisions, by_search = judged(told, head)
     assert len(by_revisions) == 1
@@ -324,18 +324,18 @@ def test_what_cannot_be_between_keys_is_found_by_revisions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD_IN_DOUBT)
-def test_what_cannot_be_of_uncertain_changes_is_found_by_search(name: str) -> None:
+def test_contradictions_of_unanswered_changes_are_rejected_by_search(name: str) -> None:
     head, told = BAD_IN_DOUBT[name]
     assert len(judged(told, head)[1]) == 1
 
 
-def test_a_search_that_takes_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_exceeds_its_limit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registers, "STEPS", 3)
     history = history_of([whole(f"{number}", (0, 9), number) for number in range(1, 9)])
     assert search(history).faults == ["k: undecided after 3 steps"]
 
 
-def test_windows_end_where_nothing_is_under_way() -> None:
+def test_windows_end_where_no_operation_is_in_progress() -> None:
     told: list[Told] = [
         whole("a", (0, 1), 1),
         whole("b", (2, 4), 2),

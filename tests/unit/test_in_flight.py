@@ -1,4 +1,4 @@
-"""The budgets for what clients make the service hold, and who pays when one is used up."""
+"""The memory budgets for clients' data, and which client is cut off when one is exceeded."""
 
 from leasehold.errors import ServiceError
 from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
@@ -12,11 +12,11 @@ class Body:
         self.refusals: list[ServiceError] = []
 
     def refuse(self, refusal: ServiceError) -> None:
-        self.bodies.forget(self)  # as a reception does
+        self.bodies.forget(self)  # as Reception does
         self.refusals.append(refusal)
 
 
-def test_bodies_within_the_budget_are_received() -> None:
+def test_bodies_within_the_budget_are_accepted() -> None:
     bodies = BodiesInFlight(100)
     first, second = Body(bodies), Body(bodies)
     for size in (10, 30, 50):
@@ -25,7 +25,7 @@ def test_bodies_within_the_budget_are_received() -> None:
     assert (bodies.total_bytes, first.refusals, second.refusals) == (100, [], [])
 
 
-def test_the_bodies_that_began_first_are_refused_until_there_is_room() -> None:
+def test_over_the_budget_the_oldest_incomplete_bodies_are_refused() -> None:
     bodies = BodiesInFlight(100)
     held = [Body(bodies) for _ in range(10)]
     for body in held:
@@ -38,14 +38,14 @@ def test_the_bodies_that_began_first_are_refused_until_there_is_room() -> None:
     assert (refusal.code, refusal.status, refusal.headers) == ("unavailable", 503, {"Retry-After": "5"})
 
 
-def test_a_body_alone_that_is_too_much_is_refused_itself() -> None:
+def test_a_single_body_over_the_budget_is_refused() -> None:
     bodies = BodiesInFlight(100)
     body = Body(bodies)
     bodies.note(body, 101)
     assert (len(body.refusals), bodies.total_bytes) == (1, 0)
 
 
-def test_a_body_that_is_complete_counts_until_its_request_is_done() -> None:
+def test_a_complete_body_counts_until_its_request_is_answered() -> None:
     bodies = BodiesInFlight(100)
     body, other = Body(bodies), Body(bodies)
     bodies.note(body, 60)
@@ -59,7 +59,7 @@ def test_a_body_that_is_complete_counts_until_its_request_is_done() -> None:
 
 
 class Reader:
-    """A connection whose reader is slow."""
+    """A connection whose client reads slowly."""
 
     def __init__(self, answers: UnsentAnswers, still_since: float) -> None:
         self.answers = answers
@@ -68,10 +68,10 @@ class Reader:
 
     def abort(self) -> None:
         self.is_cut = True
-        self.answers.forget(self)  # as a connection does
+        self.answers.forget(self)  # as Connection does
 
 
-def test_readers_that_stand_still_longest_are_cut_for_others() -> None:
+def test_over_the_budget_the_client_that_has_not_read_for_longest_is_closed() -> None:
     answers = UnsentAnswers(100)
     readers = [Reader(answers, still_since) for still_since in (3.0, 1.0, 2.0, 9.0)]
     for reader in readers:
@@ -80,7 +80,7 @@ def test_readers_that_stand_still_longest_are_cut_for_others() -> None:
     assert answers.total_bytes == 90
 
 
-def test_of_readers_that_came_together_the_one_with_the_most_unread_is_cut() -> None:
+def test_of_equally_old_clients_the_one_with_the_most_unread_bytes_is_closed() -> None:
     answers = UnsentAnswers(100)
     slow, greedy, last = (Reader(answers, 1.0) for _ in range(3))
     for reader, size in ((slow, 20), (greedy, 70), (last, 20)):
@@ -88,7 +88,7 @@ def test_of_readers_that_came_together_the_one_with_the_most_unread_is_cut() -> 
     assert [reader.is_cut for reader in (slow, greedy, last)] == [False, True, False]
 
 
-def test_a_reader_that_has_caught_up_does_not_count() -> None:
+def test_a_client_that_has_read_everything_is_not_closed() -> None:
     answers = UnsentAnswers(100)
     first, second = Reader(answers, 1.0), Reader(answers, 1.0)
     answers.note(first, 80)

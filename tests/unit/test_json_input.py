@@ -1,4 +1,4 @@
-"""What `parse_json` and `parse_messagepack` let in, and how it is kept."""
+"""What `parse_json` and `parse_messagepack` accept, and the text that is stored."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def refusal_of_messagepack(body: bytes) -> ServiceError:
 
 
 class Refused(str):
-    """The code of a refusal."""
+    """A refusal, reduced to its code."""
 
     __slots__ = ()
 
@@ -58,7 +58,7 @@ def result_of(parse: Callable[[bytes], Json], body: bytes) -> Json:
         return Refused(refusal.code)
 
 
-# JSON that is kept --------------------------------------------------------------------------------------------
+# Accepted JSON ------------------------------------------------------------------------------------------------
 
 KEPT = {
     "null": (b"null", b"null"),
@@ -91,7 +91,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize(("body", "stored"), KEPT.values(), ids=KEPT.keys())
-def test_valid_json_is_kept_in_its_compact_form(body: bytes, stored: bytes) -> None:
+def test_valid_json_is_stored_in_compact_form(body: bytes, stored: bytes) -> None:
     assert parse_json(body) == stored
 
 
@@ -119,22 +119,22 @@ def test_minus_zero_keeps_its_sign(body: bytes, stored: bytes) -> None:
     assert parse_json(body) == stored
 
 
-def test_the_deepest_nesting_allowed_is_kept() -> None:
+def test_the_deepest_allowed_nesting_is_accepted() -> None:
     body = b"[" * MAX_NESTING + b"1" + b"]" * MAX_NESTING
     assert parse_json(body) == body
 
 
-def test_many_brackets_side_by_side_are_not_deep() -> None:
+def test_many_brackets_side_by_side_do_not_count_as_nesting() -> None:
     body = b"[" + b",".join([b'{"a":[]}'] * MAX_NESTING) + b"]"
     assert parse_json(body) == body
 
 
-def test_brackets_in_a_string_are_not_deep() -> None:
+def test_brackets_in_a_string_do_not_count_as_nesting() -> None:
     body = b'"' + b"[{" * MAX_NESTING + b'"'
     assert parse_json(body) == body
 
 
-# JSON that is refused -----------------------------------------------------------------------------------------
+# Refused JSON -------------------------------------------------------------------------------------------------
 
 REFUSED = {
     "an empty body": b"",
@@ -214,10 +214,10 @@ MESSAGES = {
     "byte order mark": (b"\xef\xbb\xbf1", "the body begins with a byte order mark"),
     "a bare word": (b"alice", "a JSON string needs quotes; in a shell, -d '\"alice\"'"),
     "a bare address": (b"ann@example.com", "a JSON string needs quotes; in a shell, -d '\"alice\"'"),
-    "two bare words": (b"alice smith", "the JSON is wrong at byte 0"),
-    "a word of another language": (b"True", "the JSON is wrong at byte 0"),
-    "a number that is none": (b"NaN", "the JSON is wrong at byte 0"),
-    "position": (b'{"a":x}', "the JSON is wrong at byte 5"),
+    "two bare words": (b"alice smith", "the JSON is invalid at byte 0"),
+    "a word of another language": (b"True", "the JSON is invalid at byte 0"),
+    "a number that is none": (b"NaN", "the JSON is invalid at byte 0"),
+    "position": (b'{"a":x}', "the JSON is invalid at byte 5"),
     "truncated": (b'{"a":', "the JSON ends too early"),
     "UTF-8": (b'"\xff"', "a string is not UTF-8"),
     "U+0000": (b'"\\u0000"', "a string contains U+0000"),
@@ -237,21 +237,21 @@ def test_a_refusal_says_what_is_wrong(body: bytes, message: str) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(value=VALUES, ascii_only=st.booleans())
-def test_what_is_read_back_equals_what_was_written(value: Json, *, ascii_only: bool) -> None:
+def test_a_stored_value_equals_the_written_one(value: Json, *, ascii_only: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only, indent=1).encode()
     assert repr(decode(parse_json(body))) == repr(value)
 
 
 @settings(deadline=None, max_examples=200)
 @given(VALUES)
-def test_what_is_stored_is_parsed_to_itself(value: Json) -> None:
+def test_a_stored_text_is_parsed_to_itself(value: Json) -> None:
     stored = encode(value)
     assert parse_json(stored) == stored
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.text(st.sampled_from('[]{}",:\\u0dD8-1e.tn ')).map(str.encode) | st.binary(max_size=30))
-def test_any_bytes_are_either_kept_or_refused_as_invalid_json(body: bytes) -> None:
+def test_random_bytes_are_accepted_or_refused_as_invalid_json(body: bytes) -> None:
     result = result_of(parse_json_value, body)
     assert result == ("invalid_json" if isinstance(result, Refused) else json.loads(body))
 
@@ -267,15 +267,15 @@ def test_messagepack_gives_the_same_value_as_json(value: Json) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(VALUES)
-def test_messagepack_is_read_back_as_it_was_written(value: Json) -> None:
+def test_messagepack_that_was_written_is_read_back_unchanged(value: Json) -> None:
     assert repr(parse_messagepack_value(to_messagepack(encode(value)))) == repr(value)
 
 
-def test_minus_zero_of_messagepack_keeps_its_sign() -> None:
+def test_minus_zero_in_messagepack_keeps_its_sign() -> None:
     assert parse_messagepack(b"\xcb" + struct.pack(">d", -0.0)) == b"-0.0"
 
 
-def test_a_single_float_of_messagepack_is_kept_exactly() -> None:
+def test_a_single_precision_float_in_messagepack_is_stored_exactly() -> None:
     (single,) = struct.unpack(">f", struct.pack(">f", 0.1))
     assert parse_messagepack_value(b"\xca" + struct.pack(">f", 0.1)) == single
 
@@ -313,21 +313,21 @@ REFUSED_MESSAGEPACK = {
 
 
 @pytest.mark.parametrize("body", REFUSED_MESSAGEPACK.values(), ids=REFUSED_MESSAGEPACK.keys())
-def test_messagepack_that_is_no_json_is_refused(body: bytes) -> None:
+def test_messagepack_that_json_cannot_represent_is_refused(body: bytes) -> None:
     assert refusal_of_messagepack(body).code == "invalid_json"
 
 
-def test_the_deepest_messagepack_allowed_is_kept() -> None:
+def test_the_deepest_allowed_nesting_in_messagepack_is_accepted() -> None:
     body = b"\x91" * MAX_NESTING + b"\x01"
     assert parse_messagepack(body) == b"[" * MAX_NESTING + b"1" + b"]" * MAX_NESTING
 
 
 def test_a_refusal_of_messagepack_names_the_format() -> None:
-    assert refusal_of_messagepack(b"\x01\x02").message == "the MessagePack is wrong at byte 1"
+    assert refusal_of_messagepack(b"\x01\x02").message == "the MessagePack is invalid at byte 1"
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=40))
-def test_any_bytes_are_either_messagepack_or_refused_as_invalid_json(body: bytes) -> None:
+def test_random_bytes_are_accepted_as_messagepack_or_refused_as_invalid_json(body: bytes) -> None:
     result = result_of(parse_messagepack_value, body)
     assert result == ("invalid_json" if isinstance(result, Refused) else parse_json_value(encode(result)))

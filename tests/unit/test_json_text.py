@@ -1,4 +1,4 @@
-"""What is found in the bytes of a JSON text, against a walk over the value."""
+"""Facts computed from the bytes of a JSON text, compared with a walk over the decoded value."""
 
 import json
 
@@ -38,23 +38,23 @@ def walked_strings(value: Json) -> list[str]:
 
 
 @given(value=VALUES, ascii_only=st.booleans())
-def test_a_text_is_as_deep_and_has_as_many_containers_as_its_value(value: Json, *, ascii_only: bool) -> None:
+def test_depth_and_containers_of_a_text_are_those_of_its_value(value: Json, *, ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only).encode()
     assert (depth(text), containers(text)) == (walked_depth(value), walked_containers(value))
 
 
 @given(VALUES)
-def test_a_nul_is_found_in_strings_and_names_only_where_one_is(value: Json) -> None:
+def test_a_nul_is_found_exactly_where_a_string_or_name_contains_one(value: Json) -> None:
     assert holds_nul(json.dumps(value).encode()) == any("\0" in text for text in walked_strings(value))
 
 
 @given(VALUES)
-def test_no_string_and_no_quote_is_left_outside(value: Json) -> None:
+def test_outside_strings_removes_strings_and_quotes(value: Json) -> None:
     assert set(outside_strings(json.dumps(value).encode())) <= set(b"[]{},: nul-0123456789.e+")
 
 
 @given(VALUES, st.sampled_from([", ", ",", " ,\n"]))
-def test_a_text_without_minus_zero_is_left_as_it_is_and_another_keeps_its_value(value: Json, separator: str) -> None:
+def test_only_texts_with_minus_zero_are_changed_and_all_keep_their_value(value: Json, separator: str) -> None:
     text = json.dumps(value, separators=(separator, ":")).encode()
     assert with_float_zeros(text) == text  # Python writes -0.0
 
@@ -67,8 +67,8 @@ def test_a_text_without_minus_zero_is_left_as_it_is_and_another_keeps_its_value(
         (b'{"-0":-0}', b'{"-0":-0.0}'),
         (b'["\\"-0",-0,"-0\\\\",-0]', b'["\\"-0",-0.0,"-0\\\\",-0.0]'),
         (b"[-0.5,-0e1,-0E1,1e-0,1E-05,-0.0,-0e-0]", b"[-0.5,-0e1,-0E1,1e-0,1E-05,-0.0,-0e-0]"),
-        (b'["2026-01-01",-01]', b'["2026-01-01",-0.01]'),  # not JSON; only the first matters
+        (b'["2026-01-01",-01]', b'["2026-01-01",-0.01]'),  # not JSON; only the first part is used
     ],
 )
-def test_minus_zero_is_written_as_a_float_outside_strings_only(text: bytes, signed: bytes) -> None:
+def test_minus_zero_is_written_as_a_float_only_outside_of_strings(text: bytes, signed: bytes) -> None:
     assert with_float_zeros(text) == signed

@@ -1,4 +1,4 @@
-"""What a key may be."""
+"""Which keys are valid."""
 
 import pytest
 
@@ -27,7 +27,7 @@ from leasehold.keys import check_key
         "%2F?#[]@!$&'()*+,;=\\\"",
     ],
 )
-def test_a_good_key_is_let_through(key: str) -> None:
+def test_a_valid_key_is_accepted(key: str) -> None:
     check_key(key)
 
 
@@ -57,7 +57,7 @@ def test_a_good_key_is_let_through(key: str) -> None:
         "a\udfffb",
     ],
 )
-def test_a_bad_key_is_refused(key: str) -> None:
+def test_an_invalid_key_is_refused(key: str) -> None:
     with pytest.raises(ServiceError) as caught:
         check_key(key)
     assert caught.value.code == "invalid_key"

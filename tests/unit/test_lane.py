@@ -1,4 +1,4 @@
-"""The write lane: what becomes one batch."""
+"""The write lane: which operations become one batch."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from leasehold.store.store import Store
 
 
 class Counting(MemorySpace):
-    """Notes the size of each batch."""
+    """An engine that records the size of each batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,8 @@ class Counting(MemorySpace):
 
 
 def sizes(turns: Sequence[Sequence[Operation]]) -> list[int]:
-    """The batches of operations that come in so many turns of the loop. Their outcomes come in their order."""
+    """The sizes of the batches for operations that arrive in the given turns of the loop. Checks the order of the
+    outcomes."""
 
     async def scenario() -> list[int]:
         space = Counting()
@@ -60,40 +61,40 @@ def puts(count: int, value: bytes = b"1") -> list[Operation]:
     return [Put(f"key/{number}", value) for number in range(count)]
 
 
-def test_what_comes_turn_after_turn_is_one_batch() -> None:
+def test_operations_that_arrive_in_consecutive_turns_become_one_batch() -> None:
     assert sizes([puts(3), puts(1), puts(2), puts(1)]) == [7]
 
 
-def test_a_turn_that_brings_nothing_starts_the_batch() -> None:
+def test_a_turn_without_new_operations_starts_the_batch() -> None:
     assert sizes([puts(3), [], [], puts(4)]) == [3, 4]
 
 
-def test_a_batch_does_not_wait_for_more_when_it_has_enough() -> None:
+def test_a_batch_with_enough_operations_starts_at_once() -> None:
     first, *rest = sizes([puts(ENOUGH_OPERATIONS - 1), *[puts(1)] * 20])
     assert (first, sum(rest)) == (ENOUGH_OPERATIONS, 19)
 
 
-def test_a_batch_has_no_more_operations_than_it_may() -> None:
+def test_a_batch_has_at_most_the_maximum_of_operations() -> None:
     assert sizes([puts(MAX_BATCH_OPERATIONS * 2 + 1)]) == [MAX_BATCH_OPERATIONS, MAX_BATCH_OPERATIONS, 1]
 
 
 @pytest.mark.parametrize("others", [0, 3])
-def test_a_batch_ends_with_the_value_by_which_it_grows_too_large(others: int) -> None:
+def test_a_batch_ends_with_the_value_that_exceeds_its_size(others: int) -> None:
     within = MAX_BATCH_BYTES // MIB
     values = puts(2 * within + 5, b'"' + b"x" * (MIB - 2) + b'"')
     asked = [*(Delete(f"nothing/{number}") for number in range(others)), *values]
     assert sizes([asked]) == [others + within, within, 5]
 
 
-def test_what_a_batch_does_not_come_to_is_first_in_the_next_and_fewer_are_taken() -> None:
-    """Revisions show that nothing is done twice, left out, or overtaken."""
+def test_operations_left_over_come_first_in_the_next_batch_which_is_smaller() -> None:
+    """The revisions show that no operation is done twice, skipped or reordered."""
     document = b'{"a":0,"b":"%b"}' % (b"x" * (MIB - 100))
     updates: list[Operation] = [Put("document", b"%d" % number, ("a",)) for number in range(10)]
     asked = [Put("document", document), *updates, *puts(3)]
     assert sizes([asked]) == [len(asked), 4, *[2] * 9]
 
 
-def test_batches_grow_again_when_they_are_decided_to_their_end() -> None:
+def test_batches_grow_again_after_one_that_was_decided_completely() -> None:
     document = b'{"a":0,"b":"%b"}' % (b"x" * (MIB - 100))
     updates: list[Operation] = [Put("document", b"1", ("a",))] * 3
     found = sizes([[Put("document", document), *updates, *puts(1000)]])

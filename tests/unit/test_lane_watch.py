@@ -1,4 +1,4 @@
-"""The lane is watched: it is called degraded while it stands still although changes wait, and only then."""
+"""The lane counts as degraded while changes wait and no batch ends, and only then."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -19,20 +19,20 @@ SECONDS = 20.0
 
 
 class Lane:
-    """What is watched: batches that have ended, None while nothing waits."""
+    """A lane to watch. `batches`: the number that have ended, None while no change waits."""
 
     def __init__(self) -> None:
         self.progress: int | None = None
         self.watch = LaneWatch(lambda: self.progress)
 
     def look(self, times: int) -> bool:
-        """Whether the lane counts as standing still after so many looks."""
+        """Whether the lane counts as stalled after this many checks."""
         for _ in range(times):
             self.watch.look()
         return self.watch.fault is not None
 
 
-def test_a_lane_that_stands_still_for_the_bound_is_a_fault() -> None:
+def test_a_lane_that_stalls_for_the_limit_is_a_fault() -> None:
     lane = Lane()
     lane.progress = 7
     assert not lane.look(STALLED_LANE_SECONDS)
@@ -44,11 +44,11 @@ def test_a_lane_that_stands_still_for_the_bound_is_a_fault() -> None:
     )
 
 
-def test_an_idle_lane_is_no_fault() -> None:
+def test_an_idle_lane_is_not_a_fault() -> None:
     assert not Lane().look(3 * STALLED_LANE_SECONDS)
 
 
-def test_a_slow_lane_is_no_fault() -> None:
+def test_a_slow_lane_is_not_a_fault() -> None:
     lane = Lane()
     for batches in range(5):
         lane.progress = batches
@@ -56,7 +56,7 @@ def test_a_slow_lane_is_no_fault() -> None:
 
 
 @pytest.mark.parametrize("progress", [8, None])
-def test_the_fault_ends_when_the_lane_goes_on(progress: int | None) -> None:
+def test_the_fault_ends_when_the_lane_continues(progress: int | None) -> None:
     lane = Lane()
     lane.progress = 7
     assert lane.look(STALLED_LANE_SECONDS + 1)
@@ -65,13 +65,13 @@ def test_the_fault_ends_when_the_lane_goes_on(progress: int | None) -> None:
 
 
 class Silent(MemorySpace):
-    """Never tells how a commit ended."""
+    """An engine whose commits never complete."""
 
     def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
         pass
 
 
-def test_a_store_whose_lane_stands_still_says_so_and_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_with_a_stalled_lane_reports_it_and_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane_module, "LANE_END_SECONDS", 0.01)
 
     async def run() -> None:
@@ -124,7 +124,7 @@ def test_a_task_that_cannot_be_registered_does_not_run(monkeypatch: pytest.Monke
         real = loop.create_task
 
         def create_task(coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
-            tasks.append(real(coroutine))  # scheduled, as asyncio does it before it registers a task
+            tasks.append(real(coroutine))  # scheduled before it is registered, as in asyncio
             raise MemoryError
 
         tasks: list[asyncio.Task[None]] = []

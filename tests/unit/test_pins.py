@@ -1,4 +1,4 @@
-"""`tools/pins.py` finds what is not pinned, pinned wrongly, pinned in vain, or installed besides."""
+"""`tools/pins.py` reports what is not pinned, pinned wrongly, pinned without need, or installed in addition."""
 
 import pytest
 from packaging.requirements import Requirement
@@ -34,7 +34,7 @@ def faults(
     return find_faults(PROJECT, TEXTS | {"serve.txt": "\n".join(serve)} | (texts or {}), INSTALLED | (installed or {}))
 
 
-def test_pins_of_all_that_is_needed_and_nothing_else_are_no_fault() -> None:
+def test_exact_pins_of_all_requirements_are_accepted() -> None:
     assert faults() == []
 
 
@@ -53,20 +53,20 @@ def test_pins_of_all_that_is_needed_and_nothing_else_are_no_fault() -> None:
         (SERVE[:-1], "serve.txt: pyproject.toml needs editables, which is not pinned"),
     ],
 )
-def test_a_fault_of_the_pins_is_found(serve: list[str], found: str) -> None:
+def test_a_wrong_pin_is_reported(serve: list[str], found: str) -> None:
     assert [fault for fault in faults(serve=serve) if fault.startswith(found)] != []
 
 
-def test_what_the_service_needs_is_not_found_among_the_pins_of_tests() -> None:
+def test_a_requirement_of_the_service_is_not_satisfied_by_a_pin_for_tests() -> None:
     found = faults(serve=["web==2.1", "builder==3", "editables==1"], texts={"dev.txt": "checker-tool==5\nquick==1.0"})
     assert [fault for fault in found if fault.startswith("serve.txt: web needs quick<2")] != []
 
 
-def test_what_is_installed_and_not_pinned_is_found() -> None:
+def test_an_installed_package_without_a_pin_is_reported() -> None:
     assert faults(installed={"extra-tool": Installed("7")}) == ["extra-tool 7 is installed and not pinned"]
 
 
-def test_what_is_pinned_and_not_installed_is_found() -> None:
+def test_a_pinned_package_that_is_not_installed_is_reported() -> None:
     assert find_faults(PROJECT, TEXTS, {name: own for name, own in INSTALLED.items() if name != "driver"}) == [
         "postgres.txt: driver is pinned and not installed"
     ]

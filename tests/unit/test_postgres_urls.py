@@ -1,4 +1,4 @@
-"""Which stores are on PostgreSQL, and that no secret of one is shown."""
+"""Which stores are on PostgreSQL, and that their secrets are never shown."""
 
 import asyncio
 from collections.abc import Callable
@@ -50,7 +50,7 @@ DATABASES = st.sampled_from(["", "/", "/db", "/db?sslmode=require", "/db?user=a&
 
 
 def shows(template: str, secret: str) -> bool:
-    """Whether a part of the secret of four characters is shown, other than by chance."""
+    """Whether the text contains four characters of the secret in a row, other than by chance."""
     shown, other = shown_url(template.format(secret)), shown_url(template.format("Q"))
     assert "***" in shown
     return any(piece in shown for start in range(len(secret) - 3) if (piece := secret[start : start + 4]) not in other)
@@ -58,7 +58,7 @@ def shows(template: str, secret: str) -> bool:
 
 @settings(max_examples=500)
 @given(SECRET_TEXTS, PLACES, DATABASES, st.sampled_from([str, partial(quote, safe="")]))
-def test_no_password_in_a_url_is_shown_whether_it_was_escaped_or_not(
+def test_a_password_in_a_url_is_not_shown_whether_escaped_or_not(
     secret: str, place: str, database: str, escape: Callable[[str], str]
 ) -> None:
     assert not shows(f"postgresql://user:{{}}@{place}{database}", escape(secret))
@@ -66,16 +66,14 @@ def test_no_password_in_a_url_is_shown_whether_it_was_escaped_or_not(
 
 @settings(max_examples=500)
 @given(SECRET_TEXTS, st.sampled_from(sorted(SECRETS)), PLACES, st.sampled_from([str, partial(quote, safe="")]))
-def test_no_secret_among_the_parameters_is_shown(
-    secret: str, name: str, place: str, escape: Callable[[str], str]
-) -> None:
-    # What is behind an & that was not escaped is no part of the secret any more.
+def test_secrets_in_parameters_are_not_shown(secret: str, name: str, place: str, escape: Callable[[str], str]) -> None:
+    # After an unescaped & the text is no longer part of the secret.
     assert not shows(f"postgresql://{place}/db?user=alice&{name}={{}}", escape(secret).partition("&")[0])
 
 
 @settings(max_examples=300)
 @given(SECRET_TEXTS, st.sampled_from(["host={} password={}", "password={1} host={0}", "user=a  password = '{1}'"]))
-def test_no_secret_of_a_list_is_shown(secret: str, form: str) -> None:
+def test_secrets_in_a_list_of_hosts_are_not_shown(secret: str, form: str) -> None:
     assert shown_url(form.format("db", secret)) == "postgresql://***"
 
 
@@ -90,7 +88,7 @@ def test_no_secret_of_a_list_is_shown(secret: str, form: str) -> None:
         *("postgresql://alice:sec/secret@host/db", "postgresql://alice:secret%zz@host/db", "postgresql://h/d?secret"),
     ],
 )
-def test_what_is_meant_for_postgresql_makes_no_file_and_is_not_echoed(store: str) -> None:
+def test_a_mistyped_postgresql_url_is_refused_without_echo_and_creates_no_file(store: str) -> None:
     with pytest.raises(ServiceError) as caught:
         asyncio.run(open_engine(store).space().open())
     assert caught.value.code == "invalid_argument"
@@ -98,7 +96,7 @@ def test_what_is_meant_for_postgresql_makes_no_file_and_is_not_echoed(store: str
 
 
 @pytest.mark.parametrize("store", ["postgresql://a:secret@h/d", "host=h password=secret", "jdbc:postgresql://a:secret"])
-def test_a_store_on_postgresql_is_no_file_to_be_checked(store: str) -> None:
+def test_a_store_on_postgresql_cannot_be_checked_as_a_file(store: str) -> None:
     with pytest.raises(ServiceError) as caught:
         inspect_file(Path(store))
     assert "secret" not in caught.value.message
@@ -107,7 +105,7 @@ def test_a_store_on_postgresql_is_no_file_to_be_checked(store: str) -> None:
 @pytest.mark.parametrize(
     "store", ["data.json", "./host=db", "/srv/host=db/data.json", "my data.json", "a=b.json", "hostile=1", "memory:"]
 )
-def test_paths_stay_paths(store: str) -> None:
+def test_other_stores_are_paths(store: str) -> None:
     assert not is_postgres(store)
     assert shown_url(store) == store
     open_engine(store)

@@ -1,4 +1,4 @@
-"""A test whose program is missing is left out and named at the end; with `CI=true` it fails."""
+"""A test whose program is missing is skipped and listed at the end of the run. With `CI=true` it fails."""
 
 import os
 import re
@@ -43,27 +43,27 @@ def run(folder: Path, *, ci: str) -> tuple[int, str]:
     return ended.returncode, ended.stdout
 
 
-def test_what_lacks_a_program_is_left_out_and_named_at_the_end(tmp_path: Path) -> None:
+def test_a_test_without_its_program_is_skipped_and_listed_at_the_end(tmp_path: Path) -> None:
     code, output = run(tmp_path, ci="")
     assert code == 0, output
     assert "1 passed, 2 skipped" in output
     assert "2 for want of no-such-program (apt-get install no-such-package)" in output
 
 
-def test_in_ci_what_lacks_a_program_fails(tmp_path: Path) -> None:
+def test_in_ci_a_test_without_its_program_fails(tmp_path: Path) -> None:
     code, output = run(tmp_path, ci="true")
     assert code == 1, output
     assert "1 passed" in output
     assert output.count("this machine lacks no-such-program (apt-get install no-such-package)") >= 2
 
 
-def test_ci_installs_every_program_that_a_test_may_need() -> None:
+def test_ci_installs_every_program_that_tests_need() -> None:
     script = (TESTS.parent / ".ci" / "run").read_text()
     installed = re.search(r"^packages=\((.*?)\)$", script, re.DOTALL | re.MULTILINE)
     assert installed is not None
     assert sorted(installed[1].split()) == sorted(set(PACKAGES.values()))
 
 
-def test_a_need_without_a_package_is_a_fault_of_the_test() -> None:
+def test_a_program_without_a_known_package_is_an_error_in_the_test() -> None:
     with pytest.raises(ValueError, match="ngnix"):
         needs("ngnix")

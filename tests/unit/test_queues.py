@@ -1,4 +1,4 @@
-"""Who waits for which lock: the queues alone, with a lane that answers when the test says so."""
+"""Queues of waiters for locks, with a lane that answers when the test tells it to."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -31,11 +31,11 @@ def lease(lease_id: str, *, lock: str = "l", expires_at: int = NOW + 3600 * SECO
 
 
 HELD = Held(lease("other"), NOW)
-"""By somebody else, for an hour."""
+"""A lease of another holder, for an hour."""
 
 
 class Lane:
-    """Stands in for the store. `asked` is what waits in it."""
+    """Replaces the store. `asked`: operations that wait in it."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Operation, Done]] = []
@@ -51,7 +51,7 @@ class Lane:
         return [operation.lease_id for operation, _ in self.asked if isinstance(operation, Release)]
 
     def answer(self, outcome: Outcome | ServiceError) -> None:
-        """To the operation that came first."""
+        """Answer the operation that came first."""
         self.asked.pop(0)[1](outcome)
 
     def grant(self) -> None:
@@ -67,13 +67,13 @@ class Lane:
 
 
 async def settled() -> None:
-    """Let every task run until it waits for something else."""
+    """Run every task until it waits for something."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 async def come(lane: Lane, *names: str) -> list[asyncio.Task[Lease]]:
-    """All wait; the first one's attempt is in the lane."""
+    """Start these waiters. The attempt of the first one is then in the lane."""
     tasks = [lane.come(name) for name in names]
     await settled()
     return tasks
@@ -96,7 +96,7 @@ async def refused(task: asyncio.Task[Lease]) -> str:
 
 
 def scenario(test: Callable[[Lane], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """A test on a loop of its own, which must leave nothing behind."""
+    """Run a test on an event loop of its own, and check that no task or queue is left."""
 
     def run() -> None:
         async def on_a_lane() -> None:
@@ -116,14 +116,14 @@ def scenario(test: Callable[[Lane], Coroutine[Any, Any, None]]) -> Callable[[], 
 
 
 @scenario
-async def test_a_free_lock_is_had_by_one_attempt(lane: Lane) -> None:
+async def test_a_free_lock_is_acquired_by_one_attempt(lane: Lane) -> None:
     [first] = await come(lane, "1")
     lane.grant()
     assert (await got(first), lane.asked) == ("1", [])
 
 
 @scenario
-async def test_locks_go_to_those_who_wait_in_order_of_arrival(lane: Lane) -> None:
+async def test_waiters_get_the_lock_in_order_of_arrival(lane: Lane) -> None:
     tasks = await come(lane, "1", "2", "3")
     for name in ("1", "2", "3"):
         assert lane.attempts == [name]
@@ -134,7 +134,7 @@ async def test_locks_go_to_those_who_wait_in_order_of_arrival(lane: Lane) -> Non
 
 
 @scenario
-async def test_queues_of_other_locks_go_on_by_themselves(lane: Lane) -> None:
+async def test_queues_of_different_locks_are_independent(lane: Lane) -> None:
     [first] = await come(lane, "1")
     other = lane.come("2", lock="m")
     await settled()
@@ -150,7 +150,7 @@ async def test_queues_of_other_locks_go_on_by_themselves(lane: Lane) -> None:
 
 
 @scenario
-async def test_a_wake_for_any_lock_lets_the_first_of_each_queue_try(lane: Lane) -> None:
+async def test_a_wake_of_all_locks_makes_the_first_of_each_queue_try(lane: Lane) -> None:
     tasks = [*await come(lane, "1", "2"), lane.come("3", lock="m")]
     await settled()
     lane.answer(HELD)
@@ -168,7 +168,7 @@ async def test_a_wake_for_any_lock_lets_the_first_of_each_queue_try(lane: Lane) 
 
 
 @scenario
-async def test_one_who_is_woken_and_finds_the_lock_held_goes_on_waiting(lane: Lane) -> None:
+async def test_a_woken_waiter_that_finds_the_lock_held_keeps_waiting(lane: Lane) -> None:
     first, second = await come(lane, "1", "2")
     for _ in range(3):
         lane.answer(HELD)
@@ -182,8 +182,8 @@ async def test_one_who_is_woken_and_finds_the_lock_held_goes_on_waiting(lane: La
 
 
 @scenario
-async def test_a_wake_in_the_middle_of_an_attempt_is_not_lost(lane: Lane) -> None:
-    """The lock may have been set free after the attempt was decided."""
+async def test_a_wake_during_an_attempt_is_not_lost(lane: Lane) -> None:
+    """The lock may have been released after the attempt was decided."""
     [first] = await come(lane, "1")
     lane.queues.wake(["l"])
     lane.queues.wake(["l"])
@@ -198,18 +198,18 @@ async def test_a_wake_in_the_middle_of_an_attempt_is_not_lost(lane: Lane) -> Non
 
 
 @scenario
-async def test_the_first_tries_by_itself_when_the_lease_in_its_way_ends(lane: Lane) -> None:
+async def test_the_first_waiter_tries_when_the_lease_expires(lane: Lane) -> None:
     [first] = await come(lane, "1")
     lane.answer(Held(lease("other", expires_at=NOW + 1_000), NOW))
     assert lane.attempts == []
-    while not lane.attempts:  # noqa: ASYNC110 - the event is a timer's
+    while not lane.attempts:  # noqa: ASYNC110 - waits for a timer
         await asyncio.sleep(0)
     lane.grant()
     assert await got(first) == "1"
 
 
 @scenario
-async def test_a_lock_that_nobody_waits_for_may_be_woken(lane: Lane) -> None:
+async def test_a_wake_of_a_lock_without_waiters_is_ignored(lane: Lane) -> None:
     lane.queues.wake(["l"])
     lane.queues.wake(None)
     assert lane.asked == []
@@ -219,7 +219,7 @@ async def test_a_lock_that_nobody_waits_for_may_be_woken(lane: Lane) -> None:
 
 
 @scenario
-async def test_a_first_who_left_does_not_hold_up_the_others(lane: Lane) -> None:
+async def test_a_first_waiter_that_left_does_not_block_the_others(lane: Lane) -> None:
     first, second = await come(lane, "1", "2")
     lane.answer(HELD)
     await leave(first)
@@ -231,7 +231,7 @@ async def test_a_first_who_left_does_not_hold_up_the_others(lane: Lane) -> None:
 
 
 @scenario
-async def test_a_lease_for_one_who_left_during_the_attempt_is_released_and_the_next_gets_the_lock(lane: Lane) -> None:
+async def test_a_lease_for_a_waiter_that_left_during_its_attempt_is_released_for_the_next(lane: Lane) -> None:
     first, second = await come(lane, "1", "2")
     await leave(first)
     lane.grant()
@@ -245,7 +245,7 @@ async def test_a_lease_for_one_who_left_during_the_attempt_is_released_and_the_n
 
 
 @scenario
-async def test_a_lease_for_one_who_left_in_the_moment_of_success_is_released(lane: Lane) -> None:
+async def test_a_lease_for_a_waiter_that_left_at_the_moment_of_success_is_released(lane: Lane) -> None:
     [first] = await come(lane, "1")
     lane.grant()
     await leave(first)
@@ -253,7 +253,7 @@ async def test_a_lease_for_one_who_left_in_the_moment_of_success_is_released(lan
 
 
 @scenario
-async def test_one_who_left_during_an_attempt_that_failed_leaves_nothing_behind(lane: Lane) -> None:
+async def test_a_waiter_that_left_during_a_refused_attempt_leaves_nothing_behind(lane: Lane) -> None:
     [first] = await come(lane, "1")
     await leave(first)
     lane.answer(HELD)
@@ -261,7 +261,7 @@ async def test_one_who_left_during_an_attempt_that_failed_leaves_nothing_behind(
 
 
 @scenario
-async def test_who_comes_during_the_attempt_of_one_who_left_gets_an_attempt_after_it(lane: Lane) -> None:
+async def test_a_waiter_that_comes_after_the_first_left_gets_the_next_attempt(lane: Lane) -> None:
     [first] = await come(lane, "1")
     await leave(first)
     [second] = await come(lane, "2")
@@ -273,7 +273,7 @@ async def test_who_comes_during_the_attempt_of_one_who_left_gets_an_attempt_afte
 
 
 @scenario
-async def test_one_from_the_middle_who_leaves_is_passed_over(lane: Lane) -> None:
+async def test_a_waiter_that_leaves_the_middle_of_the_queue_is_skipped(lane: Lane) -> None:
     first, second, third = await come(lane, "1", "2", "3")
     await leave(second)
     lane.grant()
@@ -282,11 +282,11 @@ async def test_one_from_the_middle_who_leaves_is_passed_over(lane: Lane) -> None
     assert (await got(first), await got(third)) == ("1", "3")
 
 
-# Time to wait -------------------------------------------------------------------------------------------------
+# Waiting times ------------------------------------------------------------------------------------------------
 
 
 @scenario
-async def test_one_who_does_not_wait_has_one_attempt(lane: Lane) -> None:
+async def test_an_acquisition_without_waiting_makes_one_attempt(lane: Lane) -> None:
     first = lane.come("1", wait=0)
     await settled()
     lane.answer(HELD)
@@ -294,7 +294,7 @@ async def test_one_who_does_not_wait_has_one_attempt(lane: Lane) -> None:
 
 
 @scenario
-async def test_one_who_does_not_wait_behind_others_is_refused_by_an_attempt_of_the_first(lane: Lane) -> None:
+async def test_an_acquisition_without_waiting_in_a_queue_is_refused_with_the_next_attempt(lane: Lane) -> None:
     [first] = await come(lane, "1")
     lane.answer(HELD)
     second, third = lane.come("2", wait=0), lane.come("3", wait=0)
@@ -306,7 +306,7 @@ async def test_one_who_does_not_wait_behind_others_is_refused_by_an_attempt_of_t
 
 
 @scenario
-async def test_one_whose_time_ends_during_an_attempt_of_its_own_may_still_get_the_lock(lane: Lane) -> None:
+async def test_a_waiter_whose_time_ends_during_its_attempt_can_still_get_the_lock(lane: Lane) -> None:
     first = lane.come("1", wait=0.001)
     await asyncio.sleep(0.005)
     assert not first.done()
@@ -315,7 +315,7 @@ async def test_one_whose_time_ends_during_an_attempt_of_its_own_may_still_get_th
 
 
 @scenario
-async def test_one_whose_time_ends_during_an_attempt_of_its_own_is_refused_by_that_one(lane: Lane) -> None:
+async def test_a_waiter_whose_time_ends_during_its_refused_attempt_gets_that_refusal(lane: Lane) -> None:
     first = lane.come("1", wait=1e-9)
     await settled()
     lane.answer(HELD)
@@ -323,7 +323,7 @@ async def test_one_whose_time_ends_during_an_attempt_of_its_own_is_refused_by_th
 
 
 @scenario
-async def test_those_whose_time_ends_during_an_attempt_hear_of_the_lease_that_came_of_it(lane: Lane) -> None:
+async def test_a_waiter_whose_time_ends_is_refused_when_the_first_attempt_gets_the_lock(lane: Lane) -> None:
     [first] = await come(lane, "1")
     second, third = lane.come("2", wait=0), lane.come("3")
     await settled()
@@ -333,11 +333,11 @@ async def test_those_whose_time_ends_during_an_attempt_hear_of_the_lease_that_ca
 
 
 @scenario
-async def test_one_whose_time_ends_is_told_who_holds_the_lock_by_then(lane: Lane) -> None:
+async def test_a_waiter_whose_time_ends_is_told_the_current_holder(lane: Lane) -> None:
     first = lane.come("1", wait=0.05)
     await settled()
     lane.answer(HELD)
-    while not lane.attempts:  # noqa: ASYNC110 - the event is a timer's
+    while not lane.attempts:  # noqa: ASYNC110 - waits for a timer
         await asyncio.sleep(0)
     lane.answer(Held(lease("other", expires_at=NOW + 7 * SECOND), NOW + 2 * SECOND))
     with pytest.raises(ServiceError) as caught:
@@ -349,7 +349,7 @@ async def test_one_whose_time_ends_is_told_who_holds_the_lock_by_then(lane: Lane
 
 
 @scenario
-async def test_an_error_goes_to_the_one_whose_attempt_it_was_and_the_next_tries(lane: Lane) -> None:
+async def test_an_error_goes_to_the_waiter_of_the_attempt_and_the_next_one_tries(lane: Lane) -> None:
     first, second = await come(lane, "1", "2")
     lane.answer(ServiceError("storage_full", "the disk is full"))
     assert (lane.attempts, lane.releases) == (["2"], [])
@@ -358,7 +358,7 @@ async def test_an_error_goes_to_the_one_whose_attempt_it_was_and_the_next_tries(
 
 
 @scenario
-async def test_an_acquisition_of_which_nobody_knows_is_released(lane: Lane) -> None:
+async def test_an_acquisition_with_an_unknown_outcome_is_released(lane: Lane) -> None:
     first, second = await come(lane, "1", "2")
     lane.answer(outcome_unknown())
     assert [type(operation) for operation, _ in lane.asked] == [Release, Acquire]
@@ -369,7 +369,7 @@ async def test_an_acquisition_of_which_nobody_knows_is_released(lane: Lane) -> N
 
 
 @pytest.mark.parametrize("decided", ["released", "lease_lost", "lock_not_found"])
-def test_an_abandoned_lease_is_released_again_until_the_engine_takes_it(decided: str) -> None:
+def test_the_release_of_an_abandoned_lease_is_retried_until_the_engine_accepts_it(decided: str) -> None:
     async def run() -> None:
         lane = Lane()
         [first] = await come(lane, "1")
@@ -388,7 +388,7 @@ def test_an_abandoned_lease_is_released_again_until_the_engine_takes_it(decided:
     asyncio.run(run())
 
 
-def test_only_so_many_leases_of_which_nobody_knows_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_abandoned_leases_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "MAX_ABANDONED_LEASES", 3)
 
     async def run() -> None:
@@ -406,7 +406,7 @@ def test_only_so_many_leases_of_which_nobody_knows_are_remembered(monkeypatch: p
 
 
 @scenario
-async def test_an_acquisition_that_was_surely_not_stored_is_not_released(lane: Lane) -> None:
+async def test_an_acquisition_that_was_certainly_not_stored_is_not_released(lane: Lane) -> None:
     [first] = await come(lane, "1")
     lane.answer(unavailable("the database cannot be reached at present"))
     assert await refused(first) == "unavailable"
@@ -414,7 +414,7 @@ async def test_an_acquisition_that_was_surely_not_stored_is_not_released(lane: L
 
 
 @scenario
-async def test_an_attempt_that_cannot_be_made_is_made_later(lane: Lane) -> None:
+async def test_an_attempt_that_cannot_be_submitted_is_made_later(lane: Lane) -> None:
     [first] = await come(lane, "1")
     lane.answer(HELD)
     real = lane.queues._submit
@@ -430,11 +430,11 @@ async def test_an_attempt_that_cannot_be_made_is_made_later(lane: Lane) -> None:
     assert await got(first) == "1"
 
 
-# Bounds and the end -------------------------------------------------------------------------------------------
+# Limits and shutdown ------------------------------------------------------------------------------------------
 
 
 @scenario
-async def test_a_thousand_wait_and_the_next_is_refused(lane: Lane) -> None:
+async def test_waiters_over_the_limit_are_refused(lane: Lane) -> None:
     tasks = [lane.come(f"{number}") for number in range(MAX_WAITERS)]
     await settled()
     assert (len(lane.queues), lane.queues.waiting_for("l"), MAX_WAITERS) == (1_000, 1_000, 1_000)
@@ -456,7 +456,7 @@ async def test_a_thousand_wait_and_the_next_is_refused(lane: Lane) -> None:
 
 
 @scenario
-async def test_at_the_end_all_are_sent_away_but_the_one_whose_attempt_is_under_way(lane: Lane) -> None:
+async def test_at_shutdown_all_waiters_are_refused_except_the_one_whose_attempt_is_in_progress(lane: Lane) -> None:
     first, second, third = await come(lane, "1", "2", "3")
     lane.queues.stop()
     assert [await refused(task) for task in (second, third)] == ["unavailable"] * 2
@@ -467,7 +467,7 @@ async def test_at_the_end_all_are_sent_away_but_the_one_whose_attempt_is_under_w
 
 
 @scenario
-async def test_at_the_end_an_attempt_that_finds_the_lock_held_is_the_last(lane: Lane) -> None:
+async def test_an_attempt_that_is_refused_during_shutdown_is_not_repeated(lane: Lane) -> None:
     [first] = await come(lane, "1")
     lane.queues.stop()
     lane.queues.wake(["l"])
@@ -476,7 +476,7 @@ async def test_at_the_end_an_attempt_that_finds_the_lock_held_is_the_last(lane: 
 
 
 @scenario
-async def test_a_lease_granted_to_one_whose_end_was_not_read_yet_is_released(lane: Lane) -> None:
+async def test_a_lease_for_a_client_whose_disconnect_was_not_seen_yet_is_released(lane: Lane) -> None:
     gone = lane.come("gone", is_there=lambda: False)
     [staying] = await come(lane, "staying")
     lane.grant()

@@ -1,4 +1,4 @@
-"""The log of refused requests: one line each, and never so many that it fills a disk."""
+"""The log of refused requests: one line for each, with a limit on the rate, so that it cannot fill a disk."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def told(lines: Any) -> list[tuple[str, int, int | None]]:
     return [(line["event"], line["status"], line.get("count")) for line in lines]
 
 
-def test_a_refusal_names_who_asked_for_what_and_why() -> None:
+def test_a_refusal_is_logged_with_caller_request_and_reason() -> None:
     with capture_logs() as lines:
         RefusalLog(0).record(request(), forbidden("no", reason="no permission to read"), "192.0.2.1")
     assert lines == [
@@ -44,13 +44,13 @@ def test_a_refusal_names_who_asked_for_what_and_why() -> None:
     ]
 
 
-def test_without_a_good_token_nobody_is_named() -> None:
+def test_a_refusal_without_a_valid_token_names_no_caller() -> None:
     with capture_logs() as lines:
         RefusalLog(0).record(request(), unauthenticated("expired"), "192.0.2.1")
     assert ("sub" in lines[0], lines[0]["reason"]) == (False, "expired")
 
 
-def test_a_flood_is_cut_and_counted() -> None:
+def test_over_the_rate_refusals_are_counted_and_not_logged() -> None:
     with capture_logs() as lines:
         log = RefusalLog(0)
         flood(log, 10_000)
@@ -62,7 +62,7 @@ def test_a_flood_is_cut_and_counted() -> None:
     assert told(lines) == [("request refused", 401, None)] * MAX_LINES + [cut, ("request refused", 401, None)]
 
 
-def test_a_flood_of_bad_tokens_hides_no_403() -> None:
+def test_many_bad_tokens_do_not_hide_a_403() -> None:
     with capture_logs() as lines:
         log = RefusalLog(0)
         flood(log, 10_000)
@@ -70,7 +70,7 @@ def test_a_flood_of_bad_tokens_hides_no_403() -> None:
     assert told(lines)[-1] == ("request refused", 403, None)
 
 
-def test_what_was_left_out_is_told_at_the_end_too() -> None:
+def test_the_number_of_omitted_refusals_is_logged_at_shutdown() -> None:
     with capture_logs() as lines:
         log = RefusalLog(0)
         flood(log, MAX_LINES + 5)
@@ -79,7 +79,7 @@ def test_what_was_left_out_is_told_at_the_end_too() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, MAX_LINES])
-def test_where_nothing_was_left_out_nothing_is_added(count: int) -> None:
+def test_without_omitted_refusals_no_number_is_logged(count: int) -> None:
     with capture_logs() as lines:
         log = RefusalLog(0)
         flood(log, count)
@@ -90,10 +90,10 @@ def test_where_nothing_was_left_out_nothing_is_added(count: int) -> None:
 @pytest.mark.parametrize(
     "text", ["ann\n2026 forged", "\x1b[31mred", "\u2028", "ä\u202eb", "\x7f", "\x00", "x" * 10_000]
 )
-def test_a_text_from_outside_is_short_and_printable(text: str) -> None:
+def test_text_from_outside_is_shortened_and_made_printable(text: str) -> None:
     shown = printable(text)
     assert (shown.isascii(), shown.isprintable(), len(shown) < 1_000) == (True, True, True)
 
 
-def test_a_usual_name_is_shown_as_it_is() -> None:
+def test_an_ordinary_name_is_logged_unchanged() -> None:
     assert printable("service/ann@example.com") == "service/ann@example.com"

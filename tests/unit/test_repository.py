@@ -1,4 +1,4 @@
-"""What a checkout must not take along into a commit or an image."""
+"""What a checkout must not add to a commit or to an image."""
 
 import subprocess
 from pathlib import Path
@@ -11,12 +11,12 @@ MADE_BY_THE_DOCUMENTED_COMMANDS = ["secret", "secret.new", "secrets/leasehold_se
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 @pytest.mark.parametrize("name", MADE_BY_THE_DOCUMENTED_COMMANDS)
-def test_git_ignores_what_the_documented_commands_make(name: str) -> None:
+def test_git_ignores_the_files_that_documented_commands_create(name: str) -> None:
     ignored = subprocess.run(["git", "check-ignore", "--quiet", name], cwd=ROOT, check=False)
     assert ignored.returncode == 0
 
 
-def test_an_image_takes_only_what_is_named() -> None:
+def test_an_image_contains_only_listed_files() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     named = {rule for rule in rules if rule.startswith("!")}
     assert (rules[0], named) == ("*", {"!pyproject.toml", "!README.md", "!requirements", "!src"})

@@ -1,4 +1,4 @@
-"""Times as text, and the text of an entry that holds them."""
+"""Times as text, and the text of entries."""
 
 import json
 
@@ -28,11 +28,11 @@ def test_a_time_is_written_in_utc_with_microseconds(time: int, text: str) -> Non
 
 
 @given(st.integers(min_value=0, max_value=YEAR_9999))
-def test_a_time_is_read_as_it_was_written(time: int) -> None:
+def test_a_formatted_time_is_parsed_to_itself(time: int) -> None:
     assert parse_time(format_time(time)) == time
 
 
-def test_equal_times_are_read_as_one_object() -> None:
+def test_equal_times_are_parsed_to_one_object() -> None:
     text = format_time(YEAR_9999)
     assert parse_time(text) is parse_time(str(text.encode(), "ascii"))
 
@@ -52,7 +52,7 @@ def test_equal_times_are_read_as_one_object() -> None:
         "2026-01-31T12:00:00.00_001Z",
     ],
 )
-def test_another_form_of_a_time_is_refused(text: str) -> None:
+def test_a_time_in_another_form_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a time|out of range|does not match"):
         parse_time(text)
 
@@ -64,10 +64,10 @@ def test_the_text_of_an_entry_is_compact_json_in_a_fixed_order() -> None:
     )
 
 
-def test_an_entry_with_an_expiry_says_when() -> None:
+def test_the_text_of_an_entry_with_an_expiry_has_expires_at() -> None:
     assert json.loads(entry_json(Entry("a", b"null", 1, 0, 0, 5)))["expires_at"] == "1970-01-01T00:00:00.000005Z"
 
 
 @given(st.text(st.characters(codec="utf-8")))
-def test_any_key_is_escaped_as_json_wants_it(key: str) -> None:
+def test_special_characters_in_a_key_are_escaped_in_the_text(key: str) -> None:
     assert json.loads(entry_json(Entry(key, b"1", 1, 0, 0)))["key"] == key

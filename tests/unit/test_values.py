@@ -1,4 +1,4 @@
-"""Paths into a value, and the changes that can be made to one."""
+"""Pointers into a value, and changes of a value."""
 
 import copy
 
@@ -56,28 +56,28 @@ def nested(levels: int) -> Json:
 # Encoding -----------------------------------------------------------------------------------------------------
 
 
-def test_a_value_of_exactly_the_limit_is_encoded() -> None:
+def test_a_value_exactly_at_the_size_limit_is_encoded() -> None:
     assert encode_bounded("abc", max_bytes=5) == b'"abc"'
 
 
-def test_a_value_over_the_limit_is_too_large() -> None:
+def test_a_value_over_the_size_limit_is_too_large() -> None:
     with refused("too_large") as caught:
         encode_bounded("abcd", max_bytes=5)
     assert caught.value.details == {"limit": 5}
 
 
-def test_a_value_of_the_deepest_nesting_is_encoded() -> None:
+def test_a_value_with_the_deepest_allowed_nesting_is_encoded() -> None:
     assert encode_bounded(nested(MAX_NESTING), max_bytes=1000) == b"[" * MAX_NESTING + b"0" + b"]" * MAX_NESTING
 
 
 @pytest.mark.parametrize("levels", [MAX_NESTING + 1, 200_000])
-def test_a_value_nested_too_deep_is_not_encoded(levels: int) -> None:
+def test_a_value_nested_too_deep_is_refused(levels: int) -> None:
     with refused("invalid_json") as caught:
         encode_bounded(nested(levels), max_bytes=1000)
     assert caught.value.message == "nested deeper than 128 levels"
 
 
-def test_a_stored_value_is_given_as_messagepack() -> None:
+def test_a_stored_value_is_converted_to_messagepack() -> None:
     assert to_messagepack(b'{"a":[1,null]}') == b"\x81\xa1a\x92\x01\xc0"
 
 
@@ -114,7 +114,7 @@ RFC_6901_DOCUMENT: Json = {
         ("/m~0n", 8),
     ],
 )
-def test_the_examples_of_rfc_6901_find_their_part(text: str, part: Json) -> None:
+def test_the_examples_of_rfc_6901_find_their_parts(text: str, part: Json) -> None:
     assert get_at(RFC_6901_DOCUMENT, parse_pointer(text)) == part
 
 
@@ -131,7 +131,7 @@ def test_the_examples_of_rfc_6901_find_their_part(text: str, part: Json) -> None
         ("/ä/🎉", ("ä", "🎉")),
     ],
 )
-def test_a_pointer_is_split_and_unescaped_once(text: str, path: Pointer) -> None:
+def test_a_pointer_is_split_before_it_is_unescaped(text: str, path: Pointer) -> None:
     assert parse_pointer(text) == path
 
 
@@ -144,13 +144,13 @@ def test_a_malformed_pointer_is_refused(text: str) -> None:
         parse_pointer(text)
 
 
-def test_a_pointer_as_deep_as_a_value_is_parsed() -> None:
+def test_a_pointer_of_the_maximal_depth_is_parsed() -> None:
     assert parse_pointer("/a" * MAX_NESTING) == ("a",) * MAX_NESTING
 
 
 @settings(deadline=None)
 @given(st.lists(NAMES, max_size=5).map(tuple))
-def test_a_pointer_is_parsed_to_what_was_formatted(path: Pointer) -> None:
+def test_a_formatted_pointer_is_parsed_to_itself(path: Pointer) -> None:
     assert parse_pointer(format_pointer(path)) == path
 
 
@@ -187,7 +187,7 @@ def test_a_missing_part_is_not_found(value: Json, path: Pointer) -> None:
     assert caught.value.details == {"path": format_pointer(path)}
 
 
-def test_a_digit_names_a_member_of_an_object() -> None:
+def test_a_numeric_segment_names_a_member_of_an_object() -> None:
     assert get_at({"0": {"01": "x"}}, ("0", "01")) == "x"
 
 
@@ -225,7 +225,7 @@ def test_a_part_is_written_at_its_path(value: Json, path: Pointer, after: Json) 
     ("value", "path"),
     [([], ("0",)), ([1], ("1",)), ([1], ("5", "a")), ([1], ("-", "a")), ([1], ("9" * 5000,))],
 )
-def test_writing_past_the_end_of_a_list_is_not_found(value: Json, path: Pointer) -> None:
+def test_a_write_past_the_end_of_a_list_is_not_found(value: Json, path: Pointer) -> None:
     with refused("path_not_found"):
         set_at(value, path, "new")
 
@@ -246,19 +246,19 @@ def test_writing_past_the_end_of_a_list_is_not_found(value: Json, path: Pointer)
         ([[1]], ("a", "0")),
     ],
 )
-def test_writing_through_what_cannot_hold_it_is_a_conflict(value: Json, path: Pointer) -> None:
+def test_a_write_through_a_scalar_is_a_conflict(value: Json, path: Pointer) -> None:
     with refused("conflict"):
         set_at(value, path, "new")
 
 
-def test_a_path_as_deep_as_allowed_is_made() -> None:
+def test_a_path_of_the_maximal_depth_is_created() -> None:
     path = ("a",) * MAX_NESTING
     assert get_at(set_at({}, path, 1), path) == 1
 
 
 @settings(deadline=None)
 @given(PARTS, PATHS.filter(lambda path: "-" not in path))
-def test_what_was_written_at_a_path_is_read_there(value: Json, path: Pointer) -> None:
+def test_a_part_written_at_a_path_is_read_at_that_path(value: Json, path: Pointer) -> None:
     try:
         after = set_at(value, path, "new")
     except ServiceError:
@@ -287,7 +287,7 @@ def test_a_part_is_removed(value: Json, path: Pointer, after: Json) -> None:
     ("value", "path"),
     [({}, ("a",)), ({"a": 1}, ("a", "b")), ([1], ("1",)), ([1], ("-",)), ([1, 2], ("01",)), (None, ("a",))],
 )
-def test_removing_a_missing_part_is_not_found(value: Json, path: Pointer) -> None:
+def test_a_removal_of_a_missing_part_is_not_found(value: Json, path: Pointer) -> None:
     with refused("path_not_found"):
         remove_at(value, path)
 
@@ -317,15 +317,15 @@ def test_removing_a_missing_part_is_not_found(value: Json, path: Pointer) -> Non
         ("text", {}, {}),
     ],
 )
-def test_the_examples_of_rfc_7396_merge_as_told(target: Json, patch: Json, after: Json) -> None:
+def test_the_examples_of_rfc_7396_have_their_results(target: Json, patch: Json, after: Json) -> None:
     assert merge_patch(copy.deepcopy(target), patch) == after
 
 
-def test_a_list_in_a_merge_patch_keeps_its_nulls() -> None:
+def test_null_within_a_list_of_a_merge_patch_is_kept() -> None:
     assert merge_patch({}, {"a": [None, {"b": None}]}) == {"a": [None, {"b": None}]}
 
 
-def test_the_deepest_merge_patch_is_merged() -> None:
+def test_a_merge_patch_of_the_maximal_depth_is_applied() -> None:
     patch: Json = 1
     for _ in range(MAX_NESTING):
         patch = {"a": patch}
@@ -334,7 +334,7 @@ def test_the_deepest_merge_patch_is_merged() -> None:
 
 @settings(deadline=None)
 @given(PARTS, PARTS)
-def test_a_merge_patch_is_the_same_after_its_use(target: Json, patch: Json) -> None:
+def test_a_merge_patch_is_not_modified_by_its_use(target: Json, patch: Json) -> None:
     before = copy.deepcopy(patch)
     merge_patch(merge_patch(target, patch), {"a": {"b": {"c": None}}})
     assert patch == before
@@ -342,7 +342,7 @@ def test_a_merge_patch_is_the_same_after_its_use(target: Json, patch: Json) -> N
 
 @settings(deadline=None)
 @given(PARTS, PARTS)
-def test_merging_twice_gives_the_same_as_once(target: Json, patch: Json) -> None:
+def test_merging_twice_has_the_result_of_merging_once(target: Json, patch: Json) -> None:
     once = merge_patch(copy.deepcopy(target), patch)
     assert merge_patch(copy.deepcopy(once), patch) == once
 
@@ -359,7 +359,7 @@ def test_merging_twice_gives_the_same_as_once(target: Json, patch: Json) -> None
         {"op": "add", "path": "/a", "value": 1},
     ],
 )
-def test_a_patch_that_is_no_list_is_refused(document: Json) -> None:
+def test_a_patch_that_is_not_a_list_is_refused(document: Json) -> None:
     with refused("invalid_argument"):
         parse_json_patch(document)
 
@@ -368,14 +368,14 @@ def test_a_patch_that_is_no_list_is_refused(document: Json) -> None:
     ("step", "message"),
     [
         (1, "not an object"),
-        ({"op": "add", "value": 1}, "path is missing or no string"),
-        ({"op": "add", "path": 1, "value": 1}, "path is missing or no string"),
-        ({"op": "add", "path": None, "value": 1}, "path is missing or no string"),
+        ({"op": "add", "value": 1}, "path is missing or not a string"),
+        ({"op": "add", "path": 1, "value": 1}, "path is missing or not a string"),
+        ({"op": "add", "path": None, "value": 1}, "path is missing or not a string"),
         ({"op": "add", "path": "/a"}, "value is missing"),
         ({"op": "replace", "path": "/a"}, "value is missing"),
         ({"op": "test", "path": "/a"}, "value is missing"),
-        ({"op": "move", "path": "/a"}, "from is missing or no string"),
-        ({"op": "copy", "path": "/a", "from": ["b"]}, "from is missing or no string"),
+        ({"op": "move", "path": "/a"}, "from is missing or not a string"),
+        ({"op": "copy", "path": "/a", "from": ["b"]}, "from is missing or not a string"),
         ({"path": "/a"}, "op is not add, remove, replace, move, copy or test"),
         ({"op": "Add", "path": "/a", "value": 1}, "op is not add, remove, replace, move, copy or test"),
         ({"op": ["add"], "path": "/a", "value": 1}, "op is not add, remove, replace, move, copy or test"),
@@ -401,7 +401,7 @@ def test_a_malformed_pointer_in_a_patch_is_refused_with_its_index(step: Json) ->
     assert caught.value.message.startswith("operation 0: ")
 
 
-def test_a_patch_of_as_many_steps_as_allowed_is_parsed() -> None:
+def test_a_patch_with_the_maximum_of_steps_is_parsed() -> None:
     document: list[Json] = [{"op": "remove", "path": "/a"}] * MAX_PATCH_OPERATIONS
     assert len(parse_json_patch(document)) == MAX_PATCH_OPERATIONS
 
@@ -466,7 +466,7 @@ PATCHED: dict[str, tuple[Json, Json, Json]] = {
         {"op": "add", "path": "/foo/-", "value": ["abc", "def"]},
         {"foo": ["bar", ["abc", "def"]]},
     ),
-    # what the RFC says in words
+    # the rules in the text of the RFC
     "a member added that exists": ({"a": 1}, {"op": "add", "path": "/a", "value": 2}, {"a": 2}),
     "an element added at the end": ([1], {"op": "add", "path": "/1", "value": 2}, [1, 2]),
     "an element added to an empty list": ([], {"op": "add", "path": "/0", "value": 2}, [2]),
@@ -485,7 +485,7 @@ PATCHED: dict[str, tuple[Json, Json, Json]] = {
 
 
 @pytest.mark.parametrize(("value", "step", "after"), PATCHED.values(), ids=PATCHED.keys())
-def test_a_step_is_done(value: Json, step: Json, after: Json) -> None:
+def test_a_valid_step_is_applied(value: Json, step: Json, after: Json) -> None:
     assert patched(value, step) == after
 
 
@@ -514,7 +514,7 @@ FAILED: dict[str, tuple[Json, Json]] = {
 
 
 @pytest.mark.parametrize(("value", "step"), FAILED.values(), ids=FAILED.keys())
-def test_a_step_that_cannot_be_done_fails_the_patch(value: Json, step: Json) -> None:
+def test_a_step_that_cannot_be_applied_fails_the_patch(value: Json, step: Json) -> None:
     with refused("patch_failed") as caught:
         patched(value, {"op": "test", "path": "", "value": value}, step)
     assert caught.value.details == {"step": 1}
@@ -553,17 +553,17 @@ DIFFERENT: list[tuple[Json, Json]] = [
 
 
 @pytest.mark.parametrize(("value", "tested"), EQUAL)
-def test_a_test_holds_for_equal_json(value: Json, tested: Json) -> None:
+def test_a_test_step_succeeds_for_equal_json(value: Json, tested: Json) -> None:
     assert patched(value, {"op": "test", "path": "", "value": tested}) == value
 
 
 @pytest.mark.parametrize(("value", "tested"), DIFFERENT)
-def test_a_test_fails_for_different_json(value: Json, tested: Json) -> None:
+def test_a_test_step_fails_for_different_json(value: Json, tested: Json) -> None:
     with refused("patch_failed"):
         patched(value, {"op": "test", "path": "", "value": tested})
 
 
-def test_steps_see_what_those_before_them_did() -> None:
+def test_steps_see_the_changes_of_earlier_steps() -> None:
     after = patched(
         {},
         {"op": "add", "path": "/a", "value": []},
@@ -574,12 +574,12 @@ def test_steps_see_what_those_before_them_did() -> None:
     assert after == {"a": [], "b": 1}
 
 
-def test_a_copy_is_not_changed_with_its_original() -> None:
+def test_a_copy_is_independent_of_its_original() -> None:
     after = patched({"a": [1]}, {"op": "copy", "from": "/a", "path": "/b"}, {"op": "add", "path": "/a/-", "value": 2})
     assert after == {"a": [1, 2], "b": [1]}
 
 
-def test_a_patch_is_the_same_after_its_use() -> None:
+def test_a_json_patch_is_not_modified_by_its_use() -> None:
     steps = parse_json_patch(
         [
             {"op": "add", "path": "/a", "value": {"list": []}},
@@ -593,7 +593,7 @@ def test_a_patch_is_the_same_after_its_use() -> None:
     assert [json_patch({}, steps, max_bytes=1000), json_patch({}, steps, max_bytes=1000)] == [expected, expected]
 
 
-def test_a_value_used_by_two_steps_is_not_shared_between_them() -> None:
+def test_a_value_used_by_two_steps_is_not_shared() -> None:
     shared: Json = []
     after = patched(
         {},
@@ -608,26 +608,26 @@ def test_an_empty_patch_changes_nothing() -> None:
     assert patched({"a": 1}) == {"a": 1}
 
 
-def test_copies_that_double_the_value_are_stopped() -> None:
+def test_copies_that_double_the_value_are_refused_at_the_limit() -> None:
     steps: list[Json] = [{"op": "copy", "from": "", "path": f"/{index}"} for index in range(100)]
     with refused("too_large") as caught:
         patched({"a": "b" * 50}, *steps, max_bytes=1 << 20)
     assert caught.value.details == {"limit": 1 << 20}
 
 
-def test_copies_that_sum_up_to_the_limit_are_made() -> None:
+def test_copies_that_add_up_to_the_limit_are_done() -> None:
     steps: list[Json] = [{"op": "copy", "from": "/a", "path": "/b"}] * 4
     assert patched({"a": "12345678"}, *steps, max_bytes=40) == {"a": "12345678", "b": "12345678"}
 
 
-def test_copies_that_sum_up_to_more_than_the_limit_are_stopped() -> None:
+def test_copies_that_add_up_to_more_than_the_limit_are_refused() -> None:
     steps: list[Json] = [{"op": "copy", "from": "/a", "path": "/b"}] * 5
     with refused("too_large"):
         patched({"a": "12345678"}, *steps, max_bytes=49)
 
 
 def moves_that_nest(levels: int) -> list[Json]:
-    """A patch after which `/a` is `levels` deep, though no step of it is."""
+    """A patch that makes `/a` `levels` deep, although no single step is nested."""
     steps: list[Json] = [{"op": "add", "path": "/a", "value": 0}]
     for _ in range(levels):
         steps.append({"op": "add", "path": "/b", "value": {}})
@@ -636,25 +636,25 @@ def moves_that_nest(levels: int) -> list[Json]:
     return steps
 
 
-def test_moves_that_nest_without_end_are_refused_when_encoded() -> None:
+def test_moves_that_nest_too_deep_are_refused_when_the_value_is_encoded() -> None:
     value = patched({}, *moves_that_nest(3000))
     with refused("invalid_json"):
         encode_bounded(value, max_bytes=1 << 20)
 
 
-def test_a_copy_of_what_is_nested_without_end_is_refused() -> None:
+def test_a_copy_of_a_part_nested_too_deep_is_refused() -> None:
     with refused("invalid_json"):
         patched({}, *moves_that_nest(3000), {"op": "copy", "from": "/a", "path": "/d"}, max_bytes=1 << 20)
 
 
-def test_a_test_of_what_is_nested_without_end_fails() -> None:
+def test_a_test_step_on_a_part_nested_too_deep_fails() -> None:
     with refused("patch_failed"):
         patched({}, *moves_that_nest(3000), {"op": "test", "path": "/a", "value": nested(MAX_NESTING - 2)})
 
 
 @settings(deadline=None, max_examples=300)
 @given(PARTS, st.lists(STEPS, max_size=6))
-def test_any_patch_either_gives_json_or_fails_at_one_of_its_steps(value: Json, document: list[Json]) -> None:
+def test_a_random_patch_results_in_json_or_fails_at_one_step(value: Json, document: list[Json]) -> None:
     steps = parse_json_patch(document)
     try:
         result = json_patch(value, steps, max_bytes=10_000)

@@ -1,6 +1,6 @@
-"""What a request may cost at most, by counting work: lines of Python, and what the budgets count.
+"""The largest cost of a request, measured as executed lines of Python and as spent budget.
 
-The limits are those of the worst inputs that were found. Before they had one, each of them took from 60 ms to 7 s.
+The limits are those of the worst inputs known. Before there were budgets, each of them took from 60 ms to 7 s.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from leasehold.values.messagepack import has_more_containers
 
 
 def filled(item: bytes, count: int | None = None) -> bytes:
-    """A list of an item, a mebibyte of it or as many as told."""
+    """A list that repeats an item, up to a mebibyte or `count` times."""
     count = (MIB - 2) // (len(item) + 1) if count is None else count
     return b"[" + b",".join([item] * count) + b"]"
 
@@ -57,7 +57,7 @@ def refusal_of(work: Callable[[], object]) -> str:
 
 
 def lines_of(work: Callable[[], object]) -> int:
-    """Lines of Python that `work` executes, whatever comes of it."""
+    """The number of Python lines that `work` executes, with or without an exception."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -74,7 +74,7 @@ def lines_of(work: Callable[[], object]) -> int:
 
 
 NUL, LARGE = b'"\\\\u0000"', b"1234567890123456789"
-"""What makes a body suspect of what is forbidden."""
+"""Text that only looks as if it contained something forbidden."""
 BODIES = {
     "numbers": filled(b"1"),
     "floats": filled(b"1.5"),
@@ -104,13 +104,13 @@ def test_a_body_is_checked_without_a_walk_over_its_parts(kind: str) -> None:
 
 
 @pytest.mark.parametrize("body", [filled(b"[]"), filled(b"{}"), filled(b"[" * 127 + b"]" * 127)])
-def test_a_body_of_too_many_containers_is_not_decoded(body: bytes) -> None:
+def test_a_body_with_too_many_containers_is_not_decoded(body: bytes) -> None:
     assert refusal_of(lambda: parse_json(body)) == "too_large"
     assert lines_of(lambda: parse_json(body)) < 200
 
 
 @pytest.mark.parametrize("item", [b"\x80", b"\x90", b"\x91" * 126 + b"\x90", b"\x81\xa0" * 126 + b"\x90", b"\xdc\0\0"])
-def test_messagepack_of_too_many_containers_is_not_decoded(item: bytes) -> None:
+def test_messagepack_with_too_many_containers_is_not_decoded(item: bytes) -> None:
     body = packed(item)
     assert refusal_of(lambda: parse_messagepack(body)) == "too_large"
     assert lines_of(lambda: parse_messagepack(body)) < 6 * MAX_CONTAINERS
@@ -123,26 +123,26 @@ def test_messagepack_is_checked_without_a_walk_over_its_parts(item: bytes) -> No
     assert lines_of(lambda: parse_messagepack(body)) < len(body) // 4
 
 
-def test_messagepack_whose_text_is_too_large_is_refused_before_its_parts_are_looked_at() -> None:
-    body = packed(b"\xc2")  # 6 bytes of JSON for each
+def test_messagepack_whose_text_is_too_large_is_refused_before_its_parts_are_checked() -> None:
+    body = packed(b"\xc2")  # 6 bytes of JSON for each byte
     with pytest.raises(ServiceError) as caught:
         parse_messagepack(body, max_bytes=MIB)
     assert (caught.value.code, caught.value.details) == ("too_large", {"limit": MIB})
     assert lines_of(lambda: parse_messagepack(body, max_bytes=MIB)) < 100
 
 
-def test_messagepack_of_text_is_not_taken_for_containers() -> None:
+def test_text_in_messagepack_is_not_counted_as_containers() -> None:
     body = msgspec.msgpack.encode(["\u4e00\u0391" * 8] * 20_000)
     assert refusal_of(lambda: parse_messagepack(body)) == "done"
 
 
 STRINGS_LIKE_CONTAINERS = [b"\xa3\xe8\x80\x80"] * (MAX_CONTAINERS + 1)
-"""So many that a body with them has to be read."""
+"""So many containers that a body with them must be counted."""
 FORMS_OF_A_STRING = (b"\xa1a", b"\xd9\1a", b"\xda\0\1a", b"\xdb\0\0\0\1a")
 
 
 def containers_beside(extra: bytes, count: int) -> bytes:
-    """A list of `count` lists in three forms, with `extra`, which is one item and no container, among them."""
+    """A list of `count` lists in three encodings, and among them `extra`, one item that is not a container."""
     forms = (b"\x90", b"\x91" + extra, b"\xdc\0\0", b"\xdd\0\0\0\0")
     items = (
         [forms[number % 4 if number % 100 < 4 else 0] for number in range(count)] + STRINGS_LIKE_CONTAINERS + [extra]
@@ -165,13 +165,13 @@ def test_the_containers_of_messagepack_are_counted_exactly(extra: bytes) -> None
 
 
 @pytest.mark.parametrize("form", FORMS_OF_A_STRING)
-def test_messagepack_with_strings_like_containers_is_read_without_a_step_for_each(form: bytes) -> None:
+def test_strings_that_look_like_containers_are_skipped_without_a_step_for_each(form: bytes) -> None:
     strings = b"".join(STRINGS_LIKE_CONTAINERS)
     body = b"\xdd" + (2_000 + len(STRINGS_LIKE_CONTAINERS)).to_bytes(4, "big") + (b"\x91" + form) * 2_000 + strings
     assert lines_of(lambda: has_more_containers(body, MAX_CONTAINERS // 2)) < 100
 
 
-def test_an_answer_in_messagepack_is_made_without_a_walk() -> None:
+def test_a_response_in_messagepack_is_encoded_without_a_walk() -> None:
     assert lines_of(lambda: to_messagepack(BODIES["lists"])) < 50
 
 
@@ -203,7 +203,7 @@ AT_ONCE = {
 
 
 @pytest.mark.parametrize("kind", AT_ONCE)
-def test_a_patch_ends_when_its_budget_is_used_up(kind: str) -> None:
+def test_a_json_patch_is_refused_when_its_budget_is_spent(kind: str) -> None:
     document, step, count = AT_ONCE[kind]
     steps, budget = steps_of(step, count), WorkBudget(len(document))
     with pytest.raises(ServiceError) as caught:
@@ -215,7 +215,7 @@ def test_a_patch_ends_when_its_budget_is_used_up(kind: str) -> None:
 @pytest.mark.parametrize(
     "step", [INSERT, b'{"op":"add","path":"/-","value":1}', b'{"op":"test","path":"/0","value":1}']
 )
-def test_a_patch_of_10000_operations_on_a_list_of_a_thousand_is_done(step: bytes) -> None:
+def test_a_patch_of_10000_operations_on_a_list_of_a_thousand_is_applied(step: bytes) -> None:
     document = filled(b"1", 1_000)
     json_patch(decode(document), steps_of(step), max_bytes=MIB, budget=WorkBudget(len(document)))
 
@@ -226,7 +226,7 @@ def test_a_large_part_is_tested_without_a_walk(part: bytes) -> None:
     assert lines_of(lambda: json_patch(document, steps, max_bytes=MIB)) < 100
 
 
-def test_a_merge_patch_ends_when_its_budget_is_used_up() -> None:
+def test_a_merge_patch_is_refused_when_its_budget_is_spent() -> None:
     budget = WorkBudget(MIB)
     patch: Json = {f"m{number}": decode(b'{"a":' * 126 + b"1" + b"}" * 126) for number in range(1_300)}
     with pytest.raises(ServiceError) as caught:
@@ -235,7 +235,7 @@ def test_a_merge_patch_ends_when_its_budget_is_used_up() -> None:
     assert budget.spent < MAX_CHANGE_WORK_BYTES
 
 
-def test_a_merge_patch_of_30000_members_is_done() -> None:
+def test_a_merge_patch_of_30000_members_is_applied() -> None:
     patch: Json = {f"m{number}": {"a": number} for number in range(15_000)}
     assert merge_patch({}, patch, WorkBudget(len(encode(patch)))) == patch
 
@@ -247,7 +247,7 @@ def entry_of(value: bytes, key: str = "a") -> Entry:
     return Entry(key, value, 1, 0, 0)
 
 
-def test_parts_within_one_another_are_not_given_without_end() -> None:
+def test_overlapping_parts_of_one_read_are_bounded_in_total() -> None:
     nested = decode(b"[" * 99 + b'"' + b"a" * (MIB - 300) + b'"' + b"]" * 99)
     paths = tuple(("0",) * levels for levels in range(88))
     with pytest.raises(ServiceError) as caught:
@@ -255,7 +255,7 @@ def test_parts_within_one_another_are_not_given_without_end() -> None:
     assert (caught.value.code, caught.value.details) == ("too_large", {"limit": MAX_PARTS_BYTES})
 
 
-def test_one_part_may_be_as_large_as_the_value() -> None:
+def test_a_single_part_may_be_as_large_as_the_value() -> None:
     value = filled(b"1", 2 * MAX_PARTS_BYTES)
     found = evaluate_read(Read("a", ((),)), entry_of(value), "5f3a9c")
     assert getattr(found, "parts", None) == (value,)
@@ -265,7 +265,7 @@ def test_one_part_may_be_as_large_as_the_value() -> None:
 
 
 def decided(*operations: Operation, size: int) -> int:
-    """How many of the operations one batch decides, on entries of such a size."""
+    """How many of the operations are decided in one batch, on entries of this size."""
     value = b'{"a":"%b"}' % (b"x" * (size - 8))
     entries = {key: entry_of(value, key) for key in ("a", "b", "c", "d")}
     view = State(stored_state(entries, 1))
@@ -292,11 +292,11 @@ def test_a_batch_takes_as_many_changes_as_its_budget_allows() -> None:
     assert decided(*UPDATES[:2] * 50, size=MAX_BATCH_WORK_BYTES // 10 - 50) == 10
 
 
-def test_whole_values_do_not_end_a_batch() -> None:
+def test_whole_values_do_not_use_the_work_budget_of_a_batch() -> None:
     assert decided(*[Put("a", b'"%b"' % (b"x" * 1000))] * 3_000, size=10) == 3_000
 
 
-def test_what_a_patch_costs_counts_for_its_batch() -> None:
+def test_the_work_of_a_patch_counts_for_its_batch() -> None:
     steps = (PatchStep("test", ("a",), "xx"),) * 10_000
     assert decided(*[JsonPatch("a", steps)] * 10, size=10) == MAX_BATCH_WORK_BYTES // (10_000 * 44) + 1
 
@@ -304,7 +304,7 @@ def test_what_a_patch_costs_counts_for_its_batch() -> None:
 # Lists --------------------------------------------------------------------------------------------------------
 
 
-def test_a_page_does_not_pass_over_all_that_has_expired_and_misses_nothing() -> None:
+def test_a_page_skips_a_bounded_number_of_expired_entries_and_misses_none() -> None:
     count = 4 * MAX_PASSED
     entries = {f"{number:06}": Entry(f"{number:06}", b"1", 1, 0, 0, expires_at=5) for number in range(count)}
     entries["live"] = entry_of(b"1", "live")
@@ -316,10 +316,10 @@ def test_a_page_does_not_pass_over_all_that_has_expired_and_misses_nothing() -> 
     assert [[entry.key for entry in page.records] for page in pages] == [[]] * 4 + [["live"]]
 
 
-def test_what_has_expired_is_found_in_steps_past_what_was_replaced() -> None:
+def test_expired_entries_are_found_in_steps_that_skip_replaced_ones() -> None:
     records = Table(ENTRY, Contents({}), 0)
     count = 2 * MAX_PASSED
-    for expires_at in (3, None):  # all are to end at once, and then they are not
+    for expires_at in (3, None):  # all expire at once at first, and then their expiry is replaced
         changes = [Entry(str(number), b"1", number, 0, 0, expires_at) for number in range(count)]
         records.publish(changes, count)
     records.publish([Entry("late", b"1", count, 0, 0, 4)], count)
@@ -328,7 +328,7 @@ def test_what_has_expired_is_found_in_steps_past_what_was_replaced() -> None:
 
 
 def turns_of(texts: list[bytes], media: Media) -> tuple[int, Response]:
-    """How often others have their turn while a list is made, and the answer."""
+    """How often other callbacks run while a list is made, and the response."""
 
     async def scenario() -> tuple[int, Response]:
         turns = 0
@@ -351,7 +351,7 @@ def turns_of(texts: list[bytes], media: Media) -> tuple[int, Response]:
 
 
 @pytest.mark.parametrize("media", [Media.JSON, Media.MESSAGEPACK])
-def test_others_have_their_turn_while_a_list_is_made_that_is_answered_whole(media: Media) -> None:
+def test_other_callbacks_run_while_a_list_that_is_not_streamed_is_made(media: Media) -> None:
     texts = [b'{"key":"%d","value":"%b"}' % (number, b"x" * 1000) for number in range(1_000)]
     turns, response = turns_of(texts, media)
     decoder: Callable[[bytes], Json] = msgspec.msgpack.decode if response.is_packed else msgspec.json.decode

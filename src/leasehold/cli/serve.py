@@ -80,16 +80,17 @@ def run(program: str, words: Sequence[str]) -> int:
     from leasehold.engines import shown_url
     from leasehold.server import run as server
     from leasehold.server import workers as supervisor
+    from leasehold.server.log import configure_log, warn_of_ignored, warn_of_lost_ready_line
 
-    server.configure_log(settings)
-    server.warn_of_ignored(ignored_variables(os.environ))
+    configure_log(settings)
+    warn_of_ignored(ignored_variables(os.environ))
 
     def ready(bound_host: str, bound_port: int) -> None:
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host
         try:
             print_now(f"leasehold ready on http://{shown}:{bound_port} store {shown_url(settings.store)}")
         except OSError as error:
-            server.warn_of_silence(error)
+            warn_of_lost_ready_line(error)
 
     if settings.workers > 1:
         supervisor.run(settings, ready)

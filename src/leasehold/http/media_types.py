@@ -1,4 +1,4 @@
-"""Media types: the representations of answers, and the Content-Type of a request's body."""
+"""Media types: the representations of responses, and the Content-Type of a request's body."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -9,7 +9,7 @@ from leasehold.errors import ServiceError
 
 
 class Media(Enum):
-    """A representation of an answer. `tag`: the suffix of its ETags, which differ between representations."""
+    """A representation of a response. `tag`: the suffix of its ETags, which differ between representations."""
 
     JSON = ("application/json", b"")
     MESSAGEPACK = ("application/vnd.msgpack", b"-msgpack")
@@ -29,7 +29,7 @@ JSON_PATCH: Final = "application/json-patch+json"
 ACCEPT: Final = {"Accept": f"{Media.JSON.content_type}, {Media.MESSAGEPACK.content_type}"}
 ACCEPT_PATCH: Final = {"Accept-Patch": f"{MERGE_PATCH}, {JSON_PATCH}"}
 ALIASES: Final = dict.fromkeys(("application/msgpack", "application/x-msgpack"), Media.MESSAGEPACK.content_type)
-"""Other names of MessagePack, accepted in requests. Answers have the registered name."""
+"""Other names of MessagePack, accepted in requests. Responses have the registered name."""
 
 
 def content_type(headers: Mapping[bytes, bytes], accepted: Mapping[str, str] = ACCEPT) -> str:

@@ -1,11 +1,11 @@
-"""What is left out of answers to a caller with the permission `write` but not `read`.
+"""What is left out of responses to a caller with the permission `write` but not `read`.
 
 Such a caller learns whether its write was done, whether the entry exists, whether the entry is at the revision that the
 caller sent, and whether a partial change could be applied. A write cannot be confirmed or refused without that. It
 learns no value and no part of one, no `owner` of another caller, no revision except that of its own write, and not
 which step or which part of a path failed.
 
-This module redacts errors. `endpoints/kv/written_entry.py` redacts the answers of writes.
+This module redacts errors. `endpoints/kv/written_entry.py` redacts the responses of writes.
 """
 
 from typing import Final

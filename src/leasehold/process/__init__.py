@@ -1,1 +1,1 @@
-"""What the operating system gives and asks of one process."""
+"""What one process gets from the operating system: file descriptors, signals, standard streams, memory."""

@@ -1,18 +1,18 @@
-"""How many connections the system's limit of open files leaves room for, beside the service's own files."""
+"""How many connections fit into the limit of open files, beside the files that the service needs itself."""
 
 import resource
 from typing import Final
 
 REFUSED_CONNECTIONS: Final = 1_000
-"""Connections over the limit that are still told so; beyond, they are cut at once."""
+"""Connections over the limit that are still answered with a refusal. Further ones are closed at once."""
 RESERVED_DESCRIPTORS: Final = 48
 """For the service itself: files of the store while a checkpoint is written, connections to the database, pipes."""
 SPARE_DESCRIPTORS: Final = 1_000
-"""Asked for beside all connections where the system allows it."""
+"""Requested in addition to all connections, if the system allows it."""
 
 
 def connections_within(descriptors: int, wanted: int) -> tuple[int, int]:
-    """The connections that can be served, at most `wanted`, and those beyond that can be told so."""
+    """How many connections can be served (at most `wanted`), and how many more can be answered with a refusal."""
     room = max(descriptors - RESERVED_DESCRIPTORS, 2)
     if room >= wanted + REFUSED_CONNECTIONS:
         return wanted, REFUSED_CONNECTIONS
@@ -21,7 +21,8 @@ def connections_within(descriptors: int, wanted: int) -> tuple[int, int]:
 
 
 def raise_limit(connections: int) -> int:
-    """Raise the limit of this process for so many connections, as far as the system lets us. Returns the limit."""
+    """Raise the process's limit of open files for this many connections, as far as the system allows. Returns the
+    limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + REFUSED_CONNECTIONS + SPARE_DESCRIPTORS
     if hard != resource.RLIM_INFINITY:

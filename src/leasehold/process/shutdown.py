@@ -1,8 +1,8 @@
-"""The end of a process: once it is asked for it comes, whatever hangs.
+"""The deadline of a shutdown: the process ends in time, whatever hangs.
 
-A stop in good order may wait for what never ends: a disk that does not answer a sync, a database that is silent, an
-event loop that is stuck. So a deadline runs beside it, in a thread and in the kernel, which needs neither the event
-loop nor a lock. All that was acknowledged is durable by then, so a forced end loses nothing of it.
+An orderly shutdown may wait for something that never ends: a disk that does not answer a sync, a silent database, a
+blocked event loop. So a deadline runs in a thread and as a kernel alarm; neither needs the event loop or a lock.
+Everything acknowledged is durable by then, so a forced end does not lose it.
 """
 
 import os
@@ -16,17 +16,17 @@ import structlog
 log = structlog.get_logger(__name__)
 
 FORCED_CODE: Final = 1
-"""Exit code of a process that had to be ended by force."""
+"""The exit code of a process that was ended by force."""
 FORCED_CODES: Final = (FORCED_CODE, -signal.SIGALRM)
-"""Of a child that was ended so, as `os.waitstatus_to_exitcode` tells them."""
+"""The exit codes of a child process that was ended by force, as `os.waitstatus_to_exitcode` returns them."""
 LOG_SECONDS: Final = 1.0
-"""At most so long the log of a forced end is waited for: whoever reads it may be what hangs."""
+"""The longest wait for the log line of a forced end: the reader of the log may be what hangs."""
 ALARM_SECONDS: Final = 3
-"""So much later the kernel ends the process (SIGALRM), should not even its threads run."""
+"""If the threads do not run either, the kernel ends the process (SIGALRM) this much later."""
 
 
 class Deadline:
-    """Ends the process by force `seconds` after `begin`, unless `cancel` comes before that."""
+    """Ends the process by force `seconds` after `begin`, unless `cancel` is called first."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -34,7 +34,7 @@ class Deadline:
         self._cancelled = threading.Event()
 
     def begin(self) -> None:
-        """Idempotent. May be called by a signal handler."""
+        """Start the deadline. Idempotent, and safe to call in a signal handler."""
         if self._has_begun:
             return
         self._has_begun = True
@@ -42,7 +42,7 @@ class Deadline:
         threading.Thread(target=self._watch, name="leasehold-deadline", daemon=True).start()
 
     def cancel(self) -> None:
-        """The process ends by itself."""
+        """Stop the deadline: the shutdown was completed in time."""
         self._cancelled.set()
         if self._has_begun:
             signal.alarm(0)
@@ -57,6 +57,6 @@ class Deadline:
 
     def _tell(self) -> None:
         log.error(
-            "the end is forced: something did not stop in time; what was acknowledged is kept",
+            "exit forced: the shutdown did not end in time; acknowledged changes are kept",
             waited_seconds=self._seconds,
         )

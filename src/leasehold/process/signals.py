@@ -1,9 +1,9 @@
-"""The signals that end the service, held until something handles them.
+"""SIGTERM and SIGINT are blocked from the first line of the program until something handles them.
 
-The first process of a container (PID 1) is not ended by a signal that it has no handler for: the kernel drops it, and
-`docker stop` in the second that it takes to import all this would end in SIGKILL. A signal that is blocked is kept
-instead, for PID 1 too. So they are held from the first line on (`__main__`), through forks, until an event loop
-(`server`), `sigwait` (`workers`) or, for commands that just run, the usual action takes them.
+The kernel drops a signal to the first process of a container (PID 1) that has no handler for it. `docker stop` during
+the second of imports would then end in SIGKILL. A blocked signal stays pending instead, also for PID 1. So the signals
+are blocked in `__main__` and across forks, until an event loop (`server/stopping.py`) or `sigwait`
+(`server/workers.py`) handles them. Commands that run once restore the default action.
 """
 
 import signal
@@ -13,17 +13,20 @@ ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 def hold_ends() -> None:
-    """Keep the signals that come for later. Threads and processes that are made meanwhile keep them, too."""
+    """Block the signals, so that they stay pending. Threads and child processes inherit this."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
 
 
 def take_ends() -> None:
-    """Act on the signals, those that came meanwhile first."""
+    """Unblock the signals. Pending ones are delivered at once."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
 
 def ignore_ends() -> None:
-    """The process ends already. The interpreter gives up its handlers before that, and the usual action of a second
-    signal would end it as if it had not been in order."""
+    """Ignore further signals while the process exits.
+
+    The interpreter removes its handlers before it exits. The default action for a second signal would then end the
+    process with an error status.
+    """
     for number in ENDS:
         signal.signal(number, signal.SIG_IGN)

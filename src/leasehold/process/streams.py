@@ -1,7 +1,7 @@
-"""Standard input, output and error, which may be closed, full, or without a reader.
+"""Standard input, output and error. Each may be closed, full or without a reader.
 
-What a command prints is lost then, and the command says so. The service goes on: its ready line is news for whoever
-has started it, and no condition for serving.
+If a command cannot print, it fails and reports that. The service goes on: its ready line is for the program that
+started it, and serving does not depend on it.
 """
 
 import io
@@ -23,11 +23,11 @@ STANDARD_ERROR: Final = 2
 
 
 class OutputError(OSError):
-    """Standard output did not take what was printed."""
+    """Standard output did not accept what was printed."""
 
 
 class _Output(io.FileIO):
-    """Standard output, whose failures are told from those of files."""
+    """Standard output that raises OutputError, so that its failures differ from those of files."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
@@ -37,15 +37,16 @@ class _Output(io.FileIO):
 
 
 def hold_standard_streams() -> None:
-    """Keep the numbers of closed streams, before a socket or a file of the store gets them.
+    """Occupy the descriptor numbers of closed standard streams, before a socket or a file of the store gets one.
 
-    What is printed to a closed standard output still fails, so that it is told; standard error takes all and drops it.
+    Printing to a closed standard output still fails, so that it is reported. A closed standard error discards
+    everything.
     """
     for number in (STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR):
         try:
             os.fstat(number)
         except OSError:
-            # This gets the lowest number that is free, which is the one.
+            # `open` returns the lowest free number, which is this one.
             os.open(os.devnull, os.O_WRONLY if number == STANDARD_ERROR else os.O_RDONLY)
     encoding = "utf-8" if sys.stdout is None else sys.stdout.encoding
     output = io.BufferedWriter(_Output(STANDARD_OUTPUT, "w", closefd=False))
@@ -55,25 +56,25 @@ def hold_standard_streams() -> None:
 
 
 def print_now(line: str) -> None:
-    """Print a line to standard output, at once or not at all. Raises OSError; BlockingIOError where it would wait."""
+    """Print a line to standard output without waiting. Raises OSError; BlockingIOError if it would have to wait."""
     if not select.select([], [STANDARD_OUTPUT], [], 0)[1]:
         raise BlockingIOError
     os.write(STANDARD_OUTPUT, f"{line}\n".encode())
 
 
 def complain(line: str) -> None:
-    """Print a line to standard error, if that is possible: there is nowhere else to say that it is not."""
+    """Print a line to standard error. A failure is ignored, because there is no other place to report it."""
     with suppress(OSError):
         os.write(STANDARD_ERROR, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 @contextmanager
 def told_failures() -> Iterator[None]:
-    """Whatever prints inside: what standard output does not take raises `unavailable`."""
+    """Raise `unavailable` if standard output does not accept what is printed in the `with` block."""
     try:
         yield
         sys.stdout.flush()
     except OutputError as error:
-        # What is left in the buffer would be tried again when the interpreter ends.
+        # Otherwise the interpreter would try to write the rest of the buffer again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
         raise unavailable(f"standard output cannot be written: {error.strerror}") from error

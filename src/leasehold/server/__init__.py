@@ -1,1 +1,1 @@
-"""The service: settings, its life from start to stop, several workers."""
+"""The service as a process: settings, start, stop, and several workers. `run.py` has the map."""

@@ -1,9 +1,9 @@
-"""Settings: the only reader of flags and environment.
+"""Settings. This is the only module that reads flags and environment.
 
-A flag wins over the environment, the environment over the default. Every setting has a variable, `LEASEHOLD_` and its
-name in capitals: `LEASEHOLD_PORT`, `LEASEHOLD_MAX_BODY_BYTES`. A variable that is empty is not set: that is what
-`${NAME:-}` in a compose file makes of one that nobody set. To add a setting, add a field to `Settings`; its type says
-what is accepted.
+A flag overrides the environment, and the environment overrides the default. Every setting has a variable, `LEASEHOLD_`
+and its name in capitals: `LEASEHOLD_PORT`, `LEASEHOLD_MAX_BODY_BYTES`. An empty variable counts as not set, because
+`${NAME:-}` in a compose file produces one. To add a setting, add a field to `Settings`; its type defines what is
+accepted.
 """
 
 import re
@@ -20,62 +20,63 @@ from leasehold.limits import Limits
 
 PREFIX: Final = "LEASEHOLD_"
 MAX_LEEWAY_SECONDS: Final = 300
-"""A few minutes are the usual most (RFC 7519, section 4.1.4)."""
+"""RFC 7519, section 4.1.4: usually no more than a few minutes."""
 MAX_SHOWN_CHARACTERS: Final = 80
-"""Of a value that is wrong, in the message that says so."""
+"""A wrong value is cut to this length in the error message."""
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 Flag = str | int | Sequence[str] | None
-"""What the command line gave; None, or nothing in a list: the flag is not there."""
+"""The value of a flag. None or an empty list: the flag was not given."""
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one server is told."""
+    """All settings of one server."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
-    """0 picks a free port."""
+    """0: any free port."""
     store: str = "data.json"
     workers: Annotated[int, Meta(ge=1)] = 1
-    """Processes that share the port, where the store may be shared."""
+    """Processes that share the port. More than one needs a store that may be shared."""
     auth_secret_file: tuple[str, ...] = ()
-    """Each with a secret of HS256 tokens. A token is good by any of them; `leasehold token` signs with the first."""
+    """Files, each with a secret of HS256 tokens. A token may be signed with any of them; `leasehold token` signs with
+    the first."""
     auth_public_key_file: tuple[str, ...] = ()
-    """Each with a PEM public key of EdDSA, ES256 or RS256 tokens."""
+    """Files, each with a PEM public key of EdDSA, ES256 or RS256 tokens."""
     auth_issuer: str | None = None
     auth_audience: str | None = None
     auth_leeway_seconds: Annotated[float, Meta(ge=0, le=MAX_LEEWAY_SECONDS)] = 5.0
-    """By how much a clock may be behind the one that wrote a token's `nbf`."""
+    """How much the clock may be behind the clock of the token's issuer, for `nbf`."""
     auth_expiry_leeway_seconds: Annotated[float, Meta(ge=0, le=MAX_LEEWAY_SECONDS)] = 0.0
-    """How long after its `exp` a token is taken."""
+    """How long after its `exp` a token is still accepted."""
     insecure_open: bool = False
-    """Serve without tokens although the address is not loopback."""
+    """Serve without tokens on an address that is not loopback."""
     allowed_hosts: str = ""
-    """Names, separated by commas, by which a service on loopback may be called beside its own."""
+    """Host names, separated by commas, that a service on loopback accepts in addition to its own."""
     allowed_origins: str = ""
-    """Origins, separated by commas, whose pages may use the service from a browser."""
+    """Origins, separated by commas, whose web pages may use the service from a browser."""
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     limits: Limits = Limits()
 
 
 def load_settings(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> Settings:
-    """Settings from what was given. `flags` by the names of the fields.
+    """Settings from flags and environment. The keys of `flags` are the names of the fields.
 
-    Raises `invalid_argument`, which names the flag or the variable that is wrong and what is accepted.
+    Raises `invalid_argument` with the name of the wrong flag or variable and what is accepted.
     """
     given = _given(environment, flags)
     limits = _convert(given, Limits)
     _check_names(given)
     for name in limits.__struct_fields__:
-        if not getattr(limits, name) > 0:  # also refuses NaN
+        if not getattr(limits, name) > 0:  # also false for NaN
             raise _wrong(given[name], "must be greater than 0")
     if "auth_secret_file" in given and "auth_public_key_file" in given:
         sources = " and ".join(given[name].source for name in ("auth_secret_file", "auth_public_key_file"))
-        raise ServiceError("invalid_argument", f"{sources} exclude one another: give a secret or a public key")
+        raise ServiceError("invalid_argument", f"{sources} cannot be combined: give a secret or a public key")
     return msgspec.structs.replace(_convert(given, Settings), limits=limits)
 
 
@@ -89,21 +90,21 @@ def _check_names(given: Mapping[str, "_Given"]) -> None:
 
 
 _REPEATED: Final = {"allowed_origins": "--allowed-origin"}
-"""Flags that may be repeated have their names in the singular."""
+"""Flags that can be repeated and whose name is the singular of the setting's name."""
 _NAMES: Final = (*Limits.__struct_fields__, *(name for name in Settings.__struct_fields__ if name != "limits"))
-"""Of all settings."""
+"""The names of all settings."""
 
 
 class _Given(msgspec.Struct, frozen=True):
-    """What was given for a setting, and where."""
+    """The value that was given for a setting, and its source."""
 
     source: str
-    """As the operator knows it: `--port`, `LEASEHOLD_PORT`."""
+    """The name that the operator used: `--port`, `LEASEHOLD_PORT`."""
     value: str | int | Sequence[str]
 
 
 def _given(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> dict[str, _Given]:
-    """All that was given, by the names of the settings."""
+    """All values that were given, by the names of the settings."""
     given: dict[str, _Given] = {}
     for name in _NAMES:
         variable = _variable(name)
@@ -136,7 +137,7 @@ def _convert(given: Mapping[str, _Given], kind: type[Kind]) -> Kind:
 
 
 def _parts(value: str | int | Sequence[str], kind: Any) -> object:  # noqa: ANN401 - the type of a field
-    """A list in a variable is separated by commas."""
+    """Split the value of a variable at its commas if the setting is a list."""
     if isinstance(value, str) and get_origin(kind) is tuple:
         return [part for part in map(str.strip, value.split(",")) if part]
     return value
@@ -150,7 +151,7 @@ def _wrong(given: _Given, fault: str) -> ServiceError:
 
 
 def _expected(kind: Any) -> str:  # noqa: ANN401 - the type of a field
-    """What a field of this type accepts, for people."""
+    """What a field of this type accepts, as a text for error messages."""
     if get_origin(kind) is Literal:
         *others, last = get_args(kind)
         return f"{', '.join(others)} or {last}"
@@ -165,16 +166,16 @@ def _expected(kind: Any) -> str:  # noqa: ANN401 - the type of a field
     return number
 
 
-# Variables that are no settings -------------------------------------------------------------------------------
+# Variables that are not settings ------------------------------------------------------------------------------
 
 _SERVICE_VARIABLE: Final = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
 )
-"""What Kubernetes sets in every pod for a Service whose name begins with `leasehold`, apart from the link `…_PORT`."""
+"""The variables that Kubernetes sets in every pod for a Service whose name begins with `leasehold`, except `…_PORT`."""
 
 
 def ignored_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Why each variable with our prefix that is no setting is ignored, for those that may be a mistake."""
+    """The variables with the prefix `LEASEHOLD_` that are ignored and may be a mistake, with the reason for each."""
     settings = [_variable(name) for name in _NAMES]
     reasons: dict[str, str] = {}
     for variable, value in sorted(environment.items()):
@@ -182,11 +183,11 @@ def ignored_variables(environment: Mapping[str, str]) -> dict[str, str]:
             continue
         if _is_service_link(variable, value):
             if variable in settings:
-                reasons[variable] = "it is a link to a Service, set by Kubernetes; enableServiceLinks: false avoids it"
+                reasons[variable] = "Kubernetes set it as a link to a Service; enableServiceLinks: false prevents that"
         elif variable not in settings:
             similar = get_close_matches(variable.removeprefix(PREFIX).lower(), _NAMES, n=1, cutoff=0.7)
-            hint = f"; {_variable(similar[0])} is one" if similar else ""
-            reasons[variable] = f"there is no such setting{hint}"
+            hint = f"; did you mean {_variable(similar[0])}?" if similar else ""
+            reasons[variable] = f"no such setting{hint}"
     return reasons
 
 
@@ -206,5 +207,5 @@ def parse_duration(text: str) -> float:
     number = text[:-1] if unit else text
     if not number.isascii() or not number.isdecimal() or len(number) > 9 or int(number) == 0:
         shown = text[:MAX_SHOWN_CHARACTERS]
-        raise ServiceError("invalid_argument", f"{shown!r} is no duration; give one like 30s, 15m, 1h or 7d")
+        raise ServiceError("invalid_argument", f"{shown!r} is not a duration; give one like 30s, 15m, 1h or 7d")
     return float(int(number) * (unit or 1))

@@ -1,8 +1,8 @@
 """Several processes on one port, for stores that several servers may share.
 
-Each worker is a whole server that accepts on the port by itself (SO_REUSEPORT). The supervisor starts them, starts one
-again that died, passes signals on, and says once that all are ready. Workers hold the end of a pipe whose other end
-only the supervisor has: when it is gone, however it went, they stop.
+Each worker is a complete server that accepts connections on the port itself (SO_REUSEPORT). The supervisor starts the
+workers, replaces those that die, forwards signals, and reports once that all are ready. It holds one end of a pipe; the
+workers watch the other end and stop when the supervisor has died for whatever reason.
 """
 
 import math
@@ -12,6 +12,7 @@ import signal
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -23,48 +24,52 @@ from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import SHUTDOWN_REST_SECONDS
 from leasehold.process.shutdown import FORCED_CODES
 from leasehold.process.signals import ENDS
-from leasehold.server import run as server
+from leasehold.server.access import warn_of_exposure
 from leasehold.server.config import Settings
+from leasehold.server.listening import bind
+from leasehold.server.run import Ready
+from leasehold.server.run import run as run_server
 
 log = structlog.get_logger(__name__)
 
 RESTART_SECONDS: Final = 1.0
-"""Between the death of a worker and the start of the next in its place, so that a fault does not spin."""
+"""The pause between the death of a worker and the start of its replacement, so that a persistent fault does not cause a
+busy loop."""
 START_POLL_SECONDS: Final = 0.1
 STOP_POLL_SECONDS: Final = 0.2
 WORKER_END_SECONDS: Final = 5.0
-"""So much later than a worker should have ended by force, its supervisor does it."""
+"""The supervisor kills a worker this long after the worker's own deadline for a forced end."""
 _WATCHED: Final = ENDS | {signal.SIGCHLD}
 _READY: Final = b"\0"
 
 
-def run(settings: Settings, ready: server.Ready) -> None:
-    """Serve with `settings.workers` processes until SIGTERM or SIGINT. Raises ServiceError when they cannot start."""
+def run(settings: Settings, ready: Ready) -> None:
+    """Serve with `settings.workers` processes until SIGTERM or SIGINT. Raises ServiceError if they cannot start."""
     if not open_engine(settings.store).shared:
-        raise ServiceError("invalid_argument", "--workers is for stores that may be shared, like postgresql://…")
-    # Only workers of ours share the port: another service that listens there is told, as without workers.
-    server.bind(settings.host, settings.port, shared=False).close()
-    # Held, but never listening: keeps the port ours while workers come and go.
+        raise ServiceError("invalid_argument", "--workers needs a store that processes can share, like postgresql://…")
+    # An unshared bind first: it fails if another service listens on the port, as without workers.
+    bind(settings.host, settings.port, shared=False).close()
+    # Bound but never listening: reserves the port while workers are replaced.
     with (
-        server.bind(settings.host, settings.port, shared=True) as held,
+        bind(settings.host, settings.port, shared=True) as held,
         tempfile.TemporaryDirectory(prefix="leasehold-") as folder,
     ):
         host, port = held.getsockname()[:2]
-        server.warn_of_exposure(settings, host)
+        warn_of_exposure(settings, host)
         Supervisor(msgspec.structs.replace(settings, port=port), held, Path(folder)).run(lambda: ready(host, port))
 
 
 def _is_told_to_end() -> bool:
-    """Whether a signal to end has come meanwhile. It is taken."""
+    """Whether SIGTERM or SIGINT is pending. Consumes the signal."""
     return signal.sigtimedwait(ENDS, 0) is not None
 
 
 class _ToldToEndError(Exception):
-    """A signal came while a worker was being started."""
+    """A signal to stop arrived while a worker was starting."""
 
 
 class Supervisor:
-    """Keeps the workers. One thread, no event loop: it waits for signals and for its children."""
+    """Runs the workers. It has one thread and no event loop, and waits for signals and for its child processes."""
 
     def __init__(self, settings: Settings, held: socket.socket, metrics_folder: Path) -> None:
         self._settings = settings
@@ -73,10 +78,10 @@ class Supervisor:
         self._workers: set[int] = set()
         self._lifeline = os.pipe()
 
-    def run(self, ready: server.Notify) -> None:
+    def run(self, ready: Callable[[], None]) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         try:
-            # The first alone: a fault that meets all is told once.
+            # One after the other: a fault that affects all workers is reported once.
             for _ in range(self._settings.workers):
                 self._start()
             ready()
@@ -85,13 +90,13 @@ class Supervisor:
             pass
         finally:
             were_in_time = self._stop()
-            # The ends stay held: a second signal asks for what is done by now.
+            # SIGTERM and SIGINT stay blocked: a second one asks for what has already been done.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         if not were_in_time:
-            raise unavailable("workers had to be ended by force; what was acknowledged is kept")
+            raise unavailable("workers were ended by force; acknowledged changes are kept")
 
     def _watch(self) -> None:
-        """Until told to end, replace the workers that die."""
+        """Replace workers that die, until told to stop."""
         missing = 0
         while True:
             info = signal.sigtimedwait(_WATCHED, RESTART_SECONDS) if missing else signal.sigwaitinfo(_WATCHED)
@@ -123,7 +128,7 @@ class Supervisor:
         return 1
 
     def _start(self) -> None:
-        """Start one worker and wait until it accepts requests. Raises what kept it from that."""
+        """Start one worker and wait until it accepts connections. Raises `unavailable` with the reason if it fails."""
         receiving, sending = os.pipe()
         pid = os.fork()
         if not pid:
@@ -132,31 +137,31 @@ class Supervisor:
         os.close(sending)
         with os.fdopen(receiving, "rb") as report:
             self._await_report(receiving, pid)
-            said = report.read(1) or b"it died"
+            said = report.read(1) or b"the worker died"
             if said != _READY:
                 message = (said + report.read()).decode(errors="replace")
                 os.waitpid(pid, 0)
-                if _is_told_to_end():  # so was the worker: ctrl+c goes to both
+                if _is_told_to_end():  # ctrl+c is sent to the supervisor and to the worker
                     raise _ToldToEndError
                 raise unavailable(message)
         self._workers.add(pid)
 
     def _await_report(self, receiving: int, pid: int) -> None:
-        """Return when a new worker has said something or is gone; give it up when told to end before that."""
+        """Return when a new worker has reported or died. Kill it if a signal to stop arrives first."""
         while not select.select([receiving], [], [], START_POLL_SECONDS)[0]:
             if _is_told_to_end():
-                os.kill(pid, signal.SIGKILL)  # it may be stuck, and nothing was asked of it yet
+                os.kill(pid, signal.SIGKILL)  # it may hang, and it has not accepted any request yet
                 os.waitpid(pid, 0)
                 raise _ToldToEndError
 
     def _work(self, sending: int) -> NoReturn:
-        """The life of a worker. Never returns to the supervisor's code."""
+        """Run a worker in the forked process. Never returns to the code of the supervisor."""
         code = 1
         report: int | None = sending
         try:
             os.close(self._lifeline[1])
             self._held.close()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # the ends stay held until a loop takes them
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # its event loop unblocks the others
 
             def ready(_host: str, _port: int) -> None:
                 nonlocal report
@@ -164,7 +169,7 @@ class Supervisor:
                 os.close(sending)
                 report = None
 
-            server.run(self._settings, ready, lifeline=self._lifeline[0], metrics_folder=self._metrics_folder)
+            run_server(self._settings, ready, lifeline=self._lifeline[0], metrics_folder=self._metrics_folder)
             code = 0
         except ServiceError as error:
             if report is None:
@@ -177,9 +182,9 @@ class Supervisor:
             os._exit(code)
 
     def _stop(self) -> bool:
-        """End all workers; False if one had to be ended by force.
+        """Stop all workers. Returns False if one had to be ended by force.
 
-        Each ends itself by its deadline. One that does not, because it stands still as a whole, is killed.
+        Each worker has its own deadline. A worker that misses it, because the whole process hangs, is killed.
         """
         for pid in self._workers:
             os.kill(pid, signal.SIGTERM)
@@ -193,7 +198,7 @@ class Supervisor:
                 if os.waitstatus_to_exitcode(status) in FORCED_CODES:
                     were_in_time = False
             elif time.monotonic() > deadline:
-                log.error("workers are ended by force, because they did not stop in time", pids=sorted(self._workers))
+                log.error("workers are killed because they did not stop in time", pids=sorted(self._workers))
                 for late in self._workers:
                     os.kill(late, signal.SIGKILL)
                 were_in_time, deadline = False, math.inf

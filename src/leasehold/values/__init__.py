@@ -1,11 +1,11 @@
-"""JSON values: text in and out, pointers, patches. Pure functions.
+"""JSON values: parsing, encoding, pointers and patches. Pure functions.
 
-text.py          JSON and MessagePack in and out, with every check of what is let in
-pointers.py      JSON Pointers, and the part of a value at one
+text.py          parse and encode JSON and MessagePack, with every check of a value from outside
+pointers.py      JSON Pointers: read and change the part of a value
 patches.py       merge patches and JSON patches
-budgets.py       what one change of a value may cost
-json_text.py     facts about a JSON text, found without decoding it
-messagepack.py   how many lists and objects a MessagePack body has, found without decoding it
+budgets.py       how much work one change of a value may take
+json_text.py     facts about a JSON text, without decoding it
+messagepack.py   the number of lists and maps in a MessagePack body, without decoding it
 entry_text.py    the JSON text of an entry
 """
 

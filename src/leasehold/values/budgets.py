@@ -1,6 +1,6 @@
-"""What one change of a value may cost. Counted in work done, because a short request may ask for a lot of it.
+"""How much work one change of a value may take. Work is counted, because a short request can cause much of it.
 
-The unit is the work of decoding, checking and encoding one byte of JSON, which takes 30 ns at worst.
+The unit is the work of decoding, checking and encoding one byte of JSON, which takes at most 30 ns.
 """
 
 from typing import Final
@@ -9,19 +9,20 @@ from leasehold.errors import ServiceError
 from leasehold.limits import MAX_CHANGE_WORK_BYTES
 
 SEGMENT_WORK_BYTES: Final = 4
-"""To follow one segment of a path."""
+"""Following one segment of a path."""
 STEP_WORK_BYTES: Final = 40
-"""To do one step of a JSON Patch, beside the others here."""
+"""One step of a JSON Patch, in addition to the other costs here."""
 MEMBER_WORK_BYTES: Final = 12
-"""To merge one member of a merge patch."""
+"""Merging one member of a merge patch."""
 MERGED_OBJECT_WORK_BYTES: Final = 24
-"""To merge an object of a merge patch, beside its members."""
+"""Merging an object of a merge patch, in addition to its members."""
 ELEMENTS_MOVED_FOR_ONE_BYTE: Final = 64
-"""Elements of a list, moved by one place."""
+"""Moving so many elements of a list by one place costs one unit."""
 
 
 class WorkBudget:
-    """What is left for one change. `value_bytes`: of the value that is changed, which cost their share in any case."""
+    """The work that is left for one change. `value_bytes`: the size of the changed value, which must be decoded in any
+    case."""
 
     __slots__ = ("_left", "spent")
 
@@ -30,7 +31,7 @@ class WorkBudget:
         self.spent = 0
 
     def spend(self, work_bytes: int) -> None:
-        """Raises `too_large` when no more is left."""
+        """Raises `too_large` if the budget is exceeded."""
         self.spent += work_bytes
         if self.spent > self._left:
             raise ServiceError(
@@ -40,9 +41,9 @@ class WorkBudget:
             )
 
     def follow(self, *paths: tuple[str, ...]) -> None:
-        """Paths are looked up."""
+        """Spend the cost of looking up paths."""
         self.spend(SEGMENT_WORK_BYTES * sum(map(len, paths)))
 
     def move_elements(self, count: int) -> None:
-        """Elements of a list make room, or close a gap."""
+        """Spend the cost of moving list elements, when one is inserted or removed before them."""
         self.spend(count // ELEMENTS_MOVED_FOR_ONE_BYTE)

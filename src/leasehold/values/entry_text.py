@@ -1,4 +1,4 @@
-"""The JSON text of an entry: a line of `data.json`, and what a GET answers."""
+"""The JSON text of an entry: a line of `data.json`, and the response to a GET."""
 
 import msgspec
 
@@ -10,10 +10,10 @@ _encode_text = msgspec.json.Encoder().encode
 
 
 def entry_json(entry: Entry) -> bytes:
-    """`{"key":…,"value":…,"revision":…,"created_at":…,"updated_at":…}`, with `expires_at` where it has one.
+    """`{"key":…,"value":…,"revision":…,"created_at":…,"updated_at":…}`, and `expires_at` if the entry has one.
 
-    Raises `internal` if the value is UNREADABLE. Pieces joined by hand: 0.3 µs against 0.5 µs for an encoder that is
-    handed the formatted times.
+    Raises `internal` if the value is UNREADABLE. The pieces are joined by hand, which takes 0.3 µs; an encoder that is
+    given the formatted times takes 0.5 µs.
     """
     if not entry.value:
         raise unreadable(key=entry.key)
@@ -21,7 +21,7 @@ def entry_json(entry: Entry) -> bytes:
 
 
 def partial_entry_json(entry: Entry, *, value: bytes | None, path: str | None) -> bytes:
-    """As `entry_json`, with a part of the value, or none, in its place, and `path` where it is one part."""
+    """Like `entry_json`, with a part of the value or no value. `path` is added if the value is a single part."""
     parts = [b'{"key":', _encode_text(entry.key)]
     if path is not None:
         parts += (b',"path":', _encode_text(path))
@@ -31,9 +31,9 @@ def partial_entry_json(entry: Entry, *, value: bytes | None, path: str | None) -
 
 
 def receipt_json(entry: Entry, *, path: str | None) -> bytes:
-    """What a writer who may not read is told: `{"key":…,"path":…,"revision":…,"updated_at":…}`, and `expires_at`.
+    """The response to a writer without read access: `{"key":…,"path":…,"revision":…,"updated_at":…}`, and `expires_at`.
 
-    All of it comes from the write itself. `created_at` does not.
+    It contains only facts of the write itself, so not `created_at`.
     """
     receipt: dict[str, str | int] = {"key": entry.key}
     if path is not None:

@@ -1,6 +1,6 @@
-"""How many lists and objects a MessagePack body has, found without decoding it.
+"""Counts the lists and maps of a MessagePack body without decoding it.
 
-The decoder needs 0.1 µs for each, and a body of a megabyte may have a million of them.
+The decoder takes 0.1 µs for each of them, and a body of a megabyte may have a million.
 """
 
 import re
@@ -9,32 +9,33 @@ from typing import Final
 from leasehold.errors import ServiceError
 
 _CONTAINER_BYTES: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
-"""The first bytes of lists and maps. They stand in strings and numbers, too."""
+"""The first bytes of lists and maps. The same bytes also occur within strings and numbers."""
 
 _SIZED: Final = b"|".join(b"%b.{%d}" % (re.escape(bytes([size])), size) for size in range(256))
-"""The last byte of a size, with what it is the size of. That each size is tried costs a string 2 ns for each byte."""
+"""The last byte of a size, followed by as many bytes. Trying each size costs 2 ns per byte of a string."""
 _SHORT_STRINGS: Final = b"|".join(b"%b.{%d}" % (re.escape(bytes([0xA0 + size])), size) for size in range(32))
 _SCALAR: Final = (
     rb"[\x00-\x7f\xc0\xc2\xc3\xe0-\xff]++|[\xcc\xd0].|[\xcd\xd1]..|[\xca\xce\xd2].{4}|[\xcb\xcf\xd3].{8}"
     rb"|\xd9(?:%b)|\xda\x00(?:%b)|\xdb\x00\x00\x00(?:%b)|%b" % (_SIZED, _SIZED, _SIZED, _SHORT_STRINGS)
 )
-"""A number, a constant or a string of at most 255 bytes. Of those of one byte, as many as follow one another."""
+"""A number, a constant or a string of at most 255 bytes. Consecutive values of one byte are matched together."""
 _CONTAINER: Final = rb"[\x80-\x9f]|[\xdc\xde]..|[\xdd\xdf].{4}"
-"""With what a list or map says of its length."""
+"""The header of a list or map, with its length."""
 _RUN: Final = re.compile(rb"(?s:%b|%b){0,100000}+" % (_SCALAR, _CONTAINER))
-"""Bounded, so that a body of a million lists is not read to its end."""
+"""The repetition is bounded, so that a body of a million lists is not read to its end."""
 _CONTAINERS: Final = re.compile(rb"(?s:(?:%b)*+(?:(%b)|\Z))" % (_SCALAR, _CONTAINER))
-"""Each one, and nothing for what is behind the last."""
+"""Each match ends with one list or map, or with nothing after the last one."""
 _SIZE_BYTES: Final = {0xDA: 2, 0xDB: 4}
-"""Of longer strings, which say their size behind their first byte."""
+"""The bytes of the size field of longer strings, by their first byte."""
 
 
 def has_more_containers(body: bytes, limit: int) -> bool:
-    """Whether `body` has more than `limit` lists and maps. Raises `invalid_json` for what is no JSON anyway.
+    """Whether `body` has more than `limit` lists and maps. Raises `invalid_json` for a body that is not valid as JSON.
 
-    Up to twice as many may be overlooked: nearly every body is judged by its length, or by one pass over its bytes.
-    The others are read by regular expressions. Only a string of over 255 bytes ends a run, because a step of Python
-    takes as long as reading a hundred bytes: 20 ms at worst for a megabyte.
+    The count is not exact: a body with up to twice the limit may pass, because nearly every body is judged by its
+    length or by one pass over its bytes. The others are matched with regular expressions. Only strings over 255 bytes
+    end a match, because one step of Python takes as long as matching a hundred bytes. The worst case is 20 ms for a
+    megabyte.
     """
     if len(body) <= 2 * limit or len(body) - len(body.translate(None, _CONTAINER_BYTES)) <= 2 * limit:
         return False
@@ -49,7 +50,7 @@ def has_more_containers(body: bytes, limit: int) -> bool:
         if position < len(body):
             size_bytes = _SIZE_BYTES.get(body[position])
             if size_bytes is None:
-                raise ServiceError("invalid_json", "MessagePack that is cut off, or binary data or an extension")
+                raise ServiceError("invalid_json", "the MessagePack is cut off, or has binary data or an extension")
             begin = position + 1 + size_bytes
             position = begin + int.from_bytes(body[position + 1 : begin], "big")
     return False

@@ -1,6 +1,6 @@
 """Merge patches (RFC 7396) and JSON patches (RFC 6902).
 
-They consume the value that they change, as in `pointers`, and leave the patch as it was.
+They modify the value in place, as in `pointers`, and leave the patch unchanged.
 """
 
 from collections.abc import Sequence
@@ -76,16 +76,16 @@ def _parse_step(members: Json) -> PatchStep:
 def _parse_step_pointer(members: dict[str, Json], name: str) -> Pointer:
     text = members.get(name)
     if not isinstance(text, str):
-        raise ServiceError("invalid_argument", f"{name} is missing or no string")
+        raise ServiceError("invalid_argument", f"{name} is missing or not a string")
     return parse_pointer(text)
 
 
 def json_patch(value: Json, steps: Sequence[PatchStep], *, max_bytes: int, budget: WorkBudget | None = None) -> Json:
     """`value` after all `steps`.
 
-    Raises `patch_failed` with the index of the `step` that cannot be done, and `too_large` when the `budget` is used
-    up or as soon as the parts copied sum up to more than `max_bytes`: a few dozen copies of the whole into itself
-    would fill the memory.
+    Raises `patch_failed` with the index of the `step` that fails. Raises `too_large` if the `budget` is exceeded, or as
+    soon as the copied parts add up to more than `max_bytes`: otherwise a few dozen steps that copy the whole value into
+    itself would exhaust the memory.
     """
     patching = _Patching(max_bytes, WorkBudget() if budget is None else budget)
     for index, step in enumerate(steps):
@@ -101,7 +101,7 @@ def json_patch(value: Json, steps: Sequence[PatchStep], *, max_bytes: int, budge
 
 
 class _Patching:
-    """The steps of one JSON Patch, and what they may still cost."""
+    """The steps of one JSON Patch, with the work and the copied bytes that are left for them."""
 
     def __init__(self, max_bytes: int, budget: WorkBudget) -> None:
         self._max_bytes = max_bytes
@@ -128,7 +128,7 @@ class _Patching:
                 return self._insert_at(value, path, self._copy(get_at(value, step.source)))
             case _:
                 if not _equal(get_at(value, path), step.value):
-                    raise ServiceError("patch_failed", "the value tested is another one")
+                    raise ServiceError("patch_failed", "the test failed: the value is different")
                 return value
 
     def _copy(self, part: Json) -> Json:
@@ -172,13 +172,14 @@ class _Patching:
 
 
 def _private(part: Json) -> Json:
-    """A copy for later steps to change, while the step keeps its own."""
+    """A copy that later steps may change. The step keeps its own value, because a retry applies it again."""
     return decode(encode(part))
 
 
 def _equal(left: Json, right: Json) -> bool:
-    """Equality of JSON: 1 is 1.0 but not true, and members have no order. Recurses as deep as both nest."""
-    # Python compares a hundred times as fast as the walk below, and differs from JSON only in that true is 1.
+    """Equality of JSON values: 1 equals 1.0 but not true, and the order of members does not matter. Recursion is as
+    deep as the nesting."""
+    # Comparing in Python is a hundred times as fast as the walk below. It differs from JSON only in that true equals 1.
     if left != right:
         return False
     return not (_may_hold_booleans(left) or _may_hold_booleans(right)) or _have_same_booleans(left, right)
@@ -190,7 +191,7 @@ def _may_hold_booleans(value: Json) -> bool:
 
 
 def _have_same_booleans(left: Json, right: Json) -> bool:
-    """Whether two values that Python finds equal have their booleans at the same places."""
+    """Whether two values that are equal in Python have booleans at the same places."""
     mine: list[Json] = [left]
     others: list[Json] = [right]
     while mine:

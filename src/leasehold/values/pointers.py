@@ -1,8 +1,7 @@
-"""JSON Pointers (RFC 6901), and the part of a value at one.
+"""JSON Pointers (RFC 6901): reading and changing the part of a value at a pointer.
 
-The functions that change a value consume the one they are given: it was decoded for this call alone, may be changed
-in place, and is worthless if the change is refused. The part that is put into it stays as it was, because an engine
-that retries asks for the same change again.
+Functions that change a value modify it in place. The caller has decoded it for this call alone and discards it if the
+change is refused. The inserted part is not modified, because an engine that retries applies the same change again.
 """
 
 import re
@@ -22,14 +21,14 @@ def parse_pointer(text: str) -> Pointer:
     if not text:
         return ()
     if not text.startswith("/"):
-        raise ServiceError("invalid_path", "a path is empty or begins with /")
+        raise ServiceError("invalid_path", "a path must be empty or begin with /")
     if _WRONG_ESCAPE.search(text):
         raise ServiceError("invalid_path", "in a path, ~ is written ~0 and / in a name ~1")
     if _FORBIDDEN.search(text):
         raise ServiceError("invalid_path", "a path contains U+0000 or a lone surrogate")
     if text.count("/") > MAX_NESTING:
         raise ServiceError("invalid_path", f"a path has more than {MAX_NESTING} segments")
-    if "~" in text:  # U+0000, which is not in it, takes the place of the slashes that separate
+    if "~" in text:  # U+0000 cannot occur in the text, so it can replace the separating slashes
         return tuple(text[1:].replace("/", "\0").replace("~1", "/").replace("~0", "~").split("\0"))
     return tuple(text[1:].split("/"))
 
@@ -39,10 +38,10 @@ def format_pointer(path: Pointer) -> str:
 
 
 def index_of(segment: str) -> int | None:
-    """The place in a list that `segment` names, or None if it is no index (`-`, `01`, `name`)."""
+    """The list index that `segment` stands for, or None if it is not an index (`-`, `01`, `name`)."""
     if _INDEX.fullmatch(segment) is None:
         return None
-    return int(segment[:18])  # the rest of a longer number would only lead further past the end of any list
+    return int(segment[:18])  # more digits would only point further past the end of any list
 
 
 # Parts ---------------------------------------------------------------------------------------------
@@ -61,11 +60,11 @@ def get_at(value: Json, path: Pointer) -> Json:
 
 
 def set_at(value: Json, path: Pointer, part: Json) -> Json:
-    """`value` with `part` at `path`: a member set, an element replaced, or (`-`) one appended to its list.
+    """`value` with `part` at `path`: a member is set, an element is replaced, or (`-`) an element is appended.
 
-    Missing containers on the way are made: objects, whatever the next segment looks like (objects with numeric names
-    are common), but a list where only `-` is left. Raises `path_not_found` for an element that a list does not have,
-    and `conflict` where the path runs through something that cannot hold the next segment.
+    Missing containers are created: a list if only `-` is left of the path, otherwise an object, even for a numeric
+    segment (objects with numeric names are common). Raises `path_not_found` for an element that a list does not have,
+    and `conflict` if the path leads through a value that cannot have the next segment.
     """
     if not path:
         return part
@@ -89,12 +88,12 @@ def set_at(value: Json, path: Pointer, part: Json) -> Json:
 
 
 def container_for(path: Pointer) -> Json:
-    """The empty container that is made where `path` shall begin and nothing is: a list to append to, else an object."""
+    """The container to create for the rest of a path: a list for `-` alone, otherwise an object."""
     return [] if path == ("-",) else {}
 
 
 def remove_at(value: Json, path: Pointer) -> Json:
-    """`value` without the part at `path`, which is not `()`. Raises `path_not_found`."""
+    """`value` without the part at `path`, which must not be `()`. Raises `path_not_found`."""
     get_at(value, path)
     *way, last = path
     container = get_at(value, tuple(way))
@@ -106,9 +105,9 @@ def remove_at(value: Json, path: Pointer) -> Json:
 
 
 def elements_of(container: Json) -> list[Json]:
-    """The list that `container` is. Raises `conflict` for anything else."""
+    """`container` as a list. Raises `conflict` for anything else."""
     if not isinstance(container, list):
-        raise ServiceError("conflict", "the path runs through something that is no object or list")
+        raise ServiceError("conflict", "the path leads through a value that is not an object or list")
     return container
 
 
@@ -116,7 +115,7 @@ def _place(elements: list[Json], segment: str, path: Pointer) -> int:
     """The index of the existing element that `segment` names."""
     index = index_of(segment)
     if index is None and segment != "-":
-        raise ServiceError("conflict", "the path names an element of a list by something that is no index")
+        raise ServiceError("conflict", "a segment of the path is not an index of the list")
     if index is None or index >= len(elements):
         raise path_not_found(path)
     return index

@@ -6,7 +6,7 @@ locks/      /locks, /lock, /renew, /unlock  locks and their leases
 backup.py   /backup
 system.py   /health, /metrics, /openapi.json
 
-A file has one command: how its request is parsed, how its answer is encoded, and its route. The rules of entries and
+A file has one command: how its request is parsed, how its response is encoded, and its route. The rules of entries and
 leases are in `rules`, not here.
 """
 

@@ -3,7 +3,7 @@
 from leasehold.access.permissions import forbidden
 from leasehold.http.media_types import Media
 from leasehold.http.messages import Request, Stream
-from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
+from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
 
 
 async def backup(request: Request, service: Service) -> Stream:
@@ -22,7 +22,11 @@ ROUTES = (
         AsyncEndpoint(backup),
         "Get all entries at one revision, in the layout of data.json, for `leasehold restore`",
         "read",
-        (Answer(200, "The backup. If the member `sha256` at its end is missing, the backup is incomplete.", "Backup"),),
+        (
+            DocumentedResponse(
+                200, "The backup. If the member `sha256` at its end is missing, the backup is incomplete.", "Backup"
+            ),
+        ),
         ("too_many_requests",),
         offers=(Media.JSON,),
     ),

@@ -5,7 +5,7 @@ import msgspec
 from leasehold import VERSION
 from leasehold.http.media_types import Media
 from leasehold.http.messages import Request, Response
-from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
+from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
 
 
 async def health(_request: Request, service: Service) -> Response:
@@ -28,7 +28,7 @@ async def health(_request: Request, service: Service) -> Response:
 
 
 async def live(_request: Request, _service: Service) -> Response:
-    """200 whenever the process can answer. The store is not checked."""
+    """200 whenever the process runs. The store is not checked."""
     return Response(200, b'{"status":"ok"}')
 
 
@@ -41,8 +41,8 @@ async def metrics(_request: Request, service: Service) -> Response:
     return Response(200, service.metrics.text(service.gauges()))
 
 
-_HEALTHY = Answer(200, "Writes can be made durable.", "Health")
-_DEGRADED = Answer(503, "Reads work. Writes cannot be made durable at present.", "Health")
+_HEALTHY = DocumentedResponse(200, "Writes can be made durable.", "Health")
+_DEGRADED = DocumentedResponse(503, "Reads work. Writes cannot be made durable at present.", "Health")
 
 ROUTES = (
     Route("GET", "/health", AsyncEndpoint(health), "The state of the service", None, (_HEALTHY, _DEGRADED)),
@@ -58,9 +58,9 @@ ROUTES = (
         "GET",
         "/health/live",
         AsyncEndpoint(live),
-        "Whether the process can answer",
+        "Whether the process runs",
         None,
-        (Answer(200, "The process can answer.", "Live"),),
+        (DocumentedResponse(200, "The process runs.", "Live"),),
     ),
     Route(
         "GET",
@@ -68,7 +68,7 @@ ROUTES = (
         AsyncEndpoint(metrics),
         "Metrics for Prometheus",
         "read",
-        (Answer(200, "In the text format of Prometheus.", "Text"),),
+        (DocumentedResponse(200, "In the text format of Prometheus.", "Text"),),
         offers=(Media.PROMETHEUS,),
     ),
     Route(
@@ -77,6 +77,6 @@ ROUTES = (
         AsyncEndpoint(openapi),
         "The description of this API",
         None,
-        (Answer(200, "OpenAPI 3.1.", "OpenApi"),),
+        (DocumentedResponse(200, "OpenAPI 3.1.", "OpenApi"),),
     ),
 )

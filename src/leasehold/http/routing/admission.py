@@ -2,7 +2,7 @@
 
 A web page can make a browser send requests to addresses that only the browser can reach, for example loopback. So
 cross-site requests, and requests with an unknown `Host` (DNS rebinding), are refused, with and without tokens. Pages of
-the origins that the operator allows are admitted and may read the answers (`cors.py`).
+the origins that the operator allows are admitted and may read the responses (`cors.py`).
 
 The prefixes of the token are checked later, in `access/permissions.py`.
 """
@@ -42,7 +42,7 @@ class Admission:
 
     @property
     def varies_by_origin(self) -> bool:
-        """Whether answers depend on the header `Origin`."""
+        """Whether responses depend on the header `Origin`."""
         return bool(self._origins)
 
     def admit(self, request: Request, permission: Permission | None) -> Principal:

@@ -1,4 +1,4 @@
-"""CORS (Fetch, section 3.2): headers by which pages of allowed origins may send requests and read the answers.
+"""CORS (Fetch, section 3.2): headers by which pages of allowed origins may send requests and read the responses.
 
 `admission.py` decides which origins are allowed. The router sends the headers of a preflight.
 """
@@ -8,7 +8,7 @@ from typing import Final
 EXPOSED_HEADERS: Final = (
     "ETag, Location, Retry-After, Allow, Accept-Patch, Preference-Applied, WWW-Authenticate, X-Request-Id"
 )
-"""Headers of an answer that a page of an allowed origin may read, beside those that any page may read."""
+"""Headers of a response that a page of an allowed origin may read, beside those that any page may read."""
 PREFLIGHT_HEADERS: Final = (
     (
         "Access-Control-Allow-Headers",
@@ -16,10 +16,10 @@ PREFLIGHT_HEADERS: Final = (
     ),
     ("Access-Control-Max-Age", "3600"),
 )
-"""Of the answer to a preflight, beside `Access-Control-Allow-Methods`."""
+"""Of the response to a preflight, beside `Access-Control-Allow-Methods`."""
 
 
 def allow_origin_lines(origin: str) -> bytes:
-    """Header lines by which pages of this origin may read the answer, each after a line end."""
+    """Header lines by which pages of this origin may read the response, each after a line end."""
     lines = f"\r\nAccess-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: {EXPOSED_HEADERS}"
     return lines.encode("ascii")

@@ -1,7 +1,7 @@
 """`/openapi.json`: an OpenAPI 3.1 document, generated from the routes.
 
-It has every parameter, body, answer and error of every route, so that a fuzzer can test the service with it alone. The
-schemas are in `openapi_schemas.py`.
+It has every parameter, body, response and error of every route, so that a fuzzer can test the service with it alone.
+The schemas are in `openapi_schemas.py`.
 """
 
 import msgspec
@@ -11,7 +11,7 @@ from leasehold.errors import STATUS_BY_CODE, ErrorCode
 from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.routing.openapi_schemas import HEADERS, SCHEMAS
 from leasehold.http.routing.router import Router
-from leasehold.http.routing.routes import Answer, Parameter, PureEndpoint, Route
+from leasehold.http.routing.routes import DocumentedResponse, Parameter, PureEndpoint, Route
 from leasehold.model import Json
 
 EVERYWHERE: tuple[ErrorCode, ...] = (
@@ -25,13 +25,13 @@ EVERYWHERE: tuple[ErrorCode, ...] = (
     "internal",
     "unavailable",
 )
-"""Errors that every route can answer."""
+"""Errors that every route can send."""
 KEY_ERRORS: tuple[ErrorCode, ...] = ("invalid_key", "invalid_argument")
 BODY_ERRORS: tuple[ErrorCode, ...] = ("invalid_json", "too_large", "unsupported_media_type")
 
 ERROR_MEDIA = tuple(media.content_type for media in JSON_FIRST)
 OF_FENCED_WRITES: dict[int, tuple[ErrorCode, ...]] = {412: ("lease_lost",)}
-"""Codes that fenced writes answer with a status other than the one in `STATUS_BY_CODE`."""
+"""Codes that a fenced write sends with another status than the one in `STATUS_BY_CODE`."""
 ERROR_HEADERS: dict[int, tuple[str, ...]] = {401: ("WWW-Authenticate",)}
 
 
@@ -73,7 +73,9 @@ def _operation(route: Route) -> Json:
             "required": route.needs_body,
             "content": {media: _schema(name) for media, name in route.bodies.items()},
         }
-    responses: dict[str, Json] = {str(answer.status): _answer(answer, route.offers) for answer in route.answers}
+    responses: dict[str, Json] = {
+        str(response.status): _response(response, route.offers) for response in route.responses
+    }
     for status in sorted({STATUS_BY_CODE[code] for code in _errors(route)}):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
     operation["responses"] = responses
@@ -111,14 +113,14 @@ def _parameter(parameter: Parameter) -> Json:
     }
 
 
-def _answer(answer: Answer, offers: tuple[Media, ...]) -> Json:
-    headers = ["X-Request-Id", "Cache-Control", *(["ETag"] if answer.etag else []), *answer.headers]
+def _response(response: DocumentedResponse, offers: tuple[Media, ...]) -> Json:
+    headers = ["X-Request-Id", "Cache-Control", *(["ETag"] if response.etag else []), *response.headers]
     shown: dict[str, Json] = {
-        "description": answer.description,
+        "description": response.description,
         "headers": {name: HEADERS[name] for name in headers},
     }
-    if answer.schema is not None:
-        shown["content"] = {media.content_type: _schema(answer.schema) for media in offers}
+    if response.schema is not None:
+        shown["content"] = {media.content_type: _schema(response.schema) for media in offers}
     return shown
 
 

@@ -1,4 +1,4 @@
-"""Components of `/openapi.json`: the schemas of keys, values, entries, locks, bodies and answers; and the headers."""
+"""Components of `/openapi.json`: the schemas of keys, values, entries, locks, bodies and responses; and the headers."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ from leasehold.model import Json
 
 HEADERS: dict[str, Json] = {
     "Cache-Control": {
-        "description": "no-cache if the answer can be revalidated by its ETag, otherwise no-store.",
+        "description": "no-cache if the response can be revalidated by its ETag, otherwise no-store.",
         "schema": {"enum": ["no-cache", "no-store"]},
     },
     "ETag": {
@@ -70,7 +70,7 @@ _LEASE_MEMBERS: dict[str, Json] = {
 
 
 def _object(members: Mapping[str, Json]) -> Json:
-    """An answer with exactly these members."""
+    """A response with exactly these members."""
     return {"type": "object", "properties": dict(members), "required": list(members), "additionalProperties": False}
 
 

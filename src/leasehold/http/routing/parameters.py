@@ -26,7 +26,7 @@ UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a
 
 
 def is_key_only(request: Request) -> bool:
-    """Whether the request has no query and no header that changes its effect or its answer.
+    """Whether the request has no query and no header that changes its effect or its response.
 
     Nearly all requests are so. Then no other reader needs to be called.
     """
@@ -65,7 +65,7 @@ PATH: Final = Parameter(
 )
 PATHS: Final = Parameter(
     "path",
-    "JSON Pointer to a part. If it is repeated, the answer has each part under its path.",
+    "JSON Pointer to a part. If it is repeated, the response has each part under its path.",
     _STRING,
     repeated=True,
 )
@@ -128,7 +128,7 @@ PREFIX: Final = Parameter("prefix", "Only names that begin with it.", _STRING)
 AFTER: Final = Parameter("after", "Only names greater than it.", _STRING)
 LIMIT: Final = Parameter(
     "limit",
-    "The maximum number of items in the answer. Its member `next` is the `after` of the next page.",
+    "The maximum number of items in the response. Its member `next` is the `after` of the next page.",
     {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES},
 )
 
@@ -160,11 +160,11 @@ def limit_of(request: Request) -> int | None:
     return limit
 
 
-# Options of the answer ----------------------------------------------------------------------------------------
+# Options of the response --------------------------------------------------------------------------------------
 
-RAW: Final = Parameter("raw", "The body of the answer is the value alone.", {"type": "boolean"})
+RAW: Final = Parameter("raw", "The body of the response is the value alone.", {"type": "boolean"})
 VALUES: Final = Parameter("values", "false leaves the values out.", {"type": "boolean"})
-PREFER: Final = Parameter("Prefer", "return=minimal leaves the value out of the answer.", _STRING, "header")
+PREFER: Final = Parameter("Prefer", "return=minimal leaves the value out of the response.", _STRING, "header")
 
 
 def flag_of(request: Request, name: str, *, default: bool) -> bool:

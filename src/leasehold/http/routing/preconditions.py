@@ -28,7 +28,7 @@ WRITE_CONDITIONS: Final = (
     *CONDITIONS,
     Parameter(
         "If-Lease",
-        "A lease_id. The write is done only if this lease is valid when the write is committed.",
+        "A lease_id. The write is done only if this lease is alive at the commit.",
         {"type": "string"},
         "header",
     ),
@@ -48,7 +48,7 @@ def condition_of(request: Request, *, tag: bytes | None = None) -> Condition | N
     13.1.1). Compressing proxies make our tags weak or append to them. Such tags are kept in `changed`, so that the
     error can name the reason.
 
-    `tag`: the ETag suffix of the representation that a read would answer. Only tags with it count in If-None-Match,
+    `tag`: the ETag suffix of the representation that a read would send. Only tags with it count in If-None-Match,
     because a client with another representation does not have this one. None, on writes: all tags count.
     """
     headers = request.headers
@@ -62,7 +62,7 @@ def condition_of(request: Request, *, tag: bytes | None = None) -> Condition | N
 
 
 def if_lease_of(request: Request) -> str | None:
-    """If-Lease: the lease_id of the lease that must be valid when the write is committed."""
+    """If-Lease: the lease_id of the lease that must be alive at the commit."""
     sent = request.headers.get(IF_LEASE)
     return None if sent is None else parse_lease_id(sent.decode("latin-1"))
 

@@ -1,4 +1,4 @@
-"""The router: finds the route of a request, refuses unknown parameters, and answers OPTIONS."""
+"""The router: finds the route of a request, refuses unknown parameters, and responds to OPTIONS."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ from leasehold.errors import ServiceError, not_implemented
 from leasehold.http.media_types import ACCEPT_PATCH
 from leasehold.http.messages import CONTENT_RANGE, Request, Response
 from leasehold.http.routing.cors import PREFLIGHT_HEADERS
-from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
+from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
 
 
 class Router:
@@ -86,5 +86,5 @@ def _options(methods: Mapping[str, Route | None]) -> Route:
         AsyncEndpoint(options),
         "The allowed methods",
         None,
-        (Answer(204, "In the header `Allow`."),),
+        (DocumentedResponse(204, "In the header `Allow`."),),
     )

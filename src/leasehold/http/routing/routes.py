@@ -1,4 +1,4 @@
-"""What a route is: method, pattern, permission, endpoint, parameters, bodies and answers.
+"""What a route is: method, pattern, permission, endpoint, parameters, bodies and responses.
 
 Routes are data. The router, the check of query parameters and `/openapi.json` all use them. Each file in `endpoints/`
 has the routes of its endpoints. To add a route, add it there, and to the table `ROUTES` of its package.
@@ -62,8 +62,8 @@ class Parameter(msgspec.Struct, frozen=True):
     repeated: bool = False
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """A successful answer. `schema`: a component of the OpenAPI document; None: no body."""
+class DocumentedResponse(msgspec.Struct, frozen=True):
+    """A response of a route, other than its errors. `schema`: a component of the OpenAPI document; None: no body."""
 
     status: int
     description: str
@@ -80,7 +80,7 @@ class Route(msgspec.Struct, frozen=True):
     endpoint: PureEndpoint | AsyncEndpoint
     summary: str
     permission: Permission | None
-    answers: tuple[Answer, ...]
+    responses: tuple[DocumentedResponse, ...]
     errors: tuple[ErrorCode, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     bodies: Mapping[str, str] = {}
@@ -90,7 +90,7 @@ class Route(msgspec.Struct, frozen=True):
     check_head: Callable[[Request], object] | None = None
     """Called before the body is received. Raises `unsupported_media_type`."""
     offers: tuple[Media, ...] = JSON_FIRST
-    """Representations of the answer; the first is the default."""
+    """Representations of the response; the first is the default."""
 
     def takes(self, name: str) -> bool:
         return any(parameter.name == name and parameter.location == "query" for parameter in self.parameters)

@@ -4,7 +4,7 @@ from leasehold.http.endpoints.kv.get_entry import show_entry
 from leasehold.http.messages import Request
 from leasehold.http.routing.parameters import PATHS, RAW, paths_of, raw_tag, uuid_of
 from leasehold.http.routing.preconditions import CONDITIONS, condition_of
-from leasehold.http.routing.routes import Answer, PureEndpoint, Route
+from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Read
 
 
@@ -20,8 +20,8 @@ ROUTE = Route(
     "Get an entry by UUID, parts of its value, or the value alone",
     "read",
     (
-        Answer(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
-        Answer(304, "The client already has this revision.", None, etag=True),
+        DocumentedResponse(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
+        DocumentedResponse(304, "The client already has this revision.", None, etag=True),
     ),
     ("not_found", "path_not_found", "precondition_failed", "too_large"),
     (PATHS, RAW, *CONDITIONS),

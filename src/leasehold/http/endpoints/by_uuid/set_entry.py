@@ -10,7 +10,7 @@ from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, body_value, is_messagepack, members_of
 from leasehold.http.routing.parameters import PREFER, parse_uuid, ttl_microseconds
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
-from leasehold.http.routing.routes import Answer, PureEndpoint, Route
+from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Json, Outcome, Pointer, Put, Written
 
 MEMBERS: Final = ("key", "value", "path", "ttl")
@@ -55,8 +55,8 @@ ROUTE = Route(
     "Create or replace a value by UUID, or a part of it",
     "write",
     (
-        Answer(201, "Created.", "Written", etag=True, headers=("Location",)),
-        Answer(200, "Replaced.", "Written", etag=True),
+        DocumentedResponse(201, "Created.", "Written", etag=True, headers=("Location",)),
+        DocumentedResponse(200, "Replaced.", "Written", etag=True),
     ),
     ("invalid_key", "invalid_path", "path_not_found", "conflict", "precondition_failed", "too_large"),
     (*WRITE_CONDITIONS, PREFER),

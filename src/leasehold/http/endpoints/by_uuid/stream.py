@@ -10,7 +10,7 @@ from leasehold.http.media_types import Media
 from leasehold.http.messages import CHUNK_BYTES, Request, Response, Stream, gathered
 from leasehold.http.routing.parameters import PATH, PREFIX, path_of, prefixes_of, uuid_of
 from leasehold.http.routing.preconditions import CONDITIONS, condition_of
-from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
+from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.model import Entry, Found, NotModified, Read
 from leasehold.values.entry_text import entry_json
 
@@ -72,8 +72,8 @@ ROUTES = (
         "Get a value, or a part of it, as MessagePack, in chunks",
         "read",
         (
-            Answer(200, "The value, or the part.", "Value", etag=True),
-            Answer(304, "The client already has this revision.", None, etag=True),
+            DocumentedResponse(200, "The value, or the part.", "Value", etag=True),
+            DocumentedResponse(304, "The client already has this revision.", None, etag=True),
         ),
         ("not_found", "path_not_found", "precondition_failed", "upgrade_required"),
         (PATH, *CONDITIONS),
@@ -85,7 +85,7 @@ ROUTES = (
         AsyncEndpoint(stream_entries),
         "Get all entries, one after the other, as MessagePack maps or lines of JSON",
         "read",
-        (Answer(200, "The entries in ascending order of their keys.", "Entry"),),
+        (DocumentedResponse(200, "The entries in ascending order of their keys.", "Entry"),),
         ("upgrade_required",),
         (PREFIX,),
         offers=(Media.MESSAGEPACK, Media.NDJSON),

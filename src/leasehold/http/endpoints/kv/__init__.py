@@ -5,7 +5,7 @@ put_entry.py      POST and PUT /kv/{key}
 patch_entry.py    PATCH /kv/{key}
 delete_entry.py   DELETE /kv/{key}
 list_entries.py   GET /kv
-written_entry.py  the answer of POST, PUT and PATCH
+written_entry.py  the response of POST, PUT and PATCH
 """
 
 from leasehold.http.endpoints.kv import delete_entry, get_entry, list_entries, patch_entry, put_entry

@@ -6,7 +6,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.parameters import PATH, TTL, key_of, path_of, ttl_of
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
-from leasehold.http.routing.routes import Answer, PureEndpoint, Route
+from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Delete, Deleted, Outcome, Written
 
 
@@ -40,7 +40,7 @@ ROUTE = Route(
     PureEndpoint(delete_entry, show_deleted),
     "Delete an entry, or a part of its value",
     "write",
-    (Answer(200, "Deleted.", "Deleted"),),
+    (DocumentedResponse(200, "Deleted.", "Deleted"),),
     ("not_found", "path_not_found", "conflict", "precondition_failed", "precondition_required", "storage_full"),
     (PATH, TTL, *WRITE_CONDITIONS),
 )

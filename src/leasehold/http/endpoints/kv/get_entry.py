@@ -5,7 +5,7 @@ import msgspec
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.parameters import PATHS, RAW, is_key_only, key_of, paths_of, raw_tag
 from leasehold.http.routing.preconditions import CONDITIONS, condition_of
-from leasehold.http.routing.routes import Answer, PureEndpoint, Route
+from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Found, NotModified, Outcome, Read
 from leasehold.values.entry_text import entry_json, partial_entry_json
 
@@ -49,8 +49,8 @@ ROUTE = Route(
     "Get an entry, parts of its value, or the value alone",
     "read",
     (
-        Answer(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
-        Answer(304, "The client already has this revision.", None, etag=True),
+        DocumentedResponse(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
+        DocumentedResponse(304, "The client already has this revision.", None, etag=True),
     ),
     ("not_found", "path_not_found", "precondition_failed", "too_large"),
     (PATHS, RAW, *CONDITIONS),

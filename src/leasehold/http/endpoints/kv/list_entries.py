@@ -10,7 +10,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.http.messages import GatheredList, Request, Response, Stream, gathered
 from leasehold.http.routing.parameters import AFTER, LIMIT, PREFIX, VALUES, after_of, flag_of, limit_of, prefixes_of
-from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
+from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.limits import MAX_GATHERED_BYTES, MAX_PAGE_ENTRIES
 from leasehold.model import Entry, Page
 from leasehold.values.entry_text import entry_json, partial_entry_json
@@ -25,7 +25,7 @@ async def list_entries(request: Request, service: Service) -> Response | Stream:
 
 
 async def list_response(request: Request, pages_of: Callable[[int | None], Pages]) -> Response | Stream:
-    """The answer of a list. `pages_of`: given the limit, the entries to list; None: all of them."""
+    """The response of a list. `pages_of`: given the limit, the entries to list; None: all of them."""
     with_values = flag_of(request, "values", default=True)
     limit = limit_of(request)
     if request.media is Media.MESSAGEPACK:
@@ -100,7 +100,7 @@ ROUTE = Route(
     AsyncEndpoint(list_entries),
     "List entries in ascending order of their keys",
     "read",
-    (Answer(200, "The entries.", "EntryList"),),
+    (DocumentedResponse(200, "The entries.", "EntryList"),),
     ("upgrade_required",),
     LIST_PARAMETERS,
 )

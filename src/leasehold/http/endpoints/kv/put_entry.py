@@ -6,7 +6,7 @@ from leasehold.http.messages import Request
 from leasehold.http.routing.bodies import bodies_of, body_text, is_messagepack
 from leasehold.http.routing.parameters import PATH, PREFER, TTL, is_key_only, key_of, path_of, ttl_of
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
-from leasehold.http.routing.routes import Answer, PureEndpoint, Route
+from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Put
 
 
@@ -15,7 +15,7 @@ def put_entry(request: Request) -> Put:
         return Put(key_of(request), body_text(request))
     path = path_of(request)
     if path and path[-1] == "-" and request.method == "PUT":
-        # A proxy may repeat a PUT whose answer was lost (RFC 9110, section 9.2.2). That would append twice.
+        # A proxy may repeat a PUT whose response was lost (RFC 9110, section 9.2.2). That would append twice.
         raise ServiceError("invalid_argument", "PUT cannot append; use POST for a path that ends in -")
     return Put(key_of(request), body_text(request), path, ttl_of(request), condition_of(request), if_lease_of(request))
 
@@ -31,8 +31,8 @@ def _route(method: str) -> Route:
         "Create or replace a value, or a part of it",
         "write",
         (
-            Answer(201, "Created.", "Written", etag=True, headers=("Location",)),
-            Answer(200, "Replaced.", "Written", etag=True),
+            DocumentedResponse(201, "Created.", "Written", etag=True, headers=("Location",)),
+            DocumentedResponse(200, "Replaced.", "Written", etag=True),
         ),
         ("path_not_found", "conflict", "precondition_failed", "too_large", "unsupported_media_type", "storage_full"),
         (PATH, TTL, *WRITE_CONDITIONS, PREFER),

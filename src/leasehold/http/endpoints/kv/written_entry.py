@@ -1,4 +1,4 @@
-"""The answer of a write of an entry: POST, PUT and PATCH of `/kv/{key}`, and `/set`.
+"""The response of a write of an entry: POST, PUT and PATCH of `/kv/{key}`, and `/set`.
 
 A caller without the permission `read` gets a receipt that shows nothing of what was stored before (`redaction.py`).
 """

@@ -6,7 +6,7 @@ release_lock.py   DELETE /locks/{name}, DELETE /unlock
 get_lock.py       GET /locks/{name}
 list_locks.py     GET /locks
 lock_requests.py  the members of these requests, in the body or in the query
-lease_answers.py  a lease and a lock as JSON
+lease_json.py     a lease and a lock as JSON
 
 The rules of leases are in `rules`; waiting for a lock is in `store/lock_queues.py`.
 """

@@ -5,12 +5,12 @@ from typing import Final
 
 from leasehold import values
 from leasehold.errors import ServiceError
-from leasehold.http.endpoints.locks.lease_answers import lease_json
+from leasehold.http.endpoints.locks.lease_json import lease_json
 from leasehold.http.endpoints.locks.lock_requests import BY_UUID, IN_PATH, TTL, Members, Naming, lock_members_of, ttl_of
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.parameters import microseconds_of
-from leasehold.http.routing.routes import Answer, AsyncEndpoint, Parameter, Route, Service
+from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Parameter, Route, Service
 from leasehold.limits import DEFAULT_LEASE_SECONDS, DEFAULT_WAIT_SECONDS, MAX_OWNER_BYTES, MAX_WAIT_SECONDS
 from leasehold.model import Acquire
 
@@ -72,7 +72,7 @@ def _route(pattern: str, naming: Naming, schema: str) -> Route:
         _acquire(naming),
         "Acquire a lock; if it is held, wait for it in order of arrival",
         "write",
-        (Answer(201, "Acquired.", "Lease"),),
+        (DocumentedResponse(201, "Acquired.", "Lease"),),
         ("lock_held", "too_many_requests", "storage_full", "invalid_key"),
         (*naming.parameters, TTL, _WAIT, _OWNER),
         bodies_of(schema),

@@ -1,9 +1,9 @@
 """`GET /locks/{name}`: the current lease of a lock, and how many clients wait for the lock."""
 
-from leasehold.http.endpoints.locks.lease_answers import lock_json
+from leasehold.http.endpoints.locks.lease_json import lock_json
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.parameters import key_of
-from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
+from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.rules import lock_not_found
 
 
@@ -22,6 +22,6 @@ ROUTE = Route(
     AsyncEndpoint(get_lock),
     "Get the current lease of a lock, and the number of clients that wait for it at this server",
     "read",
-    (Answer(200, "The lock is held.", "Lock"),),
+    (DocumentedResponse(200, "The lock is held.", "Lock"),),
     ("lock_not_found",),
 )

@@ -4,10 +4,10 @@ import asyncio
 from typing import Final
 
 from leasehold import values
-from leasehold.http.endpoints.locks.lease_answers import lock_json
+from leasehold.http.endpoints.locks.lease_json import lock_json
 from leasehold.http.messages import GatheredList, Request, Response
 from leasehold.http.routing.parameters import AFTER, LIMIT, PREFIX, after_of, limit_of, prefixes_of
-from leasehold.http.routing.routes import Answer, AsyncEndpoint, Route, Service
+from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.limits import MAX_GATHERED_BYTES, MAX_PAGE_ENTRIES
 
 LOCKS_AT_ONCE: Final = 256
@@ -38,7 +38,7 @@ ROUTE = Route(
     AsyncEndpoint(list_locks),
     "List the locks that are held in ascending order of their names",
     "read",
-    (Answer(200, "The locks.", "LockList"),),
+    (DocumentedResponse(200, "The locks.", "LockList"),),
     (),
     (PREFIX, AFTER, LIMIT),
 )

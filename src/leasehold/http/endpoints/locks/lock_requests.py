@@ -82,7 +82,7 @@ TTL: Final = Parameter(
 )
 LEASE_ID: Final = Parameter(
     "lease_id",
-    "The lease_id that the answer to the acquisition has.",
+    "The lease_id that the response to the acquisition has.",
     {"type": "string", "minLength": 1, "maxLength": MAX_LEASE_ID_CHARACTERS},
 )
 

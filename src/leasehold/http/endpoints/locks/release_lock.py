@@ -18,7 +18,7 @@ from leasehold.http.endpoints.locks.lock_requests import (
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.refusal_log import printable
-from leasehold.http.routing.routes import Answer, Parameter, PureEndpoint, Route
+from leasehold.http.routing.routes import DocumentedResponse, Parameter, PureEndpoint, Route
 from leasehold.model import Outcome, Release, Released
 
 log = structlog.get_logger(__name__)
@@ -98,7 +98,7 @@ def _route(pattern: str, naming: Naming, schema: str) -> Route:
         _release(naming),
         "Release a lock",
         "write",
-        (Answer(200, "Released.", "Released"),),
+        (DocumentedResponse(200, "Released.", "Released"),),
         ("lock_not_found", "lease_lost", "invalid_key"),
         (*naming.parameters, LEASE_ID, _TOKEN, _FORCE),
         bodies_of(schema),

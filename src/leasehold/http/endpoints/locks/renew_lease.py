@@ -3,7 +3,7 @@
 from typing import Final
 
 from leasehold.errors import ServiceError
-from leasehold.http.endpoints.locks.lease_answers import lease_json
+from leasehold.http.endpoints.locks.lease_json import lease_json
 from leasehold.http.endpoints.locks.lock_requests import (
     BY_UUID,
     IN_PATH,
@@ -16,7 +16,7 @@ from leasehold.http.endpoints.locks.lock_requests import (
 )
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
-from leasehold.http.routing.routes import Answer, PureEndpoint, Route
+from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Leased, Outcome, Renew
 
 MEMBERS: Final = frozenset({"lease_id", "ttl"})
@@ -47,7 +47,7 @@ def _route(method: str, pattern: str, naming: Naming, schema: str) -> Route:
         _renew(naming),
         "Renew a lease: it ends `ttl` seconds from now, and not earlier than before",
         "write",
-        (Answer(200, "Renewed.", "Lease"),),
+        (DocumentedResponse(200, "Renewed.", "Lease"),),
         ("lease_lost", "invalid_key"),
         (*naming.parameters, LEASE_ID, TTL),
         bodies_of(schema),

@@ -16,7 +16,7 @@ LARGE = '"%s"' % ("x" * 20_000)
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
-    """What is told here is told of every engine."""
+    """Every test of this file runs on every engine."""
     return any_server
 
 
@@ -30,7 +30,7 @@ def keys(page: Any) -> list[str]:
     return [entry["key"] for entry in page["entries"]]
 
 
-# What is listed -----------------------------------------------------------------------------------------------
+# Which entries are listed -------------------------------------------------------------------------------------
 
 
 def test_a_list_has_exactly_the_documented_members(server: Server, key: str) -> None:

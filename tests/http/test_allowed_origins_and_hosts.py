@@ -41,7 +41,7 @@ def is_shared(response: httpx.Response, origin: str) -> bool:
     return headers.get("Access-Control-Allow-Origin") == origin and exposed >= EXPOSED
 
 
-# What a page of an allowed origin gets ------------------------------------------------------------------------
+# Responses to pages of allowed origins ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("origin", [APP, LOCAL])
@@ -202,7 +202,7 @@ def test_options_of_an_unknown_path_is_not_found(server: Server) -> None:
     assert refusal(server.request("OPTIONS", "/nowhere")) == (404, "no_such_route")
 
 
-# Names of the service -----------------------------------------------------------------------------------------
+# Host names of the service ------------------------------------------------------------------------------------
 
 
 def status_for(server: Server, host: str, *fields: str) -> int:

@@ -1,4 +1,4 @@
-"""`If-Lease`: a write is done only if the lease is valid when the write is committed."""
+"""`If-Lease`: a write is done only if the lease is alive at the commit."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ Write = Callable[[Server, str, Mapping[str, str]], httpx.Response]
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
-    """What is told here is told of every engine."""
+    """Every test of this file runs on every engine."""
     return any_server
 
 
@@ -124,7 +124,7 @@ def test_a_write_with_a_valid_lease_is_done(server: Server, key: str, lock: str,
 
 
 @creating
-def test_an_entry_is_created_with_a_valid_lease(server: Server, key: str, lock: str, write: Write) -> None:
+def test_an_entry_is_created_with_a_lease_that_is_alive(server: Server, key: str, lock: str, write: Write) -> None:
     assert write(server, key, fence(server.lease(lock))).status_code == 201
 
 
@@ -152,7 +152,7 @@ def test_a_read_ignores_if_lease(server: Server, key: str) -> None:
     assert server.get(key, headers={"If-Lease": NO_LEASE}).json() == before
 
 
-# Once it is lost ----------------------------------------------------------------------------------------------
+# Lost leases --------------------------------------------------------------------------------------------------
 
 
 @every_write
@@ -268,7 +268,7 @@ def test_a_fenced_change_of_a_missing_entry_is_not_found(server: Server, key: st
     assert refusal(write(server, key, fence(server.lease(lock)))) == (404, "not_found")
 
 
-# What cannot be a lease_id ------------------------------------------------------------------------------------
+# Invalid lease_ids --------------------------------------------------------------------------------------------
 
 
 @every_write
@@ -290,7 +290,7 @@ def test_128_characters_may_be_a_lease_id(server: Server, key: str) -> None:
     assert refusal(put(server, key, {"If-Lease": "x" * 128})) == LOST
 
 
-# Through a kill -----------------------------------------------------------------------------------------------
+# After a kill -------------------------------------------------------------------------------------------------
 
 durable_stores = pytest.mark.parametrize("store", [name for name in STORES if name != "memory"])
 
@@ -350,7 +350,7 @@ def test_tokens_grow_after_a_release_a_deletion_and_a_kill(tmp_path: Path, store
     assert tokens == sorted(set(tokens))
 
 
-# What it is all for -------------------------------------------------------------------------------------------
+# Counters under a lock ----------------------------------------------------------------------------------------
 
 
 def test_counters_incremented_under_a_lock_lose_no_increment(server: Server, key: str, lock: str) -> None:

@@ -60,7 +60,7 @@ def test_a_method_that_the_path_does_not_have_is_refused_with_the_allowed_method
 
 
 def test_a_body_for_a_path_without_a_route_is_read_and_the_connection_stays(server: Server) -> None:
-    """One of 64 KiB at most; a longer one ends the connection, as tests/http/test_refused_at_the_head.py shows."""
+    """One of 64 KiB at most; a longer one ends the connection, as tests/http/test_refusals_before_the_body.py shows."""
     with Wire(server) as wire:
         wire.send(message("POST", "/nowhere", body=b"x" * 65_536), message("GET", "/health/live"))
         assert [wire.answer().status, wire.answer().status] == [404, 200]
@@ -75,7 +75,7 @@ def test_the_key_is_checked_before_the_body(server: Server) -> None:
     assert refusal(server.request("PUT", "/kv//", content=b"[")) == (400, "invalid_key")
 
 
-# Nothing of the inside ----------------------------------------------------------------------------------------
+# No internal details ------------------------------------------------------------------------------------------
 
 HOSTILE = [
     message("GET", "/kv/" + "%00" * 5),

@@ -28,7 +28,7 @@ every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
-    """What is told here is told of every engine."""
+    """Every test of this file runs on every engine."""
     return any_server
 
 
@@ -226,7 +226,7 @@ def test_of_many_deletions_of_the_same_key_one_succeeds(any_server: Server, key:
     assert at_once(any_server, message("DELETE", f"/kv/{key}")) == [200] + [404] * 63
 
 
-# Incarnations: "{}" is the revision, "{}.{}" the revision in the incarnation of the store ----------------------
+# Incarnations: "{}" is the revision, "{}.{}" the revision in the incarnation of the store ---------------------
 
 OF_ANOTHER = ['"{0}.abcdef"', '"{0}.abcdef-raw"', '"{0}.ABCDEF"', '"{0}."', '"{0}.{1}0"', '"{1}"', '"{1}.{0}"']
 
@@ -292,7 +292,7 @@ def test_etags_of_a_memory_store_do_not_match_after_a_restart() -> None:
         assert refusal(server.put("a", '"overwritten"', headers={"If-Match": before})) == FAILED
 
 
-# Tags that a compressing proxy has changed --------------------------------------------------------------------
+# ETags that a compressing proxy has changed -------------------------------------------------------------------
 
 BY_A_PROXY = [
     'W/"{0}.{1}"',

@@ -1,84 +1,35 @@
-"""Waiting for a lock: waiters get it in order of arrival, one at a time, and a disconnected waiter never gets it."""
+"""Waiting for a lock: waiters get it in order of arrival, one at a time, and a wait ends at its time."""
 
 import contextlib
 import json
-import selectors
 import signal
-import socket
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from databases import STORES
-from running import ANSWER_SECONDS, Answer, Server, Wire, message, refusal, running, until
-
-LOCK_HELD = (423, "lock_held")
-SOON_SECONDS = 20.0
-"""Less than anybody here waits or holds a lock who is not to hear of it at once, and enough for a busy machine."""
-LIVE = message("GET", "/health/live")
-MAX_WAITERS = 1_000
-
-every_store = pytest.mark.parametrize("store", STORES)
+from running import ANSWER_SECONDS, Server, Wire, message, refusal, running, until
+from waiting import (
+    LIVE,
+    LOCK_HELD,
+    MAX_WAITERS,
+    SOON_SECONDS,
+    answered,
+    asking,
+    every_store,
+    is_silent,
+    lease_in,
+    pass_through,
+    queue_up,
+)
 
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
-    """What is told here is told of every engine."""
+    """Every test of this file runs on every engine."""
     return any_server
-
-
-@pytest.fixture
-def wires(server: Server) -> Iterator[Callable[[], Wire]]:
-    """Opens connections, which are closed at the end."""
-    with contextlib.ExitStack() as stack:
-        yield lambda: stack.enter_context(Wire(server))
-
-
-def asking(lock: str, **asked: Any) -> bytes:
-    return message("POST", f"/locks/{lock}", body=json.dumps({"wait": 60, "ttl": 1_000} | asked).encode())
-
-
-def queue_up(server: Server, lock: str, wires: list[Wire], **asked: Any) -> None:
-    """Let them wait in this order, behind nobody, for a lock that is held."""
-    for number, wire in enumerate(wires, start=1):
-        wire.send(asking(lock, **asked))
-        until(lambda number=number: server.waiters(lock) == number)
-
-
-def lease_in(answer: Answer) -> Any:
-    assert answer.status == 201, answer.body
-    return json.loads(answer.body)
-
-
-def answered(wires: list[Wire], *, seconds: float = ANSWER_SECONDS) -> list[Wire]:
-    """Those who have heard something; waits until one has. They may be more than `select` knows."""
-    with selectors.DefaultSelector() as selector:
-        for wire in wires:
-            selector.register(wire.socket, selectors.EVENT_READ, wire)
-        return [key.data for key, _ in selector.select(seconds)]
-
-
-def is_silent(wire: Wire) -> bool:
-    """Nothing has come yet."""
-    return answered([wire], seconds=0) == []
-
-
-def pass_through(server: Server, lock: str, lease: Any, wires: list[Wire]) -> list[Any]:
-    """Release `lease`, and that of each who gets the lock, until nobody waits. Who got one is noted with it."""
-    leases = []
-    waiting = list(wires)
-    while waiting:
-        assert server.release(lock, lease["lease_id"]).status_code == 200
-        [wire] = answered(waiting)
-        lease = lease_in(wire.answer())
-        leases.append(lease | {"wire": wire})
-        waiting.remove(wire)
-    server.release(lock, lease["lease_id"])
-    return leases
 
 
 # In order -----------------------------------------------------------------------------------------------------
@@ -130,7 +81,7 @@ def test_waiters_by_uuid_and_by_name_are_in_one_queue(server: Server, wires: Cal
     assert [lease["wire"] for lease in pass_through(server, uuid, holder, [first, second])] == [first, second]
 
 
-# The end of the wait ------------------------------------------------------------------------------------------
+# The end of a wait --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wait", [0, 0.0], ids=repr)
@@ -205,7 +156,7 @@ def test_the_default_wait_is_five_seconds(lock: str) -> None:
     assert (refusal(refused), 5 <= took < 5 + SOON_SECONDS) == (LOCK_HELD, True)
 
 
-# What wakes ---------------------------------------------------------------------------------------------------
+# What wakes a waiter ------------------------------------------------------------------------------------------
 
 
 def test_a_release_wakes_a_waiter(server: Server, lock: str, wires: Callable[[], Wire]) -> None:
@@ -256,121 +207,6 @@ def test_a_waiter_keeps_waiting_when_the_current_lease_is_renewed(
     assert wire.answer().status == 201
 
 
-# Who has gone -------------------------------------------------------------------------------------------------
-
-
-def close(wire: Wire) -> None:
-    wire.close()
-
-
-def reset(wire: Wire) -> None:
-    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    wire.close()
-
-
-def end_sending(wire: Wire) -> None:
-    wire.end_sending()
-
-
-ways_to_go = pytest.mark.parametrize("go", [close, reset, end_sending])
-Go = Callable[[Wire], None]
-
-
-@ways_to_go
-def test_a_waiter_that_disconnects_is_removed(server: Server, lock: str, wires: Callable[[], Wire], go: Go) -> None:
-    holder, wire = server.lease(lock), wires()
-    queue_up(server, lock, [wire])
-    go(wire)
-    until(lambda: server.waiters(lock) == 0)
-    server.release(lock, holder["lease_id"])
-    assert (server.is_free(lock), server.acquire(lock).status_code) == (True, 201)
-
-
-def test_a_waiter_that_closes_its_half_of_the_connection_is_disconnected(
-    server: Server, lock: str, wires: Callable[[], Wire]
-) -> None:
-    server.lease(lock)
-    wire = wires()
-    queue_up(server, lock, [wire])
-    assert wire.end_sending().is_cut()
-
-
-@every_store
-def test_when_some_waiters_disconnect_all_others_get_the_lock_and_no_lease_is_lost(tmp_path: Path, store: str) -> None:
-    """Each lease and each release takes one revision, so a lease that was given to somebody who has gone would show."""
-    with running(STORES[store](tmp_path)) as own, contextlib.ExitStack() as stack:
-        holder = own.lease("a", ttl=1_000)
-        waiting = [stack.enter_context(Wire(own)) for _ in range(18)]
-        queue_up(own, "a", waiting)
-        # The first, the last, and neighbours among them.
-        for index, go in zip((0, 17, 5, 6, 7, 12), (close, reset, end_sending, close, reset, end_sending), strict=True):
-            go(waiting[index])
-        staying = [wire for index, wire in enumerate(waiting) if index not in (0, 17, 5, 6, 7, 12)]
-        until(lambda: own.waiters("a") == len(staying))
-        leases = pass_through(own, "a", holder, staying)
-        seen = ([lease["wire"] for lease in leases], [lease["token"] for lease in leases], own.revision())
-    assert seen == (staying, [3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25], 26)
-
-
-@ways_to_go
-def test_a_waiter_that_disconnects_just_before_the_release_does_not_block_the_lock(
-    server: Server, lock: str, go: Go
-) -> None:
-    for number in range(20):
-        name = f"{lock}/{number}"
-        holder = server.lease(name, ttl=1_000)
-        with Wire(server) as leaving, Wire(server) as releasing, Wire(server) as staying:
-            queue_up(server, name, [leaving, staying])
-            go(leaving)
-            releasing.send(message("DELETE", f"/locks/{name}?lease_id={holder['lease_id']}"))
-            assert staying.answer().status == 201
-
-
-@ways_to_go
-def test_an_acquisition_behind_other_requests_is_not_done_after_a_disconnect(
-    server: Server, lock: str, key: str, go: Go
-) -> None:
-    """The request for the lock stands behind answers that are more than the system takes, so it begins later."""
-    large = 16
-    server.put(key, '"%s"' % ("x" * 1_000_000))
-    with Wire(server, receive_buffer_bytes=4_096) as wire:
-        wire.send(*[message("GET", f"/kv/{key}")] * large, asking(lock))
-        assert wire.socket.recv(1, socket.MSG_PEEK) == b"H"
-        go(wire)
-        if go is end_sending:
-            assert [wire.answer().status for _ in range(large)] == [200] * large
-            assert wire.is_cut()
-        assert server.acquire(lock, wait=5).status_code == 201
-
-
-@ways_to_go
-def test_a_client_that_disconnects_during_a_write_does_not_wait_for_the_lock_behind_it(
-    server: Server, lock: str, key: str, go: Go
-) -> None:
-    server.lease(lock)
-    with Wire(server) as wire:
-        wire.send(message("PUT", f"/kv/{key}", body=b"1"), asking(lock))
-        go(wire)
-        until(lambda: server.get(key).status_code == 200)
-        until(lambda: server.waiters(lock) == 0)
-
-
-def test_a_waiter_that_disconnects_with_many_requests_behind_is_removed(lock: str) -> None:
-    """Such a connection is not read from."""
-    with running() as own, contextlib.ExitStack() as stack:
-        own.lease(lock)
-        waiting = [stack.enter_context(Wire(own)) for _ in range(4)]
-        queue_up(own, lock, waiting)
-        for wire in waiting:
-            wire.send(*[LIVE] * 100)
-        with Wire(own) as other:
-            other.send(LIVE).answer()
-        for go, wire in zip((close, reset, end_sending), waiting, strict=False):
-            go(wire)
-        until(lambda: own.waiters(lock) == 1)
-        assert is_silent(waiting[3])
-
-
 # Other requests of a connection -------------------------------------------------------------------------------
 
 
@@ -404,7 +240,7 @@ def test_a_connection_may_release_what_it_has_acquired(server: Server, lock: str
         assert wire.answer(to="DELETE").status == 200
 
 
-# The bound of a queue -----------------------------------------------------------------------------------------
+# The limit of a queue -----------------------------------------------------------------------------------------
 
 
 def test_a_waiter_above_the_maximum_is_refused_with_retry_after(lock: str) -> None:
