@@ -26,8 +26,8 @@ from tokens import (
     verifier,
 )
 
-from leasehold.access.secrets import is_surely_secret, load_secret
 from leasehold.access.token_keys import VerificationKey, public_key, secret_key
+from leasehold.access.token_secret import is_surely_secret, load_secret
 from leasehold.errors import ServiceError
 
 
