@@ -83,7 +83,7 @@ def check_exclusion(port: int, first: Locker, second: Locker) -> None:
         acquired = one.answer()
         other.acquire()
         if select.select([other.connection], [], [], _NO_ANSWER_SECONDS)[0]:
-            raise BenchError("two have the same lock")
+            raise BenchError("two clients hold the same lock")
         one.release(acquired)
         one.answer()
         other.release(other.answer())

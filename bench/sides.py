@@ -68,7 +68,7 @@ class Server(Side):
         try:
             found = self.value_in(answer)
         except msgspec.MsgspecError as error:
-            raise BenchError(f"an answer that is not understood: {answer[:200]!r}") from error
+            raise BenchError(f"an answer that cannot be parsed: {answer[:200]!r}") from error
         if found != text:
             raise BenchError(f"wrote {text!r}, read {found!r}")
 
@@ -121,4 +121,4 @@ class LockStore(Store):
             check_exclusion(self.port, *self.lockers([lock(0), lock(0)]))
             return run_lockers(self.port, self.lockers([lock(each) for each in range(connections)]), seconds=seconds)
         except msgspec.MsgspecError as error:
-            raise BenchError(f"an answer that is not understood: {error}") from error
+            raise BenchError(f"an answer that cannot be parsed: {error}") from error

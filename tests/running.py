@@ -271,7 +271,7 @@ def until(condition: Any, *, seconds: float = ANSWER_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError("it did not happen in time")
+            raise AssertionError("the awaited condition did not become true in time")
         time.sleep(0.01)
 
 

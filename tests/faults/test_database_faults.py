@@ -90,13 +90,13 @@ def test_a_write_with_an_unknown_outcome_may_be_stored_or_not(doubtful: dict[str
     ("change", "difference"),
     [
         ({"list": ["first"]}, "lost: second of list, which was acknowledged"),
-        ({"list": ["first", "second", "second"]}, "twice: second of list, whose outcome was told as done"),
+        ({"list": ["first", "second", "second"]}, "twice: second of list, whose outcome was reported as done"),
         (
             {"list": ["first", "doubtful", "doubtful", "second"]},
-            "twice: doubtful of list, whose outcome was told as unknown",
+            "twice: doubtful of list, whose outcome was reported as unknown",
         ),
-        ({"list": ["first", "refused", "second"]}, "refused of list is there, though it was told that it is not"),
-        ({"list": ["first", "second", "other"]}, "other of list, which nobody wrote"),
+        ({"list": ["first", "refused", "second"]}, "refused of list is stored although it was reported as not stored"),
+        ({"list": ["first", "second", "other"]}, "other of list, which no client wrote"),
         ({"list": ["second", "first"]}, "list is not in the order of the revisions"),
         ({"counter": 1}, "counter is 1; 2 increments were acknowledged, 1 are in doubt"),
         ({"counter": 4}, "counter is 4; 2 increments were acknowledged, 1 are in doubt"),
@@ -135,8 +135,8 @@ def have_two_holders(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("act", "violation"),
     [
-        (give_a_revision_twice, "two changes were told that they are revision 5"),
-        (go_back, "revision 4 was given after 5 had been told"),
+        (give_a_revision_twice, "two changes got the revision 5"),
+        (go_back, "revision 4 was given although 5 was known before"),
         (give_an_old_token, "lock has the token 4 after 5"),
         (have_two_holders, "lock was given while another lease on it was alive"),
     ],

@@ -32,9 +32,9 @@ def entry(revision: int, value: str) -> dict[str, Any]:
         ({}, 3, "a is gone; new at 3 is lost"),
         ({"a": entry(2, "old")}, 3, "a went back from 3 to 2"),
         ({"a": entry(3, "old")}, 3, "a at 3 is old, not new"),
-        ({"a": entry(4, "other")}, 4, "a is other, which nobody wrote"),
+        ({"a": entry(4, "other")}, 4, "a is other, which no client wrote"),
         ({"a": entry(3, "new"), "b": entry(1, "gone")}, 3, "b went back from 2 to 1"),
-        ({"a": entry(3, "new"), "c": entry(4, "new")}, 4, "c is new, which nobody wrote"),
+        ({"a": entry(3, "new"), "c": entry(4, "new")}, 4, "c is new, which no client wrote"),
         ({"a": entry(3, "new")}, 2, "the head went back from 3 to 2"),
     ],
 )

@@ -198,7 +198,7 @@ BAD: dict[str, tuple[int, list[Told]]] = {
         3,
         [whole("a", (0, 1), 1), whole("b", (2, 3), 2), part("c", (4, 5), 3), sees(3, ("a", "c"), (6, 7))],
     ),
-    "a value that nobody wrote": (2, [whole("a", (0, 1), 1), sees(2, ("x", None), (2, 3))]),
+    "a value that no client wrote": (2, [whole("a", (0, 1), 1), sees(2, ("x", None), (2, 3))]),
     "a value at another revision": (1, [whole("a", (0, 1), 1), sees(2, ("a", None), (2, 3))]),
     "two writes with one revision": (1, [whole("a", (0, 9), 1), whole("b", (0, 9), 1)]),
     "two comparisons that both succeed": (
@@ -229,7 +229,7 @@ BAD: dict[str, tuple[int, list[Told]]] = {
     "a read before the write": (1, [sees(1, ("a", None), (0, 1)), whole("a", (2, 3), 1)]),
     "revisions against the time": (2, [whole("a", (0, 1), 2), whole("b", (2, 3), 1)]),
     "a refusal by what is over": (2, [whole("a", (0, 1), 1), whole("b", (2, 3), 2), sees(1, None, (4, 5))]),
-    "a refusal by a revision that nobody wrote": (2, [whole("a", (0, 1), 1), sees(2, None, (2, 3))]),
+    "a refusal by a revision that no client wrote": (2, [whole("a", (0, 1), 1), sees(2, None, (2, 3))]),
     "two holders of a lock": (
         2,
         [whole("a", (0, 1), 1, key=LOCK, expected="absent"), whole("b", (2, 3), 2, key=LOCK, expected="absent")],
