@@ -103,7 +103,7 @@ def test_a_write_with_an_unknown_outcome_may_be_stored_or_not(doubtful: dict[str
         ({"there": "other"}, "there is other, which can only be one of ['value']"),
         ({"deleted": "value"}, "deleted is value, which can only be one of ['None']"),
         ({"refused": "value"}, "refused is value, which can only be one of ['None']"),
-        ({"unheard": 1}, "unheard, of which nobody knows"),
+        ({"unheard": 1}, "unheard, which no client knows"),
     ],
 )
 def test_a_difference_is_detected(change: dict[str, Any], difference: str) -> None:

@@ -171,7 +171,7 @@ class Ledger:
             *self._of_lists(entries),
             *self._of_counters(entries),
             *self._of_created(entries),
-            *(f"{key}, of which nobody knows" for key in sorted(entries.keys() - self._known())),
+            *(f"{key}, which no client knows" for key in sorted(entries.keys() - self._known())),
         ]
 
     def _known(self) -> set[str]:

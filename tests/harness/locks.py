@@ -44,7 +44,7 @@ def microseconds(text: str | None) -> int:
     return 0 if text is None else (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
 
 
-# What the clients were told -----------------------------------------------------------------------------------
+# What the clients were answered ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -387,7 +387,7 @@ class _Run:
         deadline = time.monotonic() + WAIT_SECONDS + self._load.pauses
         load = self._load
         while self._wants_pauses() or self._grants < load.grants or not self._is_back():
-            assert time.monotonic() < deadline, "the holders are not stopped, or nobody gets a lock"
+            assert time.monotonic() < deadline, "the holders are not stopped, or no client gets a lock"
             self._step()
 
     def _wants_pauses(self) -> bool:

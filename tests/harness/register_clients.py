@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         if complete is None:
             return
         self._received = b""
-        assert self._answer is not None, "an answer that nobody asked for"
+        assert self._answer is not None, "an answer without a request"
         if not self._answer.done():
             self._answer.set_result(Answer(int(head[9:12]), complete, ended))
 
