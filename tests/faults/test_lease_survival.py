@@ -26,7 +26,12 @@ def release(server: Server, lock: str, lease_id: str) -> httpx.Response:
 
 # A stopped holder ---------------------------------------------------------------------------------------------
 
-MEANWHILE = ("nobody-took-the-lock", "another-took-and-released-it", "another-holds-it", "the-service-was-restarted")
+MEANWHILE = (
+    "the-lock-stayed-free",
+    "another-client-acquired-and-released-it",
+    "another-client-holds-it",
+    "the-service-was-restarted",
+)
 
 
 class Late:
@@ -48,9 +53,9 @@ def late(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         for _ in MEANWHILE:
             crowd.stop(clients[crowd.wait_for(lambda event: event.kind == "grant").lock])
         until(lambda: server.request("GET", "/locks").json()["locks"] == [])
-        taken = acquire(server, "another-took-and-released-it").json()
-        release(server, "another-took-and-released-it", taken["lease_id"])
-        acquire(server, "another-holds-it")
+        taken = acquire(server, "another-client-acquired-and-released-it").json()
+        release(server, "another-client-acquired-and-released-it", taken["lease_id"])
+        acquire(server, "another-client-holds-it")
         *others, last = MEANWHILE
         for lock in others:
             crowd.resume(clients[lock])
@@ -74,7 +79,7 @@ def test_a_write_by_a_holder_stopped_past_its_ttl_is_refused(late: Late, meanwhi
 
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
 def test_a_release_by_a_holder_stopped_past_its_ttl_does_not_affect_the_next_holder(late: Late, meanwhile: str) -> None:
-    held = meanwhile == "another-holds-it"
+    held = meanwhile == "another-client-holds-it"
     assert late.releases[meanwhile] == ("release 409 lease_lost" if held else "release 404 lock_not_found")
 
 

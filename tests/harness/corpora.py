@@ -251,7 +251,7 @@ HTTP: Final[Mapping[str, tuple[bytes, str]]] = {
     "an Accept with weights that are none": (message("GET", "/kv/m/http", "Accept: */*;q=nan, */*;q=-1"), ""),
     "an Accept of a thousand": (message("GET", "/kv/m/http", "Accept: " + "a/b;q=0.1," * 1000 + "*/*"), ""),
     "a Content-Type of nothing": (message("PUT", "/kv/m/http", "Content-Type: ;", body=b"1"), ""),
-    "a charset that is none": (
+    "an unknown charset": (
         message("PUT", "/kv/m/http", "Content-Type: application/json; charset=utf-7", body=b"1"),
         "415 unsupported_media_type",
     ),
@@ -263,7 +263,7 @@ HTTP: Final[Mapping[str, tuple[bytes, str]]] = {
     "a tag of minus one": (message("GET", "/kv/m/http", 'If-Match: "-1"'), "412 precondition_failed"),
     "a request id with a line break": (message("GET", "/health/live", "X-Request-Id: a\x0bb"), ""),
     "a long request id": (message("GET", "/health/live", "X-Request-Id: " + "a" * 5000), "200"),
-    "a preference that is none": (message("PUT", "/kv/m/http", "Prefer: return=;,=,;", body=b"1"), "200"),
+    "a malformed preference": (message("PUT", "/kv/m/http", "Prefer: return=;,=,;", body=b"1"), "200"),
     "a body of MessagePack that is JSON": (
         message("PUT", "/kv/m/http", "Content-Type: application/vnd.msgpack", body=b'{"a":1}'),
         "400 invalid_json",
