@@ -15,10 +15,10 @@ USER leasehold
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080
-# In the environment and not in the command, so that the health check knows it too; as for LEASEHOLD_PORT.
+# Set host and port in the environment, not as flags: the health check reads them there, too.
 ENV LEASEHOLD_HOST=0.0.0.0
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["leasehold", "status", "--live", "--timeout", "4s"]
-# The kernel drops signals that PID 1 has no handler for, and Python needs a moment until it can have one: a signal that
-# is blocked is kept until then.
+# The kernel drops signals to PID 1 that have no handler, and Python needs a moment to install one. A blocked signal stays
+# pending until then.
 ENTRYPOINT ["env", "--block-signal=TERM,INT", "leasehold"]
 CMD ["serve"]

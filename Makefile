@@ -1,4 +1,4 @@
-# The verbs of the project. Each is enough by itself on a machine with Python 3.11 or newer.
+# The commands of the project. Each works from a fresh clone; you need Python 3.11 or newer and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,10 +13,10 @@ ROWS ?=
 serve: $(VENV)/.serve ## run the service on ./data.json
 	@exec $(BIN)/leasehold serve $(ARGS)
 
-test: $(VENV)/.dev ## all tests, by three processes (one: ARGS="-n 0")
+test: $(VENV)/.dev ## run all tests in three processes (in one: ARGS="-n 0")
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
-lint: $(VENV)/.dev ## style, types, layers, pins
+lint: $(VENV)/.dev ## check style, types, layers and pins
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -27,15 +27,15 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev ## side by side with other services; writes docs/benchmarks.md
+bench: $(VENV)/.dev ## compare the speed with other services; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(ARGS)
 
-torture: $(VENV)/.dev ## break what was promised, for MINUTES (10), by a SEED, all ROWS or some
+torture: $(VENV)/.dev ## try to break the promises, for MINUTES (10), with a SEED, in all ROWS or some
 	PYTHONPATH=tests $(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo 'Leasehold needs Python 3.11 or newer; name one with PYTHON=python3.12' >&2; exit 1; }
+		|| { echo 'Leasehold needs Python 3.11 or newer; choose one with PYTHON=python3.12' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 

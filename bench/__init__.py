@@ -1,1 +1,1 @@
-"""Side-by-side measurements of Leasehold and other services, run as `python -m bench`."""
+"""Compares Leasehold with other services on the same machine: `python -m bench`."""

@@ -1,7 +1,7 @@
-"""The order of a run: start the sides, load them in turn, end them, write the report.
+"""The order of a run: start the sides, load them in turn, stop them, write the report.
 
-Everything that is started or written on the way is left to one exit stack. Exit status: 0, or 1 if a requirement was
-missed or a load failed.
+One exit stack stops every program and removes every file. Exit status: 0, or 1 if a requirement was missed or a load
+failed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from bench.starting import SIDES, Site
 _DEFAULT_OUTPUT = Path("docs/benchmarks.md")
 _PARTIAL_UPDATES = 10
 _WORST_STALLS = 10
-"""Named in the report."""
+"""Programs whose versions the report lists."""
 
 
 def main() -> int:
@@ -59,7 +59,7 @@ def main() -> int:
         program("wrk")
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder)))
-            folder.chmod(0o711)  # PostgreSQL, which is not started as root, must pass through
+            folder.chmod(0o711)  # PostgreSQL does not run as root and needs access to the folder
             machine = facts(folder.resolve())
             site = Site(stack, folder, key_count_large=found.key_count_large, starts=options.rounds)
             sides = _start(site, found)
@@ -95,12 +95,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    """Ends the run by an exception, so that the exit stack ends what was started."""
+    """Raise an exception on a signal, so that the exit stack stops what was started."""
     sys.exit(128 + number)
 
 
 def _start(site: Site, found: Results) -> Mapping[str, Side]:
-    """The sides that the chosen rows need; what cannot be started is noted as missing."""
+    """Start the sides that the chosen rows need. Sides that cannot be started are noted as missing."""
     needed = {side for row in found.rows for side in row.sides} | {limit.side for limit in found.limits}
     sides: dict[str, Side] = {}
     for name, start in SIDES.items():
@@ -119,7 +119,7 @@ def _start(site: Site, found: Results) -> Mapping[str, Side]:
 
 
 def _measure(row: Row, sides: Mapping[str, Side], found: Results, number: int, *, seconds: int, rounds: int) -> None:
-    # Back and forth, because what one side leaves behind (a rewrite, a snapshot) slows the one that comes next.
+    # Forwards, then backwards, because work left over by one side (a rewrite, a snapshot) slows down the next one.
     for side in row.sides if number % 2 == 0 else reversed(row.sides):
         if side not in sides or (row.name, side) in found.failures:
             continue
@@ -135,7 +135,7 @@ def _measure(row: Row, sides: Mapping[str, Side], found: Results, number: int, *
 
 
 def _weigh(sides: Mapping[str, Side], found: Results) -> None:
-    """Takes the figures of the large store, after its loads: the memory is the larger of then and of its start."""
+    """Measure the large store after its loads. The memory is the larger one of now and of its start."""
     large = sides.get(LEASEHOLD_LARGE)
     if not isinstance(large, LargeLeasehold):
         return
@@ -150,7 +150,7 @@ def _weigh(sides: Mapping[str, Side], found: Results) -> None:
 
 
 def _count(sides: Mapping[str, Side], found: Results) -> None:
-    """Counts what the service and its database exchange for partial updates of a large document."""
+    """Count the traffic between the service and its database for partial updates of a large document."""
     relayed = sides.get(LEASEHOLD_PG_RELAYED)
     if not isinstance(relayed, RelayedLeasehold):
         return
@@ -169,7 +169,7 @@ def _count(sides: Mapping[str, Side], found: Results) -> None:
 
 
 def _look_at_idleness(sides: Mapping[str, Side], found: Results) -> None:
-    """Takes the processor's time of the service while many wait for locks."""
+    """Measure the processor time of the service while many requests wait for locks."""
     awaited = sides.get(LEASEHOLD_AWAITED)
     if not isinstance(awaited, AwaitedLeasehold):
         return
@@ -180,7 +180,7 @@ def _look_at_idleness(sides: Mapping[str, Side], found: Results) -> None:
 
 
 def _attack(sides: Mapping[str, Side], found: Results) -> None:
-    """Takes the longest stall of the event loop, and notes which requests caused the longest."""
+    """Measure the longest stall of the event loop, and note which requests caused the longest ones."""
     probed = sides.get(LEASEHOLD_PROBED)
     if not isinstance(probed, ProbedLeasehold):
         return

@@ -1,4 +1,4 @@
-"""Runs wrk against one port. Any answer but a good one, and any socket error, fails the measurement."""
+"""Runs wrk against one port. Any answer that is not a success, and any socket error, fails the measurement."""
 
 import subprocess
 from pathlib import Path
@@ -14,13 +14,13 @@ _START_AND_END_SECONDS: Final = 30
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What one run saw. An operation is what the row says: mostly a request."""
+    """The result of one run. What an operation is depends on the row; mostly it is a request."""
 
     operations_per_second: float
     p50_ms: float
     p99_ms: float
     client_share: float | None = None
-    """Of a core, taken by the client; None where nobody looked."""
+    """Processor time of the client as a share of one core; None if it was not measured."""
 
 
 class _Errors(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class _Errors(msgspec.Struct, frozen=True):
 
 
 class _Result(msgspec.Struct, frozen=True):
-    """The line that `done` of replay.lua prints."""
+    """The line that the function `done` of replay.lua prints."""
 
     requests: int
     seconds: float
@@ -45,7 +45,7 @@ _NO_ERRORS: Final = _Errors(0, 0, 0, 0, 0)
 
 
 def run_wrk(port: int, requests: Path, *, connections: int, seconds: int, seed: int) -> Load:
-    """The load of `connections` connections for `seconds`. Raises BenchError if anything but success was seen."""
+    """Load a port with `connections` connections for `seconds`. Raises BenchError unless every answer was a success."""
     command = [program("wrk"), "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
     command += ["--latency", "--script", str(_SCRIPT), f"http://127.0.0.1:{port}", "--", str(requests), str(seed)]
     limit_seconds = seconds + _START_AND_END_SECONDS

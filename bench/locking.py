@@ -1,8 +1,8 @@
-"""The load of locks, and the many that only wait for one: a client of our own, the same for every side.
+"""The load of locks, and many requests that wait for one: a client of our own, the same for every side.
 
-wrk cannot do it: a release names what the answer before it on the same connection brought, and wrk does not tell its
-script on which connection an answer came. This client has one thread, looks at each answer, and says how much of a core
-it took itself. That must stay well below a whole one, or it would be the client that is measured.
+wrk cannot do this: a release names a value from the previous answer on the same connection, and wrk does not tell its
+script on which connection an answer came. This client has one thread, checks each answer, and reports how much of a
+core it used. That must stay well below one core, otherwise the client is what is measured.
 """
 
 import re
@@ -21,10 +21,10 @@ from bench.load import Load
 from bench.processes import BenchError
 
 LEASE_SECONDS: Final = 60
-"""Of the leases of the load, on every side."""
+"""The ttl of the leases in the load, on every side."""
 _ANSWER_SECONDS: Final = 20.0
 _NO_ANSWER_SECONDS: Final = 0.3
-"""A caller without an answer after that is taken to wait."""
+"""A caller without an answer after this time counts as waiting."""
 _SPARE_DESCRIPTORS: Final = 200
 _CHUNK_BYTES: Final = 1 << 16
 _GOOD: Final = (b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")
@@ -32,15 +32,15 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Locker(msgspec.Struct, frozen=True):
-    """What one client sends, again and again."""
+    """The requests that one client sends again and again."""
 
     acquire: bytes
     release: Callable[[bytes], bytes]
-    """The request that gives back what the body that answered `acquire` gave."""
+    """The request that releases a lock, from the body of the answer to `acquire`."""
 
 
 class _Client:
-    """One connection. Each request is sent when the answer to the one before is there."""
+    """One connection. Each request is sent when the previous answer has arrived."""
 
     __slots__ = ("_locker", "_received", "began", "connection", "holds")
 
@@ -49,9 +49,9 @@ class _Client:
         self._locker = locker
         self._received = b""
         self.holds = False
-        """It has the lock until it hears that its release is done."""
+        """Whether it holds the lock: until the answer to its release."""
         self.began = 0.0
-        """When it last began to acquire."""
+        """When it last started to acquire."""
 
     def acquire(self) -> None:
         self.began = perf_counter()
@@ -61,7 +61,7 @@ class _Client:
         self.connection.sendall(self._locker.release(acquired))
 
     def receive(self) -> bytes | None:
-        """Reads once. The body of the answer as soon as it is whole."""
+        """Read once. Returns the body of the answer when it is complete."""
         self._received += self.connection.recv(_CHUNK_BYTES)
         body = _body_of(self._received)
         if body is not None:
@@ -76,14 +76,14 @@ class _Client:
 
 
 def check_exclusion(port: int, first: Locker, second: Locker) -> None:
-    """Raises BenchError unless `second` waits for a lock of `first`, and gets it afterwards."""
+    """Raises BenchError unless `second` waits for a lock that `first` holds, and gets it after the release."""
     with _connections() as connections:
         one, other = (_Client(connections, port, locker) for locker in (first, second))
         one.acquire()
         acquired = one.answer()
         other.acquire()
         if select.select([other.connection], [], [], _NO_ANSWER_SECONDS)[0]:
-            raise BenchError("two have the same lock")
+            raise BenchError("two clients hold the same lock")
         one.release(acquired)
         one.answer()
         other.release(other.answer())
@@ -91,9 +91,9 @@ def check_exclusion(port: int, first: Locker, second: Locker) -> None:
 
 
 def run_lockers(port: int, lockers: Sequence[Locker], *, seconds: int) -> Load:
-    """Pairs of acquire and release, on a connection for each of `lockers`. Raises BenchError if one does not succeed.
+    """Pairs of acquire and release, on a connection for each of `lockers`. Raises BenchError if one fails.
 
-    All end with a release; what ends after `seconds` does not count.
+    Every client ends with a release. What ends after `seconds` does not count.
     """
     with _connections() as connections, select.epoll() as ready:
         clients = {client.connection.fileno(): client for client in (_Client(connections, port, it) for it in lockers)}
@@ -130,7 +130,7 @@ def run_lockers(port: int, lockers: Sequence[Locker], *, seconds: int) -> Load:
 
 @contextmanager
 def waiting(port: int, requests: Sequence[bytes]) -> Iterator[None]:
-    """All have sent their request, and nobody has an answer, also in the end. Raises BenchError."""
+    """Send all requests and check that none gets an answer until the block ends. Raises BenchError."""
     _raise_descriptor_limit(len(requests))
     with _connections() as connections, select.epoll() as ready:
         for request in requests:
@@ -144,7 +144,7 @@ def waiting(port: int, requests: Sequence[bytes]) -> Iterator[None]:
 
 @contextmanager
 def _connections() -> Iterator[ExitStack]:
-    """Closes what is opened in it. Whatever goes wrong on a connection is a BenchError."""
+    """Closes the connections opened in it, and raises any failure of one as BenchError."""
     try:
         with ExitStack() as stack:
             yield stack
@@ -159,7 +159,8 @@ def _connect(port: int) -> socket.socket:
 
 
 def _body_of(answer: bytes) -> bytes | None:
-    """None while a part is missing. Raises BenchError if it is no success, or if there is none."""
+    """The body of a complete answer, or None while a part is missing. Raises BenchError if it is no success or has no
+    body."""
     head, end, body = answer.partition(b"\r\n\r\n")
     if answer and not end:
         return None

@@ -1,4 +1,4 @@
-"""Facts about this machine that the figures depend on. Nothing here names a path, a host or a user."""
+"""Facts about this machine that affect the results. None of them contains a path, a host or a user."""
 
 import os
 import platform
@@ -16,12 +16,12 @@ from bench.processes import MissingProgramError, program
 _SYNCS: Final = 200
 _BLOCK: Final = b"x" * 4096
 FREE_SYNC_SECONDS: Final = 50e-6
-"""A disk that syncs faster than this most likely does not wait for anything."""
+"""A disk that syncs faster than this probably does not wait for the data to be stored."""
 
 _VERSION_COMMANDS: Final = {
     "wrk": ("wrk", "-v"),
     "redis-server": ("redis-server", "--version"),
-    "webdis": ("dpkg-query", "--show", "--showformat=${Version}", "webdis"),  # it cannot be asked itself
+    "webdis": ("dpkg-query", "--show", "--showformat=${Version}", "webdis"),  # it has no option that prints its version
     "etcd": ("etcd", "--version"),
     "nginx": ("nginx", "-v"),
 }
@@ -52,9 +52,9 @@ def _tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has taken of the processors so far, with all its threads."""
+    """Processor time of a process so far, over all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # utime and stime; the name before may hold spaces
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # utime and stime; the name may contain spaces
 
 
 def sync_seconds(folder: Path) -> float:
@@ -75,7 +75,7 @@ def sync_seconds(folder: Path) -> float:
 
 
 def file_system(folder: Path) -> str:
-    """The type of the file system that holds `folder`: the mount with the longest matching path, the last of equals."""
+    """The type of the file system of `folder`: that of the last mount with the longest matching path."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     holding = [(len(point), order, kind) for order, (point, kind) in enumerate(mounts) if folder.is_relative_to(point)]
     return max(holding)[2]
@@ -93,7 +93,7 @@ def facts(folder: Path) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """The version of each program that is not the service; "missing" where there is none."""
+    """The version of each program except the service; "missing" if it is not installed."""
     return {name: _version(name, *command) for name, command in _VERSION_COMMANDS.items()}
 
 

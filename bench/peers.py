@@ -1,7 +1,7 @@
-"""The peers: each starts its program, says how a request to it looks, and what its answer holds.
+"""The peers: each starts its program, builds requests for it, and parses its answers.
 
-A peer is set up as its makers would for speed, with the same durability as the service: a write is on the disk before
-its answer. PostgreSQL, which does not speak HTTP, stands in `postgresql.py`.
+A peer is configured for speed as its authors recommend, with the durability of the service: a write is on disk before
+its answer. PostgreSQL, which does not speak HTTP, is in `postgresql.py`.
 """
 
 import base64
@@ -28,9 +28,9 @@ class _GetAnswer(msgspec.Struct):
 
 
 class Webdis(Store):
-    """webdis in front of a redis that syncs every batch of writes, both as Debian ships them but for their logs.
+    """webdis in front of a redis that syncs every batch of writes. Both have Debian's configuration, except for logs.
 
-    Tried beside it: 1 to 4 threads of webdis, 1, 4 or 20 connections of each to redis, a Unix socket between them. None
+    Also tried: 1 to 4 threads of webdis, 1, 4 or 20 connections of each to redis, and a Unix socket between them. None
     was faster by more than the noise of a run.
     """
 
@@ -53,9 +53,10 @@ class Webdis(Store):
         self.fill()
 
     def verify(self, rng: random.Random) -> None:
-        """Like the other sides, but a wrong answer is forgiven a few times.
+        """Like on the other sides, but a few wrong answers are tolerated.
 
-        webdis 0.1.9 may answer a new connection with what it owes to one that was cut off, as wrk cuts all of its own.
+        webdis 0.1.9 may send a new connection the answer for an earlier connection that was cut off. wrk cuts off all
+        its connections.
         """
         for _ in range(self._FORGIVEN):
             try:
@@ -91,7 +92,7 @@ class _LockAnswer(msgspec.Struct):
 
 
 class Etcd(LockStore):
-    """One etcd, alone in its cluster, with its defaults, asked through its HTTP gateway."""
+    """etcd as a cluster of one, with its default settings, through its HTTP gateway."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         super().__init__(folder)
@@ -117,7 +118,7 @@ class Etcd(LockStore):
         return http_request("POST", "/v3/kv/put", self._headers(), b'{"key":"%b","value":"%b"}' % pair)
 
     def lockers(self, names: Sequence[str]) -> list[Locker]:
-        """By etcd's lock service: a lease for each client, granted once, under which it locks and unlocks."""
+        """Clients of etcd's lock service. Each has a lease, granted once, under which it locks and unlocks."""
         return [Locker(self._lock(name, self._grant()), self._unlock) for name in names]
 
     def _grant(self) -> str:
@@ -151,21 +152,21 @@ http {{
 
 
 class Nginx(Server):
-    """Static files: what an HTTP server written in C does when there is nothing to do. It cannot be written to."""
+    """Static files: the speed of an HTTP server in C that does no other work. It has no writes."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         super().__init__(folder)
         self.port, log = processes.free_port(), folder / "log"
         (folder / "files").mkdir()
         self.fill()
-        user = "user root;" if os.geteuid() == 0 else ""  # else the worker could not enter the folder
+        user = "user root;" if os.geteuid() == 0 else ""  # the worker process could not enter the folder otherwise
         (folder / "nginx.conf").write_text(_NGINX_SETTINGS.format(port=self.port, user=user))
         command = [processes.program("nginx"), "-p", f"{folder}/", "-c", "nginx.conf"]
         process = processes.start(stack, command, log)
         processes.wait_until(lambda: exchange(self.port, self.get(key(0)))[0] == 200, process, log)
 
     def fill(self) -> None:
-        """Files as long as the answers of the service to the same keys and values."""
+        """Files as long as the answers of the service for the same keys and values."""
         rng = random.Random(2)
         for name in map(key, range(self.key_count)):
             times = b'"created_at":"2026-01-31T12:00:00.000001Z","updated_at":"2026-01-31T12:00:00.000001Z"'

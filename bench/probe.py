@@ -1,8 +1,8 @@
 """The service with a probe in its event loop: `python -m bench.probe serve …`.
 
-The probe is a callback that runs in every turn of the loop and notes how long the turn took: so long all clients wait.
-At SIGUSR1 it writes the longest turn since the last SIGUSR1 to standard error, in milliseconds: as it was, and as it
-would have been if nothing else had run on the machine (the processor's time of the loop's thread).
+The probe is a callback that runs in every turn of the loop and measures the turn, because all clients wait for that
+time. On SIGUSR1 it writes the longest turn since the last SIGUSR1 to standard error, in milliseconds: the elapsed time,
+and the processor time of the loop's thread, which is what it would take on an otherwise idle machine.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Starts and ends the programs that are measured: each by its process id, each on a port of its own on loopback."""
+"""Starts and stops the programs to measure. Each is stopped by its process id and has its own port on loopback."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ _ADMIN_FOLDERS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class BenchError(Exception):
-    """A measurement that does not count, with the reason for the person who reads the report."""
+    """A measurement that does not count, with the reason for the reader of the report."""
 
 
 class MissingProgramError(BenchError):
@@ -28,7 +28,7 @@ class MissingProgramError(BenchError):
 
 
 def program(name: str) -> str:
-    """The path of an installed program, first of this Python's own. Raises MissingProgramError."""
+    """The path of an installed program. Those of this Python environment come first. Raises MissingProgramError."""
     own = Path(sys.executable).parent
     path = os.pathsep.join([str(own), os.environ.get("PATH", os.defpath), *_ADMIN_FOLDERS])
     found = shutil.which(name, path=path)
@@ -48,9 +48,10 @@ def start(
     environment: Mapping[str, str] | None = None,
     end: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
-    """Runs `command` as `user` and in `folder`, if they are given, until `stack` closes; then sends it `end`.
+    """Run `command` as `user` and in `folder`, if given, until `stack` closes; then send it the signal `end`.
 
-    `environment` is added to our own. Its standard error, and its output unless taken, go to `log`.
+    `environment` is added to that of this process. Its standard error, and its output unless the caller reads it, go to
+    `log`.
     """
     with log.open("ab") as file:
         process = subprocess.Popen(
@@ -67,7 +68,7 @@ def start(
 
 
 def stop(process: subprocess.Popen[bytes], end: signal.Signals = signal.SIGTERM) -> None:
-    """`end`, and SIGKILL for one that does not end. Does nothing to a process that has ended."""
+    """Send `end`, and SIGKILL if the process does not end. Does nothing if it has already ended."""
     if process.poll() is None:
         process.send_signal(end)
         try:
@@ -80,7 +81,7 @@ def stop(process: subprocess.Popen[bytes], end: signal.Signals = signal.SIGTERM)
 
 
 def free_port() -> int:
-    """A port that was free a moment ago: for programs that cannot choose one themselves and tell."""
+    """A port that was free a moment ago, for programs that cannot choose a free one and report it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -88,13 +89,13 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Somebody accepts connections on `port`."""
+    """Whether a program accepts connections on `port`."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_until(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Returns once `is_ready()`; a BenchError from it counts as no."""
+    """Return once `is_ready()` is true. A BenchError that it raises counts as false."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -111,7 +112,7 @@ def last_lines(log: Path) -> str:
 
 
 def exchange(port: int, request: bytes) -> tuple[int, bytes]:
-    """The status and body of the answer to one request, sent as it is. Raises BenchError if there is none."""
+    """Send one request as it is. Returns the status and body of the answer. Raises BenchError if there is none."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=_EXCHANGE_SECONDS) as connection:
             connection.sendall(request)

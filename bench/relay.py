@@ -1,4 +1,4 @@
-"""A TCP relay that counts what passes through it, in each direction."""
+"""A TCP relay that counts the bytes in each direction."""
 
 import socket
 import threading
@@ -11,17 +11,17 @@ _CHUNK_BYTES: Final = 1 << 16
 
 
 class Traffic(msgspec.Struct, frozen=True):
-    """Bytes of TCP's payload. `sent` is what came from the side that connected."""
+    """Bytes of TCP payload. `sent`: from the side that connected."""
 
     sent: int
     received: int
 
 
 class Relay:
-    """Passes connections from a port of its own on to another, until `stack` closes.
+    """Forwards connections from its own port to another port, until `stack` closes.
 
-    Bytes are counted before they are passed on: whoever has seen an answer finds it counted. Threads are enough here,
-    nothing is timed while they work.
+    Bytes are counted before they are forwarded, so an answer that a client has received is counted. It uses threads,
+    because nothing is timed while it runs.
     """
 
     def __init__(self, stack: ExitStack, port: int) -> None:
@@ -39,7 +39,7 @@ class Relay:
 
     def _close(self) -> None:
         with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts connections
         self._listener.close()
 
     def _accept(self) -> None:
@@ -59,6 +59,6 @@ class Relay:
                     else:
                         self._received += len(data)
                 target.sendall(data)
-        for end in (source, target):  # an end of either side is the end of both, as with PostgreSQL
+        for end in (source, target):  # when one side ends, both ends are closed, as PostgreSQL does
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

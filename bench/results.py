@@ -22,19 +22,19 @@ def spread(figures: Sequence[float]) -> Spread:
 
 
 class Results(msgspec.Struct):
-    """Filled while the bench runs; lists hold one figure for each round."""
+    """The results, added while the bench runs. Lists have one figure for each round."""
 
     rows: Sequence[Row]
     limits: Sequence[Limit]
     key_count_large: int
     loads: dict[tuple[str, str], list[Load]] = {}
-    """By the names of row and side."""
+    """Keys are the names of row and side."""
     failures: dict[tuple[str, str], str] = {}
-    """Loads that do not count, and why. A row with one is not judged by its other rounds."""
+    """Loads that do not count, with the reason. A row with one is not judged by its other rounds."""
     missing: dict[str, str] = {}
-    """Sides that could not be started, and why."""
+    """Sides that could not be started, with the reason."""
     figures: dict[str, list[float]] = {}
-    """By the names of limits."""
+    """Keys are the names of limits."""
     sync_seconds: list[float] = []
     notes: list[str] = []
 

@@ -18,14 +18,14 @@ LEASEHOLD_AWAITED: Final = "leasehold-awaited"
 LEASEHOLD_PROBED: Final = "leasehold-probed"
 LEASEHOLD_PG: Final = "leasehold-pg"
 LEASEHOLD_PG_2: Final = "leasehold-pg-2"
-"""With two workers."""
+"""The service with two workers."""
 LEASEHOLD_PG_RELAYED: Final = "leasehold-pg-relayed"
 PGBENCH_1: Final = "pgbench-1"
-"""The number is that of its clients."""
+"""pgbench with this number of clients."""
 PGBENCH_16: Final = "pgbench-16"
 PGBENCH_64: Final = "pgbench-64"
 PGBENCH_64_J2: Final = "pgbench-64-j2"
-"""With two threads; the others have one, like wrk."""
+"""wrk with two threads. Other rows have one."""
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -51,15 +51,15 @@ class Row(msgspec.Struct, frozen=True):
     title: str
     work: Work
     connections: int
-    """Of the client. pgbench has its clients."""
+    """Threads of the client. pgbench has its own setting."""
     sides: tuple[str, ...]
     bars: tuple[Bar, ...] = ()
     most_rounds: int = 1_000
-    """It is left out of the rounds after that."""
+    """It is omitted in the rounds after this one."""
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """A single figure of the service on one side: at most `required`, better `goal`. Also a name for `--only`."""
+    """A single figure of the service: at most `required`, better `goal`. Its name can be given to `--only`."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""The service itself, started by its command line, in the ways in which it is measured."""
+"""The service, started by its command line in the variants that are measured."""
 
 import random
 import re
@@ -36,17 +36,17 @@ _IDLE_SECONDS: Final = 20.0
 _QUEUE_SECONDS: Final = 20.0
 _SPARE_CONNECTIONS: Final = 100
 _FIRST_PART: Final = 1_000_000
-"""As long as those after it, so that the document keeps its size, which is the most that is allowed."""
+"""Has the length of the later parts, so that the document keeps its size, which is the largest allowed."""
 
 
 class EntryAnswer(msgspec.Struct):
-    """What is looked at of the service's answers."""
+    """The parts of the service's answer that are checked."""
 
     value: msgspec.Raw
 
 
 class _LeaseAnswer(msgspec.Struct):
-    """What is looked at of the answer to an acquire."""
+    """The parts of the answer to an acquire that are checked."""
 
     lease_id: str
 
@@ -61,13 +61,13 @@ def _release(lock: str, headers: Mapping[str, str], answer: bytes) -> bytes:
 
 
 class Leasehold(LockStore):
-    """The service as `leasehold serve` starts it, with its file engine unless `store` names another.
+    """The service as `leasehold serve` starts it, with its file engine unless `store` names another one.
 
-    Every request bears a token.
+    Every request carries a token.
     """
 
     program: Sequence[str] = ()
-    """What is run in place of the installed command."""
+    """The command to run instead of the installed one."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Leasehold(LockStore):
         )
 
     def start(self) -> float:
-        """Starts the service; the seconds from the start of the program to its ready line."""
+        """Start the service. Returns the seconds from the start of the program to its ready line."""
         log, started = self.folder / "log", time.perf_counter()
         program = self.program or [processes.program("leasehold")]
         command = [*program, "serve", "--port", "0", *self._options]
@@ -111,7 +111,7 @@ class Leasehold(LockStore):
         return seconds
 
     def _refuse_without_token(self) -> None:
-        """Raises BenchError if tokens do not count, for then the figures would be those of another job."""
+        """Raises BenchError unless a request without a token is refused. Otherwise no authorization is measured."""
         status, _ = exchange(self.port, http_request("GET", f"/kv/{key(0)}", {"Host": f"127.0.0.1:{self.port}"}))
         if status != 401:
             raise BenchError(f"the service answered a request without a token with {status}")
@@ -153,7 +153,7 @@ class SmallLeasehold(Leasehold):
 
 
 class LargeLeasehold(Leasehold):
-    """The service with `key_count` keys, taken over from a plain JSON file and then started again."""
+    """The service with `key_count` keys, imported from a plain JSON file; started again after the import."""
 
     def __init__(self, stack: ExitStack, folder: Path, *, key_count: int, starts: int) -> None:
         super().__init__(stack, folder)
@@ -169,7 +169,7 @@ class LargeLeasehold(Leasehold):
 
 
 class LeaseholdOnPostgreSQL(Leasehold):
-    """The service with a database of its own, and the keys that every side has."""
+    """The service with its own database, and the keys that every side has."""
 
     def __init__(self, stack: ExitStack, folder: Path, server: PostgreSQL, *, workers: int = 1) -> None:
         super().__init__(stack, folder, store=server.create(folder.name), workers=workers)
@@ -178,7 +178,7 @@ class LeaseholdOnPostgreSQL(Leasehold):
 
 
 class RelayedLeasehold(Leasehold):
-    """The service with one large document in a database that it reaches through a relay, which counts."""
+    """The service with one large document in a database that it reaches through a relay, which counts the traffic."""
 
     def __init__(self, stack: ExitStack, folder: Path, server: PostgreSQL) -> None:
         self._relay = Relay(stack, server.port)
@@ -190,7 +190,7 @@ class RelayedLeasehold(Leasehold):
             raise BenchError("the service does not reach its database through the relay")
 
     def update(self, number: int) -> Traffic:
-        """The traffic with the database of one partial update, the `number`th."""
+        """Do the partial update `number`. Returns its traffic with the database."""
         place, part = f"doc?path={_PART}", b"%d" % (_FIRST_PART + number)
         traffic = self._count(self.put(place, part))
         self._expect(place, part)
@@ -212,7 +212,7 @@ class _LocksAnswer(msgspec.Struct):
 
 
 class AwaitedLeasehold(Leasehold):
-    """The service with locks that are held for long, and connections enough to wait for them."""
+    """The service with locks that are held for long, and enough connections for clients that wait for them."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         most = str(WAITERS + _SPARE_CONNECTIONS)
@@ -223,7 +223,7 @@ class AwaitedLeasehold(Leasehold):
             self._succeed(_acquire(name, self._json_headers(), _HOLD))
 
     def idle_percent(self) -> float:
-        """Of a core, while WAITERS wait and nothing happens."""
+        """Processor time as a percentage of one core, while WAITERS requests wait and nothing else happens."""
         headers = self._json_headers()
         requests = [_acquire(lock(number % AWAITED_LOCKS), headers, _WAIT) for number in range(WAITERS)]
         with waiting(self.port, requests):

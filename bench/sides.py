@@ -1,4 +1,4 @@
-"""What a side of a comparison is. Each begins in its constructor; its end is left to the exit stack given to that."""
+"""The sides of a comparison. Each starts in its constructor; the exit stack that it gets as an argument stops it."""
 
 import random
 import time
@@ -15,31 +15,31 @@ from bench.processes import BenchError, exchange
 from bench.workload import REQUESTS, SMALL_STORE_KEYS, Work, key, lock, value, write_requests
 
 SETTLE_SECONDS: Final = 0.3
-"""Between two loads: wrk leaves with requests under way."""
+"""The pause between two loads, because wrk disconnects while requests are in progress."""
 
 
 class Side(ABC):
-    """Something that can be loaded, after a look whether it answers as it should."""
+    """Something that can be loaded, after a check of its answers."""
 
     key_count = SMALL_STORE_KEYS
 
     def load(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
-        """Checks the answers, then runs the load. Raises BenchError if any answer was not what it should be."""
+        """Check the answers, then run the load. Raises BenchError if any answer was wrong."""
         time.sleep(SETTLE_SECONDS)
         self.verify(random.Random(seed))
         return self.run(work, connections=connections, seconds=seconds, seed=seed)
 
     @abstractmethod
     def verify(self, rng: random.Random) -> None:
-        """Raises BenchError unless a value is read as it should be, and stored before that where this side stores."""
+        """Raises BenchError unless a value is read as expected, after it was written if this side can write."""
 
     @abstractmethod
     def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
-        """The load itself."""
+        """Run the load itself."""
 
 
 class Server(Side):
-    """A program that is asked for keys over HTTP."""
+    """A program from which keys are read over HTTP."""
 
     port: int
 
@@ -53,11 +53,11 @@ class Server(Side):
 
     @abstractmethod
     def value_in(self, answer: bytes) -> bytes:
-        """The JSON text of the value in the body that answered a `get`."""
+        """The JSON text of the value in the body of the answer to `get`."""
 
     @abstractmethod
     def request(self, work: Work, rng: random.Random) -> bytes:
-        """A request of this kind for a key drawn at random."""
+        """A request of this kind for a random key."""
 
     def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
         requests = self._requests.get(work) or self._prepare(work)
@@ -68,7 +68,7 @@ class Server(Side):
         try:
             found = self.value_in(answer)
         except msgspec.MsgspecError as error:
-            raise BenchError(f"an answer that is not understood: {answer[:200]!r}") from error
+            raise BenchError(f"an answer that cannot be parsed: {answer[:200]!r}") from error
         if found != text:
             raise BenchError(f"wrote {text!r}, read {found!r}")
 
@@ -86,7 +86,7 @@ class Server(Side):
 
 
 class Store(Server):
-    """A side that can also be written to."""
+    """A side that also supports writes."""
 
     @abstractmethod
     def put(self, name: str, text: bytes) -> bytes:
@@ -108,11 +108,11 @@ class Store(Server):
 
 
 class LockStore(Store):
-    """A side that has locks, too."""
+    """A side that also has locks."""
 
     @abstractmethod
     def lockers(self, names: Sequence[str]) -> list[Locker]:
-        """A client for each of these locks."""
+        """One client for each of these locks."""
 
     def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
         if work is not Work.LOCK:
@@ -121,4 +121,4 @@ class LockStore(Store):
             check_exclusion(self.port, *self.lockers([lock(0), lock(0)]))
             return run_lockers(self.port, self.lockers([lock(each) for each in range(connections)]), seconds=seconds)
         except msgspec.MsgspecError as error:
-            raise BenchError(f"an answer that is not understood: {error}") from error
+            raise BenchError(f"an answer that cannot be parsed: {error}") from error

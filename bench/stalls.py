@@ -1,6 +1,7 @@
-"""The longest stall of the event loop: the worst requests that are known, to a service with a probe.
+"""The longest stall of the event loop, caused by the worst requests that are known.
 
-To add one, add it to `worst_requests`. All are within the limits of the service, or are refused only after work.
+To add one, add it to `worst_requests`. All are within the limits of the service, or are refused only after work has
+been done.
 """
 
 import os
@@ -25,15 +26,15 @@ _ANSWER_SECONDS: Final = 60.0
 _PROBE: Final = (sys.executable, "-m", "bench.probe")
 _TOLD: Final = re.compile(rb"longest turn: ([0-9.]+) ms, ([0-9.]+) ms")
 _CONTAINERS: Final = MAX_CONTAINERS - 100
-"""In one value; a little less than the service takes."""
+"""Lists and objects in one value; slightly fewer than the service allows."""
 _PATCHES: Final = {"json": "application/json-patch+json", "merge": "application/merge-patch+json"}
 _MESSAGEPACK: Final = "application/vnd.msgpack"
 
 
 class Attack(msgspec.Struct, frozen=True):
-    """Requests of one client, sent at once. `value`: what is stored before under the key `worst`.
+    """Requests that one client sends at once. `value`: stored under the key `worst` before.
 
-    `clients`: how many send them at the same moment.
+    `clients`: how many clients send them at the same moment.
     """
 
     name: str
@@ -53,7 +54,7 @@ def _packed(item: bytes, count: int | None = None) -> bytes:
 
 
 def _with_strings(item: bytes, count: int | None = None) -> bytes:
-    """As many lists as are allowed, among them `count` of `item`, and strings whose bytes could be lists."""
+    """The allowed number of lists, among them `count` times `item`, and strings whose bytes look like lists."""
     count = _CONTAINERS - 1 if count is None else count
     others, strings = _CONTAINERS - 1 - count, 100_000
     header = b"\xdd" + (count + others + strings).to_bytes(4, "big")
@@ -97,7 +98,7 @@ _PACKED_BODIES: Final[Mapping[str, bytes]] = {
 
 
 def worst_requests() -> Iterator[Attack]:
-    """Each kind of request with the input that costs it most."""
+    """Each kind of request with the input that costs most."""
     json, packed = {"Content-Type": "application/json"}, {"Content-Type": _MESSAGEPACK}
     as_packed = {"Accept": _MESSAGEPACK}
     for name, body in _BODIES.items():
@@ -156,14 +157,14 @@ class ProbedLeasehold(Leasehold):
 
     program = _PROBE
     clock = 0
-    """0: as long as it lasted; 1: the processor's time of it."""
+    """0: the elapsed time of the longest stall; 1: its processor time."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         super().__init__(stack, folder)
         self.start()
 
     def stalls(self) -> Mapping[str, float]:
-        """Milliseconds, by the name of the attack."""
+        """Stalls in milliseconds, by the name of the attack."""
         found: dict[str, float] = {}
         for attack in worst_requests():
             self._succeed(self.put("worst", b"0" if attack.value is None else attack.value))
@@ -173,7 +174,7 @@ class ProbedLeasehold(Leasehold):
         return found
 
     def _send(self, attack: Attack) -> None:
-        """Send all requests at once and wait until the answer to the last has come."""
+        """Send all requests at once and wait for the last answer."""
         requests = [
             http_request(method, target, {**self.headers(), **fields}, body)
             for method, target, fields, body in attack.requests

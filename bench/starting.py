@@ -1,4 +1,4 @@
-"""How each side begins. To add one: a class (`sides`, `peers`, `service`, `postgresql`), and an entry in `SIDES`."""
+"""How the sides start. To add one: a class (`sides`, `peers`, `service`, `postgresql`), and an entry in `SIDES`."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ class Site:
         self.folder = folder
         self.key_count_large = key_count_large
         self.starts = starts
-        """Of the large store, for its time to start."""
+        """Start times of the large store."""
 
     def own(self, name: str) -> Path:
         folder = self.folder / name
@@ -31,12 +31,12 @@ class Site:
 
     @cached_property
     def postgresql(self) -> PostgreSQL:
-        """Started when a side first asks for it; raises BenchError each time if it cannot be."""
+        """The server, started at the first call. If it cannot be started, each call raises BenchError."""
         return PostgreSQL(self.stack, self.own("postgresql"))
 
 
 Start = Callable[[Site, Path], Side]
-"""Given a folder of its own, of the side's name."""
+"""Each gets its own folder, with the name of the side."""
 
 
 def _pgbench(clients: int, *, threads: int = 1) -> Start:

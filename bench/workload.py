@@ -1,7 +1,7 @@
-"""What is asked of every server: keys, values, and requests encoded in advance.
+"""What is requested from every server: keys, values, and requests encoded in advance.
 
-All sides of a comparison get the same keys, values from the same distribution, and requests prepared in the same way,
-so that the client costs the same for each. Randomness comes from `random.Random` arguments only.
+All sides get the same keys, values from the same distribution, and requests prepared in the same way, so that the
+client costs the same for each. All randomness comes from `random.Random` arguments.
 """
 
 import random
@@ -15,25 +15,25 @@ SMALL_STORE_KEYS: Final = 1_000
 MIN_VALUE_BYTES: Final = 25
 MAX_VALUE_BYTES: Final = 100
 REQUESTS: Final = 100_000
-"""Requests drawn for one kind of work; wrk goes round in them."""
+"""Requests generated for one kind of work. wrk repeats them in a cycle."""
 
 FRAME_BYTES: Final = len('{"id":1234567,"name":""}')
 MIB: Final = 1 << 20
 
 WAITERS: Final = 10_000
 AWAITED_LOCKS: Final = 20
-"""So 500 wait for each; the service lets 1,000."""
+"""So 500 requests wait for each lock. The service allows 1,000."""
 
 LETTERS: Final = "".join(random.Random(1).choices(string.ascii_letters, k=10_000))
 
 
 class Work(StrEnum):
-    """A kind of load. A new kind needs an answer in `Store.request` and in `postgresql`, or a `run` of its own."""
+    """A kind of load. A new kind needs an answer in `Store.request` and in `postgresql`, or its own `run`."""
 
     GET = "GET"
     POST = "POST"
     LOCK = "LOCK"
-    """Acquire a lock and release it, each connection its own."""
+    """Acquire a lock and release it. Each connection has its own lock."""
 
 
 def key(number: int) -> str:
@@ -70,15 +70,15 @@ def http_request(method: str, target: str, headers: Mapping[str, str], body: byt
 
 
 def write_requests(path: Path, requests: Iterable[bytes]) -> None:
-    """The file that `replay.lua` reads."""
+    """Write the file that `replay.lua` reads."""
     with path.open("wb") as file:
         file.writelines(b"%d\n%b" % (len(request), request) for request in requests)
 
 
 def write_foreign_store(path: Path, key_count: int, rng: random.Random) -> bytes:
-    """A plain JSON object of `key_count` keys with values of MAX_VALUE_BYTES; returns the last value.
+    """A plain JSON object of `key_count` keys with values of MAX_VALUE_BYTES. Returns the last value.
 
-    The service takes such a file over at its first start.
+    The service imports such a file at its first start.
     """
     text = b""
     with path.open("wb") as file:

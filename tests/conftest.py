@@ -34,16 +34,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """A server that keeps nothing on disk, shared by all tests; each uses keys of its own."""
+    """A server without a disk, shared by all tests. Each test uses its own keys."""
     with running() as shared:
         yield shared
 
 
 @pytest.fixture(scope="session", params=STORES)
 def any_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A shared server on each engine, for what depends on how changes are kept and committed.
+    """A shared server for each engine, for tests of behaviour that may depend on the engine.
 
-    A module of which all tests do so has a `server` of its own that is this one.
+    A module in which all tests need this overrides `server` with it.
     """
     with running(STORES[request.param](tmp_path_factory.mktemp("store"))) as shared:
         yield shared
@@ -51,7 +51,7 @@ def any_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session", params=STORES)
 def still_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """As `any_server`, for tests that count revisions: nothing in it expires, which would take one at any moment."""
+    """Like `any_server`, for tests that count revisions: nothing in it expires, because an expiry takes a revision."""
     with running(STORES[request.param](tmp_path_factory.mktemp("store"))) as shared:
         yield shared
 

@@ -1,25 +1,25 @@
-"""Runs the commands of a Markdown page, in order, and holds what they print against the page.
+"""Runs the commands of a Markdown page in order, and compares their output with the page.
 
-A fenced block of the language `console` is a piece of a terminal:
+A fenced block of the language `console` shows a part of a terminal session:
 
     ```console
     $ curl localhost:8080/kv/users/ann?raw
     {"name":"Ann"}
     ```
 
-Lines after `$ ` are commands for one shell that lasts for the whole page, in an empty folder. The lines below a command
-are what it prints, whole. In them `…` stands for anything, a line of `…` alone for any lines, and whatever differs
-from run to run (a time, a UUID, a `lease_id`, the incarnation in an ETag) stands for its like.
+Lines that begin with `$ ` are commands. One shell runs all commands of a page, in an empty folder. The lines below a
+command are its complete output. In them `…` matches any text, and a line of `…` alone matches any number of lines. A
+value that differs in each run (a time, a UUID, a `lease_id`, the incarnation in an ETag) matches values of its form.
 
-A comment before a block says what a reader does beside it:
+A comment before a block says how to run it:
 
-    <!-- terminal: service -->      the block runs in a terminal of its own, until the page ends or says:
-    <!-- ctrl+c: service -->        interrupt what runs in that terminal, and wait for its end
+    <!-- terminal: service -->      run the block in a second terminal, until the end of the page or this comment:
+    <!-- ctrl+c: service -->        interrupt the command in that terminal, and wait for its end
     <!-- fails -->                  the last command of the block exits with an error
-    <!-- file: NAME -->             the reader puts the block, of any language, into a file of that name
-    <!-- not run: REASON -->        the block is left out; the reason is for the readers of the source
+    <!-- file: NAME -->             write the block, of any language, to a file of this name
+    <!-- not run: REASON -->        skip the block; the reason is for readers of the source
 
-Ports: pages name 8080; the shell gets a free port in its place, in commands and in what is expected.
+Pages use port 8080. It is replaced by a free port in the commands and in the expected output.
 """
 
 import os
@@ -47,12 +47,12 @@ _DIFFERING: Final = (
     re.compile(r"(?<=\d\.)[0-9a-f]{6}(?![0-9a-f])"),
     re.compile(r"(?<=\")[0-9a-f]{6}(?=\")"),
 )
-"""What is never the same twice, by its shape."""
+"""The forms of values that differ in each run."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `remarks` stand directly before it; `line` is where it begins in its page."""
+    """A fenced block. `remarks` are the comments directly before it; `line` is its first line in the page."""
 
     language: str
     text: str
@@ -60,7 +60,7 @@ class Block:
     line: int
 
     def remark(self, name: str) -> str | None:
-        """What stands behind `name:` in a remark; "" for a remark that is the name alone."""
+        """The text after `name:` in a remark; "" for a remark that is the name alone."""
         for remark in self.remarks:
             found, _, rest = remark.partition(":")
             if found.strip() == name:
@@ -68,7 +68,7 @@ class Block:
         return None
 
     def commands(self) -> Iterator[tuple[str, str]]:
-        """Each command with what it is to print."""
+        """Each command with its expected output."""
         command: str | None = None
         expected: list[str] = []
         lines = iter(self.text.splitlines())
@@ -87,7 +87,7 @@ class Block:
 
 
 def blocks_of(page: str) -> list[Block]:
-    """The fenced blocks of a page, with the remarks between each and the text before it."""
+    """The fenced blocks of a page, each with the comments between it and the text before it."""
     blocks = []
     end = 0
     for match in _FENCE.finditer(page):
@@ -101,7 +101,7 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def is_as_expected(expected: str, printed: str) -> bool:
-    """Whether `printed` is what a page says."""
+    """Whether `printed` matches the expected output of the page."""
     pattern = ""
     for line in expected.strip("\n").splitlines():
         pattern += r"(?:.*\n)*?" if line.strip() == "…" else _pattern_of(line.rstrip()) + r"[ \t]*\n"
@@ -127,10 +127,10 @@ def _literal(text: str) -> str:
 
 
 class Terminal:
-    """A shell in a folder. Ends with the `with` block, and with it what it started."""
+    """A shell in a folder. The end of the `with` block ends it and everything that it started."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        (folder / ".curlrc").write_text("no-progress-meter\n")  # as on a terminal
+        (folder / ".curlrc").write_text("no-progress-meter\n")  # as in an interactive terminal
         self._process = subprocess.Popen(
             ["bash", "--norc", "--noprofile"],
             stdin=subprocess.PIPE,
@@ -156,7 +156,7 @@ class Terminal:
                 self._news.notify_all()
 
     def run(self, command: str) -> tuple[str, int]:
-        """Run a command to its end: what it printed, and its exit code."""
+        """Run a command to its end. Returns its output and its exit code."""
         mark = f"end-of-command-{time.monotonic_ns()}"
         start = self.start(f"{command}\nprintf '\\n%s %s\\n' {mark} $?")
 
@@ -168,7 +168,7 @@ class Terminal:
         return "".join(lines).removesuffix("\n"), int(end.split()[1])
 
     def start(self, command: str) -> int:
-        """Begin a command that need not end by itself. Returns how many lines were printed before it."""
+        """Start a command that may run on. Returns the number of lines printed before it."""
         assert self._process.stdin is not None
         start = len(self._printed)
         self._process.stdin.write(command + "\n")
@@ -176,7 +176,7 @@ class Terminal:
         return start
 
     def await_print(self, expected: str, start: int) -> None:
-        """Return when what was printed from line `start` on is as expected."""
+        """Wait until the output from line `start` on is as expected."""
         self._await(lambda: is_as_expected(expected, "".join(self._printed[start:])), expected)
 
     def _await(self, is_there: Callable[[], bool], what: str) -> None:
@@ -188,7 +188,7 @@ class Terminal:
                 self._news.wait(min(left, 1.0))
 
     def interrupt(self) -> None:
-        """Ctrl+c, and wait for the end of what ran."""
+        """Press ctrl+c, and wait for the end of the running command."""
         children = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True, check=False
         ).stdout.split()
@@ -222,7 +222,7 @@ class Terminal:
 
 
 class Reading:
-    """A reader who does what a page says, in an empty folder with `environment`."""
+    """Follows a page like a reader, in an empty folder with `environment`."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], port: int) -> None:
         self._folder = folder
@@ -231,10 +231,8 @@ class Reading:
         self._terminals: dict[str, Terminal] = {}
 
     def follow(self, page: str, *, in_a_clone: bool = False) -> int:
-        """Run the blocks of a page, and return how many commands were run. Raises AssertionError with the line.
-
-        `in_a_clone`: those that are for a clone; else the others.
-        """
+        """Run the blocks of a page. Returns the number of commands. Raises AssertionError with the line of a
+        difference."""
         count = 0
         for block in blocks_of(page):
             if block.remark("not run") is not None or (block.remark("in a clone") is not None) is not in_a_clone:

@@ -1,6 +1,6 @@
-"""What holds for every answer: that the service's own description (`/openapi.json`) documents it, and how errors look.
+"""What holds for every answer: the description of the service (`/openapi.json`) documents it, and errors have one form.
 
-The codes stand here once more, so that a code cannot change its status without a test that fails.
+The codes are repeated here, so that no code can change its status without a failing test.
 """
 
 import os
@@ -37,7 +37,7 @@ CODES: Mapping[int, frozenset[str]] = {
     503: frozenset({"unavailable"}),
     507: frozenset({"storage_full"}),
 }
-"""Of the errors that a caller may meet."""
+"""The statuses of the errors that a caller may get."""
 
 INTERNALS = re.compile(
     "|".join(
@@ -55,11 +55,11 @@ INTERNALS = re.compile(
         + [re.escape(path) for path in {sys.prefix, str(Path.cwd()), str(Path.home())} if path != os.sep]
     )
 )
-"""What only the inside of the service knows."""
+"""Texts that must never leave the service."""
 
 
 def error_members(status: int, body: Any) -> Mapping[str, Any]:
-    """Check the shape of an error; returns its members."""
+    """Check the form of an error. Returns its members."""
     assert isinstance(body, dict)
     assert body["error"] in CODES.get(status, ()), f"{status} with {body['error']}"
     assert all(isinstance(body[name], str) and body[name] != "" for name in ("message", "request_id"))
@@ -68,7 +68,7 @@ def error_members(status: int, body: Any) -> Mapping[str, Any]:
 
 
 class Contract:
-    """The description of one server, to hold its answers against."""
+    """The description of one server, to check its answers."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.document = document
@@ -78,7 +78,7 @@ class Contract:
         }
 
     def resolve(self, node: Any) -> Any:
-        """`node`, or what its `$ref` names."""
+        """`node`, or the object that its `$ref` refers to."""
         while "$ref" in node:
             target: Any = self.document
             for segment in node["$ref"].removeprefix("#/").split("/"):
@@ -118,7 +118,7 @@ class Contract:
             assert not faults, f"{asked} answered {status} with {faults}"
 
     def _documented(self, request: httpx.Request, status: int) -> Any:
-        """What the description says of such an answer; None where there is no route."""
+        """What the description says about such an answer; None if there is no route."""
         path = request.url.raw_path.partition(b"?")[0].decode()
         operations: Any = next((each for pattern, each in self._patterns.items() if pattern.match(path)), None) or {}
         operation = operations.get(request.method.replace("HEAD", "GET").lower())
@@ -128,12 +128,12 @@ class Contract:
         return self.resolve(operation["responses"][str(status)])
 
     def _is_health(self, documented: Any) -> bool:
-        """The one answer that is no success and yet no error."""
+        """The only answer that is neither a success nor an error."""
         content = (documented or {}).get("content", {"": {"schema": {}}})
         return any(media["schema"].get("$ref") == "#/components/schemas/Health" for media in content.values())
 
     def faults(self, schema: Any, value: Any, *, at: str = "") -> list[str]:
-        """Where `value` breaks `schema`: the part of JSON Schema that the description uses."""
+        """Where `value` violates `schema`. Supports the part of JSON Schema that the description uses."""
         schema = self.resolve(schema)
         kinds = schema.get("type", [])
         kinds = [kinds] if isinstance(kinds, str) else kinds
@@ -169,7 +169,7 @@ def _decoded(response: httpx.Response) -> Any:
 
 
 def sequence(response: httpx.Response) -> list[Any]:
-    """The items of an answer of `/stream`."""
+    """The items of an answer from `/stream`."""
     if response.headers["Content-Type"] == "application/vnd.msgpack":
         return messagepack_sequence(response.content)
     assert response.content.endswith(b"\n") or not response.content
@@ -177,7 +177,7 @@ def sequence(response: httpx.Response) -> list[Any]:
 
 
 def messagepack_sequence(data: bytes) -> list[Any]:
-    """The MessagePack values that stand one after the other in `data`."""
+    """The MessagePack values in `data`, one after the other."""
     items = []
     begin = 0
     while begin < len(data):
@@ -192,7 +192,7 @@ _FIXED_SIZES |= {0xD0 + n: 1 << n for n in range(4)}
 
 
 def _end_of_item(data: bytes, begin: int) -> int:
-    """Where the MessagePack value that begins there ends. Binaries and extensions do not occur here."""
+    """The end of the MessagePack value that begins here. Binary data and extensions are not supported."""
     kind, begin = data[begin], begin + 1
     if kind < 0x80 or kind >= 0xE0:
         return begin
@@ -202,7 +202,7 @@ def _end_of_item(data: bytes, begin: int) -> int:
         return begin + (kind & 0x1F)
     if kind < 0xA0:
         parts = 2 * (kind & 0x0F) if kind < 0x90 else kind & 0x0F
-    else:  # the length stands in 1, 2 or 4 bytes
+    else:  # the length has 1, 2 or 4 bytes
         width = {0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}[kind]
         length, begin = int.from_bytes(data[begin : begin + width], "big"), begin + width
         if kind <= 0xDB:

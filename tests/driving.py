@@ -1,4 +1,4 @@
-"""Drives an engine from plain tests: the event loop runs only while something is asked of it, so nothing races."""
+"""Runs an engine from synchronous tests. The event loop runs only during calls, so nothing is concurrent."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -44,7 +44,7 @@ def stored_state(
 
 
 class FrozenClock:
-    """Stands still until it is told to move."""
+    """A clock that stays at a time until it is moved."""
 
     def __init__(self, now: int = 1_769_860_800_000_001) -> None:
         self.now = now
@@ -54,7 +54,7 @@ class FrozenClock:
 
 
 class Driver:
-    """A space, and batches for it: each item of a batch is a key with its value, or with None to remove it."""
+    """An engine, and batches for it. An item of a batch is a key and its value, or None to remove the key."""
 
     def __init__(self, space: Space) -> None:
         self.space = space
@@ -85,7 +85,7 @@ class Driver:
     def try_commit(
         self, *batch: tuple[str, bytes | None], expires_at: int | None = None, alone: bool = False
     ) -> ServiceError | None:
-        """Commit and return the refusal. `alone`: as the lane does it for a single operation."""
+        """Commit, and return the refusal. `alone`: as the lane commits a single operation."""
 
         def decide(view: View, revision: int, now: int) -> Sequence[Change]:
             changes: dict[str, Change] = {}
@@ -114,12 +114,12 @@ class Driver:
         return self.run(commit())
 
     def commit(self, *batch: tuple[str, bytes | None], expires_at: int | None = None) -> None:
-        """Commit a batch as from a busy lane: by the journal."""
+        """Commit a batch as from a busy lane, through the journal."""
         error = self.try_commit(*batch, expires_at=expires_at)
         assert error is None, error.message
 
     def put(self, key: str, value: bytes = b"1", *, expires_at: int | None = None) -> None:
-        """Commit one entry as from a quiet lane."""
+        """Commit one entry as from an idle lane."""
         error = self.try_commit((key, value), expires_at=expires_at, alone=True)
         assert error is None, error.message
 
@@ -156,7 +156,7 @@ class Driver:
         return {entry.key: entry.value for entry in page.records}
 
     def kill(self) -> None:
-        """Let go of the files as the system would for a killed process: nothing more is written."""
+        """Close the files as the kernel does for a killed process: nothing more is written."""
         space = self.space
         assert isinstance(space, FileSpace)
         storage, space._storage = space._storage, None
@@ -167,7 +167,7 @@ class Driver:
 
 
 def file_driver(folder: Path, *, disk: Disk | None = None, clock: FrozenClock | None = None) -> Driver:
-    """A driver of `data.json` in `folder`, whose lane never counts as idle by itself. New stores are INCARNATION."""
+    """A driver for `data.json` in `folder`, whose lane never counts as idle by itself. New stores get INCARNATION."""
     space = FileSpace(
         folder / "data.json",
         disk=disk,

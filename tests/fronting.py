@@ -1,6 +1,6 @@
-"""Real proxies in front of a server, with the configurations of `docs/proxies.md` as they stand there.
+"""Real proxies in front of a server, with the exact configurations from `docs/proxies.md`.
 
-Only what a test on loopback must change is changed: ports, the certificate, and where the proxy keeps its own files.
+Only what a test on loopback requires is changed: ports, the certificate, and the location of the proxy's own files.
 """
 
 import re
@@ -46,7 +46,7 @@ Listen 127.0.0.1:{port}
 
 @dataclass(frozen=True)
 class Kind:
-    """How one proxy is run. `around`: what stands around the block of the page."""
+    """How to run one kind of proxy. `around`: the text around the block of the page."""
 
     name: str
     language: str
@@ -89,7 +89,7 @@ KINDS: Final = {
 
 @dataclass(frozen=True)
 class Front:
-    """A proxy that runs, at `address`."""
+    """A running proxy, at `address`."""
 
     address: tuple[str, int]
     tls: bool
@@ -100,7 +100,7 @@ class Front:
         return _TlsWire(self) if self.tls else Wire(self)
 
     def ask(self, method: str, target: str, *fields: str, body: bytes | None = None) -> Answer:
-        """One request on a connection of its own; its target goes out as it is."""
+        """Send one request on its own connection. The target is sent unchanged."""
         lines = [f"{method} {target} HTTP/1.1", f"Host: {HOST}", "Connection: close", *fields]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
@@ -120,7 +120,7 @@ class _TlsWire(Wire):
 
 
 def block_of(kind: Kind) -> str:
-    """The configuration of the page, as it stands there."""
+    """The configuration exactly as on the page."""
     section = {
         "nginx": "nginx",
         "haproxy": "HAProxy",
@@ -138,7 +138,7 @@ def block_of(kind: Kind) -> str:
 def fronted(
     name: str, origin_port: int, folder: Path, *, changed: Callable[[str], str] = lambda block: block
 ) -> Iterator[Front]:
-    """The proxy before the server at `origin_port`. `changed`: what a test does to the block of the page."""
+    """Run a proxy in front of the server at `origin_port`. `changed`: the test's change of the configuration."""
     kind = KINDS[name]
     certificate, key = _certificate(folder)
     with free_port() as port:
@@ -177,7 +177,7 @@ def fronted(
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate with its key in one file, as HAProxy wants them, and the key alone."""
+    """A certificate with its key in one file, as HAProxy requires, and the key alone."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     if not certificate.exists():
         subject = ["-subj", f"/CN={HOST}", "-days", "2"]

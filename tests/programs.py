@@ -1,12 +1,12 @@
-"""What a test needs from the machine, beyond Python and its packages.
+"""What a test requires from the machine, in addition to Python and its packages.
 
     pytestmark = needs("nginx")                # a whole file
     @needs("varnishd", "loop mounts")          # one test
 
-Where the machine has it, the test runs. Where it lacks it, the test is left out, and the end of the run names what was
-missing. With `CI=true` nothing is left out: what is missing fails the test, for `.ci/run` installs everything.
+If the machine lacks something, the test is skipped, and the end of the run lists what was missing. With `CI=true` the
+test fails instead, because `.ci/run` installs everything.
 
-To add a need, add it to `PACKAGES` and to the list in `.ci/run`.
+To add a requirement, add it to `PACKAGES` and to the list in `.ci/run`.
 """
 
 import os
@@ -36,19 +36,19 @@ PACKAGES: Final[Mapping[str, str]] = {
     "unshare": "util-linux",
     "varnishd": "varnish",
 }
-"""Debian's package for each program that a test may need."""
+"""The Debian package of each program that a test may need."""
 LOOP_MOUNTS: Final = "loop mounts"
-"""Not a program: root, loop devices, and ext4."""
+"""A requirement that is not a program: root, loop devices, and ext4."""
 PID_NAMESPACES: Final = "PID namespaces"
-"""Not a program: the right to be PID 1 of a namespace, as root has it."""
+"""A requirement that is not a program: the right to start a PID namespace, which root has."""
 MOUNTS: Final = "mounts"
-"""Not a program: root, and the right to mount."""
+"""A requirement that is not a program: root, and the right to mount."""
 
 _PREFIX = "this machine lacks "
 
 
 def needs(*names: str) -> pytest.MarkDecorator:
-    """A mark for a test, a class or a whole file: programs by their names, or one of the constants above."""
+    """A mark for a test, a class or a whole file: names of programs, or the constants above."""
     unknown = [name for name in names if name not in PACKAGES and name not in (LOOP_MOUNTS, PID_NAMESPACES, MOUNTS)]
     if unknown:
         raise ValueError(f"not in programs.PACKAGES: {unknown}")
@@ -56,7 +56,7 @@ def needs(*names: str) -> pytest.MarkDecorator:
 
 
 def program(name: str) -> Path:
-    """The path of a program that the test needs; leaves the test out, or fails it, where there is none."""
+    """The path of a program that the test needs. If it is missing, the test is skipped, or fails in CI."""
     require([name])
     found = _found(name)
     assert found is not None
@@ -64,7 +64,7 @@ def program(name: str) -> Path:
 
 
 def require(names: Iterable[str]) -> None:
-    """Leave the running test out, or fail it, unless the machine has all of them."""
+    """Skip the running test, or fail it in CI, unless the machine has all of these."""
     lacking = [text for name in names if (text := _lack(name))]
     if not lacking:
         return
@@ -75,12 +75,12 @@ def require(names: Iterable[str]) -> None:
 
 
 def left_out(reasons: Iterable[str]) -> Counter[str]:
-    """From the reasons of all skipped tests: how many tests each lack has cost."""
+    """How many tests were skipped for each missing requirement, from the reasons of all skipped tests."""
     return Counter(lack for reason in reasons if _PREFIX in reason for lack in reason.partition(_PREFIX)[2].split("; "))
 
 
 def _lack(name: str) -> str:
-    """What is missing, and how to get it; empty if nothing is."""
+    """What is missing, and how to install it; empty if nothing is missing."""
     if name == LOOP_MOUNTS:
         reason = obstacle()
         return f"{LOOP_MOUNTS} ({reason})" if reason else ""
@@ -94,17 +94,17 @@ def _lack(name: str) -> str:
 
 
 AS_PID_1: Final = ("unshare", "--fork", "--pid")
-"""In front of a command, which becomes PID 1 of a namespace of its own."""
+"""Put in front of a command. It makes the command PID 1 of a new namespace."""
 
 
 def _refusal(command: Sequence[str]) -> str:
-    """What a command says that fails; empty if it does not."""
+    """The error output of a failing command; empty if it succeeds."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stderr.strip() if done.returncode else ""
 
 
 def _found(name: str) -> Path | None:
-    """The program. Those of administrators are often not on the PATH of others."""
+    """The path of the program. Programs for administrators are often not on the PATH of other users."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     found = shutil.which(name, path=path)
     return None if found is None else Path(found)

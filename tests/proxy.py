@@ -1,7 +1,7 @@
-"""A TCP proxy in front of a server, which counts what passes, and cuts or holds it at any byte.
+"""A TCP proxy in front of a server. It counts the bytes, and cuts or holds the connection at any byte.
 
-It runs on the event loop of the test, or on a thread of its own (`proxy_on_a_thread`). A cut is what a network does:
-both ends lose the connection, and each has received what had passed by then.
+It runs on the event loop of the test, or on its own thread (`proxy_on_a_thread`). A cut acts like a network failure:
+both ends lose the connection, and each has received what was forwarded before.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from typing import Self
 CHUNK_BYTES = 65_536
 
 Watch = Callable[[bytes], int | None]
-"""Sees each chunk before it passes; how many of its bytes may still pass, or None for all."""
+"""Gets each chunk before it is forwarded. Returns how many of its bytes may still pass, or None for all."""
 NewConnection = Callable[[], tuple[Watch, Watch]]
-"""Makes what watches one connection: what goes to the server, and what comes from it."""
+"""Makes the watches of one connection: for data to the server, and for data from it."""
 
 
 class Proxy:
-    """Listens on `port` and connects each client to the server's port on loopback."""
+    """Listens on `port` and forwards each connection to the server's port on loopback."""
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
@@ -29,14 +29,14 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.sent_bytes = 0
-        """By clients to the server."""
+        """Bytes from clients to the server."""
         self.cuts = 0
         self.to_server: Watch | None = None
         self.to_client: Watch | None = None
         self.new_connection: NewConnection | None = None
-        """For whoever must know which connection a chunk is of: instead of the two above."""
+        """Used instead of the two above if a watch must know the connection of a chunk."""
         self.is_open = True
-        """Whether it takes new connections."""
+        """Whether it accepts new connections."""
 
     async def __aenter__(self) -> Self:
         self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -52,7 +52,7 @@ class Proxy:
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
     def cut(self) -> None:
-        """End all connections."""
+        """Cut all connections."""
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
@@ -97,7 +97,7 @@ class Proxy:
                     await target.drain()
                 if passing is not None:
                     self.cuts += 1
-                    # In good order on this side, so that what was let through arrives.
+                    # An orderly close on this side, so that the forwarded data arrives.
                     break
         for writer in both:
             writer.close()
@@ -106,7 +106,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxy_on_a_thread(server_port: int) -> Iterator[Proxy]:
-    """A proxy that lasts as long as the `with` block, for what is no coroutine. Its watches run on its thread."""
+    """A proxy for the `with` block of a synchronous test. Its watches run on its own thread."""
     ready = threading.Event()
     loop = asyncio.new_event_loop()
     over = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Two real servers of PostgreSQL: a primary, and a standby that its commits wait for."""
+"""Two real PostgreSQL servers: a primary, and a synchronous standby that its commits wait for."""
 
 import time
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ _WAITING: Final = "pid, xact_start::text FROM pg_stat_activity WHERE wait_event 
 
 
 class Pair:
-    """A primary and its synchronous standby. Both parts are played at the same two ports all the time."""
+    """A primary and its synchronous standby. The two roles always use the same two ports."""
 
     def __init__(self) -> None:
         self._ends = ExitStack()
@@ -25,7 +25,7 @@ class Pair:
 
     @property
     def hosts(self) -> str:
-        """For a URL."""
+        """The hosts part of a URL."""
         return ",".join(f"127.0.0.1:{port}" for port in self._ports)
 
     def __enter__(self) -> Self:
@@ -42,20 +42,21 @@ class Pair:
         self._ends.close()
 
     def add_standby(self) -> None:
-        """Make one from a base backup of the primary, whose commits wait for it from now on."""
+        """Make a standby from a base backup of the primary. From then on commits wait for it."""
         [port] = (port for port in self._ports if port != self.primary.port)
         self.standby = PostgresServer(port=port, standby_of=self.primary).start()
         _set(self.primary, "synchronous_standby_names", STANDBY)
         until(lambda: _is_true(self.primary, _STREAMS), seconds=WAIT_SECONDS)
 
     def cut_off(self) -> None:
-        """The standby receives nothing more, as if the network were away: commits wait until it is promoted."""
+        """Cut the standby off as if the network had failed. Commits wait until it is promoted."""
         assert self.standby is not None
         _set(self.standby, "primary_conninfo", "")
         until(lambda: not _is_true(self.primary, _STREAMS), seconds=WAIT_SECONDS)
 
     def waiting(self, *, but_for: tuple[int, str] | None = None) -> tuple[int, str]:
-        """Wait for a commit that waits for the standby: its process, and when it began. Not the one `but_for`."""
+        """Wait until a commit waits for the standby. Returns its process and when it began. Ignores the process
+        `but_for`."""
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             for row in _database(self.primary).fetch(f"SELECT {_WAITING}"):
@@ -66,7 +67,7 @@ class Pair:
         raise AssertionError("no commit waits for the standby")
 
     def promote(self) -> None:
-        """The primary is gone for good, and the standby, which was cut off, takes its place."""
+        """Remove the primary for good. The standby, which was cut off, takes its place."""
         assert self.standby is not None
         self.primary.kill()
         self.primary.close()

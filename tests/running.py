@@ -1,6 +1,6 @@
-"""A real server in a process of its own, for tests that talk to it: over HTTP (`Server`) or byte by byte (`Wire`).
+"""A real server in its own process, for tests that use it over HTTP (`Server`) or byte by byte (`Wire`).
 
-Every answer to `Server.request` is held against the service's own description (`contract`).
+Every answer to `Server.request` is checked against the description of the service (`contract`).
 """
 
 import contextlib
@@ -23,30 +23,30 @@ from contract import Contract
 
 START_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
-"""Longer than any start or answer takes, also on a machine with eight times as much to do as it can; a test that waits
-for it fails."""
+"""Longer than any start or answer takes, also on a machine with eight times its load. A test that waits this long
+fails."""
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of the service, and without what `make test` was told itself.
+    """The environment of this process without settings of the service and without the variables of `make test`.
 
-    A `make` that a test runs would else take that for its own: `ARGS="-k journal"` is no option of the service.
+    A `make` in a test would otherwise take these for its own: `ARGS="-k journal"` is not an option of the service.
     """
     foreign = ("LEASEHOLD_", "MAKE", "MFLAGS", "ARGS")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
 def http_client(url: str) -> httpx.Client:
-    """A client of a server without TLS. `verify` off spares it from reading all certificates, which takes 20 ms."""
+    """An HTTP client without TLS. `verify` is off, because loading the certificates takes 20 ms."""
     return httpx.Client(base_url=url, timeout=ANSWER_SECONDS, verify=False)
 
 
 @contextlib.contextmanager
 def free_port() -> Iterator[int]:
-    """A TCP port of 127.0.0.1 for a server that is told where to listen: `with free_port() as port`.
+    """Reserve a TCP port of 127.0.0.1 for a server: `with free_port() as port`.
 
-    Nobody else is given it meanwhile, not even when the server is stopped and starts again: a socket is bound to it
-    that does not listen. With SO_REUSEADDR on both, as servers have it, a server may listen there all the same.
+    No other program gets the port meanwhile, not even between a stop and a start of the server: a socket is bound to it
+    that does not listen. SO_REUSEADDR on both sockets, which servers set, lets the server listen all the same.
     """
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,10 +67,11 @@ def leasehold(*arguments: str, environment: Mapping[str, str] | None = None) -> 
 
 
 class Server:
-    """`leasehold serve` on a free port. Ends with the `with` block, by SIGTERM.
+    """`leasehold serve` on a free port. The end of the `with` block stops it with SIGTERM.
 
-    `store` is a path, a URL, or `memory:`; None leaves the flag out. `environment` adds variables (`LEASEHOLD_…`),
-    `arguments` flags; `folder` is where it runs. `program`: what Python runs instead of the installed command.
+    `store` is a path, a URL, or `memory:`; None omits the flag. `environment` adds variables (`LEASEHOLD_…`) and
+    `arguments` adds flags. `folder` is the working directory. `program`: what Python runs instead of the installed
+    command.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Server:
         self.contract = Contract({})
 
     def start(self) -> Self:
-        # A port in the environment is to be tried, and no flag must win over it.
+        # A port in the environment is under test, so no flag may override it.
         port = [] if "LEASEHOLD_PORT" in self._environment else ["--port=0"]
         self.process = subprocess.Popen(
             [sys.executable, *self._program, "serve", *port, *self._arguments],
@@ -124,12 +125,12 @@ class Server:
 
     @property
     def address(self) -> tuple[str, int]:
-        """For raw sockets."""
+        """The address, for raw sockets."""
         host, _, port = self.url.removeprefix("http://").rpartition(":")
         return host, int(port)
 
     def log(self) -> str:
-        """What the server wrote to standard error so far."""
+        """What the server has written to standard error so far."""
         position = self._log.tell()
         self._log.seek(0)
         text = self._log.read()
@@ -137,15 +138,15 @@ class Server:
         return text
 
     def kill(self) -> None:
-        """SIGKILL, and wait until the process is gone."""
+        """Kill with SIGKILL, and wait until the process has ended."""
         self._end(signal.SIGKILL)
 
     def terminate(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """SIGTERM, or SIGINT. Returns the exit code."""
+        """Send SIGTERM, or SIGINT. Returns the exit code."""
         return self._end(number)
 
     def restart(self) -> Self:
-        """SIGKILL and start again on the same store."""
+        """Kill with SIGKILL and start again on the same store."""
         self.kill()
         return self.start()
 
@@ -158,7 +159,7 @@ class Server:
             self._leave_nothing()
 
     def _leave_nothing(self) -> None:
-        """No process outlives its test, whatever went wrong."""
+        """End the process if the test did not, so that none outlives its test."""
         self.client.close()
         if self.process is not None:
             self.process.kill()
@@ -192,7 +193,7 @@ class Server:
         return response
 
     def put(self, key: str, body: str, **options: Any) -> httpx.Response:
-        """POST a JSON text to `/kv/{key}`; `key` is taken as it stands in the URL."""
+        """POST a JSON text to `/kv/{key}`. `key` is used in the URL unchanged."""
         return self.request("POST", f"/kv/{key}", content=body.encode(), **options)
 
     def get(self, key: str, **options: Any) -> httpx.Response:
@@ -207,17 +208,17 @@ class Server:
         return self.request("DELETE", f"/kv/{key}", **options)
 
     def value(self, key: str) -> Any:
-        """The value at `key`, which is there."""
+        """The value at `key`, which must exist."""
         response = self.get(key)
         assert response.status_code == 200, response.text
         return response.json()["value"]
 
     def acquire(self, lock: str, **asked: Any) -> httpx.Response:
-        """POST to `/locks/{lock}`; `asked` are the members of the body. Waits only when asked to."""
+        """POST to `/locks/{lock}`. `asked`: the members of the body. Does not wait unless it asks for that."""
         return self.request("POST", f"/locks/{lock}", json={"wait": 0} | asked)
 
     def lease(self, lock: str, **asked: Any) -> Any:
-        """The lease of a lock that is free."""
+        """Acquire a free lock. Returns the lease."""
         response = self.acquire(lock, **asked)
         assert response.status_code == 201, response.text
         return response.json()
@@ -235,7 +236,7 @@ class Server:
         return self.holder(lock).status_code == 404
 
     def waiters(self, lock: str) -> int:
-        """How many wait for a lock that is held."""
+        """How many requests wait for a lock that is held."""
         response = self.holder(lock)
         assert response.status_code == 200, response.text
         waiters = response.json()["waiters"]
@@ -250,7 +251,7 @@ class Server:
 
 
 def tag_of(server: Server, revision: int, representation: str = "") -> str:
-    """The ETag of a revision: `"42.5f3a9c"`; `representation` is `-raw`, `-msgpack` or both."""
+    """The ETag of a revision: `"42.5f3a9c"`. `representation` is `-raw`, `-msgpack` or both."""
     incarnation = server.request("GET", "/health").json()["incarnation"]
     return f'"{revision}.{incarnation}{representation}"'
 
@@ -267,11 +268,11 @@ def running(store: str | Path | None = "memory:", **options: Any) -> Iterator[Se
 
 
 def until(condition: Any, *, seconds: float = ANSWER_SECONDS) -> None:
-    """Wait for something that another process does; fails when it does not come."""
+    """Wait for an effect of another process. Fails if it does not come in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError("it did not happen in time")
+            raise AssertionError("the awaited condition did not become true in time")
         time.sleep(0.01)
 
 
@@ -280,7 +281,7 @@ def until(condition: Any, *, seconds: float = ANSWER_SECONDS) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """A response as it came. Names of headers are in lower case."""
+    """A response as received. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -288,7 +289,7 @@ class Answer:
 
     @property
     def refusal(self) -> tuple[int, str]:
-        """As `refusal` of a response."""
+        """Like `refusal` of a response."""
         return self.status, json.loads(self.body)["error"]
 
     @property
@@ -297,15 +298,15 @@ class Answer:
 
 
 def message(method: str, target: str, *fields: str, body: bytes | None = None, version: str = "HTTP/1.1") -> bytes:
-    """A request as bytes, with a Host header; a `body` comes with its Content-Length."""
+    """A request as bytes, with a Host header. A `body` gets its Content-Length."""
     lines = [f"{method} {target} {version}", "Host: localhost", *fields]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
 
-class Ended(ConnectionError):  # noqa: N818 - an answer to a question, as often as a fault
-    """The server ended the connection before its answer was complete."""
+class Ended(ConnectionError):  # noqa: N818 - not always an error: some tests expect it
+    """The server ended the connection before the answer was complete."""
 
 
 class Listening(Protocol):
@@ -316,7 +317,7 @@ class Listening(Protocol):
 
 
 class Wire:
-    """One TCP connection to a server. Closed with the `with` block."""
+    """One TCP connection to a server. The `with` block closes it."""
 
     def __init__(self, server: Listening, *, receive_buffer_bytes: int | None = None) -> None:
         self.socket = socket.socket()
@@ -336,12 +337,12 @@ class Wire:
         return self
 
     def end_sending(self) -> Self:
-        """Close our half."""
+        """Close the sending direction."""
         self.socket.shutdown(socket.SHUT_WR)
         return self
 
     def answer(self, *, to: str = "GET") -> Answer:
-        """The next response; `to` is the method that it answers. An interim response (100) is one too."""
+        """The next response; `to` is the method of its request. Interim responses (100) are returned, too."""
         status_line = self._received.readline()
         if not status_line.endswith(b"\r\n"):
             raise Ended("the connection ended before the answer")
@@ -384,15 +385,15 @@ class Wire:
         return data
 
     def rest(self) -> bytes:
-        """All that still comes until the server closes."""
+        """Everything that comes until the server closes."""
         return self._received.read()
 
     def is_closed(self) -> bool:
-        """Wait for the server's end of the connection: True if it closed in good order and sent nothing more."""
+        """Wait for the end of the connection. True if the server closed it in order and sent nothing more."""
         return self.rest() == b""
 
     def is_cut(self) -> bool:
-        """Wait for the end of the connection, in good order or reset: True if nothing more was sent."""
+        """Wait for the end of the connection, in order or by a reset. True if nothing more was sent."""
         try:
             return self.rest() == b""
         except ConnectionResetError:

@@ -1,9 +1,9 @@
 """Check that `requirements/*.txt` pin exactly what `pyproject.toml` needs, and that nothing else is installed.
 
-`pyproject.toml` names what is needed directly, with the lowest version that will do; `requirements/*.txt` pin that, and
-all that it needs in turn, to one version. `make lint` runs this in the environment that `make test` uses. To add a
-dependency, name it in `pyproject.toml`, install it, and add the lines that this check asks for. To remove one, remove
-the lines: the Makefile asks for what is then installed and not pinned (`--unpinned`), and uninstalls it.
+`pyproject.toml` lists the direct dependencies with their lowest supported versions. `requirements/*.txt` pin these, and
+all their dependencies in turn, to one version each. `make lint` runs this check in the environment of `make test`. To
+add a dependency, add it to `pyproject.toml`, install it, and add the lines that this check asks for. To remove one,
+remove its lines: the Makefile then uninstalls what is installed and not pinned (`--unpinned`).
 """
 
 import sys
@@ -18,9 +18,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 EDITABLE_INSTALL: Final = ("editables",)
-"""What hatchling asks for, at the time, to install the project as editable."""
+"""The package that hatchling currently requires for an editable install."""
 COMES_WITH_PYTHON: Final = frozenset({"pip", "setuptools"})
-"""A new environment has them."""
+"""A new environment contains these."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Pin:
 
 
 def roots(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
-    """What each file of `requirements/` is for, from `pyproject.toml`."""
+    """The requirements that each file of `requirements/` must pin, from `pyproject.toml`."""
     texts = {
         "serve.txt": [*project["project"]["dependencies"], *project["build-system"]["requires"], *EDITABLE_INSTALL],
         "postgres.txt": project["project"]["optional-dependencies"]["postgres"],
@@ -46,7 +46,7 @@ def roots(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
 
 
 def read_pins(texts: Mapping[str, str], faults: list[str]) -> dict[str, Pin]:
-    """The pins of all files by name. What is no pin is added to `faults`."""
+    """The pins of all files by name. A line that is not a pin is added to `faults`."""
     pins: dict[str, Pin] = {}
     for file, text in texts.items():
         for line in text.splitlines():
@@ -55,11 +55,11 @@ def read_pins(texts: Mapping[str, str], faults: list[str]) -> dict[str, Pin]:
                 continue
             name, _, version = content.partition("==")
             if not version or any(character in version for character in "*,;[ "):
-                faults.append(f"{file}: {content!r} is no pin of the form name==version")
+                faults.append(f"{file}: {content!r} is not a pin of the form name==version")
                 continue
             own = canonicalize_name(name)
             if own in pins:
-                faults.append(f"{file}: {own} is pinned already in {pins[own].file}")
+                faults.append(f"{file}: {own} is already pinned in {pins[own].file}")
             pins[own] = Pin(file, version)
     return pins
 
@@ -67,7 +67,7 @@ def read_pins(texts: Mapping[str, str], faults: list[str]) -> dict[str, Pin]:
 def needed_by(
     requirements: Iterable[Requirement], installed: Mapping[str, Installed]
 ) -> Iterator[tuple[str, Requirement]]:
-    """The requirements, and those of what they name, and so on: who asks, and for what. Each pair comes once."""
+    """The requirements, their own requirements, and so on, each with what requires it. No pair comes twice."""
     waiting = [("pyproject.toml", each) for each in requirements]
     seen: set[tuple[str, str]] = set()
     while waiting:
@@ -86,11 +86,12 @@ def needed_by(
 
 
 def find_faults(project: Mapping[str, Any], texts: Mapping[str, str], installed: Mapping[str, Installed]) -> list[str]:
-    """`texts`: the files of `requirements/` by name. `installed`: by canonical name, the project itself left out."""
+    """Everything that is wrong with the pins. `texts`: the files of `requirements/` by name. `installed`: by canonical
+    name, without the project itself."""
     faults: list[str] = []
     pins = read_pins(texts, faults)
     files: list[str] = []
-    """The present one, and those before: it comes on top of them."""
+    """The current file and those before it, because an environment has them all."""
     for file, requirements in roots(project).items():
         files.append(file)
         wanted: set[str] = set()
@@ -105,7 +106,7 @@ def find_faults(project: Mapping[str, Any], texts: Mapping[str, str], installed:
             elif not requirement.specifier.contains(pin.version, prereleases=True):
                 faults.append(f"{pin.file}: {asker} needs {requirement}, and {pin.version} is pinned")
         faults += [
-            f"{file}: {name} is pinned, and nothing there needs it"
+            f"{file}: {name} is pinned and not required there"
             for name, pin in pins.items()
             if pin.file == file and name not in wanted
         ]

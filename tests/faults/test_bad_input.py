@@ -1,6 +1,6 @@
-"""Bad input of every kind to every engine. And the harness finds answers that are wrong.
+"""Bad input of every kind to every engine; and the harness detects wrong answers.
 
-A fault that it reports names the input; the mutation of a seed is the same each time.
+A reported fault names the input. The mutations of a seed are always the same.
 """
 
 from pathlib import Path
@@ -16,21 +16,21 @@ from running import Answer, Server, message, running
 MUTATIONS = depth(1_000)
 
 
-def test_corpora_and_mutations_are_answered_alike_and_harm_nothing(tmp_path: Path) -> None:
+def test_engines_answer_bad_input_alike_and_are_not_harmed(tmp_path: Path) -> None:
     finding = send_bad_input(tmp_path, 7, mutations=MUTATIONS, corpora=True)
     assert finding.violations == []
     assert finding.figures["inputs"] > 3 * MUTATIONS
     assert min(finding.figures["answers 2xx"], finding.figures["answers 4xx"]) > MUTATIONS
 
 
-def test_every_bad_token_is_the_same_refusal(tmp_path: Path) -> None:
+def test_every_bad_token_gets_the_same_refusal(tmp_path: Path) -> None:
     public_key = rsa.generate_private_key(65_537, 2_048).public_key()
     finding = send_bad_tokens(tmp_path, public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     assert finding.violations == []
     assert finding.figures["tokens"] > 1_000
 
 
-# The comparison itself: it must find what is wrong ------------------------------------------------------------
+# The harness detects wrong answers ----------------------------------------------------------------------------
 
 JSON = {"content-type": "application/json", "x-request-id": "r"}
 
@@ -52,11 +52,11 @@ def error(code: str, **more: Any) -> bytes:
         (Answer(404, JSON | {"server": "uvloop"}, error("not_found")), "leaks"),
     ],
 )
-def test_a_wrong_answer_would_be_found(answer: Answer, found: str) -> None:
+def test_a_wrong_answer_is_detected(answer: Answer, found: str) -> None:
     assert found in (fault(answer) or "")
 
 
-def test_a_right_answer_is_no_fault() -> None:
+def test_a_correct_answer_is_accepted() -> None:
     assert fault(Answer(404, JSON, error("not_found"))) is None
 
 
@@ -72,7 +72,7 @@ def test_a_right_answer_is_no_fault() -> None:
         b"HTTP/1.1 200 OK\r\n\r\n",
     ],
 )
-def test_what_is_no_http_would_be_found(received: bytes) -> None:
+def test_bytes_that_are_not_http_are_detected(received: bytes) -> None:
     with pytest.raises(Malformed):
         list(answers(received, message("GET", "/")))
 
@@ -83,7 +83,7 @@ def pair(server: Server) -> Any:
         yield Engines({"one": server, "another": other}, Finding())
 
 
-def test_engines_that_differ_would_be_found(pair: Engines) -> None:
+def test_different_answers_of_engines_are_detected(pair: Engines) -> None:
     pair.send("the same", message("GET", "/kv/differs"))
     assert pair.finding.violations == []
     pair.servers["one"].put("differs", "1")
@@ -91,12 +91,12 @@ def test_engines_that_differ_would_be_found(pair: Engines) -> None:
     assert "the engines: a difference differ" in pair.finding.violations[-1]
 
 
-def test_an_answer_that_was_not_expected_would_be_found(pair: Engines) -> None:
+def test_an_unexpected_answer_is_detected(pair: Engines) -> None:
     pair.send("a surprise", message("GET", "/kv/absent-surprise"), expected="400 invalid_key")
     assert len(pair.finding.violations) == 2
 
 
-def test_an_entry_that_was_changed_would_be_found(pair: Engines) -> None:
+def test_a_changed_entry_is_detected(pair: Engines) -> None:
     pair.keep()
     pair.check()
     assert pair.finding.violations == []
@@ -105,7 +105,7 @@ def test_an_entry_that_was_changed_would_be_found(pair: Engines) -> None:
     assert len(pair.finding.violations) == 1
 
 
-def test_a_seed_makes_the_same_mutations_each_time() -> None:
+def test_a_seed_always_makes_the_same_mutations() -> None:
     from random import Random
 
     one, other = Mutator(Random(5)), Mutator(Random(5))

@@ -1,4 +1,4 @@
-"""Leases and a system clock that jumps while the service is down."""
+"""Leases when the system clock jumps while the service is down."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def restarted(server: Server, clock_seconds: float) -> Server:
     return server.restart()
 
 
-def test_leases_exclude_though_the_clock_jumps_at_each_start(tmp_path: Path) -> None:
+def test_leases_exclude_each_other_although_the_clock_jumps_at_each_start(tmp_path: Path) -> None:
     finding = survive_clock_jumps(tmp_path / "data.json", 7, kills=8)
     assert finding.violations == []
     assert finding.figures["jumps with a lease alive"] >= 2
@@ -23,7 +23,7 @@ def test_leases_exclude_though_the_clock_jumps_at_each_start(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("jump", [-HOUR, HOUR])
-def test_tokens_grow_whatever_the_clock_says(tmp_path: Path, jump: float) -> None:
+def test_tokens_grow_although_the_clock_jumps(tmp_path: Path, jump: float) -> None:
     with running(tmp_path / "data.json", program=(PROGRAM,), environment={CLOCK: "0"}) as server:
         first = server.lease("a")
         second = restarted(server, jump).lease("b")
@@ -31,7 +31,7 @@ def test_tokens_grow_whatever_the_clock_says(tmp_path: Path, jump: float) -> Non
         assert first["token"] < second["token"] < third["token"]
 
 
-def test_a_lease_lives_on_when_the_clock_went_back(tmp_path: Path) -> None:
+def test_a_lease_stays_alive_when_the_clock_is_set_back(tmp_path: Path) -> None:
     with running(tmp_path / "data.json", program=(PROGRAM,), environment={CLOCK: "0"}) as server:
         lease = server.lease("l", ttl=60)
         restarted(server, -HOUR)
@@ -39,7 +39,7 @@ def test_a_lease_lives_on_when_the_clock_went_back(tmp_path: Path) -> None:
         assert server.put("a", "1", headers={"If-Lease": lease["lease_id"]}).status_code == 201
 
 
-def test_a_lease_that_was_over_and_taken_by_another_does_not_come_back_with_the_clock(tmp_path: Path) -> None:
+def test_an_expired_lease_that_was_replaced_does_not_return_when_the_clock_is_set_back(tmp_path: Path) -> None:
     with running(tmp_path / "data.json", program=(PROGRAM,), environment={CLOCK: "0"}) as server:
         first = server.lease("l", ttl=60)
         restarted(server, HOUR)

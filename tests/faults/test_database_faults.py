@@ -1,4 +1,4 @@
-"""The service and 16 clients, while the database fails at any moment. And the comparison finds what is wrong."""
+"""The service with 16 clients while its database fails at random moments; and the harness detects wrong answers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,12 +11,12 @@ from harness.postgres_faults import survive_database_faults
 
 @pytest.fixture(scope="module")
 def database_server() -> Iterator[PostgresServer]:
-    """A server to be harmed, as durable as any. Each test leaves it running."""
+    """A server for faults, with durable settings. Each test leaves it running."""
     with PostgresServer(fsync=True) as server:
         yield server
 
 
-def test_callers_do_not_notice_that_connections_are_cut_at_any_byte(database_server: PostgresServer) -> None:
+def test_connections_cut_at_any_byte_cause_no_errors_for_callers(database_server: PostgresServer) -> None:
     finding = survive_database_faults(database_server, 20, ["cut"] * 20, workers=2)
     assert finding.violations == []
     assert finding.figures["cuts"] >= finding.figures["faults with writes under way"] == 20
@@ -24,7 +24,7 @@ def test_callers_do_not_notice_that_connections_are_cut_at_any_byte(database_ser
     assert finding.figures["answers 503"] == 0
 
 
-def test_callers_do_not_notice_that_sessions_are_killed(database_server: PostgresServer) -> None:
+def test_killed_sessions_cause_no_errors_for_callers(database_server: PostgresServer) -> None:
     finding = survive_database_faults(database_server, 20, ["backends"] * 20)
     assert finding.violations == []
     assert finding.figures["kills of backends"] == finding.figures["faults with writes under way"] == 20
@@ -38,29 +38,31 @@ def test_nothing_is_lost_or_done_twice_when_the_postmaster_is_killed(database_se
     assert finding.figures["postmaster kills"] == finding.figures["faults with writes under way"] == 20
 
 
-def test_callers_only_wait_while_the_database_stands_still(database_server: PostgresServer) -> None:
+def test_a_frozen_database_only_delays_callers(database_server: PostgresServer) -> None:
     finding = survive_database_faults(database_server, 2, ["freeze"] * 2, workers=2)
     assert finding.violations == []
     assert finding.figures["answers 503"] == 0
 
 
-def test_callers_are_told_what_nobody_knows_when_the_network_is_away_for_long(database_server: PostgresServer) -> None:
+def test_callers_are_told_of_unknown_outcomes_when_the_network_is_away_for_long(
+    database_server: PostgresServer,
+) -> None:
     finding = survive_database_faults(database_server, 2, ["no network"])
     assert finding.violations == []
     assert finding.figures["unknown outcomes"] > 0
     assert finding.figures["answers 503"] > finding.figures["unknown outcomes"]
 
 
-def test_a_retry_after_an_unknown_commit_would_be_found(database_server: PostgresServer) -> None:
+def test_a_retry_after_an_unknown_commit_is_detected(database_server: PostgresServer) -> None:
     finding = survive_database_faults(database_server, 20, ["cut"] * 5, bug="retry unknown commits")
     assert [violation for violation in finding.violations if violation.startswith("twice")]
 
 
-# The comparison itself: it must find what is wrong ------------------------------------------------------------
+# The harness detects wrong answers ----------------------------------------------------------------------------
 
 
 def told() -> Ledger:
-    """Of a few clients that know what they wrote."""
+    """A ledger of a few clients with known writes."""
     ledger = Ledger(done=[0])
     ledger.append("list", "first", "done", 1)
     ledger.append("list", "doubtful", "unknown", None)
@@ -80,7 +82,7 @@ GOOD: dict[str, Any] = {"list": ["first", "second"], "counter": 2, "there": "val
 
 
 @pytest.mark.parametrize("doubtful", [{}, {"list": ["first", "doubtful", "second"], "counter": 3, "doubtful": "value"}])
-def test_what_is_in_doubt_may_have_happened_or_not(doubtful: dict[str, Any]) -> None:
+def test_a_write_with_an_unknown_outcome_may_be_stored_or_not(doubtful: dict[str, Any]) -> None:
     assert told().differences(GOOD | doubtful) == []
 
 
@@ -88,23 +90,23 @@ def test_what_is_in_doubt_may_have_happened_or_not(doubtful: dict[str, Any]) -> 
     ("change", "difference"),
     [
         ({"list": ["first"]}, "lost: second of list, which was acknowledged"),
-        ({"list": ["first", "second", "second"]}, "twice: second of list, whose outcome was told as done"),
+        ({"list": ["first", "second", "second"]}, "twice: second of list, whose outcome was reported as done"),
         (
             {"list": ["first", "doubtful", "doubtful", "second"]},
-            "twice: doubtful of list, whose outcome was told as unknown",
+            "twice: doubtful of list, whose outcome was reported as unknown",
         ),
-        ({"list": ["first", "refused", "second"]}, "refused of list is there, though it was told that it is not"),
-        ({"list": ["first", "second", "other"]}, "other of list, which nobody wrote"),
+        ({"list": ["first", "refused", "second"]}, "refused of list is stored although it was reported as not stored"),
+        ({"list": ["first", "second", "other"]}, "other of list, which no client wrote"),
         ({"list": ["second", "first"]}, "list is not in the order of the revisions"),
         ({"counter": 1}, "counter is 1; 2 increments were acknowledged, 1 are in doubt"),
         ({"counter": 4}, "counter is 4; 2 increments were acknowledged, 1 are in doubt"),
         ({"there": "other"}, "there is other, which can only be one of ['value']"),
         ({"deleted": "value"}, "deleted is value, which can only be one of ['None']"),
         ({"refused": "value"}, "refused is value, which can only be one of ['None']"),
-        ({"unheard": 1}, "unheard, of which nobody knows"),
+        ({"unheard": 1}, "unheard, which no client knows"),
     ],
 )
-def test_a_difference_would_be_found(change: dict[str, Any], difference: str) -> None:
+def test_a_difference_is_detected(change: dict[str, Any], difference: str) -> None:
     assert told().differences(GOOD | change) == [difference]
 
 
@@ -133,13 +135,13 @@ def have_two_holders(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("act", "violation"),
     [
-        (give_a_revision_twice, "two changes were told that they are revision 5"),
-        (go_back, "revision 4 was given after 5 had been told"),
+        (give_a_revision_twice, "two changes got the revision 5"),
+        (go_back, "revision 4 was given although 5 was known before"),
         (give_an_old_token, "lock has the token 4 after 5"),
         (have_two_holders, "lock was given while another lease on it was alive"),
     ],
 )
-def test_an_answer_that_cannot_be_true_would_be_found(act: Callable[[Ledger], None], violation: str) -> None:
+def test_an_impossible_answer_is_detected(act: Callable[[Ledger], None], violation: str) -> None:
     ledger = Ledger(done=[0])
     act(ledger)
     assert ledger.violations == [violation]

@@ -1,7 +1,7 @@
-"""The database goes back to an older state: a restored dump, or a failover to a copy that lacks commits.
+"""The database returns to an older state: a restored dump, or a failover to a copy that lacks commits.
 
-What was told before must not be told again of something else: revisions and tokens only grow, ETags of the lost
-changes match nothing, and the holder of a lost lease is refused.
+Revisions, tokens and ETags that were used for the lost changes must not be used again: revisions and tokens only grow,
+ETags of the lost changes match nothing, and the holder of a lost lease is refused.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ async def go_back(database: Database, revision: int) -> None:
 
 
 async def write(engine: PostgresSpace, key: str) -> int:
-    """Returns the revision."""
+    """Write an entry. Returns its revision."""
     assert await commit(engine, [key], writing(key, b"1")) is None
     entry = await read(engine, key)
     assert isinstance(entry, Entry)
@@ -48,7 +48,7 @@ async def write(engine: PostgresSpace, key: str) -> int:
 # One engine ---------------------------------------------------------------------------------------------------
 
 
-def test_the_next_commit_goes_on_behind_what_was_told_in_a_new_incarnation(database: Database) -> None:
+def test_the_next_commit_continues_above_the_known_revision_in_a_new_incarnation(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as engine:
             before = engine.incarnation
@@ -64,7 +64,9 @@ def test_the_next_commit_goes_on_behind_what_was_told_in_a_new_incarnation(datab
     run(scenario())
 
 
-def test_a_server_that_only_looks_on_sees_to_it_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_only_reads_also_starts_a_new_incarnation(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(listener, "POLL_SECONDS", 0.05)
 
     async def scenario() -> None:
@@ -74,7 +76,7 @@ def test_a_server_that_only_looks_on_sees_to_it_too(database: Database, monkeypa
                 await write(engine, str(number))
             await go_back(database, 2)
             async with asyncio.timeout(20):
-                while engine.incarnation == before:  # noqa: ASYNC110 - the event is another task's
+                while engine.incarnation == before:  # noqa: ASYNC110 - waits for another task
                     await asyncio.sleep(0.01)
         [row] = await asyncio.to_thread(database.fetch, "SELECT revision, incarnation FROM head")
         assert (row[0] > 5, row[1]) == (True, engine.incarnation)
@@ -83,7 +85,7 @@ def test_a_server_that_only_looks_on_sees_to_it_too(database: Database, monkeypa
 
 
 def test_the_incarnation_stays_while_the_head_only_grows(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two servers that look at the head all the time, often just before they hear of a commit."""
+    """Two servers read the head all the time, often shortly before they are notified of a commit."""
     monkeypatch.setattr(listener, "POLL_SECONDS", 0.001)
 
     async def scenario() -> None:
@@ -92,19 +94,19 @@ def test_the_incarnation_stays_while_the_head_only_grows(database: Database, mon
             for number in range(100):
                 await write(first if number % 2 else second, str(number % 7))
             async with asyncio.timeout(ANSWER_SECONDS):
-                while second.revision < 100:  # noqa: ASYNC110 - what the other committed last is still to be heard
+                while second.revision < 100:  # noqa: ASYNC110 - waits for the notification of a commit
                     await asyncio.sleep(0.01)
             assert (first.incarnation, second.incarnation, second.revision) == (before, before, 100)
 
     run(scenario())
 
 
-def test_of_two_servers_the_one_that_knows_less_leaves_room_for_what_the_other_told(database: Database) -> None:
+def test_a_server_that_knows_an_older_head_leaves_a_gap_for_revisions_that_the_other_used(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as knows_more, opened(database.url) as knows_less:
             told = [await write(knows_more, str(number)) for number in range(10)]
             await go_back(database, 2)
-            knows_less._head.revision = 5  # as if notifications had not reached it yet
+            knows_less._head.revision = 5  # as if the notifications had not arrived yet
             told.append(await write(knows_less, "a"))
             in_between = knows_less.incarnation
             told += [await write(knows_more, "b"), await write(knows_less, "c"), await write(knows_more, "d")]
@@ -132,7 +134,7 @@ def check_that_nothing_is_told_twice(
 ) -> None:
     etag, lease_id, token = lost
     for server in servers:
-        # Before anything is committed, so with the revision that the old state has.
+        # Before any other commit, so that it has the revision of the old state.
         assert server.value("a") == "kept"
         assert server.put("a", "2", headers={"If-Lease": str(kept["lease_id"])}).status_code == 200
         assert refusal(server.put("a", "1", headers={"If-Lease": lease_id})) == LOST
@@ -158,7 +160,7 @@ def own_server() -> Iterator[PostgresServer]:
         server.close()
 
 
-def test_a_dump_restored_while_servers_run(own_server: PostgresServer) -> None:
+def test_running_servers_survive_the_restoration_of_a_dump(own_server: PostgresServer) -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(running(own_server.url)) for _ in range(2)]
         servers[0].put("a", '"kept"')
@@ -172,7 +174,7 @@ def test_a_dump_restored_while_servers_run(own_server: PostgresServer) -> None:
         check_that_nothing_is_told_twice(servers, kept, lost)
 
 
-def test_a_failover_to_a_copy_that_lacks_commits(own_server: PostgresServer) -> None:
+def test_running_servers_survive_a_failover_to_a_copy_that_lacks_commits(own_server: PostgresServer) -> None:
     stale = PostgresServer()
     try:
         with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Every file operation may fail, and a disk may be full. And the harness finds what is wrong."""
+"""Every file operation may fail, and a disk may be full; and the harness detects planted bugs."""
 
 import asyncio
 import errno
@@ -21,9 +21,9 @@ from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
 
 SEED = 3
-"""By it, a run does everything that can be done to a file, and starts with a torn journal."""
+"""With this seed a run uses every file operation and starts with a torn journal."""
 LARGE = b'"' + b"x" * 300_000 + b'"'
-"""A store with it is too large for being written anew by each commit."""
+"""With this value a store is too large to be rewritten by each commit."""
 
 
 def fault_code(driver: Driver) -> str | None:
@@ -32,14 +32,14 @@ def fault_code(driver: Driver) -> str | None:
 
 
 @pytest.mark.parametrize("fault", Fault)
-def test_any_single_operation_may_fail(tmp_path: Path, fault: Fault) -> None:
+def test_a_store_survives_the_failure_of_any_single_operation(tmp_path: Path, fault: Fault) -> None:
     finding = survive_disk_faults(tmp_path, SEED, faults=[fault])
     assert finding.violations == []
     struck = {name for name in CHANGES if finding.figures[f"faults of {name}"]}
     assert struck == (WRITES if fault is Fault.SHORT else CHANGES)
 
 
-# The harness itself: it must find what is wrong ---------------------------------------------------------------
+# The harness detects planted bugs -----------------------------------------------------------------------------
 
 
 def write_once(disk: Disk, file: int, data: bytes) -> None:
@@ -58,7 +58,7 @@ def short_writes_ignored() -> Iterator[None]:
 
 @contextmanager
 def failing_syncs(name: str, *, tries: int) -> Iterator[None]:
-    """Syncs are tried so often; what fails then counts as done."""
+    """A bug: failed syncs are retried this often, and then count as done."""
     sync: Callable[[FaultyDisk, int], None] = getattr(FaultyDisk, name)
 
     def try_sync(disk: FaultyDisk, file: int) -> None:
@@ -86,7 +86,7 @@ def unknown_outcomes_refused() -> Iterator[None]:
 
 @contextmanager
 def files_in_doubt_used() -> Iterator[None]:
-    """After a failure the same files are written on."""
+    """A bug: the same files are used after a failure."""
     with patch.object(Storage, "failed", property(lambda _: False, lambda _, __: None), create=True):
         yield
 
@@ -95,36 +95,36 @@ def broken_by(folder: Path, *faults: Fault) -> list[str]:
     return survive_disk_faults(folder, SEED, faults=faults).violations
 
 
-def test_a_short_write_ignored_would_be_noticed(tmp_path: Path) -> None:
+def test_an_ignored_short_write_is_detected(tmp_path: Path) -> None:
     with short_writes_ignored():
         assert broken_by(tmp_path, Fault.SHORT)
 
 
 @pytest.mark.parametrize("sync", ["fsync", "fdatasync"])
-def test_a_failed_sync_tried_again_would_be_noticed(tmp_path: Path, sync: str) -> None:
+def test_a_retried_sync_is_detected(tmp_path: Path, sync: str) -> None:
     with failing_syncs(sync, tries=2):
         assert any("after its sync had failed" in violation for violation in broken_by(tmp_path, Fault.EIO))
 
 
-def test_data_lost_by_a_failed_sync_would_be_noticed(tmp_path: Path) -> None:
+def test_data_lost_by_a_failed_sync_is_detected(tmp_path: Path) -> None:
     with failing_syncs("fdatasync", tries=1):
         assert any("is corrupt" in violation for violation in broken_by(tmp_path, Fault.EIO))
 
 
-def test_an_unknown_outcome_reported_as_not_stored_would_be_noticed(tmp_path: Path) -> None:
+def test_an_unknown_outcome_reported_as_not_stored_is_detected(tmp_path: Path) -> None:
     with unknown_outcomes_refused():
         assert broken_by(tmp_path, Fault.LATE)
 
 
-def test_files_used_after_their_failure_would_be_noticed(tmp_path: Path) -> None:
+def test_files_used_after_their_failure_are_detected(tmp_path: Path) -> None:
     with files_in_doubt_used():
         assert broken_by(tmp_path, Fault.EIO)
 
 
-# Certain faults -----------------------------------------------------------------------------------------------
+# Particular faults --------------------------------------------------------------------------------------------
 
 
-def test_a_batch_of_unknown_outcome_never_comes_back_once_later_ones_are_acknowledged(tmp_path: Path) -> None:
+def test_a_batch_of_unknown_outcome_does_not_return_after_later_ones_are_acknowledged(tmp_path: Path) -> None:
     disk = FaultyDisk()
     history = History()
     driver = file_driver(tmp_path, disk=disk).__enter__()
@@ -140,7 +140,7 @@ def test_a_batch_of_unknown_outcome_never_comes_back_once_later_ones_are_acknowl
         assert (driver.space.revision, driver.values()) == (2, {"a": b"1", "c": b"2"})
 
 
-def test_the_fault_lasts_as_long_as_the_disk_fails(tmp_path: Path) -> None:
+def test_the_store_is_degraded_while_the_disk_fails(tmp_path: Path) -> None:
     class DeadDisk(FaultyDisk):
         dead = False
 
@@ -169,10 +169,10 @@ def test_the_fault_lasts_as_long_as_the_disk_fails(tmp_path: Path) -> None:
 
 
 def test_a_failed_sync_during_a_checkpoint_loses_nothing(tmp_path: Path) -> None:
-    """The fresh start must not be overtaken by the older snapshot that the checkpoint is writing."""
+    """The new files must not be replaced by the older snapshot that the checkpoint is writing."""
 
     class HeldDisk(FaultyDisk):
-        """Holds a checkpoint right before its rename, until another one overtakes it or clearly will not."""
+        """Stops a checkpoint before its rename, until another one overtakes it or it is certain that none will."""
 
         held = False
         reached = threading.Event()
@@ -220,7 +220,7 @@ def test_a_failed_sync_during_a_checkpoint_loses_nothing(tmp_path: Path) -> None
 
 
 class SmallDisk(FaultyDisk):
-    """Has room for `quota` bytes in all files of `folder` together."""
+    """A disk with room for `quota` bytes in all files of `folder` together."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class SmallDisk(FaultyDisk):
         self._folder = folder
 
     def fill(self, left: int = 0) -> None:
-        """Leave only so many bytes."""
+        """Leave only this many bytes free."""
         self.quota = self._used() + left
 
     def _used(self) -> int:
@@ -265,7 +265,9 @@ LARGE_STORE = {"a": b"1", "b": LARGE}
 
 
 @pytest.mark.parametrize("values", [SMALL_STORE, LARGE_STORE], ids=["small", "large"])
-def test_a_full_disk_refuses_what_does_not_fit_and_serves_the_rest(tmp_path: Path, values: dict[str, bytes]) -> None:
+def test_a_full_disk_refuses_changes_that_do_not_fit_and_serves_the_rest(
+    tmp_path: Path, values: dict[str, bytes]
+) -> None:
     disk, driver, history = filled_store(tmp_path, values)
     for alone in (True, False):
         error = history.put(driver, ("c", LARGE * 20), alone=alone)
@@ -283,7 +285,7 @@ def test_a_full_disk_refuses_what_does_not_fit_and_serves_the_rest(tmp_path: Pat
 
 @pytest.mark.parametrize("values", [SMALL_STORE, LARGE_STORE], ids=["small", "large"])
 @pytest.mark.parametrize("alone", [True, False])
-def test_deletions_get_through_on_a_full_disk(tmp_path: Path, values: dict[str, bytes], *, alone: bool) -> None:
+def test_deletions_succeed_on_a_full_disk(tmp_path: Path, values: dict[str, bytes], *, alone: bool) -> None:
     _, driver, history = filled_store(tmp_path, values)
     history.put(driver, ("c", LARGE * 20))
     for key in values:
@@ -294,7 +296,7 @@ def test_deletions_get_through_on_a_full_disk(tmp_path: Path, values: dict[str, 
         history.check(driver)
 
 
-def test_deletions_get_through_when_the_journal_itself_has_no_room_left(tmp_path: Path) -> None:
+def test_deletions_succeed_when_the_journal_itself_has_no_room_left(tmp_path: Path) -> None:
     disk, driver, history = filled_store(tmp_path, LARGE_STORE)
     value = b'"' + b"y" * 100_000 + b'"'
     refusals = 0
@@ -309,7 +311,7 @@ def test_deletions_get_through_when_the_journal_itself_has_no_room_left(tmp_path
         history.check(driver)
 
 
-def test_a_full_disk_is_used_again_when_space_returns(tmp_path: Path) -> None:
+def test_a_full_disk_is_used_again_after_space_is_freed(tmp_path: Path) -> None:
     disk, driver, history = filled_store(tmp_path, LARGE_STORE)
     assert history.put(driver, ("c", LARGE * 20)) is not None
     disk.quota = 1 << 40
@@ -320,7 +322,7 @@ def test_a_full_disk_is_used_again_when_space_returns(tmp_path: Path) -> None:
         history.check(driver)
 
 
-def test_a_start_on_a_full_disk_serves_reads_and_deletions(tmp_path: Path) -> None:
+def test_a_store_started_on_a_full_disk_serves_reads_and_deletions(tmp_path: Path) -> None:
     disk, driver, history = filled_store(tmp_path, SMALL_STORE)
     disk.quota = 1 << 40
     assert history.put(driver, ("b", b"2"), ("c", SMALL_STORE["b"])) is None
@@ -336,7 +338,7 @@ def test_a_start_on_a_full_disk_serves_reads_and_deletions(tmp_path: Path) -> No
         history.check(driver)
 
 
-def test_a_spent_reserve_is_made_again_when_space_returns(tmp_path: Path) -> None:
+def test_a_used_reserve_is_created_again_after_space_is_freed(tmp_path: Path) -> None:
     disk, driver, history = filled_store(tmp_path, SMALL_STORE)
     reserve = tmp_path / "data.json.reserve"
     assert reserve.stat().st_size == RESERVE_BYTES

@@ -1,4 +1,4 @@
-"""A file system that is really full: what is refused, what gets through, and that the store heals by itself."""
+"""A file system that is really full: what is refused, what succeeds, and that the store recovers by itself."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def _impatient() -> Iterator[None]:
-    """Checkpoints that failed are due again at once, and journals of 1 MiB are large."""
+    """Failed checkpoints are retried at once, and journals over 1 MiB count as large."""
     with (
         patch.object(file, "CHECKPOINT_RETRY_SECONDS", 0.0),
         patch.object(file, "MIN_JOURNAL_BYTES", 1 * MIB),
@@ -47,7 +47,7 @@ def _impatient() -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Driver]:
-    """A process on the store, killed at the end."""
+    """A process with the store open, killed at the end."""
     engine = FileSpace(folder / "data.json", clock=FrozenClock(), idle_seconds=3600, verify_seconds=3600)
     driver = Driver(engine).__enter__()
     try:
@@ -62,7 +62,7 @@ def checkpoint(driver: Driver) -> None:
 
 
 def fill(folder: Path, left: int = 0) -> Path:
-    """Take all room but `left`, as the files of somebody else."""
+    """Use all space except `left`, in files that do not belong to the store."""
     filler = folder / "filler"
     facts = os.statvfs(folder)
     with filler.open("ab") as file, contextlib.suppress(OSError):
@@ -71,7 +71,7 @@ def fill(folder: Path, left: int = 0) -> Path:
 
 
 def fill_with_entries(driver: Driver, entries: int = ENTRIES) -> int:
-    """Commit until the disk is full, and no checkpoint has room any more; how many entries there are."""
+    """Commit until the disk is full and has no space for a checkpoint. Returns the number of entries."""
     count = 0
     while count < entries and driver.try_commit((f"k{count:03}", VALUE)) is None:
         count += 1
@@ -84,13 +84,13 @@ def fill_with_entries(driver: Driver, entries: int = ENTRIES) -> int:
 
 
 def is_healed(driver: Driver) -> bool:
-    """Housekeeping, as it is done every second, and a write."""
+    """Run the housekeeping that runs every second, then write. Returns whether the store accepts the write."""
     driver.run(driver.space.recover())
     return driver.space.fault is None and driver.try_commit(("new", VALUE)) is None
 
 
 def has_checkpointed(driver: Driver, folder: Path) -> bool:
-    """With a turn of its loop for what goes on in the background."""
+    """Whether a checkpoint has been written, after one turn of the event loop for background work."""
     driver.run(asyncio.sleep(0.01))
     return "data.json.journal.old" not in journals(folder)
 
@@ -101,7 +101,7 @@ def journals(folder: Path) -> list[str]:
 
 @pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("restarts", [False, True], ids=["in one life", "past a restart"])
-def test_deletions_heal_a_store_whose_checkpoint_found_no_room(disk: Path, *, restarts: bool) -> None:
+def test_deletions_let_a_store_recover_whose_checkpoint_had_no_space(disk: Path, *, restarts: bool) -> None:
     with contextlib.ExitStack() as first:
         driver = first.enter_context(opened(disk))
         count = fill_with_entries(driver)
@@ -121,7 +121,7 @@ def test_deletions_heal_a_store_whose_checkpoint_found_no_room(disk: Path, *, re
 
 @pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("restarts", [False, True], ids=["in one life", "past a restart"])
-def test_room_made_by_others_heals_a_store_whose_checkpoint_found_no_room(disk: Path, *, restarts: bool) -> None:
+def test_freed_space_lets_a_store_recover_whose_checkpoint_had_no_space(disk: Path, *, restarts: bool) -> None:
     filler = fill(disk, left=11 * MIB)
     with contextlib.ExitStack() as first:
         driver = first.enter_context(opened(disk))
@@ -138,7 +138,7 @@ def test_room_made_by_others_heals_a_store_whose_checkpoint_found_no_room(disk: 
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_checkpoint_uses_the_reserve_where_that_is_enough(disk: Path) -> None:
+def test_a_checkpoint_uses_the_reserve_if_that_is_enough(disk: Path) -> None:
     with opened(disk) as driver:
         for number in range(6):
             driver.commit((f"k{number}", VALUE))
@@ -149,8 +149,8 @@ def test_a_checkpoint_uses_the_reserve_where_that_is_enough(disk: Path) -> None:
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_spent_reserve_is_left_to_what_frees_space(disk: Path) -> None:
-    """The journal has no file yet, so that any commit needs room for it."""
+def test_after_the_reserve_is_used_only_changes_that_free_space_are_accepted(disk: Path) -> None:
+    """The journal has no file yet, so any commit needs space for one."""
     with opened(disk) as driver:
         for number in range(6):
             driver.commit((f"k{number}", VALUE))
@@ -164,7 +164,7 @@ def test_a_spent_reserve_is_left_to_what_frees_space(disk: Path) -> None:
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_start_without_room_for_the_reserve_is_degraded_until_there_is(disk: Path) -> None:
+def test_a_store_started_without_space_for_the_reserve_is_degraded_until_there_is_space(disk: Path) -> None:
     with opened(disk):
         pass
     (disk / "data.json.reserve").unlink()
@@ -186,7 +186,7 @@ def is_healthy(server: Server) -> bool:
 
 @pytest.fixture
 def stuck(disk: Path) -> Iterator[Server]:
-    """A server on a full disk, where only a part of its entries is in `data.json`."""
+    """A server on a full disk, with only a part of its entries in `data.json`."""
     with running(disk / "data.json") as server:
         for number in range(ENTRIES):
             assert server.put(f"k{number}", VALUE.decode()).status_code == 201
@@ -199,7 +199,7 @@ def stuck(disk: Path) -> Iterator[Server]:
         yield server
 
 
-def test_a_service_heals_by_itself_when_nearly_everything_was_deleted(disk: Path, stuck: Server) -> None:
+def test_a_service_recovers_by_itself_after_nearly_everything_was_deleted(disk: Path, stuck: Server) -> None:
     for number in range(ENTRIES):
         assert stuck.delete(f"k{number}").status_code == 200
     until(lambda: is_healthy(stuck))
@@ -209,7 +209,7 @@ def test_a_service_heals_by_itself_when_nearly_everything_was_deleted(disk: Path
     assert journals(disk) in ([], ["data.json.journal"])
 
 
-def test_a_service_that_cannot_bring_its_file_up_to_date_says_so_at_its_end(disk: Path, stuck: Server) -> None:
+def test_a_service_that_cannot_write_its_last_checkpoint_reports_it_at_shutdown(disk: Path, stuck: Server) -> None:
     entries = stuck.request("GET", "/kv").json()
     code = stuck.terminate()
     told = f"leasehold: the last checkpoint failed ({os.strerror(errno.ENOSPC)}): data.json alone is not complete, "

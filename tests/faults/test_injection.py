@@ -1,4 +1,5 @@
-"""The lane survives an exception at any call that the service makes, on every engine. And the harness finds bugs."""
+"""The lane survives an exception at any call of the service's code, on every engine; and the harness detects planted
+bugs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,13 +21,13 @@ from leasehold.model import AnyKind, Change, Operation
 from leasehold.store import batch
 from leasehold.store.batch import Batch
 
-# Coroutines whose task could not be made are never awaited.
+# A coroutine whose task could not be created is never awaited.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 LEAST_KINDS = 200
-"""Of calls, on any engine. Fewer would mean that the harness does not see what it should."""
+"""The fewest kinds of calls on any engine. With fewer, the harness does not see all code that it should."""
 
 
 def made(kind: str, folder: Path) -> Callable[[], Engine]:
@@ -34,7 +35,7 @@ def made(kind: str, folder: Path) -> Callable[[], Engine]:
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_an_exception_at_each_kind_of_call_harms_one_caller_or_one_batch(tmp_path: Path, kind: str) -> None:
+def test_an_exception_at_each_kind_of_call_affects_one_caller_or_one_batch(tmp_path: Path, kind: str) -> None:
     finding = survive_exceptions(made(kind, tmp_path), 1)
     assert finding.violations == []
     assert finding.figures["kinds of calls"] > LEAST_KINDS
@@ -45,14 +46,14 @@ def test_an_exception_at_each_kind_of_call_harms_one_caller_or_one_batch(tmp_pat
 
 
 def shipped(function: Callable[..., object], file: str) -> FunctionType:
-    """The same as if it stood in a file of the service, so that its calls are seen."""
+    """Make the code of a bug look like code in a file of the service, so that its calls are seen."""
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_filename=f"{SOURCE}/{file}")
     return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
 
 
 def naive_completions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One completion that raises keeps the others from theirs."""
+    """A bug: a completion that raises prevents the remaining completions."""
 
     def complete_all(calls: Iterator[tuple[Callable[[object], None], object]], _failed: object) -> None:
         for complete, result in calls:
@@ -62,12 +63,12 @@ def naive_completions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unguarded_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an answer raises leaves the connection as it is."""
+    """A bug: a response that raises leaves the connection in its present state."""
     monkeypatch.setattr(Connection, "_fail", lambda *_arguments, **_named: None)
 
 
 def batch_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one operation raises is every operation's."""
+    """A bug: an operation that raises fails the whole batch."""
     real = rules.batch._unforeseen
 
     def unforeseen(operation: Operation, failure: Exception) -> ServiceError:
@@ -79,7 +80,7 @@ def batch_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unguarded_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that raises leaves the lane waiting."""
+    """A bug: an engine that raises leaves the lane waiting."""
 
     def start(self: Batch, space: Space) -> None:
         space.commit(rules.touched(self.operations), self._decide, self.finish)
@@ -92,7 +93,7 @@ def unguarded_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def half_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that was published in part stays so."""
+    """A bug: a batch that was published in part stays so."""
 
     def publish(self: InMemorySpace, changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:
         of_kinds = by_kind(changes)
@@ -103,7 +104,7 @@ def half_published(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is raised between the sync and the end of the step is taken for a batch that is not there."""
+    """A bug: an exception between the sync and the end of the step counts as a batch that was not stored."""
 
     def append(self: Storage, first: int, last: int, record: bytes, *, frees_space: bool) -> None:
         self.reserve.spend_for(lambda: self._append(first, record), allowed=frees_space)
@@ -114,7 +115,7 @@ def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request counts as open while its answer is under way."""
+    """A bug: a request counts as open while its response is being sent."""
     real = Connection._respond
 
     def respond(self: Connection, response: Response) -> None:
@@ -142,7 +143,7 @@ def answered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-def test_a_bug_is_found(
+def test_a_planted_bug_is_detected(
     plant: Callable[[pytest.MonkeyPatch], None], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
@@ -151,8 +152,8 @@ def test_a_bug_is_found(
     assert finding.violations
 
 
-def test_the_file_engine_is_left_with_a_store_that_starts(tmp_path: Path) -> None:
-    """The same again on the same files: what a fault left behind is read."""
+def test_a_store_of_the_file_engine_can_be_opened_after_the_exceptions(tmp_path: Path) -> None:
+    """A second run on the same files reads what the faults of the first run left."""
     for seed in range(2):
         finding = survive_exceptions(lambda: FileEngine(tmp_path / "data.json", clock=SteadyClock()), seed, points=100)
         assert finding.violations == []

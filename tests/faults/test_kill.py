@@ -1,4 +1,4 @@
-"""Acknowledged writes survive SIGKILL of the real server. And the comparison finds what is wrong."""
+"""Acknowledged writes survive SIGKILL of the real server; and the harness detects differences."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ KILLS = depth(20)
 
 
 @pytest.mark.parametrize("store", ["file", "postgres"])
-def test_what_was_acknowledged_survives_every_kill(store: str, tmp_path: Path) -> None:
+def test_acknowledged_writes_survive_every_kill(store: str, tmp_path: Path) -> None:
     finding = survive_kills(STORES[store](tmp_path), 20, kills=KILLS)
     assert finding.violations == []
     assert finding.figures["kills with writes under way"] == KILLS
     assert finding.figures["writes under way at kills"] <= KILLS * CLIENTS
 
 
-# The comparison itself: it must find what is wrong ------------------------------------------------------------
+# The harness detects differences ------------------------------------------------------------------------------
 
 
 def entry(revision: int, value: str) -> dict[str, Any]:
@@ -32,13 +32,13 @@ def entry(revision: int, value: str) -> dict[str, Any]:
         ({}, 3, "a is gone; new at 3 is lost"),
         ({"a": entry(2, "old")}, 3, "a went back from 3 to 2"),
         ({"a": entry(3, "old")}, 3, "a at 3 is old, not new"),
-        ({"a": entry(4, "other")}, 4, "a is other, which nobody wrote"),
+        ({"a": entry(4, "other")}, 4, "a is other, which no client wrote"),
         ({"a": entry(3, "new"), "b": entry(1, "gone")}, 3, "b went back from 2 to 1"),
-        ({"a": entry(3, "new"), "c": entry(4, "new")}, 4, "c is new, which nobody wrote"),
+        ({"a": entry(3, "new"), "c": entry(4, "new")}, 4, "c is new, which no client wrote"),
         ({"a": entry(3, "new")}, 2, "the head went back from 3 to 2"),
     ],
 )
-def test_a_fault_would_be_found(entries: dict[str, Any], head: int, fault: str) -> None:
+def test_a_difference_is_detected(entries: dict[str, Any], head: int, fault: str) -> None:
     history = History()
     for revision, write in enumerate([Write("b", "gone"), Write("b", None), Write("a", "new")], start=1):
         history.begin(write)
@@ -49,7 +49,7 @@ def test_a_fault_would_be_found(entries: dict[str, Any], head: int, fault: str) 
 
 
 @pytest.mark.parametrize("entries", [{"a": entry(3, "new")}, {"a": entry(4, "doubtful")}])
-def test_what_was_under_way_may_have_happened_or_not(entries: dict[str, Any]) -> None:
+def test_a_write_in_progress_may_be_stored_or_not(entries: dict[str, Any]) -> None:
     history = History()
     for revision, write in enumerate([Write("b", "gone"), Write("b", None), Write("a", "new")], start=1):
         history.begin(write)

@@ -1,4 +1,4 @@
-"""What a lease is worth after its holder, the service or the database stood still or was killed."""
+"""Leases after their holder, the service or the database was stopped or killed."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,33 +24,38 @@ def release(server: Server, lock: str, lease_id: str) -> httpx.Response:
     return server.request("DELETE", f"/locks/{lock}", params={"lease_id": lease_id})
 
 
-# A holder that was stopped ------------------------------------------------------------------------------------
+# A stopped holder ---------------------------------------------------------------------------------------------
 
-MEANWHILE = ("nobody-took-the-lock", "another-took-and-released-it", "another-holds-it", "the-service-was-restarted")
+MEANWHILE = (
+    "the-lock-stayed-free",
+    "another-client-acquired-and-released-it",
+    "another-client-holds-it",
+    "the-service-was-restarted",
+)
 
 
 class Late:
-    """What holders heard who were stopped past the end of their leases, by what happened meanwhile."""
+    """The answers to holders that were stopped past the end of their leases, by what happened meanwhile."""
 
     def __init__(self) -> None:
         self.writes: dict[str, str] = {}
         self.releases: dict[str, str] = {}
         self.entries: dict[str, int] = {}
-        """The status of a read of what each wrote."""
+        """The status of a read of what each holder wrote."""
 
 
 @pytest.fixture(scope="module", params=STORES)
 def late(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Late]:
-    """All at once, since each lasts as long as a lease."""
+    """The answers in all cases, collected together because each case takes as long as a lease."""
     store = STORES[request.param](tmp_path_factory.mktemp("store"))
     with running(store) as server, Crowd([server], 0) as crowd:
         clients = {lock: crowd.add(lock, rounds=1, dwell=(0.5, 0.5)) for lock in MEANWHILE}
         for _ in MEANWHILE:
             crowd.stop(clients[crowd.wait_for(lambda event: event.kind == "grant").lock])
         until(lambda: server.request("GET", "/locks").json()["locks"] == [])
-        taken = acquire(server, "another-took-and-released-it").json()
-        release(server, "another-took-and-released-it", taken["lease_id"])
-        acquire(server, "another-holds-it")
+        taken = acquire(server, "another-client-acquired-and-released-it").json()
+        release(server, "another-client-acquired-and-released-it", taken["lease_id"])
+        acquire(server, "another-client-holds-it")
         *others, last = MEANWHILE
         for lock in others:
             crowd.resume(clients[lock])
@@ -68,21 +73,21 @@ def late(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
-def test_a_write_by_a_holder_that_was_stopped_past_its_ttl_is_refused(late: Late, meanwhile: str) -> None:
+def test_a_write_by_a_holder_stopped_past_its_ttl_is_refused(late: Late, meanwhile: str) -> None:
     assert (late.writes[meanwhile], late.entries[meanwhile]) == ("write 412 lease_lost", 404)
 
 
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
-def test_a_release_by_a_holder_that_was_stopped_past_its_ttl_frees_nobody_elses(late: Late, meanwhile: str) -> None:
-    held = meanwhile == "another-holds-it"
+def test_a_release_by_a_holder_stopped_past_its_ttl_does_not_affect_the_next_holder(late: Late, meanwhile: str) -> None:
+    held = meanwhile == "another-client-holds-it"
     assert late.releases[meanwhile] == ("release 409 lease_lost" if held else "release 404 lock_not_found")
 
 
-# The service and the database killed --------------------------------------------------------------------------
+# A killed service or database ---------------------------------------------------------------------------------
 
 
 class Stage:
-    """A service, and how it, or what it stands on, is killed and started again."""
+    """A service, and how it or its database is killed and started again."""
 
     def __init__(self, server: Server, kill_and_start: Callable[[], object]) -> None:
         self.server = server
@@ -102,11 +107,11 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def shown(server: Server, lock: str) -> Any:
-    """What is told of who holds it."""
+    """What a GET of the lock returns."""
     return server.request("GET", f"/locks/{lock}").json()
 
 
-def test_a_lease_lives_on_to_its_end_and_tokens_grow_through_every_kill(stage: Stage) -> None:
+def test_a_lease_lasts_to_its_end_and_tokens_grow_through_every_kill(stage: Stage) -> None:
     server = stage.server
     lease = acquire(server, "l").json()
     before = shown(server, "l")
@@ -124,7 +129,7 @@ def test_a_lease_lives_on_to_its_end_and_tokens_grow_through_every_kill(stage: S
     assert release(server, "l", lease["lease_id"]).status_code == 200
 
 
-def test_a_lock_is_free_at_the_end_of_its_lease_though_a_kill_lies_between(stage: Stage) -> None:
+def test_a_lock_is_free_at_the_end_of_its_lease_despite_a_kill_in_between(stage: Stage) -> None:
     lease = acquire(stage.server, "short", ttl=SHORT).json()
     stage.kill_and_start()
     asked = time.time_ns() // 1000

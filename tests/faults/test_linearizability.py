@@ -1,4 +1,4 @@
-"""No answer contradicts another, through kills and pauses of the servers. And the judges find bugs that are planted."""
+"""No answer contradicts another, through kills and pauses of the servers; and both checks detect planted bugs."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from harness.linearizability import stay_linearizable
 
 OF_ONE_SERVER = depth(60_000)
 OF_TWO_SERVERS = depth(45_000)
-"""Operations."""
+"""Operations in a round."""
 FAULTS = 5
-"""Of each kind."""
+"""Faults of each kind."""
 
 
 def test_the_file_engine_is_linearizable_through_kills_and_pauses(tmp_path: Path) -> None:
@@ -39,26 +39,26 @@ def test_two_servers_on_one_database_are_linearizable_through_kills_and_pauses(t
     assert finding.figures["answers of COMMIT lost"] == 5
 
 
-# Bugs that are planted ----------------------------------------------------------------------------------------
+# Planted bugs -------------------------------------------------------------------------------------------------
 
 
 def kinds(violations: list[str]) -> set[str]:
-    """Who found them."""
+    """Which checks found violations."""
     return {violation.partition(":")[0] for violation in violations}
 
 
 @pytest.mark.parametrize("bug", ["publish before durable", "answer before durable", "check preconditions on arrival"])
-def test_a_bug_is_found_by_both_judges(bug: str, tmp_path: Path) -> None:
+def test_a_planted_bug_is_found_by_both_checks(bug: str, tmp_path: Path) -> None:
     finding = stay_linearizable(STORES["file"](tmp_path), 23, operations=1_500, kills=4, pauses=0, bug=bug)
     assert kinds(finding.violations) == {"revisions", "search"}
 
 
-def test_the_slow_disk_by_which_these_bugs_show_is_none(tmp_path: Path) -> None:
+def test_a_slow_disk_alone_is_not_a_violation(tmp_path: Path) -> None:
     finding = stay_linearizable(STORES["file"](tmp_path), 23, operations=1_500, kills=4, pauses=0, bug="slow disk")
     assert finding.violations == []
 
 
-def test_a_retry_after_an_unknown_commit_is_found_by_both_judges(tmp_path: Path) -> None:
+def test_a_retry_after_an_unknown_commit_is_found_by_both_checks(tmp_path: Path) -> None:
     store = STORES["postgres"](tmp_path)
     bug = "retry unknown commits"
     finding = stay_linearizable(store, 24, operations=3_000, kills=0, pauses=0, servers=2, lost_answers=5, bug=bug)

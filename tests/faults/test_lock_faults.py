@@ -1,4 +1,4 @@
-"""Locks exclude, whatever happens to holders and to the service. And the comparison finds what is wrong."""
+"""Locks exclude each other through faults of holders and of the service; and the harness detects violations."""
 
 import itertools
 from pathlib import Path
@@ -8,17 +8,17 @@ from databases import STORES
 from harness.locks import Event, Load, append_on_two_servers, append_with_pauses, faults
 
 PAUSES = 25
-"""On each engine; together 50."""
+"""Pauses on each engine; 50 in total."""
 LATE_WRITES = PAUSES // 2
 KILLS = 2
 ROUNDS = 20
 STALLS = {"LEASEHOLD_TEST_STALLS": "15:1.1"}
-"""Commits that take longer than a lease lasts."""
+"""Seconds for a commit, longer than a lease lasts."""
 STALLED = Load(pauses=0, kills=0, grants=16, locks=6, clients=2, lone_locks=0)
 
 
 @pytest.mark.parametrize("store", ["file", "postgres"])
-def test_no_append_is_lost_by_holders_that_are_stopped_past_their_ttl(store: str, tmp_path: Path) -> None:
+def test_no_append_is_lost_by_holders_stopped_past_their_ttl(store: str, tmp_path: Path) -> None:
     load = Load(pauses=PAUSES, kills=KILLS, late_writes=LATE_WRITES)
     finding = append_with_pauses(STORES[store](tmp_path), 50, load=load)
     figures = finding.figures
@@ -29,7 +29,7 @@ def test_no_append_is_lost_by_holders_that_are_stopped_past_their_ttl(store: str
     assert (figures["kills"], figures["leases alive at kills"] >= KILLS) == (KILLS, True)
 
 
-def test_the_fence_holds_when_commits_take_longer_than_the_lease(tmp_path: Path) -> None:
+def test_fenced_writes_are_correct_when_commits_take_longer_than_the_lease(tmp_path: Path) -> None:
     finding = append_with_pauses(tmp_path / "data.json", 50, load=STALLED, planted=STALLS)
     assert finding.violations == []
     assert finding.figures["writes sent before and refused after the lease's end"] >= 1
@@ -40,13 +40,13 @@ def test_clients_of_two_servers_hold_a_lock_one_at_a_time_and_all_get_it(tmp_pat
     figures = finding.figures
     assert finding.violations == []
     assert figures["least granted to a client"] >= ROUNDS
-    # Each who got the lock wrote, unless it came too late, which a busy machine may bring about.
+    # Every client that got the lock wrote, unless it was too late, which can happen on a busy machine.
     assert figures["elements"] == figures["answers: grant 201"] - figures["answers: write 412 lease_lost"]
-    # In order of arrival at each server; between the two whoever comes first.
+    # Waiters of one server get the lock in order of arrival. Between the two servers there is no order.
     assert figures["most granted by a server"] < 3 * figures["least granted by a server"], figures
 
 
-# What the comparison must find --------------------------------------------------------------------------------
+# The harness detects violations -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_clients_of_two_servers_hold_a_lock_one_at_a_time_and_all_get_it(tmp_pat
         ("check fences on arrival", STALLED, STALLS, "a write was done after its end"),
     ],
 )
-def test_a_planted_bug_is_found(bug: str, load: Load, stalls: dict[str, str], fault: str, tmp_path: Path) -> None:
+def test_a_planted_bug_is_detected(bug: str, load: Load, stalls: dict[str, str], fault: str, tmp_path: Path) -> None:
     planted = {"LEASEHOLD_TEST_BUG": bug, **stalls}
 
     def is_found(seed: int) -> bool:
@@ -66,11 +66,11 @@ def test_a_planted_bug_is_found(bug: str, load: Load, stalls: dict[str, str], fa
         finding = append_with_pauses(folder / "data.json", seed, load=load, planted=planted)
         return any(fault in found for found in finding.violations)
 
-    # One run shows it nearly always, and misses it where a busy machine brings clients out of step.
+    # One run nearly always detects it. It may not when a busy machine delays the clients.
     assert any(map(is_found, range(50, 55)))
 
 
-def test_a_waiter_that_is_woken_and_does_not_look_again_is_found(tmp_path: Path) -> None:
+def test_a_woken_waiter_that_does_not_check_the_lock_is_detected(tmp_path: Path) -> None:
     planted = {"LEASEHOLD_TEST_BUG": "trust waking"}
     finding = append_on_two_servers(STORES["postgres"](tmp_path), 50, rounds=3, planted=planted)
     assert [found for found in finding.violations if "were alive at once" in found] != []
@@ -81,7 +81,7 @@ _times = itertools.count(1)
 
 
 def event(kind: str, token: int, status: int | None = 200, *, at: int = 0, **members: object) -> Event:
-    """An answer a second after the one before; `at`: its wall time in seconds."""
+    """An event one second after the previous one. `at`: its wall time in seconds."""
     sent = float(next(_times))
     return Event(
         kind,
@@ -119,8 +119,8 @@ GOOD = [
 
 
 @pytest.mark.parametrize("elements", [["a", "c"], ["a", "b", "c"]])
-def test_answers_that_agree_are_no_fault(elements: list[str]) -> None:
-    """An element whose write was not answered may be there or not."""
+def test_consistent_answers_are_accepted(elements: list[str]) -> None:
+    """An element whose write got no answer may be there or not."""
     assert faults(GOOD, {"l": elements}) == []
 
 
@@ -152,5 +152,5 @@ def test_answers_that_agree_are_no_fault(elements: list[str]) -> None:
         ([event("grant", 0, 503, error="unavailable")], [], "unexpected: grant 503 unavailable"),
     ],
 )
-def test_a_fault_would_be_found(events: list[Event], elements: list[str], fault: str) -> None:
+def test_a_contradiction_is_detected(events: list[Event], elements: list[str], fault: str) -> None:
     assert faults(events, {"l": elements}) == [fault]

@@ -1,4 +1,5 @@
-"""Locks of two servers on one database: who waits is woken from either, at no cost to the database; one cleans up."""
+"""Locks of two servers on one database: a release on either wakes waiters on both, waiting does not load the database,
+and one server removes expired records."""
 
 import json
 import time
@@ -14,14 +15,14 @@ from databases import Database, PostgresServer
 from running import Server, Wire, message, running, until
 
 LONG = 60
-"""Seconds that a lease lasts, longer than anything here waits."""
+"""Seconds that a lease lasts, longer than any wait here."""
 POLL_SECONDS = 5.0
-"""A waiter that is not woken looks for itself as often."""
+"""The interval at which a waiter that is not woken checks the lock itself."""
 RELISTENED_SECONDS = 30.0
-"""For the service to notice that its connection is gone, and to make another."""
+"""Time for the service to notice a lost connection and to make another."""
 WAITERS = 100
 LISTENING = "application_name = 'leasehold' AND query ~ '^(LISTEN|SELECT revision, incarnation FROM head)'"
-"""The sessions that hear notifications, by what they ask besides."""
+"""Selects the database sessions that listen for notifications."""
 
 Pair = tuple[Server, Server]
 
@@ -30,7 +31,7 @@ _numbers = count(1)
 
 @pytest.fixture(scope="module")
 def database_server() -> Iterator[PostgresServer]:
-    """A server without sessions of anybody else. Each test leaves it running."""
+    """A server without other sessions. Each test leaves it running."""
     with PostgresServer() as server:
         yield server
 
@@ -60,7 +61,7 @@ def lock() -> str:
 
 
 def acquire(server: Server, lock: str, *, ttl: float = LONG, wait: float = 0) -> httpx.Response:
-    """On a connection of its own, so that it may be called in any thread."""
+    """Acquire on a connection of its own, so that any thread may call it."""
     return httpx.post(f"{server.url}/locks/{lock}", json={"ttl": ttl, "wait": wait}, timeout=LONG, verify=False)
 
 
@@ -76,7 +77,7 @@ def waiters(server: Server, lock: str) -> int:
 
 
 def waiter(pool: ThreadPoolExecutor, server: Server, lock: str) -> Future[tuple[float, Any]]:
-    """Waits for the lock at a server: when it got it, by the monotonic clock, and the lease."""
+    """Wait for the lock at a server. Returns when it got the lock (monotonic clock), and the lease."""
 
     def wait() -> tuple[float, Any]:
         answer = acquire(server, lock, wait=45)
@@ -91,9 +92,7 @@ def waiter(pool: ThreadPoolExecutor, server: Server, lock: str) -> Future[tuple[
 # Waking -------------------------------------------------------------------------------------------------------
 
 
-def test_a_release_on_one_server_wakes_a_waiter_on_the_other_at_once(
-    pair: Pair, pool: ThreadPoolExecutor, lock: str
-) -> None:
+def test_a_release_on_one_server_wakes_a_waiter_on_the_other(pair: Pair, pool: ThreadPoolExecutor, lock: str) -> None:
     waited = 0.0
     rounds = 5
     for number, (here, there) in enumerate([pair, pair[::-1]] * rounds):
@@ -104,15 +103,15 @@ def test_a_release_on_one_server_wakes_a_waiter_on_the_other_at_once(
         got, next_lease = waiting.result()
         waited += got - released
         assert next_lease["token"] > lease["token"]
-    # Together less than if each had looked for itself, half of POLL_SECONDS later: one may be late on a busy machine.
+    # In total less than half of POLL_SECONDS per waiter, the average without a wake-up. A single one may be late.
     assert waited < 2 * rounds * POLL_SECONDS / 4
 
 
 @pytest.mark.parametrize("there_is_busy", [False, True], ids=["idle", "busy"])
-def test_a_release_that_was_not_heard_wakes_the_waiter_when_its_server_listens_again(
+def test_a_missed_release_wakes_the_waiter_when_its_server_listens_again(
     pair: Pair, database: Database, pool: ThreadPoolExecutor, lock: str, *, there_is_busy: bool
 ) -> None:
-    """Also if it has committed something itself by then, so that its own revision is beyond the release."""
+    """Also if the server has committed by then, so that its own revision is beyond the release."""
     here, there = pair
     lease = acquire(here, lock).json()
     waiting = waiter(pool, there, lock)
@@ -127,10 +126,10 @@ def test_a_release_that_was_not_heard_wakes_the_waiter_when_its_server_listens_a
     assert got - released < RELISTENED_SECONDS
 
 
-# No cost while waiting ----------------------------------------------------------------------------------------
+# No load while waiting ----------------------------------------------------------------------------------------
 
 
-def test_no_connection_to_the_database_is_held_by_those_who_wait(pair: Pair, database: Database, lock: str) -> None:
+def test_waiters_hold_no_database_connection(pair: Pair, database: Database, lock: str) -> None:
     def sessions() -> int:
         (row,) = database.fetch("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leasehold'")
         return int(row[0])
@@ -156,11 +155,11 @@ def test_no_connection_to_the_database_is_held_by_those_who_wait(pair: Pair, dat
     release(pair[0], lease)
 
 
-# Cleaning up --------------------------------------------------------------------------------------------------
+# Expiry -------------------------------------------------------------------------------------------------------
 
 
 def left_to_clean(database: Database, name: str) -> int:
-    """How many rows there are of leases and entries with such names."""
+    """The number of rows of leases and entries with such names."""
     (row,) = database.fetch(
         "SELECT (SELECT count(*) FROM locks WHERE starts_with(lock_id, $1))"
         " + (SELECT count(*) FROM data WHERE starts_with(key, $1))",
@@ -169,7 +168,7 @@ def left_to_clean(database: Database, name: str) -> int:
     return int(row[0])
 
 
-def test_what_expires_is_cleaned_up_whichever_server_is_killed(pair: Pair, database: Database, lock: str) -> None:
+def test_expired_records_are_removed_whichever_server_is_killed(pair: Pair, database: Database, lock: str) -> None:
     def let_expire(server: Server) -> None:
         for number in range(5):
             name = f"{lock}/{server.pid}/{number}"

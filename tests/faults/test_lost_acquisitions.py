@@ -1,6 +1,6 @@
-"""An acquisition whose answer nobody gets leaves no lease behind; and a release of which nobody knows wakes who waits.
+"""An acquisition whose answer is lost leaves no lease behind, and a release with an unknown outcome wakes the waiters.
 
-Leases here last a minute, so a lock that is free soon was set free.
+Leases here last a minute, so a lock that is free sooner has been released.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from leasehold.model import Acquire, Lease, Operation, Outcome, Release
 from leasehold.store.store import Store
 
 LONG = 60
-"""Seconds that a lease lasts, or a caller waits."""
+"""Seconds that a lease lasts, or that a caller waits."""
 SOON_SECONDS = 30.0
 """Less than LONG, and enough for a busy machine."""
 SLOW_SYNC = {"LEASEHOLD_TEST_STALLS": "1:1.0"}
@@ -36,18 +36,18 @@ ACQUIRE = message("POST", "/locks/l", body=json.dumps({"ttl": LONG, "wait": 0}).
 ACQUIRE_WAITING = message("POST", "/locks/l", body=json.dumps({"ttl": LONG, "wait": LONG}).encode())
 
 
-# The client hangs up ------------------------------------------------------------------------------------------
+# The client disconnects ---------------------------------------------------------------------------------------
 
 
 def seconds_until_free(server: Server) -> float:
-    """How long somebody has to wait for the lock who asks now."""
+    """How long a new caller must wait for the lock."""
     began = time.monotonic()
     with Wire(server) as wire:
         assert wire.send(ACQUIRE_WAITING).answer().status == 201
     return time.monotonic() - began
 
 
-def test_a_client_that_hangs_up_while_its_acquisition_is_synced_leaves_no_lease(tmp_path: Path) -> None:
+def test_a_client_that_disconnects_while_its_acquisition_is_synced_leaves_no_lease(tmp_path: Path) -> None:
     with running(tmp_path / "data.json", program=(PLANTED,), environment=SLOW_SYNC) as server:
         with Wire(server) as wire:
             wire.send(ACQUIRE)
@@ -57,7 +57,7 @@ def test_a_client_that_hangs_up_while_its_acquisition_is_synced_leaves_no_lease(
         assert server.revision() == 3, "the lease was granted, released, and granted to the next"
 
 
-def test_a_client_that_hangs_up_while_the_database_commits_its_acquisition_leaves_no_lease(tmp_path: Path) -> None:
+def test_a_client_that_disconnects_while_the_database_commits_its_acquisition_leaves_no_lease(tmp_path: Path) -> None:
     database = database_for(tmp_path).create()
     waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM head%' AND pid IN"
     with running(database.url) as server:
@@ -80,7 +80,7 @@ def test_a_client_that_hangs_up_while_the_database_commits_its_acquisition_leave
 
 
 class Cut:
-    """Cuts the conversation with the database before the answer to the next COMMIT, then lets nothing pass."""
+    """Cuts the connection to the database before the answer to the next COMMIT. Further connections are blocked."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -109,7 +109,7 @@ class Cut:
 
 @asynccontextmanager
 async def store_behind_a_proxy(database: Database) -> AsyncIterator[tuple[Store, Cut]]:
-    """A store of which the connection that writes passes the proxy."""
+    """A store whose writing connection goes through the proxy."""
     async with Proxy(database.port) as proxy:
         backend = PostgresEngine(database.url)
         store = Store(backend, Limits())
@@ -141,7 +141,7 @@ async def in_time(soon: Awaitable[Lease]) -> Lease:
 def scenario(
     test: Callable[[Store, Cut], Awaitable[None]],
 ) -> Callable[[Path, pytest.MonkeyPatch], None]:
-    """Run it on a database of its own that is given up after half a second."""
+    """Run a test on its own database. The engine gives up after half a second."""
 
     def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in (committer, fault, pool):
@@ -150,7 +150,7 @@ def scenario(
 
         async def on_a_database() -> None:
             async with store_behind_a_proxy(database) as (store, cut):
-                await submit(store, Release("another"))  # connects, prepares
+                await submit(store, Release("another"))  # connects and prepares its statements
                 cut.arm()
                 await test(store, cut)
                 assert cut.commits == 1
@@ -164,9 +164,9 @@ def scenario(
 
 
 @scenario
-async def test_an_acquisition_whose_commit_is_found_again_is_granted(store: Store, cut: Cut) -> None:
+async def test_an_acquisition_whose_lost_commit_is_found_is_granted(store: Store, cut: Cut) -> None:
     asking = asyncio.create_task(store.acquire(acquisition("1"), 0))
-    while not cut.is_away:  # noqa: ASYNC110 - the event is the proxy's
+    while not cut.is_away:  # noqa: ASYNC110 - waits for the proxy
         await asyncio.sleep(0.01)
     cut.disarm()
     lease = await in_time(asking)
@@ -175,7 +175,7 @@ async def test_an_acquisition_whose_commit_is_found_again_is_granted(store: Stor
 
 
 @scenario
-async def test_an_acquisition_of_which_nobody_knows_whether_it_was_stored_is_released(store: Store, cut: Cut) -> None:
+async def test_an_acquisition_with_an_unknown_outcome_is_released(store: Store, cut: Cut) -> None:
     with pytest.raises(ServiceError) as caught:
         await store.acquire(acquisition("1"), 0)
     assert (caught.value.code, caught.value.message) == (
@@ -183,28 +183,29 @@ async def test_an_acquisition_of_which_nobody_knows_whether_it_was_stored_is_rel
         "the change may or may not have been stored",
     )
     lost = await store.lease("l")
-    assert lost is not None, "it was stored, and nobody knows"
+    assert lost is not None, "the release must have been stored"
     assert lost.lease_id == "1"
     cut.disarm()
-    while store.space.fault is not None:  # noqa: ASYNC110 - the event is the housekeeper's
+    while store.space.fault is not None:  # noqa: ASYNC110 - waits for housekeeping
         await asyncio.sleep(0.01)
     assert (await in_time(store.acquire(acquisition("2"), LONG))).lease_id == "2"
 
 
 @scenario
-async def test_a_release_of_which_nobody_knows_whether_it_was_stored_wakes_who_waits(store: Store, cut: Cut) -> None:
-    """As soon as the database is back, not before: an attempt meanwhile would cost the waiter its place."""
+async def test_a_release_with_an_unknown_outcome_wakes_the_waiters(store: Store, cut: Cut) -> None:
+    """They are woken when the database is back and not before, because a failing attempt would remove them from the
+    queue."""
     cut.disarm()
     await store.acquire(acquisition("1"), 0)
     waiting = asyncio.create_task(store.acquire(acquisition("2"), LONG))
-    while store.waiting_for("l") < 1:  # noqa: ASYNC110 - whoever comes tells nobody
+    while store.waiting_for("l") < 1:  # noqa: ASYNC110 - a waiter signals nothing when it arrives
         await asyncio.sleep(0)
-    await submit(store, Release("another"))  # behind the waiter's attempt
+    await submit(store, Release("another"))  # after the waiter's attempt
     cut.arm()
     outcome = await submit(store, Release("l", "1"))
     assert isinstance(outcome, ServiceError)
     assert outcome.code == "unavailable"
-    assert await store.lease("l") is None, "it was stored, and nobody knows"
+    assert await store.lease("l") is None, "the release must have been stored"
     assert not waiting.done()
     cut.disarm()
     assert (await in_time(waiting)).lease_id == "2"

@@ -1,4 +1,4 @@
-"""Two servers behind Debian's PgBouncer, in session mode, without any setting for them."""
+"""Two servers behind Debian's PgBouncer in session mode, without special settings."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ pytestmark = needs("pgbouncer")
 
 TRIES = 200
 PAUSE_SECONDS = 0.3
-"""Longer than any step of a commit takes between two statements."""
+"""Longer than any pause of a commit between two statements."""
 IN_A_TRANSACTION = """
     SELECT count(*) > 0 FROM pg_stat_activity
     WHERE state = 'idle in transaction' AND state_change < clock_timestamp() - '0.2 s'::interval
@@ -30,7 +30,7 @@ IN_A_TRANSACTION = """
 
 @contextmanager
 def pgbouncer(database_server: PostgresServer) -> Iterator[int]:
-    """Its port. Configured as little as possible."""
+    """PgBouncer with as little configuration as possible. Yields its port."""
     folder = Path(tempfile.mkdtemp(prefix="leasehold-pgbouncer-"))
     try:
         with free_port() as port:
@@ -67,7 +67,7 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def writes(server: Server) -> Iterator[None]:
-    """One after another, until the block ends."""
+    """Write again and again until the block ends."""
     over = threading.Event()
 
     def write() -> None:
@@ -98,7 +98,7 @@ def pair(database_server: PostgresServer) -> Iterator[tuple[Server, Server]]:
         yield stack.enter_context(running(url)), stack.enter_context(running(url))
 
 
-def test_servers_share_a_store_and_hear_of_one_another(pair: tuple[Server, Server]) -> None:
+def test_servers_behind_pgbouncer_share_a_store_and_notify_each_other(pair: tuple[Server, Server]) -> None:
     here, there = pair
     assert here.put("a", "1").status_code == 201
     assert there.value("a") == 1
@@ -109,7 +109,7 @@ def test_servers_share_a_store_and_hear_of_one_another(pair: tuple[Server, Serve
     until(lambda: {server.revision() for server in pair} == {5})  # the fifth is the end of b
 
 
-def test_a_server_that_stands_still_in_a_commit_does_not_keep_the_other_waiting(
+def test_a_server_that_hangs_during_a_commit_does_not_block_the_other(
     pair: tuple[Server, Server], database_server: PostgresServer
 ) -> None:
     here, there = pair

@@ -1,4 +1,4 @@
-"""A row that another program wrote and that cannot be read costs only who asks for it, and can be healed."""
+"""A row of another program that cannot be read: only requests for it fail, and it can be replaced or deleted."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +13,13 @@ ROWS = {
     "a large integer": (f"'{LARGE}'", "NULL", "now()"),
     "a huge number": ("'{\"n\": 1e999}'", "NULL", "now()"),
     "nested thousands deep": ("repeat('[', 3000) || repeat(']', 3000)", "NULL", "now()"),
-    "text that is no JSON": ("'1'", "'{broken'", "now()"),
+    "text that is not JSON": ("'1'", "'{broken'", "now()"),
     "a time without end": ("'1'", "NULL", "'infinity'"),
     "a time before all": ("'1'", "NULL", "'-infinity'"),
 }
-"""SQL of `data`, `exact` and `created_at`."""
+"""SQL for `data`, `exact` and `created_at`."""
 READABLE = {"a time without end", "a time before all"}
-NOT_JSON = {"nested thousands deep", "text that is no JSON"}
+NOT_JSON = {"nested thousands deep", "text that is not JSON"}
 
 
 @pytest.fixture(params=ROWS)
@@ -34,7 +34,7 @@ def database(tmp_path: Path) -> Database:
 
 @pytest.fixture
 def server(database: Database, row: str) -> Iterator[Server]:
-    """With good entries, and one between them that another program wrote."""
+    """A server with valid entries and, between them, one that another program wrote."""
     with running(database.url) as started:
         for key in ("a", "z"):
             assert started.put(key, "1").status_code == 201
@@ -48,7 +48,7 @@ def server(database: Database, row: str) -> Iterator[Server]:
         assert started.put("later", "1").status_code in (200, 201)
 
 
-def test_it_is_read_where_it_can_be_and_else_500(server: Server, row: str) -> None:
+def test_a_read_returns_500_unless_the_format_can_represent_the_value(server: Server, row: str) -> None:
     expected = 500 if row in NOT_JSON else 200
     packed = 200 if row in READABLE else 500
     assert server.client.get("/kv/p").status_code == expected
@@ -58,7 +58,7 @@ def test_it_is_read_where_it_can_be_and_else_500(server: Server, row: str) -> No
     assert server.client.head("/kv/p", headers=MESSAGEPACK).status_code == packed
 
 
-def test_lists_name_it(server: Server, row: str) -> None:
+def test_a_list_names_the_unreadable_entry(server: Server, row: str) -> None:
     for headers, unreadable in (({}, row in NOT_JSON), (MESSAGEPACK, row not in READABLE)):
         response = server.client.get("/kv", headers=headers)
         assert response.status_code == (500 if unreadable else 200)
@@ -68,7 +68,7 @@ def test_lists_name_it(server: Server, row: str) -> None:
         assert server.client.get("/kv?values=false", headers=headers).status_code == 200
 
 
-def test_a_patch_of_it_costs_its_neighbours_in_the_batch_nothing(server: Server) -> None:
+def test_a_patch_of_an_unreadable_entry_does_not_affect_the_rest_of_its_batch(server: Server) -> None:
     fields = ("Content-Type: application/merge-patch+json", "Accept: application/vnd.msgpack")
     with Wire(server) as first, Wire(server) as second, Wire(server) as third:
         for _ in range(10):
@@ -80,7 +80,7 @@ def test_a_patch_of_it_costs_its_neighbours_in_the_batch_nothing(server: Server)
 
 
 @pytest.mark.parametrize("how", ["PUT", "POST", "DELETE"])
-def test_it_is_healed_by_replacing_or_deleting_it(server: Server, how: str) -> None:
+def test_an_unreadable_entry_can_be_replaced_or_deleted(server: Server, how: str) -> None:
     assert server.client.request(how, "/kv/p", content=b"2" if how != "DELETE" else b"").status_code == 200
     assert server.client.get("/kv/p", headers=MESSAGEPACK).status_code == (404 if how == "DELETE" else 200)
     for headers in ({}, MESSAGEPACK):

@@ -1,7 +1,7 @@
-"""What the engine on PostgreSQL does when the database fails: real servers, real kills, cut connections.
+"""The PostgreSQL engine when the database fails: real servers, real kills, cut connections.
 
-Each counts in the database, so that a commit that was lost or done twice shows in the number. Here is what must happen
-at one certain moment; faults at any moment, of the whole service under load, are in `test_database_faults`.
+Each test counts in the database, so that a lost or repeated commit shows in the number. The faults here come at defined
+moments; `test_database_faults` has faults of the whole service at random moments under load.
 """
 
 import asyncio
@@ -45,14 +45,14 @@ _numbers = count(1)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A server to be harmed. Each test leaves it running."""
+    """A server for faults. Each test leaves it running."""
     with PostgresServer() as server:
         yield server
 
 
 @pytest.fixture
 def frail(server: PostgresServer) -> Database:
-    """A database on the server that is harmed."""
+    """A database on the server that fails."""
     return Database(server.url, f"frail_{next(_numbers)}").create()
 
 
@@ -67,7 +67,7 @@ def give_up_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 async def number_in(engine: PostgresSpace, key: str = "n") -> tuple[int, int]:
-    """The count, and the revision of its last change: they are equal when nothing was lost or done twice."""
+    """The number and its revision. They are equal if no commit was lost or repeated."""
     entry = await read(engine, key)
     assert isinstance(entry, Entry), entry
     return int(entry.value), entry.revision
@@ -77,25 +77,25 @@ def fault_in(engine: PostgresSpace) -> str | None:
     return None if engine.fault is None else engine.fault.code
 
 
-# The answer of a COMMIT lost ----------------------------------------------------------------------------------
+# Lost answers to COMMIT ---------------------------------------------------------------------------------------
 
 CUTS = 20
 
 
 @asynccontextmanager
 async def writing_through_a_proxy(database: Database) -> AsyncIterator[tuple[PostgresSpace, Cutter]]:
-    """An engine of which only the connection that writes passes the proxy. It has committed twice."""
+    """An engine whose writing connection goes through the proxy. It has committed twice."""
     async with Proxy(database.port) as proxy, opened(database.url) as engine:
         cutter = Cutter(proxy)
         engine._writer._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
         engine._writer.drop()
-        for _ in range(2):  # connects and prepares; then is as long as any other
+        for _ in range(2):  # connects and prepares; later commits have the usual length
             assert await commit(engine, ["n"], counting("n")) is None
         yield engine, cutter
 
 
 async def commit_with_cuts(database: Database) -> list[tuple[int, int]]:
-    """Cut CUTS commits at bytes spread over the whole of a commit, most in its last exchange. The counts after each."""
+    """Cut CUTS commits at bytes spread over a whole commit, most of them in its last exchange. Returns the numbers."""
     async with writing_through_a_proxy(database) as (engine, cutter):
         total = cutter.commit_bytes
         last = range(total - 30, total, 2)
@@ -115,7 +115,7 @@ def test_a_commit_cut_at_any_byte_is_done_once(database: Database) -> None:
     assert counts == [(number, number) for number in range(3, 3 + len(counts))]
 
 
-def test_the_test_above_sees_a_retry_after_an_unknown_commit(
+def test_the_previous_test_detects_a_retry_after_an_unknown_commit(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def not_stored(*_: object) -> bool:
@@ -126,7 +126,7 @@ def test_the_test_above_sees_a_retry_after_an_unknown_commit(
     assert counts[-1][0] > 2 + len(counts)
 
 
-def test_a_commit_whose_fate_cannot_be_learnt_is_not_done_again(
+def test_a_commit_whose_outcome_cannot_be_learnt_is_not_repeated(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def failing(*_: object) -> bool:
@@ -152,18 +152,18 @@ def test_a_commit_whose_fate_cannot_be_learnt_is_not_done_again(
     assert count == (3, 3)
 
 
-# Sessions killed ----------------------------------------------------------------------------------------------
+# Killed sessions ----------------------------------------------------------------------------------------------
 
 
 def kill_sessions(database: Database) -> None:
-    """From a thread of its own, because the loop of the test stands still meanwhile."""
+    """Kill the sessions in a thread, because the event loop of the test is blocked meanwhile."""
     killer = threading.Thread(target=database.kill_sessions, kwargs={"wait_milliseconds": 2_000})
     killer.start()
     killer.join()
 
 
 @pytest.mark.parametrize("step", [statements.BEGIN, "load", "decide", "write", statements.COMMIT])
-def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
+def test_a_session_killed_before_any_step_of_a_commit_causes_no_error(
     frail: Database, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[str] = []
@@ -206,7 +206,7 @@ def test_a_session_killed_before_any_step_of_a_commit_costs_nothing(
     assert killed == [step]
 
 
-def test_reads_and_lists_survive_that_their_sessions_are_killed(frail: Database) -> None:
+def test_reads_and_lists_survive_kills_of_their_sessions(frail: Database) -> None:
     async def scenario() -> None:
         async with opened(frail.url) as engine:
             assert await commit(engine, ["n"], counting("n")) is None
@@ -221,7 +221,7 @@ def test_reads_and_lists_survive_that_their_sessions_are_killed(frail: Database)
     run(scenario())
 
 
-def test_a_listener_that_was_killed_hears_again(frail: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_listener_receives_notifications_again(frail: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "RELISTEN_SECONDS", 0.05)
 
     async def scenario() -> None:
@@ -241,7 +241,7 @@ def test_a_listener_that_was_killed_hears_again(frail: Database, monkeypatch: py
     run(scenario())
 
 
-def test_a_deadlock_is_tried_again(frail: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deadlock_is_retried(frail: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [asyncpg.DeadlockDetectedError("x"), asyncpg.SerializationError("x"), asyncpg.QueryCanceledError("x")]
     load = Committer._load
 
@@ -262,8 +262,8 @@ def test_a_deadlock_is_tried_again(frail: Database, monkeypatch: pytest.MonkeyPa
     assert failures == []
 
 
-def test_a_full_disk_is_told_and_left_by_real_work(frail: Database) -> None:
-    """As the database tells it; deletions may still pass."""
+def test_a_full_disk_is_a_fault_until_the_engine_recovers(frail: Database) -> None:
+    """The fault is reported as the database reports it. Deletions may still succeed."""
     full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '53100'; END $$"
 
     async def scenario() -> None:
@@ -288,9 +288,7 @@ def test_a_full_disk_is_told_and_left_by_real_work(frail: Database) -> None:
     run(scenario())
 
 
-def test_a_statement_that_the_database_refuses_leaks_nothing(
-    frail: Database, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_statement_refused_by_the_database_leaks_nothing(frail: Database, capsys: pytest.CaptureFixture[str]) -> None:
     async def scenario() -> ServiceError | None:
         async with opened(frail.url) as engine:
             connection = await asyncpg.connect(frail.url)
@@ -306,10 +304,10 @@ def test_a_statement_that_the_database_refuses_leaks_nothing(
     assert "secret" not in logged
 
 
-def test_a_read_that_the_database_refuses_does_not_keep_writers_out(
+def test_a_read_refused_by_the_database_does_not_block_writers(
     frail: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal of one statement is told to its caller alone."""
+    """A refusal of one statement is reported to its caller only."""
 
     async def scenario() -> None:
         async with opened(frail.url) as engine:
@@ -330,7 +328,7 @@ def test_a_read_that_the_database_refuses_does_not_keep_writers_out(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gives up sooner, and not so soon that a busy machine looks like one that is away."""
+    """Gives up sooner, but late enough that a busy machine does not look like a database that is away."""
     give_up_after(monkeypatch, 1.5)
     monkeypatch.setattr(committer, "RESOLVE_SECONDS", 0.5)
     monkeypatch.setattr(committer, "SILENCE_SECONDS", 1.0)
@@ -345,7 +343,7 @@ AWAY: dict[str, tuple[Callable[[PostgresServer], object], Callable[[PostgresServ
 
 
 @pytest.mark.parametrize(("leave", "return_"), AWAY.values(), ids=AWAY)
-def test_a_database_that_stays_away_is_told_at_once_and_left_alone_until_it_is_back(
+def test_a_database_that_stays_away_is_reported_at_once_and_not_asked_until_it_is_back(
     server: PostgresServer,
     frail: Database,
     leave: Callable[[PostgresServer], object],
@@ -386,7 +384,7 @@ def test_a_database_that_stays_away_is_told_at_once_and_left_alone_until_it_is_b
 
 
 @pytest.mark.parametrize(("leave", "return_"), AWAY.values(), ids=AWAY)
-def test_closing_does_not_hang_on_a_database_that_is_away(
+def test_closing_does_not_hang_while_the_database_is_away(
     server: PostgresServer,
     frail: Database,
     leave: Callable[[PostgresServer], object],
@@ -412,8 +410,8 @@ def test_closing_does_not_hang_on_a_database_that_is_away(
     assert error.code == "unavailable"
 
 
-def test_a_failed_over_database_is_followed(database: Database, frail: Database, server: PostgresServer) -> None:
-    """Two hosts; the first begins to refuse writes, as a primary does that was made a standby."""
+def test_the_engine_follows_a_failover(database: Database, frail: Database, server: PostgresServer) -> None:
+    """Two hosts. The first one starts to refuse writes, like a primary that becomes a standby."""
     hosts = f"127.0.0.1:{server.port},127.0.0.1:{database.port}"
     database_there = Database(database.at(hosts).partition("search_path")[0].rstrip("?"), database.schema)
     Database(server.url, database.schema).create()

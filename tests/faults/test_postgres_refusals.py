@@ -1,4 +1,4 @@
-"""The database is there and refuses: one operation, or all writes. And what the log says of failures."""
+"""The database is available and refuses one operation or all writes; and what the log says about failures."""
 
 import asyncio
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ NO_WRITES = "the database refuses all writes at present"
 
 @pytest.fixture
 def database(tmp_path: Path) -> Database:
-    """Of a role that is no superuser, so that it can lose rights."""
+    """A database with a role that is not a superuser, so that its rights can be revoked."""
     return database_for(tmp_path).create().as_role(ROLE)
 
 
@@ -41,14 +41,12 @@ def fault_in(engine: PostgresSpace) -> str | None:
 
 
 async def answered_suspicions(engine: PostgresSpace) -> None:
-    """Wait until what was suspected has been looked at."""
+    """Wait until the engine has checked whether all writes are refused."""
     await asyncio.gather(*engine._fault.attempts)
 
 
 @pytest.mark.parametrize(("harm", "remedy"), HARMS.values(), ids=HARMS)
-def test_writes_that_the_database_refuses_are_a_fault_until_they_are_possible(
-    database: Database, harm: str, remedy: str
-) -> None:
+def test_refused_writes_are_a_fault_until_writes_succeed(database: Database, harm: str, remedy: str) -> None:
     async def scenario() -> None:
         async with opened(database.url) as engine:
             assert await commit(engine, ["n"], counting("n")) is None
@@ -69,7 +67,7 @@ def test_writes_that_the_database_refuses_are_a_fault_until_they_are_possible(
     run(scenario())
 
 
-def test_a_refused_change_and_a_refused_read_make_it_look_whether_all_writes_are(database: Database) -> None:
+def test_a_refused_operation_makes_the_engine_check_whether_all_writes_are_refused(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as engine:
             await asyncio.to_thread(database.execute, HARMS["the entries' table is renamed"][0])
@@ -88,7 +86,7 @@ def test_a_refused_change_and_a_refused_read_make_it_look_whether_all_writes_are
     run(scenario())
 
 
-def test_what_the_database_refuses_to_one_caller_is_no_fault(database: Database) -> None:
+def test_a_refusal_of_a_single_caller_is_not_a_fault(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as engine:
             await asyncio.to_thread(database.execute, "ALTER TABLE data ADD CHECK (key <> 'refused')")
@@ -103,7 +101,7 @@ def test_what_the_database_refuses_to_one_caller_is_no_fault(database: Database)
     run(scenario())
 
 
-def test_an_empty_commit_changes_nothing_and_is_found_by_no_batch(database: Database) -> None:
+def test_an_empty_commit_changes_nothing_and_matches_no_batch(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as engine:
             assert await commit(engine, ["n"], counting("n")) is None
@@ -125,7 +123,7 @@ def contents(database: Database) -> list[object]:
     return [tuple(row) for table in tables for row in database.fetch(f"SELECT * FROM {table}")]
 
 
-def test_the_health_of_a_service_whose_writes_are_refused_is_degraded_until_it_heals_by_itself(
+def test_a_service_whose_writes_are_refused_is_degraded_until_they_succeed(
     database: Database,
 ) -> None:
     with running(database.url) as server:
@@ -141,7 +139,7 @@ def test_the_health_of_a_service_whose_writes_are_refused_is_degraded_until_it_h
         assert server.put("a", "2").status_code == 200
 
 
-# Which failures pass ------------------------------------------------------------------------------------------
+# Transient failures -------------------------------------------------------------------------------------------
 
 PASSING = (
     *("08006", "08P01", "25006", "25P03", "26000", "40001", "40P01", "42P05", "53200", "53300", "55P03", "57014"),
@@ -160,18 +158,18 @@ def failure_of(code: str) -> asyncpg.PostgresError:
 
 
 @pytest.mark.parametrize("code", PASSING)
-def test_what_may_pass_is_tried_again(code: str) -> None:
+def test_a_transient_failure_is_retried(code: str) -> None:
     assert is_transient(failure_of(code))
     assert not is_refusal(failure_of(code))
 
 
 @pytest.mark.parametrize("code", LASTING)
-def test_what_cannot_pass_is_called_a_refusal_and_not_an_absence(code: str) -> None:
+def test_a_permanent_failure_is_reported_as_a_refusal_and_not_as_an_outage(code: str) -> None:
     assert not is_transient(failure_of(code))
     assert as_service_error(failure_of(code)).message == "the database refused the operation"
 
 
-def test_a_statement_that_is_not_supported_is_refused_at_once_and_one_that_a_migration_changed_is_repeated(
+def test_an_unsupported_statement_is_refused_and_one_changed_by_a_migration_is_retried(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[asyncpg.PostgresError] = []
@@ -200,7 +198,7 @@ def test_a_statement_that_is_not_supported_is_refused_at_once_and_one_that_a_mig
 # The log ------------------------------------------------------------------------------------------------------
 
 
-def test_of_one_kind_a_line_is_logged_now_and_then_with_how_many_it_stands_for() -> None:
+def test_similar_failures_are_logged_at_intervals_with_their_number() -> None:
     lines: list[tuple[str, dict[str, object]]] = []
     now = [100.0]
     reports = Reports(lambda: now[0])
@@ -229,7 +227,7 @@ def own_server() -> Iterator[PostgresServer]:
         yield server
 
 
-def test_one_write_while_the_database_is_away_logs_its_beginning_and_its_end(
+def test_an_outage_is_logged_at_its_beginning_and_its_end(
     own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for module in (committer, fault, pool):
@@ -259,7 +257,7 @@ def test_one_write_while_the_database_is_away_logs_its_beginning_and_its_end(
     ]
 
 
-def test_a_statement_is_refused_with_its_sqlstate_in_the_log(
+def test_a_refused_statement_is_logged_with_its_sqlstate(
     database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(statements.OF_KIND[ENTRY], "read", "SELECT absent FROM data")

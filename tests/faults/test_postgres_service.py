@@ -1,6 +1,6 @@
-"""The whole service while its database is away: what callers see meanwhile, and that nothing is lost.
+"""The whole service while its database is away: what callers get meanwhile, and that nothing is lost.
 
-Each client counts in an entry of its own, so that a change that was lost or done twice shows in the number.
+Each client counts in an entry of its own, so that a lost or repeated change shows in the number.
 """
 
 import re
@@ -20,7 +20,7 @@ from running import Server, Wire, http_client, leasehold, message, refusal, runn
 
 CLIENTS = 16
 SHORT_ABSENCE_SECONDS = 3.0
-"""Shorter than the service goes on trying."""
+"""Shorter than the time for which the service retries."""
 RECOVERY_SECONDS = 60.0
 PASSWORD = "pass/word@of:the?test#%"
 ENCODED_PASSWORD = quote(PASSWORD, safe="")
@@ -29,21 +29,21 @@ LEAK = re.compile(
     rb"(?i)postgres(?:ql)?:|asyncpg|psycopg|traceback|exception|errno|select |insert |update |commit\b|\bSQL|sqlstate"
     rb"|127\.0\.0\.1|/(?:home|usr|tmp|var|root|src|site-packages)/|\.py\b|relation |column "
 )
-"""What an answer must not hold: SQL, exceptions, paths, addresses."""
+"""What an answer must not contain: SQL, exceptions, paths, addresses."""
 
 _numbers = count(1)
 
 
 @pytest.fixture(scope="module")
 def database_server() -> Iterator[PostgresServer]:
-    """A server to be harmed. Each test leaves it running."""
+    """A server for faults. Each test leaves it running."""
     with PostgresServer() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def guarded_url(database_server: PostgresServer) -> str:
-    """A database whose user needs a password."""
+    """The URL of a database whose user needs a password."""
     admin = Database(database_server.url, "public")
     admin.execute(f"CREATE ROLE {GUARDED_USER} LOGIN PASSWORD '{PASSWORD}'")
     admin.execute(f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {GUARDED_USER}")
@@ -53,7 +53,7 @@ def guarded_url(database_server: PostgresServer) -> str:
 
 @pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
 def service(request: pytest.FixtureRequest, guarded_url: str) -> Iterator[Server]:
-    """Ends with what holds for every test of it: its log and its answers at the end tell no secret."""
+    """A running service. At the end it checks that the log and the answers contain no secret."""
     with running(guarded_url, arguments=[f"--workers={request.param}"], log_level="debug") as started:
         yield started
         started.terminate()
@@ -69,7 +69,7 @@ def is_secret(text: str) -> bool:
 
 @dataclass
 class Seen:
-    """The answers that one client has had."""
+    """The answers to one client."""
 
     key: str
     statuses: list[int] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Seen:
     slowest_seconds: float = 0.0
     acknowledged: int = 0
     uncertain: int = 0
-    """Writes of which the answer says that they may or may not have been stored."""
+    """Writes whose answer says that they may or may not have been stored."""
 
 
 class Load:
@@ -111,11 +111,11 @@ class Load:
                     else:
                         seen.acknowledged += 1
                     self._ask(client, seen, "GET")
-        except Exception as failure:  # noqa: BLE001 - told by the test
+        except Exception as failure:  # noqa: BLE001 - reported by the test
             self.failures.append(repr(failure))
 
     def _ask(self, client: httpx.Client, seen: Seen, method: str) -> httpx.Response:
-        """Append to the client's list, or read it: its length is the count."""
+        """Append to the client's list, or read it. Its length is the count."""
         began = time.monotonic()
         if method == "GET":
             answer = client.get(f"/kv/{seen.key}")
@@ -125,14 +125,14 @@ class Load:
         seen.statuses.append(answer.status_code)
         if answer.status_code == 503:
             seen.unavailable.append(answer)
-            time.sleep(0.05)  # as a client should, and so that the test is not all refusals
+            time.sleep(0.05)  # as clients should, and so that most answers are not refusals
         return answer
 
     def answers(self) -> int:
         return sum(len(seen.statuses) for seen in self.seen)
 
     def go_on(self) -> None:
-        """Wait until every client has had some more answers that are no refusals."""
+        """Wait until every client has had more answers that are not refusals."""
         before = [seen.acknowledged for seen in self.seen]
         until(
             lambda: all(seen.acknowledged > old + 3 for seen, old in zip(self.seen, before, strict=True)),
@@ -144,12 +144,10 @@ def counts(service: Server, load: Load) -> list[int]:
     return [len(service.value(seen.key)) for seen in load.seen]
 
 
-# A short absence ----------------------------------------------------------------------------------------------
+# A short outage -----------------------------------------------------------------------------------------------
 
 
-def test_callers_only_wait_while_the_database_is_away_for_a_moment(
-    service: Server, database_server: PostgresServer
-) -> None:
+def test_a_short_outage_of_the_database_only_delays_callers(service: Server, database_server: PostgresServer) -> None:
     with Load(service) as load:
         load.go_on()
         database_server.stop()
@@ -164,17 +162,17 @@ def test_callers_only_wait_while_the_database_is_away_for_a_moment(
     assert counts(service, load) == [seen.acknowledged for seen in load.seen]
 
 
-# A long absence -----------------------------------------------------------------------------------------------
+# A long outage ------------------------------------------------------------------------------------------------
 
 
-def test_callers_are_told_when_the_database_stays_away_and_all_goes_on_by_itself_after(
+def test_a_long_outage_of_the_database_is_reported_to_callers_and_the_service_recovers(
     service: Server, database_server: PostgresServer
 ) -> None:
     with Load(service) as load:
         load.go_on()
         database_server.stop()
         try:
-            # As long as it takes until each is told, which is while it is away, and not when it is back.
+            # Wait until each client has been refused, while the database is still away.
             until(lambda: all(seen.unavailable for seen in load.seen))
             told = [service.request("GET", "/health") for _ in range(3)]
             ready = service.request("GET", "/health/ready")
@@ -224,14 +222,14 @@ def test_the_ready_line_shows_the_store_without_its_password(service: Server, gu
     assert service.ready_line == f"leasehold ready on {service.url} store {shown}"
 
 
-def test_no_answer_shows_where_the_database_is(service: Server) -> None:
+def test_no_answer_shows_the_address_of_the_database(service: Server) -> None:
     for path in ("/health", "/health/live", "/metrics", "/openapi.json", "/kv/absent", "/kv?limit=0", "/nowhere"):
         answer = service.request("GET", path)
         for secret in (PASSWORD, GUARDED_USER, SCHEMA, "postgresql://"):
             assert secret not in answer.text, (path, secret)
 
 
-def test_a_password_among_the_parameters_is_not_shown_either(guarded_url: str) -> None:
+def test_a_password_in_the_parameters_is_not_shown(guarded_url: str) -> None:
     url = guarded_url.replace(f":{ENCODED_PASSWORD}@", "@") + f"&password={ENCODED_PASSWORD}"
     with running(url) as service:
         assert service.put("by-parameter", "1").status_code in (200, 201)
@@ -248,7 +246,7 @@ def test_a_password_among_the_parameters_is_not_shown_either(guarded_url: str) -
         ("host", "nothing listens at the host and port of PostgreSQL"),
     ],
 )
-def test_a_store_that_cannot_be_opened_is_told_without_its_password(
+def test_a_store_that_cannot_be_opened_is_reported_without_its_password(
     guarded_url: str, harm: str, reason: str, workers: int
 ) -> None:
     wrong = {
@@ -261,10 +259,10 @@ def test_a_store_that_cannot_be_opened_is_told_without_its_password(
     assert (result.returncode, result.stdout, result.stderr) == (1, "", line)
 
 
-# Workers and ends ---------------------------------------------------------------------------------------------
+# Workers and shutdown -----------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_dies_while_the_database_is_away_comes_back_with_it(
+def test_a_worker_that_dies_during_an_outage_is_replaced_when_the_database_is_back(
     guarded_url: str, database_server: PostgresServer
 ) -> None:
     with running(guarded_url, arguments=["--workers=2"]) as service:
@@ -274,7 +272,7 @@ def test_a_worker_that_dies_while_the_database_is_away_comes_back_with_it(
         try:
             killed.kill()
             until(lambda: "a worker could not be started" in service.log())
-            # New connections still reach the worker that is left.
+            # The remaining worker still accepts new connections.
             for _ in range(10):
                 with Wire(service) as wire:
                     assert wire.send(message("GET", "/health/live")).answer().status == 200
@@ -291,10 +289,10 @@ def running_children(process: psutil.Process) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_service_ends_in_good_order_while_its_database_is_away(
+def test_a_service_stops_in_order_while_its_database_is_away(
     guarded_url: str, database_server: PostgresServer, workers: int
 ) -> None:
-    """A change that waits for the database is refused, not left without an answer."""
+    """A change that waits for the database is refused; it is not left without an answer."""
     with running(guarded_url, arguments=[f"--workers={workers}"]) as service, Wire(service) as wire:
         database_server.stop()
         try:

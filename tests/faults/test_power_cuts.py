@@ -1,4 +1,4 @@
-"""What was acknowledged survives any power cut, entries and leases. And the harness finds what is wrong."""
+"""Acknowledged entries and leases survive any power cut; and the harness detects planted bugs."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,7 +18,7 @@ from leasehold.engines.state import Snapshot, StoredState
 from leasehold.model import ENTRY, KINDS, LEASE
 
 
-def test_what_was_acknowledged_survives_any_power_cut() -> None:
+def test_acknowledged_changes_survive_any_power_cut() -> None:
     finding = survive_power_cuts(7, lives=depth(80), cuts_at_each_operation=8)
     assert finding.violations == []
     assert finding.figures["states"] >= depth(20_000)
@@ -33,23 +33,23 @@ def violations(*, deaf: str | None = None) -> list[str]:
     ).violations
 
 
-def test_the_runs_with_planted_bugs_find_nothing_without_them() -> None:
+def test_without_planted_bugs_the_same_runs_find_nothing() -> None:
     assert violations() == []
 
 
 @pytest.mark.parametrize("sync", ["fsync", "fdatasync", "sync_folder"])
-def test_a_sync_left_out_would_be_noticed(sync: str) -> None:
+def test_an_omitted_sync_is_detected(sync: str) -> None:
     assert violations(deaf=sync)
 
 
-def test_a_checksum_left_out_would_be_noticed() -> None:
+def test_an_omitted_checksum_is_detected() -> None:
     with patch.object(journal, "zlib", SimpleNamespace(crc32=lambda _data, _before=0: 0)):
         assert violations()
 
 
-def test_an_answer_before_the_sync_of_the_journal_would_be_noticed() -> None:
+def test_an_answer_before_the_sync_of_the_journal_is_detected() -> None:
     def append(writer: JournalWriter, record: bytes) -> None:
-        """Durable only with the next one."""
+        """A bug: a record is durable only with the next one."""
         if writer.end + len(record) > writer._allocated:
             writer._allocate(writer.end + len(record))
         writer._disk.fdatasync(writer._file)
@@ -60,7 +60,7 @@ def test_an_answer_before_the_sync_of_the_journal_would_be_noticed() -> None:
         assert violations()
 
 
-def test_a_snapshot_renamed_before_its_sync_would_be_noticed() -> None:
+def test_a_snapshot_renamed_before_its_sync_is_detected() -> None:
     def replace_file(
         on: Disk, target: Path, temporary: Path, chunks: Iterable[bytes], before_rename: Callable[[Identity], None]
     ) -> Identity:
@@ -75,7 +75,7 @@ def test_a_snapshot_renamed_before_its_sync_would_be_noticed() -> None:
         assert violations()
 
 
-def test_a_checkpoint_that_removes_the_old_journal_first_would_be_noticed() -> None:
+def test_a_checkpoint_that_removes_the_old_journal_first_is_detected() -> None:
     def checkpoint(self: Storage, snapshot: Snapshot) -> None:
         self._remove(self._paths.old_journal)
         self._disk.sync_folder(self._paths.folder)
@@ -96,7 +96,8 @@ def without(part: Callable[[StoredState], None]) -> Callable[[Disk, Paths, int],
 
 
 def reset_head(state: StoredState) -> None:
-    """The head from what is there: what was deleted or released last is forgotten with its token."""
+    """A bug: the head is computed from the remaining records, so deletions and releases at the end are forgotten with
+    their tokens."""
     state.revision = max((record.revision for kind in KINDS for record in state.by_name(kind).values()), default=0)
 
 
@@ -109,6 +110,6 @@ def lose_removals(state: StoredState) -> None:
 
 
 @pytest.mark.parametrize("bug", [reset_head, lose_leases, lose_removals])
-def test_a_start_that_forgets_would_be_noticed(bug: Callable[[StoredState], None]) -> None:
+def test_a_start_that_forgets_the_head_is_detected(bug: Callable[[StoredState], None]) -> None:
     with patch.object(storage, "read_files", without(bug)):
         assert violations()

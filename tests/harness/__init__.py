@@ -1,8 +1,8 @@
-"""The harnesses: each tries to break one promise, for a moment (`make test`) or for hours (`make torture`).
+"""The harnesses. Each tries to break one promise of the service, briefly (`make test`) or for hours (`make torture`).
 
-A harness is a module with a function that runs one round: it takes a seed and how much to do, and returns a `Finding`.
-The same seed does the same, as far as the machine lets it. `tests/faults` runs each for a moment and shows that it
-turns red by bugs that are planted; `tests/torture` runs them one after another for as long as it is told to.
+A harness is a module with a function that runs one round: its arguments are a seed and how much to do, and it returns a
+`Finding`. The same seed does the same, as far as the machine allows. `tests/faults` runs each harness briefly and shows
+that it detects planted bugs. `tests/torture` runs them one after another for a given time.
 """
 
 from collections import Counter
@@ -10,20 +10,20 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 DEPTH: Final = 0.5
-"""How much of the amounts that tests name `make test` does, so that it ends in minutes. `make torture` goes deeper."""
+"""`make test` does this share of the amounts named in tests, so that it ends in minutes."""
 
 
 def depth(amount: int) -> int:
-    """So much of it `make test` does. What a test asks of its figures is named in the same way."""
+    """The share of an amount that `make test` does. Use it also for the expected figures."""
     return max(1, round(amount * DEPTH))
 
 
 @dataclass
 class Finding:
-    """What a round did, and what it found wrong.
+    """What a round did, and the violations that it found.
 
-    `figures`: how much was done, under names for people (`kills`, `operations under way`). They add up over rounds.
-    A round counts only if its load was really on, so they say how much was under way when a fault struck.
+    `figures`: how much was done, with names for people (`kills`, `operations under way`). They add up over rounds. A
+    round is meaningful only under load, so they include how much was in progress when a fault came.
     """
 
     figures: Counter[str] = field(default_factory=Counter)

@@ -1,7 +1,7 @@
-"""Random sequences of requests to `/kv`, to `/locks`, and by UUID, against plain dictionaries, on every engine.
+"""Random sequences of requests to `/kv`, to `/locks` and by UUID, compared with plain dictionaries, on every engine.
 
-The model knows the rules in the plainest form: values are copied, changed by short recursions, and compared. Every
-answer's status, value and revision is predicted; what was refused must have changed nothing.
+The model has the rules in the simplest form: values are copied, changed by short recursions, and compared. It predicts
+the status, value and revision of every answer, and that refused requests change nothing.
 """
 
 import copy
@@ -28,7 +28,7 @@ ABSENT: Any = ...
 
 NAMES = ["a", "b", "0", "-", "x/y", "m~n", ""]
 ENDS_OF_UUIDS = ["abcd-4000-8000-00000000000a", "abcd-4000-8000-00000000000b"]
-"""With the folder before them they are UUIDs."""
+"""With the folder in front they are UUIDs."""
 UUIDS = st.sampled_from(ENDS_OF_UUIDS)
 KEYS = st.sampled_from(["a", "a/b", "ab", "ä", "🦊", "\uffff", "b b", "c%", *ENDS_OF_UUIDS])
 SEGMENTS = st.lists(st.sampled_from([*NAMES, "1", "2", "01"]), max_size=3).map(tuple)
@@ -42,7 +42,7 @@ NO_LEASE = "0" * 32
 
 
 class Condition(NamedTuple):
-    """What is asked of an entry's revision, and of a lease, before a change."""
+    """The preconditions of a change: the revision of the entry, and a lease."""
 
     of_entry: str
     of_lease: str | None
@@ -55,9 +55,9 @@ CONDITIONS = st.builds(
 )
 LOCKS = st.sampled_from(["a", "a/b", *ENDS_OF_UUIDS])
 LEASES = st.sampled_from(["own", "own", "own", "former", "another's", "unknown"])
-"""Which lease_id is sent for a lock: of its lease, of one before, of another lock, or none that ever was."""
+"""Which lease_id to send for a lock: of its lease, of an earlier lease, of another lock, or one that never existed."""
 LOCK_TTLS = st.sampled_from([600, 3_600, 7_200.5, 86_400])
-"""Nothing ends while the test runs."""
+"""Nothing expires while the test runs."""
 TTLS = st.sampled_from([None, None, None, 1000])
 STEPS_OF_PATCH = st.fixed_dictionaries(
     {
@@ -69,8 +69,8 @@ STEPS_OF_PATCH = st.fixed_dictionaries(
 )
 
 
-class Refused(Exception):  # noqa: N818 - as it is called in the service
-    """The model's prediction of an error: status and code."""
+class Refused(Exception):  # noqa: N818 - has the name that the service uses
+    """A refusal as the model predicts it: status and code."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(status, code)
@@ -104,7 +104,7 @@ def pointer(path: tuple[str, ...]) -> str:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equal as JSON: members have no order, and true is not 1."""
+    """Equality of JSON values: the order of members does not matter, and true is not 1."""
     return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
 
 
@@ -126,7 +126,7 @@ def get(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def put(value: Any, path: tuple[str, ...], part: Any) -> Any:
-    """A write with `path`: what is missing on the way is made."""
+    """A write with `path`: missing containers are created."""
     if not path:
         return part
     first, *others = path
@@ -149,7 +149,7 @@ def empty(path: tuple[str, ...]) -> Any:
 
 
 def insert(value: Any, path: tuple[str, ...], part: Any) -> Any:
-    """`add` of a JSON patch: the container is there, and a list grows."""
+    """`add` of a JSON patch: the container must exist, and a list grows."""
     if not path:
         return part
     container = copy.deepcopy(get(value, path[:-1]))
@@ -185,7 +185,7 @@ def remove(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def remove_once(value: Any, path: tuple[str, ...], *, may: bool) -> Any:
-    """An element of a list is removed by its index only where a repetition would be refused."""
+    """Remove a part. An element of a list is removed only if a repetition of the request would be refused."""
     smaller = remove(value, path)
     if not may and isinstance(get(value, path[:-1]), list):
         raise Refused(428, "precondition_required")
@@ -245,7 +245,7 @@ _folders = count(1)
 
 
 class KeyValueMachine(RuleBasedStateMachine):
-    """One run: a folder of keys on a server that nobody else writes to."""
+    """One run: a folder of keys on a server that nothing else writes to."""
 
     server: Server
 
@@ -256,12 +256,12 @@ class KeyValueMachine(RuleBasedStateMachine):
         self.revision = self.server.revision()
         self.touched: str | None = None
         self.leases: dict[str, dict[str, Any]] = {}
-        """What holders were told, by the lock."""
+        """The leases that holders got, by lock."""
         self.given: dict[str, list[str]] = {}
-        """All lease_ids that were given out for a lock."""
+        """All lease_ids that were issued for a lock."""
 
     def request(self, method: str, key: str, **options: Any) -> httpx.Response:
-        """Send a request for an entry. `params` without a value are left out."""
+        """Send a request for an entry. `params` without a value are omitted."""
         options["params"] = {name: text for name, text in options.pop("params", {}).items() if text is not None}
         return self.server.request(method, f"/kv/{quote(self.folder + key)}", **options)
 
@@ -279,7 +279,7 @@ class KeyValueMachine(RuleBasedStateMachine):
         return {} if condition.of_lease is None else {"If-Lease": self.lease_id_for(condition.of_lease)}
 
     def lease_id_for(self, kind: str, lock: str | None = None) -> str:
-        """Of this lock, or of any."""
+        """A lease_id of this lock, or of any lock."""
         alive: dict[str, str] = {name: lease["lease_id"] for name, lease in self.leases.items()}
         former = [each for name in self.given if lock in (None, name) for each in self.given[name]]
         known: dict[str, list[str]] = {
@@ -311,7 +311,7 @@ class KeyValueMachine(RuleBasedStateMachine):
     def change(
         self, key: str, condition: Condition, response: httpx.Response, decide: Callable[[Any], Any], ttl: int | None
     ) -> None:
-        """Predict a change by `decide(value before)` and compare. `ABSENT` is the value of no entry."""
+        """Predict a change by `decide(value before)` and compare. `ABSENT` is the value of a missing entry."""
         self.touched = key
         before = self.entries.get(key)
         try:
@@ -330,7 +330,7 @@ class KeyValueMachine(RuleBasedStateMachine):
             self.entries[key] = {"value": after, "revision": self.revision, "expires": ttl is not None}
 
     def decide(self, key: str, condition: Condition, decide: Callable[[Any], Any]) -> Any:
-        """First the lease, then a missing entry, then a condition that does not hold, then a fault of a path."""
+        """The predicted result. The order of checks: the lease, the missing entry, the condition, the path."""
         self.check_lease(condition)
         refusal: Refused | None = None
         after = None
@@ -365,7 +365,7 @@ class KeyValueMachine(RuleBasedStateMachine):
 
     @rule(key=UUIDS, paths=st.lists(SEGMENTS, max_size=2))
     def read_by_uuid(self, key: str, paths: list[tuple[str, ...]]) -> None:
-        """As `/kv` reads it, which the other rules compare with the model."""
+        """Read by UUID and compare with `/kv`, which the other rules compare with the model."""
         params = {"path": [pointer(path) for path in paths]}
         by_uuid = self.server.request("GET", f"/get/{self.folder}{key}", params=params)
         by_key = self.request("GET", key, params=dict(params))
@@ -490,7 +490,7 @@ class KeyValueMachine(RuleBasedStateMachine):
 
     @rule(lock=LOCKS, lease=LEASES, path=st.sampled_from([None, "/unlock"]), by_holder=st.booleans())
     def release(self, lock: str, lease: str, path: str | None, *, by_holder: bool) -> None:
-        """`by_holder`: by the token in place of the lease_id."""
+        """Release a lock. `by_holder`: with the token in place of the lease_id."""
         lease_id, held = self.lease_id_for(lease, lock), self.leases.get(lock)
         if by_holder:
             response = self.ask("DELETE", lock, path, token=1 if held is None else held["token"])
@@ -556,7 +556,7 @@ def existing(value: Any) -> Any:
 
 
 def follow_the_model(store: str | Path, seed_number: int, *, sequences: int, shrinks: bool = True) -> Finding:
-    """Send so many sequences of requests to a server of `store`, which is empty at first and nobody else's.
+    """Send this many sequences of requests to a server of `store`, which is empty at first and not used otherwise.
 
     `shrinks`: look for the shortest sequence with the same fault.
     """
@@ -585,7 +585,7 @@ def follow_the_model(store: str | Path, seed_number: int, *, sequences: int, shr
                     ],
                 ),
             )
-        except Exception:  # noqa: BLE001 - an answer that cannot even be read differs, too
+        except Exception:  # noqa: BLE001 - an answer that cannot be decoded is a difference, too
             finding.violations.append(f"the model and the service differ: {traceback.format_exc()}")
         if "Traceback" in OwnMachine.server.log():
             finding.violations.append(f"the log has a fault: {OwnMachine.server.log()[-2000:]}")

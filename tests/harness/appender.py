@@ -1,11 +1,11 @@
-"""One client in a process of its own, so that it can be stopped at any moment: appends to a list under a lock.
+"""A client in its own process, so that it can be stopped at any moment. It appends to a list under a lock.
 
     python appender.py SETTINGS
 
-Round after round it acquires the lock, reads the list, writes the whole list with one more element, and releases. The
-write names the lease and no revision: only the fence keeps two holders from overwriting each other. Each answer is a
-line of JSON on standard output (`locks.Event`). Standard library only, and no import that it can do without: a
-processor is shared by dozens of these.
+In each round it acquires the lock, reads the list, writes the whole list with one more element, and releases the lock.
+The write names the lease but no revision, so only the fence prevents two holders from overwriting each other. Each
+answer is a line of JSON on standard output (`locks.Event`). It uses the standard library only, and as few imports as
+possible, because dozens of these processes share a processor.
 """
 
 import ctypes
@@ -21,16 +21,17 @@ from typing import Any
 ANSWER_SECONDS = 30.0
 RECONNECT_SECONDS = 0.02
 END_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of prctl(2). Else a client that is stopped when its parent dies would stay for ever."""
+"""PR_SET_PDEATHSIG of prctl(2). Otherwise a client that is stopped when its parent dies would remain for ever."""
 
 Answer = tuple[int | None, Any]
 """Status and body; None if the connection ended before the answer."""
 
 
 class Appender:
-    """`settings`: `service`, a file that says where the service is; `over`, a file that ends the last round; `lock`;
-    `name`; `ttl` and `wait`; `dwell`, the shortest and the longest pause between reading and writing; `renews`, how
-    often a round has a renewal before the write; `rounds`, how many, or null; `seed`.
+    """A client with these `settings`: `service`, a file with the address of the service; `over`, a file whose
+    existence ends the client after its round; `lock`; `name`; `ttl` and `wait`; `dwell`, the shortest and the longest
+    pause between reading and writing; `renews`, the probability of a renewal before the write; `rounds`, their number
+    or null; `seed`.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -67,9 +68,9 @@ class Appender:
     def _ask(
         self, kind: str, method: str, path: str, body: object, *, lease: Any = None, token: int = 0, element: str = ""
     ) -> Answer:
-        """Send a request and tell what came of it. What a holder asks is sent again until it is answered.
+        """Send a request and report the outcome. A request of a holder is repeated until it gets an answer.
 
-        Doing any of it twice comes to the same, as long as the lease is alive.
+        Repeating it has no further effect while the lease is alive.
         """
         status, answer = self._ask_once(kind, method, path, body, lease=lease, token=token, element=element)
         while status is None and kind != "grant":

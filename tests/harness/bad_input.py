@@ -1,7 +1,7 @@
-"""Whatever is sent, the answer is one of the contract, nothing leaks, nothing is harmed, and all engines answer alike.
+"""Whatever is sent, every answer follows the contract, nothing leaks, nothing is damaged, and all engines answer alike.
 
-The corpora and, by a seed, mutations of good requests go to a server of each engine, one after the other, each on a
-connection of its own.
+The corpora and mutations of good requests (by a seed) are sent to a server of each engine, one after the other, each on
+its own connection.
 """
 
 import json
@@ -23,9 +23,9 @@ from harness import Finding
 from harness.corpora import SECRET, UUID, all_cases, bad_tokens, token
 
 LAST: Final = message("GET", "/health/live", "Connection: close")
-"""Follows everything that is sent, and ends the connection unless it was taken as a part of that."""
+"""Sent after every case. It ends the connection, unless the server took it as a part of the case."""
 PATIENCE_SECONDS: Final = 0.3
-"""What has not come by then waits for more from us, and is told that no more comes."""
+"""If no answer came by then, the server waits for more data and is told that none will come."""
 ANSWER_SECONDS: Final = 20.0
 
 KEPT: Final[Mapping[str, Any]] = {
@@ -35,32 +35,32 @@ KEPT: Final[Mapping[str, Any]] = {
     "kept-7d7f0c1e/text": "\u2028 🦊 \\u0000 \"'",
     "kept-7d7f0c1e/nested": {"a": [{"": [[]]}, {}, "x" * 10_000], "b": None},
 }
-"""Entries that nothing is to touch; their names are too long for a mutation to hit."""
+"""Entries that must not change. Their names are too long for a mutation to produce."""
 VARYING: Final = frozenset(
     {"revision", "request_id", "created_at", "updated_at", "expires_at", "acquired_at", "token", "lease_id"}
 )
-"""Members that differ between engines by right."""
+"""Members that may differ between engines."""
 VARYING_TEXT: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-"""A UUID that a server made."""
+"""A UUID that a server generated."""
 NOT_IMPLEMENTED: Final = 501
-"""Of an unknown method: the caller's fault."""
+"""The status for an unknown method, which is the fault of the caller."""
 UNCOMPARED_HEADERS: Final = frozenset({"date", "x-request-id", "etag", "location", "content-length"})
 LOCKED: Final = 423
 UNCOMPARED_ROUTES: Final = re.compile(rb"/(health|metrics|openapi)")
 
 
-# One exchange ---------------------------------------------------------------------------------------------------
+# One request --------------------------------------------------------------------------------------------------
 
 
-class Malformed(Exception):  # noqa: N818 - what the server's answer is
-    """What came is no HTTP."""
+class Malformed(Exception):  # noqa: N818 - describes the server's answer
+    """The received bytes are not HTTP."""
 
 
 def exchange(address: tuple[str, int], sent: bytes) -> bytes:
-    """All that comes back for `sent`, until the server ends the connection."""
+    """Everything that the server sends in reply to `sent`, until it ends the connection."""
     received = bytearray()
     with socket.create_connection(address) as wire:
-        with suppress(ConnectionError):  # refused before all was sent; what it said can still be read
+        with suppress(ConnectionError):  # refused before everything was sent; the answer can still be read
             wire.sendall(sent + LAST)
         wire.settimeout(PATIENCE_SECONDS)
         while True:
@@ -83,7 +83,7 @@ _HEAD: Final = re.compile(rb"HTTP/1\.1 ([1-5]\d\d) [A-Za-z -]+\r\n((?:[A-Za-z-]+
 
 
 def answers(received: bytes, sent: bytes) -> Iterator[Answer]:
-    """The responses in it. Raises Malformed."""
+    """The responses in the received bytes. Raises Malformed."""
     position = 0
     while position < len(received):
         match = _HEAD.match(received, position)
@@ -105,12 +105,12 @@ def answers(received: bytes, sent: bytes) -> Iterator[Answer]:
         elif "content-length" in headers:
             end = position + int(headers["content-length"])
             if end > len(received):
-                raise Malformed("the body is shorter than was said")
+                raise Malformed("the body is shorter than its Content-Length")
             body, position = received[position:end], end
         elif headers.get("connection") == "close":
             body, position = received[position:], len(received)
         else:
-            raise Malformed("no length, and the connection goes on")
+            raise Malformed("no length, and the connection stays open")
         yield Answer(status, headers, body)
 
 
@@ -141,7 +141,7 @@ def decoded(answer: Answer) -> Any:
 
 
 def fault(answer: Answer) -> str | None:
-    """How an answer breaks the contract."""
+    """How an answer violates the contract."""
     try:
         body = decoded(answer)
         if answer.status >= 500 and answer.status != NOT_IMPLEMENTED:
@@ -158,10 +158,10 @@ def fault(answer: Answer) -> str | None:
 
 
 def comparable(answer: Answer, sent: bytes) -> Any:
-    """What must be the same on every engine."""
+    """The parts of an answer that must be equal on every engine."""
     headers = {name: text for name, text in answer.headers.items() if name not in UNCOMPARED_HEADERS}
     if answer.status == LOCKED and "retry-after" in headers:
-        headers["retry-after"] = "…"  # the seconds that the lease has left, and the engines are asked one by one
+        headers["retry-after"] = "…"  # the remaining seconds differ between engines
     if UNCOMPARED_ROUTES.search(sent) and answer.status == 200:
         return answer.status, headers
     return answer.status, headers, json.dumps(_masked(decoded(answer)), sort_keys=True)
@@ -175,18 +175,18 @@ def _masked(value: Any) -> Any:
     return VARYING_TEXT.sub("…", value) if isinstance(value, str) and UUID not in value else value
 
 
-# All engines ----------------------------------------------------------------------------------------------------
+# All engines --------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Engines:
-    """A server of each, that all get the same."""
+    """A server of each engine. All of them get the same requests."""
 
     servers: Mapping[str, Server]
     finding: Finding
 
     def send(self, name: str, sent: bytes, *, expected: str = "") -> None:
-        """Send it to all, and note what is wrong with the answers."""
+        """Send a case to all servers, and record what is wrong with the answers."""
         seen: dict[str, Any] = {}
         for engine, server in self.servers.items():
             self.finding.figures["inputs"] += 1
@@ -216,7 +216,7 @@ class Engines:
                 server.put(key, json.dumps(value))
 
     def check(self) -> None:
-        """All live, and what was to be kept is."""
+        """Check that all servers run and that the protected entries are unchanged."""
         for engine, server in self.servers.items():
             for key, value in KEPT.items():
                 if json.dumps(server.value(key)) != json.dumps(value):
@@ -233,7 +233,7 @@ def _outcome(answer: Answer) -> str:
 
 
 def send_bad_input(folder: Path, seed: int, *, mutations: int, corpora: bool) -> Finding:
-    """Send the corpora, if asked for, and so many mutations to a server of each engine."""
+    """Send the corpora, if requested, and this many mutations to a server of each engine."""
     finding = Finding()
     with ExitStack() as stack:
         servers = {}
@@ -305,7 +305,7 @@ REQUESTS: Final = (
     message("GET", "/health"),
     message("GET", "/metrics"),
 )
-"""Good ones, of every route, that mutations begin with."""
+"""Good requests of every route. Mutations start from these."""
 PIECES: Final = (
     *(bytes([byte]) for byte in b"\0\r\n \t\x7f\xff%/?&=#:;,\"\\{}[]-+.019eE*'<>_"),
     *(b"\r\n", b"\r\n\r\n", b"\xc0\xaf", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xe2\x80\xa8"),
@@ -317,7 +317,7 @@ PIECES: Final = (
 
 
 class Mutator:
-    """Makes of a good request a bad one, mostly."""
+    """Changes a good request, mostly into a bad one."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -369,7 +369,7 @@ class Mutator:
         text[one], text[other] = text[other], text[one]
 
     def _take(self, text: bytearray) -> None:
-        """A piece of another request, at any place."""
+        """A piece of another request, from a random place."""
         other = self._rng.choice(REQUESTS)
         begin = self._rng.randrange(len(other))
         text[self._span(text)] = other[begin : begin + self._rng.randrange(1, 40)]
@@ -381,7 +381,8 @@ ROUTES: Final = (("GET", "/kv/a"), ("PUT", "/kv/a"), ("GET", "/stream"), ("POST"
 
 
 def send_bad_tokens(folder: Path, public_pem: bytes) -> Finding:
-    """To a server with a secret, and to one with the public key `public_pem`: each is the same 401."""
+    """Send bad tokens to a server with a secret and to one with the public key `public_pem`. Each must get the same
+    401."""
     finding = Finding()
     (folder / "secret").write_bytes(SECRET)
     (folder / "public.pem").write_bytes(public_pem)

@@ -1,7 +1,7 @@
-"""Clients that change all kinds of things over HTTP all the time, and write down what they are told (`Ledger`).
+"""Clients that change all kinds of records over HTTP all the time and record the answers in a `Ledger`.
 
-They append to lists, count with If-Match, create and delete, take locks and write under them, and list it all. They
-bear that the service is unavailable, told by a 503 as it promises, and nothing else.
+They append to lists, count with If-Match, create and delete entries, take locks and write under them, and list
+everything. They tolerate 503 answers as documented, and no other failure.
 """
 
 import json
@@ -23,21 +23,22 @@ from harness.ledger import Ledger, Outcome
 CLIENTS = 16
 LISTS = 4
 APPENDS_TO_A_LIST = 20
-"""By each client; then it goes on with the next, so that lists stay short."""
+"""Elements that each client appends before it starts a new list, so that lists stay short."""
 COUNTERS = 4
 LOCKS = 4
 TTL_SECONDS = 10
-"""Of leases. Longer than the service goes on trying, so that few leases end before they are released."""
+"""The ttl of leases. Longer than the time for which the service retries, so that few leases expire before their
+release."""
 WAIT_SECONDS = 0.2
 PAUSE_SECONDS = 0.05
-"""After a 503."""
+"""The pause after a 503."""
 UNKNOWN = b"may or may not have been stored"
 REFUSALS = (404, 409, 412, 423)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer to a write."""
+    """The answer to a write."""
 
     status: int
     outcome: Outcome
@@ -45,7 +46,7 @@ class Reply:
 
     @property
     def revision(self) -> int | None:
-        """Of the change, if it was done."""
+        """The revision of the change, if it was done."""
         if self.outcome != "done":
             return None
         revision = self.body.get("revision", self.body.get("token"))
@@ -54,7 +55,7 @@ class Reply:
 
 
 class Client:
-    """One of those who write, on one connection. `number` is its place in the ledger, `name` unique for ever."""
+    """One writing client, on one connection. `number` is its place in the ledger; `name` is unique."""
 
     def __init__(
         self, wire: Wire, ledger: Ledger, number: int, name: str, rng: random.Random, *, compares: bool
@@ -67,7 +68,7 @@ class Client:
         self._count_weight = 3 if compares else 0
         self._serial = count()
         self._created: list[str] = []
-        """What is there for certain."""
+        """What certainly exists."""
 
     def step(self) -> None:
         steps = (self._append, self._count, self._create, self._delete, self._lock, self._list)
@@ -86,7 +87,7 @@ class Client:
         return reply
 
     def _count(self) -> None:
-        """Compare and set: nobody else's increment may be lost."""
+        """Compare and set. No increment of another client may be lost."""
         key = f"counters/{self._rng.randrange(COUNTERS)}"
         at_least = self._ledger.last_seen(key)
         found = self._ask("GET", f"/kv/{key}")
@@ -99,7 +100,7 @@ class Client:
             self._ledger.saw(key, entry["revision"])
             self._ledger.expect(
                 that=entry["revision"] >= at_least,
-                otherwise=f"{key} was read at {entry['revision']}, after {at_least} had been told",
+                otherwise=f"{key} was read at {entry['revision']} although {at_least} was known before",
             )
         else:
             self._ledger.expect(that=at_least == 0, otherwise=f"{key} was not found, and was there at {at_least}")
@@ -129,7 +130,7 @@ class Client:
             self._created.append(key)
 
     def _lock(self) -> None:
-        """Acquire, write under the lease, release; now and then write once more, which is too late."""
+        """Acquire, write under the lease, release. Sometimes write again after it, which must be refused."""
         ledger, lock = self._ledger, f"lock-{self._rng.randrange(LOCKS)}"
         last_token = ledger.last_token(lock)
         asked_at = time.monotonic()
@@ -154,7 +155,7 @@ class Client:
             self._append_to(key, late, (412,), fence)
 
     def _release(self, lock: str, lease_id: str, alive_until: float) -> bool:
-        """Until it is over, at any rate. False if it is not for certain."""
+        """Release a lease and retry until the answer is final. Returns False if the outcome is unknown."""
         may_be_over = False
         while True:
             reply = self._write("DELETE", f"/locks/{lock}?lease_id={lease_id}")
@@ -176,11 +177,11 @@ class Client:
         if answer.status == 200:
             revision = json.loads(answer.body)["revision"]
             self._ledger.expect(
-                that=revision >= at_least, otherwise=f"a list of {revision}, after {at_least} had been told"
+                that=revision >= at_least, otherwise=f"a list of {revision} although {at_least} was known before"
             )
 
     def _element(self) -> tuple[int, str]:
-        """Something that nobody else writes."""
+        """A value that no other request writes."""
         number = next(self._serial)
         return number, f"{self._name}.{number}"
 
@@ -229,9 +230,9 @@ class Client:
 
 @contextmanager
 def clients_at_work(server: Server, ledger: Ledger, seed: int, *, compares: bool = True) -> Iterator[None]:
-    """CLIENTS at work until the `with` block ends. What makes one give up is a violation.
+    """Run CLIENTS clients until the `with` block ends. An exception in a client is a violation.
 
-    `compares`: they also compare and set, and hold what they read against what was read before.
+    `compares`: they also compare and set, and compare what they read with earlier reads.
     """
     over = threading.Event()
     ledger.done = [0] * CLIENTS

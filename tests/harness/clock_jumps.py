@@ -1,8 +1,8 @@
-"""Leases exclude although the system clock jumps by hours, either way, while the service is down.
+"""Leases exclude each other although the system clock jumps by hours in either direction while the service is down.
 
-A few holders append to a list under one lock: they read it, and write it back with `If-Lease`. Anything may be between:
-other holders, kills of the service, and starts with another clock. A lease may then end early or late by the clock of
-the world; still no two are alive at once, so no element may be lost, and tokens only grow.
+A few holders append to a list under one lock: they read it and write it back with `If-Lease`. In between, other
+holders, kills of the service and starts with another clock may come. A lease may end early or late by real time. Still
+no two leases may be alive at the same time, so no element may be lost, and tokens only grow.
 """
 
 import random
@@ -19,14 +19,14 @@ CLOCK = "LEASEHOLD_TEST_CLOCK_SECONDS"
 HOLDERS = 3
 MOST_SECONDS = 14_400.0
 LEASE_SECONDS = 1_800
-"""Of the order of the jumps, so that some end by them and some do not."""
+"""Similar in size to the jumps, so that some leases end by them and some do not."""
 STEPS = 60
-"""Between two kills."""
+"""Steps between two kills."""
 
 
 @dataclass
 class Holder:
-    """One who appends. `read`: the list as it read it under its lease, which it will write back."""
+    """A client that appends. `read`: the list as it read it under its lease and will write it back."""
 
     name: str
     lease_id: str | None = None
@@ -35,7 +35,7 @@ class Holder:
 
 
 class Run:
-    """The holders and what they were told."""
+    """The holders and their answers."""
 
     def __init__(self, server: Server, chance: random.Random) -> None:
         self._server = server
@@ -45,7 +45,7 @@ class Run:
         self.finding = Finding()
 
     def step(self) -> None:
-        """One holder does the next thing."""
+        """One holder takes its next step."""
         holder = self._chance.choice(self.holders)
         if holder.lease_id is None:
             self._acquire(holder)
@@ -85,7 +85,7 @@ class Run:
         holder.lease_id = holder.read = None
 
     def check(self) -> None:
-        """All that was acknowledged is there, once; tokens only grow."""
+        """Check that every acknowledged element is there exactly once, and that tokens only grow."""
         response = self._server.get("list")
         found: list[Any] = response.json()["value"] if response.status_code == 200 else []
         expected = sorted(element for holder in self.holders for element in holder.appended)
@@ -96,7 +96,7 @@ class Run:
 
 
 def survive_clock_jumps(store: str | Path, seed: int, *, kills: int) -> Finding:
-    """Kill the service of the file `store` so many times, and start it with another clock each time."""
+    """Kill the service of the file `store` this many times, and start it with another clock each time."""
     chance = random.Random(seed)
     with running(store, program=(PROGRAM,), environment={CLOCK: "0"}) as server:
         run, clock = Run(server, chance), 0.0
@@ -104,7 +104,7 @@ def survive_clock_jumps(store: str | Path, seed: int, *, kills: int) -> Finding:
             for _ in range(STEPS):
                 run.step()
             run.finding.figures["jumps with a lease alive"] += bool(server.request("GET", "/locks").json()["locks"])
-            # On the whole it gains, because the service does not follow it back.
+            # More jumps go forward, because the service's own clock never goes back.
             clock += chance.uniform(-MOST_SECONDS / 4, MOST_SECONDS)
             server._environment[CLOCK] = f"{clock:.3f}"
             server.restart()

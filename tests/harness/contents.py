@@ -1,4 +1,4 @@
-"""What a store must hold, to the last field, and random batches of changes for it."""
+"""The exact contents that a store must have, and random batches of changes for it."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,9 +33,9 @@ from leasehold.model import (
 KEYS = 6
 LOCKS = 4
 VALUE_BYTES = (1, 1, 20, 700, 3000)
-"""Of a part of a sector, and of several."""
+"""Sizes within one sector, and over several."""
 TTL = 10**15
-"""Microseconds: nothing expires by itself."""
+"""Microseconds. So far in the future that nothing expires."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def in_memory(driver: Driver) -> Contents:
 
 
 def random_batch(rng: random.Random, before: Contents, now: int, *, most: int) -> list[Change]:
-    """Up to `most` operations that follow `before`: the last state of each name, as `commit` would leave it."""
+    """Up to `most` operations after `before`, reduced to the last state of each name, as the commit would write it."""
     changes: dict[str, Change] = {}
     contents = before
     for revision in range(before.revision + 1, before.revision + 1 + rng.randint(1, most)):
@@ -146,7 +146,7 @@ QUIET, SINGLE, BATCH = "quiet", "single", "batch"
 
 
 def random_way(rng: random.Random) -> str:
-    """How a batch comes: alone on a quiet lane (a new snapshot, in a small store), alone by chance, or gathered."""
+    """How a batch arrives: alone on an idle lane (small stores write a new snapshot), alone by chance, or gathered."""
     return rng.choice([QUIET, SINGLE, BATCH, BATCH])
 
 
@@ -155,7 +155,7 @@ def batch_for(rng: random.Random, way: str, before: Contents, now: int) -> list[
 
 
 def try_commit(driver: Driver, changes: Sequence[Change], way: str) -> ServiceError | None:
-    """Commit just these changes. Returns the refusal."""
+    """Commit exactly these changes. Returns the refusal."""
     assert isinstance(driver.space, FileSpace)
     if way == QUIET:
         driver.space._gathered_at = float("-inf")
@@ -169,13 +169,13 @@ def try_commit(driver: Driver, changes: Sequence[Change], way: str) -> ServiceEr
 
 @contextmanager
 def small_sizes(rng: random.Random) -> Iterator[None]:
-    """Small limits, because runs are many: a few entries fill a store that is large, a chunk, or a block."""
+    """Small limits, because there are many runs: a few entries make a store large, and fill a chunk or a block."""
     with ExitStack() as stack:
         for module, name, size in (
             (journal, "FIRST_CHUNK_BYTES", 4 * KIB),
             (journal, "CHUNK_BYTES", 8 * KIB),
             (reserve, "RESERVE_BYTES", 0),
-            (ownership, "RECENT_NANOSECONDS", 0),  # else it would be time that tells which operations there are
+            (ownership, "RECENT_NANOSECONDS", 0),  # otherwise the time would decide which operations happen
             (file, "SMALL_STORE_BYTES", rng.choice([1, 3, 6]) * KIB),
             (file, "MIN_JOURNAL_BYTES", rng.choice([6, 12, 1000]) * KIB),
             (snapshot, "CHUNK_LINES", rng.choice([1, 3, 1000])),

@@ -1,8 +1,8 @@
-"""Bad input, written for this service: JSON, HTTP, keys and paths, tokens, and what is sent to locks.
+"""Bad input for this service: JSON, HTTP, keys and paths, tokens, and requests for locks.
 
-Each case is a request as bytes, and how it must be answered: a status, or a status and the code of an error. Cases that
-look bad and are good are among them, so that nobody refuses everything. Tests of single rules are elsewhere; here is
-what goes to every engine alike, and what the mutator begins with.
+Each case is a request as bytes and its expected answer: a status, or a status and the code of an error. Some cases look
+bad and are good, so that a server that refuses everything fails. Tests of single rules are elsewhere; these cases go to
+every engine, and mutations start from them.
 """
 
 import base64
@@ -24,7 +24,7 @@ MALFORMED: Final = Path(__file__).parent.parent / "http" / "malformed.toml"
 
 @dataclass(frozen=True)
 class Case:
-    """`expected`: `200`, `400 invalid_json`; empty: whatever the contract allows."""
+    """`expected`: for example `200` or `400 invalid_json`. Empty: anything that the contract allows."""
 
     name: str
     sent: bytes
@@ -251,7 +251,7 @@ HTTP: Final[Mapping[str, tuple[bytes, str]]] = {
     "an Accept with weights that are none": (message("GET", "/kv/m/http", "Accept: */*;q=nan, */*;q=-1"), ""),
     "an Accept of a thousand": (message("GET", "/kv/m/http", "Accept: " + "a/b;q=0.1," * 1000 + "*/*"), ""),
     "a Content-Type of nothing": (message("PUT", "/kv/m/http", "Content-Type: ;", body=b"1"), ""),
-    "a charset that is none": (
+    "an unknown charset": (
         message("PUT", "/kv/m/http", "Content-Type: application/json; charset=utf-7", body=b"1"),
         "415 unsupported_media_type",
     ),
@@ -263,7 +263,7 @@ HTTP: Final[Mapping[str, tuple[bytes, str]]] = {
     "a tag of minus one": (message("GET", "/kv/m/http", 'If-Match: "-1"'), "412 precondition_failed"),
     "a request id with a line break": (message("GET", "/health/live", "X-Request-Id: a\x0bb"), ""),
     "a long request id": (message("GET", "/health/live", "X-Request-Id: " + "a" * 5000), "200"),
-    "a preference that is none": (message("PUT", "/kv/m/http", "Prefer: return=;,=,;", body=b"1"), "200"),
+    "a malformed preference": (message("PUT", "/kv/m/http", "Prefer: return=;,=,;", body=b"1"), "200"),
     "a body of MessagePack that is JSON": (
         message("PUT", "/kv/m/http", "Content-Type: application/vnd.msgpack", body=b'{"a":1}'),
         "400 invalid_json",
@@ -444,7 +444,7 @@ def segment(data: bytes) -> str:
 
 
 def signed(head: bytes, claims: bytes, *, secret: bytes = SECRET) -> str:
-    """A token with a good signature, whatever its parts are."""
+    """A token with a good signature over any parts."""
     text = f"{segment(head)}.{segment(claims)}"
     return f"{text}.{segment(hmac.digest(secret, text.encode(), hashlib.sha256))}"
 
@@ -488,7 +488,7 @@ def _bad_claims() -> Iterator[tuple[str, str]]:
 
 
 def bad_tokens(public_key: bytes) -> Iterator[tuple[str, str]]:
-    """Names and tokens. `public_key`: the text of a key that a server checks signatures with."""
+    """Names and tokens. `public_key`: the text of a public key with which a server verifies signatures."""
     yield from _bad_heads()
     yield from _bad_claims()
     yield "signed by the public key", token(secret=public_key)
@@ -517,7 +517,7 @@ def bad_tokens(public_key: bytes) -> Iterator[tuple[str, str]]:
 
 
 def all_cases() -> Iterator[Case]:
-    """All but the tokens, in an order that matters: some prepare what others read."""
+    """All cases except the tokens. Their order matters, because some prepare what others read."""
     yield from json_cases()
     yield from http_cases()
     yield from key_cases()

@@ -1,7 +1,8 @@
-"""Requests that Schemathesis makes from `/openapi.json`, right and wrong ones, hold what the description says.
+"""Requests that Schemathesis generates from `/openapi.json`, valid and invalid, have answers that match the
+description.
 
-Statuses, headers, media types and bodies are checked by Schemathesis, which knows nothing of this project. That right
-requests succeed is not among its checks here: a description cannot say all that keys, paths and conditions must be.
+Schemathesis checks statuses, headers, media types and bodies without knowledge of this project. It is not checked that
+valid requests succeed, because a description cannot contain all rules of keys, paths and conditions.
 """
 
 import itertools
@@ -32,7 +33,7 @@ ANSWER_SECONDS: Final = 20.0
 
 
 def drive_by_description(store: str | Path, seed_number: int, *, examples: int) -> Finding:
-    """Send so many right requests, and as many wrong ones, to each operation of a server of `store`."""
+    """Send this many valid requests, and as many invalid ones, to each operation of a server of `store`."""
     finding = Finding()
     load_all_checks()
     checks = [CHECKS.get_one(name) for name in CHECK_NAMES]
@@ -59,7 +60,7 @@ def drive_by_description(store: str | Path, seed_number: int, *, examples: int) 
                 database=None,
                 suppress_health_check=list(HealthCheck),
             )
-            with suppress(Unsatisfiable):  # nothing of this operation can be wrong
+            with suppress(Unsatisfiable):  # this operation has no invalid requests
                 cases: SearchStrategy[Any] = operation.as_strategy(generation_mode=mode)
                 bounds(seed(seed_number)(given(cases)(send)))()
         if "Traceback" in server.log():
@@ -68,7 +69,7 @@ def drive_by_description(store: str | Path, seed_number: int, *, examples: int) 
 
 
 def _do_not_wait(case: Any) -> None:
-    """For a lock, which may be held: up to a minute."""
+    """Do not wait for a lock that is held: it could take a minute."""
     if case.method != "POST" or not case.path.startswith("/lock"):
         return
     if isinstance(case.body, dict) and "wait" in case.body:

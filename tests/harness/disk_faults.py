@@ -1,8 +1,8 @@
-"""Every file operation may fail. What was acknowledged is there afterwards, and no answer was false.
+"""Every file operation may fail. Afterwards everything acknowledged is there, and no answer was wrong.
 
-`FaultyDisk` fails one operation, or takes only part of a write. It counts syncs instead of doing them (a process that
-ends loses nothing that the kernel has), but a sync that it lets fail loses what was not yet synced, as Linux does, and
-it notes whoever uses that file again.
+`FaultyDisk` lets one operation fail, or do only a part of a write. It counts syncs instead of doing them, because the
+kernel keeps the data of a process that ends. A sync that fails loses the unsynced data, as on Linux, and later use of
+that file is recorded.
 """
 
 import errno
@@ -29,9 +29,9 @@ from leasehold.errors import ServiceError
 from leasehold.model import Change, Deletion, Entry
 
 LEAST_OPERATIONS = 200
-"""Of a run; a shorter one proves little."""
+"""The fewest operations of a run. A shorter run proves little."""
 MOST_VIOLATIONS = 5
-"""A round ends when it has found so many: they are all of one kind."""
+"""A round ends after this many violations, because they are usually of one kind."""
 
 
 class Fault(Enum):
@@ -40,9 +40,9 @@ class Fault(Enum):
     EIO = "EIO"
     ENOSPC = "ENOSPC"
     SHORT = "short"
-    """A write takes a part, and says so."""
+    """A write takes a part of the data, and reports that."""
     LATE = "EIO, though done"
-    """The error comes when the operation has been done; a write has been done in part."""
+    """The operation is done and then raises; a write is done in part."""
 
     @property
     def error(self) -> OSError:
@@ -59,19 +59,19 @@ OTHERS = frozenset({"open", "lock", "read", "close", "names", "identity", "ident
 
 
 class FaultyDisk(OsDisk):
-    """The operation number `fail_at` meets with `fault`."""
+    """Operation number `fail_at` meets with `fault`."""
 
     def __init__(self, fail_at: int = -1, fault: Fault = Fault.EIO) -> None:
         self.names_used: list[str] = []
         self.fail_at = fail_at
         self.fail_next = ""
-        """The next operation of this name fails."""
+        """The next operation with this name fails."""
         self.fault = fault
         self.failed = ""
-        """The operation that failed, once it did."""
+        """The operation that failed, or None until then."""
         self.used_after_failed_sync: list[str] = []
         self._counting = threading.Lock()
-        """The engine has two threads."""
+        """The engine uses two threads."""
         self._positions: dict[int, int] = {}
         self._unsynced: dict[int, list[tuple[int, int]]] = {}
         self._spoiled: set[int] = set()
@@ -218,12 +218,12 @@ class FaultyDisk(OsDisk):
 # What a caller knows ------------------------------------------------------------------------------------------
 
 
-class Broken(AssertionError):  # noqa: N818  a promise is, which is no error of the harness
+class Broken(AssertionError):  # noqa: N818  names a broken promise, not an error of the harness
     """The store broke a promise."""
 
 
 class History:
-    """What a caller knows of a store: what it must hold, or, after an unknown outcome, what else it may hold."""
+    """What a caller knows of a store: its contents, or after an unknown outcome the two possible contents."""
 
     def __init__(self) -> None:
         self.known = Contents()
@@ -231,14 +231,14 @@ class History:
         self.answers: Counter[str] = Counter()
 
     def put(self, driver: Driver, *batch: tuple[str, bytes | None], alone: bool = False) -> ServiceError | None:
-        """Commit keys with their values, or with None to remove them."""
+        """Commit values by key. None removes the key."""
         changes: list[Change] = []
         for number, (key, value) in enumerate(batch, start=self.known.revision + 1):
             changes.append(Deletion(key, number) if value is None else Entry(key, value, number, 1, 1))
         return self.commit(driver, changes, QUIET if alone else BATCH)
 
     def commit(self, driver: Driver, changes: Sequence[Change], way: str) -> ServiceError | None:
-        """Commit, and note what the answer means."""
+        """Commit, and record what the answer means."""
         after = self.known.after(changes)
         error = try_commit(driver, changes, way)
         if error is None:
@@ -250,18 +250,18 @@ class History:
         elif error.code in ("unavailable", "storage_full"):
             self.answers["refused"] += 1
         else:
-            raise Broken(f"an answer for nothing: {error.code}")
+            raise Broken(f"an error for a change without a fault: {error.code}")
         return error
 
     def check(self, driver: Driver) -> None:
-        """Hold the store, just opened, against what is known, then know what it says."""
+        """Compare a store that was just opened with what is known. Its contents are known from then on."""
         found = in_memory(driver)
         if found not in (self.known, self.maybe):
             raise Broken(f"{found} instead of {self.known}" + (f" or {self.maybe}" if self.maybe else ""))
         self.known, self.maybe = found, None
 
     def check_memory(self, driver: Driver) -> None:
-        """Memory shows what was acknowledged, whatever the disk may hold."""
+        """Check that readers see exactly what was acknowledged, whatever the disk contains."""
         found = in_memory(driver)
         if found != self.known:
             raise Broken(f"readers see {found} instead of {self.known}")
@@ -271,7 +271,7 @@ class History:
 
 
 def open_again(folder: Path, disk: FaultyDisk) -> Driver:
-    """A start that met the fault is refused; the next one must succeed."""
+    """Start again. A start that meets the fault may be refused; the next one must succeed."""
     if not disk.failed:
         with suppress(ServiceError):
             return file_driver(folder, disk=disk).__enter__()
@@ -281,7 +281,7 @@ def open_again(folder: Path, disk: FaultyDisk) -> Driver:
 
 
 def live(folder: Path, disk: FaultyDisk, history: History, rng: random.Random) -> None:
-    """A process from its start to its end. A refusal may end it at once, before the files are made afresh."""
+    """A process from its start to its end. After a refusal it may end at once, before it has written new files."""
     driver = open_again(folder, disk)
     try:
         history.check(driver)
@@ -301,7 +301,7 @@ def live(folder: Path, disk: FaultyDisk, history: History, rng: random.Random) -
 
 
 def stop(driver: Driver, disk: FaultyDisk) -> None:
-    """End it in good order. That its last checkpoint met the fault is told; the next start reads everything."""
+    """Stop in order. If the last checkpoint meets the fault, that is reported; the next start reads everything."""
     had_failed = bool(disk.failed)
     try:
         driver.__exit__(None, None, None)
@@ -313,11 +313,11 @@ def stop(driver: Driver, disk: FaultyDisk) -> None:
 def recover(driver: Driver) -> None:
     driver.run(driver.space.recover())
     if driver.space.fault is not None:
-        raise Broken("the one fault has passed, but the engine has not seen that")
+        raise Broken("the fault is over, but the engine still reports it")
 
 
 def work(driver: Driver, disk: FaultyDisk, history: History, rng: random.Random) -> bool:
-    """Commits and checkpoints. False if it ended with a refusal."""
+    """Commits and checkpoints. Returns False if it ended with a refusal."""
     clock = FrozenClock()
     for _ in range(12):
         clock.now += rng.randrange(10**6)
@@ -336,7 +336,7 @@ def work(driver: Driver, disk: FaultyDisk, history: History, rng: random.Random)
 
 
 def kill_while_appending(driver: Driver, folder: Path, history: History) -> None:
-    """The end of a process with half of a record written."""
+    """The end of a process in the middle of writing a record."""
     engine = driver.space
     assert isinstance(engine, FileSpace)
     driver.run(engine._rest())  # a checkpoint in the background may be about to rename the journal
@@ -348,14 +348,14 @@ def kill_while_appending(driver: Driver, folder: Path, history: History) -> None
         revision = history.known.revision + 1
         record = encode_record(revision, [Entry("torn", b"1", revision, 1, 1)])
         if not (folder / "data.json.journal").exists():
-            raise Broken("the journal in use is not under its name")
+            raise Broken("the journal in use has lost its name")
         with (folder / "data.json.journal").open("r+b") as file:
             file.seek(end)
             file.write(record[: len(record) // 2])
 
 
 def run(folder: Path, disk: FaultyDisk, seed: int, *, lives: int | None = None) -> tuple[int, History]:
-    """So many processes after one another, or enough for `LEAST_OPERATIONS`; how many they were."""
+    """Run this many processes one after another, or enough for `LEAST_OPERATIONS`. Returns their number."""
     rng, history = random.Random(seed), History()
     folder.mkdir()
     number = 0
@@ -369,7 +369,7 @@ def run(folder: Path, disk: FaultyDisk, seed: int, *, lives: int | None = None) 
 
 
 def survive_disk_faults(folder: Path, seed: int, *, faults: Sequence[Fault] = tuple(Fault)) -> Finding:
-    """One run undisturbed, and then the same again and again, each time with another operation that fails."""
+    """Run once without a fault, and then again and again, each time with another operation that fails."""
     finding = Finding()
     undisturbed = FaultyDisk()
     with capture_logs(), small_sizes(random.Random(seed)):

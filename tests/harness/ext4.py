@@ -1,10 +1,11 @@
-"""What was acknowledged is there after a real file system lost its power right after the answer.
+"""Acknowledged changes survive when a real file system loses power right after the answer.
 
-The real server has its store on an ext4 of its own. Clients write to it, each its own entries and locks, one thing at
-a time. When one of them has its answer, the file system is shut down on the spot, with nothing flushed, and the
-server killed. Mounted and started again it must hold what every client knows, or that with what it had under way.
+The real server has its store on an ext4 of its own. Each client writes its own entries and locks, one request at a
+time. When one client gets its answer, the file system is shut down at once without a flush, and the server is killed.
+After a new mount and start the store must have what every client knows, possibly with the change that it had in
+progress.
 
-One client alone makes a small store write `data.json` anew each time; eight of them, or a large store, use the
+A single client makes a small store write `data.json` with each commit; eight clients, or a large store, use the
 journal.
 """
 
@@ -29,28 +30,28 @@ LOCKS = 2
 TTL_SECONDS = 3600
 PADDING = "x" * 300
 LARGE = "y" * 300_000
-"""A store with it is too large for being written anew by each commit."""
+"""With this value a store is too large to be rewritten by each commit."""
 OPTIONS = ("", "", "data=writeback")
-"""Of the mount; the defaults are what most have."""
+"""Mount options. Most systems use the defaults."""
 MOST_ANSWERS = 150
-"""Before a cut."""
+"""Answers before a cut."""
 
 PLANTED = str(Path(__file__).with_name("planted_disk.py"))
 
 Record = dict[str, Any]
-"""An entry or a lease as the service shows it."""
+"""An entry or a lease as the service returns it."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What a client has sent. `value`: of a put, or the owner of a lease."""
+    """A request of a client. `value`: of a put, or the owner of a lease."""
 
     method: str
     path: str
     body: Any = None
     value: str = ""
     lease_id: str = ""
-    """Of the lease that guards a write."""
+    """The lease_id that guards a write."""
 
     def send(self, wire: Wire) -> None:
         fields = [f"If-Lease: {self.lease_id}"] if self.lease_id else []
@@ -60,13 +61,13 @@ class Operation:
 
 @dataclass
 class Client:
-    """What one client knows, by path (`/kv/…`, `/locks/…`). Only it writes there."""
+    """What one client knows, by path (`/kv/…`, `/locks/…`). No other client writes there."""
 
     number: int
     known: dict[str, Record] = field(default_factory=dict)
     under_way: Operation | None = None
     abandoned: int = 0
-    """Locks whose `lease_id` it never heard; it uses others."""
+    """Locks whose `lease_id` the client never got. It uses others."""
 
     def next_operation(self, rng: random.Random, number: int) -> Operation:
         value = f"{self.number}.{number}"
@@ -95,7 +96,7 @@ class Client:
             self.known[operation.path] = answer
 
     def faults(self, found: dict[str, Record]) -> list[str]:
-        """Where what was `found` under its paths is neither what it knows nor that with what was under way."""
+        """Where `found` under its paths is neither what the client knows nor that plus the change in progress."""
         return [
             f"{path} is {_short(found.get(path))} instead of {_short(self.known.get(path))}"
             for path in self.known.keys() | found.keys()
@@ -116,7 +117,7 @@ class Client:
         return _fields(found, names) == _fields(before, names) and bool(found["expires_at"] >= before["expires_at"])
 
     def begin_again(self, found: dict[str, Record]) -> None:
-        """What was found is durable and the end of all doubt."""
+        """Take what was found as durable. No outcome is unknown any more."""
         lease_ids = {path: record["lease_id"] for path, record in self.known.items() if "lease_id" in record}
         self.known = {
             path: record | ({"lease_id": lease_ids[path]} if path in lease_ids else {})
@@ -145,7 +146,7 @@ def _short(record: Record | None) -> str:
 
 
 class Life:
-    """From a start of the server to the cut. `answers`: after so many the power is cut."""
+    """From a start of the server to the cut. The power is cut after `answers` answers."""
 
     def __init__(self, server: Server, mount: LoopMount, clients: list[Client], seed: int, answers: int) -> None:
         self._server = server
@@ -175,7 +176,7 @@ class Life:
             with Wire(self._server) as wire:
                 self._write(client, wire, rng)
         except OSError as error:
-            # Only the cut may end a client; then what it waited for is under way.
+            # Only the cut may end a client. Its request is then in progress.
             with self._turn:
                 if not self._is_cut:
                     self._end_by(f"the server ended a connection: {error}")
@@ -201,7 +202,7 @@ class Life:
             return True
 
     def _end(self, client: Client, operation: Operation, answer: Answer) -> bool:
-        """Note the answer. If it is the last one, the power is cut before anybody can do anything more."""
+        """Record the answer. After the last one the power is cut before any client continues."""
         with self._turn:
             if self._is_cut:
                 return False
@@ -229,7 +230,7 @@ def _faults(clients: list[Client], found: dict[str, Record], head: int, least: i
     for client in clients:
         faults += client.faults(_of(client, found))
     owners = {str(client.number) for client in clients} | {"large"}
-    faults += [f"{path} is there, which nobody wrote" for path in found if path.split("/")[2] not in owners]
+    faults += [f"{path} exists although no client wrote it" for path in found if path.split("/")[2] not in owners]
     under_way = sum(client.under_way is not None for client in clients)
     if not least <= head <= least + under_way:
         faults.append(f"the head is {head}; {least} were acknowledged and {under_way} under way")
@@ -241,7 +242,7 @@ def _of(client: Client, found: dict[str, Record]) -> dict[str, Record]:
 
 
 def survive_lost_file_system(folder: Path, seed: int, *, cuts: int, bug: str = "") -> Finding:
-    """Cut the power of the file system so many times, and compare. `bug`: one of `planted_disk`."""
+    """Cut the power of the file system this many times, and compare. `bug`: one of `planted_disk`."""
     rng = random.Random(seed)
     finding = Finding()
     clients = [Client(number) for number in range(MOST_CLIENTS)]

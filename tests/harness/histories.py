@@ -1,12 +1,12 @@
-"""What clients did and were told: the history that `revisions` and `registers` judge.
+"""What clients sent and what they were answered: the history that `revisions` and `registers` check.
 
-A key and a lock are the same kind of thing here, a register: at each moment it is empty or has one state. Every change
-that a client sends carries a mark of its own, so a state tells which change made it: `Value` is the mark of the last
-write of the whole and that of the last partial write since, and a lock's is its owner.
+A key and a lock are the same kind of object here, a register: at each moment it is empty or has one state. Every change
+carries a unique mark, so a state shows which change made it. The mark of a `Value` is that of the last write of the
+whole and that of the last partial write since; the mark of a lock is its owner.
 
-Times are of one monotonic clock. An operation precedes another if it ended before the other began; all else is
-concurrent. What ended without an answer is `Change.ended = None`: it may have happened at any time since it began, or
-never. Reads without an answer are not recorded.
+Times are of one monotonic clock. An operation precedes another if it ended before the other began; otherwise they are
+concurrent. A change without an answer has `Change.ended = None`: it may have taken effect at any time since it began,
+or never. Reads without an answer are not recorded.
 """
 
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ Value = tuple[str | None, str | None]
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """What was to change a key or a lock, and was not refused.
+    """A change of a key or a lock that was sent and not refused.
 
-    `expected`: the precondition, a revision or whether there was anything. `found`: whether the answer says that there
-    was something before. `fence`: the lock and the token of the lease under which it was sent.
+    `expected`: the precondition, a revision or whether the register had a state. `found`: whether the answer says that
+    there was a state before. `fence`: the lock and token of the lease under which the change was sent.
     """
 
     key: str
@@ -29,12 +29,12 @@ class Change:
     began: int
     ended: int | None = None
     revision: int | None = None
-    """As answered; that of one without an answer is filled in by `revisions` when a read has shown it."""
+    """From the answer. For a change without an answer, `revisions` fills it in when a read has shown it."""
     expected: int | Literal["present", "absent"] | None = None
     found: bool | None = None
     fence: tuple[str, int] | None = None
     floor: int = 0
-    """The largest revision that anybody knew when it began. See `revisions`."""
+    """The largest revision that any client knew when the operation began. See `revisions`."""
 
     @property
     def leaves_something(self) -> bool:
@@ -46,10 +46,10 @@ class Change:
 
 @dataclass(slots=True, eq=False)
 class Sight:
-    """What an answer says of one key or lock: that of a read, an item of a list, a refusal.
+    """What an answer says about one key or lock: the answer of a read, an item of a list, a refusal.
 
-    `revision` and `value` are None where it does not tell. `head`: the revision of the list, which holds every change
-    up to it.
+    `revision` and `value` are None if the answer does not contain them. `head`: the revision of the list, which
+    includes every change up to it.
     """
 
     key: str
@@ -78,7 +78,8 @@ class Loss:
 
 @dataclass
 class History:
-    """All of a run. `faults`: answers that nothing allows. The store was at revision `base` when it began."""
+    """The whole history of a run. `faults`: answers that are never allowed. The store was at revision `base` at its
+    start."""
 
     base: int = 0
     changes: list[Change] = field(default_factory=list)
@@ -88,5 +89,5 @@ class History:
 
     @property
     def told(self) -> list[Change | Sight]:
-        """All that concerns a single key or lock."""
+        """The part that concerns one key or lock."""
         return [*self.changes, *self.sights]

@@ -1,10 +1,10 @@
-"""An exception at any call that the service makes costs one caller, or its batch, an error; the lane goes on.
+"""An exception at any call of the service's code is an error for one caller or for its batch, and the lane continues.
 
-The points are found, not listed: a profile function sees each call that the service's own code makes, of Python and of
-C, on the event loop's thread and on the file engine's. One run notes them, and then each is made to raise once, while
-the same requests are sent again. New code is covered as soon as it is called.
+The calls are found, not listed: a profile function sees each call by the service's own code, of Python and of C
+functions, on the thread of the event loop and on those of the file engine. One run records them. Then each call is made
+to raise once while the same requests are sent again. New code is covered as soon as it is called.
 
-The service runs in this process, with real connections: only so can its calls be watched one by one.
+The service runs in this process with real connections, because only then can its calls be observed one by one.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ from leasehold.store.store import Store
 
 SOURCE: Final = str(Path(leasehold.__file__).parent)
 WAIT_SECONDS: Final = 20.0
-"""Longer than any answer takes. Whoever waits so long waits for ever."""
+"""Longer than any answer takes. A caller without an answer by then would wait for ever."""
 FAILURES: Final[Sequence[type[BaseException]]] = (MemoryError, ValueError, OSError, KeyError, RuntimeError)
 TOLD_UNCHANGED: Final = (
     "nothing was changed",
@@ -56,18 +56,18 @@ TOLD_UNCHANGED: Final = (
 )
 TOLD_STORED: Final = "the change was stored"
 STARTS: Final = ("_start_batch", "_answer")
-"""The functions with which a commit, and a query for gathered reads, begins."""
+"""The functions that start a commit, and a query for gathered reads."""
 
 Value = str | int | float | list["Value"] | dict[str, "Value"] | None
 Site = tuple[str, int, str]
-"""The calling function, its line, and what it calls."""
+"""The calling function, its line, and the called function."""
 
 
 # Calls --------------------------------------------------------------------------------------------------------
 
 
 class Injector:
-    """Sees the calls of the service on the threads where `install` was called. Armed, it raises at one of them."""
+    """Sees the calls of the service on the threads where `install` was called. If armed, it raises at one of them."""
 
     def __init__(self) -> None:
         self._is_service: dict[object, bool] = {}
@@ -83,11 +83,11 @@ class Injector:
         sys.setprofile(self._profile)
 
     def watch(self) -> None:
-        """Note all calls from the next start of a batch on."""
+        """Record all calls from the next start of a batch on."""
         self._target, self.fired, self.seen, self._watches = None, None, [], False
 
     def arm(self, site: Site, occurrence: int, failure: BaseException) -> None:
-        """Raise at the so-manieth call of `site`, once."""
+        """Raise once, at the n-th call of `site`."""
         self.watch()
         self._target, self._failure = (site, occurrence), failure
 
@@ -129,7 +129,7 @@ class Injector:
             frame = frame.f_back
 
     def may_cost_the_batch(self) -> bool:
-        """Whether it was raised where a batch is one thing: in the engine, or in the lane around it."""
+        """Whether it raised where a batch is handled as a whole: in the engine, or in the lane around it."""
         for file, function in self.stack:
             if file.startswith("http/") or file == "store/lock_queues.py":
                 return False
@@ -157,7 +157,7 @@ class Running:
 
 @asynccontextmanager
 async def running(engine: Engine) -> AsyncIterator[Running]:
-    """What `server.serve` puts together, without its signals. The store is closed by whoever asks for it."""
+    """The parts that `server.run.serve` creates, without its signals. The caller closes the store."""
     loop = asyncio.get_running_loop()
     metrics = Metrics()
     store = Store(engine, Limits(), metrics)
@@ -177,14 +177,14 @@ async def running(engine: Engine) -> AsyncIterator[Running]:
 
 @dataclass
 class Answer:
-    """`status` 0: the connection ended without one. `body` is decoded."""
+    """An answer. `status` 0: the connection ended without one. `body` is decoded."""
 
     status: int
     body: dict[str, Value] = field(default_factory=dict)
 
 
 class Client:
-    """One connection, made anew when the service has ended it."""
+    """One connection, made again after the service has ended it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -195,7 +195,7 @@ class Client:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
 
     def has_more(self) -> bool:
-        """Something was received that belongs to no request."""
+        """Whether data was received that belongs to no request."""
         return self._streams is not None and bool(self._streams[0]._buffer)  # type: ignore[attr-defined]
 
     def send(self, request: "Request") -> None:
@@ -227,7 +227,8 @@ class Client:
 
 @dataclass(frozen=True)
 class Request:
-    """`key` and `after`: the entry that it changes, and its value afterwards, by the value before."""
+    """A request. `key` and `after`: the entry that it changes, and its value afterwards as a function of the value
+    before."""
 
     method: str
     path: str
@@ -249,11 +250,11 @@ MESSAGEPACK: Final = (("Accept", "application/vnd.msgpack"),)
 MERGE: Final = (("Content-Type", "application/merge-patch+json"), *MESSAGEPACK)
 STEPS: Final = (("Content-Type", "application/json-patch+json"),)
 MISSING: Final = "(missing)"
-"""Stands for the value of an entry that is not there."""
+"""The value of a missing entry."""
 
 
 class Round:
-    """The requests of one round, sent together. The next one uses what this one has left."""
+    """The requests of one round, sent together. The next round uses what this one left."""
 
     def __init__(self, number: int, lock: str, lease: tuple[str, str] | None) -> None:
         self._number = number
@@ -307,7 +308,7 @@ FIRST: Final[dict[str, Value]] = {
 
 
 class Witness:
-    """Sends rounds, and holds what is stored against what was answered."""
+    """Sends rounds, and compares what is stored with the answers."""
 
     def __init__(self, service: Running, injector: Injector, finding: Finding) -> None:
         self._service = service
@@ -317,7 +318,7 @@ class Witness:
         self._prober = Client(service.port)
         self._numbers = count(1)
         self._mark = secrets.token_hex(4)
-        """Sets its locks apart from those that an earlier run has left in the store."""
+        """Makes its locks differ from those that an earlier run left in the store."""
         self._head = 0
         self._lease: tuple[str, str] | None = None
         self._last_fired: Site | None = None
@@ -365,7 +366,7 @@ class Witness:
         await self._compare(requests, answers)
 
     async def _install(self) -> None:
-        """On the threads of the service, too: what has raised there has removed it."""
+        """Install it on the threads of the service, too. An exception on a thread has removed it there."""
         space = self._service.store.space
         if isinstance(space, FileSpace):
             await space._sync.call(self._injector.install)
@@ -396,7 +397,7 @@ class Witness:
             self._finding.figures["answers that tell of them"] += len(harmed)
 
     async def _recover(self) -> None:
-        """The next write succeeds, if need be after the engine has left its fault."""
+        """The next write must succeed, if necessary after the engine has recovered from its fault."""
         async with asyncio.timeout(WAIT_SECONDS):
             while await self._put("probe", 1) not in (200, 201):
                 await self._service.store.space.recover()
@@ -424,7 +425,7 @@ class Witness:
                 self._violate(f"{key} has changed: {value!r:.200} became {seen.get(key, MISSING)!r:.200}")
 
     def _check_revisions(self, revisions: Sequence[int]) -> None:
-        """Each change has one of its own, none is beyond the head, and the head grows."""
+        """Each change has its own revision, none is beyond the head, and the head grows."""
         before, self._head = self._head, self._service.store.space.revision
         if len(set(revisions)) < len(revisions):
             self._violate(f"two entries have one revision: {sorted(revisions)}")
@@ -436,7 +437,7 @@ class Witness:
 
 
 def _allowed(answer: Answer, before: Value, after: Value) -> list[Value]:
-    """The values of which one is stored after that answer."""
+    """The values of which one may be stored after this answer."""
     message = str(answer.body.get("message", "")) if answer.status >= 400 else ""
     if TOLD_STORED in message or 200 <= answer.status < 300:
         return [after]
@@ -458,13 +459,13 @@ async def contents(store: Store) -> dict[str, Value]:
 def survive_exceptions(
     make: Callable[[], Engine], seed: int, *, points: int | None = None, stops_at_first: bool = False
 ) -> Finding:
-    """Raise at each kind of call once, or at so many `points` by chance, and compare each time, and after a restart.
+    """Raise at each kind of call once, or at this many random `points`. Compare each time, and after a restart.
 
     `make` makes an engine on the same storage each time.
     """
     finding = Finding()
     configured = structlog.get_config()
-    unraisable, sys.unraisablehook = sys.unraisablehook, lambda _: None  # of callbacks of the collector
+    unraisable, sys.unraisablehook = sys.unraisablehook, lambda _: None  # of callbacks of the garbage collector
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -504,9 +505,9 @@ async def _survive(
             async with asyncio.timeout(WAIT_SECONDS):
                 await service.store.close()
     except TimeoutError:
-        finding.violations.append(f"{injector.fired}: somebody waits for ever")
+        finding.violations.append(f"{injector.fired}: a caller waits for ever")
         return
-    except Exception as broken:  # noqa: BLE001 - the store cannot even be read
+    except Exception as broken:  # noqa: BLE001 - the store cannot be read at all
         finding.violations.append(f"{injector.fired}: the store is broken: {broken!r}")
         return
     if first.durable:
@@ -514,7 +515,7 @@ async def _survive(
 
 
 async def _targets(witness: Witness, injector: Injector) -> list[Site]:
-    """Each kind of call that rounds make, once."""
+    """Each kind of call that the rounds make, once."""
     sites: dict[Site, None] = {}
     for _ in range(6):
         injector.watch()
@@ -524,7 +525,7 @@ async def _targets(witness: Witness, injector: Injector) -> list[Site]:
 
 
 async def _compare_after_kill(engine: FileEngine, stored: dict[str, Value], finding: Finding) -> None:
-    """What the files hold now, without an end in good order."""
+    """Compare with what the files contain now, without an orderly shutdown."""
     space = engine.space()
     await space._rest()
     with tempfile.TemporaryDirectory() as folder:

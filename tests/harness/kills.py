@@ -1,7 +1,7 @@
-"""Acknowledged writes survive SIGKILL of the real server, under 16 clients.
+"""Acknowledged writes survive SIGKILL of the real server under 16 clients.
 
-All clients write all the time, to keys of their own and to shared ones. The server is killed in the middle, started
-again, and what it holds is compared with what the clients were told.
+All clients write all the time, to their own keys and to shared ones. The server is killed in between and started again.
+Its contents are compared with the answers that the clients got.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ SHARED_KEYS = 8
 OWN_KEYS = 4
 LEAST_WRITES = 16 * 5
 MOST_WRITES = 16 * 60
-"""Acknowledged between two kills."""
+"""Acknowledged writes between two kills."""
 PADDING = "x" * 200
 WAIT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Write:
-    """One change that a client sent: a value, or None for a deletion."""
+    """A change that a client sent: a value, or None for a deletion."""
 
     key: str
     value: str | None
@@ -39,13 +39,13 @@ class Write:
 
 @dataclass
 class History:
-    """What all clients know together. `acknowledged`: what each key was at which revision, None for deleted."""
+    """What all clients together know. `acknowledged`: the state of each key by revision, None for deleted."""
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     acknowledged: dict[str, dict[int, str | None]] = field(default_factory=lambda: defaultdict(dict))
     under_way: list[Write] = field(default_factory=list)
     uncertain: dict[str, set[str | None]] = field(default_factory=lambda: defaultdict(set))
-    """What was under way at a kill: it may have happened or not."""
+    """Writes in progress at a kill, which may have been stored or not."""
     last_revision: int = 0
     writes: int = 0
 
@@ -54,7 +54,7 @@ class History:
             self.under_way.append(write)
 
     def end(self, write: Write, revision: int | None) -> None:
-        """The answer to `write`; no revision: it was a deletion of nothing."""
+        """Record the answer to `write`. No revision: it deleted a key that did not exist."""
         with self.changed:
             self.under_way.remove(write)
             self.writes += 1
@@ -64,13 +64,13 @@ class History:
                 self.last_revision = max(self.last_revision, revision)
 
     def wait_for_writes(self, count: int) -> None:
-        """Wait until the clients have done `count` more."""
+        """Wait until the clients have done `count` more writes."""
         with self.changed:
             enough = self.writes + count
             assert self.changed.wait_for(lambda: self.writes >= enough, WAIT_SECONDS), "the clients do not write"
 
     def note_kill(self) -> int:
-        """Called when the clients have ended; returns how many writes were under way."""
+        """Call this when the clients have ended after a kill. Returns how many writes were in progress."""
         count = len(self.under_way)
         for write in self.under_way:
             self.uncertain[write.key].add(write.value)
@@ -93,7 +93,7 @@ class History:
                     found.append(f"{key} at {revision} is {value}, not {known[last]}")
             elif revision > last:
                 if value not in self.uncertain[key]:
-                    found.append(f"{key} is {value}, which nobody wrote")
+                    found.append(f"{key} is {value}, which no client wrote")
             elif entry is not None:
                 found.append(f"{key} went back from {last} to {revision}")
             elif known.get(last) is not None and None not in self.uncertain[key]:
@@ -101,7 +101,7 @@ class History:
         return found
 
     def learn(self, entries: dict[str, Any], head: int) -> None:
-        """What a restarted server holds is durable and the end of all doubt: it must not change by itself."""
+        """Take the contents of a restarted server as durable. They must not change by themselves."""
         self.acknowledged.clear()
         self.uncertain.clear()
         for key, entry in entries.items():
@@ -111,7 +111,7 @@ class History:
 
 def write_until_killed(server: Server, history: History, client: int, round_number: int) -> None:
     rng = random.Random(round_number * CLIENTS + client)
-    # Only the kill ends a client; an answer cut off in the middle is no answer.
+    # Only the kill ends a client. An incomplete answer counts as no answer.
     with contextlib.suppress(OSError), Wire(server) as wire:
         for number in itertools.count():
             is_shared = rng.random() < 0.5
@@ -129,9 +129,9 @@ def write_until_killed(server: Server, history: History, client: int, round_numb
 
 
 def survive_kills(store: str | Path, seed: int, *, kills: int) -> Finding:
-    """Kill the server of `store` so many times under writers, start it again, and compare.
+    """Kill the server of `store` this many times while clients write, start it again, and compare.
 
-    `store` is empty at first, durable, and nobody else's.
+    `store` is empty at first, durable, and not used otherwise.
     """
     rng = random.Random(seed)
     history, finding = History(), Finding()

@@ -1,9 +1,9 @@
-"""What clients of a service were told, and whether the store agrees.
+"""The answers that clients of a service got, and whether the store agrees with them.
 
-Each answer to a write is one of three: it was done, it was not done, or nobody knows (503 "may or may not have been
-stored"). What was done is there, once; what was not done is not there; the rest may be either, but not twice.
+Each write was done, was not done, or has an unknown outcome (503 "may or may not have been stored"). A write that was
+done is stored exactly once; one that was not done is not stored; the others may be stored, but not twice.
 
-Written by many threads at once; `changed` is the lock of all of it.
+Many threads use a ledger at the same time. `changed` guards all of it.
 """
 
 import threading
@@ -24,7 +24,7 @@ WAIT_SECONDS: Final = 60.0
 
 @dataclass
 class Tally:
-    """Increments of a counter."""
+    """The increments of a counter."""
 
     done: int = 0
     unknown: int = 0
@@ -36,29 +36,29 @@ class Ledger:
     violations: list[str] = field(default_factory=list)
     figures: Counter[str] = field(default_factory=Counter)
     under_way: int = 0
-    """Writes that have no answer yet."""
+    """Writes without an answer yet."""
     done: list[int] = field(default_factory=list)
-    """Writes done, of each client."""
+    """Writes that were done, by client."""
     revisions: set[int] = field(default_factory=set)
-    """Of all answers to writes. No two have the same."""
+    """The revisions of all answers to writes. No two may be equal."""
     last_revision: int = 0
     last_tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     entry_revisions: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """The last that was told of each entry."""
+    """The last known revision of each entry."""
     appends: dict[str, dict[str, Outcome]] = field(default_factory=lambda: defaultdict(dict))
-    """Elements by the list to which they were appended. Each is appended by one request only."""
+    """Elements by the list to which they were appended. Each element is appended by one request only."""
     appended_at: dict[str, int] = field(default_factory=dict)
-    """Revisions of elements."""
+    """The revisions of elements."""
     counters: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     created: dict[str, set[str | None]] = field(default_factory=dict)
-    """What entries may be that one client creates and deletes; None is absent."""
+    """The possible values of entries that a single client creates and deletes; None is absent."""
     holders: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Who holds a lock for certain, and until when by the clock of this process."""
+    """Who certainly holds a lock, and until when by the clock of this process."""
 
     # While clients are at work ------------------------------------------------------------------------------------
 
     def begin(self) -> int:
-        """A write is sent. Returns the last revision that anybody has been told of: its own will be greater."""
+        """Note that a write is sent. Returns the last known revision; the revision of the write will be larger."""
         with self.changed:
             self.under_way += 1
             return self.last_revision
@@ -68,16 +68,16 @@ class Ledger:
             return self.last_revision
 
     def end(self, client: int, outcome: Outcome, begun_at: int, revision: int | None) -> None:
-        """Its answer, with its revision if it was done."""
+        """Note the answer to a write, with its revision if it was done."""
         with self.changed:
             self.under_way -= 1
             self.figures[FIGURES[outcome]] += 1
             if outcome == "done":
                 assert revision is not None
                 if revision in self.revisions:
-                    self.violations.append(f"two changes were told that they are revision {revision}")
+                    self.violations.append(f"two changes got the revision {revision}")
                 if revision <= begun_at:
-                    self.violations.append(f"revision {revision} was given after {begun_at} had been told")
+                    self.violations.append(f"revision {revision} was given although {begun_at} was known before")
                 self.revisions.add(revision)
                 self.last_revision = max(self.last_revision, revision)
                 self.done[client] += 1
@@ -104,12 +104,12 @@ class Ledger:
             tally.unknown += outcome == "unknown"
 
     def saw(self, key: str, revision: int) -> None:
-        """An entry was written or read at a revision."""
+        """Note that an entry was written or read at a revision."""
         with self.changed:
             self.entry_revisions[key] = max(self.entry_revisions[key], revision)
 
     def last_seen(self, key: str) -> int:
-        """The revision at which an entry must be read at least."""
+        """The smallest revision at which an entry may be read now."""
         with self.changed:
             return self.entry_revisions[key]
 
@@ -126,7 +126,7 @@ class Ledger:
                 self.created[key].add(None)
 
     def hold(self, lock: str, lease_id: str, token: int, last_token: int, now: float, until: float) -> None:
-        """A lease was given. `last_token`: what was known of the lock when it was asked for."""
+        """Note a granted lease. `last_token`: the last known token of the lock at the time of the request."""
         with self.changed:
             if token <= last_token:
                 self.violations.append(f"{lock} has the token {token} after {last_token}")
@@ -141,19 +141,19 @@ class Ledger:
             return self.last_tokens[lock]
 
     def let_go(self, lock: str, lease_id: str) -> None:
-        """A lease is about to be released."""
+        """Note that a lease is about to be released."""
         with self.changed:
             if self.holders.get(lock, ("", 0.0))[0] == lease_id:
                 del self.holders[lock]
 
     def wait_for_writes(self, count: int) -> None:
-        """Wait until so many more are done."""
+        """Wait until this many more writes are done."""
         with self.changed:
             enough = sum(self.done) + count
             assert self.changed.wait_for(lambda: sum(self.done) >= enough, WAIT_SECONDS), "the clients do not write"
 
     def wait_for_all(self, seconds: float) -> list[int]:
-        """Wait until each client has done another write; those for whom it took too long."""
+        """Wait until each client has done another write. Returns those that took too long."""
         with self.changed:
             before = list(self.done)
 
@@ -166,12 +166,12 @@ class Ledger:
     # When they have ended -----------------------------------------------------------------------------------------
 
     def differences(self, entries: Mapping[str, Any]) -> list[str]:
-        """Where the values of the store differ from what the clients were told."""
+        """Where the values in the store differ from the answers to the clients."""
         return [
             *self._of_lists(entries),
             *self._of_counters(entries),
             *self._of_created(entries),
-            *(f"{key}, of which nobody knows" for key in sorted(entries.keys() - self._known())),
+            *(f"{key}, which no client knows" for key in sorted(entries.keys() - self._known())),
         ]
 
     def _known(self) -> set[str]:
@@ -186,10 +186,10 @@ class Ledger:
                 if outcome == "done" and times[element] == 0:
                     found.append(f"lost: {element} of {key}, which was acknowledged")
                 if outcome == "not done" and times[element] > 0:
-                    found.append(f"{element} of {key} is there, though it was told that it is not")
+                    found.append(f"{element} of {key} is stored although it was reported as not stored")
                 if times[element] > 1:
-                    found.append(f"twice: {element} of {key}, whose outcome was told as {outcome}")
-            found += [f"{element} of {key}, which nobody wrote" for element in times.keys() - outcomes.keys()]
+                    found.append(f"twice: {element} of {key}, whose outcome was reported as {outcome}")
+            found += [f"{element} of {key}, which no client wrote" for element in times.keys() - outcomes.keys()]
             revisions = [self.appended_at[element] for element in elements if element in self.appended_at]
             if revisions != sorted(revisions):
                 found.append(f"{key} is not in the order of the revisions")

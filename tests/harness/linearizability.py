@@ -1,8 +1,8 @@
-"""The service stays linearizable while its servers are killed and stand still.
+"""The service stays linearizable while its servers are killed and paused.
 
-16 clients do all kinds of operations on few keys, on one server or on several that share a database. All that they are
-told is recorded (`register_clients`, `histories`) and judged twice: by the revisions of the whole (`revisions`), and by
-a search through each key's own part (`registers`).
+16 clients do all kinds of operations on few keys, on one server or on several that share a database. All answers are
+recorded (`register_clients`, `histories`) and checked twice: by the revisions of the whole history (`revisions`), and
+by a search through the history of each key (`registers`).
 """
 
 import asyncio
@@ -32,7 +32,7 @@ PAUSE_SECONDS = (0.05, 0.3)
 HANG_SECONDS = 280.0
 """A round takes tens of seconds."""
 SHOWN = 10
-"""Violations of each kind: one fault has many consequences."""
+"""Violations of each kind that are reported. One fault causes many."""
 
 
 def stay_linearizable(
@@ -46,9 +46,9 @@ def stay_linearizable(
     lost_answers: int = 0,
     bug: str | None = None,
 ) -> Finding:
-    """Do so many operations on `store`, which is empty and nobody else's, and judge what was answered.
+    """Do this many operations on `store`, which is empty and not used otherwise, and check the answers.
 
-    `lost_answers`: so often the connection to the database is cut when it answers a COMMIT. `bug`: one of those in
+    `lost_answers`: how often the connection to the database is cut while it answers a COMMIT. `bug`: one of those in
     `planted`.
     """
     run = _Round(str(store), random.Random(seed), operations, bug)
@@ -70,7 +70,7 @@ class _Round:
         self._places: list[Place] = []
         self._clients: list[Client] = []
 
-    # The run --------------------------------------------------------------------------------------------------
+    # The run ------------------------------------------------------------------------------------------------------
 
     async def drive(self, faults: Sequence[str], servers: int, lost_answers: int) -> None:
         async with asyncio.timeout(HANG_SECONDS), AsyncExitStack() as stack:
@@ -78,7 +78,7 @@ class _Round:
             if lost_answers:
                 stores[0] = await self._cut_off(stack, lost_answers)
             running = ExitStack()
-            # Blocking, and the way to the database leads through this loop.
+            # Starting a server blocks, and the proxy to its database runs on this loop.
             stack.push_async_callback(asyncio.to_thread, running.close)
             for store in stores:
                 await self._start(running, store)
@@ -102,7 +102,7 @@ class _Round:
         self._places[-1].is_up.set()
 
     async def _cut_off(self, stack: AsyncExitStack, times: int) -> str:
-        """The store by way of a proxy that cuts the connection so many times at the answer of a COMMIT."""
+        """A store behind a proxy that cuts the connection this many times at the answer of a COMMIT."""
         parts = urlsplit(self._store)
         assert parts.port is not None
         proxy = await stack.enter_async_context(Proxy(parts.port))
@@ -117,13 +117,13 @@ class _Round:
         return 0
 
     async def _strike(self, faults: Sequence[str]) -> None:
-        """One fault after the other, spread over the load, at each server in turn."""
+        """Cause the faults one after another, spread over the load, at each server in turn."""
         for number, fault in enumerate(faults):
             self._awaited = self._load.operations * (number + 1) // (len(faults) + 1)
             self._progressed.clear()
             self._progress()
             await self._progressed.wait()
-            # Not always right after an answer.
+            # Not always directly after an answer.
             await asyncio.sleep(self._rng.uniform(0, MOST_DELAY_SECONDS))
             target = number % len(self._servers)
             count = sum(client.connection.is_waiting for client in self._at(target))
@@ -149,7 +149,7 @@ class _Round:
         place.is_up.set()
 
     async def _pause(self, target: int) -> None:
-        """The server stands still; some of its clients do not wait for it, and what they sent is done later."""
+        """Pause the server. Some of its clients disconnect meanwhile; the server handles their requests later."""
         os.kill(self._servers[target].pid, signal.SIGSTOP)
         await asyncio.sleep(self._rng.uniform(*PAUSE_SECONDS))
         for client in self._at(target):
@@ -158,14 +158,14 @@ class _Round:
         os.kill(self._servers[target].pid, signal.SIGCONT)
 
     async def _look(self, place: Place) -> None:
-        """Read all keys: what is there now must not go away by itself."""
+        """Read all keys. What is there must not disappear by itself."""
         await Client("observer", place, self._load, self._rng).look()
 
     # The judgement --------------------------------------------------------------------------------------------
 
     def finding(self) -> Finding:
         searched = search(self._history)
-        # The last that was done was to list all keys.
+        # The last operation was a list of all keys.
         by_revisions = faults_by_revisions(self._history, self._history.sights[-1].head)
         figures = self._load.figures
         figures.update({"windows searched": searched.windows, "steps of the search": searched.steps})

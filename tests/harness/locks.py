@@ -1,9 +1,9 @@
-"""Locks exclude: a set of fenced appends, by clients that are stopped past the end of their leases.
+"""Locks exclude each other: clients append to a set under fenced writes and are stopped past the end of their leases.
 
-Clients (`appender`) append to a list under a lock, many to each, by reading it and writing it back; only the fence of
-the write protects them. They are stopped (SIGSTOP) while they hold the lock and go on when it is no longer theirs; the
-service is killed meanwhile and started again. `faults` then compares what they were told: no element may be lost, no
-two leases alive at once, no token smaller than one before.
+Clients (`appender`) append to a list under a lock, many clients to each list, by reading it and writing it back. Only
+the fence of the write protects it. Clients are stopped (SIGSTOP) while they hold the lock and resumed when it is no
+longer theirs; meanwhile the service is killed and started again. `faults` then compares the answers: no element may be
+lost, no two leases may be alive at the same time, and tokens must grow.
 """
 
 import heapq
@@ -34,22 +34,22 @@ PLANTED = str(Path(__file__).with_name("planted.py"))
 TTL_SECONDS = 1.0
 TTL = 1_000_000
 SLACK = 5_000
-"""Microseconds by which the clocks of a client and the service may differ: both are this machine's."""
+"""The largest difference in microseconds between the clocks of a client and the service. Both run on this machine."""
 WAIT_SECONDS = 120.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def microseconds(text: str | None) -> int:
-    """A time of the service since the epoch."""
+    """A time of the service in microseconds since the epoch."""
     return 0 if text is None else (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
 
 
-# What the clients were told -----------------------------------------------------------------------------------
+# What the clients were answered ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Event:
-    """What became of one request of a client. Its own times: monotonic seconds, and microseconds since the epoch."""
+    """One request of a client and its outcome. Its times: monotonic seconds, and microseconds since the epoch."""
 
     kind: str
     """`grant`, `renewal`, `write` or `release`."""
@@ -60,15 +60,15 @@ class Event:
     sent_wall: int
     answered_wall: int
     status: int | None
-    """None: the connection ended before the answer, so it may have been done or not."""
+    """None: the connection ended before the answer, so the outcome is unknown."""
     token: int
-    """Of the lease; 0 if none was granted."""
+    """The token of the lease; 0 if none was granted."""
     element: str = ""
     error: str = ""
     acquired_at: int = 0
     expires_at: int = 0
     updated_at: int = 0
-    """Of the list, by a write."""
+    """The revision of the list after a write."""
     revision: int = 0
 
     @classmethod
@@ -104,22 +104,22 @@ EXPECTED = {
 
 @dataclass
 class Lease:
-    """A grant, and what its holder did with it."""
+    """A granted lease, and what its holder did with it."""
 
     grant: Event
     renewals: list[Event] = field(default_factory=list)
     writes: list[Event] = field(default_factory=list)
     releases: list[Event] = field(default_factory=list)
-    """Of each kind one, or more if the connection was lost before an answer."""
+    """One of each kind, or more if the connection was lost before an answer."""
 
     @property
     def expires_at(self) -> int:
-        """Its end, if nobody released it."""
+        """When the lease expires if it is not released."""
         return max(each.expires_at for each in (self.grant, *self.renewals))
 
     @property
     def is_clear(self) -> bool:
-        """All was answered that may have moved its end."""
+        """Whether every request that could have moved its end got an answer."""
         return all(each.status is not None for each in (*self.renewals, *self.releases))
 
     def ended_before(self, after: "Lease") -> bool:
@@ -128,7 +128,7 @@ class Lease:
 
 
 def leases_of(events: Sequence[Event]) -> list[Lease]:
-    """In the order of their tokens."""
+    """Leases in the order of their tokens."""
     leases = {each.token: Lease(each) for each in events if each.kind == "grant" and each.is_done}
     for each in events:
         lease = leases.get(each.token)
@@ -137,11 +137,11 @@ def leases_of(events: Sequence[Event]) -> list[Lease]:
     return [leases[token] for token in sorted(leases)]
 
 
-# What must hold -----------------------------------------------------------------------------------------------
+# The checks ---------------------------------------------------------------------------------------------------
 
 
 def faults(events: Sequence[Event], lists: Mapping[str, Sequence[str]]) -> list[str]:
-    """Where the answers, and the lists at the end by their locks, contradict what is promised."""
+    """Where the answers, and the final lists by lock, contradict the promises."""
     leases = leases_of(events)
     found = [f"unexpected: {each.outcome}" for each in events if each.outcome not in EXPECTED]
     found += _faults_of_tokens(events)
@@ -157,7 +157,7 @@ def faults(events: Sequence[Event], lists: Mapping[str, Sequence[str]]) -> list[
 
 
 def _faults_of_tokens(events: Sequence[Event]) -> Iterator[str]:
-    """A lease asked for after another was granted, whoever held it, has a larger token."""
+    """A lease requested after another was granted has a larger token, whoever the holders are."""
     grants = [each for each in events if each.kind == "grant" and each.is_done]
     if len({each.token for each in grants}) < len(grants):
         yield "a token was given twice"
@@ -173,11 +173,11 @@ def _faults_of_tokens(events: Sequence[Event]) -> Iterator[str]:
 
 
 def _faults_of_lease(lease: Lease) -> Iterator[str]:
-    """What was done under a lease was done before its end, and what was refused was asked after it."""
+    """What was done under a lease was done before its end, and what was refused was requested after its end."""
     name = f"lease {lease.grant.token} of {lease.grant.lock}"
     ends = lease.grant.expires_at
     for renewal in lease.renewals:
-        # A renewal that moved the end was decided one ttl before the new one.
+        # A renewal that moved the end was decided one ttl before the new end.
         if renewal.is_done and renewal.expires_at > ends and renewal.expires_at - TTL >= ends:
             yield f"{name} was renewed after its end"
         ends = max(ends, renewal.expires_at)
@@ -217,13 +217,13 @@ class Client:
     process: subprocess.Popen[bytes]
     reader: threading.Thread
     lease: Event | None = None
-    """The grant that it has told of last, until it tells of the release."""
+    """The latest grant that the client has reported, until it reports the release."""
     expires_at: int = 0
 
 
 @dataclass(frozen=True)
 class Pause:
-    """A client stopped while it held a lease, and let go on: monotonic seconds, and microseconds since the epoch."""
+    """A pause of a client that held a lease: monotonic seconds, and microseconds since the epoch."""
 
     token: int
     stopped: float
@@ -231,7 +231,7 @@ class Pause:
 
 
 class Crowd:
-    """Client processes of some `services`. Ends them with the `with` block."""
+    """Client processes of some `services`. They end with the `with` block."""
 
     def __init__(self, services: Sequence[Server], seed: int) -> None:
         self._services = services
@@ -244,7 +244,7 @@ class Crowd:
         self.announce()
 
     def announce(self) -> None:
-        """Tell the clients where the services are now."""
+        """Tell the clients the addresses of the services."""
         for number, service in enumerate(self._services):
             new = self._place(number).with_suffix(".new")
             new.write_text("{} {}".format(*service.address))
@@ -288,7 +288,7 @@ class Crowd:
             self._queue.put(Event.told(line))
 
     def next_event(self, seconds: float) -> Event | None:
-        """What a client tells next, if it does so soon."""
+        """The next event that a client reports, if it comes soon."""
         try:
             event = self._queue.get(timeout=max(seconds, 0.0))
         except queue.Empty:
@@ -310,7 +310,7 @@ class Crowd:
             event = self.next_event(left)
             if event is not None and condition(event):
                 return event
-        raise AssertionError("the clients do not tell of it")
+        raise AssertionError("the clients do not report it")
 
     def stop(self, client: Client) -> None:
         client.process.send_signal(signal.SIGSTOP)
@@ -319,7 +319,7 @@ class Crowd:
         client.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """Let each client end its round, and gather what they tell."""
+        """Let each client finish its round, and collect their events."""
         self._over.touch()
         for client in self.clients.values():
             code = client.process.wait(WAIT_SECONDS)
@@ -346,14 +346,15 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Load:
-    """`locks` have `clients` each, `lone_locks` one each: there nobody takes the lock from whoever is stopped."""
+    """The load. `locks` have `clients` each, `lone_locks` one each: a stopped client there loses its lease to no other
+    client."""
 
     pauses: int = 25
-    """So many holders are stopped past the end of their leases."""
+    """This many holders are stopped past the end of their leases."""
     late_writes: int = 0
-    """And stopped on, until so many writes were sent after the end of the lease."""
+    """They stay stopped until this many writes were sent after the end of the lease."""
     grants: int = 0
-    """So many leases at least."""
+    """At least this many leases are granted."""
     kills: int = 2
     locks: int = 4
     clients: int = 3
@@ -363,7 +364,7 @@ class Load:
 
 
 class _Run:
-    """The driver of one round: who is stopped when, and when the service is killed."""
+    """The driver of one round. It decides when clients are stopped and when the service is killed."""
 
     def __init__(self, service: Server, crowd: Crowd, load: Load, seed: int) -> None:
         self._service = service
@@ -373,9 +374,9 @@ class _Run:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._busy: set[str] = set()
-        """Clients that are stopped, or will be."""
+        """Clients that are stopped or will be."""
         self.pauses: list[Pause] = []
-        """Of clients that held the lease all the time."""
+        """Pauses of clients that held the lease all the time."""
         self._late_writes = 0
         self._grants = 0
         self._grants_at_kill = 0
@@ -386,14 +387,14 @@ class _Run:
         deadline = time.monotonic() + WAIT_SECONDS + self._load.pauses
         load = self._load
         while self._wants_pauses() or self._grants < load.grants or not self._is_back():
-            assert time.monotonic() < deadline, "the holders are not stopped, or nobody gets a lock"
+            assert time.monotonic() < deadline, "the holders are not stopped, or no client gets a lock"
             self._step()
 
     def _wants_pauses(self) -> bool:
         return len(self.pauses) < self._load.pauses or self._late_writes < self._load.late_writes
 
     def _is_back(self) -> bool:
-        """All kills are done, and leases were granted after the last."""
+        """Whether all kills are done and leases were granted after the last one."""
         load = self._load
         return self.kills == load.kills and self._grants - self._grants_at_kill >= load.locks + load.lone_locks
 
@@ -418,7 +419,7 @@ class _Run:
         heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), action))
 
     def _stop(self, client: Client) -> None:
-        if client.lease is None:  # it was faster
+        if client.lease is None:  # it released before it was stopped
             self._busy.discard(client.name)
             return
         self._crowd.stop(client)
@@ -427,7 +428,7 @@ class _Run:
         self._later(past_end, lambda: self._resume(client, token, stopped, past_end))
 
     def _resume(self, client: Client, token: int, stopped: float, past_end: float) -> None:
-        """When its lease has been over for a while, renewals that it told of late included."""
+        """Resume a client when its lease has been over for a while. Renewals that it reports late count."""
         now = time.time_ns() // 1000
         left = client.expires_at * 1e-6 + past_end - now * 1e-6
         if left > 0:
@@ -436,7 +437,7 @@ class _Run:
         self._crowd.resume(client)
         self._busy.discard(client.name)
         if client.lease is None or client.lease.token != token:
-            return  # it had released when it was stopped, as we heard since
+            return  # it had released before it was stopped, as a later event showed
         self.pauses.append(Pause(token, stopped, now))
         due = len(self.pauses) * (self._load.kills + 1) // self._load.pauses
         if self.kills < min(due, self._load.kills):
@@ -446,7 +447,7 @@ class _Run:
         self.kills += 1
         self.leases_at_kills += sum(each.lease is not None for each in self._crowd.clients.values())
         self._service.restart()
-        # What is still to be heard may be of before.
+        # Events that are still unread may be from before the pause.
         self._grants_at_kill = self._grants + len(self._crowd.clients)
         self._crowd.announce()
 
@@ -458,9 +459,9 @@ def append_with_pauses(
     load: Load | None = None,
     planted: Mapping[str, str] | None = None,
 ) -> Finding:
-    """Stop so many holders past the end of their leases, kill the service meanwhile, and compare.
+    """Stop this many holders past the end of their leases, kill the service meanwhile, and compare.
 
-    `store` is empty at first, durable, and nobody else's. `planted`: the environment of `planted`.
+    `store` is empty at first, durable, and not used otherwise. `planted`: the environment for `planted`.
     """
     load = Load() if load is None else load
     with ExitStack() as stack:
@@ -487,10 +488,10 @@ def append_on_two_servers(
     clients: int = 16,
     planted: Mapping[str, str] | None = None,
 ) -> Finding:
-    """Let the clients of two servers append under one lock until each has done so many rounds, and compare.
+    """The clients of two servers append under one lock until each has done this many rounds. Then compare.
 
-    `store` is shared by servers. The figures say how many of the leases each server had granted when the clients of
-    one of them had done all their rounds.
+    `store` is shared by the servers. The figures say how many leases each server had granted when all clients of one of
+    them had finished.
     """
     with ExitStack() as stack:
         services = [stack.enter_context(_service(store, planted)) for _ in range(2)]
@@ -520,7 +521,7 @@ def _service(store: str | Path, planted: Mapping[str, str] | None) -> Iterator[S
 
 
 def _figures_of_pauses(pauses: Sequence[Pause], events: Sequence[Event]) -> Mapping[str, int]:
-    """A pause counts if the client held the lease all the time, by what it did after."""
+    """Count the pauses. One counts if the client held the lease all the time, judged by what it did afterwards."""
     leases = {lease.grant.token: lease for lease in leases_of(events)}
     held = 0
     for pause in pauses:

@@ -1,7 +1,7 @@
-"""Mounts of every kind, among them an ext4 in a file on a loop mount, whose power can be cut. For root.
+"""Mounts, among them an ext4 in a file on a loop device whose power can be cut. They need root.
 
-Whatever becomes of this process, nothing stays mounted: a guard, a process of its own, waits for the end of a pipe
-and unmounts then. The loop device goes with the mount.
+Nothing stays mounted after this process has died: a guard process waits for the end of a pipe and then unmounts. The
+loop device is removed with the mount.
 """
 
 import fcntl
@@ -18,15 +18,15 @@ from typing import Self
 
 IMAGE_BYTES = 48 << 20
 UNMOUNT_SECONDS = 10.0
-"""A killed process may hold its files for a moment."""
+"""A killed process may keep its files for a moment."""
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NOLOGFLUSH = 2
-"""Neither data nor the journal of the file system is flushed: what was not synced is gone."""
+"""Neither data nor the journal of the file system is flushed, so unsynced data is lost."""
 
 
 class Mount:
-    """`mount ARGUMENTS PATH` for the time of a `with` block: `Mount(path, "-t", "tmpfs", "-o", "size=8m", "none")`."""
+    """`mount ARGUMENTS PATH` for a `with` block: `Mount(path, "-t", "tmpfs", "-o", "size=8m", "none")`."""
 
     def __init__(self, path: Path, *arguments: str) -> None:
         self.path = path
@@ -51,14 +51,14 @@ class Mount:
 
 
 class LoopMount:
-    """A new file system at `path`, in `folder`. Unmounted and removed with the `with` block."""
+    """A new file system at `path`, in `folder`. The end of the `with` block unmounts and removes it."""
 
     def __init__(self, folder: Path, *, options: str = "") -> None:
         self.path = folder / "mount"
         self.image = folder / "image.ext4"
         self._options = ",".join(["loop", *([options] if options else [])])
         self._root: int | None = None
-        """Open, so that a cut takes no time."""
+        """Kept open, so that a cut takes no time."""
 
     def __enter__(self) -> Self:
         self.path.mkdir()
@@ -82,17 +82,17 @@ class LoopMount:
             self._end()
 
     def mount(self) -> None:
-        """Make it usable (again): the journal of the file system is replayed."""
+        """Mount it, also again after a cut. The journal of the file system is replayed."""
         _run("mount", "-o", self._options, str(self.image), str(self.path))
         self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def cut(self) -> None:
-        """From now on nothing reaches the disk, and each operation fails."""
+        """Cut the power: from now on nothing reaches the disk, and each operation fails."""
         assert self._root is not None
         fcntl.ioctl(self._root, EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
 
     def unmount(self) -> None:
-        """Nobody may use it any more."""
+        """Unmount. No process may use it any more."""
         self._close_root()
         _unmount(self.path)
 
@@ -109,7 +109,7 @@ class LoopMount:
 
 @functools.cache
 def obstacle() -> str:
-    """Why there can be no such mount on this machine; empty if there can."""
+    """Why this machine cannot have such a mount; empty if it can."""
     if os.geteuid() != 0:
         return "a loop mount needs root"
     if shutil.which("mkfs.ext4") is None:
@@ -125,7 +125,7 @@ def obstacle() -> str:
 
 @functools.cache
 def obstacle_to_mounts() -> str:
-    """Why nothing at all can be mounted on this machine; empty if it can."""
+    """Why this machine cannot mount anything; empty if it can."""
     if os.geteuid() != 0:
         return "a mount needs root"
     with tempfile.TemporaryDirectory(prefix="leasehold-mount-") as folder:
@@ -138,7 +138,7 @@ def obstacle_to_mounts() -> str:
 
 
 def _guard(path: Path) -> subprocess.Popen[bytes]:
-    """Unmounts `path` when this process is gone."""
+    """Unmounts `path` when this process has died."""
     return subprocess.Popen(
         ["/bin/sh", "-c", 'cat; mountpoint -q "$1" && umount -l "$1"', "guard", str(path)],
         stdin=subprocess.PIPE,

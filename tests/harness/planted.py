@@ -1,7 +1,7 @@
-"""`leasehold` with a bug planted, or on a disk that stands still now and then: what a harness must see, or see through.
+"""`leasehold` with a planted bug that a harness must detect, or on a slow disk that it must tolerate.
 
-LEASEHOLD_TEST_BUG names one of `BUGS`. LEASEHOLD_TEST_STALLS is `EVERY:SECONDS`: each so many syncs of a file take so
-long. The code that ships knows nothing of either.
+LEASEHOLD_TEST_BUG names one of `BUGS`. LEASEHOLD_TEST_STALLS is `EVERY:SECONDS`: one of EVERY syncs of a file takes so
+long. The code of the service itself has neither.
 """
 
 import itertools
@@ -55,7 +55,7 @@ _acquire = leases.acquire
 
 
 def restart_tokens() -> None:
-    """Tokens are counted by the process, so that they begin again at 1."""
+    """Tokens are counted in the process, so they begin again at 1 after a restart."""
     tokens = itertools.count(1)
 
     def acquire(overlay: Overlay, operation: Acquire) -> Leased | Held:
@@ -69,7 +69,7 @@ def restart_tokens() -> None:
 
 
 def renew_expired() -> None:
-    """A lease that has expired is renewed if the lock was not acquired since."""
+    """An expired lease is renewed if no other caller has taken the lock since."""
     renew = leases.renew
 
     def renew_any(overlay: Overlay, operation: Renew) -> Leased:
@@ -82,7 +82,7 @@ def renew_expired() -> None:
 
 
 def check_fences_on_arrival() -> None:
-    """Whether a lease is alive is looked at when the write comes, and not again when it is committed."""
+    """A lease is checked when the write arrives and not again when it is committed."""
     submit = Lane.submit
 
     def checked(self: Lane, operation: Operation, done: Done) -> None:
@@ -100,7 +100,7 @@ def check_fences_on_arrival() -> None:
 
 
 def trust_waking() -> None:
-    """Who is woken has the lock: whether it is free is not looked at again."""
+    """A woken waiter gets the lock without another check that it is free."""
     woken: set[str] = set()
     wake = LockQueues.wake
 
@@ -121,7 +121,7 @@ def trust_waking() -> None:
 
 
 def retry_unknown_commits() -> None:
-    """When the answer of a COMMIT was lost, it is believed that nothing was stored, and the batch is done again."""
+    """A COMMIT whose answer was lost counts as not stored, and the batch is repeated."""
 
     async def not_stored(self: Committer, connection: Connection, written: Written) -> bool:
         return False
@@ -130,7 +130,7 @@ def retry_unknown_commits() -> None:
 
 
 def trust_the_primary() -> None:
-    """What the primary has is taken to be on its standby, too: a COMMIT whose wait was broken off, and one found."""
+    """A commit on the primary counts as replicated: a COMMIT whose wait was interrupted, or one found later."""
     is_stored, execute = Committer._is_stored, Committer._execute
     found: list[bool] = []
 
@@ -147,7 +147,7 @@ def trust_the_primary() -> None:
 
 
 def check_preconditions_on_arrival() -> None:
-    """If-Match and If-None-Match are looked at when the write comes, and not again when it is committed."""
+    """If-Match and If-None-Match are checked when the write arrives and not again when it is committed."""
     submit = Lane.submit
 
     def checked(self: Lane, operation: Operation, done: Done) -> None:
@@ -172,7 +172,7 @@ def check_preconditions_on_arrival() -> None:
 
 
 def slow_disk() -> None:
-    """No bug: before a batch is written, there is time for a kill."""
+    """Not a bug: a pause before each batch is written gives time for a kill."""
     append, write_snapshot = Storage.append, Storage.write_snapshot
 
     def slow_append(self: Storage, first: int, last: int, record: bytes, *, frees_space: bool) -> None:
@@ -194,7 +194,7 @@ def publish_before_durable() -> None:
 
 
 def answer_before_durable() -> None:
-    """Writers are told as soon as their batch is decided, and readers see it."""
+    """Writers get their answers as soon as the batch is decided, and readers see it."""
     slow_disk()
     _publish_when_decided(is_answered=True)
 

@@ -1,4 +1,4 @@
-"""`leasehold` with a bug planted in what it does to files: `python planted_disk.py BUG serve …`."""
+"""`leasehold` with a planted bug in its file operations: `python planted_disk.py BUG serve …`."""
 
 import os
 import sys
@@ -11,18 +11,18 @@ from leasehold.engines.file.journal import JournalWriter
 
 
 def no_fsync() -> None:
-    """Nothing is ever made durable."""
+    """Nothing is ever synced."""
     for name in ("fsync", "fdatasync"):
         patch.object(os, name, lambda _file: None).start()
 
 
 def no_folder_fsync() -> None:
-    """A new name may be forgotten."""
+    """A new file name may be lost."""
     patch.object(OsDisk, "sync_folder", lambda _disk, _folder: None).start()
 
 
 def answer_before_fsync() -> None:
-    """A record of the journal is durable only with the next one."""
+    """A record of the journal becomes durable only with the next one."""
 
     def append(writer: JournalWriter, record: bytes) -> None:
         if writer.end + len(record) > writer._allocated:

@@ -1,8 +1,8 @@
-"""The real service, while its database fails under it: nothing is lost, nothing is done twice, nobody hears of it.
+"""The real service while its database fails: nothing is lost, nothing is done twice, and callers get no errors.
 
-CLIENTS write all the time (`clients`). Connections to the database are cut at any byte, its processes are killed, its
-postmaster too, and it is frozen. After each fault the service must go on by itself within seconds; after the last, what
-the store holds is compared with what the clients were told (`ledger`).
+CLIENTS write all the time (`clients`). Connections to the database are cut at any byte, its sessions and its postmaster
+are killed, and it is frozen. After each fault the service must recover by itself within seconds. After the last one the
+contents of the store are compared with the answers to the clients (`ledger`).
 """
 
 import asyncio
@@ -30,16 +30,16 @@ from leasehold.engines.postgres import statements
 PROMISE: Final = "PostgreSQL fails: nothing is lost or done twice, no status 500"
 FIRST_WRITES: Final = 200
 MOST_WRITES: Final = 60
-"""Done between two faults."""
+"""Writes between two faults."""
 RECOVERY_SECONDS: Final = 60.0
-"""Within which every client must have written again, and the service say that it is well; most of it is for busy
-machines."""
+"""Within this time every client must have written again and the service must report that it is healthy. Most of it is
+for busy machines."""
 STRIKE_SECONDS: Final = 20.0
 LONG_SECONDS: Final = (5.5, 8.0)
-"""Longer than the service goes on trying, so that callers are told."""
+"""Longer than the service retries, so that callers get errors."""
 
 SIGNS_OF_A_FAULT: Final = ("Traceback", "never retrieved", "in an unexpected way", "could not be decided")
-"""In the log of the service."""
+"""A line in the log of the service."""
 PLANTED: Final = str(Path(__file__).with_name("planted.py"))
 
 Kind = Literal["cut", "backends", "postmaster", "freeze", "no network", "no postmaster", "long freeze"]
@@ -51,7 +51,7 @@ _numbers = count(1)
 
 
 def _simple_query(statement: str) -> bytes:
-    """As it is sent without parameters."""
+    """A query as it is sent without parameters."""
     text = statement.encode() + b"\0"
     return b"Q" + (len(text) + 4).to_bytes(4, "big") + text
 
@@ -59,20 +59,21 @@ def _simple_query(statement: str) -> bytes:
 BEGIN: Final = _simple_query(statements.BEGIN)
 COMMIT: Final = _simple_query(statements.COMMIT)
 COMMITTED: Final = b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\x05I"
-"""The answer."""
+"""The answer to COMMIT."""
 READY: Final = b"Z\0\0\0\x05I"
-"""Ends an answer, when no transaction is open."""
+"""The end of an answer when no transaction is open."""
 
 Place = Literal["anywhere", "a commit", "COMMIT"]
 PLACES: Final[tuple[Place, ...]] = ("anywhere", "a commit", "COMMIT", "COMMIT")
-"""By chance; what is most delicate more often."""
+"""Chosen at random, critical places more often."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """To be made when `at` more bytes have passed, in both directions, after the next beginning of `place`.
+    """A cut after `at` more bytes in both directions, counted from the next beginning of `place`.
 
-    `takes_all`: the other connections go as well. `closes`: and no new one is made until the proxy is opened again.
+    `takes_all`: the other connections are cut as well. `closes`: no new connection is accepted until the proxy is
+    opened again.
     """
 
     place: Place
@@ -87,9 +88,9 @@ class Conversation:
     def __init__(self, cutter: "Cutter") -> None:
         self._cutter = cutter
         self.stage: Place = "anywhere"
-        """In the middle of what it is."""
+        """The place that the conversation is in."""
         self._passed = 0
-        """Since the last BEGIN."""
+        """Bytes since the last BEGIN."""
 
     def to_server(self, data: bytes) -> int | None:
         if data == BEGIN:
@@ -112,30 +113,30 @@ class Conversation:
 
 
 class Cutter:
-    """Cuts connections through `proxy` where it is told to. All but `order` and `cut` runs on the proxy's thread."""
+    """Cuts connections through `proxy` as ordered. All methods but `order` and `cut` run on the thread of the proxy."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.cuts = 0
         self.commit_bytes = len(COMMIT + COMMITTED)
-        """How long the last commit was."""
+        """The length of the last commit in bytes."""
         self._proxy = proxy
         self._conversations: list[Conversation] = []
         self._ordered: Cut | None = None
         self._in: Conversation | None = None
-        """In which the place has begun."""
+        """The conversation in which the place has begun."""
         self._room = 0
         self._has_struck = threading.Event()
         self._stages: list[Place] = []
-        """What the connections were in the middle of that the last cut took."""
+        """The places of the connections that the last cut ended."""
         proxy.new_connection = self._new_connection
 
     def order(self, cut: Cut) -> None:
-        """Make it as soon as its place has come."""
+        """Cut as soon as the place has come."""
         self._has_struck.clear()
         self._ordered = cut
 
     def cut(self, cut: Cut) -> list[Place]:
-        """Make it, and wait until it is made. Returns what the connections were in the middle of that it took."""
+        """Cut, and wait until it is done. Returns the places of the connections that were cut."""
         self.order(cut)
         assert self._has_struck.wait(STRIKE_SECONDS), f"nothing passed that could be cut: {cut}"
         return self._stages
@@ -180,7 +181,7 @@ class Cutter:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a fault may lay its hands on."""
+    """What a fault can act on."""
 
     database_server: PostgresServer
     database: Database
@@ -195,7 +196,7 @@ class Scene:
 
 
 def _cut(scene: Scene) -> None:
-    """One, or several so soon after another that they strike the attempts to get over the first."""
+    """Cut one connection, or several in short succession, so that the later cuts hit the recovery from the first."""
     rng = scene.rng
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         place = rng.choice(PLACES)
@@ -204,7 +205,7 @@ def _cut(scene: Scene) -> None:
 
 
 def _lose_network(scene: Scene, seconds: tuple[float, float]) -> None:
-    """In the middle of a COMMIT, so that nobody can learn what has become of it."""
+    """Lose the network during a COMMIT, so that its outcome cannot be learnt."""
     _note_cut(scene, Cut("COMMIT", scene.rng.randrange(len(COMMIT + COMMITTED)), takes_all=True, closes=True))
     time.sleep(scene.rng.uniform(*seconds))
     scene.proxy.is_open = True
@@ -265,9 +266,9 @@ def survive_database_faults(
     workers: int = 1,
     bug: str | None = None,
 ) -> Finding:
-    """Let the `faults` happen one after another under a service and its clients, and compare at the end.
+    """Cause the `faults` one after another under a service and its clients, and compare at the end.
 
-    The server is nobody else's, and runs on afterwards. `bug`: one of those in `planted`.
+    The server is not used otherwise, and keeps running afterwards. `bug`: one of those in `planted`.
     """
     finding, ledger, rng = Finding(), Ledger(), random.Random(seed)
     database = Database(database_server.url, f"faults_{seed}_{next(_numbers)}").create()
@@ -291,7 +292,7 @@ def survive_database_faults(
 
 
 def rounds_of(faults: Sequence[Kind]) -> Callable[[Path, int], Finding]:
-    """For `make torture`: with a database server of its own, and one or two processes of the service."""
+    """Rounds for `make torture`: with a database server of their own, and one or two processes of the service."""
 
     def round_by(_folder: Path, seed: int) -> Finding:
         with PostgresServer(fsync=True) as database_server:
@@ -302,7 +303,7 @@ def rounds_of(faults: Sequence[Kind]) -> Callable[[Path, int], Finding]:
 
 @contextmanager
 def _service(database: Database, workers: int, bug: str | None) -> Iterator[tuple[Server, Proxy, Cutter]]:
-    """The service, whose way to the database is the proxy."""
+    """The service, which reaches its database through the proxy."""
     program = ("-m", "leasehold") if bug is None else (PLANTED,)
     environment = {} if bug is None else {"LEASEHOLD_TEST_BUG": bug}
     arguments = [f"--workers={workers}"]
@@ -326,9 +327,9 @@ def what_has_not_recovered(service: Server, ledger: Ledger) -> str | None:
 
 
 def differences(service: Server, ledger: Ledger) -> list[str]:
-    """Between the store, in which nothing is under way any more, and the ledger."""
+    """The differences between the store, when no write is in progress any more, and the ledger."""
     deadline = time.monotonic() + RECOVERY_SECONDS
-    # Whatever was in doubt is over when this is stored.
+    # When this is stored, the outcome of everything before is final.
     while (settled := service.client.put("/kv/settled", content=b"1")).status_code not in (200, 201):
         if time.monotonic() > deadline:
             return [f"the service did not take a write at the end: {settled.text}"]
@@ -339,7 +340,7 @@ def differences(service: Server, ledger: Ledger) -> list[str]:
 
 
 def bad_end(service: Server) -> list[str]:
-    """What the log tells at last, and the exit code."""
+    """A fault in the last lines of the log or in the exit code."""
     code = service.terminate()
     found = [line for line in service.log().splitlines() if any(sign in line for sign in SIGNS_OF_A_FAULT)]
     return found if code == 0 else [*found, f"the service ended with {code}"]

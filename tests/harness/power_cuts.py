@@ -1,8 +1,8 @@
-"""A kill or a power cut leaves files from which a start finds what was acknowledged, maybe with what was in flight.
+"""After a kill or a power cut, a start finds everything that was acknowledged, and maybe the change in progress.
 
-`MemoryDisk` knows what a real disk would have kept: what was written to a file is sure only after a sync of the file,
-a name only after a sync of the folder. Of the rest a cut keeps any part in any order, sector by sector and name by
-name. The start after a cut is cut too, since readers may have seen what it found. And lives go on from what a cut left.
+`MemoryDisk` models what a real disk keeps: the data of a file is safe only after a sync of the file, and a name only
+after a sync of the folder. Of everything else a cut keeps any part in any order, by sectors and by names. The start
+after a cut is cut too, because readers may have seen what it found. Further processes start from what a cut left.
 """
 
 import random
@@ -28,23 +28,23 @@ FOLDER = Path("/store")
 DATA = FOLDER / "data.json"
 SECTOR_BYTES = 512
 MOST_VIOLATIONS = 20
-"""A round ends when it has found so many: they are all of one kind."""
+"""A round ends after this many violations, because they are usually of one kind."""
 
 T = TypeVar("T")
 
 
 class PowerCutError(BaseException):
-    """The machine is off. No `except` of the engine may catch it."""
+    """The machine is off. No `except` of the engine may catch this."""
 
 
 class Content:
-    """A file: as the kernel has it, and as the disk is sure to have it, with what lies between."""
+    """A file: what the kernel has, what the disk certainly has, and the writes in between."""
 
     def __init__(self, durable: bytes = b"") -> None:
         self.current = bytearray(durable)
         self._durable = durable
         self._unsynced: list[tuple[int, bytes]] = []
-        """Writes with their offsets; a change of the size stands here as `(size, b"")`."""
+        """Writes with their offsets. A change of the size is `(size, b"")`."""
 
     def write(self, offset: int, data: bytes) -> None:
         _apply_write(self.current, offset, data)
@@ -92,7 +92,7 @@ def _sectors(offset: int, data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _survivors(items: list[T], chance: random.Random) -> list[T]:
-    """None, all, the first ones, or any of them: the extremes are the likeliest to matter."""
+    """None, all, the first ones, or a random choice. The extremes are the most likely to reveal a bug."""
     way = chance.randrange(4)
     if way == 0:
         return []
@@ -104,26 +104,26 @@ def _survivors(items: list[T], chance: random.Random) -> list[T]:
 
 
 class MemoryDisk:
-    """A folder in memory. `deaf`: syncs that it pretends to do, to see whether anybody would notice."""
+    """A folder in memory. `deaf`: syncs that it only pretends to do, to check that this is detected."""
 
     def __init__(self, files: dict[str, bytes], *, deaf: frozenset[str] = frozenset()) -> None:
         self._names = {name: Content(data) for name, data in files.items()}
         self._durable_names = dict(self._names)
         self._unsynced_names: list[dict[str, Content | None]] = []
-        """What each operation did to the names, as a whole or not at all."""
+        """What each operation did to the names, in full or not at all."""
         self._open: dict[int, tuple[Content, int]] = {}
         """Contents and positions by descriptor."""
         self._locks: dict[str, int] = {}
         self._deaf = deaf
         self._last_file = 0
         self._turn = threading.RLock()
-        """An operation with its cuts is a whole, though the engine has two threads."""
+        """An operation and its cuts are atomic, because the engine uses two threads."""
         self.operations = 0
         self.cut_at = -1
         self.watcher: PowerCuts | None = None
 
     def after_cut(self, chance: random.Random) -> "MemoryDisk":
-        """The same disk with power again."""
+        """The same disk after the power has returned."""
         names: dict[str, Content | None] = dict(self._durable_names)
         for change in _survivors(self._unsynced_names, chance):
             names.update(change)
@@ -131,7 +131,7 @@ class MemoryDisk:
         return MemoryDisk(kept, deaf=self._deaf)
 
     def after_kill(self) -> "MemoryDisk":
-        """The same disk for another process: the kernel has everything, also what is not synced."""
+        """The same disk for another process: the kernel keeps everything, also unsynced data."""
         every_name: list[Mapping[str, Content | None]] = [self._names, self._durable_names, *self._unsynced_names]
         contents = {id(content): content for names in every_name for content in names.values() if content is not None}
         copies = {number: content.copy() for number, content in contents.items()}
@@ -274,7 +274,8 @@ class MemoryDisk:
 
 @dataclass(frozen=True)
 class Known:
-    """What a store may hold: what was acknowledged, or that with what is in flight. One value, for two threads."""
+    """What a store may contain: the acknowledged state, or that with the change in progress. One value, for two
+    threads."""
 
     acknowledged: Contents
     in_flight: Contents | None = None
@@ -285,7 +286,7 @@ class Known:
 
 
 class PowerCuts:
-    """Cuts the power before each operation, in several ways, and starts from what is left."""
+    """Cuts the power before each operation in several ways, and starts from what is left."""
 
     def __init__(self, chance: random.Random, cuts_at_each_operation: int) -> None:
         self._chance = chance
@@ -293,9 +294,9 @@ class PowerCuts:
         self._seen_in_life = 0
         self.known = Known(Contents())
         self.finding = Finding()
-        """Gathered, not raised: the engine would take an exception here for a fault of the disk."""
+        """Collected and not raised, because the engine would take an exception here for a fault of the disk."""
         self.cut_in_life: tuple[MemoryDisk, Known] | None = None
-        """What one of the cuts left, any of this life; another life can begin with it."""
+        """What one of the cuts left, chosen at random. The next life can begin with it."""
 
     @property
     def has_failed(self) -> bool:
@@ -308,7 +309,7 @@ class PowerCuts:
 
     def cut(self, disk: MemoryDisk) -> None:
         self.finding.figures["operations"] += 1
-        # Now, since an acknowledgement may be on its way while the checkpoint is being cut.
+        # Read it now, because a change may be acknowledged while a checkpoint is being cut.
         known = self.known
         for _ in range(self._cuts_at_each_operation):
             if self.has_failed:
@@ -354,7 +355,7 @@ class PowerCuts:
 
 
 def bring_to_rest(storage: Storage, state: State, chance: random.Random) -> None:
-    """What a small or a new store does at its start, or a large one."""
+    """Run the background work that a small, new or large store does at its start."""
     if storage.has_old_journal or storage.snapshot_revision < 0 or chance.random() < 0.5:
         storage.checkpoint_alone(state.snapshot())
     else:
@@ -385,7 +386,7 @@ def checkpoint(driver: Driver, rng: random.Random) -> None:
     if rng.random() < 0.5:
         driver.run(engine.checkpoint())
     else:
-        # In the background: what follows is committed while it goes on.
+        # In the background: the following changes are committed meanwhile.
         assert engine._storage is not None
         driver.run(_start_checkpoint(engine, engine._storage))
 
@@ -395,7 +396,7 @@ async def _start_checkpoint(engine: FileSpace, storage: Storage) -> None:
 
 
 def live(disk: MemoryDisk, cuts: PowerCuts, rng: random.Random) -> None:
-    """A process from its start to its end: commits and checkpoints, then it is killed or stopped."""
+    """A process from its start to its end: commits and checkpoints, then a kill or a stop."""
     cuts.begin_life(disk)
     clock = FrozenClock()
     driver = file_driver(FOLDER, disk=disk, clock=clock).__enter__()
@@ -418,10 +419,10 @@ def live(disk: MemoryDisk, cuts: PowerCuts, rng: random.Random) -> None:
 def survive_power_cuts(
     seed: int, *, lives: int, cuts_at_each_operation: int, deaf: frozenset[str] = frozenset()
 ) -> Finding:
-    """So many processes after one another, and at each of their operations so many cuts.
+    """Run this many processes one after another, and make this many cuts at each of their operations.
 
-    A process begins with what the one before left, or with what a cut in its midst would have left. `deaf`: syncs
-    that the disk only pretends to do.
+    A process begins with what the one before left, or with what a cut of it would have left. `deaf`: syncs that the
+    disk only pretends to do.
     """
     rng = random.Random(seed)
     cuts = PowerCuts(random.Random(seed + 1), cuts_at_each_operation)

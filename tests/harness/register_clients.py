@@ -1,7 +1,7 @@
-"""Clients that do all kinds of operations on few keys and record what they are told, see `histories`.
+"""Clients that do all kinds of operations on few keys and record the answers; see `histories`.
 
-They run on one event loop, lean enough to keep a server busy that shares the machine with them. The connection takes
-the time of an answer as soon as its last byte is there.
+They run on one event loop and need little time, so that they can keep a server on the same machine busy. The connection
+takes the time of an answer as soon as its last byte has arrived.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ KEYS: Final = 5
 LOCKS: Final = 2
 PREFIX: Final = "k/"
 LEASE_SECONDS: Final = 3_600
-"""None ends by itself during a run."""
+"""The ttl of leases. None expires during a run."""
 RECONNECT_SECONDS: Final = 0.01
 
 clock = time.monotonic_ns
@@ -39,7 +39,7 @@ class Answer:
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time on a connection that is kept."""
+    """A kept connection with one request at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         return self._answer is not None
 
     async def ask(self, request: bytes) -> Answer:
-        """Raises ConnectionError if the connection ends before the answer is complete."""
+        """Send a request. Raises ConnectionError if the connection ends before the answer is complete."""
         if self._transport is None:
             raise ConnectionError("the connection has ended")
         self._answer = asyncio.get_running_loop().create_future()
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
             self._answer = None
 
     def hang_up(self) -> None:
-        """Wait for no answer any more."""
+        """Disconnect without waiting for an answer."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -79,18 +79,18 @@ class Connection(asyncio.Protocol):
         if complete is None:
             return
         self._received = b""
-        assert self._answer is not None, "an answer that nobody asked for"
+        assert self._answer is not None, "an answer without a request"
         if not self._answer.done():
             self._answer.set_result(Answer(int(head[9:12]), complete, ended))
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's name
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the name is defined by the protocol
         self._transport = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("the connection has ended"))
 
 
 def _complete_body(head: bytes, body: bytes) -> bytes | None:
-    """The body without its framing; None as long as something is missing."""
+    """The body without its framing; None while it is incomplete."""
     _, length, rest = head.partition(b"\r\nContent-Length: ")
     if length:
         size = int(rest.partition(b"\r\n")[0])
@@ -110,7 +110,7 @@ def _complete_body(head: bytes, body: bytes) -> bytes | None:
 
 @dataclass
 class Place:
-    """A server as its clients see it. `is_up` is clear while it is known to be away."""
+    """A server for its clients. `is_up` is cleared while the server is known to be down."""
 
     address: tuple[str, int]
     is_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -118,7 +118,7 @@ class Place:
 
 @dataclass
 class Load:
-    """What all clients share: how much they are to do, and what they have learnt from one another."""
+    """What all clients share: the amount of work, and what they have learnt from answers."""
 
     history: History
     operations: int
@@ -127,9 +127,9 @@ class Load:
     figures: Counter[str] = field(default_factory=Counter)
     done: int = 0
     seen: dict[str, int] = field(default_factory=dict)
-    """The last revision of each key that somebody saw, for If-Match."""
+    """The last revision of each key that a client saw, for If-Match."""
     lock_names: int = 0
-    """Grows with each kill: a lease whose holder was not told of it keeps its lock for ever."""
+    """Grows with each kill, because a lease whose holder got no answer keeps its lock for ever."""
 
     @property
     def is_over(self) -> bool:
@@ -149,7 +149,7 @@ class Held:
 
 
 class Client:
-    """Does one operation after another at `place` until the load is over; its connection may end at any time."""
+    """Does one operation after another at `place` until the load is done. Its connection may end at any time."""
 
     def __init__(self, name: str, place: Place, load: Load, rng: random.Random) -> None:
         self._name = name
@@ -189,7 +189,7 @@ class Client:
                 self.connection.hang_up()
 
     async def look(self) -> None:
-        """Read all keys, on a connection for that."""
+        """Read all keys, on a separate connection."""
         _, self.connection = await asyncio.get_running_loop().create_connection(Connection, *self._place.address)
         await self._list()
         self.connection.hang_up()
@@ -209,7 +209,7 @@ class Client:
         self._load.count("reads")
 
     async def _list(self) -> None:
-        """All keys at once, as a page or as a stream."""
+        """Read all keys in one request, as a page or as a stream."""
         began = clock()
         limit = self._rng.choice(("", "&limit=100"))
         answer = await self.connection.ask(message("GET", f"/kv?prefix={PREFIX}{limit}"))
@@ -254,7 +254,7 @@ class Client:
         await self._remove(self._new_change("removal"))
 
     async def _write_fenced(self) -> None:
-        """Now and then by a lease that we have released ourselves."""
+        """Write under a lease. Sometimes it is one that the client has released itself."""
         leases = self._stale if self._stale and (not self._held or self._rng.random() < 0.2) else self._held
         if not leases:
             await self._lock()
@@ -288,7 +288,7 @@ class Client:
         self._load.count("writes")
 
     async def _send(self, change: Change, request: bytes) -> Answer:
-        """The answer, unless there is none: then the change is uncertain from now on."""
+        """Send a change. Returns the answer, or None: then the outcome of the change is unknown."""
         change.began = clock()
         try:
             return await self.connection.ask(request)
@@ -307,7 +307,7 @@ class Client:
         self._history.changes.append(change)
 
     def _refused(self, change: Change, answer: Answer) -> None:
-        """A refused write tells of the key's state, or of the lease's."""
+        """Record what a refusal says about the state of the key or of the lease."""
         if answer.status == 503:
             self._is_uncertain(change)
             return
@@ -329,7 +329,7 @@ class Client:
     # Locks ----------------------------------------------------------------------------------------------------
 
     async def _lock(self) -> None:
-        """Take one, or give it back."""
+        """Acquire a lock, or release it."""
         if self._stale and self._rng.random() < 0.05:
             await self._release(self._rng.choice(self._stale))
         elif self._held and self._rng.random() < 0.6:
@@ -357,7 +357,7 @@ class Client:
         self._load.count("locks")
 
     def _may_be_released_for_us(self, change: Change) -> None:
-        """The server itself releases a lease whose acquirer has left before the answer."""
+        """The server itself may release a lease whose client has disconnected before the answer."""
         self._history.changes.append(
             Change(change.key, "removal", f"{change.mark}-left", change.began, expected="present")
         )

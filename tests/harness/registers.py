@@ -1,13 +1,13 @@
-"""Whether one key's part of a history is linearizable, judged by search: Wing and Gong's, in Lowe's form.
+"""Whether the history of one key is linearizable, checked by the search of Wing and Gong in the form of Lowe.
 
-The operations of a key are followed in time. At each moment there is a set of worlds: a state that the key may be in,
-and the operations begun that have not taken effect in it. An operation takes effect when it must, at its end, and
-others that are under way may do so before it; each world in which that is possible goes on. With no world left, no
-order of the operations explains the answers. This knows nothing of `revisions` and shares none of its reasoning.
+The operations of a key are followed in time. At each moment there is a set of worlds: a state that the key may have,
+and the operations in progress that have not taken effect in it. An operation must take effect before its end. Others in
+progress may take effect before it; each world in which this is possible continues. If no world is left, no order of the
+operations explains the answers. This check shares no code and no reasoning with `revisions`.
 
-Where no operation is under way a window ends: only the worlds go on into the next. Worlds differ little in practice,
-because the answers tell revisions; STEPS bounds the work, and a window that exceeds it is undecided, which counts as
-wrong.
+A window ends where no operation is in progress: only the worlds continue into the next one. In practice worlds differ
+little, because the answers contain revisions. STEPS bounds the work. A window that exceeds it is undecided, which
+counts as a violation.
 """
 
 from collections import defaultdict
@@ -18,11 +18,11 @@ from typing import NamedTuple
 from harness.histories import Change, History, Sight
 
 STEPS = 100_000
-"""A window takes hundreds, and the worst that was seen a thousand."""
+"""A window takes hundreds of steps; the largest number seen is a thousand."""
 
 
 class State(NamedTuple):
-    """`revision` is of the last change, or the least that it can be if nobody was told (`is_exact`)."""
+    """`revision` is that of the last change, or a lower bound if no answer contains it (`is_exact`)."""
 
     revision: int
     is_exact: bool = True
@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 
 World = tuple[State, frozenset[int]]
-"""A state, and which operations are under way but without effect."""
+"""A state, and the operations in progress that have not taken effect."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Searched:
 
 
 def search(history: History) -> Searched:
-    """Search each key and lock by itself."""
+    """Search each key and lock separately."""
     operations: dict[str, list[Change | Sight]] = defaultdict(list)
     for each in history.told:
         operations[each.key].append(each)
@@ -70,15 +70,15 @@ class _Search:
             if isinstance(each, Change) and each.ended is not None and each.revision is not None
         }
         self._told = dict(_told_revisions(operations))
-        """Revisions of states that somebody saw, by the mark of the change that made it."""
+        """Revisions of states that a client saw, by the mark of the change that made them."""
         shown = {mark for each in operations if isinstance(each, Sight) for mark in each.value or ()}
         self._ghostly = frozenset(
             number
             for number, each in enumerate(operations)
             if isinstance(each, Change) and each.ended is None and each.mark not in shown
         )
-        """Without an answer, and nobody saw what it wrote. A ghost takes effect right before what needs it, if at all:
-        before anything else, nobody could tell."""
+        """Changes without an answer whose value was never seen. A ghost takes effect, if at all, directly before the
+        operation that needs it: earlier, no answer could show it."""
 
     def run(self, start: State) -> None:
         events = [(each.began, 0, number) for number, each in enumerate(self._operations)]
@@ -106,7 +106,7 @@ class _Search:
                 self._steps = 0
 
     def _ended(self, worlds: Iterable[World], number: int) -> set[World]:
-        """Worlds in which this operation has taken effect."""
+        """The worlds in which this operation has taken effect."""
         done: set[World] = set()
         seen = set(worlds)
         ahead = list(seen)
@@ -122,7 +122,7 @@ class _Search:
         return done
 
     def _following(self, world: World) -> Iterator[World]:
-        """After one more operation has taken effect, or a ghost and the operation that needs it."""
+        """The worlds after one more operation has taken effect, or a ghost and the operation that needs it."""
         state, waiting = world
         ghosts = self._ghosts(waiting)
         for number in waiting:
@@ -138,11 +138,11 @@ class _Search:
                         yield self._with_sights(haunted, waiting.difference(used, (number,)), waiting)
 
     def _may_go_on(self, state: State, waiting: frozenset[int]) -> bool:
-        """Whether nothing is left behind that has taken effect for certain, at a revision that is over."""
+        """Whether no operation is left behind that has certainly taken effect at an earlier revision."""
         return not any(state.revision >= self._answered.get(number, state.revision + 1) for number in waiting)
 
     def _ghosts(self, waiting: frozenset[int]) -> list[int]:
-        """Those that may take effect, one of each kind: one is as good as another."""
+        """The ghosts that may take effect, one of each kind, because those of a kind are equivalent."""
         alike = {}
         for number in waiting & self._ghostly:
             ghost = self._operations[number]
@@ -153,10 +153,10 @@ class _Search:
     def _haunted(
         self, state: State, ghosts: Sequence[int], operation: Change | Sight
     ) -> Iterator[tuple[tuple[int, ...], State]]:
-        """The states after ghosts and `operation`, where they make a difference to it.
+        """The states after ghosts and `operation`, if the ghosts make a difference to it.
 
-        A ghost takes away what is there, or puts something there, or stands behind a revision whose value nobody saw;
-        two of them take away the whole under a part.
+        A ghost removes a state, creates one, or explains a revision whose value was never seen; two of them remove the
+        whole under a part.
         """
         is_unnamed = isinstance(operation, Sight) and operation.value is None and operation.revision is not None
         for first in ghosts:
@@ -185,23 +185,24 @@ class _Search:
         return _changed(state, operation, self._told.get(operation.mark))
 
     def _with_sights(self, state: State, waiting: frozenset[int], among: Iterable[int]) -> World:
-        """With all that only looks and may look now: to wait longer would not help it, nor hinder others."""
+        """The worlds in which every read that can take effect now has done so. Waiting would not help the read or other
+        operations."""
         looked = []
         for number in among:
             sight = self._operations[number]
             if not isinstance(sight, Sight) or number not in waiting:
                 continue
             after = _seen(state, sight)
-            # To take a state for a revision that came without a value is a guess, which is left to `_following`.
+            # A revision that came without a value could be this state. That is a guess, which `_following` makes.
             if after == state or (after is not None and sight.value is not None):
                 state = after
                 looked.append(number)
         return state, waiting.difference(looked)
 
     def _best(self, worlds: set[World]) -> set[World]:
-        """Without those from which nothing can come that does not come from another, too.
+        """Remove worlds whose continuations are all possible from another world, too.
 
-        Two worlds in the same state: in one more of what is uncertain may still happen, or not.
+        Of two worlds with the same state, one has more unanswered changes that may still take effect.
         """
         if len(worlds) == 1:
             return worlds
@@ -227,7 +228,7 @@ def _told_revisions(operations: Iterable[Change | Sight]) -> Iterator[tuple[str,
 
 
 def _seen(state: State, sight: Sight) -> State | None:
-    """The state, known better if the sight tells its revision; None if this is not what was seen."""
+    """The state, with an exact revision if the read returned one; None if the read contradicts it."""
     if state.is_there != sight.is_there:
         return None
     if sight.value is not None and sight.value != (state.whole, state.part):
@@ -240,7 +241,7 @@ def _seen(state: State, sight: Sight) -> State | None:
 
 
 def _changed(state: State, change: Change, told: int | None) -> State | None:
-    """The state after a change; None if it would have been refused, or answered otherwise."""
+    """The state after a change; None if the change would have been refused or answered differently."""
     revision = told if change.ended is None else change.revision
     if revision is not None and revision <= state.revision:
         return None

@@ -1,12 +1,12 @@
-"""Whether a whole history is linearizable, judged by the revisions in its answers: O(n log n).
+"""Whether a whole history is linearizable, checked by the revisions in its answers in O(n log n).
 
-Revisions order all changes of the store, so nothing need be searched. Each change stands at its revision, and those of
-one key make its chain of states. Then every answer must fit: what was known when an operation began (`floor`, the
-largest revision that any operation before had told) is a bound on what it may see, and what began after it ended must
-not be seen by it.
+Revisions order all changes of the store, so no search is needed. Each change has its place at its revision, and the
+changes of one key form its chain of states. Then every answer must fit. `floor` is the largest revision that any answer
+contained when an operation began: the operation must not see an older state. It must also not see changes that began
+after it ended.
 
-A change without an answer has its place once a read has shown its state. What is still without a place is given the
-benefit of the doubt, but only at a revision that nothing else has taken, and each explains one of them.
+A change without an answer gets its place once a read has shown its state. One that still has no place may explain any
+revision that no other change has taken, and each explains at most one.
 """
 
 from bisect import bisect_left, bisect_right
@@ -17,11 +17,11 @@ from functools import partial
 from harness.histories import Change, History, Loss, Sight, Value
 
 Place = tuple[int, Change | None]
-"""A revision of a key, and what made it; None if that was seen only by its revision. Something is there then."""
+"""A revision of a key and the change that made it. None: only the revision was seen, so a state exists there."""
 
 
 def faults_by_revisions(history: History, head: int) -> list[str]:
-    """What in the history cannot be. `head`: the revision of the store at its end."""
+    """The contradictions in a history. `head`: the revision of the store at its end."""
     ledger = _Ledger(history, head)
     ledger.place_answered()
     ledger.place_seen()
@@ -42,15 +42,15 @@ class _Ledger:
         self._by_mark = {change.mark: change for change in history.changes if change.mark}
         self._by_revision: dict[int, Change] = {}
         self._states: dict[tuple[str, int], Value] = {}
-        """The value of a key at a revision, as it was seen."""
+        """The value of a key at a revision, as a client saw it."""
         self._unnamed: dict[str, set[int]] = defaultdict(set)
-        """Revisions of a key that were seen without their value, and that nobody claims."""
+        """Revisions of a key that were seen without their value and belong to no known change."""
         self._revisions: dict[str, list[int]] = {}
         self._chains: dict[str, list[Change | None]] = {}
         self._doubtful: dict[str, list[Change]] = defaultdict(list)
-        """Of each key: what may or may not have happened."""
+        """The changes of each key that may have happened or not."""
         self._unclaimed: list[int] = []
-        """Revisions that none of the other changes took."""
+        """Revisions that no other change took."""
 
     # Each change at its revision ------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class _Ledger:
                 self._place(change, change.revision)
 
     def place_seen(self) -> None:
-        """By what was read: the values first, since they say which change it was."""
+        """Place changes by what was read. Values come first, because they identify the change."""
         for sight in self._history.sights:
             if sight.value is not None:
                 self._place_value(sight, sight.value)
@@ -72,7 +72,7 @@ class _Ledger:
         whole, part = value
         made_by = self._by_mark.get(part or whole or "")
         if made_by is None or made_by.key != sight.key:
-            self.faults.append(f"{sight}, which nobody wrote")
+            self.faults.append(f"{sight}, which no client wrote")
             return
         if sight.revision is None:
             sight.revision = made_by.revision
@@ -111,7 +111,7 @@ class _Ledger:
             chains[key] += [(revision, None) for revision in revisions]
             for revision in revisions:
                 if not self._may_have(key, lambda each: each.leaves_something, revision - 1, revision + 1):
-                    self.faults.append(f"{key} was seen at {revision}, a revision that nobody wrote")
+                    self.faults.append(f"{key} was seen at {revision}, a revision that no client wrote")
         for key, places in chains.items():
             places.sort(key=lambda place: place[0])
             self._revisions[key] = [revision for revision, _ in places]
@@ -120,7 +120,7 @@ class _Ledger:
     def _may_have(
         self, key: str, is_such: Callable[[Change], bool], above: int, below: int, *, until: int | None = None
     ) -> bool:
-        """Whether a change in doubt would explain it, between two revisions, begun before `until`."""
+        """Whether a change without an answer, begun before `until`, could explain it between two revisions."""
         doubtful = [each for each in self._doubtful.get(key, ()) if until is None or each.began < until]
         for place in range(bisect_right(self._unclaimed, above), bisect_left(self._unclaimed, below)):
             if any(is_such(each) and each.floor < self._unclaimed[place] for each in doubtful):
@@ -128,7 +128,7 @@ class _Ledger:
         return False
 
     def _before(self, key: str, revision: int) -> tuple[int, bool]:
-        """The last revision of `key` below `revision`, and whether something was there."""
+        """The last revision of `key` below `revision`, and whether a state existed there."""
         place = bisect_left(self._revisions.get(key, ()), revision) - 1
         return self._at(key, place)
 
@@ -141,9 +141,9 @@ class _Ledger:
     # Real time ------------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """Through all beginnings and ends in order, with the largest revision that is known by then.
+        """Go through all beginnings and ends in order, with the largest revision known at each.
 
-        What begins in the very moment in which another ends is taken as concurrent.
+        An operation that begins at the moment another ends counts as concurrent.
         """
         operations = self._history.told
         events = [(each.began, 0, number) for number, each in enumerate(operations)]
@@ -161,7 +161,7 @@ class _Ledger:
                 known = max(known, operation.revision)
 
     def _revealed_by(self, sight: Sight) -> int:
-        """Check a sight; the largest revision that it tells."""
+        """Check a sight. Returns the largest revision that it contains."""
         if sight.head and sight.head < sight.floor:
             self.faults.append(f"a list is of revision {sight.head} when {sight.floor} was known")
         floor = max(sight.floor, sight.head)
@@ -177,13 +177,13 @@ class _Ledger:
         return max(floor, sight.revision)
 
     def _told_by_presence(self, sight: Sight, floor: int) -> int:
-        """Check one that tells only whether there was something: the first state from `floor` on that is so."""
+        """Check a sight that only says whether a state existed: find the first such state from `floor` on."""
         revisions = self._revisions.get(sight.key, [])
         place = bisect_right(revisions, floor) - 1
         if self._at(sight.key, place)[1] == sight.is_there:
             return 0
         since = revisions[place] if place >= 0 else 0
-        # What began after the sight is beyond it, and so is all that comes later by revision.
+        # A change that began after the sight is later, and so are all with larger revisions.
         reach, told = self._head + 1, 0
         for later in range(place + 1, len(revisions)):
             made_by = self._chains[sight.key][later]
@@ -221,10 +221,12 @@ class _Ledger:
             if self._may_have(change.key, lambda each: each.leaves_something == needs, before, revision):
                 return
             what = "something" if needs else "nothing"
-            self.faults.append(f"{change} at {revision} is told to have found {what}, which is wrong since {before}")
+            self.faults.append(
+                f"{change} at {revision} is reported to have found {what}, which is wrong since {before}"
+            )
 
     def _check_fence(self, change: Change, revision: int, lock: str, token: int) -> None:
-        """The lease must be alive at the change. It never expires here, so it ends by its release only."""
+        """The lease must be alive at the change. It never expires here, so only its release ends it."""
         held, is_held = self._before(lock, revision)
         if not is_held or held != token:
             self.faults.append(f"{change} at {revision} was under the lease {token}, over since {held}")
@@ -232,7 +234,9 @@ class _Ledger:
     def check_losses(self) -> None:
         for loss in self._history.losses:
             if not self._may_be_lost(loss):
-                self.faults.append(f"the lease {loss.token} of {loss.lock} was called lost, and nobody had released it")
+                self.faults.append(
+                    f"the lease {loss.token} of {loss.lock} was called lost, and no client had released it"
+                )
 
     def _may_be_lost(self, loss: Loss) -> bool:
         place = bisect_right(self._revisions.get(loss.lock, ()), loss.token)
@@ -243,10 +247,11 @@ class _Ledger:
         return self._may_have(loss.lock, lambda each: not each.leaves_something, loss.token, below, until=loss.ended)
 
     def check_parts(self) -> None:
-        """A partial write keeps the rest: through the chain of each key, the whole that it was written into."""
+        """A partial write keeps the rest of the value: follow the chain of each key to the whole that it was written
+        into."""
         for key, chain in self._chains.items():
             whole: str | None = None
-            since = 0  # this is known
+            since = 0  # this value is known
             for revision, change in zip(self._revisions[key], chain, strict=True):
                 if change is not None and (change.kind != "part" or change.found is False):
                     whole, since = change.mark if change.kind == "whole" else None, revision
@@ -258,18 +263,18 @@ class _Ledger:
                 whole, since = seen[0], revision
 
     def check_nothing_is_invented(self) -> None:
-        """Each revision was taken by a change that somebody sent; one without an answer takes one at most."""
+        """Each revision was taken by a change that a client sent; one without an answer takes at most one."""
         if self._by_revision and max(self._by_revision) > self._head:
             self.faults.append(f"the head is {self._head} at the end, and {max(self._by_revision)} was known")
         doubtful = sorted(each.floor for changes in self._doubtful.values() for each in changes)
         for count, revision in enumerate(self._unclaimed, start=1):
             if count > bisect_left(doubtful, revision):
-                self.faults.append(f"revision {revision} was taken by a change that nobody sent, or not twice")
+                self.faults.append(f"revision {revision} was taken by a change that no client sent, or by two")
                 return
 
 
 def _needs_something(change: Change) -> bool | None:
-    """Whether it can only have been done with something, or with nothing, there."""
+    """Whether the change requires that a state exists, or that none exists."""
     if change.expected is not None:
         return change.expected == "present"
     return True if change.kind == "removal" else change.found

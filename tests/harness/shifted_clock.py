@@ -1,4 +1,4 @@
-"""The service with a system clock that is wrong by LEASEHOLD_TEST_CLOCK_SECONDS: `shifted_clock.py serve …`."""
+"""The service with a system clock that is off by LEASEHOLD_TEST_CLOCK_SECONDS: `shifted_clock.py serve …`."""
 
 import os
 import time

@@ -1,12 +1,12 @@
-"""The real service on a primary with a synchronous standby, whose commits lose their standby in the middle.
+"""The real service on a primary with a synchronous standby, when commits lose their standby half-way.
 
 While clients write, the standby is cut off, so that a COMMIT waits for it. Then that COMMIT is disturbed: the query is
-cancelled, the session is ended, or the whole primary is killed and started again. PostgreSQL has the change by then,
-and shows it to everybody; the standby lacks it. Once the service has drawn its conclusions, the primary is lost and the
-standby promoted: nothing that a client was told of may be missing.
+cancelled, the session is ended, or the whole primary is killed and started again. By then PostgreSQL has the change and
+shows it to readers, but the standby lacks it. After the service has reacted, the primary is lost and the standby is
+promoted. Nothing that was acknowledged to a client may be missing.
 
-What was only read may be: PostgreSQL shows what the standby lacks once the wait is broken off. So the clients do not
-compare what they read.
+What was only read may be missing, because PostgreSQL shows changes that the standby lacks once the wait has been
+interrupted. So the clients do not compare what they read.
 """
 
 import random
@@ -26,7 +26,7 @@ from harness.postgres_faults import PLANTED, bad_end, differences, what_has_not_
 PROMISE: Final = "with a synchronous standby, a failover loses nothing that was acknowledged"
 FIRST_WRITES: Final = 50
 MOST_WRITES: Final = 50
-"""Done between two faults."""
+"""Writes between two faults."""
 
 Way = Literal["query cancelled", "session ended", "primary killed"]
 
@@ -70,7 +70,7 @@ def survive_failovers(seed: int, ways: Sequence[Way], *, bug: str | None = None)
                     waiting = pair.waiting()
                     finding.figures["writes under way at faults"] += ledger.under_way
                     WAYS[way](pair.primary, waiting[0])
-                    pair.waiting(but_for=waiting)  # the service believes, or asks
+                    pair.waiting(but_for=waiting)  # the service believes the commit, or asks
                     pair.promote()
                     finding.figures["failovers"] += 1
                     late = what_has_not_recovered(service, ledger)
@@ -84,6 +84,6 @@ def survive_failovers(seed: int, ways: Sequence[Way], *, bug: str | None = None)
 
 
 def round_of_failovers(_folder: Path, seed: int) -> Finding:
-    """For `make torture`."""
+    """Rounds for `make torture`."""
     rng = random.Random(seed)
     return survive_failovers(seed, [rng.choice(list(WAYS)) for _ in range(6)])

@@ -1,1 +1,1 @@
-"""Runs the harnesses for as long as it is told to: `make torture MINUTES=30`. See `__main__`."""
+"""Runs the harnesses for a given time: `make torture MINUTES=30`. See `__main__`."""

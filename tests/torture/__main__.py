@@ -1,7 +1,7 @@
-"""`make torture [MINUTES=30] [SEED=…] [ROWS="kills-file …"]`: all harnesses, round after round, until the time is over.
+"""`make torture [MINUTES=30] [SEED=…] [ROWS="kills-file …"]`: run all harnesses, round after round, for a given time.
 
-Each round runs in a process of its own with a seed of its own. What is found is shown at once, with the command that
-repeats the round, and again at the end. Exit status: 0, or 1 if a promise was broken, a harness broke, or a round hung.
+Each round runs in its own process with its own seed. A violation is shown at once, with the command that repeats the
+round, and again at the end. Exit status: 0, or 1 if a promise was broken, a harness failed, or a round hung.
 """
 
 import argparse
@@ -24,20 +24,20 @@ from rich.table import Table
 from torture.rows import ROWS, Row
 
 HANG_SECONDS = 300.0
-"""A round takes seconds. One that takes so long is a violation: something waits for ever."""
+"""A round takes seconds. One that takes this long counts as a violation, because something hangs."""
 
 console = Console()
 
 
 @dataclass
 class Sums:
-    """Of all rounds of one row."""
+    """The totals of all rounds of one row."""
 
     finding: Finding = field(default_factory=Finding)
     rounds: int = 0
     seconds: float = 0.0
     repeat: list[str] = field(default_factory=list)
-    """How to repeat the rounds that found something."""
+    """The commands that repeat the rounds with violations."""
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def _run_until(deadline: float, rows: list[Row], seed: int, sums: dict[str, Sums]) -> None:
-    """The row that has had the smallest share of the time so far is next. Each runs once, whatever the time."""
+    """Run the row that has had the smallest share of the time so far. Each row runs at least once."""
     start = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -99,7 +99,7 @@ def _finding(row: Row, seed: int) -> Finding:
 
 
 def _run_alone(command: list[str]) -> tuple[int, str, str]:
-    """If it hangs, or this process is interrupted, it is killed with all the servers that it has started."""
+    """Run one round. If it hangs, or this process is interrupted, it is killed with all servers that it started."""
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as process:
         try:
             output, errors = process.communicate(timeout=HANG_SECONDS)

@@ -1,4 +1,4 @@
-"""One round in a process of its own: `python -m torture.round ROW SEED`. Prints its finding as a line of JSON."""
+"""One round in its own process: `python -m torture.round ROW SEED`. Prints its finding as a line of JSON."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ def main() -> None:
     name, seed = sys.argv[1], int(sys.argv[2])
     try:
         finding = run_round(name, seed)
-    except Exception:  # noqa: BLE001  a harness that breaks has found something, too
+    except Exception:  # noqa: BLE001  a failing harness is a finding, too
         finding = Finding(violations=[f"the harness broke: {traceback.format_exc()}"])
     print(json.dumps({"figures": finding.figures, "violations": finding.violations}))  # noqa: T201  read by the parent
 

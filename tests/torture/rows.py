@@ -1,4 +1,4 @@
-"""What is run: a row for each promise and kind of fault. To add one, add a harness and a row."""
+"""The rows of the torture run: one for each promise and kind of fault. To add one, add a harness and a row."""
 
 import tempfile
 from collections.abc import Callable
@@ -28,14 +28,14 @@ from harness.standby import round_of_failovers
 from leasehold.engines.base import SteadyClock
 
 Round = Callable[[Path, int], Finding]
-"""One round, in an empty folder, by a seed. It takes seconds, not minutes."""
+"""Runs one round in an empty folder with a seed. A round takes seconds, not minutes."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """`unit` is the figure that says how much was done.
+    """`unit`: the figure that says how much was done.
 
-    `obstacle`: why it is not possible on this machine, empty if it is. It is left out then, and named.
+    `obstacle`: why the row cannot run on this machine, or empty. Such a row is skipped and named.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Row:
     round: Round
     unit: str
     weight: int = 1
-    """Its share of the time."""
+    """The row's share of the time."""
     obstacle: Callable[[], str] = str
 
 
@@ -150,9 +150,9 @@ ROWS = (
 
 
 def run_round(name: str, seed: int) -> Finding:
-    """A round of one row, in a folder of its own."""
+    """Run one round of a row, in its own folder."""
     [row] = [row for row in ROWS if row.name == name]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="torture-")))
-        folder.chmod(0o755)  # PostgreSQL, which is not started as root, must pass through
+        folder.chmod(0o755)  # PostgreSQL does not run as root and needs access to the folder
         return row.round(folder, seed)

@@ -63,7 +63,7 @@ def judged(told: Sequence[Told], head: int) -> tuple[list[str], list[str]]:
 
 GOOD: dict[str, tuple[int, list[Told]]] = {
     "a read after a write": (1, [whole("a", (0, 1), 1, found=False), sees(1, ("a", None), (2, 3))]),
-    "reads beside a write see before and after": (
+    "reads concurrent with a write return the state before or after it": (
         2,
         [
             whole("a", (0, 1), 1),
@@ -76,7 +76,7 @@ GOOD: dict[str, tuple[int, list[Told]]] = {
         2,
         [whole("a", (0, 9), 2), whole("b", (1, 8), 1), sees(2, ("a", None), (10, 11))],
     ),
-    "an uncertain write that shows later": (
+    "an unanswered write that is seen later": (
         2,
         [
             whole("a", (0, 1), 1),
@@ -85,20 +85,20 @@ GOOD: dict[str, tuple[int, list[Told]]] = {
             sees(2, ("b", None), (5, 6)),
         ],
     ),
-    "an uncertain write that never shows": (
+    "an unanswered write that is never seen": (
         1,
         [whole("a", (0, 1), 1), uncertain("whole", "b", 2), sees(1, ("a", None), (3, 4))],
     ),
-    "an uncertain removal that shows": (
+    "an unanswered removal that is seen": (
         2,
         [whole("a", (0, 1), 1), uncertain("removal", "b", 2), sees(1, ("a", None), (3, 4)), sees_nothing((5, 6))],
     ),
-    "an uncertain removal before a creation": (
+    "an unanswered removal before a creation": (
         3,
         [whole("a", (0, 1), 1), uncertain("removal", "b", 2), whole("c", (3, 4), 3, expected="absent", found=False)],
     ),
-    "an uncertain creation before a removal": (2, [uncertain("whole", "a", 0), removal("b", (1, 2), 2)]),
-    "a part of an uncertain whole": (
+    "an unanswered creation before a removal": (2, [uncertain("whole", "a", 0), removal("b", (1, 2), 2)]),
+    "a part of an unanswered whole": (
         3,
         [
             whole("a", (0, 1), 1),
@@ -107,7 +107,7 @@ GOOD: dict[str, tuple[int, list[Told]]] = {
             sees(3, ("b", "c"), (5, 6)),
         ],
     ),
-    "a part after one that was written where an uncertain removal had been": (
+    "a part after one that was written after an unanswered removal": (
         4,
         [
             whole("a", (0, 1), 1),
@@ -117,11 +117,11 @@ GOOD: dict[str, tuple[int, list[Told]]] = {
             sees(4, (None, "d"), (7, 8)),
         ],
     ),
-    "an uncertain removal after a part that is under way": (
+    "an unanswered removal after a part in progress": (
         3,
         [whole("a", (0, 1), 1), part("b", (2, 9), 2), uncertain("removal", "c", 2), sees_nothing((3, 8))],
     ),
-    "a part after an uncertain removal and an uncertain part": (
+    "a part after an unanswered removal and an unanswered part": (
         4,
         [
             whole("a", (0, 1), 1),
@@ -143,7 +143,7 @@ GOOD: dict[str, tuple[int, list[Told]]] = {
             sees(4, (None, "d"), (12, 13)),
         ],
     ),
-    "a comparison with what only a refusal has told": (
+    "a comparison with a revision known only from a refusal": (
         3,
         [
             whole("a", (0, 1), 1),
@@ -152,11 +152,11 @@ GOOD: dict[str, tuple[int, list[Told]]] = {
             whole("c", (5, 6), 3, expected=2, found=True),
         ],
     ),
-    "one of two comparisons wins": (
+    "one of two comparisons succeeds": (
         2,
         [whole("a", (0, 1), 1), whole("b", (2, 9), 2, expected=1, found=True), sees(2, None, (3, 8))],
     ),
-    "a list with more than it promises": (
+    "a list with changes after its revision": (
         2,
         [whole("a", (0, 1), 1), whole("b", (2, 9), 2), sees(2, ("b", None), (3, 8), head=1)],
     ),
@@ -170,7 +170,7 @@ GOOD: dict[str, tuple[int, list[Told]]] = {
             whole("c", (7, 12), 3, key=LOCK, expected="absent"),
         ],
     ),
-    "a lease that nobody was told of is released": (
+    "a lease of an unanswered acquisition is released": (
         3,
         [
             uncertain("whole", "a", 0, key=LOCK, expected="absent"),
@@ -198,7 +198,7 @@ BAD: dict[str, tuple[int, list[Told]]] = {
         3,
         [whole("a", (0, 1), 1), whole("b", (2, 3), 2), part("c", (4, 5), 3), sees(3, ("a", "c"), (6, 7))],
     ),
-    "a value that nobody wrote": (2, [whole("a", (0, 1), 1), sees(2, ("x", None), (2, 3))]),
+    "a value that no client wrote": (2, [whole("a", (0, 1), 1), sees(2, ("x", None), (2, 3))]),
     "a value at another revision": (1, [whole("a", (0, 1), 1), sees(2, ("a", None), (2, 3))]),
     "two writes with one revision": (1, [whole("a", (0, 9), 1), whole("b", (0, 9), 1)]),
     "two comparisons that both succeed": (
@@ -209,9 +209,9 @@ BAD: dict[str, tuple[int, list[Told]]] = {
         2,
         [whole("a", (0, 9), 1, expected="absent"), whole("b", (0, 9), 2, expected="absent")],
     ),
-    "a creation that is told to be none": (1, [whole("a", (0, 1), 1, found=True)]),
+    "a creation reported as an update": (1, [whole("a", (0, 1), 1, found=True)]),
     "a removal of nothing": (2, [whole("a", (0, 1), 1), removal("b", (2, 3), 2), removal("c", (4, 5), 3)]),
-    "a state that was seen and is gone": (
+    "a state that was seen and has disappeared": (
         2,
         [
             whole("a", (0, 1), 1),
@@ -220,21 +220,21 @@ BAD: dict[str, tuple[int, list[Told]]] = {
             sees(1, ("a", None), (5, 6)),
         ],
     ),
-    "a revision that was seen and is given again": (
+    "a revision that was seen and is issued again": (
         2,
         [whole("a", (0, 1), 1), uncertain("whole", "b", 2), sees(2, ("b", None), (3, 4)), whole("c", (5, 6), 2)],
     ),
-    "an acknowledged write that is gone": (1, [whole("a", (0, 1), 1), sees_nothing((2, 3))]),
+    "an acknowledged write that has disappeared": (1, [whole("a", (0, 1), 1), sees_nothing((2, 3))]),
     "a removal that is undone": (2, [whole("a", (0, 1), 1), removal("b", (2, 3), 2), sees(1, ("a", None), (4, 5))]),
     "a read before the write": (1, [sees(1, ("a", None), (0, 1)), whole("a", (2, 3), 1)]),
-    "revisions against the time": (2, [whole("a", (0, 1), 2), whole("b", (2, 3), 1)]),
-    "a refusal by what is over": (2, [whole("a", (0, 1), 1), whole("b", (2, 3), 2), sees(1, None, (4, 5))]),
-    "a refusal by a revision that nobody wrote": (2, [whole("a", (0, 1), 1), sees(2, None, (2, 3))]),
+    "revisions in the opposite order of time": (2, [whole("a", (0, 1), 2), whole("b", (2, 3), 1)]),
+    "a refusal with a stale revision": (2, [whole("a", (0, 1), 1), whole("b", (2, 3), 2), sees(1, None, (4, 5))]),
+    "a refusal with a revision that no client wrote": (2, [whole("a", (0, 1), 1), sees(2, None, (2, 3))]),
     "two holders of a lock": (
         2,
         [whole("a", (0, 1), 1, key=LOCK, expected="absent"), whole("b", (2, 3), 2, key=LOCK, expected="absent")],
     ),
-    "a lock held by one who has released it": (
+    "a lock held by a client that has released it": (
         2,
         [
             whole("a", (0, 1), 1, key=LOCK, expected="absent"),
@@ -245,7 +245,7 @@ BAD: dict[str, tuple[int, list[Told]]] = {
 }
 
 BAD_BETWEEN_KEYS: dict[str, tuple[int, list[Told]]] = {
-    "a list older than what was known": (
+    "a list older than a known revision": (
         2,
         [
             whole("a", (0, 1), 1),
@@ -258,7 +258,7 @@ BAD_BETWEEN_KEYS: dict[str, tuple[int, list[Told]]] = {
         [whole("a", (0, 1), 1), whole("b", (2, 9), 2), sees(1, ("a", None), (3, 8), head=2)],
     ),
     "a list without an entry up to its revision": (1, [whole("a", (0, 9), 1), sees_nothing((1, 8), head=1)]),
-    "a key older than what another key's read has told": (
+    "a key older than a revision known from another key": (
         2,
         [
             whole("a", (0, 9), 1),
@@ -268,9 +268,9 @@ BAD_BETWEEN_KEYS: dict[str, tuple[int, list[Told]]] = {
         ],
     ),
     "a change that was done twice": (2, [whole("a", (0, 1), 2)]),
-    "an uncertain change that was done twice": (3, [uncertain("whole", "a", 0), whole("b", (1, 2), 3)]),
+    "an unanswered change that was done twice": (3, [uncertain("whole", "a", 0), whole("b", (1, 2), 3)]),
     "a head that went back": (1, [whole("a", (0, 1), 1), whole("b", (2, 3), 2)]),
-    "a write under a lease that was over": (
+    "a write under an ended lease": (
         3,
         [
             whole("a", (0, 1), 1, key=LOCK),
@@ -278,16 +278,16 @@ BAD_BETWEEN_KEYS: dict[str, tuple[int, list[Told]]] = {
             whole("c", (4, 5), 3, fence=(LOCK, 1)),
         ],
     ),
-    "a lease that is called lost": (1, [whole("a", (0, 1), 1, key=LOCK), Loss(LOCK, 1, 2, 3)]),
+    "a live lease that is reported as lost": (1, [whole("a", (0, 1), 1, key=LOCK), Loss(LOCK, 1, 2, 3)]),
 }
 """Cases that only the check by revisions finds, because the search looks at each key separately."""
 
 BAD_IN_DOUBT: dict[str, tuple[int, list[Told]]] = {
-    "an uncertain removal that shows and is undone": (
+    "an unanswered removal that is seen and undone": (
         2,
         [whole("a", (0, 1), 1), uncertain("removal", "b", 2), sees_nothing((3, 4)), sees(1, ("a", None), (5, 6))],
     ),
-    "an uncertain removal that shows twice": (
+    "an unanswered removal that is seen twice": (
         4,
         [
             whole("a", (0, 1), 1),

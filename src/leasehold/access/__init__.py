@@ -2,7 +2,8 @@
 
 permissions.py         what a caller may do: permissions, and the prefixes that its token covers
 token_verification.py  the principal of an Authorization header
-token_keys.py          secrets and public keys, loaded from files
+token_keys.py          the keys that verify tokens, loaded from files
+token_secret.py        the secret of HS256 tokens, loaded from a file
 token_minting.py       tokens made by `leasehold token`
 hosts.py               hosts and origins, parsed and compared
 """

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from leasehold.access.secrets import load_secret, read_key_file
+from leasehold.access.token_secret import load_secret, read_key_file
 from leasehold.errors import unavailable
 from leasehold.limits import MIN_RSA_BITS
 

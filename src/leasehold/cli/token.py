@@ -59,8 +59,8 @@ def make(arguments: Arguments) -> str:
     """The token. Raises ServiceError."""
     from pathlib import Path
 
-    from leasehold.access.secrets import load_secret
     from leasehold.access.token_minting import mint_token
+    from leasehold.access.token_secret import load_secret
     from leasehold.server.config import load_settings, parse_duration
 
     settings = load_settings(os.environ, {"auth_secret_file": arguments.auth_secret_file})

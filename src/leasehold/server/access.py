@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 def admission_for(settings: Settings, address: str) -> Admission:
     """The check of each request. `address`: the one that the service listens on.
 
-    Raises `unavailable` if a key cannot be loaded, and if anybody on the network would have access without
+    Raises `unavailable` if a key cannot be loaded, and if the whole network would have access without
     `insecure_open`.
     """
     verifier = _verifier(settings)

@@ -1,6 +1,6 @@
 """The secret that signs and verifies HS256 tokens, loaded from a file.
 
-Apart from `token_keys`, because `leasehold token` needs nothing else: cryptography and PyJWT take 60 ms to import.
+`token_keys.py` imports cryptography and PyJWT, which takes 60 ms. `leasehold token` needs only this module.
 """
 
 import re
@@ -11,7 +11,7 @@ from leasehold.errors import unavailable
 from leasehold.limits import MIN_SECRET_BYTES
 
 _PLAIN_TEXT: Final = re.compile(rb"[A-Za-z0-9+/=_-]+")
-"""Hexadecimal, base64 and base64url: random bytes as commands print them."""
+"""Hexadecimal, base64 and base64url: how commands print random bytes."""
 
 
 def load_secret(path: Path) -> bytes:
@@ -25,12 +25,15 @@ def load_secret(path: Path) -> bytes:
 
 
 def is_surely_secret(secret: bytes) -> bool:
-    """False: it may be a key of another kind. PEM and JWK have spaces, quotes or braces, DER has control bytes."""
+    """Whether the text cannot be a key of another kind.
+
+    PEM and JWK have spaces, quotes or braces, and DER has control bytes.
+    """
     return _PLAIN_TEXT.fullmatch(secret) is not None and not secret.startswith((b"ssh-", b"ecdsa-"))
 
 
 def _refuse_other_keys(key: bytes) -> None:
-    """By PyJWT's own rule: a key that it refuses here, it would refuse whenever it verifies a token."""
+    """Raise `unavailable` for a key that PyJWT would refuse at each verification, by the rule of PyJWT itself."""
     import jwt
     from jwt.algorithms import HMACAlgorithm
 
@@ -41,7 +44,7 @@ def _refuse_other_keys(key: bytes) -> None:
 
 
 def read_key_file(path: Path, name: str) -> bytes:
-    """`name`: what the file is, for the message. Raises `unavailable`."""
+    """The content of a file. Raises `unavailable`. `name`: what the file is, for the message."""
     try:
         return path.read_bytes()
     except OSError as error:
