@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import sys
 from typing import cast
 
@@ -12,9 +13,10 @@ from leasehold.http.endpoints import kv
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.router import Router
 from leasehold.http.routing.routes import Service
-from leasehold.http.wire.connection import Connection
+from leasehold.http.wire.connection import SLICE_BYTES, Connection
 from leasehold.http.wire.connections import CROWD_CONNECTIONS, Connections
 from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
+from leasehold.http.wire.reception import Reception
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.store.store import Store
@@ -46,14 +48,24 @@ def connections_of(store: Store) -> Connections:
     return Connections(Router(kv.ROUTES), Admission(None, None), service, logs_requests=False)
 
 
-def living_connections() -> int:
-    return sum(isinstance(each, Connection) for each in gc.get_objects())
+GET = b"GET /kv/a HTTP/1.1\r\nHost: a\r\n\r\n"
+PUT = b"PUT /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1"
+RECEIVED = {
+    "nothing": [],
+    "a request, and a part of another": [GET, b"POST /kv/a HTTP/1.1\r\nHost: a\r\n"],
+    "a part of a body": [b"PUT /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1"],
+    "requests that wait": [PUT, GET * 40],
+    "a malformed request": [GET, b"BROKEN\r\n\r\n"],
+    "a body after an upgrade": [GET.replace(b"GET", b"PUT")[:-2] + b"Upgrade: b\r\nContent-Length: 9\r\n\r\n1"],
+    "an expectation": [PUT.replace(b"Host", b"Expect: 100-continue\r\nHost")[:-1]],
+}
 
 
-def test_a_lost_connection_is_freed_without_garbage_collection() -> None:
+@pytest.mark.parametrize("kind", RECEIVED)
+def test_a_lost_connection_is_freed_without_garbage_collection(kind: str) -> None:
     """Full collections are rare, and thousands of connections may come and go in between."""
 
-    async def scenario() -> tuple[bytes, int]:
+    async def scenario() -> int:
         store = Store(MemoryEngine(), Limits())
         await store.open()
         shared = connections_of(store)
@@ -62,20 +74,19 @@ def test_a_lost_connection_is_freed_without_garbage_collection() -> None:
         try:
             connection, transport = Connection(shared), Transport()
             connection.connection_made(transport)
-            connection.data_received(b"GET /kv/a HTTP/1.1\r\nHost: a\r\n\r\nPOST /kv/a HTTP/1.1\r\nHost: a\r\n")
+            for data in RECEIVED[kind]:
+                connection.data_received(data)
             await asyncio.sleep(0)
             connection.connection_lost(None)
-            written = transport.written
             del connection, transport
-            await asyncio.sleep(0)
-            return written, living_connections()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return sum(isinstance(each, Connection | Reception) for each in gc.get_objects())
         finally:
             gc.enable()
             await store.close()
 
-    written, living = asyncio.run(scenario())
-    assert written.startswith(b"HTTP/1.1 404 ")
-    assert living == 0
+    assert asyncio.run(scenario()) == 0
 
 
 async def two_sweeps(shared: Connections) -> None:
@@ -189,3 +200,55 @@ def test_an_incomplete_body_is_refused_when_other_requests_need_its_memory() -> 
         return [transport.written[:12] for transport in transports]
 
     assert asyncio.run(scenario()) == [b"HTTP/1.1 503", b"", b""]
+
+
+@pytest.mark.parametrize("field_bytes", [1, SLICE_BYTES])
+def test_leave_to_continue_comes_after_the_answers_to_all_requests_of_one_read(field_bytes: int) -> None:
+    async def scenario() -> list[bytes]:
+        store = Store(MemoryEngine(), Limits())
+        await store.open()
+        connection, transport = Connection(connections_of(store)), Transport()
+        connection.connection_made(transport)
+        get = b"GET /kv/a HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * field_bytes)
+        expecting = b"PUT /kv/a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+        connection.data_received(get * 3 + expecting)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        await store.close()
+        return re.findall(rb"HTTP/1.1 (\d+)", transport.written)
+
+    assert asyncio.run(scenario()) == [b"404", b"404", b"404", b"100"]
+
+
+def responses_to(*sent: bytes) -> bytes:
+    """What a connection of an empty store sends."""
+
+    async def scenario() -> bytes:
+        store = Store(MemoryEngine(), Limits())
+        await store.open()
+        connection, transport = Connection(connections_of(store)), Transport()
+        connection.connection_made(transport)
+        for data in sent:
+            connection.data_received(data)
+            for _ in range(20):
+                await asyncio.sleep(0)
+        connection.connection_lost(None)
+        await store.close()
+        return transport.written
+
+    return asyncio.run(scenario())
+
+
+def test_a_client_that_sends_its_body_with_the_head_is_not_told_to_continue() -> None:
+    written = responses_to(PUT.replace(b"Host", b"Expect: 100-continue\r\nHost"))
+    assert re.findall(rb"HTTP/1.1 (\d+)", written) == [b"201"]
+
+
+@pytest.mark.parametrize("line", [b"BROKEN\r\n", b"GET  /kv/a HTTP/1.1\r\n", b"BREW /kv/a HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_a_refused_request_line_takes_nothing_from_the_request_before_it(line: bytes) -> None:
+    before = GET.replace(b"GET", b"HEAD").replace(b"Host", b"X-Request-Id: mine\r\nAccept: application/msgpack\r\nHost")
+    _, _, refused = responses_to(before, line).partition(b"\r\n\r\n")
+    assert refused.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501"))
+    assert b"mine" not in refused
+    assert b'"error"' in refused

@@ -61,9 +61,9 @@ def test_a_complete_body_counts_until_its_request_is_answered() -> None:
 class Reader:
     """A connection whose client reads slowly."""
 
-    def __init__(self, answers: UnsentAnswers, still_since: float) -> None:
+    def __init__(self, answers: UnsentAnswers, last_progress: float) -> None:
         self.answers = answers
-        self.still_since = still_since
+        self.last_progress = last_progress
         self.is_cut = False
 
     def abort(self) -> None:
@@ -73,7 +73,7 @@ class Reader:
 
 def test_over_the_budget_the_client_that_has_not_read_for_longest_is_closed() -> None:
     answers = UnsentAnswers(100)
-    readers = [Reader(answers, still_since) for still_since in (3.0, 1.0, 2.0, 9.0)]
+    readers = [Reader(answers, last_progress) for last_progress in (3.0, 1.0, 2.0, 9.0)]
     for reader in readers:
         answers.note(reader, 30)
     assert [reader.is_cut for reader in readers] == [False, True, False, False]

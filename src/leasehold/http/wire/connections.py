@@ -1,9 +1,12 @@
-"""All connections of a server, and what they share: the route table, the clock of their deadlines, the current date."""
+"""All connections of a server, and what they share: the route table, the budgets, the clock of their deadlines.
+
+`Connections` refers to the connections, and each connection refers to it.
+"""
 
 import asyncio
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from itertools import count
@@ -13,28 +16,23 @@ from typing import Final, Protocol
 import structlog
 
 from leasehold.completions import report
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError, internal, unavailable
 from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request, Templates
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.refusal_log import RefusalLog
 from leasehold.http.routing.router import Router
 from leasehold.http.routing.routes import Service
-from leasehold.http.wire.header_cache import FamiliarHeads
+from leasehold.http.wire.deadlines import SWEEP_SECONDS, sweep
+from leasehold.http.wire.header_cache import HeaderCache
 from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
-from leasehold.limits import KIB
+from leasehold.http.wire.sending import Outbox, RoundRobin
 from leasehold.process.descriptors import REFUSED_CONNECTIONS
 from leasehold.process.memory_trim import give_back_memory
 
 log = structlog.get_logger(__name__)
 
-SWEEP_SECONDS: Final = 1.0
-SWEEP_SLICE_SECONDS: Final = 0.0002
-"""A sweep that sends thousands off at once would otherwise hold up all others for most of a second."""
-MAX_POSTED_BYTES: Final = 256 * KIB
-"""More is sent at once: only the transport tells a connection that its reader does not read, and one packet may ask
-for thousands of large values."""
 CROWD_CONNECTIONS: Final = 1_000
-"""When so many have left, what they took is given back to the system."""
+"""When so many have closed, the memory that they took is returned to the system."""
 
 
 class Member(Protocol):
@@ -48,7 +46,7 @@ class Member(Protocol):
 
 
 class Connections:
-    """The registry. Owned by the server, handed to each connection."""
+    """The registry. Owned by the server, and an argument of each connection."""
 
     def __init__(
         self,
@@ -67,36 +65,35 @@ class Connections:
         self.limits = service.limits
         self.loop = asyncio.get_running_loop()
         self.logs_requests = logs_requests
-        """One line for each request. Faults are logged where they are noticed, once."""
+        """Whether each request is logged. Faults are logged in any case."""
         self.stopping = False
-        self.heads = FamiliarHeads(self.limits.max_request_line_bytes)
+        self.header_cache = HeaderCache(self.limits.max_request_line_bytes)
         self.bodies = BodiesInFlight()
         self.unsent = UnsentAnswers()
+        self.outbox = Outbox(self.loop)
+        self.round_robin = RoundRobin(self.loop)
         self.tick = self.loop.time()
-        """Seconds; the time of the last sweep, so that a request pays nothing for its deadlines."""
+        """The time of the last sweep, in seconds of the event loop's clock. Requests read it in place of the clock."""
         self.refusals = RefusalLog(self.tick)
         self._fixed_lines = (VARY_BY_ORIGIN if admission.varies_by_origin else VARY) + COMMON_HEADERS
         self.common_lines = self._common_lines()
         self.templates = Templates(self.store.space.incarnation)
         self._most_refused = most_refused
-        """Connections over the limit that are still told so; beyond, they are cut at once."""
+        """How many connections over the limit get a response that says so. More are closed at once."""
         self._moment = 0.0
         self._members: set[Member] = set()
         self._by_address: Counter[str] = Counter()
         self._crowd = 0
-        """The most connections since memory was given back."""
+        """The most connections since memory was last returned to the system."""
         self._request_id_prefix = os.urandom(6).hex().encode()
         self._request_numbers = count(1)
         self._emptied = asyncio.Event()
-        self._outbox: list[tuple[asyncio.Transport, bytes]] = []
-        self._outbox_bytes = 0
-        self._going_on: deque[Callable[[], None]] = deque()
 
     def __len__(self) -> int:
         return len(self._members)
 
     def admit(self, member: Member, address: str) -> ServiceError | None:
-        """Register a connection; the refusal if it is one too many."""
+        """Register a connection. Returns the refusal if it is one too many."""
         self._members.add(member)
         self._by_address[address] += 1
         if len(self._members) > self.limits.max_connections + self._most_refused:
@@ -117,13 +114,13 @@ class Connections:
             self._emptied.set()
 
     def renew_templates(self) -> Templates:
-        """`templates`, of the incarnation that the store has now."""
+        """Bring `templates` up to the incarnation of the store, and return them."""
         if self.templates.incarnation is not self.store.space.incarnation:
             self.templates = Templates(self.store.space.incarnation)
         return self.templates
 
     def moment(self) -> float:
-        """Seconds, the same for all that the loop does in one turn, so that most requests need not look at a clock."""
+        """Seconds. The clock is read once in an iteration of the event loop, so most requests need not read it."""
         if not self._moment:
             self.loop.call_soon(self._end_moment)
             self._moment = perf_counter()
@@ -138,63 +135,24 @@ class Connections:
     def next_request_id(self) -> bytes:
         return b"%b-%x" % (self._request_id_prefix, next(self._request_numbers))
 
-    def post(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Send soon: after all that the loop has to do now, with everything else that was posted meanwhile.
-
-        Sent one by one, between the computing of one answer and the next, each packet finds its reader asleep, and
-        the system wakes it each time. Sent together they wake it once: a quarter more GETs a second.
-        """
-        size = len(data)
-        if not self._outbox:
-            self.loop.call_soon(self.send_posted)
-        self._outbox.append((transport, data))
-        # Nothing raises from here on: the answer is under way, and whoever posted it must not send another.
-        self._outbox_bytes += size
-        if self._outbox_bytes > MAX_POSTED_BYTES:
-            self.send_posted()
-
-    def send_posted(self) -> None:
-        """Send what was posted. Never raises: an answer that cannot be sent costs its own connection only."""
-        outbox, self._outbox = self._outbox, []
-        self._outbox_bytes = 0
-        transport: asyncio.Transport | None = None
-        answers: Iterator[tuple[asyncio.Transport, bytes]] | None = None
-        while True:
-            try:
-                if answers is None:
-                    answers = iter(outbox)
-                for transport, data in answers:
-                    if not transport.is_closing():  # uvloop raises on a closed transport
-                        transport.write(data)
-                return
-            except BaseException as failure:  # noqa: BLE001 - the other answers must leave
-                report("an answer could not be sent", failure)
-                if transport is not None:
-                    transport.abort()
-
-    def give_turn(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on` when it is the turn of one who has more to do than fits between two others.
-
-        One of them goes on between two looks at the sockets. Each takes up to a millisecond, and all others wait for
-        it: with hundreds of lists that were sent on at once, a GET took a tenth of a second.
-        """
-        if not self._going_on:
-            self.loop.call_soon(self._let_go_on)
-        self._going_on.append(go_on)
-
-    def _let_go_on(self) -> None:
-        go_on = self._going_on.popleft()
+    def refusal_at_head(self, request: Request) -> ServiceError | None:
+        """Why a request is refused by its head alone, or None. Its body need not be received then."""
         try:
-            if self._going_on:
-                self.loop.call_soon(self._let_go_on)
-        except BaseException as failure:  # noqa: BLE001 - nobody else would call those who wait
-            report("others go on at once", failure)
-            while self._going_on:
-                self._going_on.popleft()()
-        go_on()
+            route = self.router.match(request)
+            self.admission.admit(request, route.permission)
+            if route.check_head is not None:
+                route.check_head(request)
+        except ServiceError as refusal:
+            # Its traceback refers to all callers. One keeps the refusal: a reference cycle, with what was read in it.
+            return refusal.with_traceback(None)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the client is answered
+            error = internal("the service failed; its log has the request id")
+            error.__cause__ = failure
+            return error
+        return None
 
     def log_request(self, request: Request, status: int) -> None:
-        """The path without its query, and never a header or a value."""
+        """Log the path without its query, and neither a header field nor a value."""
         log.debug(
             "request",
             method=request.method,
@@ -204,7 +162,7 @@ class Connections:
         )
 
     async def keep_deadlines(self) -> None:
-        """Sweep once a second, until cancelled."""
+        """Sweep once a second, until it is cancelled."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
@@ -212,20 +170,10 @@ class Connections:
                 self.common_lines = self._common_lines()
                 self.metrics.leave(self.gauges())
                 self.refusals.sweep(self.tick)
-                await self._sweep()
+                await sweep(self._members)
                 self._look_after_crowd()
-            except Exception as failure:  # noqa: BLE001 - the next sweep must come, because it holds all deadlines
+            except Exception as failure:  # noqa: BLE001 - the next sweep must take place: it enforces all deadlines
                 report("a sweep over the connections failed", failure)
-
-    async def _sweep(self) -> None:
-        """Let others have their turn in between: when a crowd has come at once, its time is over at once, too."""
-        began = perf_counter()
-        for member in tuple(self._members):
-            if member in self._members:
-                member.sweep()
-            if perf_counter() - began > SWEEP_SLICE_SECONDS:
-                await asyncio.sleep(0)
-                began = perf_counter()
 
     def _look_after_crowd(self) -> None:
         count = len(self._members)
@@ -235,7 +183,7 @@ class Connections:
             self._crowd = count
 
     async def drain(self, timeout_seconds: float) -> int:
-        """Let the requests in flight end, then cut what is left. Returns how many were cut."""
+        """Wait for the requests in flight, then close the connections that are left. Returns how many those were."""
         self.stopping = True
         self._emptied.clear()
         for member in tuple(self._members):
@@ -251,5 +199,5 @@ class Connections:
         return len(left)
 
     def _common_lines(self) -> bytes:
-        """The header lines that every response has, for now."""
+        """The header lines of every response until the next sweep."""
         return f"Date: {formatdate(time(), usegmt=True)}\r\n".encode() + self._fixed_lines

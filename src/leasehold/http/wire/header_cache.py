@@ -1,8 +1,8 @@
-"""Header blocks seen before, so that they need not be parsed again.
+"""Header blocks that need not be parsed again.
 
-A client sends the same header fields with every request. A block that the parser and all checks have let pass once is
-remembered by its bytes; a request that comes whole, in one read, with a block among these is taken without the parser.
-Measured on a GET with two fields: 0.9 µs in place of 3.3, a quarter of all that the service itself spends on it.
+A client sends the same header fields with every request. The cache keeps the bytes of a block that the parser and all
+checks have accepted. A request that arrives complete, in one read, with such a block needs no parser.
+Measured on a GET with two fields: 0.9 µs in place of 3.3 µs, a quarter of the service's own work for it.
 """
 
 import re
@@ -16,7 +16,7 @@ from leasehold.http.messages import Headers, Request
 MAX_HEADS: Final = 1_024
 MAX_BLOCK_BYTES: Final = 2_048
 CONNECTION_FIELDS: Final = frozenset((b"connection", b"expect", b"transfer-encoding", b"upgrade"))
-"""Fields that say more than what is asked."""
+"""Fields that concern the connection or the framing."""
 CHANGING_FIELDS: Final = frozenset(
     (
         *(b"if-match", b"if-none-match", b"if-lease", b"idempotency-key", b"x-request-id"),
@@ -24,9 +24,9 @@ CHANGING_FIELDS: Final = frozenset(
         *(b"traceparent", b"tracestate", b"b3", b"x-b3-traceid", b"x-amzn-trace-id"),
     )
 )
-"""Fields whose values differ from request to request: their blocks would come once, and take the place of others."""
+"""Fields whose values differ from request to request. Their blocks would be used once and displace others."""
 _PARSED_FIELDS: Final = CONNECTION_FIELDS | CHANGING_FIELDS
-"""Requests with one of them go through the parser."""
+"""A block with one of them is not kept."""
 
 _REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE) (/[!-\"$->@-~]*)(?:\?([!-\"$-~]*))? HTTP/1\.1\r\n"
@@ -39,22 +39,22 @@ class Head(msgspec.Struct, frozen=True):
     content_length: int
 
 
-class FamiliarHeads:
-    """Shared by all connections. When it is full it forgets the older half: what is in use comes back at once."""
+class HeaderCache:
+    """Shared by all connections. When it is full it drops the older half; blocks that are in use come back at once."""
 
     def __init__(self, max_target_bytes: int) -> None:
         self._max_target_bytes = max_target_bytes
         self._heads: dict[bytes, Head] = {}
         self._block_bytes = 0
-        """Of the block that came last."""
+        """Of the last block that was found."""
 
     def recall(self, data: bytes) -> Request | None:
-        """The request that `data` is, whole and nothing else, without an id; None if the parser must look at it."""
+        """The request, without an id, if `data` is exactly one request with a known block. Else None: parse it."""
         line = _REQUEST_LINE.match(data)
         if line is None:
             return None
         begin = line.end()
-        # Mostly as long as the last one. A block is known by its bytes, and none holds its end anywhere else.
+        # Most blocks are as long as the last one. No block contains the blank line that ends it anywhere else.
         end = begin + self._block_bytes
         head = self._heads.get(data[begin:end])
         if head is None or end > len(data):
@@ -74,7 +74,7 @@ class FamiliarHeads:
         return request
 
     def remember(self, data: bytes, headers: Headers) -> None:
-        """Keep the block of a request that the parser has found to be good and whole in `data`."""
+        """Keep the block of a request that the parser accepted, if `data` is exactly this request."""
         line = _REQUEST_LINE.match(data)
         if line is None:
             return

@@ -1,8 +1,8 @@
-"""What is in memory on behalf of clients, all connections together: bodies on their way in, answers on their way out.
+"""Budgets for what clients keep in memory, all connections together: bodies that arrive, responses that are unsent.
 
-Each connection has limits of its own. They do not help against a thousand connections that all go to their limits and
-stay there. So there is one budget for each direction, and when it is used up the clients lose their connection that
-have been at a standstill for longest: others make room within moments.
+Each connection has limits of its own. They do not help against a thousand connections that all use their limits up and
+then stop. So there is one budget for each direction. When it is used up, the clients that have made no progress for
+longest lose their connections.
 """
 
 from typing import Protocol
@@ -11,36 +11,36 @@ from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_BODIES_BYTES, MAX_UNSENT_BYTES
 
 
-class Receiving(Protocol):
-    """A connection whose request has not come to its end."""
+class BodySender(Protocol):
+    """A connection that is receiving a body."""
 
     def refuse(self, refusal: ServiceError) -> None: ...
 
 
 class BodiesInFlight:
-    """Bytes of bodies that are not complete, and of those that are and wait for their turn."""
+    """Bytes of bodies that are being received, and of complete ones until their requests are answered."""
 
     def __init__(self, max_bytes: int = MAX_BODIES_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._incomplete: dict[Receiving, int] = {}
-        """The one that began first in front."""
+        self._incomplete: dict[BodySender, int] = {}
+        """In the order in which they began."""
         self.total_bytes = 0
 
-    def note(self, receiving: Receiving, size: int) -> None:
-        """So much of a body is there. If that is too much with all others, those are refused that began first.
+    def note(self, sender: BodySender, size: int) -> None:
+        """`size` bytes of a body have arrived. Over the budget, the bodies that began first are refused.
 
-        A body that comes without delay is complete within moments, so that who holds back is found in front.
+        A body that arrives without delay is complete within moments, so those that began first are the slow ones.
         """
-        self.total_bytes += size - self._incomplete.get(receiving, 0)
-        self._incomplete[receiving] = size
+        self.total_bytes += size - self._incomplete.get(sender, 0)
+        self._incomplete[sender] = size
         self._make_room()
 
-    def forget(self, receiving: Receiving) -> None:
-        """The body is complete, or will never be."""
-        self.total_bytes -= self._incomplete.pop(receiving, 0)
+    def forget(self, sender: BodySender) -> None:
+        """The body is complete, or will not be received."""
+        self.total_bytes -= self._incomplete.pop(sender, 0)
 
     def take(self, size: int) -> None:
-        """A complete body waits, or is worked on."""
+        """A complete body is kept until `give_back`."""
         self.total_bytes += size
         self._make_room()
 
@@ -56,38 +56,37 @@ class BodiesInFlight:
             )
 
 
-class Sending(Protocol):
-    """A connection whose reader is slower than its answers."""
+class SlowReader(Protocol):
+    """A connection whose client reads more slowly than responses are made."""
 
     @property
-    def still_since(self) -> float:
-        """The last moment at which its reader was seen to make progress."""
+    def last_progress(self) -> float:
+        """The last time at which its client was seen to read."""
 
     def abort(self) -> None: ...
 
 
 class UnsentAnswers:
-    """Bytes of answers whose readers do not read them."""
+    """Bytes of responses that clients have not read."""
 
     def __init__(self, max_bytes: int = MAX_UNSENT_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._unsent: dict[Sending, int] = {}
+        self._unsent: dict[SlowReader, int] = {}
         self.total_bytes = 0
 
-    def note(self, sending: Sending, size: int) -> None:
-        """So much waits for a reader. If that is too much with all others, those are cut that have stood still longest.
+    def note(self, reader: SlowReader, size: int) -> None:
+        """`size` bytes are unsent. Over the budget, the connections with the oldest progress are closed.
 
-        Of those that stand still equally long, the one with the most to read goes first. A slow reader who reads is
-        the last of all.
+        Of several that are equally old, the one with the most unsent bytes is closed first.
         """
-        self.forget(sending)
-        self._unsent[sending] = size
+        self.forget(reader)
+        self._unsent[reader] = size
         self.total_bytes += size
         while self.total_bytes > self._max_bytes:
-            worst = min(self._unsent, key=lambda each: (each.still_since, -self._unsent[each]))
+            worst = min(self._unsent, key=lambda each: (each.last_progress, -self._unsent[each]))
             self.forget(worst)
             worst.abort()
 
-    def forget(self, sending: Sending) -> None:
-        """Its reader has caught up, or has gone."""
-        self.total_bytes -= self._unsent.pop(sending, 0)
+    def forget(self, reader: SlowReader) -> None:
+        """Everything is sent, or the connection is lost."""
+        self.total_bytes -= self._unsent.pop(reader, 0)

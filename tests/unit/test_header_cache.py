@@ -3,7 +3,7 @@
 import pytest
 
 from leasehold.http.messages import Headers
-from leasehold.http.wire.header_cache import CHANGING_FIELDS, CONNECTION_FIELDS, MAX_HEADS, FamiliarHeads
+from leasehold.http.wire.header_cache import CHANGING_FIELDS, CONNECTION_FIELDS, MAX_HEADS, HeaderCache
 
 
 def request(**fields: str) -> tuple[bytes, Headers]:
@@ -15,11 +15,11 @@ def request(**fields: str) -> tuple[bytes, Headers]:
 
 
 @pytest.fixture
-def heads() -> FamiliarHeads:
-    return FamiliarHeads(8_192)
+def heads() -> HeaderCache:
+    return HeaderCache(8_192)
 
 
-def test_a_block_that_was_parsed_before_is_returned_from_the_cache(heads: FamiliarHeads) -> None:
+def test_a_block_that_was_parsed_before_is_returned_from_the_cache(heads: HeaderCache) -> None:
     data, headers = request(host="localhost")
     assert heads.recall(data) is None
     heads.remember(data, headers)
@@ -29,7 +29,7 @@ def test_a_block_that_was_parsed_before_is_returned_from_the_cache(heads: Famili
 
 
 @pytest.mark.parametrize("name", sorted(CHANGING_FIELDS), ids=bytes.decode)
-def test_fields_that_differ_each_time_do_not_evict_others(heads: FamiliarHeads, name: bytes) -> None:
+def test_fields_that_differ_each_time_do_not_evict_others(heads: HeaderCache, name: bytes) -> None:
     usual, usual_headers = request(host="localhost")
     heads.remember(usual, usual_headers)
     changing = [request(host="localhost", **{name.decode(): f'"{number}"'}) for number in range(MAX_HEADS * 2)]
@@ -40,13 +40,13 @@ def test_fields_that_differ_each_time_do_not_evict_others(heads: FamiliarHeads, 
 
 
 @pytest.mark.parametrize("name", sorted(CONNECTION_FIELDS), ids=bytes.decode)
-def test_blocks_with_connection_fields_are_parsed_each_time(heads: FamiliarHeads, name: bytes) -> None:
+def test_blocks_with_connection_fields_are_parsed_each_time(heads: HeaderCache, name: bytes) -> None:
     data, headers = request(host="localhost", **{name.decode(): "x"})
     heads.remember(data, headers)
     assert heads.recall(data) is None
 
 
-def test_a_full_cache_drops_its_older_half(heads: FamiliarHeads) -> None:
+def test_a_full_cache_drops_its_older_half(heads: HeaderCache) -> None:
     blocks = [request(host="localhost", authorization=f"Bearer {number}") for number in range(MAX_HEADS + 1)]
     for data, headers in blocks:
         heads.remember(data, headers)

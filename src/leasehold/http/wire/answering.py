@@ -1,0 +1,289 @@
+"""Answering one request: begin it, let the store or a task complete it, and send the response, whatever fails.
+
+`Answerer` is the part of a connection that does this for one request. `Connection` calls `_begin`, and implements
+`_finish`, which is called when the request is answered. Unexpected exceptions become `internal` in `_fail`.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from contextlib import aclosing
+from functools import partial
+from typing import Final
+
+import structlog
+
+from leasehold.completions import report
+from leasehold.errors import ServiceError, internal
+from leasehold.http.media_types import JSON_FIRST, Media
+from leasehold.http.messages import Request, Response, Stream, encode_response, encode_stream_head, error_response
+from leasehold.http.routing.negotiation import error_media, negotiate
+from leasehold.http.routing.refusal_log import REFUSALS
+from leasehold.http.routing.routes import AsyncEndpoint, PureEndpoint
+from leasehold.http.wire.connections import Connections
+from leasehold.http.wire.reception import Reception
+from leasehold.http.wire.sending import Sender
+from leasehold.http.wire.states import Answering, Receiving, moved
+from leasehold.limits import KIB
+from leasehold.model import Found, NotModified, Outcome, Read, name_of
+from leasehold.tasks import begun
+
+log = structlog.get_logger(__name__)
+
+QUOTA: Final = 8
+"""How many pipelined requests of one connection are begun before other connections are served."""
+LARGE_BYTES: Final = 4 * KIB
+"""A request counts once more toward the quota for each so many bytes of its body and of its response."""
+SLOW_ANSWER_BYTES: Final = 64 * KIB
+"""A longer response is converted to MessagePack in its own iteration: one commit may complete many requests."""
+
+# Globals are looked up faster than members of an enum.
+WORKING: Final = Answering.WORKING
+STREAMING: Final = Answering.STREAMING
+MESSAGEPACK: Final = Media.MESSAGEPACK
+
+
+class Answerer(ABC):
+    """The part of a connection that answers one request."""
+
+    __slots__ = (
+        "_address",
+        "_current",
+        "_endpoint",
+        "_quota_used",
+        "_reception",
+        "_sender",
+        "_shared",
+        "_started_at",
+        "_state",
+        "_task",
+    )
+
+    def __init__(self, connections: Connections) -> None:
+        self._shared = connections
+        self._address = ""
+        self._state = Answering.IDLE
+        self._reception = Reception(connections)
+        self._sender = Sender(connections)
+        self._quota_used = 0
+        # Of the request that is being answered:
+        self._current: Request | None = None
+        self._endpoint: PureEndpoint | None = None
+        self._started_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    def _finish(self, request: Request, *, close: bool) -> None:
+        """Called when the request is answered. `close`: no more are answered."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Close after the responses that were posted."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once."""
+
+    def _begin(self, request: Request) -> None:
+        shared = self._shared
+        self._current = request
+        self._state = WORKING
+        try:
+            self._started_at = shared.moment()
+            if request.refusal is not None:
+                self._respond_error(request, request.refusal)
+                return
+            route = shared.router.match(request)
+            request.principal = principal = shared.admission.admit(request, route.permission)
+            if not request.headers.is_plain or route.offers is not JSON_FIRST:
+                request.media = negotiate(request.headers.get(b"accept"), route.offers)
+            endpoint = route.endpoint
+            if type(endpoint) is PureEndpoint:
+                self._endpoint = endpoint
+                operation = endpoint.operation(request)
+                if principal.prefixes is not None:
+                    principal.require_covered(name_of(operation))
+                if isinstance(operation, Read):
+                    if operation.paths is not None:
+                        self._quota_used = QUOTA  # the whole value is decoded for it
+                    shared.store.read(operation, self._complete)
+                else:
+                    self._quota_used += len(request.body) // LARGE_BYTES
+                    shared.store.submit(operation, self._complete)
+            elif type(endpoint) is AsyncEndpoint:
+                self._start(endpoint, request)
+        except ServiceError as refusal:
+            self._refuse(request, refusal)
+        except BaseException as failure:  # noqa: BLE001 - whatever it is, the client is answered
+            self._fail(request, failure)
+
+    def _complete(self, outcome: Outcome | ServiceError) -> None:
+        """Called by the store with the outcome of the current request. The connection may be closed by then."""
+        request = self._current
+        if request is None or self._endpoint is None:
+            return
+        is_stored = not isinstance(outcome, ServiceError | Found | NotModified)
+        try:
+            if isinstance(outcome, ServiceError):
+                self._respond_error(request, outcome)
+                return
+            response = self._endpoint.response(request, outcome)
+            if request.media is MESSAGEPACK and len(response.body or b"") > SLOW_ANSWER_BYTES:
+                self._shared.round_robin.enqueue(partial(self._respond_later, request, response, is_stored=is_stored))
+            else:
+                self._respond(response)
+        except BaseException as failure:  # noqa: BLE001 - as in _begin
+            self._fail(request, failure, is_stored=is_stored)
+
+    def _respond_later(self, request: Request, response: Response, *, is_stored: bool) -> None:
+        if self._current is not request:  # the connection is closed
+            return
+        try:
+            self._respond(response)
+        except BaseException as failure:  # noqa: BLE001 - as in _begin
+            self._fail(request, failure, is_stored=is_stored)
+
+    # Requests that stream or wait -----------------------------------------------------------------------------
+
+    def _start(self, endpoint: AsyncEndpoint, request: Request) -> None:
+        if endpoint.waits:
+            if self._reception.state is Receiving.CLIENT_CLOSED:  # it may be gone, and must not get the lock
+                self._close()
+                return
+            request.is_there = self._sender.is_connected
+            self._state = moved(self._state, Answering.WAITING)
+        self._task = begun(self._shared.loop, self._run(endpoint, request))
+
+    async def _run(self, endpoint: AsyncEndpoint, request: Request) -> None:
+        try:
+            answer = await endpoint.run(request, self._shared.service)
+            if isinstance(answer, Stream):
+                await self._send_stream(request, answer)
+                return
+            self._task = None
+            self._respond(answer)
+        except ServiceError as refusal:
+            self._task = None
+            self._refuse(request, refusal)
+        except asyncio.CancelledError:
+            self._task = None
+            if not self._sender.is_closing:
+                self.abort()  # the client is gone, though the end of its data was not read yet
+            raise
+        except BaseException as failure:  # noqa: BLE001 - as in _begin
+            self._task = None
+            self._fail(request, failure)
+
+    async def _send_stream(self, request: Request, stream: Stream) -> None:
+        """Send the head when the first chunk is made, so that a failure before it still gets an error response."""
+        shared = self._shared
+        close = not request.keep_alive or shared.stopping
+        common, templates = shared.common_lines, shared.renew_templates()
+        head = encode_stream_head(request, stream, common=common, templates=templates, close=close)
+        async with aclosing(stream.chunks) as chunks:
+            if request.version == "1.0":
+                raise _unframed()
+            first = None if request.method == "HEAD" else await anext(chunks, None)
+            if self._state is not WORKING:  # the connection is closed
+                return
+            self._sender.write(head)
+            self._state = moved(self._state, STREAMING)
+            if request.method != "HEAD":
+                try:
+                    await self._sender.stream(first, chunks)
+                except Exception as error:  # the status is sent already: only an incomplete response shows it
+                    log.warning("stream broken off", request_id=request.request_id.decode(), exc_info=error)
+                    self.abort()
+        self._task = None
+        shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._started_at)
+        if shared.logs_requests:
+            shared.log_request(request, 200)
+        if self._state is STREAMING:
+            self._current = None
+            self._finish(request, close=close)
+
+    # Responses ------------------------------------------------------------------------------------------------
+
+    def _respond(self, response: Response) -> None:
+        request = self._current
+        if request is None:
+            return
+        shared = self._shared
+        close = not request.keep_alive or shared.stopping
+        shared.metrics.count_request(
+            request.method, request.pattern, response.status, shared.moment() - self._started_at
+        )
+        if shared.logs_requests:
+            shared.log_request(request, response.status)
+        transport = self._sender.transport
+        if transport is not None:
+            templates = shared.templates
+            if templates.incarnation is not shared.store.space.incarnation:
+                templates = shared.renew_templates()
+            data = encode_response(request, response, common=shared.common_lines, templates=templates, close=close)
+            self._quota_used += len(data) // LARGE_BYTES
+            shared.outbox.post(transport, data)
+        self._current = None  # whatever fails from here on, the request must not be answered again
+        self._finish(request, close=close)
+
+    def _respond_error(self, request: Request, error: ServiceError) -> None:
+        if error.code == "internal":
+            log.error(
+                "request failed",
+                request_id=request.request_id.decode(),
+                reason=error.message,
+                exc_info=error.__cause__,
+                details=dict(error.details),
+            )
+        self._shared.admission.share(request.headers)  # it may have been refused before it was admitted
+        if error.status in REFUSALS:
+            self._shared.refusals.record(request, error, self._address)
+        request.media = error_media(request.headers.get(b"accept"))
+        self._respond(error_response(request, error))
+
+    def _refuse(self, request: Request, refusal: ServiceError) -> None:
+        """Respond with an error, or with `internal` if that fails."""
+        if self._state is STREAMING:
+            self._break_off(refusal)
+            return
+        try:
+            self._respond_error(request, refusal)
+        except BaseException as failure:  # noqa: BLE001 - as in _begin
+            self._fail(request, failure)
+
+    def _fail(self, request: Request, failure: BaseException, *, is_stored: bool = False) -> None:
+        """The only place where an unexpected exception becomes `internal`.
+
+        `is_stored`: the change was made, and only its response failed. If the request is answered already, something
+        after it failed, so the connection is closed.
+        """
+        if self._current is not request or self._state is STREAMING:
+            self._break_off(failure)
+            return
+        message = "the change was stored, but its answer could not be made" if is_stored else "the service failed"
+        error = internal(f"{message}; its log has the request id")
+        error.__cause__ = failure
+        try:
+            self._respond_error(request, error)
+        except BaseException as second:  # noqa: BLE001 - not even the error response can be made
+            self._break_off(second)
+
+    def _break_off(self, failure: BaseException) -> None:
+        """Close the connection, because its state is unknown. Responses that were posted before are still sent."""
+        report("a connection was broken off", failure)
+        try:
+            if self._state is STREAMING:
+                self.abort()  # an incomplete response must not look complete
+            else:
+                self._close()
+        except BaseException as second:  # noqa: BLE001 - then close at once
+            report("a connection could not be closed in good order", second)
+            self._sender.abort()
+
+
+def _unframed() -> ServiceError:
+    """In HTTP/1.0 the end of the connection ends a stream, so an incomplete one would look complete."""
+    return ServiceError(
+        "upgrade_required",
+        "lists and streams need HTTP/1.1; a proxy in front must speak it, in nginx: proxy_http_version 1.1",
+        headers={"Upgrade": "HTTP/1.1"},
+    )

@@ -1,0 +1,83 @@
+"""The deadlines of connections: slow senders, slow readers, and clients that wait for a lock and have disconnected.
+
+One sweep a second over all connections enforces them, so that no request needs a timer. `tick` is the time of the last
+sweep. A deadline is counted from the tick before its event, which may be one sweep too early, so `has_passed` adds one
+sweep: no deadline ends early.
+
+To change how long a client may take to send: its row in `DEADLINES`.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from time import perf_counter
+from typing import Final, Protocol
+
+import msgspec
+
+from leasehold.errors import ServiceError
+from leasehold.http.wire.states import Receiving
+from leasehold.limits import Limits
+
+SWEEP_SECONDS: Final = 1.0
+SWEEP_SLICE_SECONDS: Final = 0.0002
+"""A sweep yields to the event loop after so long. To close thousands of connections takes most of a second."""
+LINGER_SECONDS: Final = 2.0
+"""How long a refused client may go on sending. To close at once would reset the connection and lose the response."""
+
+
+class Deadline(msgspec.Struct, frozen=True):
+    """`limit`: seconds. `message`: of the response with status 408; None: close without a response."""
+
+    limit: Callable[[Limits], float]
+    message: str | None = None
+
+
+_BODY: Final = Deadline(lambda limits: limits.body_timeout_seconds, "the body of the request did not come in time")
+_LINGER: Final = Deadline(lambda _: LINGER_SECONDS)
+
+DEADLINES: Final[Mapping[Receiving, Deadline]] = {
+    Receiving.NEW: Deadline(lambda limits: limits.header_timeout_seconds),
+    Receiving.IDLE: Deadline(lambda limits: limits.idle_timeout_seconds),
+    Receiving.HEAD: Deadline(
+        lambda limits: limits.header_timeout_seconds, "the head of the request did not come in time"
+    ),
+    Receiving.EXPECTING: _BODY,
+    Receiving.BODY: _BODY,
+    Receiving.DISCARDING: _BODY,
+    Receiving.ENDED: _LINGER,
+    Receiving.CLIENT_CLOSED: _LINGER,
+}
+"""How long a client may stay in each state when all its complete requests are answered."""
+
+
+def has_passed(seconds: float, *, since: float, tick: float) -> bool:
+    """Whether `seconds` have passed by `tick`."""
+    return tick - since > seconds + SWEEP_SECONDS
+
+
+def missed(state: Receiving, limits: Limits, *, since: float, tick: float) -> Deadline | None:
+    """The deadline that a client has missed, if it has been in `state` since `since`."""
+    deadline = DEADLINES[state]
+    return deadline if has_passed(deadline.limit(limits), since=since, tick=tick) else None
+
+
+def timeout(message: str) -> ServiceError:
+    return ServiceError("request_timeout", message)
+
+
+class Swept(Protocol):
+    """A connection."""
+
+    def sweep(self) -> None:
+        """End the connection if it has missed a deadline."""
+
+
+async def sweep(connections: Collection[Swept]) -> None:
+    """Sweep all, with pauses: thousands of connections that came at the same time miss their deadlines together."""
+    began = perf_counter()
+    for each in tuple(connections):
+        if each in connections:
+            each.sweep()
+        if perf_counter() - began > SWEEP_SLICE_SECONDS:
+            await asyncio.sleep(0)
+            began = perf_counter()
