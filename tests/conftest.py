@@ -27,7 +27,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     lacks = left_out(report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple))
     if lacks:
-        terminalreporter.section("tests left out on this machine", yellow=True)
+        terminalreporter.section("tests skipped on this machine", yellow=True)
         for lack, tests in sorted(lacks.items()):
             terminalreporter.line(f"{tests} for want of {lack}")
 
