@@ -1,6 +1,7 @@
 # The commands of the project. Each works from a fresh clone; you need Python 3.11 or newer and make.
 PYTHON ?= python3
-VENV := .venv
+# Another interpreter has an environment of its own: `make test PYTHON=python3.13`.
+VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 ARGS ?=
 
@@ -8,7 +9,12 @@ MINUTES ?= 10
 SEED ?=
 ROWS ?=
 
-.PHONY: serve test lint format bench torture clean
+.PHONY: help serve test lint format bench torture clean
+.PHONY: lint-format lint-style lint-types lint-layers lint-pins
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@echo 'ARGS="..." passes arguments on; PYTHON=python3.13 uses another interpreter, with an environment of its own.'
 
 serve: $(VENV)/.serve ## run the service on ./data.json
 	@exec $(BIN)/leasehold serve $(ARGS)
@@ -16,14 +22,25 @@ serve: $(VENV)/.serve ## run the service on ./data.json
 test: $(VENV)/.dev ## run all tests in three processes (in one: ARGS="-n 0")
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
-lint: $(VENV)/.dev ## check style, types, layers and pins
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/python tools/pins.py
+lint: $(VENV)/.dev ## check style, types, layers and pins, side by side
+	@$(MAKE) --no-print-directory --jobs=2 lint-types lint-format lint-style lint-layers lint-pins
 
-format: $(VENV)/.dev
+lint-format: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+
+lint-style: $(VENV)/.dev
+	@$(BIN)/ruff check .
+
+lint-types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+lint-layers: $(VENV)/.dev
+	@$(BIN)/lint-imports --no-logo
+
+lint-pins: $(VENV)/.dev
+	@$(BIN)/python tools/pins.py
+
+format: $(VENV)/.dev ## format the source, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -50,5 +67,5 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 		$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes
 	@touch $@
 
-clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove environments and caches
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -85,12 +85,20 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=int, default=3, help="of each load (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="in which the sides take turns (default %(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="ROW", choices=rows.NAMES, help=", ".join(rows.NAMES))
-    parser.add_argument("--keys-large", type=int, default=1_000_000, help="of the large store (default %(default)s)")
-    parser.add_argument("--output", type=Path, help=f"the report; default {_DEFAULT_OUTPUT}, or none with --only")
-    parser.add_argument("--folder", default="/var/tmp", help="for all data; on a disk (default %(default)s)")
+    parser.add_argument("--seconds", type=int, default=3, help="duration of each load (default %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="each runs every load once on each side (default %(default)s)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="ROW", choices=rows.NAMES, help="only these rows: " + ", ".join(rows.NAMES)
+    )
+    parser.add_argument(
+        "--keys-large", type=int, default=1_000_000, help="keys in the large store (default %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, help=f"file of the report (default {_DEFAULT_OUTPUT}; none with --only)")
+    parser.add_argument(
+        "--folder", default="/var/tmp", help="folder for all data; must be on a disk (default %(default)s)"
+    )
     return parser.parse_args()
 
 

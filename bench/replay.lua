@@ -1,7 +1,7 @@
 -- wrk -s replay.lua URL -- FILE SEED
--- Replays the prepared requests of FILE in order, from a random place on. They were drawn at random and encoded
--- beforehand (workload.py), so that a request costs wrk a table look-up, whatever the protocol of the server.
--- FILE: for each request its length in bytes as decimal digits, a line feed, the request.
+-- Sends the requests in FILE in order, beginning at a random one. workload.py has chosen and encoded them before, so a
+-- request costs wrk one table look-up, whatever the protocol of the server.
+-- FILE has for each request its length in bytes in decimal digits, a line feed, and the request.
 
 local requests, count, position = {}, 0, 0
 
@@ -24,7 +24,7 @@ function request()
   return requests[position]
 end
 
--- No response(): it would cost wrk time for each answer. wrk counts statuses above 399 by itself.
+-- There is no response() function, because it would cost time for each answer. wrk itself counts statuses above 399.
 
 function done(summary, latency, _)
   local errors = summary.errors

@@ -1,14 +1,16 @@
 """Fixtures for tests of a running service, and the report of tests that need a program which this machine lacks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import databases
 import pytest
 from callers import SECRET
 from databases import STORES
+from marks import add_marks
 from programs import left_out, require
 from running import Server, Wire, running, until
 
@@ -19,6 +21,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): what the machine must have; see tests/programs.py")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function):
+        add_marks(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    databases.allowed = item.get_closest_marker("database") is not None
+    try:
+        return (yield)
+    finally:
+        databases.allowed = True
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     require(name for mark in item.iter_markers("needs") for name in mark.args)
 
@@ -27,7 +43,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     lacks = left_out(report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple))
     if lacks:
-        terminalreporter.section("tests left out on this machine", yellow=True)
+        terminalreporter.section("tests skipped on this machine", yellow=True)
         for lack, tests in sorted(lacks.items()):
             terminalreporter.line(f"{tests} for want of {lack}")
 

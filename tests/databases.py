@@ -47,6 +47,14 @@ STANDBY: Final = "standby"
 """The name of a standby, for synchronous_standby_names."""
 
 
+allowed = True
+"""Whether the running test has the mark `database`. Outside of tests, anybody may use one."""
+
+
+def _require_mark() -> None:
+    assert allowed, "the test uses PostgreSQL and lacks the mark: pytestmark = pytest.mark.database (tests/marks.py)"
+
+
 class PostgresServer:
     """A server in a new folder for temporary files. The `with` block stops it and removes the folder.
 
@@ -106,6 +114,7 @@ class PostgresServer:
 
     def start(self) -> Self:
         """Start the server and wait until it accepts connections."""
+        _require_mark()
         deadline = time.monotonic() + START_SECONDS
         while True:
             with (self._folder / "log").open("ab") as log:
@@ -242,9 +251,14 @@ class Database:
         return [row["writes"] for row in self.fetch(KILL_SESSIONS, which, wait_milliseconds)]
 
 
-@functools.cache
 def shared_server_url() -> str:
     """The URL of the server for this run."""
+    _require_mark()
+    return _shared_server_url()
+
+
+@functools.cache
+def _shared_server_url() -> str:
     named = os.environ.get("LEASEHOLD_TEST_POSTGRES")
     if named is not None:
         return named

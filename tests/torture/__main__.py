@@ -45,7 +45,7 @@ def main() -> int:
     rows = [row for row in ROWS if not options.rows or row.name in options.rows]
     left_out = {row.name: reason for row in rows if (reason := row.obstacle())}
     for name, reason in left_out.items():
-        console.print(f"[yellow]left out: {name}, because {reason}")
+        console.print(f"[yellow]skipped: {name}, because {reason}")
     rows = [row for row in rows if row.name not in left_out]
     console.print(f"seed {options.seed}, {options.minutes:g} minutes, {len(rows)} rows")
     sums: dict[str, Sums] = defaultdict(Sums)
@@ -82,7 +82,7 @@ def _run_round(row: Row, seed: int, sums: Sums) -> None:
         sums.repeat.append(command)
         for violation in finding.violations[:5]:
             console.print(f"[red]{row.name}: {violation}", markup=True, highlight=False)
-        console.print(f"[red]repeat it: {command}")
+        console.print(f"[red]repeat with: {command}")
 
 
 def _finding(row: Row, seed: int) -> Finding:
@@ -117,20 +117,20 @@ def _report(rows: list[Row], sums: dict[str, Sums], left_out: dict[str, str]) ->
         done = f"{own.finding.figures[row.unit]:,} {row.unit}"
         table.add_row(row.name, row.promise, str(own.rounds), done, figures, str(len(own.finding.violations)))
     for name, reason in left_out.items():
-        table.add_row(name, next(row.promise for row in ROWS if row.name == name), "0", f"left out: {reason}", "", "")
+        table.add_row(name, next(row.promise for row in ROWS if row.name == name), "0", f"skipped: {reason}", "", "")
     console.print(table)
     repeat = [command for row in rows for command in sums[row.name].repeat]
     for command in repeat:
-        console.print(f"[red]repeat it: {command}")
+        console.print(f"[red]repeat with: {command}")
     return 1 if repeat else 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="torture", description="Run the harnesses until the time is over.")
-    parser.add_argument("--minutes", type=float, default=10.0, help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9), help="default: a new one")
-    parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], metavar="ROW", help="only these")
-    parser.add_argument("--round", type=int, metavar="SEED", help="repeat the round of this seed, once")
+    parser.add_argument("--minutes", type=float, default=10.0, help="duration (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9), help="default: random")
+    parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], metavar="ROW", help="only these rows")
+    parser.add_argument("--round", type=int, metavar="SEED", help="repeat only the round with this seed")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Connection strings of PostgreSQL: every parameter of libpq is done, ignored by name, or refused."""
+"""PostgreSQL connection strings: every parameter of libpq is supported, ignored with a note, or refused."""
 
 import ctypes
 import re
@@ -22,7 +22,7 @@ def refusal_of(text: str, environment: dict[str, str] | None = None) -> str:
 
 
 class Option(ctypes.Structure):
-    """PQconninfoOption."""
+    """The C struct PQconninfoOption."""
 
     _fields_ = (
         *((name, ctypes.c_char_p) for name in ("keyword", "variable", "compiled", "value", "label", "display")),
@@ -44,11 +44,11 @@ def parameters_of_libpq() -> set[str]:
     return names
 
 
-def test_every_parameter_of_libpq_has_its_place() -> None:
+def test_every_parameter_of_libpq_is_classified() -> None:
     assert parameters_of_libpq() == LIBPQ
 
 
-def test_the_documentation_has_the_same_tables() -> None:
+def test_the_documentation_lists_the_same_parameters() -> None:
     tables = re.findall(r"^\| (supported|ignored|refused) \| (.*?) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     told: dict[str, list[str]] = {}
     for kind, names in tables:
@@ -102,11 +102,11 @@ READ: dict[str, tuple[list[Host], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize(("text", "read"), READ.items())
-def test_a_connection_string_is_read_as_libpq_reads_it(text: str, read: tuple[list[Host], dict[str, str]]) -> None:
+def test_a_connection_string_is_parsed_like_libpq_parses_it(text: str, read: tuple[list[Host], dict[str, str]]) -> None:
     assert parse(text, {}) == Target(read[0], read[1], [])
 
 
-def test_what_has_no_effect_is_named() -> None:
+def test_parameters_without_effect_are_listed() -> None:
     text = "postgresql://h?keepalives=1&keepalives_idle=5&channel_binding=prefer&gssencmode=disable&sslsni=0"
     assert parse(text, {}).ignored == ["channel_binding", "gssencmode", "keepalives", "keepalives_idle", "sslsni"]
 
@@ -148,11 +148,11 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSALS.items())
-def test_what_cannot_be_done_is_refused_by_name_and_without_the_value(text: str, reason: str) -> None:
+def test_an_unsupported_parameter_is_refused_with_its_name_and_without_its_value(text: str, reason: str) -> None:
     assert reason in refusal_of(text)
 
 
-def test_a_variable_of_libpq_counts_where_the_connection_string_says_nothing() -> None:
+def test_a_libpq_variable_applies_if_the_connection_string_does_not_set_the_parameter() -> None:
     environment = {"PGUSER": "bob", "PGPASSWORD": "x", "PGSSLMODE": "require", "PGHOST": "b", "PGDATABASE": ""}
     target = parse("postgresql://alice@/db", environment)
     assert (target.hosts, target.values) == (
@@ -164,11 +164,11 @@ def test_a_variable_of_libpq_counts_where_the_connection_string_says_nothing() -
 @pytest.mark.parametrize(
     "variable", ["PGCHANNELBINDING", "PGREQUIREAUTH", "PGREQUIREPEER", "PGGSSENCMODE", "PGSSLCRLDIR"]
 )
-def test_no_variable_that_asks_for_safety_is_passed_over(variable: str) -> None:
+def test_no_variable_that_concerns_security_is_ignored(variable: str) -> None:
     assert "as it is given is refused" in refusal_of("postgresql://h", {variable: "require"})
 
 
-def test_a_service_is_looked_up_in_its_file(tmp_path: Path) -> None:
+def test_a_service_is_read_from_the_service_file(tmp_path: Path) -> None:
     file = tmp_path / "services"
     file.write_text("# ours\n[kv]\nhost=h\npassword=50%\nsslmode=require\n[other]\nrequire_auth=none\n[odd]\nhots=x\n")
     environment = {"PGSERVICEFILE": str(file), "PGSSLMODE": "disable", "HOME": "/nowhere"}

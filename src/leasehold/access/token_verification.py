@@ -6,6 +6,7 @@ the same error, `unauthenticated`; only the log says which fault it was.
 There may be several keys, so that keys can be rotated. A token is valid if one of them verifies it.
 """
 
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -19,6 +20,8 @@ from leasehold.errors import ServiceError
 from leasehold.limits import MAX_CACHED_TOKENS, MAX_TOKEN_BYTES
 
 MAX_AUTHORIZATION_BYTES: Final = len("Bearer ") + MAX_TOKEN_BYTES
+MAX_TOKEN_CONTAINERS: Final = 200
+"""Lists and objects in the header of a token, and as many in its claims."""
 MAX_EXPIRY_SECONDS: Final = 2.0**53
 """The largest `exp` that is accepted: up to it, a float holds every integer."""
 FORBIDDEN_HEADERS: Final = ("crit", "jku", "jwk", "x5u", "x5c")
@@ -26,6 +29,12 @@ FORBIDDEN_HEADERS: Final = ("crit", "jku", "jwk", "x5u", "x5c")
 
 _SIGNED_WITH_ANOTHER_KEY: Final = (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError, jwt.InvalidKeyError)
 """PyJWT's errors for a token that this key did not sign, but another key may have signed."""
+
+
+def _has_many_containers(token: bytes) -> bool:
+    """Which nesting Python's decoder refuses depends on its version, so what could nest deeply is refused before."""
+    texts = [urlsafe_b64decode(part + b"==") for part in token.split(b".")[:2]]
+    return any(text.count(b"[") + text.count(b"{") > MAX_TOKEN_CONTAINERS for text in texts)
 
 
 class Verifier:
@@ -75,6 +84,8 @@ class Verifier:
         if b"=" in token:
             raise unauthenticated("malformed")  # JWS has no padding (RFC 7515, section 2); PyJWT accepts it
         try:
+            if _has_many_containers(token):
+                raise unauthenticated("malformed")
             if any(name in jwt.get_unverified_header(token) for name in FORBIDDEN_HEADERS):
                 raise unauthenticated("malformed")
             return self._principal(self._claims(token))
