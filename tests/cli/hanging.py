@@ -10,10 +10,11 @@ from leasehold.cli import app as cli
 from leasehold.engines.base import CommitDone, Decide
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import MemorySpace
 from leasehold.model import Touched
 from leasehold.server import run as server
 from leasehold.server import workers
-from leasehold.store.store import Store
+from leasehold.store.cleaning import Cleaning
 
 REST_SECONDS = 1.0
 FOR_EVER = 3_600.0
@@ -38,40 +39,40 @@ def disk() -> None:
 def lane() -> None:
     """The engine never tells how a commit ended."""
 
-    def commit(_engine: MemoryEngine, _touched: Touched, _decide: Decide, _done: CommitDone) -> None:
+    def commit(_space: MemorySpace, _touched: Touched, _decide: Decide, _done: CommitDone) -> None:
         pass
 
-    plant(MemoryEngine, "commit", commit)
+    plant(MemorySpace, "commit", commit)
 
 
 def loop() -> None:
     """The event loop comes back from nothing."""
 
-    def commit(_engine: MemoryEngine, _touched: Touched, _decide: Decide, _done: CommitDone) -> None:
+    def commit(_space: MemorySpace, _touched: Touched, _decide: Decide, _done: CommitDone) -> None:
         while True:
             time.sleep(0.01)
 
-    plant(MemoryEngine, "commit", commit)
+    plant(MemorySpace, "commit", commit)
 
 
 def housekeeping() -> None:
     """It takes every cancellation for something else."""
 
-    async def keep(_store: Store) -> None:
+    async def keep(_cleaning: Cleaning) -> None:
         while True:
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 await asyncio.sleep(0)
 
-    plant(Store, "_keep_house", keep)
+    plant(Cleaning, "_run", keep)
 
 
 def engine() -> None:
-    async def close(_engine: MemoryEngine) -> None:
+    async def close(_space: MemorySpace) -> None:
         await asyncio.Event().wait()
 
-    plant(MemoryEngine, "close", close)
+    plant(MemorySpace, "close", close)
 
 
 def nothing() -> None:

@@ -13,7 +13,9 @@ from typing import Final
 from leasehold.access.permissions import Principal
 from leasehold.errors import ErrorCode, ServiceError
 
-_SHOW_STORED_CONTENT: Final[frozenset[ErrorCode]] = frozenset(("path_not_found", "conflict", "patch_failed"))
+_SHOW_STORED_CONTENT: Final[frozenset[ErrorCode]] = frozenset(
+    ("path_not_found", "conflict", "patch_failed", "precondition_required")
+)
 
 
 def may_read(principal: Principal) -> bool:
