@@ -16,6 +16,7 @@ from running import Answer, Server, message, running
 MUTATIONS = depth(1_000)
 
 
+@pytest.mark.database
 def test_engines_answer_bad_input_alike_and_are_not_harmed(tmp_path: Path) -> None:
     finding = send_bad_input(tmp_path, 7, mutations=MUTATIONS, corpora=True)
     assert finding.violations == []
