@@ -29,7 +29,6 @@ class Overlay:
         "_is_in_order",
         "_undo",
         "_view",
-        "incarnation",
         "max_value_bytes",
         "now",
         "revision",
@@ -42,7 +41,6 @@ class Overlay:
         """The last one that was taken."""
         self.now = now
         self.max_value_bytes = max_value_bytes
-        self.incarnation = view.incarnation
         self._changes: defaultdict[AnyKind, dict[str, Change]] = defaultdict(dict)
         self._found: dict[tuple[AnyKind, str], str] = {}
         """The name by the value of `Kind.lookup`, of records that this batch has put."""
@@ -52,6 +50,11 @@ class Overlay:
         """What was there before each change since the outermost savepoint; None outside of one."""
         self.work_bytes = 0
         """Spent on partial updates."""
+
+    @property
+    def incarnation(self) -> str:
+        """That of the space, which is part of each ETag."""
+        return self._view.incarnation
 
     # Reading --------------------------------------------------------------------------------------------------
 
