@@ -1,7 +1,7 @@
 """What is published on PostgreSQL: our own commits, those of other servers, and what may have been missed."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import asyncpg
@@ -9,6 +9,7 @@ import pytest
 from databases import (
     Database,
     Heard,
+    PostgresServer,
     commit,
     commit_touching,
     counting,
@@ -17,7 +18,6 @@ from databases import (
     read,
     read_record,
     run,
-    shared_server_url,
     subscribed,
     until,
     writing,
@@ -37,9 +37,16 @@ _numbers = count(1)
 LISTENS = "SELECT count(*) = {} FROM pg_stat_activity WHERE query LIKE 'SELECT revision, incarnation FROM head%'"
 
 
+@pytest.fixture(scope="module")
+def database_server() -> Iterator[PostgresServer]:
+    """A server of its own, because `LISTENS` counts all sessions."""
+    with PostgresServer() as server:
+        yield server
+
+
 @pytest.fixture
-def database() -> Database:
-    return Database(shared_server_url(), f"feed_{next(_numbers)}").create()
+def database(database_server: PostgresServer) -> Database:
+    return Database(database_server.url, f"feed_{next(_numbers)}").create()
 
 
 def leasing(lock: str) -> Decide:

@@ -53,7 +53,10 @@ def test_a_file_that_needs_something_throughout_is_left_out_without_it(mark: str
 
 
 def test_most_unit_tests_need_nothing() -> None:
-    assert selected("root or browser or database", "tests/unit/test_rules_of_entries.py", "tests/unit/test_values.py") == []
+    assert (
+        selected("root or browser or database", "tests/unit/test_rules_of_entries.py", "tests/unit/test_values.py")
+        == []
+    )
 
 
 # What is seen -------------------------------------------------------------------------------------------------
