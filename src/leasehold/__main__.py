@@ -1,6 +1,6 @@
 """`leasehold` and `python -m leasehold`."""
 
-from leasehold.process.signals import hold_ends
+from leasehold.process.signal_mask import hold_ends
 
 
 def main() -> None:

@@ -104,7 +104,7 @@ def test_a_signal_at_any_moment_of_the_start_of_workers_ends_all_with_0(
 
 def test_the_signals_are_held_before_anything_is_imported_that_takes_long() -> None:
     code = (
-        "import sys, leasehold.process.signals as signals;"
+        "import sys, leasehold.process.signal_mask as signals;"
         "late = {'argparse', 'msgspec', 'asyncio'};"
         "signals.hold_ends = lambda: sys.exit(str(sorted(late & sys.modules.keys())));"
         "import leasehold.__main__ as program; program.main()"

@@ -34,7 +34,7 @@ from leasehold.engines import open_engine
 from leasehold.engines.base import Decide
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.memory.engine import MemoryEngine
-from leasehold.engines.postgres import differences, listener, schema, space, statements
+from leasehold.engines.postgres import differences, listener, schema, space, sql
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.engines.postgres.listener import Listener
@@ -333,7 +333,7 @@ def test_a_list_by_prefix_reads_only_its_part_of_the_index(driver: Driver, datab
     async def plan() -> str:
         connection = await Address(database.url).connect()
         await connection.execute(
-            f"PREPARE scan (text, text, text, text, int, timestamptz) AS {statements.OF_KIND[ENTRY].scan}"
+            f"PREPARE scan (text, text, text, text, int, timestamptz) AS {sql.OF_KIND[ENTRY].scan}"
         )
         behind = "b/" + space.LAST_CHARACTER * 129
         rows = await connection.fetch(

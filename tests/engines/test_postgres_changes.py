@@ -8,7 +8,7 @@ import pytest
 from databases import Database, run, shared_server_url
 from driving import Driver
 
-from leasehold.engines.postgres import space, statements
+from leasehold.engines.postgres import space, sql
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.model import ENTRY, LEASE, AnyKind, Change, Changes, Deletion, Entry, Lease, LeaseEnd, Touched
@@ -161,9 +161,7 @@ def test_a_part_of_many_changes_reads_only_its_part_of_the_tables(driver: Driver
 
     async def plan(kind: AnyKind) -> list[dict[str, object]]:
         connection = await Address(database.url).connect()
-        await connection.execute(
-            f"PREPARE changes (text, bigint, text, bigint, bigint) AS {statements.OF_KIND[kind].changes}"
-        )
+        await connection.execute(f"PREPARE changes (text, bigint, text, bigint, bigint) AS {sql.OF_KIND[kind].changes}")
         rows = await connection.fetch(
             "EXPLAIN (ANALYZE, BUFFERS OFF, FORMAT JSON) EXECUTE changes ('default', 1000, '', 101, 101)"
         )

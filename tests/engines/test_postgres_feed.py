@@ -25,7 +25,7 @@ from databases import (
 from running import ANSWER_SECONDS
 
 from leasehold.engines.base import Decide
-from leasehold.engines.postgres import listener, space, statements
+from leasehold.engines.postgres import listener, space, sql
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.feed import Feed
 from leasehold.engines.postgres.listener import Listener
@@ -237,7 +237,7 @@ def test_a_server_of_the_version_before_takes_the_revision_from_a_notification(d
                 payloads.append(str(payload))
                 heard.set()
 
-            await older.add_listener(statements.CHANNEL, hear)
+            await older.add_listener(sql.CHANNEL, hear)
             await commit_lease(space, leasing("l"))
             async with asyncio.timeout(ANSWER_SECONDS):
                 await heard.wait()

@@ -31,7 +31,7 @@ from harness.postgres_faults import Cut, Cutter
 from proxy import Proxy
 from running import ANSWER_SECONDS
 
-from leasehold.engines.postgres import committer, fault, links, listener, pool, statements
+from leasehold.engines.postgres import committer, fault, links, listener, pool, sql
 from leasehold.engines.postgres.committer import Committer, Loaded, Names
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address, Connection
@@ -162,7 +162,7 @@ def kill_sessions(database: Database) -> None:
     killer.join()
 
 
-@pytest.mark.parametrize("step", [statements.BEGIN, "load", "decide", "write", statements.COMMIT])
+@pytest.mark.parametrize("step", [sql.BEGIN, "load", "decide", "write", sql.COMMIT])
 def test_a_session_killed_before_any_step_of_a_commit_causes_no_error(
     frail: Database, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +313,7 @@ def test_a_read_refused_by_the_database_does_not_block_writers(
         async with opened(frail.url) as engine:
             with monkeypatch.context() as patch:
                 for name in ("scan", "read"):
-                    patch.setattr(statements.OF_KIND[ENTRY], name, "SELECT absent FROM data")
+                    patch.setattr(sql.OF_KIND[ENTRY], name, "SELECT absent FROM data")
                 assert isinstance(await read(engine, "n"), ServiceError)
                 with pytest.raises(ServiceError, match="refused"):
                     await engine.scan(ENTRY, "", None, 1)

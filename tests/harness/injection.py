@@ -35,8 +35,8 @@ from leasehold.engines.file.space import FileSpace
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints import ROUTES
 from leasehold.http.routing.admission import Admission
+from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
-from leasehold.http.routing.routes import Service
 from leasehold.http.wire.connection import Connection
 from leasehold.http.wire.connections import Connections
 from leasehold.limits import Limits

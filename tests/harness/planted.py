@@ -17,7 +17,7 @@ from leasehold.engines.base import CommitDone, Decide, by_kind
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
-from leasehold.engines.postgres import statements
+from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.committer import Committer, Written
 from leasehold.engines.postgres.links import Connection
 from leasehold.engines.state import Snapshot
@@ -139,7 +139,7 @@ def trust_the_primary() -> None:
         return found[0]
 
     async def end(self: Committer, connection: Connection) -> None:
-        await execute(self, connection, statements.ROLLBACK if True in found else statements.COMMIT)
+        await execute(self, connection, sql.ROLLBACK if True in found else sql.COMMIT)
         found.clear()
 
     Committer._is_stored = remember  # type: ignore[method-assign]

@@ -25,7 +25,7 @@ from running import Server, running
 from harness import Finding
 from harness.clients import clients_at_work
 from harness.ledger import Ledger
-from leasehold.engines.postgres import statements
+from leasehold.engines.postgres import sql
 
 PROMISE: Final = "PostgreSQL fails: nothing is lost or done twice, no status 500"
 FIRST_WRITES: Final = 200
@@ -56,8 +56,8 @@ def _simple_query(statement: str) -> bytes:
     return b"Q" + (len(text) + 4).to_bytes(4, "big") + text
 
 
-BEGIN: Final = _simple_query(statements.BEGIN)
-COMMIT: Final = _simple_query(statements.COMMIT)
+BEGIN: Final = _simple_query(sql.BEGIN)
+COMMIT: Final = _simple_query(sql.COMMIT)
 COMMITTED: Final = b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\x05I"
 """The answer to COMMIT."""
 READY: Final = b"Z\0\0\0\x05I"

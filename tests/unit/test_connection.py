@@ -11,8 +11,8 @@ import pytest
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.http.endpoints import kv
 from leasehold.http.routing.admission import Admission
+from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
-from leasehold.http.routing.routes import Service
 from leasehold.http.wire.connection import SLICE_BYTES, Connection
 from leasehold.http.wire.connections import CROWD_CONNECTIONS, Connections
 from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers

@@ -16,8 +16,8 @@ from leasehold.http.endpoints import ROUTES
 from leasehold.http.media_types import Media
 from leasehold.http.messages import Request, Response, Stream
 from leasehold.http.routing.admission import Admission
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.http.routing.router import Router
-from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.deadlines import DEADLINES, SWEEP_SECONDS
 from leasehold.http.wire.states import (

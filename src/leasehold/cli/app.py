@@ -14,7 +14,7 @@ from typing import Final
 from leasehold import VERSION
 from leasehold.cli.arguments import Command, Parser
 from leasehold.errors import ServiceError
-from leasehold.process.signals import take_ends
+from leasehold.process.signal_mask import take_ends
 from leasehold.process.streams import complain, hold_standard_streams, told_failures
 
 PROGRAM: Final = "leasehold"

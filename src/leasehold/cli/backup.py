@@ -142,15 +142,16 @@ def _new_file(path: "Path") -> Iterator[Write]:
     """A file that takes the name `path` at the end, durably, if nothing was raised."""
     from leasehold.engines.file.disk import FILE_MODE, OsDisk
 
+    disk = OsDisk()
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file.write
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        OsDisk().sync_folder(path.parent)
+            disk.fsync(file.fileno())
+        disk.rename(temporary, path)
+        disk.sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

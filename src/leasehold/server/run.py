@@ -24,14 +24,14 @@ from leasehold.engines import open_engine
 from leasehold.http.endpoints import ROUTES
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.openapi import openapi
+from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
-from leasehold.http.routing.routes import Service
 from leasehold.http.wire.connections import Connections
 from leasehold.limits import SHUTDOWN_REST_SECONDS
 from leasehold.metrics import Metrics
 from leasehold.process.descriptors import connections_within, raise_limit
 from leasehold.process.shutdown import Deadline
-from leasehold.process.signals import ignore_ends
+from leasehold.process.signal_mask import ignore_ends
 from leasehold.server.access import admission_for, warn_of_exposure
 from leasehold.server.config import Settings
 from leasehold.server.interpreter import freeze_loaded_objects, shorten_switch_interval

@@ -5,7 +5,7 @@ import signal
 from types import FrameType
 
 from leasehold.process.shutdown import Deadline
-from leasehold.process.signals import ENDS, take_ends
+from leasehold.process.signal_mask import ENDS, take_ends
 
 
 def stop_event(loop: asyncio.AbstractEventLoop, deadline: Deadline, lifeline: int | None) -> asyncio.Event:

@@ -23,7 +23,7 @@ from leasehold.engines import open_engine
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import SHUTDOWN_REST_SECONDS
 from leasehold.process.shutdown import FORCED_CODES
-from leasehold.process.signals import ENDS
+from leasehold.process.signal_mask import ENDS
 from leasehold.server.access import warn_of_exposure
 from leasehold.server.config import Settings
 from leasehold.server.listening import bind

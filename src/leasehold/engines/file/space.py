@@ -20,10 +20,10 @@ from leasehold.completions import ends_the_process, report
 from leasehold.engines.base import Clock, CommitDone, Decide, MakeIncarnation, SteadyClock, new_incarnation
 from leasehold.engines.file.disk import Disk, OsDisk, WriteError
 from leasehold.engines.file.fields import TIME, names_of
+from leasehold.engines.file.job_thread import JobThread
 from leasehold.engines.file.journal import encode_record
 from leasehold.engines.file.recovery import real_path
 from leasehold.engines.file.storage import Storage
-from leasehold.engines.file.sync_thread import SyncThread
 from leasehold.engines.memory.space import InMemorySpace
 from leasehold.engines.memory.state import State
 from leasehold.engines.state import StoredState
@@ -89,8 +89,8 @@ class FileSpace(InMemorySpace):
         if self._storage is not None:
             return
         self._loop = asyncio.get_running_loop()
-        self._sync = SyncThread("leasehold-sync", self._loop)
-        self._checkpointer = SyncThread("leasehold-checkpoint", self._loop)
+        self._sync = JobThread("leasehold-sync", self._loop)
+        self._checkpointer = JobThread("leasehold-checkpoint", self._loop)
         storage = Storage(real_path(self._path), self._disk)
         self._fault = None
         self._retry_checkpoint_at = 0.0

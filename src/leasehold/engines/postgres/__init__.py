@@ -12,7 +12,7 @@ reads.py        single reads, gathered into few queries
 pool.py         connections for lists and rare queries
 backups.py      all entries at one moment, and a backup put into the database
 tables/         the table of each kind, as data
-statements.py   every statement
+sql.py   every statement
 jsonb.py        JSON text in and out of JSONB, and what JSONB would change
 differences.py  the one place where two versions of a large document differ
 schema.py       tables.sql and the migrations after it

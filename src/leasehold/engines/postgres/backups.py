@@ -8,7 +8,7 @@ import asyncpg
 
 from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, MakeIncarnation, Moment
 from leasehold.engines.file.offline import Restored
-from leasehold.engines.postgres import schema, statements
+from leasehold.engines.postgres import schema, sql
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, collect_warnings, time_limit
 from leasehold.engines.postgres.tables import entries
@@ -24,7 +24,7 @@ HEAVY_PAGE_BYTES: Final = 1 * MIB
 PAGE_SILENCE_SECONDS: Final = 15.0
 """A database that does not give a page for so long is given up."""
 
-_STATEMENTS: Final = statements.OF_KIND[ENTRY]
+_STATEMENTS: Final = sql.OF_KIND[ENTRY]
 
 Keep = Callable[[Moment], Awaitable[Path]]
 """Keeps what is to be replaced, and says where."""
@@ -35,9 +35,9 @@ async def moment(address: Address, namespace: str, clock: Clock | None) -> Momen
     connection = await address.connect()
     try:
         with time_limit(connection, SILENCE_SECONDS):
-            await connection.execute(statements.NO_IDLE_TIMEOUT)
-            await connection.execute(statements.BEGIN_MOMENT)
-            head = await connection.fetchrow(statements.HEAD, namespace)
+            await connection.execute(sql.NO_IDLE_TIMEOUT)
+            await connection.execute(sql.BEGIN_MOMENT)
+            head = await connection.fetchrow(sql.HEAD, namespace)
         assert head is not None
     except BaseException:
         connection.terminate()
@@ -101,18 +101,18 @@ async def restore(
     async def work(connection: Connection) -> Restored:
         kept = None
         head = await _locked_head(connection, namespace, make_incarnation)
-        if head or await connection.fetchval(statements.HOLDS_ANYTHING, namespace):
+        if head or await connection.fetchval(sql.HOLDS_ANYTHING, namespace):
             if keep is None:
                 raise unavailable("the database holds something already: give --replace to keep that in a file")
-            row = await connection.fetchrow(statements.HEAD, namespace)
+            row = await connection.fetchrow(sql.HEAD, namespace)
             assert row is not None
             kept = await keep(Moment(row["incarnation"], row["revision"], _pages(connection, namespace, None)))
-            for statement in statements.REMOVE_EVERYTHING:
+            for statement in sql.REMOVE_EVERYTHING:
                 await connection.execute(statement, namespace)
         for portion in _portions(backup):
             await connection.execute(_STATEMENTS.add, namespace, *entries.values(portion))
         revision = max(head, backup.revision) + advance
-        await connection.execute(statements.MOVE_HEAD, namespace, revision, make_incarnation())
+        await connection.execute(sql.MOVE_HEAD, namespace, revision, make_incarnation())
         return Restored(revision, kept)
 
     return await _in_one_transaction(url, work, now=now)
@@ -125,7 +125,7 @@ async def advance(
 
     async def work(connection: Connection) -> int:
         revision = await _locked_head(connection, namespace, make_incarnation) + by
-        await connection.execute(statements.MOVE_HEAD, namespace, revision, make_incarnation())
+        await connection.execute(sql.MOVE_HEAD, namespace, revision, make_incarnation())
         return revision
 
     return await _in_one_transaction(url, work, now=now)
@@ -138,13 +138,13 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
     except (*FAILURES, ValueError) as failure:
         raise as_start_error(failure) from failure
     try:
-        await connection.execute(statements.NO_IDLE_TIMEOUT)
+        await connection.execute(sql.NO_IDLE_TIMEOUT)
         await schema.deploy(connection, schema.load_scripts(), now=now)
-        await connection.execute(statements.BEGIN)
+        await connection.execute(sql.BEGIN)
         result = await work(connection)
         is_committing = True
         with collect_warnings(connection) as warnings:
-            answer = await connection.execute(statements.COMMIT)
+            answer = await connection.execute(sql.COMMIT)
         if answer != "COMMIT" or warnings:
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
     except FAILURES as failure:
@@ -158,7 +158,7 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
 
 async def _locked_head(connection: Connection, namespace: str, make_incarnation: MakeIncarnation) -> int:
     await schema.ensure_head(connection, namespace, make_incarnation)
-    head = await connection.fetchval(statements.LOCK_HEAD, namespace)
+    head = await connection.fetchval(sql.LOCK_HEAD, namespace)
     assert isinstance(head, int)
     return head
 

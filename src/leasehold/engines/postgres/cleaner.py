@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
 
-from leasehold.engines.postgres import statements
+from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.links import Connection
 
 CLEANER: Final = UUID(int=0)
@@ -53,11 +53,11 @@ class Cleaner:
             await self._run(self._withdraw)
 
     async def _sign(self, connection: Connection) -> bool:
-        now = await connection.fetchval(statements.CLOCK)
+        now = await connection.fetchval(sql.CLOCK)
         before = now - round(CLEANER_SECONDS * 1_000_000)
         arguments = (self._namespace, CLEANER, self._number, now, before)
-        return await connection.fetchval(statements.SIGN_AS_CLEANER, *arguments) is not None
+        return await connection.fetchval(sql.SIGN_AS_CLEANER, *arguments) is not None
 
     async def _withdraw(self, connection: Connection) -> bool:
-        await connection.execute(statements.STOP_CLEANING, self._namespace, CLEANER, self._number)
+        await connection.execute(sql.STOP_CLEANING, self._namespace, CLEANER, self._number)
         return True

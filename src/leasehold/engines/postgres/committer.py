@@ -22,11 +22,11 @@ import structlog
 
 from leasehold.engines import base
 from leasehold.engines.base import Clock, Decide, by_kind, revision_of
-from leasehold.engines.postgres import statements
+from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.differences import Difference
 from leasehold.engines.postgres.failures import FAILURES, Reports, is_transient
 from leasehold.engines.postgres.fault import Fault
-from leasehold.engines.postgres.head import Head
+from leasehold.engines.postgres.known_head import Head
 from leasehold.engines.postgres.links import (
     RETRY_SECONDS,
     SILENCE_SECONDS,
@@ -35,7 +35,7 @@ from leasehold.engines.postgres.links import (
     collect_warnings,
     time_limit,
 )
-from leasehold.engines.postgres.statements import joined
+from leasehold.engines.postgres.sql import joined
 from leasehold.engines.postgres.tables import TABLES
 from leasehold.errors import ServiceError, internal, outcome_unknown
 from leasehold.model import KINDS, AnyKind, Change, Kind, R, Record, Touched, is_removal
@@ -48,7 +48,7 @@ _KIND_NAMES: Final = [kind.name for kind in KINDS]
 
 
 class Names(msgspec.Struct, frozen=True):
-    """What a batch touches, as parameters of `statements.load`."""
+    """What a batch touches, as parameters of `sql.load`."""
 
     kinds: tuple[AnyKind, ...]
     parameters: tuple[str, ...]
@@ -167,25 +167,25 @@ class Committer:
     async def _attempt(self, names: Names, decide: Decide) -> Written | None:
         """One transaction; or the proof that the one before it was committed. Raises one of FAILURES."""
         connection = await self._writer.connected()
-        await self._execute(connection, statements.BEGIN)
+        await self._execute(connection, sql.BEGIN)
         loaded = await self._load(connection, names)
         if loaded.head < self._head.revision:
             await self._head.restore(connection)
             await self._finish(connection)
-            await self._execute(connection, statements.BEGIN)
+            await self._execute(connection, sql.BEGIN)
             loaded = await self._load(connection, names)
         lost = self._unanswered
         if lost is not None and await self._is_stored(connection, lost):
             # That it is there does not say that the synchronous standbys have it: they were not waited for if the wait
             # was broken off, or if the server was started again. This COMMIT waits until they have all before it.
             with time_limit(connection, SILENCE_SECONDS):
-                await connection.execute(statements.TOUCH_HEAD, self._namespace)
+                await connection.execute(sql.TOUCH_HEAD, self._namespace)
             await self._finish(connection)
             return msgspec.structs.replace(lost, before=loaded.head)
         self._unanswered = None
         written = await self._write(connection, loaded, decide)
         if written is None:
-            await self._execute(connection, statements.ROLLBACK)
+            await self._execute(connection, sql.ROLLBACK)
             return None
         self._unanswered = written
         await self._finish(connection)
@@ -198,14 +198,14 @@ class Committer:
         standbys, and when there was no transaction to commit.
         """
         with collect_warnings(connection) as warnings:
-            answer = await self._execute(connection, statements.COMMIT)
+            answer = await self._execute(connection, sql.COMMIT)
         if answer != "COMMIT" or warnings:
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
 
     async def _is_stored(self, connection: Connection, written: Written) -> bool:
         """With the head locked: whether this batch is the last that we committed."""
         with time_limit(connection, SILENCE_SECONDS):
-            batch = await connection.fetchval(statements.LAST_BATCH, self._namespace, self.writer_id)
+            batch = await connection.fetchval(sql.LAST_BATCH, self._namespace, self.writer_id)
         log.info("a commit whose answer was lost is looked for", revision=written.head, found=batch == written.batch)
         return bool(batch == written.batch)
 
@@ -214,14 +214,14 @@ class Committer:
         now = None if self._clock is None else self._clock()
         arguments = (self._namespace, now, *names.parameters)
         with time_limit(connection, SILENCE_SECONDS):
-            rows = await connection.fetch(statements.lock_and_load(names.kinds), *arguments)
+            rows = await connection.fetch(sql.lock_and_load(names.kinds), *arguments)
             if not rows:
                 raise asyncpg.InterfaceError("the head row is missing")
-            now, head, compacted, incarnation, seen = rows[0][: statements.LOADED_AT]
-            offset = statements.LOADED_AT
+            now, head, compacted, incarnation, seen = rows[0][: sql.LOADED_AT]
+            offset = sql.LOADED_AT
             if seen != head and names.kinds:
                 # Other servers committed while we waited for the lock, after this statement's snapshot.
-                rows = await connection.fetch(statements.load(names.kinds), self._namespace, *names.parameters)
+                rows = await connection.fetch(sql.load(names.kinds), self._namespace, *names.parameters)
                 offset = 0
         self._head.see(incarnation)
         by_name: dict[AnyKind, Mapping[str, Record]] = {}
@@ -245,7 +245,7 @@ class Committer:
         if not changes:
             return None
         head, of_kinds = changes[-1].revision, by_kind(changes)
-        parts: list[statements.Part] = []
+        parts: list[sql.Part] = []
         arguments: list[object] = []
         for kind in KINDS:
             if kind in of_kinds:
@@ -263,10 +263,10 @@ class Committer:
         self._process = connection.get_server_pid()
         signature = (self.writer_id, self._batch, loaded.now)
         with time_limit(connection, SILENCE_SECONDS):
-            await connection.fetch(statements.write(tuple(parts)), self._namespace, head, *signature, *arguments)
+            await connection.fetch(sql.write(tuple(parts)), self._namespace, head, *signature, *arguments)
             floor = head - base.HISTORY_CHANGES
             if floor - loaded.compacted > base.HISTORY_CHANGES // 10:
-                await connection.execute(statements.COMPACT, self._namespace, floor, _KIND_NAMES)
+                await connection.execute(sql.COMPACT, self._namespace, floor, _KIND_NAMES)
         return Written(head, loaded.head, self._batch, of_kinds)
 
     async def _write_parts(
@@ -290,7 +290,7 @@ class Committer:
     async def _write_part(
         self, connection: Connection, kind: AnyKind, name: str, part: Difference, beside: Sequence[object]
     ) -> None:
-        of_kind = statements.OF_KIND[kind]
+        of_kind = sql.OF_KIND[kind]
         arguments: list[object] = [self._namespace, name, list(part.path), *beside]
         with time_limit(connection, SILENCE_SECONDS):
             if part.part is None:
@@ -305,18 +305,18 @@ class Committer:
         """
         async with connection.transaction():
             now = None if self._clock is None else self._clock()
-            load = statements.lock_and_load(EVERY_KIND.kinds)
+            load = sql.lock_and_load(EVERY_KIND.kinds)
             rows = await connection.fetch(load, self._namespace, now, *EVERY_KIND.parameters)
             if not rows:
                 raise asyncpg.InterfaceError("the head row is missing")
             now, head, compacted = rows[0][:3]
-            await connection.fetch(statements.LAST_BATCH, self._namespace, self.probe_id)
+            await connection.fetch(sql.LAST_BATCH, self._namespace, self.probe_id)
             parts = tuple((kind, True) for kind in KINDS)
             arguments: list[object] = [head, self.probe_id, 0, now]
             for kind in KINDS:
                 arguments += [*TABLES[kind].values([]), [], []]
-            await connection.fetch(statements.write(parts), self._namespace, *arguments)
-            await connection.execute(statements.COMPACT, self._namespace, compacted, _KIND_NAMES)
+            await connection.fetch(sql.write(parts), self._namespace, *arguments)
+            await connection.execute(sql.COMPACT, self._namespace, compacted, _KIND_NAMES)
 
     async def _execute(self, connection: Connection, statement: str) -> str:
         with time_limit(connection, SILENCE_SECONDS):

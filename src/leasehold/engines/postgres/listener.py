@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from leasehold.completions import report
-from leasehold.engines.postgres import statements
+from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, time_limit
 from leasehold.model import KINDS, AnyKind
@@ -70,7 +70,7 @@ class Listener:
                 lost.clear()
                 connection.add_termination_listener(lambda _: lost.set())
                 with time_limit(connection, SILENCE_SECONDS):
-                    await connection.add_listener(statements.CHANNEL, self._hear)
+                    await connection.add_listener(sql.CHANNEL, self._hear)
                 await self._poll(connection, lost)
             except FAILURES:
                 self._link.drop()
@@ -86,7 +86,7 @@ class Listener:
         may_have_missed = True
         while not lost.is_set():
             with time_limit(connection, SILENCE_SECONDS):
-                head = await connection.fetchrow(statements.HEAD, self._namespace)
+                head = await connection.fetchrow(sql.HEAD, self._namespace)
             if head is not None:
                 self._looked(head["revision"], head["incarnation"], may_have_missed)
                 may_have_missed = False
@@ -100,7 +100,7 @@ class Listener:
         is_own = self._is_own_process(process)
         if not is_own:
             self._heard_others_at = asyncio.get_running_loop().time()
-        revision, *names = payload.removeprefix(self._prefix).split(statements.SEPARATOR)
+        revision, *names = payload.removeprefix(self._prefix).split(sql.SEPARATOR)
         # A server of version 0.1 names no kinds: any may have changed. Beside that it sends notifications without a
         # revision, which say nothing more.
         if revision.isdecimal():

@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 
 from leasehold.engines.base import MakeIncarnation
-from leasehold.engines.postgres import statements
+from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.links import Connection
 from leasehold.errors import unavailable
 
@@ -121,10 +121,10 @@ async def ensure_head(connection: Connection, namespace: str, make_incarnation: 
 
     Of servers that come together, the first to lock the row names the store.
     """
-    row = await connection.fetchrow(statements.HEAD, namespace)
+    row = await connection.fetchrow(sql.HEAD, namespace)
     if row is None or row["incarnation"] is None:
-        await connection.execute(statements.ADD_HEAD, namespace)
-        await connection.execute(statements.SET_INCARNATION, namespace, make_incarnation())
-        row = await connection.fetchrow(statements.HEAD, namespace)
+        await connection.execute(sql.ADD_HEAD, namespace)
+        await connection.execute(sql.SET_INCARNATION, namespace, make_incarnation())
+        row = await connection.fetchrow(sql.HEAD, namespace)
     assert row is not None
     return row["revision"], row["incarnation"]

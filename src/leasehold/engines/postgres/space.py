@@ -27,14 +27,14 @@ from leasehold.engines.base import (
     ReadDone,
     new_incarnation,
 )
-from leasehold.engines.postgres import backups, schema, statements
+from leasehold.engines.postgres import backups, schema, sql
 from leasehold.engines.postgres.cleaner import Cleaner
 from leasehold.engines.postgres.committer import Committer, Names, Written
 from leasehold.engines.postgres.durability import check_durability
 from leasehold.engines.postgres.failures import FAILURES, Reports, as_service_error, as_start_error
 from leasehold.engines.postgres.fault import Fault
 from leasehold.engines.postgres.feed import Feed
-from leasehold.engines.postgres.head import Head
+from leasehold.engines.postgres.known_head import Head
 from leasehold.engines.postgres.links import CLOSE_SECONDS, Address, Connection, Link
 from leasehold.engines.postgres.listener import Listener
 from leasehold.engines.postgres.pool import Pool
@@ -147,8 +147,8 @@ class PostgresSpace:
         await schema.deploy(connection, schema.load_scripts(), now=now)
         head = await schema.ensure_head(connection, self._namespace, self._make_incarnation)
         self._head.revision, self._head.incarnation = head
-        schema_name = await connection.fetchval(statements.SCHEMA_NAME)
-        await connection.execute(statements.FORGET_WRITERS, self._namespace, now - WRITER_MICROSECONDS)
+        schema_name = await connection.fetchval(sql.SCHEMA_NAME)
+        await connection.execute(sql.FORGET_WRITERS, self._namespace, now - WRITER_MICROSECONDS)
         await check_durability(connection)
         assert isinstance(schema_name, str)
         return schema_name
@@ -181,7 +181,7 @@ class PostgresSpace:
 
     async def scan(self, kind: Kind[R], prefix: str, after: str | None, limit: int) -> Page[R]:
         start, above = _sendable(prefix), _sendable(after or "")
-        statement = statements.OF_KIND[kind].scan  # type: ignore[index] # one of several kinds
+        statement = sql.OF_KIND[kind].scan  # type: ignore[index] # one of several kinds
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
             before = start + _BEHIND_ANY_NAME
@@ -205,7 +205,7 @@ class PostgresSpace:
     async def changes(self, kind: AnyKind, after_revision: int, prefix: str, limit: int) -> Changes:
         start = _sendable(prefix)
         scanned = max(limit, SCANNED_CHANGES) if start else limit
-        statement, table = statements.OF_KIND[kind].changes, TABLES[kind]
+        statement, table = sql.OF_KIND[kind].changes, TABLES[kind]
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
             # One more than asked for shows whether anything is left.
@@ -228,7 +228,7 @@ class PostgresSpace:
 
     async def expired(self, limit: int) -> Sequence[tuple[AnyKind, str]]:
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(statements.EXPIRED, self._namespace, limit, self._time())
+            return await connection.fetch(sql.EXPIRED, self._namespace, limit, self._time())
 
         rows = await self._ask(query)
         if not rows or not await self._cleaner.may_clean():

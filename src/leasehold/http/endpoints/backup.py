@@ -3,7 +3,7 @@
 from leasehold.access.permissions import forbidden
 from leasehold.http.media_types import Media
 from leasehold.http.messages import Request, Stream
-from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 
 
 async def backup(request: Request, service: Service) -> Stream:

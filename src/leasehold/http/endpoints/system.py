@@ -5,7 +5,7 @@ import msgspec
 from leasehold import VERSION
 from leasehold.http.media_types import Media
 from leasehold.http.messages import Request, Response
-from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 
 
 async def health(_request: Request, service: Service) -> Response:

@@ -1,6 +1,6 @@
 """From a request to its endpoint: what all endpoints need to read a request, and the checks before an endpoint runs.
 
-routes.py         what a route is: endpoint, permission, parameters, responses
+route.py          what a route is: endpoint, permission, parameters, responses
 router.py         the route of a request
 admission.py      Host, Origin, token and permission of a request
 cors.py           headers for pages of allowed origins

@@ -10,8 +10,8 @@ from leasehold import VERSION
 from leasehold.errors import STATUS_BY_CODE, ErrorCode
 from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.routing.openapi_schemas import HEADERS, SCHEMAS
+from leasehold.http.routing.route import DocumentedResponse, Parameter, PureEndpoint, Route
 from leasehold.http.routing.router import Router
-from leasehold.http.routing.routes import DocumentedResponse, Parameter, PureEndpoint, Route
 from leasehold.model import Json
 
 EVERYWHERE: tuple[ErrorCode, ...] = (

@@ -13,7 +13,7 @@ from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Request, percent_decode
 from leasehold.http.routing.negotiation import prefers_minimal
-from leasehold.http.routing.routes import Parameter
+from leasehold.http.routing.route import Parameter
 from leasehold.keys import check_key
 from leasehold.limits import MAX_KEY_BYTES, MAX_PAGE_ENTRIES, MAX_PATHS, MAX_TTL_SECONDS, MIN_TTL_SECONDS
 from leasehold.model import Json, Pointer

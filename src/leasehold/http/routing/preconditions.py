@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Request
-from leasehold.http.routing.routes import Parameter
+from leasehold.http.routing.route import Parameter
 from leasehold.limits import MAX_LEASE_ID_CHARACTERS
 from leasehold.model import Condition, Json, Tag, Tags
 

@@ -6,7 +6,7 @@ from leasehold.errors import ServiceError, not_implemented
 from leasehold.http.media_types import ACCEPT_PATCH
 from leasehold.http.messages import CONTENT_RANGE, Request, Response
 from leasehold.http.routing.cors import PREFLIGHT_HEADERS
-from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 
 
 class Router:

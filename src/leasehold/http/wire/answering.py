@@ -18,7 +18,7 @@ from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.messages import Request, Response, Stream, encode_response, encode_stream_head, error_response
 from leasehold.http.routing.negotiation import error_media, negotiate
 from leasehold.http.routing.refusal_log import REFUSALS
-from leasehold.http.routing.routes import AsyncEndpoint, PureEndpoint
+from leasehold.http.routing.route import AsyncEndpoint, PureEndpoint
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.reception import Reception
 from leasehold.http.wire.sending import Sender

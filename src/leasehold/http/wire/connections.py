@@ -20,8 +20,8 @@ from leasehold.errors import ServiceError, internal, unavailable
 from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request, Templates
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.refusal_log import RefusalLog
+from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
-from leasehold.http.routing.routes import Service
 from leasehold.http.wire.deadlines import SWEEP_SECONDS, sweep
 from leasehold.http.wire.header_cache import HeaderCache
 from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers

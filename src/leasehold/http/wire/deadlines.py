@@ -4,7 +4,8 @@ One sweep a second over all connections enforces them, so that no request needs 
 sweep. A deadline is counted from the tick before its event, which may be one sweep too early, so `has_passed` adds one
 sweep: no deadline ends early.
 
-To change how long a client may take to send: its row in `DEADLINES`.
+To change how long a client may take to send: its row in `DEADLINES`. How long it may read nothing is a limit, and
+`ReadProgress` says what counts as reading.
 """
 
 import asyncio
@@ -59,6 +60,32 @@ def missed(state: Receiving, limits: Limits, *, since: float, tick: float) -> De
     """The deadline that a client has missed, if it has been in `state` since `since`."""
     deadline = DEADLINES[state]
     return deadline if has_passed(deadline.limit(limits), since=since, tick=tick) else None
+
+
+class ReadProgress:
+    """Whether a slow reader makes progress, while a response waits for it. Times are ticks.
+
+    What counts is what the client's kernel has acknowledged: the kernel here takes megabytes of a response at once.
+    """
+
+    __slots__ = ("_unacknowledged", "since")
+
+    def __init__(self) -> None:
+        self.since = 0.0
+        """The client has read nothing since."""
+        self._unacknowledged = 0
+
+    def begin(self, unacknowledged: int, *, tick: float) -> None:
+        """A response begins to wait, with so many bytes that are not acknowledged."""
+        self.since, self._unacknowledged = tick, unacknowledged
+
+    def has_stalled(self, unacknowledged: int, timeout_seconds: float, *, tick: float) -> bool:
+        """Whether the client has read nothing for so long. Called by each sweep while a response waits."""
+        if unacknowledged < self._unacknowledged:
+            # It read before this sweep, not after it, so the sweep that `has_passed` adds is not needed.
+            self.since = tick - SWEEP_SECONDS
+        self._unacknowledged = unacknowledged
+        return has_passed(timeout_seconds, since=self.since, tick=tick)
 
 
 def timeout(message: str) -> ServiceError:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from leasehold.completions import report
 from leasehold.http.wire import socket_state
-from leasehold.http.wire.deadlines import SWEEP_SECONDS, has_passed
+from leasehold.http.wire.deadlines import ReadProgress
 from leasehold.http.wire.in_flight import UnsentAnswers
 from leasehold.limits import KIB
 
@@ -106,19 +106,17 @@ class SendingContext(Protocol):
 class Sender:
     """The sending half of a connection.
 
-    `is_paused`: the client reads more slowly than responses are made, so no request is begun. `last_progress`: the
-    tick at which the client was last seen to read.
+    `is_paused`: the client reads more slowly than responses are made, so no request is begun.
     """
 
-    __slots__ = ("_context", "_resumed", "_unacknowledged", "is_paused", "last_progress", "transport")
+    __slots__ = ("_context", "_progress", "_resumed", "is_paused", "transport")
 
     def __init__(self, context: SendingContext) -> None:
         self._context = context
         self.transport: asyncio.Transport | None = None
         """None before the connection is made and after it is lost. The receiving half pauses it, too."""
         self.is_paused = False
-        self.last_progress = 0.0
-        self._unacknowledged = 0
+        self._progress = ReadProgress()
         self._resumed: asyncio.Event | None = None
 
     @property
@@ -132,9 +130,8 @@ class Sender:
 
     def pause(self) -> None:
         self.is_paused = True
-        self.last_progress = self._context.tick
+        self._progress.begin(self._unacknowledged_bytes(), tick=self._context.tick)
         if self.transport is not None:
-            self._unacknowledged = socket_state.unacknowledged_bytes(self.transport)
             self._context.unsent.note(self, self.transport.get_write_buffer_size())
 
     def resume(self) -> None:
@@ -145,13 +142,15 @@ class Sender:
 
     def is_stalled(self, timeout_seconds: float) -> bool:
         """Whether the client has read nothing for so long. Called by each sweep while the sender is paused."""
-        transport = self.transport
-        unacknowledged = 0 if transport is None else socket_state.unacknowledged_bytes(transport)
-        if unacknowledged < self._unacknowledged:
-            # It read before this sweep, not after it, so the sweep that `has_passed` adds is not needed.
-            self.last_progress = self._context.tick - SWEEP_SECONDS
-        self._unacknowledged = unacknowledged
-        return has_passed(timeout_seconds, since=self.last_progress, tick=self._context.tick)
+        return self._progress.has_stalled(self._unacknowledged_bytes(), timeout_seconds, tick=self._context.tick)
+
+    @property
+    def last_progress(self) -> float:
+        """The tick since which the client has read nothing."""
+        return self._progress.since
+
+    def _unacknowledged_bytes(self) -> int:
+        return 0 if self.transport is None else socket_state.unacknowledged_bytes(self.transport)
 
     # Sending --------------------------------------------------------------------------------------------------
 

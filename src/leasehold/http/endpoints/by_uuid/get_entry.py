@@ -4,7 +4,7 @@ from leasehold.http.endpoints.kv.get_entry import show_entry
 from leasehold.http.messages import Request
 from leasehold.http.routing.parameters import PATHS, RAW, paths_of, raw_tag, uuid_of
 from leasehold.http.routing.preconditions import CONDITIONS, condition_of
-from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
+from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Read
 
 

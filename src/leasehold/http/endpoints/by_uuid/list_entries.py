@@ -8,7 +8,7 @@ from typing import Final
 from leasehold.http.endpoints.kv.list_entries import LIST_PARAMETERS, Pages, list_response
 from leasehold.http.messages import Request, Response, Stream
 from leasehold.http.routing.parameters import UUID, after_of, prefixes_of
-from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.model import Page
 
 _FIRST_DIGITS: Final = tuple("0123456789abcdef")

@@ -10,7 +10,7 @@ from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, body_value, is_messagepack, members_of
 from leasehold.http.routing.parameters import PREFER, parse_uuid, ttl_microseconds
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
-from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
+from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Json, Outcome, Pointer, Put, Written
 
 MEMBERS: Final = ("key", "value", "path", "ttl")

@@ -10,7 +10,7 @@ from leasehold.http.media_types import Media
 from leasehold.http.messages import CHUNK_BYTES, Request, Response, Stream, gathered
 from leasehold.http.routing.parameters import PATH, PREFIX, path_of, prefixes_of, uuid_of
 from leasehold.http.routing.preconditions import CONDITIONS, condition_of
-from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.model import Entry, Found, NotModified, Read
 from leasehold.values.entry_text import entry_json
 

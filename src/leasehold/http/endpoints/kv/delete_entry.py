@@ -6,7 +6,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.parameters import PATH, TTL, key_of, path_of, ttl_of
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
-from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
+from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Delete, Deleted, Outcome, Written
 
 

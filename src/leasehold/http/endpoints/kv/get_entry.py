@@ -5,7 +5,7 @@ import msgspec
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.parameters import PATHS, RAW, is_key_only, key_of, paths_of, raw_tag
 from leasehold.http.routing.preconditions import CONDITIONS, condition_of
-from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
+from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Found, NotModified, Outcome, Read
 from leasehold.values.entry_text import entry_json, partial_entry_json
 

@@ -10,7 +10,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.http.messages import GatheredList, Request, Response, Stream, gathered
 from leasehold.http.routing.parameters import AFTER, LIMIT, PREFIX, VALUES, after_of, flag_of, limit_of, prefixes_of
-from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.limits import MAX_GATHERED_BYTES, MAX_PAGE_ENTRIES
 from leasehold.model import Entry, Page
 from leasehold.values.entry_text import entry_json, partial_entry_json

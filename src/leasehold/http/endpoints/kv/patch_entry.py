@@ -7,7 +7,7 @@ from leasehold.http.media_types import ACCEPT_PATCH, JSON_PATCH, MERGE_PATCH, co
 from leasehold.http.messages import Request
 from leasehold.http.routing.parameters import PREFER, TTL, key_of, ttl_of
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
-from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
+from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import JsonPatch, MergePatch
 
 

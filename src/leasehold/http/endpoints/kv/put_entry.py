@@ -6,7 +6,7 @@ from leasehold.http.messages import Request
 from leasehold.http.routing.bodies import bodies_of, body_text, is_messagepack
 from leasehold.http.routing.parameters import PATH, PREFER, TTL, is_key_only, key_of, path_of, ttl_of
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
-from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
+from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Put
 
 

@@ -10,7 +10,7 @@ from leasehold.http.endpoints.locks.lock_requests import BY_UUID, IN_PATH, TTL, 
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.parameters import microseconds_of
-from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Parameter, Route, Service
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Parameter, Route, Service
 from leasehold.limits import DEFAULT_LEASE_SECONDS, DEFAULT_WAIT_SECONDS, MAX_OWNER_BYTES, MAX_WAIT_SECONDS
 from leasehold.model import Acquire
 

@@ -3,7 +3,7 @@
 from leasehold.http.endpoints.locks.lease_json import lock_json
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.parameters import key_of
-from leasehold.http.routing.routes import AsyncEndpoint, DocumentedResponse, Route, Service
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.rules import lock_not_found
 
 

@@ -14,7 +14,7 @@ from leasehold.http.messages import Request
 from leasehold.http.routing.bodies import body_value, members_of
 from leasehold.http.routing.parameters import decimal_of, flag_of, key_of, microseconds_of, parse_uuid
 from leasehold.http.routing.preconditions import IF_LEASE, parse_lease_id
-from leasehold.http.routing.routes import Parameter
+from leasehold.http.routing.route import Parameter
 from leasehold.limits import MAX_LEASE_ID_CHARACTERS, MAX_LEASE_SECONDS, MIN_LEASE_SECONDS
 from leasehold.model import Json
 

@@ -18,7 +18,7 @@ from leasehold.http.endpoints.locks.lock_requests import (
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.refusal_log import printable
-from leasehold.http.routing.routes import DocumentedResponse, Parameter, PureEndpoint, Route
+from leasehold.http.routing.route import DocumentedResponse, Parameter, PureEndpoint, Route
 from leasehold.model import Outcome, Release, Released
 
 log = structlog.get_logger(__name__)

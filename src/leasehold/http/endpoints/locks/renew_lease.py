@@ -16,7 +16,7 @@ from leasehold.http.endpoints.locks.lock_requests import (
 )
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
-from leasehold.http.routing.routes import DocumentedResponse, PureEndpoint, Route
+from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Leased, Outcome, Renew
 
 MEMBERS: Final = frozenset({"lease_id", "ttl"})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from leasehold.engines.postgres import statements
+from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.tables import TABLES
 from leasehold.model import KINDS
 
@@ -14,19 +14,19 @@ CHANGES = [(kind, removes) for kind in KINDS for removes in (False, True)]
 STATEMENTS: dict[str, str] = {
     **{
         name: text
-        for name, text in vars(statements).items()
+        for name, text in vars(sql).items()
         if isinstance(text, str) and name.isupper() and name not in ("CHANNEL", "SEPARATOR")
     },
-    **{f"removal {number}": text for number, text in enumerate(statements.REMOVE_EVERYTHING)},
-    **{f"{name} of {kind}": text for kind, of in statements.OF_KIND.items() for name, text in vars(of).items() if text},
+    **{f"removal {number}": text for number, text in enumerate(sql.REMOVE_EVERYTHING)},
+    **{f"{name} of {kind}": text for kind, of in sql.OF_KIND.items() for name, text in vars(of).items() if text},
     **{
         f"{make.__name__} of {kinds}": make(kinds)
         for size in range(len(KINDS) + 1)
         for kinds in combinations(KINDS, size)
-        for make in (statements.lock_and_load, *([statements.load] if kinds else []))
+        for make in (sql.lock_and_load, *([sql.load] if kinds else []))
     },
     **{
-        f"write of {parts}": statements.write(parts)
+        f"write of {parts}": sql.write(parts)
         for size in range(1, len(KINDS) + 1)
         for parts in combinations(CHANGES, size)
         if len({kind for kind, _ in parts}) == size
@@ -74,7 +74,7 @@ def test_statements_that_break_these_rules_are_found() -> None:
 
 def test_only_the_tables_and_backups_know_what_kinds_there_are() -> None:
     """So a new kind needs its table, its migration and a line in `tables`."""
-    folder = Path(statements.__file__).parent
+    folder = Path(sql.__file__).parent
     named = re.compile(r"\b(?:ENTRY|LEASE|Entry|Lease|Deletion|LeaseEnd)\b")
     knowing = {path.name for path in folder.glob("*.py") if named.search(path.read_text())}
     assert knowing == {"backups.py"}

@@ -32,7 +32,7 @@ class _Job:
         self.error: BaseException | None = None
 
 
-class SyncThread:
+class JobThread:
     """Started at once; `stop` ends it after the jobs that it has. Reports come in the order of the jobs.
 
     Each job is reported, whatever it raises and whatever fails beside it: its caller waits for the report.
