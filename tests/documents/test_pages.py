@@ -109,6 +109,13 @@ def test_a_command_stands_in_a_block_that_is_run(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
+def test_curl_prints_no_progress_meter_that_the_page_does_not_show(page: Path) -> None:
+    """It prints one if its output is not the terminal. The terminals of these tests turn it off."""
+    commands = [command for block in commands_of(page) for command, _ in block.commands()]
+    assert [each for each in commands if re.search(r"curl (?!-\w*s)[^|)]*(\||>| -o )", each)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_a_link_between_pages_leads_somewhere(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)\s]*)?\)", text_of(page)):
         if "://" in target:

@@ -612,7 +612,7 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "leasehold.engines.postgres.engine", None)
     with pytest.raises(ServiceError) as caught:
         open_engine("postgresql://localhost/leasehold")
-    assert caught.value.message == "PostgreSQL needs asyncpg: pip install leasehold[postgres]"
+    assert caught.value.message == "PostgreSQL needs asyncpg: install '.[postgres]' from a clone of Leasehold"
 
 
 def test_the_host_that_takes_writes_is_found(database: Database) -> None:

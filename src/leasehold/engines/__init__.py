@@ -134,4 +134,4 @@ def _asyncpg_required() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise unavailable("PostgreSQL needs asyncpg: pip install leasehold[postgres]") from error
+        raise unavailable("PostgreSQL needs asyncpg: install '.[postgres]' from a clone of Leasehold") from error
