@@ -75,7 +75,7 @@ class Metrics:
         self._batches.counts[bisect_left(BATCH_BOUNDS, operations)] += 1
         self._batches.total += operations
 
-    def leave(self, gauges: Mapping[str, float]) -> None:
+    def write_to_folder(self, gauges: Mapping[str, float]) -> None:
         """Write this worker's numbers to the folder that all workers read."""
         if self._folder is None:
             return

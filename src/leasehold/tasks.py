@@ -9,8 +9,8 @@ AGAIN_SECONDS: Final = 1.0
 cancelled again after this time."""
 
 
-def begun(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[object, object, None]) -> "asyncio.Task[None]":
-    """A task for `coroutine`. If this raises, the coroutine does not run.
+def start_task(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+    """Start a task for `coroutine`. If this raises, the coroutine does not run.
 
     asyncio alone may schedule a task and then fail to register it. The task would run although the caller got an
     exception.
@@ -22,7 +22,7 @@ def begun(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[object, object, 
         raise
 
 
-async def cancelled(*tasks: "asyncio.Task[None]") -> None:
+async def cancel_and_wait(*tasks: "asyncio.Task[None]") -> None:
     """Cancel tasks and wait until they have ended, with or without an exception."""
     left: set[asyncio.Task[None]] = set(tasks)
     while left:

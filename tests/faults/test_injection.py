@@ -69,14 +69,14 @@ def unguarded_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def batch_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug: an operation that raises fails the whole batch."""
-    real = rules.batch._unforeseen
+    real = rules.batch._internal_error
 
     def unforeseen(operation: Operation, failure: Exception) -> ServiceError:
         if isinstance(failure, ServiceError):
             return real(operation, failure)
         raise failure
 
-    monkeypatch.setattr(rules.batch, "_unforeseen", unforeseen)
+    monkeypatch.setattr(rules.batch, "_internal_error", unforeseen)
 
 
 def unguarded_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from leasehold.model import Put, Touched
 from leasehold.store import lane as lane_module
 from leasehold.store.lane_watch import LaneWatch
 from leasehold.store.store import Store
-from leasehold.tasks import begun, cancelled
+from leasehold.tasks import cancel_and_wait, start_task
 
 SECONDS = 20.0
 
@@ -25,18 +25,18 @@ class Lane:
         self.progress: int | None = None
         self.watch = LaneWatch(lambda: self.progress)
 
-    def look(self, times: int) -> bool:
+    def check(self, times: int) -> bool:
         """Whether the lane counts as stalled after this many checks."""
         for _ in range(times):
-            self.watch.look()
+            self.watch.check()
         return self.watch.fault is not None
 
 
 def test_a_lane_that_stalls_for_the_limit_is_a_fault() -> None:
     lane = Lane()
     lane.progress = 7
-    assert not lane.look(STALLED_LANE_SECONDS)
-    assert lane.look(1)
+    assert not lane.check(STALLED_LANE_SECONDS)
+    assert lane.check(1)
     assert lane.watch.fault is not None
     assert (lane.watch.fault.code, lane.watch.fault.message) == (
         "unavailable",
@@ -45,23 +45,23 @@ def test_a_lane_that_stalls_for_the_limit_is_a_fault() -> None:
 
 
 def test_an_idle_lane_is_not_a_fault() -> None:
-    assert not Lane().look(3 * STALLED_LANE_SECONDS)
+    assert not Lane().check(3 * STALLED_LANE_SECONDS)
 
 
 def test_a_slow_lane_is_not_a_fault() -> None:
     lane = Lane()
     for batches in range(5):
         lane.progress = batches
-        assert not lane.look(STALLED_LANE_SECONDS)
+        assert not lane.check(STALLED_LANE_SECONDS)
 
 
 @pytest.mark.parametrize("progress", [8, None])
 def test_the_fault_ends_when_the_lane_continues(progress: int | None) -> None:
     lane = Lane()
     lane.progress = 7
-    assert lane.look(STALLED_LANE_SECONDS + 1)
+    assert lane.check(STALLED_LANE_SECONDS + 1)
     lane.progress = progress
-    assert not lane.look(1)
+    assert not lane.check(1)
 
 
 class Silent(MemorySpace):
@@ -82,7 +82,7 @@ def test_a_store_with_a_stalled_lane_reports_it_and_can_be_closed(monkeypatch: p
             await asyncio.sleep(0)
         assert (store.fault, store.gauges()["degraded"]) == (None, 0)
         for _ in range(STALLED_LANE_SECONDS + 1):
-            store._lane._watch.look()
+            store._lane._watch.check()
         assert store.fault is not None
         assert store.gauges()["degraded"] == 1
         async with asyncio.timeout(SECONDS):
@@ -106,7 +106,7 @@ def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
         task = asyncio.create_task(swallows())
         await asyncio.sleep(0)
         async with asyncio.timeout(SECONDS):
-            await cancelled(task)
+            await cancel_and_wait(task)
         assert task.done()
 
     asyncio.run(run())
@@ -131,7 +131,7 @@ def test_a_task_that_cannot_be_registered_does_not_run(monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             patch.setattr(loop, "create_task", create_task)
             with pytest.raises(MemoryError):
-                begun(loop, work())
+                start_task(loop, work())
         await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(run())

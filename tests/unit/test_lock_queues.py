@@ -60,9 +60,9 @@ class Lane:
         self.answer(Leased(lease(operation.lease_id, lock=operation.lock), NOW))
 
     def come(
-        self, lease_id: str, *, wait: float = LONG, lock: str = "l", is_there: Callable[[], bool] = lambda: True
+        self, lease_id: str, *, wait: float = LONG, lock: str = "l", is_connected: Callable[[], bool] = lambda: True
     ) -> asyncio.Task[Lease]:
-        acquiring = self.queues.acquire(acquire(lease_id, lock=lock), wait, is_there)
+        acquiring = self.queues.acquire(acquire(lease_id, lock=lock), wait, is_connected)
         return asyncio.get_running_loop().create_task(acquiring)
 
 
@@ -477,7 +477,7 @@ async def test_an_attempt_that_is_refused_during_shutdown_is_not_repeated(lane: 
 
 @scenario
 async def test_a_lease_for_a_client_whose_disconnect_was_not_seen_yet_is_released(lane: Lane) -> None:
-    gone = lane.come("gone", is_there=lambda: False)
+    gone = lane.come("gone", is_connected=lambda: False)
     [staying] = await come(lane, "staying")
     lane.grant()
     await settled()

@@ -27,7 +27,7 @@ from tokens import (
 )
 
 from leasehold.access.token_keys import VerificationKey, public_key, secret_key
-from leasehold.access.token_secret import is_surely_secret, load_secret
+from leasehold.access.token_secret import is_unambiguous_secret, load_secret
 from leasehold.errors import ServiceError
 
 
@@ -148,7 +148,7 @@ def test_a_public_or_private_key_in_place_of_a_secret_is_refused(pem_file: Calla
 @given(secret=st.from_regex(rb"[ -~]{0,3}[A-Za-z0-9+/=_-]{32,40}", fullmatch=True) | st.binary(min_size=32))
 def test_what_is_taken_for_a_secret_at_once_is_one_for_pyjwt(prefix: bytes, secret: bytes) -> None:
     key = prefix + secret
-    if is_surely_secret(key):
+    if is_unambiguous_secret(key):
         assert HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(key) == key
 
 
@@ -160,4 +160,4 @@ def test_no_key_of_another_kind_is_taken_for_a_secret_at_once(algorithm: str) ->
         (Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         (Encoding.OpenSSH, PublicFormat.OpenSSH),
     ):
-        assert not is_surely_secret(public.public_bytes(encoding, style))
+        assert not is_unambiguous_secret(public.public_bytes(encoding, style))

@@ -19,13 +19,13 @@ def load_secret(path: Path) -> bytes:
     secret = read_key_file(path, "the secret's file").rstrip(b"\r\n")
     if len(secret) < MIN_SECRET_BYTES:
         raise unavailable(f"the secret must have at least {MIN_SECRET_BYTES} bytes")
-    if not is_surely_secret(secret):
+    if not is_unambiguous_secret(secret):
         _refuse_other_keys(secret)
     return secret
 
 
-def is_surely_secret(secret: bytes) -> bool:
-    """Whether the text cannot be a key of another kind.
+def is_unambiguous_secret(secret: bytes) -> bool:
+    """Whether the text can only be a secret, and no public or private key.
 
     PEM and JWK have spaces, quotes or braces, and DER has control bytes.
     """

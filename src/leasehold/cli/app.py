@@ -15,7 +15,7 @@ from leasehold import VERSION
 from leasehold.cli.arguments import Command, Parser
 from leasehold.errors import ServiceError
 from leasehold.process.signal_mask import take_ends
-from leasehold.process.streams import complain, hold_standard_streams, told_failures
+from leasehold.process.streams import hold_standard_streams, print_error, translate_output_errors
 
 PROGRAM: Final = "leasehold"
 SUMMARY: Final = "A durable JSON key-value store over HTTP, with lock leases that it enforces on writes."
@@ -52,10 +52,10 @@ def command(name: str) -> Command:
 def _run(program: str, run: Callable[[Sequence[str]], int]) -> None:
     hold_standard_streams()
     try:
-        with told_failures():
+        with translate_output_errors():
             code = run(sys.argv[1:])
     except ServiceError as error:
-        complain(f"{program}: {error.message}")
+        print_error(f"{program}: {error.message}")
         code = 2 if error.code == "invalid_argument" else 1
     sys.exit(code)
 

@@ -76,7 +76,7 @@ def read_backup(disk: Disk, path: Path, now: int) -> StoredState:
                 seal.take(data)
         finally:
             close_quietly(disk, file)
-        if seal.is_there:
+        if seal.is_present:
             seal.check(path.name)
         state = read_snapshot(disk, path, now)
     except OSError as error:

@@ -25,7 +25,7 @@ class Seal:
         self._end = text[-SEAL_BYTES:]
 
     @property
-    def is_there(self) -> bool:
+    def is_present(self) -> bool:
         return _SEALED.fullmatch(self._end) is not None
 
     def check(self, name: str) -> None:

@@ -33,7 +33,7 @@ class Headers(dict[bytes, bytes]):
     Requests with the same header block share one object, so it also keeps what was concluded from the fields.
     """
 
-    __slots__ = ("content_type", "is_plain", "is_vetted", "sharing")
+    __slots__ = ("content_type", "cors_lines", "is_checked", "is_plain")
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,10 +41,10 @@ class Headers(dict[bytes, bytes]):
         """The result of `media_types.content_type`, once that was called."""
         self.is_plain = False
         """No field asks for another response than usual."""
-        self.is_vetted = False
+        self.is_checked = False
         """Whether `admission` has accepted the Host and Origin fields."""
-        self.sharing = b""
-        """Header lines (CORS) that let the page which sent the request read the response. Empty for other requests."""
+        self.cors_lines = b""
+        """Response header lines (CORS) that let the page which sent the request read the response. Empty for others."""
 
     def look_for_options(self) -> None:
         """Set `is_plain`. Call it once all fields are set."""
@@ -70,7 +70,7 @@ class Request(msgspec.Struct):
     """The caller. Set once the request is admitted."""
     pattern: str = "-"
     """The pattern of its route. Set by the router; `-` without a route."""
-    is_there: Callable[[], bool] = lambda: True
+    is_connected: Callable[[], bool] = lambda: True
     """Whether the client is still connected. Set for endpoints that wait."""
     max_value_bytes: int | None = None
     """The largest value that it may store. Set if its body is large."""
@@ -211,8 +211,8 @@ def encode_response(request: Request, response: Response, *, common: bytes, temp
         fields += b"\r\nConnection: close" if close else b"\r\nConnection: keep-alive"
         if response.status == HTTPStatus.UPGRADE_REQUIRED:
             fields += b", Upgrade"  # required with the field Upgrade (RFC 9110, section 7.8)
-    if request.headers.sharing:
-        fields += request.headers.sharing
+    if request.headers.cors_lines:
+        fields += request.headers.cors_lines
     start = STATUS_LINES[response.status]
     # One formatting for a response: to format the head and the body apart takes half as long again.
     if media is not _JSON or body is None or method == "HEAD":
@@ -244,7 +244,7 @@ def _encode_other(
 
 def encode_stream_head(request: Request, stream: Stream, *, common: bytes, templates: Templates, close: bool) -> bytes:
     media = stream.media
-    parts = [_START % (STATUS_LINES[200], common, request.request_id + request.headers.sharing)]
+    parts = [_START % (STATUS_LINES[200], common, request.request_id + request.headers.cors_lines)]
     if stream.revision is None:
         parts.append(_NO_STORE)
     else:

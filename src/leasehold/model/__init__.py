@@ -1,11 +1,11 @@
-"""What the service keeps and what may be asked of it: frozen data, no behaviour beyond naming a fact.
+"""The data of the service: records, operations and outcomes. They are frozen structs without behaviour.
 
-    records.py      the kinds of records, and what one commit leaves of each
-    operations.py   reads and changes that callers ask for
-    outcomes.py     what became of them
+    records.py      the kinds of records, and the changes of a commit
+    operations.py   reads and changes that callers request
+    outcomes.py     the results of operations
 
-Values are `bytes`: the compact JSON text that `values.encode` made, decoded only where something must look inside.
-Times are integers, microseconds since the epoch, UTC.
+Values are `bytes`: compact JSON text from `values.encode`. It is decoded only if an operation needs a part of it.
+Times are integers: microseconds since the epoch, UTC.
 """
 
 from leasehold.model.operations import (

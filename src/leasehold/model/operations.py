@@ -1,4 +1,4 @@
-"""The operations that callers ask for. To add one, add a struct here and a branch in `rules`."""
+"""The operations that callers request. To add one, add a struct here and a branch in `rules/batch.py`."""
 
 from typing import Literal
 
@@ -15,16 +15,17 @@ Pointer = tuple[str, ...]
 
 
 Tag = int | tuple[int, str]
-"""A revision of an entry in one incarnation of the store, or, at the caller's risk, in any."""
+"""A revision with its incarnation, or a revision alone. The latter matches in any incarnation, at the caller's risk."""
 Tags = tuple[Tag, ...] | Literal["*"]
 """`"*"`: any revision of an entry that exists."""
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """What must hold of an entry's revision for an operation to be done (RFC 9110, section 13).
+    """The precondition of an operation (RFC 9110, section 13).
 
-    `if_match`: it is one of these. `if_none_match`: the reverse. None: not asked. `changed`: what would stand in
-    `if_match`, had not a proxy changed the tags that it gave out; it never matches.
+    `if_match`: the entry must have one of these tags. `if_none_match`: it must have none of them. None: no condition.
+    `changed`: tags in If-Match that a proxy has altered, in their original form. They never match; they are there to
+    explain the error.
     """
 
     if_match: Tags | None = None
@@ -36,7 +37,7 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
-    """One entry, or parts of it: `paths` are looked up in its value."""
+    """Read an entry, or the parts of its value at `paths`."""
 
     key: str
     paths: tuple[Pointer, ...] | None = None
@@ -55,7 +56,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     value: bytes
     path: Pointer | None = None
     ttl: int | None = None
-    """Microseconds from the commit; None makes the entry last."""
+    """Microseconds from the commit; None: the entry does not expire."""
     condition: Condition | None = None
     lease_id: str | None = None
 
@@ -104,7 +105,7 @@ class Delete(msgspec.Struct, frozen=True):
 
 
 class Acquire(msgspec.Struct, frozen=True):
-    """Take a lock if nobody holds it, under the name `lease_id`, which nobody has used and nobody can guess."""
+    """Acquire a lock if no lease on it is alive. `lease_id` must be new and impossible to guess."""
 
     lock: str
     lease_id: str
@@ -115,7 +116,7 @@ class Acquire(msgspec.Struct, frozen=True):
 
 
 class Renew(msgspec.Struct, frozen=True):
-    """Let a lease that is alive last `ttl` microseconds from now, or longer if it does; None: its own ttl."""
+    """Extend a lease that is alive to at least `ttl` microseconds from now. None: the ttl of the lease."""
 
     lock: str
     lease_id: str
@@ -123,9 +124,9 @@ class Renew(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """End the lease `lease_id`; without it, the one with this `token`, if `holder` acquired it.
+    """End the lease `lease_id`; without it, the lease with this `token`, if `holder` acquired it.
 
-    `is_forced`: end whichever is alive.
+    `is_forced`: end any lease on the lock.
     """
 
     lock: str
@@ -139,7 +140,7 @@ class Release(msgspec.Struct, frozen=True):
 
 
 class Expire(msgspec.Struct, frozen=True):
-    """Remove a record that has expired. It does nothing if the record lives or is gone. Asked by the store itself."""
+    """Remove a record if it has expired. Only the store itself submits this, from `store/cleaning.py`."""
 
     kind: AnyKind
     name: str
@@ -154,7 +155,7 @@ Operation = EntryOperation | LockOperation | Expire
 
 
 def name_of(asked: Read | Operation) -> str:
-    """The key, or the lock, that an operation is about."""
+    """The key or lock of an operation."""
     if isinstance(asked, LockOperation):
         return asked.lock
     return asked.name if isinstance(asked, Expire) else asked.key

@@ -1,4 +1,4 @@
-"""What operations come to. An outcome can be stored: the union is tagged (`encode_outcome`, `decode_outcome`)."""
+"""The results of operations. The union is tagged, so outcomes can be stored (`encode_outcome`, `decode_outcome`)."""
 
 from collections.abc import Callable
 from typing import Final
@@ -17,7 +17,7 @@ class Found(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class NotModified(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """The caller has this revision already."""
+    """The caller already has this revision."""
 
     revision: int
 
@@ -32,7 +32,7 @@ class Written(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class Deleted(msgspec.Struct, frozen=True, tag=True):
-    """An entry is gone, at `revision`."""
+    """An entry was deleted, at `revision`."""
 
     key: str
     revision: int
@@ -46,31 +46,31 @@ class Leased(msgspec.Struct, frozen=True, tag=True):
 
 
 class Held(msgspec.Struct, frozen=True, tag=True):
-    """The lock is not free: somebody else's lease is alive at `now`."""
+    """The lock is not free: another lease is alive at `now`."""
 
     lease: Lease
     now: int
 
 
 class Released(msgspec.Struct, frozen=True, tag=True):
-    """A lock is free, from `revision` on."""
+    """A lock was released, at `revision`."""
 
     lock: str
     revision: int
 
 
 class Expired(msgspec.Struct, frozen=True, tag=True):
-    """A record that had expired is removed, at `revision`."""
+    """An expired record was removed, at `revision`."""
 
     revision: int
 
 
 class Unchanged(msgspec.Struct, frozen=True, tag=True):
-    """Nothing was to be done (`Expire` of an entry that lives)."""
+    """There was nothing to do: an `Expire` of a record that has not expired or does not exist."""
 
 
 Outcome = Found | NotModified | Written | Deleted | Leased | Held | Released | Expired | Unchanged
 
 encode_outcome: Final[Callable[[Outcome], bytes]] = msgspec.msgpack.Encoder().encode
 decode_outcome: Final[Callable[[bytes], Outcome]] = msgspec.msgpack.Decoder(Outcome).decode
-"""Raises `msgspec.DecodeError` for anything else than `encode_outcome` makes."""
+"""Raises `msgspec.DecodeError` for bytes that are not from `encode_outcome`."""

@@ -1,9 +1,9 @@
-"""The records that engines store, by kind, and what one commit leaves of each.
+"""The kinds of records that engines store, and the changes of a commit.
 
-To add a kind, add its record and its removal here, and a `Kind` in KINDS. The rules give it a meaning (`rules`). An
-engine that keeps each kind in a table of its own needs the SQL of that table (`engines/postgres/tables`); the others
-need nothing. The first field of a record is its name. The others are annotated with what they are in text: see `Time`,
-`JsonText` and `Revision`. A field with another name in text than here is a `msgspec.field(name=…)`.
+To add a kind, add its record and its removal here, and a `Kind` in KINDS. Write its operations and rules (`rules`). The
+PostgreSQL engine needs the SQL of a table for it (`engines/postgres/tables`); the other engines need nothing. The first
+field of a record is its name. The annotations of the other fields define their form in text: see `Time`, `JsonText` and
+`Revision`. If the name of a field differs in text, it is a `msgspec.field(name=…)`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from typing import Annotated, Final, Generic, Protocol, TypeVar
 import msgspec
 
 Time = Annotated[int, "time"]
-"""Microseconds since the epoch, UTC. In files and in answers it is text: `2026-11-24T09:30:00.000000Z`."""
+"""Microseconds since the epoch, UTC. In files and responses it is text: `2026-11-24T09:30:00.000000Z`."""
 JsonText = Annotated[bytes, "json"]
-"""Compact JSON text that the API has accepted. In files and in answers it stands as it is."""
+"""Compact JSON text that the API has accepted. Files and responses contain it unchanged."""
 Revision = Annotated[int, "revision"]
 """A revision of the space, 1 or greater, and not greater than the head."""
 
@@ -22,8 +22,8 @@ Revision = Annotated[int, "revision"]
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     """A key and its value, as committed.
 
-    `gc=False`: an entry refers to plain strings, bytes and integers only, and the garbage collector need not visit a
-    million of them. The order of the fields is the order in the journal; new ones go to the end.
+    `gc=False`: an entry refers only to strings, bytes and integers, so the garbage collector does not have to visit a
+    million entries. The order of the fields is the order in the journal; add new fields at the end.
     """
 
     key: str
@@ -58,17 +58,17 @@ class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
     lease_id: str
     """The holder's secret."""
     token: Revision
-    """The revision of the acquisition, so larger than that of every lease before."""
+    """The fencing token: the revision of the acquisition, larger than the tokens of all earlier leases."""
     revision: Revision
-    """Of the last change: the acquisition or a renewal."""
+    """The revision of the last change: the acquisition or a renewal."""
     acquired_at: Time
     expires_at: Time
     ttl: int = msgspec.field(name="ttl_microseconds")
-    """Microseconds, as it was last asked for."""
+    """Microseconds, as last requested."""
     holder: str
     """The `sub` of the caller who acquired it."""
     owner: JsonText
-    """What the holder says of itself."""
+    """JSON that the holder gave to describe itself to others."""
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
 
 
 class LeaseEnd(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
-    """A lock that a commit released, or whose lease it removed after its end."""
+    """A lock whose lease a commit removed, because it was released or had expired."""
 
     lock: str
     revision: int
@@ -91,15 +91,15 @@ class LeaseEnd(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
 Record = Entry | Lease
 Removal = Deletion | LeaseEnd
 Change = Record | Removal
-"""What one commit left of one name: its record, or its removal."""
+"""The state of one name after a commit: its record, or its removal."""
 
 R = TypeVar("R", bound=Record)
 
 
 class Kind(Generic[R]):
-    """What an engine knows of a kind of record. Compared by identity.
+    """What an engine knows about a kind of record. Kinds are compared by identity.
 
-    Names of one kind say nothing about names of another. A record replaces the one of its name; a removal removes it.
+    Each kind has its own names. A record replaces the record with the same name; a removal removes it.
     """
 
     __slots__ = ("lookup", "name", "plural", "record", "removal")
@@ -108,12 +108,12 @@ class Kind(Generic[R]):
         self.name = name
         """In notifications and in messages: `entry`."""
         self.plural = plural
-        """The member of `data.json`, the gauge, the list of the kind: `entries`."""
+        """The member of `data.json`, the gauge, and the list in responses: `entries`."""
         self.record = record
         self.removal = removal
-        """Takes the name and the revision."""
+        """Called with the name and the revision."""
         self.lookup = lookup
-        """A field of text by whose value a record is found, too; it is unique. Empty: there is none."""
+        """A second field by which a record can be found: a string that is unique. Empty: there is none."""
 
     def __repr__(self) -> str:
         return f"<kind {self.name}>"
@@ -129,12 +129,12 @@ KIND_OF: Final[Mapping[type, AnyKind]] = {change: kind for kind in KINDS for cha
 
 
 def is_removal(change: Change) -> bool:
-    """Whether a commit left nothing under this name."""
+    """Whether the change is a removal."""
     return type(change) is Deletion or type(change) is LeaseEnd
 
 
 class Touched(msgspec.Struct, frozen=True):
-    """What a batch may look at: names by kind, and values of `Kind.lookup` by kind.
+    """The records that a batch may read: names by kind, and values of `Kind.lookup` by kind.
 
     A fenced write gives the `lease_id` alone and does not know the name of its lock.
     """
@@ -144,14 +144,14 @@ class Touched(msgspec.Struct, frozen=True):
 
 
 class View(Protocol):
-    """The committed state of what a batch touches, at the moment of its commit.
+    """The committed records that a batch may read, at the time of its commit.
 
-    What has expired is included: whether it counts is a rule.
+    Expired records are included, because the rules decide what has expired.
     """
 
     @property
     def incarnation(self) -> str:
-        """That of the space, which is part of each ETag."""
+        """The incarnation of the space, which is part of each ETag."""
 
     def records(self, kind: Kind[R], /) -> Mapping[str, R]:
         """The records of a kind by name, as stored."""
@@ -161,12 +161,12 @@ class View(Protocol):
 
 
 def is_expired(record: Record, now: int) -> bool:
-    """True from the very microsecond of `expires_at` on."""
+    """True from exactly `expires_at` on."""
     return record.expires_at is not None and record.expires_at <= now
 
 
 class Page(msgspec.Struct, Generic[R], frozen=True, gc=False):
-    """A part of a list. `next_after` is the `after` of the following part, None at the end."""
+    """A page of a list. `next_after` is the `after` of the next page, None at the end."""
 
     records: list[R]
     revision: int

@@ -62,14 +62,14 @@ def print_now(line: str) -> None:
     os.write(STANDARD_OUTPUT, f"{line}\n".encode())
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Print a line to standard error. A failure is ignored, because there is no other place to report it."""
     with suppress(OSError):
         os.write(STANDARD_ERROR, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 @contextmanager
-def told_failures() -> Iterator[None]:
+def translate_output_errors() -> Iterator[None]:
     """Raise `unavailable` if standard output does not accept what is printed in the `with` block."""
     try:
         yield

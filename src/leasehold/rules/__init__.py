@@ -1,4 +1,4 @@
-"""All decisions: operations, the state and the time go in; outcomes and the changes to write come out.
+"""All decisions, as pure functions: from operations, the state and the time to outcomes and the changes to write.
 
     batch.py        one batch of operations, in order
     overlay.py      the state that a batch is decided on, with savepoints
@@ -6,10 +6,10 @@
     leases.py       acquire, renew, release
     fences.py       the rule that refuses a write under a stale lease
     conditions.py   If-Match and If-None-Match
-    reads.py        what a read gives
+    reads.py        what a read returns
 
-Nothing here does I/O or reads a clock, so the rules are the same on every engine and can be run again when an engine
-must retry.
+Nothing here does I/O or reads a clock. So every engine has the same rules, and an engine that retries a batch can call
+them again.
 """
 
 from leasehold.rules.batch import evaluate, lookups_of, names_of, touched

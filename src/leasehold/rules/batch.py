@@ -1,7 +1,7 @@
-"""One batch: each operation is decided in order, on what those before it have left.
+"""Decides one batch. Operations are decided in order; each sees the changes of the ones before it.
 
-A refused operation changes nothing and does not disturb its neighbours. To add an operation, add its struct in
-`model.operations`, its rule in a file of this package, and its branches in `names_of` and `_apply`.
+A refused operation changes nothing and does not affect the others. To add an operation, add its struct in
+`model.operations`, its rule in a file of this package, and its branches in `names_of` and `apply`.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from leasehold.model import (
     name_of,
 )
 from leasehold.rules import entries, leases
-from leasehold.rules.overlay import EnoughError, Overlay
+from leasehold.rules.overlay import BatchLimitError, Overlay
 
 
 def evaluate(
@@ -37,10 +37,10 @@ def evaluate(
     """Decide a batch: one outcome for each operation, in order, and the last state of each name that changed.
 
     `revision` is the head before the batch; each change takes the next one. `now` is in microseconds. The changes
-    are in the order of their revisions, so the last one's is the new head.
+    are in the order of their revisions, so the last one has the new head.
 
-    There may be fewer outcomes than operations, though at least one: the batch ends before the partial update by
-    which it would take too long (MAX_BATCH_WORK_BYTES). What is behind it has changed nothing and is asked again.
+    There may be fewer outcomes than operations, but at least one: the batch ends before a partial update that would
+    exceed MAX_BATCH_WORK_BYTES. The operations from there on have changed nothing and must be submitted again.
     """
     overlay = Overlay(view, revision, now, max_value_bytes)
     outcomes: list[Outcome | ServiceError] = []
@@ -50,16 +50,16 @@ def evaluate(
             outcome = apply(overlay, operation)
         except ServiceError as refusal:
             outcome = refusal
-        except EnoughError:
+        except BatchLimitError:
             break
-        except Exception as failure:  # noqa: BLE001 - it changed nothing, so it concerns no other operation
-            outcome = _unforeseen(operation, failure)
+        except Exception as failure:  # noqa: BLE001 - it changed nothing, so it does not affect other operations
+            outcome = _internal_error(operation, failure)
         outcomes.append(outcome)
     return outcomes, overlay.changes()
 
 
 def touched(operations: Sequence[Operation]) -> Touched:
-    """What `evaluate` will look at."""
+    """The records that `evaluate` reads."""
     plain = [operation.key for operation in operations if type(operation) is Put and operation.lease_id is None]
     if len(plain) == len(operations):  # nearly always
         return Touched({ENTRY: plain})
@@ -74,7 +74,7 @@ def touched(operations: Sequence[Operation]) -> Touched:
 
 
 def names_of(operation: Operation) -> Sequence[tuple[AnyKind, str]]:
-    """The names of records that an operation looks at."""
+    """The names of the records that an operation reads."""
     if isinstance(operation, LockOperation):
         return ((LEASE, operation.lock),)
     if isinstance(operation, Expire):
@@ -83,7 +83,7 @@ def names_of(operation: Operation) -> Sequence[tuple[AnyKind, str]]:
 
 
 def lookups_of(operation: Operation) -> Sequence[tuple[AnyKind, str]]:
-    """The records that an operation looks at by the value of `Kind.lookup`: the lease of a fenced write."""
+    """The records that an operation reads by the value of `Kind.lookup`: the lease of a fenced write."""
     if isinstance(operation, LockOperation | Expire) or operation.lease_id is None:
         return ()
     return ((LEASE, operation.lease_id),)
@@ -105,7 +105,7 @@ def apply(overlay: Overlay, operation: Operation) -> Outcome:
 
 
 def _expire(overlay: Overlay, operation: Expire) -> Expired | Unchanged:
-    """A record of any kind, removed once it has expired."""
+    """Remove a record of any kind if it has expired."""
     kind, name = operation.kind, operation.name
     record = overlay.stored(kind, name)  # type: ignore[misc] # one of several kinds
     if record is None or not is_expired(record, overlay.now):
@@ -115,8 +115,8 @@ def _expire(overlay: Overlay, operation: Expire) -> Expired | Unchanged:
     return expired
 
 
-def _unforeseen(operation: Operation, failure: Exception) -> ServiceError:
-    """An exception where no rule raises one: of what is stored under this name, or a fault of the service."""
+def _internal_error(operation: Operation, failure: Exception) -> ServiceError:
+    """The error for an exception that is not a refusal: because of the stored record, or of a fault in the service."""
     error = ServiceError(
         "internal",
         "the service failed; nothing was changed",

@@ -1,4 +1,4 @@
-"""If-Match and If-None-Match (RFC 9110, section 13): whether an entry is at a revision that the caller asks for."""
+"""If-Match and If-None-Match (RFC 9110, section 13): whether the entry has a revision that the caller asks for."""
 
 from typing import Final
 
@@ -22,15 +22,15 @@ def check_match(condition: Condition, entry: Entry | None, incarnation: str) -> 
 
 
 def matches(wanted: Tags, entry: Entry | None, incarnation: str) -> bool:
-    """Whether `entry` is one of those `wanted`. A revision alone is taken as one of this incarnation."""
+    """Whether `entry` has one of the `wanted` tags. A revision without an incarnation matches in any."""
     if entry is None:
         return False
     return wanted == "*" or entry.revision in wanted or (entry.revision, incarnation) in wanted
 
 
 _CHANGED_TAG: Final = (
-    "a proxy that compresses has changed the ETag, which no longer matches: switch compression off in front of the "
-    "service, or send the revision alone as the tag"
+    "a proxy that compresses has changed the ETag, so it no longer matches: switch off compression in the proxy, or "
+    "send the revision alone as the tag"
 )
 
 
@@ -48,5 +48,5 @@ def _precondition_failed(
 
 
 def names_revisions(condition: Condition | None) -> bool:
-    """Whether a change can be done only once, because it leaves a revision that the condition does not name."""
+    """Whether the condition names revisions. Then the change cannot be done twice, because it makes a new revision."""
     return condition is not None and condition.if_match not in (None, "*")

@@ -1,4 +1,4 @@
-"""What may change an entry, and what it becomes."""
+"""Writes, partial updates and deletions of entries."""
 
 from leasehold import values
 from leasehold.errors import ServiceError, not_found
@@ -31,20 +31,20 @@ def put(overlay: Overlay, operation: Put) -> Written:
     if operation.path is not None:
         return _put_at(overlay, current, operation, operation.path)
     if len(operation.value) > overlay.max_value_bytes:
-        # A body within its limit may be larger once it is stored: `1e15` becomes `1000000000000000.0`.
+        # A body within the limit may be larger in its stored form: `1e15` becomes `1000000000000000.0`.
         before = b"" if current is None else current.value
         values.check_size(operation.value, overlay.max_value_bytes, before=before)
     return _write(overlay, current, operation.key, operation.value, operation.ttl)
 
 
 def change(overlay: Overlay, operation: Delete | MergePatch | JsonPatch) -> Written | Deleted:
-    """Change something that exists."""
+    """Change or delete an entry that exists."""
     if operation.lease_id is not None:
         check_fence(overlay, operation.lease_id)
     current = overlay.live(ENTRY, operation.key)
     # A missing entry is reported before a failed precondition, because preconditions are for requests that would
-    # succeed without them (RFC 9110, section 13.2.1). The fence comes before both: a caller that has lost the lease
-    # must be told so, whatever has become of the entry meanwhile.
+    # succeed without them (RFC 9110, section 13.2.1). The fence is checked before both: a caller that has lost its
+    # lease must get that error in any case.
     if current is None:
         raise not_found()
     if operation.condition is not None:
@@ -73,7 +73,7 @@ def _rewrite(overlay: Overlay, current: Entry, operation: Delete | MergePatch | 
     overlay.begin_work(len(before))
     budget = WorkBudget(len(before))
     try:
-        with values.collector_paused(values.LARGE_BYTES + 1):  # a patch may make a small value large
+        with values.collector_paused(values.LARGE_BYTES + 1):  # a patch can make a small value large
             value = _changed(values.decode(before), operation, budget, overlay.max_value_bytes)
             encoded = values.encode_bounded(value, max_bytes=overlay.max_value_bytes, before=before)
             del value
@@ -94,7 +94,7 @@ def _write(
     now = overlay.now
     created_at = now
     if current is not None:
-        # The key's own string too, so that a million entries that are overwritten do not keep two each.
+        # The same string object for the key, so that a million overwritten entries do not keep two strings each.
         key, created_at = current.key, current.created_at
     expires_at = None if ttl is None else now + ttl
     overlay.revision = revision = overlay.revision + 1
@@ -105,7 +105,7 @@ def _write(
 
 
 def _changed(value: Json, operation: Delete | MergePatch | JsonPatch, budget: WorkBudget, max_bytes: int) -> Json:
-    """What a partial update makes of a decoded value, which it consumes."""
+    """The new value after a partial update. It may reuse and change `value`."""
     if isinstance(operation, MergePatch):
         return values.merge_patch(value, operation.patch, budget)
     if isinstance(operation, JsonPatch):
@@ -113,10 +113,10 @@ def _changed(value: Json, operation: Delete | MergePatch | JsonPatch, budget: Wo
     assert operation.path
     smaller = values.remove_at(value, operation.path)
     if not names_revisions(operation.condition) and isinstance(values.get_at(smaller, operation.path[:-1]), list):
-        # A proxy may send a DELETE again whose answer was lost (RFC 9110, section 9.2.2), and would remove the element
-        # that has moved up. (What cannot be removed at all was refused before.)
+        # A proxy may repeat a DELETE whose response was lost (RFC 9110, section 9.2.2). The second DELETE would remove
+        # the next element. This check comes after `remove_at`, which refuses paths that do not exist.
         raise ServiceError(
             "precondition_required",
-            "an element of a list is removed with If-Match and the entry's ETag, or by a JSON patch",
+            "to remove an element of a list, send If-Match with the entry's ETag, or use a JSON patch",
         )
     return smaller

@@ -12,5 +12,5 @@ def check_fence(overlay: Overlay, lease_id: str) -> None:
 
 
 def lease_lost(*, status: int | None = None) -> ServiceError:
-    """The caller's lease has ended, or it never was."""
+    """The caller's lease has ended or never existed."""
     return ServiceError("lease_lost", "the lease is not alive", status=status)

@@ -1,4 +1,4 @@
-"""Who gets a lock, how long a lease lasts, and who may end it."""
+"""The rules of leases: acquire, renew and release."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ _SECOND: Final = 1_000_000
 
 
 def acquire(overlay: Overlay, operation: Acquire) -> Leased | Held:
-    """The lease, or the one that is alive."""
+    """A new lease, or `Held` with the lease that is alive."""
     live = overlay.live(LEASE, operation.lock)
     if live is not None:
         return Held(live, overlay.now)
@@ -35,9 +35,9 @@ def acquire(overlay: Overlay, operation: Acquire) -> Leased | Held:
 
 
 def renew(overlay: Overlay, operation: Renew) -> Leased:
-    """The lease with its new end."""
+    """The lease with its new expiry."""
     live = overlay.live(LEASE, operation.lock)
-    # Also if the lock was not acquired since: the holder must not believe that it held it all the time.
+    # An expired lease cannot be renewed, even if nobody acquired the lock: the holder did not hold it all the time.
     if live is None or live.lease_id != operation.lease_id:
         raise lease_lost()
     ttl = live.ttl if operation.ttl is None else operation.ttl
@@ -64,7 +64,7 @@ def _keep(overlay: Overlay, lease: Lease) -> Leased:
 
 
 def _check_release(release: Release, lease: Lease) -> None:
-    """A lease is ended with its secret; by its holder, who must say which lease is meant; or by force."""
+    """A release needs the `lease_id`; or the caller is the holder and names the lease by its token; or it is forced."""
     if release.is_forced:
         return
     if release.lease_id is None:
@@ -72,7 +72,7 @@ def _check_release(release: Release, lease: Lease) -> None:
             raise ServiceError(
                 "forbidden", "another caller acquired the lock; give its lease_id", reason="another caller's lease"
             )
-        # Callers may share a subject, and all have the same one where no tokens are asked for.
+        # The holder alone does not identify a lease: callers may share a subject, and without tokens all have the same.
         is_meant = release.token == lease.token
     else:
         is_meant = release.lease_id == lease.lease_id and release.token in (None, lease.token)
@@ -81,12 +81,12 @@ def _check_release(release: Release, lease: Lease) -> None:
 
 
 def lock_not_found() -> ServiceError:
-    """There is no live lease of the lock."""
-    return ServiceError("lock_not_found", "nobody holds the lock")
+    """No lease on the lock is alive."""
+    return ServiceError("lock_not_found", "no lease on the lock is alive")
 
 
 def lock_held(held: Held) -> ServiceError:
-    """What a caller is told that does not wait (any longer). The secret `lease_id` stays with its holder."""
+    """The error for a caller that does not wait, or has waited long enough. It does not reveal the `lease_id`."""
     lease = held.lease
     seconds = -(-(lease.expires_at - held.now) // _SECOND)
     return ServiceError(

@@ -1,4 +1,4 @@
-"""The state that one batch is decided on: what the view shows, under what the batch has changed so far."""
+"""The state that a batch is decided on: the committed records, overlaid with the changes of the batch so far."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from leasehold.model import AnyKind, Change, Kind, R, View, is_expired
 _revision_of = attrgetter("revision")
 
 
-class EnoughError(Exception):
-    """The batch ends before this operation, because it would take too long."""
+class BatchLimitError(Exception):
+    """The batch ends before this operation, because the batch would take too long with it."""
 
 
 class Overlay:
     """One batch under evaluation.
 
-    An operation changes it in its last step and in one call of `put`. So one that raises has changed nothing, whatever
-    it raises; a revision that it took is left out. Operations that must be done together use a `savepoint`.
+    An operation changes it in one call of `put`, as its last step. So an operation that raises has changed nothing. A
+    revision that it took is not used again. Operations that must be done together use a `savepoint`.
     """
 
     __slots__ = (
@@ -38,18 +38,18 @@ class Overlay:
     def __init__(self, view: View, revision: int, now: int, max_value_bytes: int) -> None:
         self._view = view
         self.revision = revision
-        """The last one that was taken."""
+        """The last revision that was taken."""
         self.now = now
         self.max_value_bytes = max_value_bytes
         self._changes: defaultdict[AnyKind, dict[str, Change]] = defaultdict(dict)
         self._found: dict[tuple[AnyKind, str], str] = {}
-        """The name by the value of `Kind.lookup`, of records that this batch has put."""
+        """Names by the value of `Kind.lookup`, for the records that this batch has put."""
         self._is_in_order = True
-        """Nothing was changed twice, so each kind is in the order of revisions."""
+        """No name was changed twice, so the changes of each kind are in the order of their revisions."""
         self._undo: list[tuple[AnyKind, str, Change | None]] | None = None
-        """What was there before each change since the outermost savepoint; None outside of one."""
+        """The previous state for each change since the outermost savepoint; None outside of a savepoint."""
         self.work_bytes = 0
-        """Spent on partial updates."""
+        """The bytes of values that partial updates have processed."""
 
     @property
     def incarnation(self) -> str:
@@ -59,7 +59,7 @@ class Overlay:
     # Reading --------------------------------------------------------------------------------------------------
 
     def stored(self, kind: Kind[R], name: str) -> R | None:
-        """The record as it would be stored now, expired or not."""
+        """The record after the changes so far, expired or not."""
         change = self._changes[kind].get(name)  # type: ignore[index] # of one of the kinds
         if change is None:
             return self._view.records(kind).get(name)
@@ -67,7 +67,7 @@ class Overlay:
 
     def live(self, kind: Kind[R], name: str) -> R | None:
         """The record, unless it has expired."""
-        # `stored` once more: each operation passes here, and a call costs as much as the rest.
+        # The code of `stored` is repeated here: every operation runs it, and a call would double the time.
         change = self._changes[kind].get(name)  # type: ignore[index] # of one of the kinds
         if change is None:
             record = self._view.records(kind).get(name)
@@ -96,7 +96,7 @@ class Overlay:
         return self.revision
 
     def put(self, kind: AnyKind, name: str, change: Change) -> None:
-        """A record, or its removal, is what this name has now."""
+        """Set the state of a name: a record or its removal."""
         changes = self._changes[kind]
         if name in changes:
             self._is_in_order = False
@@ -107,7 +107,7 @@ class Overlay:
             self._found[kind, getattr(change, kind.lookup)] = name
 
     def changes(self) -> list[Change]:
-        """What was changed so far, in the order of revisions."""
+        """The changes so far, in the order of their revisions."""
         if len(self._changes) == 1 and self._is_in_order:  # nearly always
             [changes] = self._changes.values()
             return list(changes.values())
@@ -115,9 +115,9 @@ class Overlay:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Everything that is put inside is dropped, with its revisions, if an exception leaves the block.
+        """If an exception leaves the block, its changes are undone and its revisions are free again.
 
-        Savepoints may be nested. Work that was spent stays spent.
+        Savepoints may be nested. `work_bytes` is not reset.
         """
         is_outermost = self._undo is None
         undo = self._undo = [] if self._undo is None else self._undo
@@ -140,7 +140,7 @@ class Overlay:
     # Work -----------------------------------------------------------------------------------------------------
 
     def begin_work(self, value_bytes: int) -> None:
-        """A value is about to be changed. Ends the batch before that (`EnoughError`) if it would take too long."""
+        """Call before a value is decoded. Raises `BatchLimitError` if the batch would exceed MAX_BATCH_WORK_BYTES."""
         if self.work_bytes and self.work_bytes + value_bytes > MAX_BATCH_WORK_BYTES:
-            raise EnoughError
+            raise BatchLimitError
         self.work_bytes += value_bytes

@@ -1,4 +1,4 @@
-"""What a read gives: the entry, parts of its value, or that the caller has this revision already."""
+"""What a read returns: the entry, parts of its value, or that the caller already has this revision."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from leasehold.rules.conditions import check_match, matches
 
 
 def evaluate_read(read: Read, entry: Entry | None, incarnation: str) -> Found | NotModified:
-    """What a read of `entry` (live, or None), in this incarnation of the store, gives.
+    """The result of a read. `entry` is the live entry or None; `incarnation` is that of the store.
 
     Raises `not_found`, `path_not_found`, and `precondition_failed` for If-Match.
     """
@@ -30,7 +30,7 @@ def evaluate_read(read: Read, entry: Entry | None, incarnation: str) -> Found | 
 
 
 def _parts(value: Json, paths: Sequence[Pointer]) -> tuple[bytes, ...]:
-    """The JSON text at each of `paths`, which may lie within one another. Raises `path_not_found`, `too_large`."""
+    """The JSON text at each of `paths`; one may contain another. Raises `path_not_found`, `too_large`."""
     parts: list[bytes] = []
     size = 0
     for path in paths:

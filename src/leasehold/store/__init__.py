@@ -1,1 +1,1 @@
-"""What endpoints talk to: reads, the write lane, waiting for locks, cleaning up."""
+"""What endpoints use: reads, the write lane, waiting for locks, removal of expired records."""

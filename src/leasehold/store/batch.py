@@ -1,13 +1,13 @@
-"""One batch of the write lane: from its operations to the moment when each caller has heard of its outcome.
+"""One batch of the write lane: it is committed, then each caller gets the outcome of its operation.
 
-Whatever raises on the way (a rule, the space, a completion, memory that has run out), a batch promises:
+Any step may raise: a rule, the space, a completion, or Python itself when memory runs out. In every case:
 
 - Each completion is called with its outcome, or with an error.
-- `ended` is called, so that the lane goes on.
-- An error says what is known: `internal` if surely nothing was stored, else that it may have been.
+- `ended` is called, so that the lane continues.
+- The error says what is known: nothing was changed, or the change may have been stored.
 
-`finish` keeps these promises. It may be called again after it has raised, and goes on where it was interrupted. So
-whoever is called by the event loop and has a batch in hand needs one `try`, whose handler calls `finish`.
+`finish` does this. If it raises, it can be called again and continues where it was interrupted. So each callback of the
+event loop that handles a batch needs one `try`, whose handler calls `finish`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from leasehold.errors import ServiceError, internal, outcome_unknown
 from leasehold.model import Change, Delete, Expire, Operation, Outcome, Release, View
 
 Done = Callable[[Outcome | ServiceError], None]
-"""Gets the outcome of an operation. If it raises it has done nothing, and is called once more, with an error."""
+"""Gets the outcome of an operation. If it raises, it must have had no effect; it is called once more with an error."""
 
 
 class Batch:
@@ -30,12 +30,12 @@ class Batch:
         "_completions",
         "_ended",
         "_has_ended",
-        "_left",
         "_max_value_bytes",
         "_outcomes",
-        "again",
+        "_pending",
         "decided",
         "operations",
+        "retry",
     )
 
     def __init__(
@@ -52,16 +52,16 @@ class Batch:
         self._ended = ended
         self._has_ended = False
         self._outcomes: Sequence[Outcome | ServiceError] = ()
-        """As `evaluate` decided; empty before."""
-        self._left: Iterator[tuple[Done, Outcome | ServiceError]] | None = None
-        """Whom to tell what, those left out who have been told. None until the outcome is known."""
+        """The result of `evaluate`; empty before."""
+        self._pending: Iterator[tuple[Done, Outcome | ServiceError]] | None = None
+        """The completions that have not been called yet, with their results. None until the outcome is known."""
         self.decided = 0
-        """How many of the first operations were decided, once that is durable. `evaluate` may stop before the end."""
-        self.again: Batch | None = None
-        """To be committed next: what frees space, after a full disk has refused it together with the rest."""
+        """How many of the first operations are decided and durable. `evaluate` may stop before the end."""
+        self.retry: Batch | None = None
+        """To be committed next: the deletions of this batch, if the batch failed because the disk is full."""
 
     def commit(self, space: Space) -> None:
-        """Let the space commit it. `ended` is called when that is over, maybe before this returns."""
+        """Let the space commit it. `ended` is called after the commit, maybe before this returns."""
         try:
             space.commit(rules.touched(self.operations), self._decide, self.finish)
         except BaseException as failure:
@@ -71,26 +71,26 @@ class Batch:
                 raise
 
     def refuse(self, failure: BaseException) -> None:
-        """End it by an exception before anything could be stored."""
+        """End it because of an exception that was raised before anything could be stored."""
         report("a batch failed; nothing of it was stored", failure, operations=len(self.operations))
         self.finish(internal("the service failed; nothing was changed"))
 
     def finish(self, error: ServiceError | None) -> None:
-        """Tell each caller the outcome, or `error` if the commit failed, and call `ended`.
+        """Call each completion with its outcome, or with `error` if the commit failed. Then call `ended`.
 
-        Only the first call decides what they are told. If it raises, another call goes on where it was interrupted.
+        Only the first call decides the results. If it raises, another call continues where it was interrupted.
         """
         try:
-            if self._left is None:
-                self._left = self._told(error)
-            complete_all(self._left, _unanswered)
+            if self._pending is None:
+                self._pending = self._results(error)
+            complete_all(self._pending, _completion_failed)
         finally:
             if not self._has_ended:
                 self._ended(self)
                 self._has_ended = True
 
     def undecided(self) -> tuple[list[Operation], list[Done]]:
-        """What must be asked again. Nobody has been told of it."""
+        """The operations to submit again, and their completions, which have not been called."""
         return self.operations[self.decided :], self._completions[self.decided :]
 
     def _decide(self, view: View, revision: int, now: int) -> Sequence[Change]:
@@ -99,32 +99,35 @@ class Batch:
         )
         return changes
 
-    def _told(self, error: ServiceError | None) -> Iterator[tuple[Done, Outcome | ServiceError]]:
+    def _results(self, error: ServiceError | None) -> Iterator[tuple[Done, Outcome | ServiceError]]:
         if error is None and not self._outcomes:
-            error = outcome_unknown()  # the space has not asked
+            error = outcome_unknown()  # the space broke its contract: it did not call `decide`
         if error is None:
             self.decided = len(self._outcomes)
             return zip(self._completions, self._outcomes, strict=False)
         refused = self._completions
         if error.code == "storage_full":
-            refused = self._divided(refused)
+            refused = self._split_deletions(refused)
         return zip(refused, [error] * len(refused), strict=True)
 
-    def _divided(self, completions: list[Done]) -> list[Done]:
-        """On a full disk: let deletions have a second turn by themselves. Returns who is refused."""
+    def _split_deletions(self, completions: list[Done]) -> list[Done]:
+        """On a full disk: retry the deletions in a batch of their own. Returns the completions of the other operations.
+
+        A deletion frees space, but it fails together with the writes in its batch.
+        """
         frees = [_frees_space(operation) for operation in self.operations]
         if not any(frees) or all(frees):
             return completions
-        self.again = Batch(
+        self.retry = Batch(
             list(compress(self.operations, frees)),
             list(compress(completions, frees)),
             max_value_bytes=self._max_value_bytes,
             ended=self._ended,
         )
-        return [complete for complete, spared in zip(completions, frees, strict=True) if not spared]
+        return [complete for complete, is_retried in zip(completions, frees, strict=True) if not is_retried]
 
 
-def _unanswered() -> ServiceError:
+def _completion_failed() -> ServiceError:
     return ServiceError(
         "internal",
         "the service failed while it answered; the change may or may not have been stored",

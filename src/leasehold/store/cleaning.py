@@ -1,4 +1,4 @@
-"""Every second: leave a fault if possible, and remove what has expired, in small steps."""
+"""Once a second: try to recover from a fault, or remove expired records in small steps."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from leasehold.engines.base import Space
 from leasehold.errors import ServiceError
 from leasehold.model import Expire, Operation, Outcome
 from leasehold.store.batch import Done
-from leasehold.tasks import cancelled
+from leasehold.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class Cleaning:
 
     async def stop(self) -> None:
         if self._task is not None:
-            await cancelled(self._task)
+            await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
         while True:
@@ -46,12 +46,12 @@ class Cleaning:
                 self._catch_up()
                 await self._remove_expired()
             except ServiceError as error:
-                log.warning("what has expired could not be removed", code=error.code, reason=error.message)
-            except Exception as failure:  # noqa: BLE001 - it is tried again, and nothing else leaves a fault
-                report("cleaning up failed and will be tried again", failure)
+                log.warning("expired records could not be removed", code=error.code, reason=error.message)
+            except Exception as failure:  # noqa: BLE001 - it must run again, because nothing else calls `recover`
+                report("cleaning failed and will be repeated", failure)
 
     async def _remove_expired(self) -> None:
-        """Remove records that have expired; other operations are committed between the steps."""
+        """Remove expired records. Other operations are committed between the steps."""
         more = True
         while more:
             expired = await self._space.expired(EXPIRE_STEP)
@@ -59,7 +59,7 @@ class Cleaning:
             more = len(expired) >= EXPIRE_STEP
 
     async def _submit_all(self, operations: Sequence[Operation]) -> None:
-        """Put changes into the lane and wait for them. Raises what one of them raises."""
+        """Submit changes to the lane and wait for them. Raises the error of the first one that fails."""
         results: list[asyncio.Future[None]] = []
         for operation in operations:
             result: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,11 +1,11 @@
-"""The one lane through which every change goes.
+"""The write lane: every change of a space goes through it.
 
-The lane gathers all operations that arrive while the previous commit is being made durable, and commits them as one
-batch (group commit). One batch is in flight at a time, so batches grow with the load. Nothing is visible before it is
-durable: outcomes are handed out only after the space has published the batch.
+The lane collects the operations that arrive while the previous batch is made durable, and commits them as one batch
+(group commit). One batch is in flight at a time, so batches grow with the load. Nothing is visible before it is
+durable: completions are called only after the space has published the batch.
 
-All of it runs on the event loop's thread, in plain functions. Measured with durable writes over HTTP at 64
-connections: an answer written straight from the lane's completion 38,000 a second, a task for each request 26,000.
+Everything runs on the event loop's thread, in plain functions. Measured with durable writes over HTTP at 64
+connections: 38,000 a second if the completion writes the response, 26,000 with a task for each request.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from leasehold.store.lane_watch import LaneWatch
 log = structlog.get_logger(__name__)
 
 ENOUGH_OPERATIONS: Final = 128
-"""A batch of so many is not made larger by waiting for more: meanwhile they could be made durable."""
+"""A batch with so many operations starts at once. Waiting for more would only delay its commit."""
 
 
 class Lane:
@@ -38,14 +38,15 @@ class Lane:
         self._metrics = metrics
         self._max_value_bytes = max_value_bytes
         self._operations: list[Operation] = []
-        """Those that wait for the next batch, and what to call with the outcome of each."""
+        """The operations that wait for the next batch."""
         self._completions: list[Done] = []
+        """The completions of `_operations`, in the same order."""
         self._value_bytes = 0
-        """Of the values that wait."""
+        """The size of the values in `_operations`."""
         self._most_operations = MAX_BATCH_OPERATIONS
-        """Of the next batch."""
+        """The limit for the next batch."""
         self._batch: Batch | None = None
-        """The one in flight."""
+        """The batch in flight."""
         self._ended_batches = 0
         self._watch = LaneWatch(lambda: None if self._idle.is_set() else self._ended_batches)
         self._closing = False
@@ -60,29 +61,29 @@ class Lane:
 
     @property
     def fault(self) -> ServiceError | None:
-        """That the lane stands still, or None."""
+        """The error that says that the lane is stalled, or None."""
         return self._watch.fault
 
     def open(self) -> None:
-        """Begin to take operations."""
+        """Begin to accept operations."""
         self._loop = asyncio.get_running_loop()
         self._watch.start()
 
     def refuse_all(self) -> None:
-        """Refuse what comes from now on."""
+        """Refuse all operations from now on."""
         self._closing = True
 
     async def close(self) -> None:
-        """Wait until no batch is in flight, but not for ever."""
+        """Wait until no batch is in flight, at most LANE_END_SECONDS."""
         self._watch.stop()
         try:
             async with asyncio.timeout(LANE_END_SECONDS):
                 await self._idle.wait()
         except TimeoutError:
-            log.error("the last changes did not come to their end", waiting=len(self._operations))  # noqa: TRY400
+            log.error("the last changes were not completed in time", waiting=len(self._operations))  # noqa: TRY400
 
     def submit(self, operation: Operation, done: Done) -> None:
-        """Put a change into the lane. `done` gets its outcome when it is durable, or the error.
+        """Put a change into the lane. `done` gets its outcome once it is durable, or the error.
 
         If this raises, the change is not in the lane.
         """
@@ -94,7 +95,7 @@ class Lane:
             return
         value_bytes = len(operation.value) if type(operation) is Put else 0
         if self._idle.is_set():
-            # Not at once: the loop may hold more requests that are ready now, and they should share the commit.
+            # Not at once: other requests may be ready in this iteration of the loop, and should join the batch.
             self._running_loop().call_soon(self._gather, 0)
             self._idle.clear()
         self._operations.append(operation)
@@ -106,13 +107,13 @@ class Lane:
         self._value_bytes += value_bytes
 
     def _gather(self, seen: int) -> None:
-        """Start a batch when a turn of the loop has brought no more than were `seen` before it, or enough.
+        """Start a batch if an iteration of the loop has added no operation to the `seen` ones, or if there are enough.
 
-        A batch costs what a dozen writes cost, however small it is. When the first writes of 16 writers did not wait
-        for the others, they wrote a fifth less.
+        A batch costs as much as a dozen writes, however small it is. 16 writers wrote a fifth less when the first
+        writes did not wait for the others.
         """
         if self._batch is not None:
-            return  # started twice, by a fault in between; the end of the batch starts the next
+            return  # scheduled twice because of a fault; the end of the batch starts the next one
         try:
             count = len(self._operations)
             if seen < 0 or seen < count < ENOUGH_OPERATIONS:
@@ -138,7 +139,7 @@ class Lane:
             end = _batch_end(operations, self._most_operations)
         batch = self._new_batch(operations[:end], completions[:end])
         left = operations[end:], completions[end:], sum(map(_value_bytes, operations[end:]))
-        # All that may raise is done. What is taken now is in the batch, which tells its callers.
+        # Nothing after this raises. From here on the batch is responsible for the operations that it took.
         self._operations, self._completions, self._value_bytes = left
         return batch
 
@@ -146,24 +147,25 @@ class Lane:
         return Batch(operations, completions, max_value_bytes=self._max_value_bytes, ended=self._end_batch)
 
     def _end_batch(self, batch: Batch) -> None:
-        """Go on after a batch. If this raises, it is called again."""
+        """Continue after a batch. If this raises, it is called again."""
         if self._batch is not batch:
-            return  # called again though all that counts was done
-        if batch.again is not None:
-            self._batch = batch.again
-            batch.again.commit(self._space)
+            return  # called again although it had done everything that matters
+        if batch.retry is not None:
+            self._batch = batch.retry
+            batch.retry.commit(self._space)
             return
         operations, completions, most = self._operations, self._completions, self._most_operations
         value_bytes = self._value_bytes
         if batch.decided:
             most = min(2 * most, MAX_BATCH_OPERATIONS)
             if batch.decided < len(batch.operations):
-                # `evaluate` has ended the batch by its cost: what is left is the first of the next. That takes no more
-                # than twice as many, because an engine may load from afar what is then not decided.
-                left, told_later = batch.undecided()
-                operations, completions, most = left + operations, told_later + completions, 2 * batch.decided
+                # `evaluate` ended the batch because of its cost, so the undecided operations come first in the next
+                # one. Its limit is twice what was decided, because an engine may load records over the network for
+                # operations that are then not decided.
+                left, their_completions = batch.undecided()
+                operations, completions, most = left + operations, their_completions + completions, 2 * batch.decided
                 value_bytes += sum(map(_value_bytes, left))
-        # When the answers have left, and what they bring has come.
+        # In the iteration after the next: by then the responses are sent, and clients may have sent new requests.
         self._running_loop().call_soon(self._gather, -1)
         self._operations, self._completions, self._value_bytes = operations, completions, value_bytes
         self._most_operations = most
@@ -173,7 +175,7 @@ class Lane:
             self._metrics.count_batch(batch.decided)
 
     def _give_up(self, failure: BaseException) -> None:
-        """The next batch could not be started: refuse it, or all that wait if it was not taken yet."""
+        """The next batch could not be started: refuse it, or all waiting operations if there is no batch yet."""
         if self._batch is None:
             self._batch = self._new_batch(self._operations, self._completions)
             self._operations, self._completions, self._value_bytes = [], [], 0
@@ -189,7 +191,7 @@ def _value_bytes(operation: Operation) -> int:
 
 
 def _batch_end(operations: Sequence[Operation], most: int) -> int:
-    """How many of the first operations make one batch: it ends with the value by which it grows too large."""
+    """How many of the first operations form one batch. It ends with the value that reaches MAX_BATCH_BYTES."""
     sizes = accumulate(map(_value_bytes, operations))
     within = sum(1 for _ in takewhile(lambda size: size < MAX_BATCH_BYTES, sizes))
     return min(within + 1, most, len(operations))

@@ -1,11 +1,10 @@
-"""Who waits for which lock: one queue a lock, first come, first served.
+"""The waiters of each lock, in one queue per lock, in the order of arrival.
 
-Only the first of a queue tries to acquire, through the write lane like everybody else; the others wait behind it. It
-tries when it becomes the first, when the lock was set free (by this server or another), and when the lease that was in
-its way has come to its end. So a waiter costs nothing while it waits, one is woken and not all, and whoever was woken
-finds out by the commit itself whether the lock is really free.
+Only the first waiter of a queue attempts to acquire the lock, by an operation in the write lane. It attempts when it
+becomes the first, when the lock is released (by this server or another), and when the current lease expires. So
+waiting costs no work, a release wakes one waiter, and the commit decides whether the lock is free.
 
-A lease is never left with nobody: if a caller has gone by the time its attempt is committed, the lease is released.
+If the caller has disconnected by the time its attempt is committed, the lease is released.
 """
 
 import asyncio
@@ -22,41 +21,42 @@ from leasehold.rules import lock_held
 
 Submit = Callable[[Operation, Callable[[Outcome | ServiceError], None]], None]
 
-IsThere = Callable[[], bool]
-"""Whether the caller is still connected. Asked at the grant, because the end of its connection may not be read yet."""
+IsConnected = Callable[[], bool]
+"""Whether the caller is still connected. Called when a lease is granted, because the server may not have read the end
+of the connection yet."""
 
 _MICROSECOND: Final = 1e-6
 _MIN_PAUSE_SECONDS: Final = 0.001
-"""Between two attempts on a lease that should have ended, by a clock that is not the engine's."""
+"""Between two attempts on a lease that has expired by the loop's clock, but not yet by the engine's."""
 
 
 class _Waiter:
-    """One caller. `lease` becomes what it gets."""
+    """One caller. `lease` is completed with its lease or an error."""
 
-    __slots__ = ("deadline", "is_patient", "is_there", "lease", "operation", "timer")
+    __slots__ = ("deadline", "is_connected", "lease", "may_wait", "operation", "timer")
 
     def __init__(
         self,
         operation: Acquire,
         lease: asyncio.Future[Lease],
-        is_there: IsThere,
+        is_connected: IsConnected,
         *,
-        is_patient: bool,
+        may_wait: bool,
         deadline: float,
     ) -> None:
         self.operation = operation
         self.lease = lease
-        self.is_there = is_there
-        self.is_patient = is_patient
-        """Its time to wait is not over: it may be refused and stay."""
+        self.is_connected = is_connected
+        self.may_wait = may_wait
+        """Whether it stays in the queue if its attempt fails. False after its deadline."""
         self.deadline = deadline
-        """When that time is over, by the loop's clock."""
+        """By the loop's clock."""
         self.timer: asyncio.TimerHandle | None = None
-        """Started when it really waits: behind others, or refused. Most get the lock at once, and a timer is dear."""
+        """Started once it has to wait. Most callers get the lock at once, and a timer costs more than that."""
 
 
 class _Queue:
-    """Those who wait for one lock; there is one as long as somebody does."""
+    """The waiters of one lock. It exists while there are any, or while an attempt is in the lane."""
 
     __slots__ = ("attempt", "held", "is_woken", "lock", "timer", "waiters")
 
@@ -64,11 +64,11 @@ class _Queue:
         self.lock = lock
         self.waiters: deque[_Waiter] = deque()
         self.attempt: _Waiter | None = None
-        """Whose attempt is in the lane. It may have left the queue meanwhile."""
+        """The waiter whose attempt is in the lane. It may no longer be in the queue."""
         self.is_woken = False
-        """The lock may have been set free since that attempt was decided."""
+        """The lock may have been released since that attempt was decided."""
         self.held: Held | None = None
-        """What the last attempt found in its way."""
+        """The lease that made the last attempt fail."""
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -79,28 +79,30 @@ class LockQueues:
         self._submit = submit
         self._queues: dict[str, _Queue] = {}
         self._abandoned: dict[str, Release] = {}
-        """Leases that nobody knows of, by lease_id: to be released when the engine takes it. MAX_ABANDONED_LEASES."""
+        """Leases whose caller has disconnected, by lease_id. They are released as soon as the engine commits it. At
+        most MAX_ABANDONED_LEASES."""
         self._stopped = False
         self._must_wake_all = False
-        """An attempt could not be made; by `catch_up` it is."""
+        """An attempt could not be submitted; `catch_up` repeats it."""
 
     def __len__(self) -> int:
-        """All who wait."""
+        """The number of all waiters."""
         return sum(len(queue.waiters) for queue in self._queues.values())
 
     def __bool__(self) -> bool:
-        """Whether there is any queue, maybe with nothing but an attempt in the lane."""
+        """Whether there is a queue. It may have no waiter, only an attempt in the lane."""
         return bool(self._queues)
 
     def waiting_for(self, lock: str) -> int:
         queue = self._queues.get(lock)
         return 0 if queue is None else len(queue.waiters)
 
-    async def acquire(self, operation: Acquire, wait_seconds: float, is_there: IsThere = lambda: True) -> Lease:
-        """The lease, as soon as it is our turn and the lock is free.
+    async def acquire(self, operation: Acquire, wait_seconds: float, is_connected: IsConnected = lambda: True) -> Lease:
+        """Wait until the lock is free and all earlier waiters have had their turn; return the lease.
 
-        Raises `lock_held` when `wait_seconds` are over, `too_many_requests` if the queue is full, and what the lane
-        raises. A caller that is cancelled leaves the queue. One that is not there at the grant is cancelled.
+        Raises `lock_held` after `wait_seconds`, `too_many_requests` if the queue is full, and the errors of the lane.
+        A cancelled caller is removed from the queue. Raises CancelledError if the caller is no longer connected when
+        the lease is granted.
         """
         if self._stopped:
             raise _stopping()
@@ -109,52 +111,52 @@ class LockQueues:
         if len(queue.waiters) >= MAX_WAITERS:
             raise ServiceError(
                 "too_many_requests",
-                "too many wait for this lock",
+                "too many requests wait for this lock",
                 details={"limit": MAX_WAITERS},
                 headers={"Retry-After": "1"},
             )
         deadline = loop.time() + wait_seconds
-        waiter = _Waiter(operation, loop.create_future(), is_there, is_patient=wait_seconds > 0, deadline=deadline)
+        waiter = _Waiter(operation, loop.create_future(), is_connected, may_wait=wait_seconds > 0, deadline=deadline)
         try:
             queue.waiters.append(waiter)
             if queue.waiters[0] is waiter:
                 self._try(queue)
-            elif waiter.is_patient:
-                self._limit_patience(queue, waiter)
+            elif waiter.may_wait:
+                self._start_timer(queue, waiter)
             else:
-                self._look_again(queue)
+                self._try_if_idle(queue)
             return await waiter.lease
         except ServiceError:
             raise
         except BaseException:
-            self._leave(queue, waiter)
+            self._cancel(queue, waiter)
             raise
         finally:
             if waiter.timer is not None:
                 waiter.timer.cancel()
 
     def wake(self, locks: Sequence[str] | None) -> None:
-        """Locks were set free; None: any may have been. Never raises: the commit that set them free is over."""
+        """These locks were released; None: any lock may have been. Never raises, because the commit is already done."""
         try:
             for lock in list(self._queues) if locks is None else locks:
                 queue = self._queues.get(lock)
                 if queue is not None:
                     self._try(queue)
-        except Exception as failure:  # noqa: BLE001 - they are woken by `catch_up`
+        except Exception as failure:  # noqa: BLE001 - `catch_up` wakes them
             self._must_wake_all = True
-            report("those who wait for a lock could not be woken", failure)
+            report("waiters for a lock could not be woken", failure)
 
     def stop(self) -> None:
-        """Send all away, except for those whose attempt is in the lane: they hear what comes of it."""
+        """Refuse all waiters, except for those whose attempt is in the lane: they get the outcome of the attempt."""
         self._stopped = True
         for queue in list(self._queues.values()):
             for waiter in list(queue.waiters):
-                waiter.is_patient = False
+                waiter.may_wait = False
                 if waiter is not queue.attempt:
                     self._finish(queue, waiter, _stopping())
 
     def catch_up(self) -> None:
-        """Do what could not be done before: release what nobody holds, wake who was not woken. Called every second."""
+        """Repeat what failed before: release abandoned leases, wake waiters. Called every second."""
         if self._must_wake_all:
             self._must_wake_all = False
             self.wake(None)
@@ -164,7 +166,7 @@ class LockQueues:
     # Attempts -------------------------------------------------------------------------------------------------
 
     def _try(self, queue: _Queue) -> None:
-        """Let the first attempt it, unless an attempt is under way, which is then repeated if it fails."""
+        """Submit an attempt of the first waiter. If one is in the lane already, it is repeated in case it fails."""
         if queue.attempt is not None:
             queue.is_woken = True
             return
@@ -182,30 +184,30 @@ class LockQueues:
                 raise
 
     def _end_attempt(self, queue: _Queue, first: _Waiter, outcome: Outcome | ServiceError) -> None:
-        """If it raises it is called again, with an error; what it had done by then is taken into account."""
+        """If this raises, it is called again with an error. So each step must be safe to repeat."""
         queue.attempt = None
         if isinstance(outcome, Leased):
-            # For the others the lock is held from now on.
+            # For the other waiters the lock is held from now on.
             queue.held = Held(outcome.lease, outcome.now)
-            if not first.is_there():
+            if not first.is_connected():
                 first.lease.cancel()
             self._finish(queue, first, outcome.lease)
             if first.lease.cancelled():
                 self._abandon(first.operation)
         elif isinstance(outcome, Held):
             queue.held = outcome
-            self._limit_patience(queue, first)
+            self._start_timer(queue, first)
         else:
             assert isinstance(outcome, ServiceError)
             if outcome.is_outcome_unknown and not _has_lease(first):
                 self._abandon(first.operation)
             self._finish(queue, first, outcome)
-            queue.held, queue.is_woken = None, True  # nothing is known about the lock, so the next one tries
+            queue.held, queue.is_woken = None, True  # the state of the lock is unknown, so the next waiter attempts
         if queue.held is not None:
-            for waiter in [each for each in queue.waiters if not each.is_patient]:
+            for waiter in [each for each in queue.waiters if not each.may_wait]:
                 self._finish(queue, waiter, _stopping() if self._stopped else lock_held(queue.held))
         if not queue.waiters:
-            self._forget(queue)
+            self._remove_queue(queue)
         elif queue.is_woken:
             self._try(queue)
         else:
@@ -217,29 +219,32 @@ class LockQueues:
         loop = asyncio.get_running_loop()
         queue.timer = loop.call_later(max(remaining, _MIN_PAUSE_SECONDS), self._try, queue)
 
-    # Leaving the queue ----------------------------------------------------------------------------------------
+    # The end of a wait ----------------------------------------------------------------------------------------
 
-    def _limit_patience(self, queue: _Queue, waiter: _Waiter) -> None:
-        """From now on it waits, until its deadline. Its first attempt may have lasted longer than that."""
-        if waiter.timer is not None or waiter.lease.done() or not waiter.is_patient:
+    def _start_timer(self, queue: _Queue, waiter: _Waiter) -> None:
+        """Start the timer of a waiter that has to wait, unless its deadline passed during its first attempt."""
+        if waiter.timer is not None or waiter.lease.done() or not waiter.may_wait:
             return
         loop = asyncio.get_running_loop()
-        waiter.is_patient = loop.time() < waiter.deadline
-        if waiter.is_patient:
-            waiter.timer = loop.call_at(waiter.deadline, self._end_patience, queue, waiter)
+        waiter.may_wait = loop.time() < waiter.deadline
+        if waiter.may_wait:
+            waiter.timer = loop.call_at(waiter.deadline, self._reach_deadline, queue, waiter)
 
-    def _end_patience(self, queue: _Queue, waiter: _Waiter) -> None:
-        waiter.is_patient = False
+    def _reach_deadline(self, queue: _Queue, waiter: _Waiter) -> None:
+        waiter.may_wait = False
         if not waiter.lease.done():
-            self._look_again(queue)
+            self._try_if_idle(queue)
 
-    def _look_again(self, queue: _Queue) -> None:
-        """Have the first try, and all whose time is over refused by what it finds: the lease may have been renewed."""
+    def _try_if_idle(self, queue: _Queue) -> None:
+        """Submit an attempt unless one is in the lane. Its outcome ends the waits that are past their deadline.
+
+        They get the state of the lease from that attempt, because the lease may have been renewed since the last one.
+        """
         if queue.attempt is None:
             self._try(queue)
 
-    def _leave(self, queue: _Queue, waiter: _Waiter) -> None:
-        """The caller has gone, maybe in the very moment of its success."""
+    def _cancel(self, queue: _Queue, waiter: _Waiter) -> None:
+        """The caller was cancelled. It may have got the lease at the same time."""
         if _has_lease(waiter):
             self._abandon(waiter.operation)
         waiter.lease.cancel()
@@ -257,17 +262,17 @@ class LockQueues:
         if waiter in queue.waiters:
             queue.waiters.remove(waiter)
         if not queue.waiters and queue.attempt is None:
-            self._forget(queue)
+            self._remove_queue(queue)
 
-    def _forget(self, queue: _Queue) -> None:
-        """Nobody waits any more, and no attempt is under way."""
+    def _remove_queue(self, queue: _Queue) -> None:
+        """For a queue without waiters and without an attempt in the lane."""
         if queue.timer is not None:
             queue.timer.cancel()
             queue.timer = None
         if self._queues.get(queue.lock) is queue:
             del self._queues[queue.lock]
 
-    # Leases that nobody holds ---------------------------------------------------------------------------------
+    # Abandoned leases -----------------------------------------------------------------------------------------
 
     def _abandon(self, operation: Acquire) -> None:
         release = Release(operation.lock, operation.lease_id)
@@ -285,7 +290,7 @@ class LockQueues:
 
 
 def _has_lease(waiter: _Waiter) -> bool:
-    """Its caller was given a lease."""
+    """Whether its caller got a lease."""
     lease = waiter.lease
     return lease.done() and not lease.cancelled() and lease.exception() is None
 

@@ -1,4 +1,4 @@
-"""What endpoints talk to: reads, waiting for locks, and the write lane of one space."""
+"""What endpoints use: reads, waiting for locks, and the write lane of one space."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -15,7 +15,7 @@ from leasehold.store.batch import Done
 from leasehold.store.cleaning import Cleaning
 from leasehold.store.lane import Lane
 from leasehold.store.lock_feed import LockFeed
-from leasehold.store.lock_queues import IsThere, LockQueues
+from leasehold.store.lock_queues import IsConnected, LockQueues
 
 FIRST_PAGE_ENTRIES = 16
 STREAM_PAGE_ENTRIES = 512
@@ -23,7 +23,7 @@ LIGHT_PAGE_BYTES = 1 * MIB
 
 
 class Store:
-    """The space of one namespace. Opens and closes the space with itself."""
+    """The space of one namespace. `open` and `close` open and close the space, too."""
 
     def __init__(
         self, engine: Engine, limits: Limits, metrics: Metrics | None = None, *, namespace: str = DEFAULT_NAMESPACE
@@ -39,13 +39,13 @@ class Store:
         self._is_backing_up = False
 
     async def open(self) -> None:
-        """Open the space and begin to remove what has expired. Raises what the space raises."""
+        """Open the space and begin to remove expired records. Raises the errors of `Space.open`."""
         await self.space.open()
         self._lane.open()
         self._cleaning.start()
 
     async def close(self) -> None:
-        """Refuse what comes now, let the lane run empty, close the space."""
+        """Refuse new operations, wait until the lane is empty, close the space."""
         self._lane.refuse_all()
         await self._cleaning.stop()
         await self._lock_feed.stop()
@@ -54,7 +54,7 @@ class Store:
 
     @property
     def fault(self) -> ServiceError | None:
-        """Why changes cannot be made durable at present, or None: the space says so, or the lane stands still."""
+        """Why changes cannot be made durable now, or None. Either the space has a fault, or the lane is stalled."""
         return self.space.fault or self._lane.fault
 
     def gauges(self) -> Mapping[str, float]:
@@ -71,9 +71,9 @@ class Store:
     # Reads ----------------------------------------------------------------------------------------------------
 
     def read(self, read: Read, done: Done) -> None:
-        """Call `done` with Found or NotModified, or the error; at once where the engine keeps its entries in memory.
+        """Call `done` with Found, NotModified or the error. Engines that keep entries in memory call it at once.
 
-        As with a change, a `done` that raises has done nothing.
+        As with a change, a `done` that raises must have had no effect.
         """
 
         def finish(entry: Entry | ServiceError | None) -> None:
@@ -90,7 +90,7 @@ class Store:
         self.space.read(ENTRY, read.key, finish)
 
     async def fetch(self, read: Read) -> Outcome:
-        """`read` for a coroutine."""
+        """`read` for coroutines."""
         result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def done(outcome: Outcome | ServiceError) -> None:
@@ -107,7 +107,7 @@ class Store:
     async def page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page[Entry]:
         """At most `limit` (1..MAX_PAGE_ENTRIES) entries whose keys begin with one of `prefixes`; see `Space.scan`.
 
-        The prefixes ascend and none begins with another.
+        The prefixes must be sorted, and none may begin with another.
         """
         return await self._page(ENTRY, prefixes, after, limit)
 
@@ -126,10 +126,10 @@ class Store:
         return Page(records, self.space.revision if revision is None else revision, None)
 
     async def pages(self, prefixes: Sequence[str], after: str | None, limit: int | None) -> AsyncGenerator[Page[Entry]]:
-        """The entries from `after` on, `limit` or all, a page at a time.
+        """The entries after the key `after`, in pages: `limit` entries, or all.
 
-        Constant memory, and changes meanwhile may or may not show. Values may be large, and how large is known only
-        when they are there. So the pages begin small and grow while they are light.
+        Changes that are committed in the meantime may or may not be included. Memory is bounded: a page's size is known
+        only once it is loaded, so pages begin small and grow as long as they have few bytes.
         """
         position, size, left = after, FIRST_PAGE_ENTRIES, limit
         while True:
@@ -146,9 +146,9 @@ class Store:
             size = max(size // 2, 1) if weight > LIGHT_PAGE_BYTES else min(size * 2, STREAM_PAGE_ENTRIES)
 
     async def backup(self) -> AsyncGenerator[bytes]:
-        """The text of a backup, in pieces. One at a time, because each holds on to all that was there at its moment.
+        """The text of a backup, in chunks. One backup at a time, because each keeps all its entries in memory.
 
-        Raises `too_many_requests`, and what the engine raises.
+        Raises `too_many_requests`, and the errors of the engine.
         """
         if self._is_backing_up:
             raise ServiceError("too_many_requests", "a backup is being read", headers={"Retry-After": "10"})
@@ -162,16 +162,16 @@ class Store:
 
     # Locks ----------------------------------------------------------------------------------------------------
 
-    async def acquire(self, operation: Acquire, wait_seconds: float, is_there: IsThere = lambda: True) -> Lease:
-        """Wait for a lock at most so long, in order of arrival; see `LockQueues.acquire`."""
-        return await self._queues.acquire(operation, wait_seconds, is_there)
+    async def acquire(self, operation: Acquire, wait_seconds: float, is_connected: IsConnected = lambda: True) -> Lease:
+        """Wait for a lock, at most `wait_seconds`, in the order of arrival; see `LockQueues.acquire`."""
+        return await self._queues.acquire(operation, wait_seconds, is_connected)
 
     def waiting_for(self, lock: str) -> int:
         """How many callers wait for a lock at this server."""
         return self._queues.waiting_for(lock)
 
     async def lease(self, lock: str) -> Lease | None:
-        """The lease of a lock that is held."""
+        """The lease of a lock, or None if no lease is alive."""
         result: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
 
         def done(lease: Lease | ServiceError | None) -> None:
@@ -186,9 +186,9 @@ class Store:
         return await result
 
     async def lease_page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page[Lease]:
-        """Locks that are held, as `page`."""
+        """The leases that are alive, in pages as in `page`."""
         return await self._page(LEASE, prefixes, after, limit)
 
     def stop_waiting(self) -> None:
-        """Refuse all callers that wait for a lock, and those that come."""
+        """Refuse all waiters, present and future."""
         self._queues.stop()

@@ -14,7 +14,7 @@ from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, time_limit
 from leasehold.model import KINDS, AnyKind
-from leasehold.tasks import cancelled
+from leasehold.tasks import cancel_and_wait
 
 POLL_SECONDS: Final = 5.0
 """How often the head is read, should a notification have been lost."""
@@ -55,7 +55,7 @@ class Listener:
 
     async def stop(self) -> None:
         """Listen no more. The link is closed by its owner."""
-        await cancelled(self._task)
+        await cancel_and_wait(self._task)
 
     @property
     def hears_others(self) -> bool:

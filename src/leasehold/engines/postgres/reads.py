@@ -21,7 +21,7 @@ from leasehold.engines.postgres.sql import joined
 from leasehold.engines.postgres.tables import TABLES
 from leasehold.errors import ServiceError, internal, unavailable
 from leasehold.model import AnyKind, Kind, R, Record
-from leasehold.tasks import cancelled
+from leasehold.tasks import cancel_and_wait
 
 MAX_GATHERED_NAMES: Final = 1_000
 
@@ -64,7 +64,7 @@ class Reads:
 
     async def close(self) -> None:
         """End the queries under way; waiting reads are completed with an error."""
-        await cancelled(*self._tasks)
+        await cancel_and_wait(*self._tasks)
         self._tasks = []
         waiting, self._waiting = self._waiting, {}
         closed = unavailable("the store is closed")

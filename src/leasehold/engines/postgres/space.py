@@ -43,7 +43,7 @@ from leasehold.engines.postgres.tables import TABLES, table_of
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_KEY_BYTES
 from leasehold.model import KINDS, AnyKind, Change, Changes, Kind, Page, R, Touched, is_removal
-from leasehold.tasks import begun
+from leasehold.tasks import start_task
 
 T = TypeVar("T")
 
@@ -257,7 +257,7 @@ class PostgresSpace:
             done(unavailable(error.message))
             return
         names = Names.of(touched)
-        self._committing = begun(asyncio.get_running_loop(), self._commit(names, decide, done))
+        self._committing = start_task(asyncio.get_running_loop(), self._commit(names, decide, done))
 
     async def _commit(self, names: Names, decide: Decide, done: CommitDone) -> None:
         written: Written | None = None

@@ -51,12 +51,12 @@ class Admission:
         A route without a permission needs no token. A token that is sent must be valid there, too.
         """
         headers = request.headers
-        if not headers.is_vetted:
+        if not headers.is_checked:
             self._check_host(headers.get(b"host"))
-            self.share(headers)
-            if not headers.sharing:
+            self.set_cors_lines(headers)
+            if not headers.cors_lines:
                 _check_site(headers)
-            headers.is_vetted = True
+            headers.is_checked = True
         if self._verifier is None:
             return ANYONE
         authorization = headers.get(b"authorization")
@@ -70,13 +70,13 @@ class Admission:
             raise missing_permission(permission)
         return principal
 
-    def share(self, headers: Headers) -> None:
-        """Set `headers.sharing` if the request comes from a page of an allowed origin. Errors need it, too."""
-        if not self._origins or headers.sharing:
+    def set_cors_lines(self, headers: Headers) -> None:
+        """Set `headers.cors_lines` if the request comes from a page of an allowed origin. Errors need them, too."""
+        if not self._origins or headers.cors_lines:
             return
         sent = headers.get(b"origin", b"").decode("latin-1")
         if parse_origin(sent) in self._origins:
-            headers.sharing = allow_origin_lines(sent)
+            headers.cors_lines = allow_origin_lines(sent)
 
     def _check_host(self, sent: bytes | None) -> None:
         if self._own_hosts is None or sent is None:  # without `Host` it is HTTP/1.0, which no browser sends

@@ -75,7 +75,7 @@ def _options(methods: Mapping[str, Route | None]) -> Route:
     preflight = (("Access-Control-Allow-Methods", allowed), *PREFLIGHT_HEADERS)
 
     async def options(request: Request, _service: Service) -> Response:
-        is_preflight = request.headers.sharing and b"access-control-request-method" in request.headers
+        is_preflight = request.headers.cors_lines and b"access-control-request-method" in request.headers
         return Response(204, None, headers=(("Allow", allowed), *patch, *(preflight if is_preflight else ())))
 
     route = next((route for route in methods.values() if route is not None), None)

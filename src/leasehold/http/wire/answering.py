@@ -25,7 +25,7 @@ from leasehold.http.wire.sending import Sender
 from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
 from leasehold.model import Found, NotModified, Outcome, Read, name_of
-from leasehold.tasks import begun
+from leasehold.tasks import start_task
 
 log = structlog.get_logger(__name__)
 
@@ -149,9 +149,9 @@ class Answerer(ABC):
             if self._reception.state is Receiving.CLIENT_CLOSED:  # it may be gone, and must not get the lock
                 self._close()
                 return
-            request.is_there = self._sender.is_connected
+            request.is_connected = self._sender.is_connected
             self._state = moved(self._state, Answering.WAITING)
-        self._task = begun(self._shared.loop, self._run(endpoint, request))
+        self._task = start_task(self._shared.loop, self._run(endpoint, request))
 
     async def _run(self, endpoint: AsyncEndpoint, request: Request) -> None:
         try:
@@ -234,7 +234,7 @@ class Answerer(ABC):
                 exc_info=error.__cause__,
                 details=dict(error.details),
             )
-        self._shared.admission.share(request.headers)  # it may have been refused before it was admitted
+        self._shared.admission.set_cors_lines(request.headers)  # it may have been refused before it was admitted
         if error.status in REFUSALS:
             self._shared.refusals.record(request, error, self._address)
         request.media = error_media(request.headers.get(b"accept"))

@@ -34,7 +34,7 @@ def _acquire(naming: Naming) -> AsyncEndpoint:
             _owner_of(members),
             request.principal.subject,
         )
-        lease = await service.store.acquire(operation, _wait_seconds_of(members), request.is_there)
+        lease = await service.store.acquire(operation, _wait_seconds_of(members), request.is_connected)
         return Response(201, lease_json(lease))
 
     return AsyncEndpoint(acquire, waits=True)
