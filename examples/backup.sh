@@ -6,6 +6,7 @@
 # `leasehold backup` writes a file only if the backup is whole and on disk, so there is never half of one. With tokens,
 # name a file with one that may read all in LEASEHOLD_TOKEN_FILE.
 set -eu
+[ $# -ge 1 ] || { echo "usage: sh backup.sh FOLDER [KEEP]" >&2; exit 2; }
 url=${LEASEHOLD_URL:-http://127.0.0.1:8080}
 folder=$1
 keep=${2:-7}

@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 PATH = "/kv/example/config"
 POLL_SECONDS = 0.2
 
+USAGE = "usage: python config.py set POINTER JSON | merge JSON | get [POINTER] | follow COUNT"
 URL = os.environ.get("LEASEHOLD_URL", "http://127.0.0.1:8080")
 
 
@@ -49,27 +50,29 @@ def follow(count: int) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def main() -> None:
+def main() -> int:
     match sys.argv[1:]:
         case ["set", pointer, text]:
             status, answer = call("PUT", f"{PATH}?path={quote(pointer)}", json.loads(text))
         case ["merge", text]:
             kind = {"Content-Type": "application/merge-patch+json"}
             status, answer = call("PATCH", PATH, json.loads(text), kind)
-        case ["get", *pointers]:
-            status, answer = call("GET", PATH + "".join(f"?path={quote(pointer)}" for pointer in pointers[:1]))
-        case ["follow", count]:
-            return follow(int(count))
+        case ["get", *pointers] if len(pointers) <= 1:
+            status, answer = call("GET", PATH + "".join(f"?path={quote(pointer)}" for pointer in pointers))
+        case ["follow", count] if count.isdecimal():
+            follow(int(count))
+            return 0
         case _:
-            raise SystemExit(__doc__)
+            print(USAGE, file=sys.stderr)
+            return 2
     if status not in (200, 201):
         raise SystemExit(f"{answer['error']}: {answer['message']}")
     print(json.dumps(answer["value"]))
-    return None
+    return 0
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except URLError as error:
         sys.exit(f"{URL} cannot be reached: {error.reason}")

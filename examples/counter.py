@@ -13,6 +13,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+USAGE = "usage: python counter.py NAME [TIMES]"
 URL = os.environ.get("LEASEHOLD_URL", "http://127.0.0.1:8080")
 
 
@@ -46,16 +47,24 @@ def increment(name: str) -> int:
             raise SystemExit(f"the counter cannot be written: {answer['message']}")
 
 
-def main() -> None:
-    name, times = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1
+def main() -> int:
+    match sys.argv[1:]:
+        case [name]:
+            times = 1
+        case [name, text] if text.isdecimal():
+            times = int(text)
+        case _:
+            print(USAGE, file=sys.stderr)
+            return 2
     number = 0
     for _ in range(times):
         number = increment(name)
     print(number)
+    return 0
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except URLError as error:
         sys.exit(f"{URL} cannot be reached: {error.reason}")

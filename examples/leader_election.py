@@ -19,6 +19,7 @@ LOCK = "/locks/example/leader"
 TTL_SECONDS = 5
 PAUSE_SECONDS = 0.1
 
+USAGE = "usage: python leader_election.py NAME [TERMS]"
 URL = os.environ.get("LEASEHOLD_URL", "http://127.0.0.1:8080")
 
 
@@ -46,7 +47,14 @@ def lead(name: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    name, terms = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    match sys.argv[1:]:
+        case [name]:
+            terms = 3
+        case [name, text] if text.isdecimal():
+            terms = int(text)
+        case _:
+            print(USAGE, file=sys.stderr)
+            return 2
     lease = lead(name)
     print(f"{name} leads with token {lease['token']}", flush=True)
     fence = {"If-Lease": lease["lease_id"]}

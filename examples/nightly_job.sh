@@ -6,6 +6,7 @@
 # The machine that gets the lock runs the command. That it is done is stored under the day, fenced by the lease, so
 # that no machine runs it again. If the machine dies, the lease ends, and the next start runs the command again.
 set -eu
+[ $# -ge 2 ] || { echo "usage: sh nightly_job.sh NAME COMMAND [ARGUMENT...]" >&2; exit 2; }
 url=${LEASEHOLD_URL:-http://127.0.0.1:8080}
 name=$1
 shift

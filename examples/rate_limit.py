@@ -13,6 +13,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+USAGE = "usage: python rate_limit.py USER LIMIT [WINDOW_SECONDS]"
 URL = os.environ.get("LEASEHOLD_URL", "http://127.0.0.1:8080")
 
 
@@ -48,9 +49,13 @@ def may_serve(user: str, limit: int, window_seconds: int) -> bool:
 
 
 def main() -> int:
-    user, limit = sys.argv[1], int(sys.argv[2])
-    window_seconds = int(sys.argv[3]) if len(sys.argv) > 3 else 60
-    served = may_serve(user, limit, window_seconds)
+    match sys.argv[1:]:
+        case [user, limit, *rest] if len(rest) <= 1 and all(text.isdecimal() for text in (limit, *rest)):
+            window_seconds = int(rest[0]) if rest else 60
+        case _:
+            print(USAGE, file=sys.stderr)
+            return 2
+    served = may_serve(user, int(limit), window_seconds)
     print("served" if served else "refused")
     return 0 if served else 1
 

@@ -15,6 +15,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+USAGE = "usage: python sessions.py start USER [TTL_SECONDS] | use ID [TTL_SECONDS] | end ID"
+DEFAULT_TTL_SECONDS = "1800"
 URL = os.environ.get("LEASEHOLD_URL", "http://127.0.0.1:8080")
 
 
@@ -31,7 +33,7 @@ def call(
         return error.code, json.load(error)
 
 
-def start(user: str, ttl_seconds: float) -> str:
+def start(user: str, ttl_seconds: str = DEFAULT_TTL_SECONDS) -> str:
     session = secrets.token_urlsafe(24)
     status, answer = call("PUT", f"/kv/example/sessions/{session}?ttl={ttl_seconds}", {"user": user})
     if status != 201:
@@ -39,7 +41,7 @@ def start(user: str, ttl_seconds: float) -> str:
     return session
 
 
-def use(session: str, ttl_seconds: float) -> str | None:
+def use(session: str, ttl_seconds: str = DEFAULT_TTL_SECONDS) -> str | None:
     """The user of a session; None if it has ended."""
     path = f"/kv/example/sessions/{session}"
     status, entry = call("GET", path)
@@ -57,20 +59,19 @@ def use(session: str, ttl_seconds: float) -> str | None:
 
 
 def main() -> int:
-    action, argument = sys.argv[1:3]
-    ttl_seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 1_800
-    match action:
-        case "start":
-            print(start(argument, ttl_seconds))
-        case "use":
-            user = use(argument, ttl_seconds)
-            print("no such session" if user is None else user)
-            return 1 if user is None else 0
-        case "end":
-            status, _ = call("DELETE", f"/kv/example/sessions/{argument}")
+    match sys.argv[1:]:
+        case ["start", user, *rest] if len(rest) <= 1:
+            print(start(user, *rest))
+        case ["use", session, *rest] if len(rest) <= 1:
+            found = use(session, *rest)
+            print("no such session" if found is None else found)
+            return 1 if found is None else 0
+        case ["end", session]:
+            status, _ = call("DELETE", f"/kv/example/sessions/{session}")
             return 0 if status == 200 else 1
         case _:
-            raise SystemExit(__doc__)
+            print(USAGE, file=sys.stderr)
+            return 2
     return 0
 
 

@@ -1,11 +1,12 @@
 #!/bin/sh
 # State that two languages share: this script measures, and temperatures.py reads.
 #
-#     sh temperatures.sh 21.5 22 19.75
+#     sh temperatures.sh TEMPERATURE...     # for example 21.5 22 19.75
 #
 # Each temperature is appended to a list in one entry. POST may not be repeated blindly, because it would append twice:
 # so curl gets no --retry here.
 set -eu
+[ $# -ge 1 ] || { echo "usage: sh temperatures.sh TEMPERATURE..." >&2; exit 2; }
 url=${LEASEHOLD_URL:-http://127.0.0.1:8080}
 
 # The entry, with an empty list. 412 says that it is there already.

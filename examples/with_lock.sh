@@ -6,6 +6,7 @@
 # Waits for the lock, renews the lease while the command runs, and ends the command when the lease is lost. The
 # command finds the id of the lease in LEASE_ID, for writes with the header If-Lease.
 set -eu
+[ $# -ge 2 ] || { echo "usage: sh with_lock.sh NAME COMMAND [ARGUMENT...]" >&2; exit 2; }
 url=${LEASEHOLD_URL:-http://127.0.0.1:8080}
 ttl=15
 lock="$url/locks/example/$1"

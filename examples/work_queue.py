@@ -20,6 +20,7 @@ TASKS = "example/tasks/"
 RESULTS = "example/results/"
 TTL_SECONDS = 30
 
+USAGE = "usage: python work_queue.py add TEXT... | work NAME"
 URL = os.environ.get("LEASEHOLD_URL", "http://127.0.0.1:8080")
 
 
@@ -68,18 +69,20 @@ def work(worker: str) -> None:
         call("DELETE", lock, {"lease_id": lease["lease_id"]})
 
 
-def main() -> None:
+def main() -> int:
     match sys.argv[1:]:
-        case ["add", *texts]:
+        case ["add", *texts] if texts:
             add(texts)
         case ["work", worker]:
             work(worker)
         case _:
-            raise SystemExit(__doc__)
+            print(USAGE, file=sys.stderr)
+            return 2
+    return 0
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except URLError as error:
         sys.exit(f"{URL} cannot be reached: {error.reason}")

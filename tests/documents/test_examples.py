@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -222,6 +223,13 @@ def test_a_program_without_a_service_says_so_and_fails(name: str, tmp_path: Path
     assert done.returncode not in (0, None)
     assert done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if USES.get(name, ())])
+def test_a_program_without_arguments_prints_its_usage_in_one_line(name: str) -> None:
+    with free_port() as port:
+        told = run(f"http://127.0.0.1:{port}", name, code=2)
+    assert re.fullmatch(rf"usage: (python|sh) {re.escape(name)} [^\n]+\n", told)
 
 
 def test_every_program_is_used_here_and_listed_in_the_page() -> None:

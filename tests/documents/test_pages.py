@@ -16,7 +16,9 @@ from running import clean_environment
 pytestmark = needs("curl", "jq", "openssl")
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(path.relative_to(ROOT) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+PAGES = sorted(
+    path.relative_to(ROOT) for path in (ROOT / "README.md", ROOT / "examples/README.md", *(ROOT / "docs").rglob("*.md"))
+)
 LANGUAGES = {
     "console",
     "json",
