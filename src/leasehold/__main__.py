@@ -4,7 +4,7 @@ from leasehold.process.signal_mask import hold_ends
 
 
 def main() -> None:
-    hold_ends()  # before what takes long to import
+    hold_ends()  # before the imports, which take long
     from leasehold.cli.app import main as run  # noqa: PLC0415
 
     run()

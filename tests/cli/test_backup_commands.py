@@ -204,7 +204,7 @@ def test_a_store_with_something_in_it_is_replaced_only_when_told_and_kept_then(
         server.lease("nightly")
         head = server.revision()
     before = snapshot_of(store, kind)
-    assert "holds something already: give --replace" in refused("restore", str(copy), f"--store={store}")
+    assert "is not empty: with --replace" in refused("restore", str(copy), f"--store={store}")
     assert snapshot_of(store, kind) == before
     told = done("restore", str(copy), f"--store={store}", "--replace").splitlines()
     kept = Path(told[1].removeprefix("what it held before is in "))

@@ -123,7 +123,7 @@ def test_another_program_on_the_port_is_not_taken_for_the_service(body: bytes) -
     with answering(200, body) as url:
         result = status(f"--url={url}")
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-    assert result.stderr.startswith(f"leasehold: {url} is not a leasehold")
+    assert result.stderr.startswith(f"leasehold: {url} is not a Leasehold service")
 
 
 def test_where_nobody_listens_it_is_one_line_and_1() -> None:

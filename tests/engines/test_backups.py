@@ -239,7 +239,7 @@ def test_a_store_that_holds_something_is_refused_and_stays(kind: str, tmp_path: 
     before = run(opened_contents(open_engine(url)))
     with pytest.raises(ServiceError) as caught:
         run(restore_store(url, backup, advance=0, keep=None, now=NOW))
-    assert "holds something already: give --replace" in caught.value.message
+    assert "is not empty: with --replace" in caught.value.message
     assert run(opened_contents(open_engine(url))) == before
 
 

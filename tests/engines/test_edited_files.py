@@ -72,7 +72,7 @@ def test_white_space_that_an_editor_has_changed_changes_nothing(edited: bytes, t
         (line('"a\\u0007"', "1"), 'entry "a\\u0007": a key must not contain control characters'),
         (line('"' + "k" * 600 + '"', "1"), "a key must have 1 to 512 bytes"),
         (line('"bad"', "1").replace(TIME, "2026-13-31T12:00:00.000001Z"), 'entry "bad": it is not as Leasehold'),
-        (line('"bad"', "1", 10), "entry 'bad' is newer than the whole"),
+        (line('"bad"', "1", 10), "entry 'bad' has a revision greater than that of the store"),
     ],
     ids=str,
 )
@@ -107,7 +107,7 @@ def test_the_list_of_all_entries_is_a_backup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "reason"), [("limit=1", "one page of a list"), ("values=false", "it is not as Leasehold writes it")]
+    ("query", "reason"), [("limit=1", "only a part of a list"), ("values=false", "it is not as Leasehold writes it")]
 )
 def test_a_part_of_a_list_is_no_backup(query: str, reason: str, tmp_path: Path) -> None:
     with running(tmp_path / "first.json") as server:

@@ -185,8 +185,8 @@ def test_a_missing_data_json_beside_its_journal_is_refused(tmp_path: Path) -> No
     driver.kill()
     (tmp_path / DATA).unlink()
     assert refusal(tmp_path) == (
-        f"{JOURNAL} goes on from revision 1, but {DATA} is missing or empty: put back the {DATA} that was there, "
-        f"or, if you mean to go back to this one, move {OLD_JOURNAL} and {JOURNAL} away; nothing was changed"
+        f"{JOURNAL} begins after revision 1, but {DATA} is missing or empty: put back the {DATA} that was there, "
+        f"or, to go back to this one, move {OLD_JOURNAL} and {JOURNAL} away; nothing was changed"
     )
 
 
@@ -200,8 +200,8 @@ def test_an_old_data_json_beside_the_journals_of_a_crash_is_refused_and_says_wha
     (tmp_path / JOURNAL).rename(tmp_path / OLD_JOURNAL)
     (tmp_path / DATA).write_bytes(backup)
     assert refusal(tmp_path) == (
-        f"{OLD_JOURNAL} goes on from revision 2, but {DATA} ends at revision 1: put back the {DATA} that was there, "
-        f"or, if you mean to go back to this one, move {OLD_JOURNAL} and {JOURNAL} away; nothing was changed"
+        f"{OLD_JOURNAL} begins after revision 2, but {DATA} ends at revision 1: put back the {DATA} that was there, "
+        f"or, to go back to this one, move {OLD_JOURNAL} and {JOURNAL} away; nothing was changed"
     )
     (tmp_path / OLD_JOURNAL).unlink()
     with file_driver(tmp_path) as driver:
@@ -312,8 +312,8 @@ NOT_AS_WRITTEN = 'line 2: entry "a": it is not as Leasehold writes it'
         (document(3, line("a", "1", 1), line("b", "1", 2))[:-150], "it is not a JSON object"),
         (document(3, line("a", "1", 1))[:30], "it is not a JSON object"),
         (document(3, line("a", "1", 1)) + b"x", "line 4: it is not a JSON object"),
-        (document(3, line("a", "1", 1), line("a", "2", 2)), "line 3: entry 'a' stands in it twice"),
-        (document(3, line("a", "1", 4)), "line 2: entry 'a' is newer than the whole"),
+        (document(3, line("a", "1", 1), line("a", "2", 2)), "line 3: entry 'a' occurs twice"),
+        (document(3, line("a", "1", 4)), "line 2: entry 'a' has a revision greater than that of the store"),
         (document(3, line("a", "nul", 1)), "line 2: it is not a JSON object"),
         (document(3, line("a", "1", -1)), NOT_AS_WRITTEN),
         (
@@ -330,12 +330,12 @@ NOT_AS_WRITTEN = 'line 2: entry "a": it is not as Leasehold writes it'
         ),
         (document(3, line("a", "1", 1)).replace(b'sehold": 1', b'sehold": 2'), "another version"),
         (b'{"leasehold": 1, "revision": 1, "entries": [], "watches": []}', "not as Leasehold writes it"),
-        (document(9, leases=[lease_line("l", 3), lease_line("l", 4)]), "line 4: lease 'l' stands in it twice"),
+        (document(9, leases=[lease_line("l", 3), lease_line("l", 4)]), "line 4: lease 'l' occurs twice"),
         (
             document(9, leases=[lease_line("l", 3), lease_line("m", 4).replace("id-of-m", "id-of-l")]),
-            "line 4: lease 'm' has the lease_id of another one",
+            "line 4: lease 'm' has the lease_id of another lease",
         ),
-        (document(9, leases=[lease_line("l", 10)]), "line 3: lease 'l' is newer than the whole"),
+        (document(9, leases=[lease_line("l", 10)]), "line 3: lease 'l' has a revision greater than that of the store"),
         (document(9, leases=[lease_line("l", 3).replace("token", "ticket")]), 'line 3: lease "l": it is not as'),
         (b'{"leasehold": 1, "revision": "1", "entries": []}', "revision is not a number"),
     ],

@@ -160,7 +160,7 @@ def test_a_lost_lock_file_is_made_again_and_holds(
     change(folder)
     with capture_logs() as logs:
         notice(driver)
-    assert "the lock file was removed by somebody else and is made again" in {log["event"] for log in logs}
+    assert "the lock file was removed by another program and is created again" in {log["event"] for log in logs}
     with pytest.raises(BlockingIOError):
         OsDisk().lock(folder / LOCK)
     driver.commit(("y", b"1"))

@@ -109,7 +109,7 @@ def test_a_file_that_does_not_begin_like_a_journal_is_refused(data: bytes) -> No
 
 
 def test_a_record_without_a_change_of_its_revision_is_corruption() -> None:
-    assert "holds no change" in refusal(HEADER + encode_record(11, FIRST))
+    assert "has no change" in refusal(HEADER + encode_record(11, FIRST))
 
 
 def test_a_record_that_is_no_list_of_changes_is_corruption() -> None:

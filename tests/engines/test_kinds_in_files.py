@@ -115,9 +115,13 @@ def test_a_new_kind_has_its_lines_by_its_annotations_alone(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("good", "bad", "reason"),
     [
-        ('"title":"b/c"', '"title":"a"', "line 5: note 'a' stands in it twice"),
+        ('"title":"b/c"', '"title":"a"', "line 5: note 'a' occurs twice"),
         ('"title":"b/c"', '"title":"b//c"', 'line 5: note "b//c": segments of a key'),
-        ('"revision":9,"body"', '"revision":10,"body"', "line 5: note 'b/c' is newer than the whole"),
+        (
+            '"revision":9,"body"',
+            '"revision":10,"body"',
+            "line 5: note 'b/c' has a revision greater than that of the store",
+        ),
         ('"revision":3', '"revision":0', 'line 4: note "a": it is not as Leasehold writes it'),
         ('"body":null', '"body":"\\u0000"', 'line 5: note "b/c": a string contains U+0000'),
         (LATER, "tomorrow", 'line 5: note "b/c": it is not as Leasehold writes it'),
@@ -182,15 +186,15 @@ def test_a_file_that_tells_of_no_removals_knows_no_earlier_changes(tmp_path: Pat
 @pytest.mark.parametrize(
     ("good", "bad", "reason"),
     [
-        (REMOVALS[1], removal_line("b", 7), 'line 7: removal "b": it stands in it twice'),
-        (REMOVALS[1], removal_line("a", 7), 'line 7: removal "a": the entry stands in it, too'),
+        (REMOVALS[1], removal_line("b", 7), 'line 7: removal "b": the file has it twice'),
+        (REMOVALS[1], removal_line("a", 7), 'line 7: removal "a": the file also has the entry itself'),
         (REMOVALS[1], removal_line("a//c", 7), 'line 7: removal "a//c": segments of a key'),
         (REMOVALS[1], removal_line("a/c", 10), 'line 7: removal "a/c": its revision is not between'),
         (REMOVALS[1], removal_line("a/c", 2), 'line 7: removal "a/c": its revision is not between'),
         (REMOVALS[1], removal_line("a/c", 7, "note"), "line 7: removal \"a/c\": there is no kind 'note'"),
         (REMOVALS[1], removal_line("a/c", 0), 'line 7: removal "a/c": it is not as Leasehold writes it'),
         (REMOVALS[1], REMOVALS[1].replace("name", "key"), "line 7: removal: it is not as Leasehold writes it"),
-        (REMOVALS[2], removal_line("l", 8, "lease"), 'line 8: removal "l": the lease stands in it, too'),
+        (REMOVALS[2], removal_line("l", 8, "lease"), 'line 8: removal "l": the file also has the lease itself'),
         ('"compacted_revision": 2', '"compacted_revision": 10', "compacted_revision is greater than its revision"),
         ('"compacted_revision": 2', '"compacted_revision": -1', "compacted_revision is not a number"),
         (f"{REMOVALS[2]}\n]", f'{REMOVALS[2]}\n], "compacted_revision": 5', 'line 6: removal "b": its revision is not'),

@@ -47,7 +47,7 @@ def checked(folder: Path) -> str:
 # Files that cannot be replaced --------------------------------------------------------------------------------
 
 
-MOUNTED = f"{DATA} is a mount of its own and cannot be replaced: mount the folder that it is in instead"
+MOUNTED = f"{DATA} is a mount point and cannot be replaced: mount the folder that contains it instead"
 
 
 @needs("mounts")

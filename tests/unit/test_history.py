@@ -7,7 +7,7 @@ from types import FrameType
 import pytest
 
 from leasehold.engines import base
-from leasehold.engines.memory.history import MAX_PASSED, TRIM_CHANGES
+from leasehold.engines.memory.history import MAX_SKIPPED, TRIM_CHANGES
 from leasehold.engines.memory.table import Table
 from leasehold.engines.state import Contents
 from leasehold.errors import ServiceError
@@ -54,7 +54,7 @@ def test_a_reader_far_behind_costs_what_it_is_given_and_not_what_it_has_to_catch
 
 
 def test_pages_of_a_key_that_is_written_over_and_over_end_early_and_arrive() -> None:
-    count = 3 * MAX_PASSED
+    count = 3 * MAX_SKIPPED
     table = table_after(*(put("same", number) for number in range(1, count + 1)))
     after, pages, found = 0, 0, []
     while after < count:

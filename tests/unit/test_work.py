@@ -14,7 +14,7 @@ import pytest
 from driving import stored_state
 
 from leasehold.engines.memory.state import State
-from leasehold.engines.memory.table import MAX_PASSED, Table
+from leasehold.engines.memory.table import MAX_SKIPPED, Table
 from leasehold.engines.state import Contents
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
@@ -305,11 +305,11 @@ def test_the_work_of_a_patch_counts_for_its_batch() -> None:
 
 
 def test_a_page_skips_a_bounded_number_of_expired_entries_and_misses_none() -> None:
-    count = 4 * MAX_PASSED
+    count = 4 * MAX_SKIPPED
     entries = {f"{number:06}": Entry(f"{number:06}", b"1", 1, 0, 0, expires_at=5) for number in range(count)}
     entries["live"] = entry_of(b"1", "live")
     records = Table(ENTRY, Contents(entries), 1)
-    assert lines_of(lambda: records.page("", None, 10, 1, 5)) < 12 * MAX_PASSED
+    assert lines_of(lambda: records.page("", None, 10, 1, 5)) < 12 * MAX_SKIPPED
     pages = [records.page("", None, 10, 1, 5)]
     while (after := pages[-1].next_after) is not None:
         pages.append(records.page("", after, 10, 1, 5))
@@ -318,7 +318,7 @@ def test_a_page_skips_a_bounded_number_of_expired_entries_and_misses_none() -> N
 
 def test_expired_entries_are_found_in_steps_that_skip_replaced_ones() -> None:
     records = Table(ENTRY, Contents({}), 0)
-    count = 2 * MAX_PASSED
+    count = 2 * MAX_SKIPPED
     for expires_at in (3, None):  # all expire at once at first, and then their expiry is replaced
         changes = [Entry(str(number), b"1", number, 0, 0, expires_at) for number in range(count)]
         records.publish(changes, count)

@@ -1,8 +1,8 @@
 """The commands `leasehold` and `jwt-generator`: which command runs, `--help`, `--version` and the exit code.
 
-Exit codes: 0 in good order, 1 for a fault, 2 for wrong usage. A fault or wrong usage is told in one line on standard
-error. Only the module of the command that runs is imported, and that imports what it works with when it runs: what
-`serve` needs takes 0.2 s to import, and a health check runs every few seconds.
+Exit codes: 0 for success, 1 for a fault, 2 for wrong usage. A fault or wrong usage is reported in one line on standard
+error. Only the module of the command that runs is imported, and it imports most modules only when it runs: the imports
+of `serve` take 0.2 s, and a health check runs every few seconds.
 """
 
 import sys
@@ -29,7 +29,7 @@ MODULES: Final = {
     "advance": "backup",
     "token": "token",
 }
-"""The module of each command, in the order of `leasehold --help`. It has the `Command` under its name in capitals."""
+"""The module of each command, in the order of `leasehold --help`. The module's `Command` has the name in capitals."""
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def token_main() -> None:
-    """`jwt-generator`: the command `token` by the name under which some look for it."""
+    """`jwt-generator`: another name for `leasehold token`."""
     name = "jwt-generator"
     _run(name, lambda words: command("token").run(name, words))
 
@@ -62,7 +62,7 @@ def _run(program: str, run: Callable[[Sequence[str]], int]) -> None:
 
 def _run_command(words: Sequence[str]) -> int:
     name = words[0] if words else ""
-    if name != "serve":  # which takes them itself
+    if name != "serve":  # `serve` installs its own handlers
         take_ends()
     if name in MODULES:
         return command(name).run(f"{PROGRAM} {name}", words[1:])

@@ -1,6 +1,6 @@
-"""How commands declare their options, and how a wrong one is told: one line that names it and the help.
+"""Declares the options of commands. A wrong option gives one line that names the option and `--help`.
 
-On top of `argparse`, which is imported in a sixth of the time that typer takes.
+Based on `argparse`, which takes a sixth of the time of typer to import.
 """
 
 import sys
@@ -13,9 +13,9 @@ from leasehold.errors import ServiceError
 
 WIDTH_CHARACTERS: Final = 80
 OPTIONS_CHARACTERS: Final = 28
-"""The explanations begin in this column of the help, or before."""
+"""The last column in which the explanations of the help may begin."""
 MAX_SHOWN_CHARACTERS: Final = 80
-"""Of a word that is wrong, in the message that says so."""
+"""Error messages show at most this much of a wrong word."""
 
 
 class Command(NamedTuple):
@@ -47,9 +47,9 @@ class Parser(ArgumentParser):
         self.add_argument("-h", "--help", action="help", help="Print this help and exit.")
 
     def check_options(self, words: Iterable[str]) -> None:
-        """Raise for the first option that is not declared.
+        """Raise `invalid_argument` for the first option that is not declared.
 
-        To be called before `parse_args`, which would tell a required option that is misspelt as one that is missing.
+        Call it before `parse_args`, which would report a misspelt required option as missing.
         """
         for word in takewhile(lambda word: word != "--", words):
             option = word.partition("=")[0]
@@ -67,16 +67,16 @@ class Parser(ArgumentParser):
         raise ServiceError("invalid_argument", f"{message}{end} Try '{self.prog} --help'.")
 
     def print_help(self, _file: object = None) -> None:
-        """To standard output; unlike that of ArgumentParser, it raises where this cannot be written."""
+        """Print to standard output. Unlike that of ArgumentParser, it raises if standard output cannot be written."""
         sys.stdout.write(self.format_help())
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        sys.stdout.flush()  # raises where standard output cannot be written; SystemExit would pass by that
+        sys.stdout.flush()  # raises if standard output cannot be written; after SystemExit nothing would report that
         super().exit(status, message)
 
 
 class _Formatter(HelpFormatter):
-    """A fixed width, because asking for that of the terminal imports `shutil`; and headings with a capital."""
+    """Headings begin with a capital. The width is fixed, because finding that of the terminal imports `shutil`."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=OPTIONS_CHARACTERS, width=WIDTH_CHARACTERS)

@@ -1,6 +1,6 @@
 """`leasehold backup`, `restore` and `advance`: from any store, or from a running service, into any store.
 
-The format is that of `engines.backups`. A file appears under its name once it is whole, checked and durable.
+The format is that of `engines.backups`. A file gets its final name once it is complete, checked and durable.
 """
 
 import os
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from leasehold.engines.base import Moment
 
 ADVANCE_REVISIONS: Final = 1_000_000_000
-"""What a restore adds to the revision: more than the store can have issued after the backup was made."""
+"""A restore adds this to the revision: more than the store can have issued after the backup was made."""
 ANSWER_SECONDS: Final = 60.0
-"""Without a byte from the service for so long, it is given up."""
+"""The download fails if the service sends nothing for this time."""
 READ_BYTES: Final = 1_048_576
 MAX_REFUSAL_BYTES: Final = 65_536
 STORE_HELP: Final = "A file or postgresql://….  [default: data.json]"
@@ -54,11 +54,11 @@ def parse_backup(program: str, words: Sequence[str]) -> BackupArguments:
         program,
         BACKUP.summary,
         usage="[OPTIONS] OUTPUT",
-        details="They are those of a store, whether a service uses it or not, or those of a running service.",
+        details="It reads a store, whether a service uses it or not, or asks a running service.",
     )
     parser.add_argument("output", metavar="OUTPUT", help="The file to write, or - for standard output.")
     parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument("--url", help="In place of a store, a service: http://localhost:8080.")
+    parser.add_argument("--url", help="A running service, in place of a store: http://localhost:8080.")
     parser.add_argument("--token-file", metavar="FILE", help="For --url: file with a token that may read all.")
     parser.check_options(words)
     return parser.parse_args(words, BackupArguments())
@@ -98,7 +98,7 @@ async def _write(text: AsyncGenerator[bytes], output: "Path | None") -> None:
 
 
 def back_up_service(url: str, token: str | None, output: "Path | None") -> None:
-    """Write a backup of what a running service has, as `back_up_store`."""
+    """Write a backup of the store of a running service; see `back_up_store`."""
     with _backup_output(output) as take:
         for chunk in _downloaded(url, token):
             take(chunk)
@@ -113,7 +113,7 @@ def _token_in(path: "Path") -> str:
 
 @contextmanager
 def _backup_output(output: "Path | None") -> Iterator[Write]:
-    """Takes the pieces of a backup. At the end it raises `unavailable` unless they are whole and stored."""
+    """Takes the chunks of a backup. Raises `unavailable` at the end unless the backup is complete and stored."""
     from leasehold.engines.seals import Seal
 
     seal = Seal()
@@ -139,7 +139,7 @@ def _standard_output() -> Iterator[Write]:
 
 @contextmanager
 def _new_file(path: "Path") -> Iterator[Write]:
-    """A file that takes the name `path` at the end, durably, if nothing was raised."""
+    """A new file. It gets the name `path` at the end, durably, if nothing was raised."""
     from leasehold.engines.file.disk import FILE_MODE, OsDisk
 
     disk = OsDisk()
@@ -158,7 +158,7 @@ def _new_file(path: "Path") -> Iterator[Write]:
 
 
 def _downloaded(url: str, token: str | None) -> Iterator[bytes]:
-    """The answer of `GET /backup`. Not by a proxy that the environment names: the service is often on loopback."""
+    """The response of `GET /backup`. Proxies in the environment are not used, as the service is often on loopback."""
     import urllib.error
     import urllib.request
     from http.client import HTTPException
@@ -176,7 +176,7 @@ def _downloaded(url: str, token: str | None) -> Iterator[bytes]:
         body = refusal.read(MAX_REFUSAL_BYTES)
         raise unavailable(f"the service answered {refusal.code}: {_message(body)}") from refusal
     except ValueError as error:
-        raise ServiceError("invalid_argument", f"{url} is no URL of a service") from error
+        raise ServiceError("invalid_argument", f"{url} is not a URL of a service") from error
     except (OSError, HTTPException) as error:
         raise unavailable(f"the service at {url} cannot be reached, or broke off: {error}") from error
 
@@ -209,19 +209,17 @@ def parse_restore(program: str, words: Sequence[str]) -> RestoreArguments:
         program,
         RESTORE.summary,
         usage="[OPTIONS] BACKUP",
-        details="Nothing is changed unless all of it can be put back. No service may use a file meanwhile.",
+        details="Nothing is changed unless all of it can be restored. No service may use the store's file meanwhile.",
     )
     parser.add_argument("backup", metavar="BACKUP", help="What `leasehold backup` wrote, or a copy of a data.json.")
     parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument(
-        "--replace", action="store_true", help="Put it in the place of what the store holds, which is kept in a file."
-    )
+    parser.add_argument("--replace", action="store_true", help="Replace what the store holds; that is kept in a file.")
     parser.add_argument(
         "--advance",
         metavar="REVISIONS",
         type=count_from(0),
         default=ADVANCE_REVISIONS,
-        help="By how much the revision is to be greater than the backup's; 0 for a move.  [default: %(default)s]",
+        help="How much to add to the revision; 0 for a move.  [default: %(default)s]",
     )
     parser.check_options(words)
     return parser.parse_args(words, RestoreArguments())
@@ -244,7 +242,7 @@ def run_restore(program: str, words: Sequence[str]) -> int:
 
 
 class Done(NamedTuple):
-    """What `restore` did: the number of entries, the new head, and where what was there before is kept."""
+    """What `restore` did. `revision`: the new head. `kept`: the file with the previous content."""
 
     entries: int
     revision: int
@@ -253,9 +251,10 @@ class Done(NamedTuple):
 
 
 def restore(backup: "Path", url: str, *, advance: int, replace: bool) -> Done:
-    """Put a backup into a store, all of it or nothing. Raises ServiceError.
+    """Restore a backup into a store, all of it or nothing. Raises ServiceError.
 
-    The head becomes the larger of both plus `advance`. With `replace`, what the store holds is kept in a file first.
+    The new head is the larger of both heads, plus `advance`. With `replace`, the previous content is first kept in a
+    file.
     """
     import asyncio
 
@@ -276,7 +275,7 @@ def restore(backup: "Path", url: str, *, advance: int, replace: bool) -> Done:
     return Done(len(state.of(ENTRY).by_name), restored.revision, restored.kept, len(state.of(LEASE).by_name))
 
 
-RESTORE = Command("Put a backup into a store that is empty, all of it or nothing.", run_restore)
+RESTORE = Command("Restore a backup into an empty store, all of it or nothing.", run_restore)
 
 
 # advance ------------------------------------------------------------------------------------------------------
@@ -289,7 +288,7 @@ class AdvanceArguments(Namespace):
 
 def parse_advance(program: str, words: Sequence[str]) -> AdvanceArguments:
     parser = Parser(
-        program, ADVANCE.summary, details="For a store that was put back to an older state by other means than restore."
+        program, ADVANCE.summary, details="For a store that was set back to an older state without `leasehold restore`."
     )
     parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument(
@@ -297,7 +296,7 @@ def parse_advance(program: str, words: Sequence[str]) -> AdvanceArguments:
         metavar="REVISIONS",
         type=count_from(1),
         default=ADVANCE_REVISIONS,
-        help="How much greater the revision is to be.  [default: %(default)s]",
+        help="How much to add to the revision.  [default: %(default)s]",
     )
     parser.check_options(words)
     return parser.parse_args(words, AdvanceArguments())

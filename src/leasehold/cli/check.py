@@ -1,4 +1,4 @@
-"""`leasehold check`: verifies the files of a store that no service uses, and changes nothing."""
+"""`leasehold check`: verifies the files of a store without changing them. No service may use the store meanwhile."""
 
 import sys
 from argparse import Namespace
@@ -19,7 +19,7 @@ class Arguments(Namespace):
 
 
 def parse(program: str, words: Sequence[str]) -> Arguments:
-    parser = Parser(program, CHECK.summary, usage="[OPTIONS] PATH", details="Not while a service uses them.")
+    parser = Parser(program, CHECK.summary, usage="[OPTIONS] PATH", details="No service may use them meanwhile.")
     parser.add_argument("path", metavar="PATH", help="The store's file, data.json.")
     parser.check_options(words)
     return parser.parse_args(words, Arguments())

@@ -1,4 +1,4 @@
-"""`leasehold serve`: runs the service, with one process or with several."""
+"""`leasehold serve`: runs the service in one or several processes."""
 
 import os
 from argparse import Namespace
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Arguments(Namespace):
-    """What is missing in `leasehold serve` is None."""
+    """Options that are not given are None."""
 
     host: str | None
     port: str | None
@@ -29,7 +29,7 @@ class Arguments(Namespace):
 
 def parse(program: str, words: Sequence[str]) -> Arguments:
     parser = Parser(
-        program, SERVE.summary, details="Every option may also stand in the environment: LEASEHOLD_PORT=8081."
+        program, SERVE.summary, details="Each option can also be set in the environment: LEASEHOLD_PORT=8081."
     )
     add = parser.add_argument
     add("--host", help="Address to listen on.  [default: 127.0.0.1]")

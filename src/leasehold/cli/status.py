@@ -1,6 +1,6 @@
-"""`leasehold status`: asks a running service how it is. A container's health check runs it.
+"""`leasehold status`: shows whether a running service is ready. The health check of the container image runs it.
 
-It goes to the service directly, whatever proxies the environment names, and needs no token.
+It connects to the service directly, without the proxies in the environment, and needs no token.
 """
 
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES: Final = 65_536
 _EVERY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not listened on, asked instead
-"""Where a service that listens on all addresses is asked."""
+"""The address to connect to, if the service listens on all addresses."""
 
 
 class Answer(TypedDict, total=False):
-    """What the service says of itself; an error of HTTP has `message` alone."""
+    """The body of the response. An HTTP error has only `message`."""
 
     status: str
     message: str
@@ -46,11 +46,11 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
         program,
         STATUS.summary,
         details="It prints one line and exits with 0 if the service is ready. Without options it asks the service with "
-        "these settings on this machine. Proxies in the environment do not count.",
+        "these settings on this machine. Proxies in the environment are not used.",
     )
     add = parser.add_argument
-    add("--host", help="Address that the service listens on.")
-    add("--port", help="Port that it listens on.")
+    add("--host", help="Address on which the service listens.")
+    add("--port", help="Port on which the service listens.")
     add("--url", help="Another service, like https://db.example.com.")
     add("--live", action="store_true", help="Whether the process answers, even if writes cannot be made durable.")
     add(
@@ -71,7 +71,7 @@ def run(program: str, words: Sequence[str]) -> int:
     timeout_seconds = parse_duration(arguments.timeout)
     if arguments.url is None:
         settings = load_settings(os.environ, {"host": arguments.host, "port": arguments.port})
-        url, host = own_url(settings), "localhost"  # a name that it always answers to
+        url, host = own_url(settings), "localhost"  # in `Host`; the service accepts this name with all settings
     else:
         url, host = arguments.url, None
     is_well, line = ask(url, live=arguments.live, timeout_seconds=timeout_seconds, host=host)
@@ -80,7 +80,7 @@ def run(program: str, words: Sequence[str]) -> int:
 
 
 def own_url(settings: "Settings") -> str:
-    """Where a service with these settings is asked on this machine. Raises `invalid_argument` for port 0."""
+    """The URL of a service with these settings on this machine. Raises `invalid_argument` for port 0."""
     if settings.port == 0:
         raise ServiceError("invalid_argument", "port 0 is any free port: give --port or --url")
     host = _EVERY_ADDRESS.get(settings.host, settings.host)
@@ -89,10 +89,10 @@ def own_url(settings: "Settings") -> str:
 
 
 def ask(url: str, *, live: bool, timeout_seconds: float, host: str | None = None) -> tuple[bool, str]:
-    """Whether all is well, and a line that says so.
+    """Whether the service is ready (or alive), and a line to print.
 
-    `live`: whether the process answers; else whether it can make writes durable. `host`: the name to call it by, in
-    place of that in the URL. Raises `invalid_argument` for what is no URL, `unavailable` when there is no answer.
+    `live`: only check that the process answers, not that writes can be made durable. `host`: the header `Host`, if it
+    is not the host of the URL. Raises `invalid_argument` for a wrong URL, `unavailable` if there is no response.
     """
     code, answer = _get(url, "/health/live" if live else "/health/ready", host, timeout_seconds)
     status, message = answer.get("status", ""), answer.get("message", "")
@@ -126,11 +126,11 @@ def _get(url: str, path: str, host: str | None, timeout_seconds: float) -> tuple
     try:
         return response.status, msgspec.json.decode(body, type=Answer)
     except msgspec.DecodeError as error:
-        raise unavailable(f"{url} is not a leasehold: HTTP {response.status}, and no JSON of its") from error
+        raise unavailable(f"{url} is not a Leasehold service: HTTP {response.status}, unexpected body") from error
 
 
 def _connection(url: str, timeout_seconds: float) -> tuple["HTTPConnection", str]:
-    """To the host of a URL, and the path in front of the service's own."""
+    """A connection to the host of a URL, and the path of the URL, to which the service's paths are appended."""
     from http.client import HTTPConnection, HTTPSConnection
     from urllib.parse import urlsplit
 
@@ -145,4 +145,4 @@ def _connection(url: str, timeout_seconds: float) -> tuple["HTTPConnection", str
     return kind(host, port, timeout=timeout_seconds), parts.path.rstrip("/")
 
 
-STATUS = Command("Ask a running service how it is.", run)
+STATUS = Command("Show whether a running service is ready.", run)

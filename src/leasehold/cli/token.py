@@ -25,7 +25,7 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
         program,
         TOKEN.summary,
         usage="[OPTIONS] --subject TEXT --permission NAME",
-        details="The secret, the issuer and the audience may stand in the environment, as for the service.",
+        details="The secret, the issuer and the audience can be set in the environment, as for the service.",
     )
     add = parser.add_argument
     add(
@@ -47,7 +47,7 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
         "--expires",
         metavar="DURATION",
         default="1h",
-        help="How long it is good: 30s, 15m, 1h, 7d.  [default: %(default)s]",
+        help="How long the token is valid: 30s, 15m, 1h, 7d.  [default: %(default)s]",
     )
     add("--issuer", metavar="TEXT", help="The claim iss.")
     add("--audience", metavar="TEXT", help="The claim aud.")

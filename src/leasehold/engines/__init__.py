@@ -1,6 +1,6 @@
-"""Where records are kept. `base` has the contract; `open_engine` knows every engine.
+"""Storage engines. `base` has the contract; `open_engine` knows every engine.
 
-Each function imports the engine that it is about: commands start in a third of the time that all of them take.
+Each function imports only the engine that it needs. A command then starts in a third of the time.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -28,9 +28,9 @@ __all__ = [
 
 
 def open_engine(url: str) -> "Engine":
-    """The engine for `--store`: `memory:`, `postgresql://…`, `host=…`, or a path or `file:` URL. Its `open` opens it.
+    """The engine for `--store`: `memory:`, `postgresql://…`, `host=…`, a path or a `file:` URL. It is not opened yet.
 
-    Raises `invalid_argument` for an engine that there is not, and `unavailable` where a library is missing.
+    Raises `invalid_argument` for an unknown engine, and `unavailable` if a library is missing.
     """
     if url == "memory:":
         from leasehold.engines.memory.engine import MemoryEngine
@@ -46,17 +46,17 @@ def open_engine(url: str) -> "Engine":
 
 
 def inspect_file(path: Path) -> "Report":
-    """What `leasehold check` tells of a store's files; see `recovery.inspect`."""
+    """The report of `leasehold check` about a store's files; see `recovery.inspect`."""
     from leasehold.engines.file.disk import OsDisk
     from leasehold.engines.file.recovery import inspect
 
     if is_postgres(str(path)) or looks_like_postgres(str(path)):
-        raise ServiceError("invalid_argument", "only a store in files can be checked, and this one is on PostgreSQL")
+        raise ServiceError("invalid_argument", "only a store in files can be checked; this one is on PostgreSQL")
     return inspect(path, OsDisk())
 
 
 async def moment_of(url: str, *, now: int) -> "Moment":
-    """Everything in a store at this moment, whether services use it or not. Changes nothing. Raises ServiceError."""
+    """All entries of a store at this moment. Services may use the store meanwhile. Raises ServiceError."""
     if is_postgres(url):
         with _asyncpg_required():
             from leasehold.engines.postgres import backups
@@ -71,10 +71,10 @@ async def moment_of(url: str, *, now: int) -> "Moment":
 async def restore_store(
     url: str, backup: "StoredState", *, advance: int, keep: Callable[["Moment"], Awaitable[Path]] | None, now: int
 ) -> "Restored":
-    """Put a backup into a store, `advance` revisions behind either head. Raises ServiceError.
+    """Restore a backup into a store. The new head is `advance` larger than both heads. Raises ServiceError.
 
-    Without `keep`, a store that holds something is refused. A database's content is given to `keep`, which says where
-    it was put; that of files stays beside them.
+    Without `keep`, only an empty store is accepted. The previous content of a database is passed to `keep`, which
+    returns the file that it wrote. The previous files of a file store are kept beside the new ones.
     """
     from leasehold.engines.base import new_incarnation
 
@@ -98,7 +98,7 @@ async def restore_store(
 
 
 async def advance_store(url: str, *, by: int, now: int) -> int:
-    """Let the head of a store be greater by so much, in a new incarnation; the new head. Raises ServiceError."""
+    """Increase the head of a store by `by` and give it a new incarnation. Returns the new head. Raises ServiceError."""
     from leasehold.engines.base import new_incarnation
 
     if is_postgres(url):

@@ -1,14 +1,13 @@
-"""The text of a backup: that of `data.json` with entries only, and at its end a checksum of all before it.
+"""The text of a backup: a `data.json` with entries only, and a checksum at its end.
 
     {"leasehold": 1, "incarnation": "5f3a9c", "revision": 42, "entries": [
     {"key":"username","value":"alice","revision":42,"created_at":"…","updated_at":"…"},
     …
     ], "sha256": "…"}
 
-So a backup can be read line by line, and is a `data.json` that the file engine opens. Leases are left out: a lease is
-alive by the clock, and whoever held it has lost it when an older state comes back. Removals are left out: a store that
-was restored knows no changes from before. The checksum is that of all bytes before the last line break. A backup
-without its end was cut off.
+So a backup can be read line by line, and the file engine can open it as its `data.json`. Leases are left out, because
+they do not survive a restore. Removals are left out, because a restored store has no changes from before the restore.
+The checksum covers all bytes before the last line break. A backup without its last line is incomplete.
 """
 
 import hashlib
@@ -33,7 +32,7 @@ READ_BYTES: Final = 1_024 * KIB
 
 
 async def backup_text(moment: Moment) -> AsyncGenerator[bytes]:
-    """The backup of a moment, in pieces of about CHUNK_BYTES."""
+    """The backup of a moment, in chunks of about CHUNK_BYTES."""
     digest = hashlib.sha256()
     gathered = [encode_head(moment.incarnation, moment.revision)]
     size = len(gathered[0])
@@ -64,9 +63,9 @@ def _line(entry: Entry) -> bytes:
 
 
 def read_backup(disk: Disk, path: Path, now: int) -> StoredState:
-    """What a backup holds, or a copy of a `data.json`, which has no checksum.
+    """The content of a backup, or of a copy of a `data.json`, which has no checksum.
 
-    Raises `unavailable` for a file that is damaged, cut off, or something else.
+    Raises `unavailable` for a file that is damaged, cut off, or not a backup.
     """
     try:
         file = disk.open(path)
@@ -84,7 +83,7 @@ def read_backup(disk: Disk, path: Path, now: int) -> StoredState:
     except ServiceError as error:
         raise unavailable(f"nothing was restored: {error.message}") from error
     if state.foreign:
-        raise unavailable(f"nothing was restored: {path.name} is no backup of Leasehold")
+        raise unavailable(f"nothing was restored: {path.name} is not a backup of Leasehold")
     return state
 
 

@@ -1,14 +1,14 @@
-"""The contract of a storage engine, documented once.
+"""The contract of a storage engine.
 
-An engine stores records of kinds in spaces, and makes batches durable. It holds no rules and does not know what a kind
-means: preconditions, partial updates and expiry are decided by the function that it is handed (`Decide`), so that every
-engine behaves the same. A space is a namespace with a head revision, a lane and a history of its own.
+An engine stores records in spaces and makes batches durable. It has no rules and does not know what a kind of record
+means. The function that it gets for each batch (`Decide`) decides preconditions, partial updates and expiry, so all
+engines behave in the same way. A space is a namespace with its own head revision, lane and history.
 
-To add an engine, write one class for the engine and one for its spaces that keep these promises, a line in
-`open_engine`, and a test module that calls the conformance suite (`tests/conformance`).
+To add an engine, write one class for the engine and one for its spaces that fulfil this contract, a line in
+`open_engine`, and a test module that runs the conformance suite (`tests/conformance`).
 
-Callbacks instead of coroutines: a GET from memory then takes no turn of the event loop, and a commit completes its
-requests straight from the end of its fsync. All methods and all callbacks run on the event loop's thread.
+The contract uses callbacks instead of coroutines. So a GET from memory needs no iteration of the event loop, and the
+end of an fsync completes the requests of its batch directly. All methods and callbacks run on the event loop's thread.
 """
 
 import operator
@@ -24,44 +24,48 @@ from leasehold.model import KIND_OF, AnyKind, Change, Changes, Entry, Kind, Page
 
 DEFAULT_NAMESPACE: Final = "default"
 HISTORY_CHANGES: Final = 100_000
-"""Revisions behind the head whose changes every engine still knows; none promises more than another."""
+"""Every engine knows the changes of this many revisions before the head, and answers no queries for older ones."""
 
 Clock = Callable[[], int]
 """Microseconds since the epoch, never going back."""
 MakeIncarnation = Callable[[], str]
-"""Makes an incarnation: 6 hexadecimal digits in lower case, another one each time."""
+"""Makes a new incarnation: 6 random hexadecimal digits in lower case."""
 
 
 def new_incarnation() -> str:
-    """Two stores of 16 million have the same one. Revisions must agree, too, before a tag is taken for another."""
+    """6 digits: two stores have the same one with a probability of 1 in 16 million.
+
+    Even then, an ETag of one store matches in the other only if the revisions are equal, too.
+    """
     return secrets.token_hex(3)
 
 
 Decide = Callable[[View, int, int], Sequence[Change]]
 """`decide(view, revision, now)` → the changes to write.
 
-`revision` is the head: the first change gets `revision + 1`. `now` is the engine's clock, read once the batch has
-its turn. Each name of a kind stands in the result once, with its last state. Several changes may share a revision; the
-largest becomes the head. Pure: an engine that must retry calls it again. If it raises, the commit ends and nothing is
-stored.
+`revision` is the head: the first change gets `revision + 1`. `now` is the engine's clock, read when the commit begins.
+The result has each name of a kind at most once, with its last state. Several changes may share a revision; the largest
+revision becomes the head. The function is pure: an engine that retries calls it again. If it raises, the commit ends
+and nothing is stored.
 """
 
 ReadDone = Callable[[R | ServiceError | None], None]
 CommitDone = Callable[[ServiceError | None], None]
-"""Called with the result of a commit. If it raises it is called again, with an error; only the first call decides."""
+"""Called with the result of a commit. If it raises, it is called again with an error; only the first result counts."""
 Published = Callable[[int, Sequence[Change] | None], None]
 """`published(revision, changes)`: a commit that changed records of the kind is visible, and the head is `revision`.
 
-`changes` are those of the kind. None: another server has committed, or notifications were lost; `Space.changes` knows.
+`changes` are the changes of the kind. None: another server has committed, or notifications were lost. Query them with
+`Space.changes`.
 """
 
 revision_of = operator.attrgetter("revision")
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """All entries of one revision, ascending by key, without other kinds and without what has expired.
+    """All entries at one revision, sorted by key, without expired ones. Other kinds of records are not included.
 
-    `pages` must be closed by whoever takes it.
+    The receiver must close `pages`.
     """
 
     incarnation: str
@@ -70,7 +74,7 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 class Space(Protocol):
-    """The records of one namespace. One caller: its `Store`."""
+    """The records of one namespace. Its only caller is its `Store`."""
 
     @property
     def revision(self) -> int:
@@ -78,97 +82,97 @@ class Space(Protocol):
 
     @property
     def incarnation(self) -> str:
-        """What tells this space from all others, and from itself before it was restored; part of each ETag.
+        """Identifies one history of a space; a restore makes a new one. It is part of each ETag.
 
-        Made with the space and durable before anything is answered with it. Known once the space is open. Where
-        it may change, because the storage is shared, it is that of what was read or committed last. The same string
-        as long as it stays.
+        It is made with the space, and is durable before any response contains it. It is known once the space is open.
+        If the storage is shared, it may change; then it belongs to the last read or commit. The same string object is
+        returned until it changes.
         """
 
     @property
     def fault(self) -> ServiceError | None:
-        """Why writes cannot be made durable at present, or None."""
+        """Why writes cannot be made durable now, or None."""
 
     def gauges(self) -> Mapping[str, float]:
-        """What the space can tell of itself at no cost, by the names in `metrics.GAUGES`."""
+        """Gauges that cost nothing to compute, by the names in `metrics.GAUGES`."""
 
     async def open(self) -> None:
-        """Load, recover and own the storage. Idempotent. Raises ServiceError with a message for the operator."""
+        """Take ownership of the storage, recover and load it. Idempotent. Raises ServiceError for the operator."""
 
     async def close(self) -> None:
-        """Wait for the commit in flight, bring the storage to rest, let go of it. Idempotent."""
+        """Wait for the commit in flight, finish all background work, release the storage. Idempotent."""
 
     def read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
         """Call `done` with the committed record, or None if there is none or it has expired by the engine's clock.
 
-        At once from memory, later where a query must run; `unavailable` if the storage cannot be reached.
+        Engines that keep records in memory call it before this returns. `unavailable` if the storage cannot be reached.
         """
 
     async def scan(self, kind: Kind[R], prefix: str, after: str | None, limit: int) -> Page[R]:
-        """Records whose name begins with `prefix`, ascending by the name's UTF-8 bytes.
+        """Records whose name begins with `prefix`, sorted by the UTF-8 bytes of their names.
 
-        `after` is exclusive; `limit` is 1..MAX_PAGE_ENTRIES. Committed records only; expired ones are left out.
-        A page may end early, even be empty, with its `next_after`: an engine need not pass over many expired records
-        at once. `Page.revision` is the head before the first record was read, so every change up to it is in the page.
+        `after` is exclusive; `limit` is 1..MAX_PAGE_ENTRIES. Only committed records that have not expired. A page with
+        a `next_after` may have fewer records than `limit`, even none, so that an engine can stop after many expired
+        records. `Page.revision` is the head before the first record was read: the page has all changes up to it.
         """
 
     async def moment(self) -> Moment:
-        """All entries as they are now, for a backup: what is committed meanwhile is not in it."""
+        """All entries as of now, for a backup. Later commits are not included."""
 
     async def changes(self, kind: AnyKind, after_revision: int, prefix: str, limit: int) -> Changes:
-        """The latest change of each name changed after `after_revision`, in revision order, removals included.
+        """The latest change of each name that changed after `after_revision`, in the order of revisions, with removals.
 
-        Costs what it returns. At most about `limit` changes, and never a part of a revision; `Changes.revision` says up
-        to where they are complete, which is the head when nothing is left. Works after a restart and after a
+        The cost is proportional to the result. At most about `limit` changes; a revision is never split. The changes
+        are complete up to `Changes.revision`, which is the head if there are no more. Works after a restart and after a
         checkpoint. Raises `revision_compacted` if the space no longer knows all of them (HISTORY_CHANGES).
         """
 
     async def expired(self, limit: int) -> Sequence[tuple[AnyKind, str]]:
         """Records that have expired by the engine's clock, at most `limit` of each kind, the earliest of a kind first.
 
-        Where several servers use the storage, one of them gets an answer and the others an empty one, so that one
-        server at a time cleans up.
+        If several servers use the storage, only one of them gets a result and the others an empty one. So one server at
+        a time removes expired records.
         """
 
     def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
-        """Take the one writer's turn, ask `decide`, make its changes durable, publish them, call `done`.
+        """Become the only writer, call `decide`, make its changes durable, publish them, call `done`.
 
-        The caller makes one call at a time. `touched` is what `decide` may look at. On an error nothing
-        was published: `storage_full` means that nothing was stored either; after `unavailable` it may have been, as
-        the message says. An empty result of `decide` writes nothing and completes.
+        The caller makes one call at a time. `touched` is what `decide` may read. After an error nothing was published.
+        `storage_full` means that nothing was stored either; after `unavailable` the changes may have been stored, as
+        the message says. If `decide` returns no changes, nothing is written and `done` gets None.
 
-        An exception from here means that nothing was stored, and that `done` has not been called. Otherwise `done` is
-        called, whatever fails, because all later changes wait for it. So an engine keeps one `try` around everything
-        that the event loop or a thread calls with a commit in hand, and its handler calls `done`.
+        An exception from `commit` means that nothing was stored and `done` was not called. In all other cases the
+        engine must call `done`, because all later changes wait for it. So each callback and each job of a thread that
+        handles a commit needs one `try`, whose handler calls `done`.
         """
 
     def subscribe(self, kind: AnyKind, published: Published) -> None:
         """Call `published` after each commit that changed records of `kind`, until the space is closed.
 
-        After `done`, in the order of revisions. A commit may be published twice, and the first call may tell of what
-        was there before. Must not raise: the commit is over.
+        It is called after `done`, in the order of revisions. A commit may be published twice, and the first call may
+        include changes from before the subscription. `published` must not raise, because the commit is already done.
         """
 
     async def recover(self) -> None:
-        """Try to leave a fault, by real and durable work. Called every second while there is one; never raises."""
+        """Try to end a fault, by a durable write. Called every second while there is a fault. Never raises."""
 
 
 class Engine(Protocol):
     """A place where spaces are kept."""
 
     name: str
-    """As `/health` and the logs call it: `file`, `memory`, `postgres`."""
+    """The name in `/health` and in the log: `file`, `memory`, `postgres`."""
     shared: bool
-    """Several servers may use it at once."""
+    """Several servers may use it at the same time."""
     durable: bool
-    """What it committed outlives the process."""
+    """Committed changes outlive the process."""
 
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> Space:
-        """The space of a namespace, the same one each time. Raises `invalid_argument` where there is only one."""
+        """The space of a namespace, the same object each time. Raises `invalid_argument` for an unknown namespace."""
 
 
 def by_kind(changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:
-    """The changes of each kind, in the order that they have."""
+    """The changes grouped by kind; their order stays."""
     if len(changes) == 1:
         return {KIND_OF[type(changes[0])]: changes}
     kinds = {KIND_OF[each] for each in set(map(type, changes))}
@@ -178,10 +182,10 @@ def by_kind(changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:
 
 
 class SteadyClock:
-    """The wall clock at the start, then time as it passes; never before `floor`.
+    """Reads the wall clock once, then adds the time that has passed. Never before `floor`.
 
-    Steps of the wall clock do not reach it, so a lease or a time to live never ends early by one. The time passed
-    includes a suspended machine's sleep where the system can tell (CLOCK_BOOTTIME).
+    Later steps of the wall clock have no effect, so they never end a lease or a ttl early. The passed time includes the
+    time that the machine was suspended, if the system has CLOCK_BOOTTIME.
     """
 
     def __init__(self, floor: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The checksum at the end of a backup. Apart from `backups`, so that a download needs no engine to check it."""
+"""The checksum at the end of a backup. Separate from `backups`, so that checking a download imports no engine."""
 
 import hashlib
 import re
@@ -12,14 +12,14 @@ _SEALED: Final = re.compile(rb'\n\], "sha256": "([0-9a-f]{64})"\}\n')
 
 
 class Seal:
-    """Tells of a backup that passes by, in pieces, whether it is whole."""
+    """Checks the bytes of a backup while they are copied: that none are missing and none are changed."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
         self._end = b""
 
     def take(self, data: bytes) -> None:
-        """The next bytes of it."""
+        """Process the next bytes."""
         text = self._end + data
         self._digest.update(text[:-SEAL_BYTES])
         self._end = text[-SEAL_BYTES:]
@@ -29,9 +29,9 @@ class Seal:
         return _SEALED.fullmatch(self._end) is not None
 
     def check(self, name: str) -> None:
-        """All of it has passed. Raises `unavailable` unless it is whole and unchanged."""
+        """Call after the last bytes. Raises `unavailable` unless the backup is complete and unchanged."""
         sealed = _SEALED.fullmatch(self._end)
         if sealed is None:
-            raise unavailable(f"{name} is cut off: it does not end as a backup ends")
+            raise unavailable(f"{name} is cut off: the checksum at the end of a backup is missing")
         if sealed[1] != self._digest.hexdigest().encode():
-            raise unavailable(f"{name} is damaged: its checksum is of other content")
+            raise unavailable(f"{name} is damaged: its checksum does not match its content")

@@ -1,4 +1,4 @@
-"""The whole of a space at one revision, as it is loaded (`StoredState`) and as it is written (`Snapshot`)."""
+"""The whole content of a space at one revision: as loaded (`StoredState`) and to be written (`Snapshot`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Generic
@@ -9,7 +9,7 @@ from leasehold.model import KINDS, AnyKind, Kind, R, Record
 
 
 class Contents(msgspec.Struct, Generic[R], gc=False):
-    """Everything of one kind. `removals`: the revision by name, of removals that are still known."""
+    """All records of one kind. `removals`: the names of removed records that are still known, with their revision."""
 
     by_name: dict[str, R] = {}
     removals: dict[str, int] = {}
@@ -19,9 +19,9 @@ AnyContents = Contents[Record]
 
 
 class StoredState(msgspec.Struct, gc=False):
-    """A space as it was loaded. `foreign`: another tool wrote the file.
+    """A space as loaded. `foreign`: the file was written by another tool.
 
-    `incarnation` is empty where the space does not have one yet. Removals up to `compacted_revision` are not known.
+    `incarnation` is empty if the space does not have one yet. Removals up to `compacted_revision` are not known.
     """
 
     contents: dict[AnyKind, AnyContents]
@@ -31,11 +31,11 @@ class StoredState(msgspec.Struct, gc=False):
     foreign: bool = False
 
     def of(self, kind: Kind[R]) -> Contents[R]:
-        """What the space holds of one kind."""
+        """The content of one kind."""
         return self.contents.setdefault(kind, Contents())  # type: ignore[arg-type, return-value] # the kind says which
 
     def by_name(self, kind: AnyKind) -> dict[str, Record]:
-        """The records of a kind, whichever it is."""
+        """The records of any kind, by name."""
         return self.contents[kind].by_name
 
     @property
@@ -50,10 +50,10 @@ def empty_state() -> StoredState:
 
 
 class KindSnapshot(msgspec.Struct, Generic[R], frozen=True):
-    """One kind of a snapshot. `names` are sorted and are those of `records`, which need no order.
+    """One kind of a snapshot. `names` are the sorted names of `records`; `records` may have any order.
 
-    Taken so because a million references are copied in 30 ms on the event loop; the thread that writes puts the records
-    into order.
+    The event loop only copies references, which takes 30 ms for a million. The thread that writes the snapshot sorts
+    the records.
     """
 
     kind: Kind[R]
@@ -66,7 +66,7 @@ AnyKindSnapshot = KindSnapshot[Record]
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A space at one revision, to be written; later changes do not reach it, since records are immutable."""
+    """A space at one revision, to be written. Later changes do not affect it, because records are immutable."""
 
     incarnation: str
     revision: int
@@ -75,7 +75,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def snapshot_of(state: StoredState) -> Snapshot:
-    """The snapshot of a state as it was loaded."""
+    """The snapshot of a loaded state."""
     kinds = [
         KindSnapshot(kind, sorted(contents.by_name), list(contents.by_name.values()), contents.removals)
         for kind, contents in state.contents.items()

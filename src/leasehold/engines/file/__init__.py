@@ -1,1 +1,1 @@
-"""The engine for one process and one file."""
+"""The engine `file`: a store in one file, used by one process."""

@@ -1,7 +1,7 @@
-"""Whether what was read from a file is what the API would have accepted: a file may have been edited.
+"""Checks that the records in a file are valid for the API, because the file may have been edited.
 
-Nearly all text is plain. A search in a whole block of bytes shows this, and costs a tenth of the time that reading the
-block takes. Only the values of other blocks are decoded and checked one by one.
+Nearly all text needs no check. A search in a whole block of bytes shows this, and takes a tenth of the time that
+reading the block takes. Only in other blocks are the values decoded and checked one by one.
 """
 
 import operator
@@ -21,11 +21,11 @@ from leasehold.limits import MAX_NESTING
 from leasehold.model import ENTRY, LEASE, AnyKind, Entry, Lease, Record
 
 _ESCAPE: Final = b"\\u"
-"""Our own text has it for control characters only. It may also say U+0000, or half of a surrogate pair."""
+"""Leasehold writes it only for control characters. In an edited file it may be U+0000 or half of a surrogate pair."""
 
 
 def _shape_of(byte: int) -> int:
-    """Digits, exponents, signs and control characters, each by one of their kind."""
+    """Replaces each digit, exponent, sign and control character by one representative of its class."""
     kinds = {"0123456789": "0", "eE": "e", "+-": "-", "\n": " "}
     kind = next((shape for members, shape in kinds.items() if chr(byte) in members), None)
     return ord(kind or ("c" if byte < ord(" ") else " "))
@@ -33,11 +33,11 @@ def _shape_of(byte: int) -> int:
 
 _SHAPES: Final = bytes(map(_shape_of, range(256)))
 _NOT_PLAIN: Final = (b"0" * 19, b"0e000", b"0e-000", b"c")
-"""An integer that may be out of range, exponents that a double may not have, and what JSON has no place for."""
+"""An integer that may be out of range, exponents that may be out of range for a double, and control characters."""
 
 
 def needs_no_check(text: bytes) -> bool:
-    """Whether JSON text holds nothing that the API may refuse, apart from its nesting."""
+    """Whether JSON text has nothing that the API might refuse, apart from its nesting."""
     if text.find(_ESCAPE) >= 0:
         return False
     if not text.isascii():
@@ -50,9 +50,9 @@ def needs_no_check(text: bytes) -> bool:
 
 
 def checked_entry(entry: Entry, *, needs_no_check: bool = False) -> Entry:
-    """The entry, its value in the compact form that the API keeps. Raises what the API raises for its key or value.
+    """The entry, with its value in compact form. Raises the error of the API for a wrong key or value.
 
-    `needs_no_check`: the text that it came from is plain and compact, so that only its key and nesting are checked.
+    `needs_no_check`: the text was found to be valid and compact, so only the key and the nesting are checked.
     """
     check_key(entry.key)
     value = entry.value
@@ -62,12 +62,12 @@ def checked_entry(entry: Entry, *, needs_no_check: bool = False) -> Entry:
 
 
 Check = Callable[..., Record]
-"""`check(record, needs_no_check=…)` is `checked_entry` for the records of another kind."""
+"""`check(record, needs_no_check=…)`: like `checked_entry`, for records of any kind."""
 
 
 @cache
 def check_of(kind: AnyKind) -> Check:
-    """What checks the records of a kind: its name, its JSON texts, and what is in `_EXTRA_CHECKS`."""
+    """The check of a kind: of the name, the JSON texts, and by `_EXTRA_CHECKS`."""
     if kind is ENTRY:
         return checked_entry
     texts = names_of(kind.record, JSON)
@@ -91,29 +91,29 @@ def _check_lease(lease: Lease) -> None:
 
 
 _EXTRA_CHECKS: Final[Mapping[AnyKind, Callable[..., None]]] = {LEASE: _check_lease}
-"""What the annotations of the fields do not say."""
+"""Checks that do not follow from the annotations of the fields."""
 
 
 def has_duplicates(kind: AnyKind, by_name: Mapping[str, Record], count: int) -> bool:
-    """Whether of `count` records of a kind two had the same name, or have the same value of `Kind.lookup`."""
+    """Whether two of `count` records have the same name, or the same value of `Kind.lookup`."""
     if len(by_name) != count:
         return True
     return bool(kind.lookup) and len(set(map(operator.attrgetter(kind.lookup), by_name.values()))) != count
 
 
 def add_removal(line: RemovalLine, state: StoredState) -> None:
-    """Add a removal that was read to `state`, which has its records already.
+    """Add a removal to `state`, which must have all records already.
 
-    Raises ServiceError if it contradicts them, or is wrong by itself.
+    Raises ServiceError if the removal is wrong or contradicts the records.
     """
     contents = next((contents for kind, contents in state.contents.items() if kind.name == line.kind), None)
     if contents is None:
         raise ServiceError("invalid_argument", f"there is no kind {line.kind!r}")
     check_key(line.name)
     if line.name in contents.by_name:
-        raise ServiceError("invalid_argument", f"the {line.kind} stands in it, too")
+        raise ServiceError("invalid_argument", f"the file also has the {line.kind} itself")
     if line.name in contents.removals:
-        raise ServiceError("invalid_argument", "it stands in it twice")
+        raise ServiceError("invalid_argument", "the file has it twice")
     if not state.compacted_revision < line.revision <= state.revision:
         raise ServiceError("invalid_argument", "its revision is not between compacted_revision and revision")
     contents.removals[line.name] = line.revision

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Protocol
 FILE_MODE: Final = 0o600
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _RENAME_REFUSED: Final = _FULL | {errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS}
-"""A rename that fails so was refused before it began."""
+"""Errors of a rename that has changed nothing."""
 _KINDS: Final = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -28,7 +28,7 @@ _KINDS: Final = {
 
 
 class Identity(NamedTuple):
-    """What tells the file under a name from another, and from itself before it was written to."""
+    """Identifies a file and its content: it changes when the file is replaced or written."""
 
     device: int
     inode: int
@@ -46,34 +46,34 @@ class Disk(Protocol):
         """A new file for writing, mode 0600. FileExistsError if there is something by that name."""
 
     def open(self, path: Path, *, writable: bool = False) -> int:
-        """An existing file. NotAFileError for what is no regular file."""
+        """An existing file. NotAFileError if it is not a regular file."""
 
     def lock(self, path: Path) -> int:
-        """Open (or make) a file and own it until it is closed. BlockingIOError if another process owns it."""
+        """Open or create a file and lock it until it is closed. BlockingIOError if another process holds a lock."""
 
     def lock_shared(self, path: Path) -> int:
-        """Open an existing file and keep owners away until it is closed. BlockingIOError if it is owned."""
+        """Open an existing file and take a shared lock until it is closed. BlockingIOError if it is locked."""
 
     def read(self, file: int, size: int) -> bytes:
-        """The next bytes, at most `size`; none at the end."""
+        """The next bytes, at most `size`; `b""` at the end."""
 
     def write(self, file: int, data: bytes | memoryview) -> int:
-        """Write at the position of the file. Returns how many bytes were taken, maybe fewer than given."""
+        """Write at the position of the file. Returns how many bytes were written, maybe fewer than given."""
 
     def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
-        """Write at `offset`. Returns how many bytes were taken, maybe fewer than given."""
+        """Write at `offset`. Returns how many bytes were written, maybe fewer than given."""
 
     def truncate(self, file: int, size: int) -> None: ...
 
     def fsync(self, file: int) -> None: ...
 
     def fdatasync(self, file: int) -> None:
-        """As fsync, without times and the like."""
+        """As fsync, but without metadata such as times."""
 
     def close(self, file: int) -> None: ...
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give `source` the name `target`, in place of what had it."""
+        """Rename `source` to `target`. An existing file `target` is replaced."""
 
     def link(self, source: Path, target: Path) -> None:
         """Give the file `source` the name `target` as well. FileExistsError if there is something by that name."""
@@ -86,12 +86,12 @@ class Disk(Protocol):
     def names(self, folder: Path) -> list[str]: ...
 
     def identity(self, path: Path) -> Identity | None:
-        """What is there by that name now; None if nothing is."""
+        """The identity of the file with this name; None if there is none."""
 
     def identity_of(self, file: int) -> Identity: ...
 
     def free_bytes(self, folder: Path) -> int:
-        """About how much more fits on the file system of `folder`."""
+        """Approximately how many bytes are free on the file system of `folder`."""
 
 
 class OsDisk:
@@ -175,7 +175,7 @@ class OsDisk:
 
 
 class NotAFileError(OSError):
-    """There is something by that name, but no regular file."""
+    """The path exists, but it is not a regular file."""
 
     def __init__(self, mode: int) -> None:
         super().__init__(errno.EINVAL, f"it is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file")
@@ -196,8 +196,9 @@ def _identity(facts: os.stat_result) -> Identity:
 class WriteError(Exception):
     """A change of the disk failed.
 
-    `nothing_changed`: the disk says after a restart what it said before. Otherwise the outcome is unknown: a failed
-    fsync may have stored all, part or nothing, and a second fsync of the same file would say "done" either way.
+    `nothing_changed`: after a restart the disk has the same content as before. Otherwise the outcome is unknown: a
+    failed fsync may have stored everything, a part or nothing, and a second fsync of the same file reports success in
+    any case.
     """
 
     def __init__(self, cause: OSError, *, nothing_changed: bool) -> None:
@@ -209,7 +210,7 @@ class WriteError(Exception):
 
 @contextmanager
 def write_errors() -> Iterator[None]:
-    """Failures of a change, or of a look at one, as WriteError: what was done is unknown."""
+    """Raise OSErrors in the `with` block as WriteError with an unknown outcome."""
     try:
         yield
     except OSError as error:
@@ -217,7 +218,7 @@ def write_errors() -> Iterator[None]:
 
 
 def write_all(disk: Disk, file: int, data: bytes) -> None:
-    """Write all of `data` at the position of the file: one call may take less than it is given."""
+    """Write all of `data` at the position of the file. One system call may write only a part."""
     written = disk.write(file, data)
     while written < len(data):
         written += _progress(disk.write(file, memoryview(data)[written:]))
@@ -247,10 +248,11 @@ def replace_file(
     *,
     before_rename: Callable[[Identity], None] = lambda _: None,
 ) -> Identity:
-    """Put a file made of `chunks` in the place of `target`, durably; what tells it from another.
+    """Replace `target` durably by a file that consists of `chunks`. Returns the identity of the new file.
 
-    `temporary` is a free name in the same folder. Raises WriteError: `nothing_changed` up to the rename, unknown
-    from the rename on. `before_rename` is told what will be there, and may raise it, too.
+    `temporary` is a free name in the same folder. Raises WriteError: with `nothing_changed` before the rename, with an
+    unknown outcome from the rename on. `before_rename` is called with the identity of the new file, and may raise
+    WriteError, too.
     """
     try:
         identity = _write_new_file(disk, temporary, chunks)
@@ -266,7 +268,7 @@ def replace_file(
 
 
 def rename_durably(disk: Disk, source: Path, target: Path) -> None:
-    """Give a file of the same folder another name. Raises WriteError."""
+    """Rename a file within its folder. Raises WriteError."""
     try:
         disk.rename(source, target)
     except OSError as error:
@@ -278,20 +280,20 @@ def rename_durably(disk: Disk, source: Path, target: Path) -> None:
 
 
 def unlink_quietly(disk: Disk, path: Path) -> None:
-    """Remove a file of which nothing depends; what stays is removed at the next start."""
+    """Remove a file. A failure does no harm, because the next start removes the file."""
     with suppress(OSError):
         disk.unlink(path)
 
 
 def close_quietly(disk: Disk, file: int) -> None:
-    """Close a file that has failed already, or that was only read."""
+    """Close a file that was only read, or after a write to it has already failed."""
     with suppress(OSError):
         disk.close(file)
 
 
 def _progress(written: int) -> int:
     if written == 0:
-        raise OSError(errno.EIO, "the file takes no more bytes")
+        raise OSError(errno.EIO, "no bytes could be written")
     return written
 
 
@@ -316,5 +318,5 @@ def _write_new_file(disk: Disk, path: Path, chunks: Iterable[bytes]) -> Identity
 def _identity_of_new(disk: Disk, path: Path) -> Identity:
     identity = disk.identity(path)
     if identity is None:
-        raise FileNotFoundError(errno.ENOENT, "the new file was removed by somebody else")
+        raise FileNotFoundError(errno.ENOENT, "the new file was removed by another program")
     return identity

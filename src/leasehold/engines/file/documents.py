@@ -1,8 +1,8 @@
-"""Reading `data.json`: in our own layout by `snapshot`; in any other here.
+"""Reads `data.json`: the layout that Leasehold writes in `snapshot`, any other layout here.
 
-Another layout is a file that was edited, made by another tool, or a list of entries put in its place. It is read as a
-whole, and everything in it is checked by the rules of the API. What is refused is told in one line that names the line
-and the key.
+A file has another layout if it was edited, if another tool wrote it, or if it is a list of entries from the API. It is
+read as a whole, and everything in it is checked by the rules of the API. An error message has one line, which names the
+line in the file and the key.
 """
 
 import re
@@ -26,11 +26,11 @@ COMPACTED_REVISION: Final = "compacted_revision"
 NEEDED_MEMBERS: Final = frozenset({"leasehold", "revision", KINDS[0].plural})
 OTHER_MEMBERS: Final = frozenset({"incarnation", COMPACTED_REVISION, REMOVALS, "sha256"})
 LIST_MEMBERS: Final = frozenset({"entries", "revision", "next"})
-"""Of the answer to `GET /kv`."""
+"""The members of the response to `GET /kv`."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _BYTE_POSITION: Final = re.compile(r"\(byte ([0-9]+)\)")
 _TEXT_AFTER: Final = rb'"%b"\s*:\s*("(?:[^"\\]|\\.)*")'
-"""The text of a member in the text of an object."""
+"""Matches a string member in the text of an object."""
 
 Members = Mapping[str, msgspec.Raw]
 
@@ -41,9 +41,9 @@ _FAULTS: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 def read_snapshot(disk: Disk, path: Path, now: int, kinds: Sequence[AnyKind] = KINDS) -> StoredState:
-    """Read `data.json`; no such file is an empty store. `now` is when the entries of another tool begin.
+    """Read `data.json`. If it does not exist, the store is empty. `now`: the times of entries from another tool.
 
-    Raises `unavailable` for a file that is not what it should be.
+    Raises `unavailable` for an invalid file.
     """
     try:
         file = disk.open(path)
@@ -58,12 +58,12 @@ def read_snapshot(disk: Disk, path: Path, now: int, kinds: Sequence[AnyKind] = K
 
 
 def read_document(data: bytes, name: str, now: int, kinds: Sequence[AnyKind] = KINDS) -> StoredState:
-    """The space that a whole file holds. `now` is when the entries of another tool begin. Raises `unavailable`."""
+    """The space in the text of a file. `now`: the times of entries from another tool. Raises `unavailable`."""
     return _Document(data, name, kinds).read(now)
 
 
 class _Document:
-    """One file, and the position in it at which an element is looked at."""
+    """One file, and the position of the element that is being read, for messages."""
 
     def __init__(self, data: bytes, name: str, kinds: Sequence[AnyKind]) -> None:
         self._data = data
@@ -91,7 +91,7 @@ class _Document:
 
     def _read_own(self, members: Members) -> StoredState:
         if not NEEDED_MEMBERS <= members.keys() <= self._own_members:
-            raise self._refused("it is not as Leasehold writes it: members are missing, or there are others")
+            raise self._refused("it is not as Leasehold writes it: members are missing or unknown")
         version = self._integer(members, "leasehold")
         if version != FORMAT:
             raise self._refused(f"format {version} is of another version of Leasehold")
@@ -99,7 +99,7 @@ class _Document:
         if re.fullmatch(f"({INCARNATION})?", incarnation) is None:
             raise self._refused("its incarnation is not six hexadecimal digits")
         if "sha256" in members:
-            raise self._refused("it is a backup that was changed: take out the member sha256 if that was meant")
+            raise self._refused("it is a backup that was edited: if that was intended, remove the member sha256")
         revision = self._integer(members, "revision")
         state = StoredState({kind: Contents() for kind in self._kinds}, revision, revision, incarnation)
         for kind in self._kinds:
@@ -114,13 +114,13 @@ class _Document:
         return state
 
     def _read_list(self, members: Members) -> StoredState:
-        """A list of all entries, as `GET /kv` answers. It has nothing else, and names no store."""
+        """A list of all entries, as in the response to `GET /kv`. It has no leases and no incarnation."""
         if members.keys() != LIST_MEMBERS:
             raise self._refused(
                 "it looks like a list of entries, but has other members than entries, revision and next"
             )
         if bytes(members["next"]) != b"null":
-            raise self._refused("it is one page of a list: `next` is null only where nothing follows")
+            raise self._refused("it is only a part of a list: in the last part, `next` is null")
         revision = self._integer(members, "revision")
         state = StoredState({kind: Contents() for kind in self._kinds}, revision, revision)
         self._read_records(ENTRY, members, state)
@@ -155,12 +155,12 @@ class _Document:
             except _FAULTS as error:
                 raise self._refused_element(kind.name, lines_of.name_member, raw, NOT_AS_WRITTEN) from error
             if record.name in by_name:
-                raise self._refused_record(kind, record, "stands in it twice")
+                raise self._refused_record(kind, record, "occurs twice")
             if any(revision_of(line) > state.revision for revision_of in lines_of.revisions_of):
-                raise self._refused_record(kind, record, "is newer than the whole")
+                raise self._refused_record(kind, record, "has a revision greater than that of the store")
             lookup = getattr(record, kind.lookup) if kind.lookup else record.name
             if lookup in lookups:
-                raise self._refused_record(kind, record, f"has the {kind.lookup} of another one")
+                raise self._refused_record(kind, record, f"has the {kind.lookup} of another {kind.name}")
             lookups.add(lookup)
             by_name[record.name] = record
         state.by_name(kind).update({name: by_name[name] for name in sorted(by_name)})
@@ -175,7 +175,7 @@ class _Document:
                 raise self._refused_element("removal", "name", raw, NOT_AS_WRITTEN) from error
 
     def _elements(self, members: Members, member: str) -> Iterator[bytes]:
-        """The elements of a list, with `_position` at each while it is looked at."""
+        """The elements of a list. `_position` is set to the element that was yielded last."""
         try:
             elements = _decode_list(members[member])
         except _FAULTS as error:
@@ -196,12 +196,12 @@ class _Document:
         try:
             return msgspec.json.decode(members[name], type=str) if name in members else ""
         except _FAULTS as error:
-            raise self._refused(f"{name} is no text") from error
+            raise self._refused(f"{name} is not a string") from error
 
-    # What is wrong --------------------------------------------------------------------------------------------
+    # Errors ---------------------------------------------------------------------------------------------------
 
     def _refused(self, reason: str) -> ServiceError:
-        return ServiceError("unavailable", f"{self._name} cannot be used: {reason}; it was left as it is")
+        return ServiceError("unavailable", f"{self._name} cannot be used: {reason}; it was not changed")
 
     def _refused_element(self, kind: str, name_member: str, raw: bytes, reason: str) -> ServiceError:
         found = re.search(_TEXT_AFTER % name_member.encode(), raw)

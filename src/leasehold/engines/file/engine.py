@@ -8,7 +8,7 @@ from leasehold.errors import ServiceError
 
 
 class FileEngine:
-    """The store at `path`, which is opened with its space."""
+    """The store at `path`. `Space.open` opens its files."""
 
     name = "file"
     shared = False

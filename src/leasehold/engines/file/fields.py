@@ -1,6 +1,6 @@
-"""What the fields of a record are in text, by their annotations in `model.records`.
+"""The fields of a record in text, derived from their annotations in `model.records`.
 
-Files are read, checked and written by these, so that a new kind of record needs nothing here.
+Files are read, checked and written with them, so a new kind of record needs no change here.
 """
 
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ _TEXT_TYPES: Final[dict[object, object]] = {
     JsonText: msgspec.Raw,
     Revision: Annotated[int, msgspec.Meta(ge=1)],
 }
-"""Of a field in text, by its annotation. All other fields have the type of the record."""
+"""The type of a field in text, by its annotation. Fields without one have the same type as in the record."""
 
 
 class Field(msgspec.Struct, frozen=True):
-    """A field of a record, and its member of the JSON object that is the record in text."""
+    """A field of a record, and its member in the JSON object."""
 
     name: str
     member: str
@@ -36,7 +36,7 @@ class Field(msgspec.Struct, frozen=True):
 
 @cache
 def fields_of(record: type[Record]) -> tuple[Field, ...]:
-    """The fields in their order; the first one is the record's name."""
+    """The fields in their order. The first one is the name of the record."""
     hints = get_type_hints(record, include_extras=True)
     return tuple(
         Field(

@@ -1,7 +1,7 @@
-"""A thread that does blocking work, one job after another, and reports to the event loop.
+"""A thread that runs blocking jobs one after another and reports the results to the event loop.
 
-A queue of plain functions, and `call_soon_threadsafe` for the results. With an executor and futures there were a third
-fewer durable writes a second.
+It uses a queue of plain functions, and `call_soon_threadsafe` for the results. With an executor and futures there were
+a third fewer durable writes per second.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ Job = Callable[[], object]
 JobDone = Callable[[BaseException | None], None]
 
 RETRY_SECONDS: Final = 0.05
-"""Between two attempts to report, when memory has run out."""
+"""Between two attempts to report a result, when memory has run out."""
 
 
 class _Job:
-    """Something to do, and how it went."""
+    """A job and its result."""
 
     __slots__ = ("done", "error", "is_over", "work")
 
@@ -33,9 +33,9 @@ class _Job:
 
 
 class JobThread:
-    """Started at once; `stop` ends it after the jobs that it has. Reports come in the order of the jobs.
+    """The thread starts at once; `stop` ends it after the jobs in the queue. Results are reported in the order of jobs.
 
-    Each job is reported, whatever it raises and whatever fails beside it: its caller waits for the report.
+    Each job is reported, even after an exception or when memory runs out, because its caller waits for the report.
     """
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,14 +45,14 @@ class JobThread:
         self._thread.start()
 
     def do(self, job: Job, done: JobDone) -> None:
-        """Run `job` on the thread, then call `done` on the event loop with what it raised, or None.
+        """Run `job` on the thread, then call `done` on the event loop with the exception that it raised, or None.
 
-        If this raises, the job is not done.
+        If this raises, the job does not run.
         """
         self._jobs.put(_Job(job, done))
 
     async def call(self, job: Callable[[], T]) -> T:
-        """Run `job` on the thread and wait for its result. Once begun it is not cancelled with its caller."""
+        """Run `job` on the thread and wait for its result. If the caller is cancelled, the job still runs."""
         results: list[T] = []
         finished: asyncio.Future[None] = self._loop.create_future()
 
@@ -78,7 +78,7 @@ class JobThread:
         self._thread.join()
 
     def _run(self) -> None:
-        """Take a job, do it, report it. What fails in between is tried again, so that no job is lost."""
+        """Run and report jobs. If a step fails, it is repeated, so that no job is lost."""
         job: _Job | None = None
         while True:
             try:
@@ -89,13 +89,13 @@ class JobThread:
                 if not job.is_over:
                     try:
                         job.work()
-                    except BaseException as error:  # noqa: BLE001  whatever it is, the one who asked must hear of it
+                    except BaseException as error:  # noqa: BLE001  it is reported to the caller
                         job.error = error
                     job.is_over = True
                 self._loop.call_soon_threadsafe(job.done, job.error)
                 job = None
-            except BaseException:  # noqa: BLE001  the thread must not end: it is needed for the next job, too
+            except BaseException:  # noqa: BLE001  the thread must not end, because later jobs need it
                 if self._loop.is_closed():
-                    job = None  # nobody is left to be told
+                    job = None  # the caller no longer exists
                 else:
                     time.sleep(RETRY_SECONDS)

@@ -5,13 +5,15 @@
     record  = marker (4), payload length (4), first revision (8), CRC-32 of length, revision and payload (4), payload
     payload = MessagePack: the changes of one batch, whole entries and leases, in the order of their revisions
 
-Numbers are big-endian. The base is the head at the journal's beginning: whoever reads it must have the state up to
-there already. The incarnation tells to which `data.json` the journal belongs; format 1, of version 0.1.0, lacks it.
-Records are only appended after the one before is durable, so a bad record with nothing valid after it
-is the torn end of a batch that nobody was told of; anything else is corruption and never repaired by guessing.
+Numbers are big-endian. The base revision is the head when the journal was created: a reader needs the state up to it.
+The incarnation shows to which `data.json` the journal belongs; format 1, of version 0.1.0, does not have it.
+A record is appended only after the previous one is durable. So an invalid record without a valid one after it is the
+torn end of a batch that was not acknowledged, and is cut off. Any other invalid record is corruption: the store is not
+opened.
 
-The file is filled with zeros ahead of the records: overwriting them makes an fdatasync twice as fast as growing the
-file (87 against 170 µs). They are written, not reserved by fallocate, which would leave the same work for later.
+The file is filled with zeros ahead of the records: an fdatasync after overwriting zeros takes half as long as one after
+growing the file (87 instead of 170 µs). The zeros are written, because after fallocate the first write to a block is as
+slow as growing the file.
 """
 
 import struct
@@ -39,7 +41,7 @@ from leasehold.model import Change
 MAGIC: Final = b"\x89LSHOLD\n"
 FORMAT: Final = 2
 MARKER: Final = b"\xff\xc0\xf5R"
-"""No UTF-8 text holds any of the first three bytes, so neither keys nor values look like a record."""
+"""The first three bytes do not occur in UTF-8 text, so a key or value cannot look like a record."""
 
 FIRST_CHUNK_BYTES: Final = 256 * KIB
 CHUNK_BYTES: Final = 4 * MIB
@@ -65,14 +67,14 @@ def encode_header(base_revision: int, incarnation: str) -> bytes:
 
 
 def encode_record(first_revision: int, changes: Sequence[Change]) -> bytes:
-    """The record of a batch. 5 µs for 64 small entries, checksum included."""
+    """The record of a batch. Takes 5 µs for 64 small entries, checksum included."""
     payload = _encode_changes(changes)
     checksum = zlib.crc32(payload, zlib.crc32(_SUMMED.pack(len(payload), first_revision)))
     return _RECORD.pack(MARKER, len(payload), first_revision, checksum) + payload
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A batch as read: its revisions run from `first_revision` to `last_revision`, both included."""
+    """A batch as read. Its revisions are `first_revision` to `last_revision`, inclusive."""
 
     offset: int
     first_revision: int
@@ -81,11 +83,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class JournalReader:
-    """Reads the bytes of one journal. `name` is what messages call the file.
+    """Reads the bytes of one journal. `name`: the file name, for messages.
 
-    `incarnation` is that of its store, empty in format 1. Raises `unavailable`, with the byte offset, for corruption.
-    After `records` is exhausted, `end` is where the valid records end and `torn_bytes` how much of an unfinished one
-    follows (zeros do not count).
+    `incarnation` is that of its store, empty in format 1. Raises `unavailable` with the byte offset for corruption.
+    After `records` is exhausted, `end` is the end of the valid records, and `torn_bytes` is the number of bytes of an
+    incomplete record after it (zeros do not count).
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -104,7 +106,7 @@ class JournalReader:
         self._check_tail(last_revision)
 
     def _read_header(self) -> tuple[int, str, int]:
-        """The base, the incarnation, and where the header ends."""
+        """The base revision, the incarnation, and the end of the header."""
         data = self._data
         magic, version = _FORMAT.unpack(data[: _FORMAT.size].ljust(_FORMAT.size))
         header = _HEADERS.get(version, _FORMAT)
@@ -140,11 +142,11 @@ class JournalReader:
             raise self.corrupt(offset, "the record cannot be decoded") from error
         last_revision = max((change.revision for change in changes), default=0)
         if last_revision < first_revision:
-            raise self.corrupt(offset, "the record holds no change of its revision")
+            raise self.corrupt(offset, "the record has no change at its revision")
         return Record(offset, first_revision, last_revision, changes)
 
     def _check_tail(self, last_revision: int) -> None:
-        """What follows the valid records: nothing, zeros, or the torn end of one batch. Else it is corruption."""
+        """After the valid records there may be nothing, zeros, or the torn end of one batch. Else it is corruption."""
         data, end = self._data, self.end
         if data.count(0, end) == len(data) - end:
             return
@@ -156,17 +158,17 @@ class JournalReader:
         self.torn_bytes = len(data.rstrip(b"\0")) - end
 
     def gap(self, offset: int, revision: int) -> ServiceError:
-        return self.corrupt(offset, f"what it holds does not follow revision {revision}")
+        return self.corrupt(offset, f"the record does not follow revision {revision}")
 
     def corrupt(self, offset: int, reason: str) -> ServiceError:
         return ServiceError("unavailable", f"{self._name} is corrupt at byte {offset}: {reason}; nothing was changed")
 
 
 class JournalWriter:
-    """A journal that this process appends to. For the sync thread only.
+    """A journal that this process appends to. Used on the sync thread only.
 
-    Every failure is a WriteError, and the journal must not be written again, with one exception: if it is not
-    `spoiled`, the disk was full, and what had been written of the record is gone again.
+    Every failure is a WriteError. After it the journal must not be written again if it is `spoiled`. Otherwise the disk
+    was full, the partial record has been removed, and the next append may succeed.
     """
 
     def __init__(self, disk: Disk, file: int, allocated: int, end: int = HEADER_BYTES) -> None:
@@ -187,7 +189,7 @@ class JournalWriter:
         *,
         before_rename: Callable[[Identity], None] = lambda _: None,
     ) -> "JournalWriter":
-        """Make an empty journal in the place of `path`: whole, with its first zeros, before it gets its name."""
+        """Create an empty journal at `path`. It gets its name once it is complete, with its first zeros."""
         header = encode_header(base_revision, incarnation)
         zeros = _ZEROS[: FIRST_CHUNK_BYTES - len(header)]
         replace_file(disk, path, temporary, (header, zeros), before_rename=before_rename)
@@ -200,7 +202,7 @@ class JournalWriter:
 
     @classmethod
     def resume(cls, disk: Disk, path: Path, end: int) -> "JournalWriter":
-        """Go on with the journal of an earlier process, whose records end at `end` and are durable. Raises OSError."""
+        """Continue the journal of an earlier process. Its records end at `end` and are durable. Raises OSError."""
         file = disk.open(path, writable=True)
         return cls(disk, file, disk.identity_of(file).size, end)
 
@@ -209,7 +211,7 @@ class JournalWriter:
         return self._disk.identity_of(self._file)
 
     def has_other_writer(self, path: Path) -> bool:
-        """Somebody has appended to the file, which is at `path`, behind what this process has. Raises OSError."""
+        """Whether another process has appended to the file, which is at `path`. Raises OSError."""
         behind = read_all(self._disk, path)[self.end : self.end + RECORD_HEADER_BYTES]
         return behind.count(0) < len(behind)
 
@@ -220,7 +222,7 @@ class JournalWriter:
         try:
             pwrite_all(self._disk, self._file, record, self.end)
         except OSError as error:
-            # Part of a record is no record: whatever the disk has of it, a restart cuts it off.
+            # A restart cuts off an incomplete record.
             failure = WriteError(error, nothing_changed=True)
             self._clean_up(len(record), failure)
             raise failure from error
@@ -232,7 +234,7 @@ class JournalWriter:
         self.end += len(record)
 
     def _allocate(self, needed: int) -> None:
-        """Write zeros up to `needed` and a chunk beyond; without the chunk if the disk is too full for it."""
+        """Write zeros up to `needed` and one more chunk. If the disk is too full for the chunk, only up to `needed`."""
         chunk = max(self._allocated + CHUNK_BYTES, _rounded_up(needed))
         try:
             try:
@@ -260,7 +262,7 @@ class JournalWriter:
         self._allocated = size
 
     def _clean_up(self, record_bytes: int, failure: WriteError) -> None:
-        """After a full disk, take back what was written; the next append syncs that. Any other failure is final."""
+        """If the disk was full, remove what was written; the next append syncs this. Other failures are final."""
         if not failure.full:
             self.spoiled = True
             return
@@ -272,7 +274,7 @@ class JournalWriter:
             self.spoiled = True
 
     def close(self) -> None:
-        """Let go of the file. All that counts in it is durable already."""
+        """Close the file. Its records are already durable."""
         close_quietly(self._disk, self._file)
 
 

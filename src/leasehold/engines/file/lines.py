@@ -1,9 +1,8 @@
-"""One record as a line of `data.json`: a JSON object with a member for each field, in their order.
+"""One record as a line of `data.json`: a JSON object with a member for each field, in the order of the fields.
 
-Times are text, JSON text stands as it is, and a field that has its default is left out. All is derived from the
-record (`fields`), so that a new kind needs nothing here. Entries have code of their own, which gives the same text,
-because there may be millions of them: 1.6 µs for each that is read and 1.8 for each that is written, in place of 2.1
-and 2.3.
+Times are text, JSON text is written unchanged, and fields with their default value are left out. The code is derived
+from the record (`fields`), so a new kind needs no change here. Entries have their own code with the same result,
+because there may be millions of them: reading takes 1.6 µs instead of 2.1, and writing 1.8 µs instead of 2.3.
 """
 
 import operator
@@ -24,27 +23,27 @@ _encode_line = msgspec.json.Encoder().encode
 
 
 class Line(Protocol):
-    """A line as it was decoded: its members, not checked further than their types."""
+    """A decoded line. Only the types of its members are checked."""
 
     def record(self) -> Record:
-        """The record. Raises ValueError for a time in another form than ours."""
+        """The record. Raises ValueError for a time that is not in the format of `times.format_time`."""
 
 
 class LineFormat(msgspec.Struct, frozen=True):
-    """The lines of one kind. All of `decode…` raise msgspec.DecodeError, and UnicodeDecodeError."""
+    """The functions for lines of one kind. `decode…` raise msgspec.DecodeError and UnicodeDecodeError."""
 
     decode_lines: Callable[[bytes], list[Line]]
-    """Of a JSON list of lines."""
+    """Decodes a JSON list of lines."""
     decode_line: Callable[[bytes], Line]
     encode: Callable[[Record], bytes]
     """Raises ServiceError `internal` for an entry that cannot be read."""
     name_member: str
-    """What names the record."""
+    """The member with the name of the record."""
     name_of: Callable[[Line], str]
     by_name: Callable[[Sequence[Record]], Mapping[str, Record]]
     """Records by their names."""
     revisions_of: tuple[Callable[[Line], int], ...]
-    """Of each field that is a revision."""
+    """A getter for each field that is a revision."""
 
 
 @cache
@@ -75,20 +74,20 @@ class EntryLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
     def record(self) -> Entry:
         created_at = parse_time(self.created_at)
-        # Equal times share one object; most entries were never changed.
+        # Equal times share one object, because most entries were never changed.
         updated_at = created_at if self.updated_at == self.created_at else parse_time(self.updated_at)
         expires_at = None if self.expires_at is None else parse_time(self.expires_at)
-        # The bytes are copied out of the block, which would stay in memory otherwise.
+        # `bytes` copies the value. A reference would keep the whole block in memory.
         return Entry(self.key, bytes(self.value), self.revision, created_at, updated_at, expires_at)
 
 
 def _entries_by_key(entries: Sequence[Entry]) -> Mapping[str, Record]:
-    """As `_by_name`, without the call of a property for each."""
+    """As `_by_name`, but without a property call for each entry."""
     return {entry.key: entry for entry in entries}
 
 
 class RemovalLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A removal as a line: the name of its kind, the name that was removed, and by which revision."""
+    """A removal as a line: the name of the kind, the name that was removed, and the revision of the removal."""
 
     kind: str
     name: str
@@ -148,7 +147,7 @@ def _by_name(records: Sequence[Record]) -> Mapping[str, Record]:
 
 
 def _conversions(fields: Sequence[Field], by_annotation: Mapping[str, Convert]) -> Sequence[tuple[int, Convert]]:
-    """The fields that are another value in text than in the record, by their places."""
+    """The indexes of the fields whose value in text differs from that in the record, with the conversion."""
     return [
         (index, by_annotation[field.annotation])
         for index, field in enumerate(fields)

@@ -1,7 +1,7 @@
-"""Backup, restore and advance of a store whose files no process uses.
+"""Backup, restore and advance of a store in files. Restore and advance need a store that no process uses.
 
-Every change is one replacement of `data.json`, after a checkpoint. So a process that is killed at any point leaves the
-store as it was, or as it is meant to be.
+Every change replaces `data.json` once, after a checkpoint. So if the process is killed at any point, the store is
+either unchanged or completely changed.
 """
 
 import itertools
@@ -23,15 +23,15 @@ from leasehold.errors import ServiceError, unavailable
 from leasehold.model import ENTRY, Entry, is_expired
 
 READ_ATTEMPTS: Final = 10
-"""A store in use may begin a new journal between the reading of two files; they do not fit together then."""
+"""If the store begins a new journal between the reading of two files, they do not match, and are read again."""
 READ_PAUSE_SECONDS: Final = 0.2
 PAGE_ENTRIES: Final = 512
 
 
 def moment_of_files(path: Path, disk: Disk, now: int) -> Moment:
-    """What the files of a store hold at this moment, also while a service uses them. Changes nothing.
+    """The entries in the files of a store at this moment. A service may use the files meanwhile. Changes nothing.
 
-    Everything acknowledged before this call is in it. Raises `unavailable`.
+    Everything acknowledged before this call is included. Raises `unavailable`.
     """
     paths = Paths(real_path(path))
     state = _read_quietly(paths, disk, now)
@@ -72,7 +72,7 @@ async def pages_of(entries: Sequence[Entry]) -> AsyncGenerator[Sequence[Entry]]:
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """What a restore came to: the new head, and where what was there before is kept, if there was anything."""
+    """The result of a restore: the new head, and the file with the previous content, if the store was not empty."""
 
     revision: int
     kept: Path | None
@@ -88,9 +88,10 @@ def restore_files(
     make_incarnation: MakeIncarnation,
     now: int,
 ) -> Restored:
-    """Put `backup` in the place of what the store at `path` holds, `advance` revisions behind either head.
+    """Replace the content of the store at `path` by `backup`. The new head is the larger head plus `advance`.
 
-    A store that holds something is refused, or, with `replace`, kept beside. Raises `unavailable`.
+    Without `replace`, only an empty store is accepted. With it, the previous content is kept in another file. Raises
+    `unavailable`.
     """
     paths = Paths(real_path(path))
     storage = Storage(paths.data, disk)
@@ -100,7 +101,7 @@ def restore_files(
             kept = None
             if not before.is_empty:
                 if not replace:
-                    raise unavailable(f"{path} holds something already: give --replace to keep that beside it")
+                    raise unavailable(f"{path} is not empty: with --replace, its content is kept in another file")
                 kept = _free_name(paths, disk)
                 replace_file(disk, kept, paths.temporary(paths.data), snapshot_text(snapshot_of(before)))
             storage.checkpoint_alone(snapshot_of(before))
@@ -115,7 +116,7 @@ def restore_files(
 
 
 def advance_files(path: Path, disk: Disk, *, by: int, make_incarnation: MakeIncarnation, now: int) -> int:
-    """Let the head of the store at `path` be greater by so much, in a new incarnation; the new head."""
+    """Increase the head of the store at `path` by `by` and give it a new incarnation. Returns the new head."""
     storage = Storage(real_path(path), disk)
     try:
         with _write_errors_as_unavailable(path):
@@ -131,7 +132,7 @@ def advance_files(path: Path, disk: Disk, *, by: int, make_incarnation: MakeInca
 
 
 def _forget_removals(state: StoredState) -> None:
-    """Whoever asks for changes after an earlier revision may have seen what this state does not have."""
+    """A client that has seen earlier revisions may have seen changes that this state does not have."""
     state.compacted_revision = state.revision
     for contents in state.contents.values():
         contents.removals = {}
@@ -149,4 +150,4 @@ def _write_errors_as_unavailable(path: Path) -> Iterator[None]:
     try:
         yield
     except WriteError as error:
-        raise unavailable(f"{path} could not be written: {error}; it is as it was") from error
+        raise unavailable(f"{path} could not be written: {error}; it was not changed") from error

@@ -2,11 +2,11 @@
 
 The owner holds the lock file (flock). A lock file can be removed while it is held; then another process can create a
 new one and own the store. So after each durable step, before it acknowledges anything, the owner checks that the name
-still is the file that it holds. If the other process took over before the check, nothing is acknowledged. If it takes
-over later, it has read what was acknowledged. A process that has lost the ownership changes nothing any more.
+still is the file that it holds. If another process took over before the check, nothing is acknowledged. If it takes
+over later, it reads everything that was acknowledged. A process that has lost the ownership changes nothing any more.
 
-`OwnedFiles` knows the files that the owner has written. Another file under one of their names was put there by someone
-else, an operator for instance. It is kept under another name, and never overwritten.
+`OwnedFiles` knows the files that the owner has written. Another file with one of their names comes from another
+program or an operator. It is renamed and kept, never overwritten.
 """
 
 import errno
@@ -31,9 +31,9 @@ after each batch is the one that counts."""
 
 
 class NotOwnerError(WriteError):
-    """The files belong to another process, or are out of reach; nothing may be written to them.
+    """Another process owns the files, or they cannot be reached. Nothing may be written to them.
 
-    `for_good`: what is on the disk is newer than what this process knows.
+    `for_good`: the files are newer than the state in memory.
     """
 
     def __init__(self, reason: str, *, for_good: bool) -> None:
@@ -43,7 +43,7 @@ class NotOwnerError(WriteError):
 
 
 class Lock:
-    """The lock file at `path`, once it is taken. For one thread at a time."""
+    """The lock file at `path`. Used by one thread at a time."""
 
     def __init__(self, disk: Disk, path: Path) -> None:
         self._disk = disk
@@ -58,20 +58,20 @@ class Lock:
             file = self._disk.lock(self._path)
             try:
                 identity = self._disk.identity_of(file)
-                # An owner that ends between our opening and our locking may have had its lock file removed.
-                is_there = identity.is_same_file(self._disk.identity(self._path))
+                # The file may have been removed or replaced after it was opened and before it was locked.
+                is_current = identity.is_same_file(self._disk.identity(self._path))
                 folder = self._disk.identity(self._path.parent)
             except BaseException:
                 close_quietly(self._disk, file)
                 raise
-            if is_there:
+            if is_current:
                 self.release()
                 self._file, self._identity, self._folder = file, identity, folder
                 return
             close_quietly(self._disk, file)
 
     def is_held(self) -> bool:
-        """The name is the file that we hold. 2 µs. Raises OSError."""
+        """Whether the name still is the locked file. Takes 2 µs. Raises OSError."""
         return self._identity is not None and self._identity.is_same_file(self._disk.identity(self._path))
 
     def take_again(self) -> None:
@@ -93,10 +93,10 @@ class Lock:
 
 
 class Ownership:
-    """The right to change the files of a store, and which files they are.
+    """The right to change the files of a store, and the identities of these files.
 
-    `lost`: another process has used them; this one must not write to them until it starts again. `mutex` is held while
-    `data.json` or the old journal is changed. Everything but `check_only` is for the sync thread.
+    `lost`: another process has used them, so this one must not write to them until it is restarted. `mutex` is held
+    while `data.json` or the old journal is changed. Everything except `check_only` is used on the sync thread only.
     """
 
     def __init__(self, disk: Disk, paths: Paths, mutex: threading.Lock) -> None:
@@ -115,10 +115,10 @@ class Ownership:
         self._lock.release()
 
     def check(self, *, recent_is_enough: bool = False) -> bool:
-        """Raise NotOwnerError unless this process is the owner; make the lock file again if it was removed.
+        """Raise NotOwnerError unless this process is the owner. Create the lock file again if it was removed.
 
-        True if it was made again: then another process may have changed the files for a moment. A failure of the
-        check is a WriteError, too.
+        True if it was created again: then another process may have changed the files meanwhile. A failure of the check
+        is a WriteError, too.
         """
         if self.lost:
             raise NotOwnerError("another process has used the store", for_good=True)
@@ -134,7 +134,7 @@ class Ownership:
         return not is_held
 
     def check_only(self) -> None:
-        """As `check`, for any thread, and changing nothing."""
+        """As `check`, but without changing anything, and on any thread."""
         with write_errors():
             if self.lost or not self._lock.is_held():
                 raise NotOwnerError("the lock file was removed or replaced", for_good=False)
@@ -142,17 +142,17 @@ class Ownership:
     def _own_again(self) -> None:
         try:
             self._lock.take_again()
-            # Somebody may have owned the store meanwhile. What it wrote is newer than what this process knows.
+            # Another process may have owned the store meanwhile. What it wrote is newer than the state in memory.
             if not all(self.files.is_untouched(path) or self.files.is_missing(path) for path in self._paths.kept):
                 raise self.give_up("the lock file was removed and another process used the store")
         except NotOwnerError as error:
             if error.for_good and not self.lost:
                 raise self.give_up(error.reason) from error
             raise
-        log.warning("the lock file was removed by somebody else and is made again", file=self._paths.lock.name)
+        log.warning("the lock file was removed by another program and is created again", file=self._paths.lock.name)
 
     def give_up(self, reason: str) -> NotOwnerError:
-        """What is on the disk is newer than what this process knows."""
+        """The files are newer than the state in memory: stop writing until a restart. Returns the error to raise."""
         self.lost = True
         self._lock.release()
         log.error("nothing is written any more until a restart", reason=reason)
@@ -160,28 +160,28 @@ class Ownership:
 
 
 class OwnedFiles:
-    """The files of an owned store: which file each name stands for. A journal, in `growing`, may become longer."""
+    """The identities of the files that this process has put under each name. Journals (`growing`) may grow."""
 
     def __init__(self, disk: Disk, growing: Collection[Path]) -> None:
         self._disk = disk
         self._growing = growing
         self._ours: dict[Path, tuple[Identity | None, ...]] = {}
-        """More than one while it is unknown whether a change was done. None: nothing is there."""
+        """Several identities while it is unknown whether a change was done. None: no file."""
 
     def put(self, path: Path, identity: Identity | None) -> None:
-        """We have put that file there, or removed what was there (None)."""
+        """This process has put that file there, or has removed it (None)."""
         self._ours[path] = (identity,)
 
     def may_become(self, path: Path, identity: Identity | None) -> None:
-        """We are about to; call `put` once it is done."""
+        """This process is about to put that file there or to remove it. Call `put` once that is done."""
         self._ours[path] = (*self._ours.get(path, (None,)), identity)
 
     def is_untouched(self, path: Path) -> bool:
-        """Nobody else has put, changed or removed what is there. Raises OSError."""
+        """Whether no other program has created, changed or removed the file. Raises OSError."""
         return self._is_ours(path, self._disk.identity(path))
 
     def is_missing(self, path: Path) -> bool:
-        """What we have put there was removed. Raises OSError."""
+        """Whether the file that this process has put there was removed. Raises OSError."""
         return self._disk.identity(path) is None and not self._is_ours(path, None)
 
     def _is_ours(self, path: Path, found: Identity | None) -> bool:
@@ -191,7 +191,7 @@ class OwnedFiles:
         return found in ours
 
     def keep_what_others_put(self, path: Path) -> None:
-        """Before we use a name: what somebody else has put there gets another one. Raises WriteError."""
+        """Call before using a name: if another program has put a file there, it is renamed. Raises WriteError."""
         try:
             found = self._disk.identity(path)
             if found is None or self._is_ours(path, found):
@@ -199,15 +199,17 @@ class OwnedFiles:
             aside = self._set_aside(path)
         except OSError as error:
             raise WriteError(error, nothing_changed=True) from error
-        log.warning("a file of the store was changed by somebody else and is kept", file=path.name, kept_as=aside.name)
+        log.warning(
+            "a file of the store was changed by another program; it is kept", file=path.name, kept_as=aside.name
+        )
 
     def _set_aside(self, path: Path) -> Path:
         numbers = itertools.count(1)
         names = (path.with_name(f"{path.name}.replaced-{number}") for number in numbers)
         aside = next(name for name in names if self._disk.identity(name) is None)
         try:
-            # A second name, so that at every moment there is a file under the first one.
+            # Add a second name, so that the file also has its first name until it is replaced.
             self._disk.link(path, aside)
-        except OSError:  # a folder, say, or a file system without links
+        except OSError:  # it is a folder, or the file system has no links
             self._disk.rename(path, aside)
         return aside

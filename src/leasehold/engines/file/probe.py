@@ -16,10 +16,10 @@ _MOUNTED: Final = frozenset({errno.EBUSY, errno.EXDEV})
 
 
 def check_that_files_can_be_replaced(disk: Disk, paths: Paths) -> Identity | None:
-    """Make a file in the folder and remove it; give `data.json` a second name and take it away.
+    """Create a file in the folder and remove it. Add a hard link to `data.json` and remove it.
 
-    That changes nothing. Where there are no second names, `data.json` is replaced by its own copy, which is returned.
-    Raises `unavailable`. A full disk is no obstacle: reads and deletions are served then.
+    On file systems without hard links, `data.json` is replaced by a copy; the identity of the copy is returned. Raises
+    `unavailable`, but not for a full disk, because reads and deletions can still be served.
     """
     temporary = paths.temporary(paths.data)
     try:
@@ -53,10 +53,8 @@ def _replace_by_its_copy(disk: Disk, paths: Paths) -> Identity | None:
 
 
 def cannot_be_replaced(paths: Paths, error: OSError) -> ServiceError:
-    """The refusal of a start, for the operator."""
+    """The error that ends the start, for the operator."""
     name = paths.data.name
     if error.errno in _MOUNTED:
-        return unavailable(
-            f"{name} is a mount of its own and cannot be replaced: mount the folder that it is in instead"
-        )
+        return unavailable(f"{name} is a mount point and cannot be replaced: mount the folder that contains it instead")
     return unavailable(f"{name} cannot be replaced by a new version: {error.strerror}")

@@ -39,7 +39,7 @@ class Paths:
         self.lock = self._beside(".lock")
         self.reserve = self._beside(".reserve")
         self.kept = (self.data, self.journal, self.old_journal)
-        """What holds the store."""
+        """The files that contain the store."""
         self._temporary = re.compile(re.escape(data.name) + r"(\.journal|\.reserve)?\.tmp-\d+")
         self._numbers = itertools.count(1)
 
@@ -47,7 +47,7 @@ class Paths:
         return self.data.with_name(self.data.name + suffix)
 
     def temporary(self, path: Path) -> Path:
-        """A name that nobody uses: numbers are enough, since the store is owned and swept at the start."""
+        """An unused name. Numbers suffice: one process owns the store, and its start removes temporary files."""
         return path.with_name(f"{path.name}.tmp-{next(self._numbers)}")
 
     def is_temporary(self, name: str) -> bool:
@@ -55,25 +55,25 @@ class Paths:
 
 
 class JournalReport(msgspec.Struct, frozen=True):
-    """What was found in a journal. `end`: where its valid records end."""
+    """The content of a journal. `end`: the end of its valid records."""
 
     name: str
     records: int
     end: int
     torn_bytes: int
     incarnation: str
-    """Of its store; empty in version 0.1.0."""
+    """That of its store; empty in version 0.1.0."""
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a start would find: `revision` and `counts` with the journals applied."""
+    """The content of the files. `revision` and `counts` include the journals."""
 
     revision: int
     counts: Mapping[str, int]
-    """How many records there are, by `Kind.plural`."""
+    """The number of records, by `Kind.plural`."""
     snapshot_revision: int
     foreign: bool
-    """Another tool wrote `data.json`; a start would take it over."""
+    """Another tool wrote `data.json`. A start would import it."""
     journals: tuple[JournalReport, ...]
 
     @property
@@ -90,9 +90,9 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def inspect(path: Path, disk: Disk) -> Report:
-    """Verify the files of a store exactly as a start would, and change nothing.
+    """Verify the files of a store as a start does, without changing anything.
 
-    Raises what a start would raise, and `unavailable` if a process is using the store.
+    Raises the errors of a start, and `unavailable` if a process uses the store.
     """
     paths = Paths(real_path(path))
     with as_unavailable(paths.data.name, "opened"), suppress(FileNotFoundError):
@@ -106,7 +106,7 @@ def inspect(path: Path, disk: Disk) -> Report:
 
 
 def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]:
-    """The state that the files hold. Changes nothing; raises `unavailable` if they do not fit together."""
+    """The state in the files. Changes nothing. Raises `unavailable` if the files do not match each other."""
     with _without_collector():
         with as_unavailable(paths.data.name, "read"):
             state = read_snapshot(disk, paths.data, now)
@@ -118,11 +118,13 @@ def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]
             if path.name not in names:
                 continue
             if state.foreign:
-                raise unavailable(f"{paths.data.name} is not of Leasehold, but {path.name} is: move one of them away")
+                raise unavailable(
+                    f"{paths.data.name} was not written by Leasehold, but {path.name} was: move one of them away"
+                )
             with as_unavailable(path.name, "read"):
                 reader = JournalReader(read_all(disk, path), path.name)
             if not state.incarnation and paths.data.name not in names:
-                state.incarnation = reader.incarnation  # `data.json` is lost; the journal may still have everything
+                state.incarnation = reader.incarnation  # `data.json` is missing; the journal may have everything
             if reader.incarnation not in ("", state.incarnation):
                 raise _of_another_store(paths, path)
             journals.append(_replay(reader, paths, path, state, snapshot_revision))
@@ -134,7 +136,7 @@ def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]
 def _replay(
     reader: JournalReader, paths: Paths, path: Path, state: StoredState, snapshot_revision: int
 ) -> JournalReport:
-    """Bring `state` forward by the records that it does not hold yet."""
+    """Apply the records that `state` does not include yet."""
     if reader.base_revision > state.revision:
         raise _too_new(paths, path, reader.base_revision, state.revision)
     records = 0
@@ -143,7 +145,8 @@ def _replay(
         if record.last_revision <= snapshot_revision:
             continue
         if reader.incarnation != state.incarnation:
-            # Of version 0.1.0, beside a younger `data.json`. The start that wrote it covered its own journals.
+            # The journal is of version 0.1.0, and `data.json` is newer. The start that wrote that `data.json` covered
+            # all of its own journals, so this journal belongs to another store.
             raise _of_another_store(paths, path)
         if record.first_revision != state.revision + 1:
             raise reader.gap(record.offset, state.revision)
@@ -161,18 +164,18 @@ def _of_another_store(paths: Paths, journal: Path) -> ServiceError:
 
 
 def _too_new(paths: Paths, journal: Path, base_revision: int, revision: int) -> ServiceError:
-    """The changes between `data.json` and the journal are not there: one of the two was put there or taken away."""
+    """The changes between `data.json` and the journal are missing: one of the two files was replaced or removed."""
     data = paths.data.name
     away = " and ".join(path.name for path in (paths.old_journal, paths.journal))
     return unavailable(
-        f"{journal.name} goes on from revision {base_revision}, but {data} "
+        f"{journal.name} begins after revision {base_revision}, but {data} "
         f"{f'ends at revision {revision}' if revision else 'is missing or empty'}: put back the {data} that was there, "
-        f"or, if you mean to go back to this one, move {away} away; nothing was changed"
+        f"or, to go back to this one, move {away} away; nothing was changed"
     )
 
 
 def _checked(change: Change, reader: JournalReader, offset: int) -> Change:
-    """The change as the API would have accepted it. Its checksums say that it is whole, not who wrote it."""
+    """The change, checked by the rules of the API. A valid checksum does not prove that Leasehold wrote it."""
     try:
         if type(change) is Entry:
             return checked_entry(change, needs_no_check=needs_no_check(change.value))
@@ -181,11 +184,11 @@ def _checked(change: Change, reader: JournalReader, offset: int) -> Change:
             return change
         return check_of(KIND_OF[type(change)])(change)
     except ServiceError as error:
-        raise reader.corrupt(offset, f"it holds what the API does not accept: {error.message}") from error
+        raise reader.corrupt(offset, f"it has a change that the API does not accept: {error.message}") from error
 
 
 def _apply(change: Change, state: StoredState) -> None:
-    """`removals` stay in the order of their revisions."""
+    """Apply a change. The removals stay in the order of their revisions."""
     kind, name = KIND_OF[type(change)], change.name
     by_name, removals = state.by_name(kind), state.contents[kind].removals
     removals.pop(name, None)
@@ -197,7 +200,7 @@ def _apply(change: Change, state: StoredState) -> None:
 
 
 def _forget_old_removals(state: StoredState) -> None:
-    """Keep what is not more than HISTORY_CHANGES revisions old, as a space in use does: a journal may hold more."""
+    """Remove removals that are more than HISTORY_CHANGES revisions old: a journal may have more than a space keeps."""
     state.compacted_revision = max(state.compacted_revision, state.revision - base.HISTORY_CHANGES)
     for contents in state.contents.values():
         kept = [removal for removal in contents.removals.items() if removal[1] > state.compacted_revision]
@@ -206,7 +209,7 @@ def _forget_old_removals(state: StoredState) -> None:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Millions of new objects that are no garbage would make the collector walk through them again and again."""
+    """Without this, the garbage collector would visit the millions of new objects many times."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -225,20 +228,20 @@ def _keep_owners_away(disk: Disk, paths: Paths) -> int | None:
         raise lock_refusal(paths, error) from error
 
 
-# Failures at a start: one line for the operator that names the file and what was to be done to it --------------
+# Failures at a start: one line for the operator that names the file and the failed operation -------------------
 
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 """The file system has no flock."""
 
 
 def real_path(path: Path) -> Path:
-    """The file itself, where `path` is a link to it. A loop of links is left to whoever opens it."""
+    """The file to which `path` leads through symbolic links. A loop of links fails later, when the file is opened."""
     return Path(os.path.realpath(path))
 
 
 @contextmanager
 def as_unavailable(name: str, done: str) -> Iterator[None]:
-    """Failures of the system while something is done (`opened`, `read`) to the file `name`, as `unavailable`."""
+    """Raise OSErrors as `unavailable`. `done`: the operation on the file `name`, such as `opened` or `read`."""
     try:
         yield
     except OSError as error:

@@ -18,18 +18,18 @@ _CHUNK: Final = bytes(256 * KIB)
 
 
 class Reserve:
-    """The file `data.json.reserve`. `is_spent`: it was released, so only what frees space may be written."""
+    """The file `data.json.reserve`. `is_spent`: it was released, so only changes that free space may be written."""
 
     def __init__(self, disk: Disk, paths: Paths, owner: Ownership) -> None:
         self._disk = disk
         self._paths = paths
         self._owner = owner
         self._mutex = threading.Lock()
-        """Commits and checkpoints, on two threads, may spend it and make it."""
+        """Commits and checkpoints run on two threads, and both may spend and make the reserve."""
         self.is_spent = False
 
     def ensure(self) -> None:
-        """At the start: have the one that an earlier process left, or make it. Raises WriteError."""
+        """At the start: use the file of an earlier process, or make it. Raises WriteError."""
         with write_errors():
             found = self._disk.identity(self._paths.reserve)
         if found is None or found.size != RESERVE_BYTES:
@@ -40,7 +40,7 @@ class Reserve:
                 raise
 
     def make(self) -> None:
-        """Write it (again): also the proof, by real bytes, that the disk takes more. Raises WriteError."""
+        """Write the file (again). This also proves that the disk has free space. Raises WriteError."""
         chunks = itertools.repeat(_CHUNK, RESERVE_BYTES // len(_CHUNK))
         with self._mutex:
             self._owner.check_only()
@@ -62,7 +62,7 @@ class Reserve:
         return sum(map(len, snapshot_text(snapshot))) <= free_bytes + RESERVE_BYTES
 
     def spend_for(self, write: Callable[[], None], *, allowed: bool) -> None:
-        """Write; on a full disk, in the space of the reserve. Raises WriteError."""
+        """Call `write`. If the disk is full and it is `allowed`, release the reserve and repeat. Raises WriteError."""
         try:
             write()
         except WriteError as error:
@@ -71,7 +71,7 @@ class Reserve:
             write()
 
     def _spend(self) -> bool:
-        """Release it. True if that freed space."""
+        """Release the reserve. True if that freed space."""
         with self._mutex:
             self.is_spent = True
             try:

@@ -1,4 +1,4 @@
-"""The text of `data.json`: a whole space as one JSON value, one record a line, ascending by name.
+"""The text of `data.json`: a whole space as one JSON value, one record per line, sorted by name.
 
     {"leasehold": 1, "incarnation": "5f3a9c", "revision": 42, "entries": [
     {"key":"username","value":"alice","revision":42,"created_at":"…","updated_at":"…"},
@@ -20,8 +20,8 @@ removals, and the records with a greater revision. `removals` is left out if it 
 version 0.1.0, a backup, or a list of entries.
 
 Version 0.1.0 wrote no incarnation. A backup (`backups`) ends with a checksum. A file in exactly this layout is read in
-blocks of lines, and a look at the bytes of a block tells whether its values have to be checked one by one
-(`checks`). In any other layout it is read as a whole by `documents`, which is also where a file is refused.
+blocks of lines, and a search in the bytes of a block shows whether its values must be checked one by one (`checks`).
+`documents` reads a file in any other layout as a whole, and reports what is wrong in a file.
 """
 
 import re
@@ -41,9 +41,9 @@ from leasehold.model import KINDS, AnyKind
 
 FORMAT: Final = 1
 CHUNK_LINES: Final = 1_000
-"""Encoded at a time (0.5 ms), so that the event loop can run in between while a large store is written."""
+"""Lines to encode at a time (0.5 ms), so that the event loop can run in between."""
 BLOCK_BYTES: Final = 512 * KIB
-"""Read at a time. Small, because the memory that a block has used lies between the entries that stay in memory."""
+"""Bytes to read at a time. Larger blocks fragment the memory more: a freed block leaves a gap between the entries."""
 
 INCARNATION: Final = "[0-9a-f]{6}"
 _HEAD: Final = re.compile(
@@ -52,11 +52,11 @@ _HEAD: Final = re.compile(
 )
 _SEPARATOR: Final = b",\n"
 _BOUNDARY: Final = b'\n], "'
-"""No line holds it: in the text of a value there is no line break."""
+"""It does not occur in a line, because the text of a value has no line breaks."""
 _NEXT_MEMBER: Final = re.compile(rb'\n\], (?:"compacted_revision": (\d{1,19}), )?"([a-z_]+)": \[\n')
 _TAIL: Final = re.compile(rb'\n\](?:, "compacted_revision": (\d{1,19})|, "sha256": "[0-9a-f]{64}")?\}\n\Z')
 REMOVALS: Final = "removals"
-"""The member."""
+"""The name of the member."""
 
 # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ def encode_head(incarnation: str, revision: int) -> bytes:
 
 
 def snapshot_text(snapshot: Snapshot) -> Iterator[bytes]:
-    """The text of `data.json`, in pieces. Raises ServiceError `internal` for an entry that cannot be read."""
+    """The text of `data.json`, in chunks. Raises ServiceError `internal` for an entry that cannot be read."""
     yield encode_head(snapshot.incarnation, snapshot.revision)
     first, *others = snapshot.kinds
     yield from _joined(_record_lines(first))
@@ -117,15 +117,15 @@ def _removal_lines(kinds: Sequence[AnyKindSnapshot]) -> Iterator[Sequence[bytes]
             yield chunk
 
 
-# Reading our own layout -------------------------------------------------------------------------------------------
+# Reading the layout that Leasehold writes -------------------------------------------------------------------------
 
 
 class AnotherLayoutError(Exception):
-    """The file is not in our own layout, or something in it is wrong: `documents` finds out which, and where."""
+    """The file has another layout, or something in it is wrong. `documents` finds the reason and the place."""
 
 
 def read_lines(disk: Disk, file: int, kinds: Sequence[AnyKind] = KINDS) -> StoredState:
-    """The space in a file that is in our own layout. Raises `AnotherLayoutError`, also for anything that is wrong."""
+    """The space in a file with the layout that Leasehold writes. Raises `AnotherLayoutError`, also for any error."""
     beginning = disk.read(file, BLOCK_BYTES)
     head = _HEAD.match(beginning)
     if head is None:
@@ -139,7 +139,7 @@ def read_lines(disk: Disk, file: int, kinds: Sequence[AnyKind] = KINDS) -> Store
 
 
 def _blocks(disk: Disk, file: int, beginning: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Whole lines, joined by commas, a block at a time, and whether it is the last one, which ends as the file does.
+    """Blocks of complete lines, joined by commas, and whether a block is the last one. The last one includes the tail.
 
     `beginning` starts with the line break after the head.
     """
@@ -154,7 +154,7 @@ def _blocks(disk: Disk, file: int, beginning: bytes) -> Iterator[tuple[bytes, bo
 
 
 class _LineReader:
-    """Reads lines into `state`, one member after the other."""
+    """Reads the lines of all members into `state`."""
 
     def __init__(self, kinds: Sequence[AnyKind], revision: int, incarnation: str) -> None:
         self.state = StoredState({kind: Contents() for kind in kinds}, revision, revision, incarnation)
@@ -165,7 +165,7 @@ class _LineReader:
         """`compacted_revision` has been read."""
 
     def read(self, blocks: Iterable[tuple[bytes, bool]]) -> None:
-        """Read all. Raises what an element raises, and `AnotherLayoutError`."""
+        """Read all blocks. Raises the errors of the decoders and checks, and `AnotherLayoutError`."""
         member = KINDS[0].plural
         self._begin(member)
         for block, is_last in blocks:
@@ -192,7 +192,7 @@ class _LineReader:
         return block[: tail.start()]
 
     def _begin(self, member: str, compacted_revision: bytes | None = None) -> None:
-        """The members come in their order, the compacted revision before the removals."""
+        """Check that the members have the right order, and that the compacted revision is before the removals."""
         if member not in self._members_to_come or (compacted_revision is not None) is not (member == REMOVALS):
             raise AnotherLayoutError
         self._members_to_come = self._members_to_come[self._members_to_come.index(member) + 1 :]
@@ -206,7 +206,7 @@ class _LineReader:
         self._is_compacted = True
 
     def _take(self, member: str, text: bytes) -> None:
-        """Lines of a member, joined by commas."""
+        """Read lines of a member, joined by commas."""
         if member == REMOVALS:
             for line in decode_removals(b"[%b]" % text):
                 add_removal(line, self.state)
@@ -216,7 +216,7 @@ class _LineReader:
     def _take_records(self, kind: AnyKind, text: bytes) -> None:
         lines_of = line_format(kind)
         lines = lines_of.decode_lines(b"[%b]" % text)
-        # A line break anywhere else is white space that somebody has put in.
+        # With another number of line breaks, white space was added to the file.
         plain = text.count(b"\n", 1) == len(lines) - 1 and needs_no_check(text)
         check = check_of(kind)
         records = [check(line.record(), needs_no_check=plain) for line in lines]

@@ -1,4 +1,4 @@
-"""A space for one process in one file: everything in memory, `data.json` and a journal on disk.
+"""A space of the file engine: all records in memory, `data.json` and a journal on disk, for one process.
 
 This module decides what is written and when; `storage` writes it, on two threads. All state here belongs to the event
 loop's thread. A commit is decided and encoded here, made durable on the sync thread, and published here before it is
@@ -34,9 +34,9 @@ from leasehold.model import Change, Touched, is_removal
 log = structlog.get_logger(__name__)
 
 SMALL_STORE_BYTES: Final = 256 * KIB
-"""Up to here a quiet store is kept whole in `data.json`."""
+"""Up to this size, each batch of a single writer is written as a new `data.json`, without a journal."""
 MIN_JOURNAL_BYTES: Final = 16 * MIB
-"""A journal smaller than this is no reason for a checkpoint while writers are busy."""
+"""While there are writes, a checkpoint begins only if the journal is larger than this."""
 IDLE_SECONDS: Final = 0.1
 CHECKPOINT_RETRY_SECONDS: Final = 10.0
 VERIFY_SECONDS: Final = 1.0
@@ -44,7 +44,7 @@ VERIFY_SECONDS: Final = 1.0
 
 
 class FileSpace(InMemorySpace):
-    """The space in `path` (`data.json`). All other arguments are there for the sake of tests."""
+    """The space in `path` (`data.json`). The other arguments are for tests."""
 
     def __init__(
         self,
@@ -64,16 +64,16 @@ class FileSpace(InMemorySpace):
         self._verify_seconds = verify_seconds
         self._make_incarnation = make_incarnation
         self._storage: Storage | None = None
-        """None unless open."""
+        """None unless the space is open."""
         self._fault: ServiceError | None = None
         self._checkpointing = False
         self._retry_checkpoint_at = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._verify_timer: asyncio.TimerHandle | None = None
         self._gathered_at = -math.inf
-        """When a batch last held more than one operation."""
+        """When a batch last had more than one operation."""
         self._commits = 0
-        """Finished so far; the idle timer sees by it whether the lane has been idle."""
+        """The number of finished commits. The idle timer compares it to find out whether the lane was idle."""
 
     @property
     def fault(self) -> ServiceError | None:
@@ -102,7 +102,7 @@ class FileSpace(InMemorySpace):
         self._storage = storage
         if not storage.needs_no_checkpoint:
             self._start_checkpoint(storage)
-        # After the start, because nothing waits for it; before the first commit that may need it.
+        # The start does not wait for it, but the sync thread makes it before the first commit.
         self._sync.do(storage.reserve.ensure, self._reserve_ensured)
         self._verify_later()
 
@@ -117,14 +117,14 @@ class FileSpace(InMemorySpace):
             try:
                 storage.checkpoint_at_start(self._current().snapshot())
             except WriteError as error:
-                # All has been read, so readers can be served. The next commit, or `recover`, rewrites the files.
+                # Everything was read, so reads can be served. The next commit, or `recover`, rewrites the files.
                 self._note_failure(error)
 
     async def close(self) -> None:
         storage = self._storage
         if storage is None:
             return
-        self._current()  # raises if memory lacks what is stored: then the journal must stay
+        self._current()  # raises if stored changes are missing in memory: then the journal must be kept
         self._storage = None
         for timer in (self._idle_timer, self._verify_timer):
             if timer is not None:
@@ -187,11 +187,11 @@ class FileSpace(InMemorySpace):
         self._commits += 1
         try:
             if error is None:
-                self._unpublished = changes  # from here on it is on disk, so nothing may be decided without it
+                self._unpublished = changes  # they are on disk, so they must be published before the next batch
                 self._conclude(changes, done)
             else:
                 done(self._note_failure(error))
-        except BaseException as failure:  # all later changes wait for this one
+        except BaseException as failure:  # `done` must be called, because all later changes wait for it
             report("a commit ended in an unexpected way", failure)
             done(outcome_unknown())
             if ends_the_process(failure):
@@ -200,9 +200,9 @@ class FileSpace(InMemorySpace):
             self._after_stored_commit(storage)
 
     def _after_stored_commit(self, storage: Storage) -> None:
-        """Faults and checkpoints after a stored batch. The loop logs a failure here; the next batch tries again."""
+        """Update the fault and start checkpoints after a stored batch. An exception is logged by the event loop."""
         if storage.reserve.is_spent:
-            # The batch was stored in the space of the reserve. `recover` clears the fault when that exists again.
+            # The batch was stored in the space of the reserve. `recover` clears the fault once there is a reserve.
             self._fault = self._fault or _disk_full()
         elif self._fault is not None:
             self._clear_fault()
@@ -212,11 +212,11 @@ class FileSpace(InMemorySpace):
             self._watch_for_idleness(self._idle_seconds)
 
     def _is_quiet(self, touched: Touched) -> bool:
-        """Whether there is one writer only: the batch touches one name, and so did all batches of the last moment.
+        """Whether there is only one writer: this batch touches one name, and so did all batches in `_idle_seconds`.
 
-        Under load, some batches have one operation by chance. A snapshot takes ten times as long to write as a record
-        of the journal, and delays all operations that arrive meanwhile. With 64 writers, every other batch was written
-        as a snapshot, and there were 30 % fewer writes.
+        Under load, some batches have only one operation. Writing a snapshot takes ten times as long as a journal
+        record, and delays all operations that arrive meanwhile. Without the second condition, 64 writers did 30 % fewer
+        writes, because every other batch was written as a snapshot.
         """
         now = self._loop.time()
         if sum(map(len, touched.names.values())) > 1:
@@ -233,7 +233,7 @@ class FileSpace(InMemorySpace):
     # Checkpoints ----------------------------------------------------------------------------------------------
 
     async def checkpoint(self) -> None:
-        """Bring everything into `data.json` now. Returns when a checkpoint that began after this call has ended."""
+        """Write everything to `data.json` now. Returns when a checkpoint that began after this call has ended."""
         while self._storage is not None and self._checkpointing:
             await self._rest()
         if self._storage is not None:
@@ -252,8 +252,8 @@ class FileSpace(InMemorySpace):
         self._checkpointing = True
 
     def _write_checkpoint(self, storage: Storage, error: BaseException | None) -> None:
-        """The old journal is complete, and all that it holds is published: so this snapshot covers it."""
-        self._checkpointing = False  # if anything raises here, another checkpoint begins after the next commit
+        """The old journal is complete and all of its changes are published, so this snapshot covers it."""
+        self._checkpointing = False  # if this raises, another checkpoint begins after the next commit
         if error is not None:
             self._note_failure(error)
         elif self._storage is not None:  # else `close` does it
@@ -265,9 +265,9 @@ class FileSpace(InMemorySpace):
         self._checkpointing = False
         storage = self._storage
         if error is not None:
-            # No harm: both journals are kept, and commits go on.
+            # Nothing is lost: both journals are kept, and commits continue.
             self._retry_checkpoint_at = self._loop.time() + CHECKPOINT_RETRY_SECONDS
-            log.warning("a checkpoint failed and will be tried again", reason=str(error))
+            log.warning("a checkpoint failed and will be repeated", reason=str(error))
             if self._idle_timer is None:
                 self._watch_for_idleness(CHECKPOINT_RETRY_SECONDS)
         if storage is not None and storage.reserve.is_spent:
@@ -287,9 +287,9 @@ class FileSpace(InMemorySpace):
         elif self._is_small() or storage.has_old_journal or storage.journal_bytes > self._state.text_bytes // 2:
             self._start_checkpoint(storage)
             if not self._checkpointing:
-                self._watch_for_idleness(CHECKPOINT_RETRY_SECONDS)  # one has failed and is not due again
+                self._watch_for_idleness(CHECKPOINT_RETRY_SECONDS)  # the last one failed; it is too early to repeat
 
-    # Changes by others ----------------------------------------------------------------------------------------
+    # Changes by other programs --------------------------------------------------------------------------------
 
     async def verify(self) -> None:
         """Check now that the files are still those that this process wrote; rewrite them if they are not."""
@@ -310,7 +310,7 @@ class FileSpace(InMemorySpace):
 
     def _verified(self, storage: Storage, error: BaseException | None) -> None:
         if self._storage is not storage:
-            return  # `close` looks by itself
+            return  # `close` verifies the files itself
         if error is not None:
             self._note_failure(error)
         elif storage.failed and self._fault is None:
@@ -321,7 +321,7 @@ class FileSpace(InMemorySpace):
         if error is not None:
             self._note_failure(error)
         else:
-            log.info("the files of the store are whole again")
+            log.info("the files of the store are complete again")
 
     # Failures -------------------------------------------------------------------------------------------------
 
@@ -334,12 +334,12 @@ class FileSpace(InMemorySpace):
             if failed:
                 await self._sync.call(partial(storage.rewrite_all, self._current().snapshot()))
             elif storage.has_old_journal:
-                # The checkpoint frees space, the reserve takes it.
+                # The checkpoint frees space for the reserve.
                 self._start_checkpoint(storage)
                 await self._rest()
             if storage.reserve.is_spent or not failed:
                 await self._sync.call(storage.reserve.make)
-        except Exception as error:  # noqa: BLE001  it never raises; what is unexpected is logged
+        except Exception as error:  # noqa: BLE001  `recover` must not raise; `_note_failure` logs the exception
             self._note_failure(error)
         else:
             self._clear_fault()
@@ -352,16 +352,16 @@ class FileSpace(InMemorySpace):
             self._fault = self._fault or _disk_full()
 
     def _rewritten(self, error: BaseException | None) -> None:
-        # The commit that follows reports the failure, and clears the fault if it is stored.
+        # The next commit reports the failure, or clears the fault if it is stored.
         if error is not None:
             log.warning("the files could not be rewritten", reason=str(error))
 
     def _note_failure(self, error: BaseException) -> ServiceError:
-        """Enter the fault that `error` means; the answer for a commit that failed by it."""
+        """Set the fault for `error`. Returns the error for a commit that failed because of it."""
         full = isinstance(error, WriteError) and error.full
         unchanged = isinstance(error, WriteError) and error.nothing_changed
         was_sound = self._fault is None
-        self._fault = _disk_full() if full else unavailable("changes cannot be made durable at present")
+        self._fault = _disk_full() if full else unavailable("changes cannot be made durable now")
         if not isinstance(error, WriteError):
             log.error("a write failed in an unexpected way", exc_info=error)
         if was_sound:
@@ -382,7 +382,7 @@ def _disk_full() -> ServiceError:
 
 
 def _latest_time(state: StoredState) -> int:
-    """The last time at which something was done, as far as the records say."""
+    """The latest time in the records, except expiries. The clock must not begin before it."""
     return max(
         (
             time

@@ -1,7 +1,7 @@
-"""At a start, what was read from the files is made durable before anything is served from it.
+"""Makes the files durable at a start, before any record is served.
 
-A killed process may have left it in the memory of the system only. Readers will see it, so it must not be lost by a
-power cut.
+The last writes of a killed process may be only in the page cache. Readers will see them, so a power cut must not lose
+them.
 """
 
 import structlog
@@ -15,9 +15,9 @@ log = structlog.get_logger(__name__)
 
 
 def sync_files(disk: Disk, paths: Paths, files: OwnedFiles, report: Report) -> JournalWriter | None:
-    """Remove temporary files, cut off torn ends, make all durable; the writer of the journal, if there is one.
+    """Remove temporary files, cut off torn ends, sync all files. Returns the writer of the journal, if there is one.
 
-    `files` is told which journals there are. Raises `unavailable`.
+    Adds the journals to `files`. Raises `unavailable`.
     """
     with as_unavailable(f"the folder {paths.folder}", "changed"):
         for name in disk.names(paths.folder):

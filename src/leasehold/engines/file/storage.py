@@ -1,18 +1,18 @@
-"""The files of a store and the order in which they change. Blocking; no event loop, no entries in memory.
+"""The files of a store and the order in which they change. Blocking code, without event loop or records in memory.
 
     data.json              the snapshot: the whole store at some revision
-    data.json.journal      batches since then, appended one by one; made when it is first needed
-    data.json.journal.old  the journal before, while a checkpoint writes the snapshot that will cover it
-    data.json.lock         owned (flock) as long as a process uses the store; never removed
+    data.json.journal      batches since then, appended one by one; created when it is first needed
+    data.json.journal.old  the previous journal, while a checkpoint writes the snapshot that will cover it
+    data.json.lock         locked (flock) as long as a process uses the store; never removed
     data.json.reserve      disk space that is released when the disk is full, so that deletions can be written
-    data.json[…].tmp-N     files that are being written; the next start removes those that were left
-    data.json[…].replaced-N  what another program has put in the place of a file while the store was in use
+    data.json[…].tmp-N     files that are being written; the next start removes leftover ones
+    data.json[…].replaced-N  files of another program that replaced a file of the store while it was in use
 
-A snapshot may be written at any time, and a journal may be removed once a durable snapshot has all that is in it.
-`recovery` has the rule by which the files are read. A power cut between any two steps leaves files that it reads to the
-committed state.
+A snapshot may be written at any time, and a journal may be removed once a durable snapshot has all of its changes.
+`recovery` has the rule by which the files are read. After a power cut between any two steps, it reads the committed
+state from the files.
 
-Two threads call this module: the sync thread (everything but `checkpoint`) and the checkpoint thread. Both change
+Two threads call this module: the sync thread (everything except `checkpoint`) and the checkpoint thread. Both change
 `data.json` and the old journal, so these are replaced and removed only under `_data_mutex`.
 """
 
@@ -47,9 +47,9 @@ log = structlog.get_logger(__name__)
 
 
 class Storage:
-    """The files of one store, which this process owns. See the module for what they are.
+    """The files of one store, which this process owns. The docstring of the module lists them.
 
-    `failed`: the files and memory may differ. Nothing is written until `rewrite_all` has succeeded.
+    `failed`: the files may differ from memory. Nothing is written until `rewrite_all` has succeeded.
     """
 
     def __init__(self, path: Path, disk: Disk) -> None:
@@ -68,23 +68,23 @@ class Storage:
         self.snapshot_revision = 0
         self.failed = False
         self._in_doubt = False
-        """As `failed`, for the sync thread; also while it writes."""
+        """As `failed`, but for the sync thread only. It is also true during a write."""
         self._stuck_by = errno.EIO
         """Why the last `rewrite_all` failed."""
 
     @property
     def journal_bytes(self) -> int:
-        """Of records, old ones included, in the journal in use."""
+        """The size of all records in the current journal."""
         return 0 if self._journal is None else self._journal.end - HEADER_BYTES
 
     @property
     def lost(self) -> bool:
-        """Another process has used the files; nothing is written until the next start."""
+        """Another process has used the files. Nothing is written until a restart."""
         return self._owner.lost
 
     @property
     def needs_no_checkpoint(self) -> bool:
-        """The snapshot holds everything, and there is no old journal."""
+        """The snapshot has everything, and there is no old journal."""
         return self.snapshot_revision == self.revision and not self.has_old_journal
 
     # Start and end --------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class Storage:
         A store without an incarnation gets one, which `checkpoint_alone` makes durable. Raises `unavailable`.
         """
         with as_unavailable(self._paths.data.name, "opened"), suppress(FileNotFoundError):
-            # Before a lock is made beside what is no file.
+            # First, so that no lock file is created beside a path that is not a file.
             self._disk.close(self._disk.open(self._paths.data))
         try:
             self._owner.take()
@@ -117,28 +117,28 @@ class Storage:
         return state
 
     def close(self) -> None:
-        """Let go of the files as they are."""
+        """Release the files without changing them."""
         self._close_journal()
         self._owner.release()
 
     # Ownership ------------------------------------------------------------------------------------------------
 
     def verify(self) -> None:
-        """See whether the files are still what this process has put there; called every second. Raises WriteError.
+        """Check that the files are still those that this process wrote. Called every second. Raises WriteError.
 
-        What was removed or replaced is made again by `rewrite_all`: `failed` is set.
+        If a file was removed or replaced, this sets `failed`, so that `rewrite_all` writes all files again.
         """
         with self._failing_unless_unchanged():
             self._check_owner()
             if self.failed or not self._data_mutex.acquire(blocking=False):
-                return  # a checkpoint is writing: the next second will tell
+                return  # a checkpoint is writing; the next call checks
             try:
                 self._find_changes()
             finally:
                 self._data_mutex.release()
 
     def _check_owner(self, *, recent_is_enough: bool = False) -> None:
-        """Raise WriteError unless this process owns the files, and they are there."""
+        """Raise WriteError unless this process owns the files and they exist."""
         if not self._owner.check(recent_is_enough=recent_is_enough):
             return
         journal = self._paths.journal
@@ -157,13 +157,13 @@ class Storage:
                 self.failed = True
                 done = "removed" if self._owner.files.is_missing(path) else "changed"
                 log.error(
-                    "somebody else has touched a file of the store; all is written again", file=path.name, by=done
+                    "another program has touched a file of the store; all files are rewritten", file=path.name, by=done
                 )
 
     # Commits --------------------------------------------------------------------------------------------------
 
     def append(self, first_revision: int, last_revision: int, record: bytes, *, frees_space: bool) -> None:
-        """Make a batch durable by the journal. A batch that frees space may spend the reserve."""
+        """Make a batch durable in the journal. A batch that frees space may spend the reserve."""
         self._refuse_unless_ready(frees_space=frees_space)
         with self._failing_unless_unchanged():
             self._check_owner(recent_is_enough=True)
@@ -172,7 +172,7 @@ class Storage:
         self.revision = last_revision
 
     def write_snapshot(self, snapshot: Snapshot, *, frees_space: bool) -> None:
-        """Make a batch durable by a new `data.json` that holds it."""
+        """Make a batch durable with a new `data.json` that includes it."""
         self._refuse_unless_ready(frees_space=frees_space)
         with self._failing_unless_unchanged():
             self._check_owner(recent_is_enough=True)
@@ -199,7 +199,7 @@ class Storage:
     def _replace_data(self, snapshot: Snapshot) -> None:
         with self._data_mutex:
             if snapshot.revision < self.snapshot_revision:
-                return  # a later one is there already
+                return  # there is a later one already
             identity = replace_file(
                 self._disk,
                 self._paths.data,
@@ -239,9 +239,9 @@ class Storage:
         self._close_journal()
 
     def checkpoint(self, snapshot: Snapshot) -> None:
-        """Steps 2 and 3, beside the writers: a new `data.json`, then the old journal goes. May be tried again.
+        """Steps 2 and 3, during commits: write a new `data.json`, then remove the old journal. May be repeated.
 
-        The reserve is spent for it if that is enough, because the checkpoint frees more space.
+        If the reserve is large enough, it is spent for this, because the checkpoint frees more space.
         """
         try:
             try:
@@ -260,9 +260,9 @@ class Storage:
             self.reserve.make_again()
 
     def checkpoint_alone(self, snapshot: Snapshot) -> None:
-        """A checkpoint without writers: leave nothing but `data.json`. `snapshot` is all that is durable.
+        """A checkpoint without concurrent commits: only `data.json` is left. `snapshot` must have all durable changes.
 
-        If it fails, nothing is lost. `failed` is set where no journal of this store can be gone on with.
+        If it fails, nothing is lost. It sets `failed` if there is no journal of this store that could be continued.
         """
         self._refuse_if_failed()
         is_first = self.snapshot_revision < 0
@@ -279,7 +279,7 @@ class Storage:
             self.reserve.make_again()
 
     def checkpoint_at_start(self, snapshot: Snapshot) -> None:
-        """As `checkpoint_alone`. Raises `unavailable` for an obstacle that does not pass by itself."""
+        """As `checkpoint_alone`. Raises `unavailable` for a failure that is not transient."""
         try:
             self.checkpoint_alone(snapshot)
         except WriteError as error:
@@ -288,14 +288,14 @@ class Storage:
             raise
 
     def rewrite_all(self, snapshot: Snapshot) -> None:
-        """After a failure, make the files what memory is, with new files only; what was unknown is dropped.
+        """After a failure, write the state in memory to new files. Changes with an unknown outcome are dropped.
 
-        Does nothing if another call has done it. Raises WriteError if it could not be done.
+        Does nothing if another call has already done it. Raises WriteError if it fails.
         """
         if not self.failed:
             return
         if snapshot.revision < self.revision:
-            raise WriteError(OSError("the snapshot is older than what is durable"), nothing_changed=True)
+            raise WriteError(OSError("the snapshot is older than the durable changes"), nothing_changed=True)
         try:
             self._check_owner()
             self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=True)
@@ -309,11 +309,11 @@ class Storage:
         self.failed = self._in_doubt = False
 
     def _drop_journals(self, revision: int) -> None:
-        """The snapshot of `revision` holds all that is durable."""
+        """Remove the journals. The snapshot of `revision` has all durable changes."""
         self._close_journal()
         with self._data_mutex:
             self._owner.check_only()
-            # The newer one first: without it the older one still follows the snapshot without a gap.
+            # The newer one first. Without it, the older one still follows the snapshot without a gap.
             for path in (self._paths.journal, self._paths.old_journal):
                 self._owner.files.keep_what_others_put(path)
                 with write_errors():
@@ -337,24 +337,24 @@ class Storage:
     # Failures -------------------------------------------------------------------------------------------------
 
     def _refuse_unless_ready(self, *, frees_space: bool) -> None:
-        """Raise WriteError if a batch cannot be written, or would take the space that the reserve has freed."""
+        """Raise WriteError if a batch cannot be written, or would use the space that the reserve has freed."""
         self._refuse_if_failed()
         if self.reserve.is_spent and not frees_space:
             raise WriteError(OSError(errno.ENOSPC, "the reserve is spent"), nothing_changed=True)
 
     def _refuse_if_failed(self) -> None:
-        self.failed = self.failed or self._in_doubt  # what came before ended in a way that was not foreseen
+        self.failed = self.failed or self._in_doubt  # the previous write ended with an unexpected exception
         if self._owner.lost:
             raise WriteError(OSError(errno.ESTALE, "another process has used the store"), nothing_changed=True)
         if self.failed:
-            raise WriteError(OSError(self._stuck_by, "the files wait for a fresh start"), nothing_changed=True)
+            raise WriteError(OSError(self._stuck_by, "the files must be rewritten first"), nothing_changed=True)
 
     @contextmanager
     def _failing_unless_unchanged(self) -> Iterator[None]:
-        """Whatever goes wrong inside leaves the files in doubt, unless it says that nothing has changed.
+        """Set `failed` if the `with` block raises, unless the error says that nothing has changed.
 
-        They are in doubt until the end, so that it does not matter where an exception comes from: were a batch on disk
-        that memory does not have, the next one would take the same revisions, and the journal could not be read.
+        `_in_doubt` is true during the block, so that exceptions of any origin count. Otherwise a batch could be on disk
+        but not in memory; the next batch would take the same revisions, and the journal could not be read.
         """
         self._in_doubt = True
         try:

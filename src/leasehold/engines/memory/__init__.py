@@ -1,1 +1,1 @@
-"""The whole of a store in memory."""
+"""A store in memory. The file engine uses it, too."""

@@ -1,4 +1,4 @@
-"""A space in memory: what the file engine serves from, and by itself a space of the engine `memory:`."""
+"""Spaces in memory: the base class of the file engine's space, and the space of the engine `memory:`."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
@@ -22,11 +22,11 @@ from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.model import ENTRY, KINDS, AnyKind, Change, Changes, Entry, Kind, Page, R, Touched, is_expired
 
 PAGE_ENTRIES: Final = 512
-"""Of a moment, between two turns of the event loop."""
+"""Entries in one page of a moment."""
 
 
 class InMemorySpace:
-    """What spaces share that keep everything in memory: reading, publishing, the feed."""
+    """The base of spaces that keep all records in memory: reads, publishing and subscriptions."""
 
     def __init__(self, clock: Clock | None) -> None:
         self._state = State(empty_state())
@@ -34,7 +34,8 @@ class InMemorySpace:
         self._clock: Clock = clock or SteadyClock()
         self._subscribers: dict[AnyKind, list[Published]] = {kind: [] for kind in KINDS}
         self._unpublished: Sequence[Change] = ()
-        """What is stored but could not be published, because memory ran out. Nothing is decided without it."""
+        """Changes that are stored but could not be published, because memory ran out. They must be published before
+        the next batch is decided."""
 
     @property
     def revision(self) -> int:
@@ -72,13 +73,13 @@ class InMemorySpace:
         return sorted(decide(state, state.revision, self._clock()), key=revision_of)
 
     def _current(self) -> State:
-        """The state with all that is stored. Raises if there is something that cannot be published."""
+        """The state with all stored changes. Raises if they cannot be published."""
         if self._unpublished:
             self._publish(self._unpublished)
         return self._state
 
     def _conclude(self, changes: Sequence[Change], done: CommitDone) -> None:
-        """A batch is stored: publish it, complete it, feed it. `done` may be called again if this raises."""
+        """A batch is stored: publish it, call `done`, notify the subscribers. If this raises, call `done` again."""
         of_kinds = self._publish(changes)
         try:
             done(None)
@@ -92,8 +93,8 @@ class InMemorySpace:
         of_kinds, head = by_kind(changes), changes[-1].revision
         try:
             self._state.publish(of_kinds, head)
-        except Exception as failure:  # noqa: BLE001 - part of it may be done, and what is stored must be seen
-            report("a batch could not be published; the state is built anew", failure)
+        except Exception as failure:  # noqa: BLE001 - the batch is stored, so it must be published completely
+            report("a batch could not be published; the state is rebuilt", failure)
             self._state = self._state.rebuilt(of_kinds, head)
         self._unpublished = ()
         return of_kinds
@@ -106,7 +107,7 @@ async def _pages(keys: Sequence[str], by_key: Mapping[str, Entry], now: int) -> 
 
 
 class MemorySpace(InMemorySpace):
-    """Keeps records as long as the process lives. For trying out, and for tests."""
+    """Keeps records until the process ends. For experiments and tests."""
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         super().__init__(clock)
@@ -133,7 +134,7 @@ class MemorySpace(InMemorySpace):
             return
         try:
             self._conclude(changes, done)
-        except BaseException as failure:  # all later changes wait for this one
+        except BaseException as failure:  # `done` must be called, because all later changes wait for it
             report("a commit ended in an unexpected way", failure)
             done(outcome_unknown())
             if ends_the_process(failure):

@@ -1,4 +1,4 @@
-"""A space in memory at one revision. A View for `decide`. For the event loop's thread."""
+"""The records of a space in memory at the head. It is the View for `decide`. Used on the event loop's thread only."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
@@ -31,7 +31,7 @@ class State:
             for kind in KINDS
         }
 
-        # A dictionary's own method costs a fifth of a function, and each operation calls it.
+        # The method of a dictionary costs a fifth of a Python function, and each operation calls it.
         self.records = cast("RecordsOf", {kind: table.by_name for kind, table in self._tables.items()}.__getitem__)
         """See `View.records`."""
         self.found = cast("RecordsOf", {kind: table.by_lookup for kind, table in self._tables.items()}.__getitem__)
@@ -48,24 +48,24 @@ class State:
 
     @property
     def text_bytes(self) -> int:
-        """About the size of `data.json`."""
+        """The approximate size of `data.json`."""
         return sum(table.text_bytes for table in self._tables.values())
 
     def text_bytes_after(self, change: Change) -> int:
-        """`text_bytes` as it will be, at most."""
+        """An upper bound of `text_bytes` after a change."""
         table = self._tables[KIND_OF[type(change)]]
         return self.text_bytes - table.text_bytes + table.text_bytes_after(change)
 
     def publish(self, changes: Mapping[AnyKind, Sequence[Change]], head: int) -> None:
-        """Let readers see a batch, by kind, each in the order of its revisions."""
+        """Make a batch visible to readers. The changes are grouped by kind, each in the order of revisions."""
         for kind, of_kind in changes.items():
             self._tables[kind].publish(of_kind, head)
         self.revision = head
 
     def rebuilt(self, changes: Mapping[AnyKind, Sequence[Change]], head: int) -> "State":
-        """A new state that has a batch of which `publish` did a part, or nothing, before it raised.
+        """A new state that includes a batch that `publish` could not, or only partly, publish.
 
-        Only the records themselves are taken over: whatever else is kept beside them may not fit them any more.
+        Only the records and removals are copied. The indexes are rebuilt, because they may be inconsistent.
         """
         contents = {kind: table.contents() for kind, table in self._tables.items()}
         for kind, of_kind in changes.items():
@@ -74,16 +74,16 @@ class State:
 
     @property
     def compacted_revision(self) -> int:
-        """Removals up to here may be unknown."""
+        """Removals up to this revision may be unknown."""
         return max(self._floor, self.revision - base.HISTORY_CHANGES)
 
     def snapshot(self) -> Snapshot:
-        """The state as it is now."""
+        """The current state."""
         kinds = [table.snapshot(self.revision) for table in self._tables.values()]
         return Snapshot(self.incarnation, self.revision, self.compacted_revision, kinds)
 
     def snapshot_after(self, changes: Sequence[Change], head: int) -> Snapshot:
-        """The state as it will be."""
+        """The state after a batch."""
         of_kinds = by_kind(changes)
         kinds = [table.snapshot_after(of_kinds.get(kind, ()), head) for kind, table in self._tables.items()]
         return Snapshot(self.incarnation, head, max(self._floor, head - base.HISTORY_CHANGES), kinds)

@@ -1,7 +1,8 @@
-"""The records of one kind in memory: by name, in order, some of them until a certain time.
+"""The records of one kind in memory, with indexes by name, by lookup and by expiry.
 
-Invariants: `_names` holds exactly the names of `by_name`; each record with an expiry stands in `_expiries`. That may
-hold more: an expiry whose record was replaced or removed is dropped when it is due, or when there are too many.
+Invariants: `_names` has exactly the names of `by_name`; `_expiries` has each record with an expiry. `_expiries` may
+also have stale items, whose record was replaced or removed. They are dropped when they are due, or when there are too
+many.
 """
 
 import heapq
@@ -16,20 +17,20 @@ from leasehold.engines.state import Contents, KindSnapshot
 from leasehold.model import Change, JsonText, Kind, Page, R, is_expired
 
 STALE_EXPIRIES: Final = 1_024
-"""Expiries of records that are gone, kept at most besides one for each record."""
+"""The maximum length of `_expiries` is twice the number of records, plus this."""
 
-MAX_PASSED: Final = 5_000
-"""Records that one call passes over, because they have expired or gone, before it ends early: 1 to 5 ms."""
+MAX_SKIPPED: Final = 5_000
+"""After skipping this many expired or stale records, a call ends early. It has then taken 1 to 5 ms."""
 
 LINE_BYTES: Final = 128
-"""About what a line of `data.json` has besides its name and its JSON text."""
+"""The approximate size of a line of `data.json` without its name and its JSON text."""
 TEXT_FIELD_BYTES: Final = 48
-"""About what another field of text has."""
+"""The approximate size of each other string."""
 REMOVAL_LINE_BYTES: Final = 64
 
 
 class Table(Generic[R]):
-    """Records of `kind`. For the event loop's thread."""
+    """Records of `kind`. Used on the event loop's thread only."""
 
     def __init__(self, kind: Kind[R], contents: Contents[R], floor: int) -> None:
         self.kind = kind
@@ -42,7 +43,7 @@ class Table(Generic[R]):
         fields = get_type_hints(kind.record, include_extras=True)
         name_field = kind.record.__struct_fields__[0]
         self._name_of = attrgetter(name_field)
-        """Faster than the property `name`, by 50 ns for each change."""
+        """50 ns faster per change than the property `name`."""
         texts = [field for field, form in fields.items() if form == JsonText]
         self._json_of = attrgetter(texts[0]) if texts else _no_json
         others = sum(1 for field, form in fields.items() if form is str and field != name_field)
@@ -63,19 +64,19 @@ class Table(Generic[R]):
     def page(self, prefix: str, after: str | None, limit: int, revision: int, now: int) -> Page[R]:
         """Live records in the order of their names, as in `Space.scan`.
 
-        Strings compare by code points, which is the order of their UTF-8 bytes.
+        Python compares strings by code points, which is the order of their UTF-8 bytes.
         """
         exclusive = after is not None and after >= prefix
         found: list[R] = []
-        passed = 0
+        skipped = 0
         last = ""
         for name in self._names.irange(after if exclusive else prefix, inclusive=(not exclusive, True)):
             if not name.startswith(prefix):
                 break
             record = self.by_name[name]
             if is_expired(record, now):
-                passed += 1
-                if passed == MAX_PASSED:
+                skipped += 1
+                if skipped == MAX_SKIPPED:
                     return Page(found, revision, name)
                 continue
             if len(found) == limit:
@@ -85,12 +86,12 @@ class Table(Generic[R]):
         return Page(found, revision, None)
 
     def expired(self, limit: int, now: int) -> list[str]:
-        """Names, the earliest expiry first. What is returned stays known until it is removed."""
+        """The names of expired records, the earliest expiry first. Each call returns them until they are removed."""
         due: list[tuple[int, str]] = []
-        passed = 0
-        while self._expiries and self._expiries[0][0] <= now and len(due) < limit and passed < MAX_PASSED:
+        skipped = 0
+        while self._expiries and self._expiries[0][0] <= now and len(due) < limit and skipped < MAX_SKIPPED:
             expiry = heapq.heappop(self._expiries)
-            passed += 1
+            skipped += 1
             if self._is_current(expiry) and (not due or due[-1] != expiry):
                 due.append(expiry)
         for expiry in due:
@@ -100,7 +101,7 @@ class Table(Generic[R]):
     # Changes --------------------------------------------------------------------------------------------------
 
     def publish(self, changes: Sequence[Change], head: int) -> None:
-        """Let readers see a batch. `changes` are in the order of their revisions. 0.5 µs for a record replaced."""
+        """Make a batch visible to readers. `changes` are in the order of revisions. 0.5 µs per replaced record."""
         by_name, history, name_of, json_of = self.by_name, self.history, self._name_of, self._json_of
         record_type, has_lookup = self.kind.record, self._lookup_of is not None
         note_revision, note_name = history.revisions.append, history.names.append
@@ -146,15 +147,15 @@ class Table(Generic[R]):
         record = self.by_name.get(expiry[1])
         return record is not None and record.expires_at == expiry[0]
 
-    # The whole ------------------------------------------------------------------------------------------------
+    # All records ----------------------------------------------------------------------------------------------
 
     @property
     def text_bytes(self) -> int:
-        """About what the records and removals take in `data.json`."""
+        """The approximate size of the records and removals in `data.json`."""
         return self._text_bytes + REMOVAL_LINE_BYTES * len(self.history.removals)
 
     def text_bytes_after(self, change: Change) -> int:
-        """`text_bytes` as it will be, at most."""
+        """An upper bound of `text_bytes` after a change."""
         name = self._name_of(change)
         before = self.by_name.get(name)
         after = self._bytes_of(name, change) if type(change) is self.kind.record else REMOVAL_LINE_BYTES
@@ -164,32 +165,32 @@ class Table(Generic[R]):
         return self._line_bytes + len(name) + len(self._json_of(record))
 
     def contents(self) -> Contents[R]:
-        """Everything as it is now, copied."""
+        """A copy of all records and removals."""
         return Contents(dict(self.by_name), dict(self.history.removals))
 
     def copy_by_name(self) -> tuple[Sequence[str], Mapping[str, R]]:
-        """The names in order, and the records by them, as they are now. 30 ms for a million."""
+        """Copies: the sorted names, and the records by name. 30 ms for a million."""
         return list(self._names), self.by_name.copy()
 
     def snapshot(self, head: int) -> KindSnapshot[R]:
-        """Everything as it is now."""
+        """The snapshot of the current records."""
         removals = self.history.known_removals(head)
         return KindSnapshot(self.kind, list(self._names), list(self.by_name.values()), removals)
 
     def snapshot_after(self, changes: Sequence[Change], head: int) -> KindSnapshot[R]:
-        """Everything as it will be. For small spaces: it sorts here and now."""
+        """The snapshot after a batch. For small spaces only, because it sorts on the event loop."""
         by_name, removals = dict(self.by_name), self.history.known_removals(head)
         apply_changes(self.kind, changes, by_name, removals)
         return KindSnapshot(self.kind, sorted(by_name), list(by_name.values()), removals)
 
 
 def _no_json(_record: object) -> bytes:
-    """Of a kind without JSON text."""
+    """For kinds without JSON text."""
     return b""
 
 
 def apply_changes(kind: Kind[R], changes: Sequence[Change], by_name: dict[str, R], removals: dict[str, int]) -> None:
-    """Bring the records and removals of a kind forward by changes of that kind."""
+    """Apply the changes of a kind to its records and removals."""
     for change in changes:
         name = change.name
         if isinstance(change, kind.record):

@@ -103,7 +103,7 @@ async def restore(
         head = await _locked_head(connection, namespace, make_incarnation)
         if head or await connection.fetchval(sql.HOLDS_ANYTHING, namespace):
             if keep is None:
-                raise unavailable("the database holds something already: give --replace to keep that in a file")
+                raise unavailable("the database is not empty: with --replace, its content is kept in a file")
             row = await connection.fetchrow(sql.HEAD, namespace)
             assert row is not None
             kept = await keep(Moment(row["incarnation"], row["revision"], _pages(connection, namespace, None)))
