@@ -1,8 +1,9 @@
 """The waiters of each lock, in one queue per lock, in the order of arrival.
 
 Only the first waiter of a queue attempts to acquire the lock, by an operation in the write lane. It attempts when it
-becomes the first, when the lock is released (by this server or another), and when the current lease expires. So
-waiting costs no work, a release wakes one waiter, and the commit decides whether the lock is free.
+becomes the first, when the lock is released (by this server or another), when the current lease expires, and when the
+time of any waiter ends (`_look_again`: the refusal must name the lease that holds the lock now). So waiting costs no
+work between attempts, a release wakes one waiter, and the commit decides whether the lock is free.
 
 If the caller has disconnected by the time its attempt is committed, the lease is released.
 """
