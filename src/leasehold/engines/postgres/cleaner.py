@@ -19,20 +19,20 @@ CLEANER: Final = UUID(int=0)
 """The writer of that row; no server has this id."""
 CLEANER_SECONDS: Final = 15.0
 SIGN_SECONDS: Final = 5.0
-"""The signature is renewed no more often."""
+"""The minimum time between two renewals of the signature."""
 
 Run = Callable[[Callable[[Connection], Awaitable[bool]]], Awaitable[bool]]
-"""Runs a query on a connection of its own."""
+"""Runs a query on a connection of the pool."""
 
 
 class Cleaner:
-    """The part of this server."""
+    """This server's attempts to become the cleaner."""
 
     def __init__(self, namespace: str, run: Run) -> None:
         self._namespace = namespace
         self._run = run
         self._number = secrets.randbits(63)
-        """With which it signs."""
+        """The signature of this server."""
         self._signed_at = -math.inf
 
     async def may_clean(self) -> bool:

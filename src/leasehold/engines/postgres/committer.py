@@ -115,23 +115,26 @@ class Committer:
         self.writer_id = uuid.uuid4()
         self.probe_id = uuid.uuid4()
         self._batch = 0
-        """The number with which the last batch was signed."""
+        """The number of the last batch, which is also in its row in `writers`."""
         self._process = 0
-        """Of the database, which wrote the last batch."""
+        """The process of the database that wrote the last batch."""
         self._unanswered: Written | None = None
-        """Of the commit in flight: what was written before a COMMIT that has no answer yet."""
+        """The batch in flight, once it is written and its COMMIT has no answer yet."""
 
     def is_own_process(self, process: int) -> bool:
         """Whether the last batch was written by this process of the database."""
         return process == self._process
 
     async def commit(self, names: Names, decide: Decide) -> Written | ServiceError | None:
-        """The batch, or why it is not committed. None: `decide` changes nothing. Raises what was not foreseen."""
+        """The written batch, or the error of a batch that failed. None: `decide` changes nothing.
+
+        Raises only unexpected exceptions; then call `given_up`.
+        """
         self._unanswered = None
         return await self._try_until_done(names, decide)
 
     async def _try_until_done(self, names: Names, decide: Decide) -> Written | ServiceError | None:
-        """Try until the batch is committed, is refused, or time is up."""
+        """Attempt until the batch is committed or refused, or the time for retries is over."""
         lost: Written | None = None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + RETRY_SECONDS
@@ -157,7 +160,7 @@ class Committer:
                 return written
 
     def given_up(self) -> ServiceError:
-        """The error for callers after an exception that was not foreseen."""
+        """The error for callers after an unexpected exception."""
         if self._unanswered is None:
             return internal("the service failed; nothing was changed")
         error = outcome_unknown()
@@ -299,9 +302,9 @@ class Committer:
                 await connection.execute(of_kind.set_part, *arguments, part.part)
 
     async def commit_nothing(self, connection: Connection) -> None:
-        """All that commits do, with the rights and tables that they need, durable; but it changes nothing.
+        """A durable commit that changes no record. It needs the same tables and privileges as other commits.
 
-        It signs a row of its own: a batch whose COMMIT has no answer may be looked for meanwhile.
+        It uses its own row in `writers`, because a batch may be waiting for the outcome of its COMMIT.
         """
         async with connection.transaction():
             now = None if self._clock is None else self._clock()

@@ -1,4 +1,4 @@
-"""Warnings for settings of the database by which it promises less than its users expect."""
+"""Warnings for settings of the database that can lose acknowledged changes."""
 
 from typing import Final
 
@@ -13,11 +13,11 @@ _LOSSES: Final = {
     "local": "no commit waits for a synchronous standby, so a failover may lose acknowledged changes",
     "remote_write": "a synchronous standby that crashes may lose acknowledged changes",
 }
-"""By the values of synchronous_commit that wait for less than a sync here and on the synchronous standbys."""
+"""What may be lost, by the values of synchronous_commit that do not wait for a sync here and on the standbys."""
 
 
 async def check_durability(connection: Connection) -> None:
-    """Log a warning for each setting by which acknowledged changes may be lost."""
+    """Log a warning for each setting that can lose acknowledged changes."""
     if await connection.fetchval("SHOW fsync") == "off":
         log.warning("fsync is off in PostgreSQL: a crash of its machine loses data")
     waits_for = await connection.fetchval("SHOW synchronous_commit")

@@ -14,7 +14,7 @@ from leasehold.errors import ServiceError, unavailable
 log = structlog.get_logger(__name__)
 
 SUSPECT_SECONDS: Final = 1.0
-"""An empty commit is tried no more often because of refusals."""
+"""The minimum time between two empty commits after refusals."""
 
 
 class Fault:
@@ -27,24 +27,24 @@ class Fault:
         self._commit_nothing = commit_nothing
         self._recovered = recovered
         self.error: ServiceError | None = None
-        """What writers are refused with, or None."""
+        """The error for writers, or None."""
         self._is_open = False
         self._is_away = False
         """The database cannot be reached."""
         self._suspected_at = -math.inf
         self.attempts: set[asyncio.Task[None]] = set()
-        """Empty commits under way."""
+        """Empty commits that are running."""
 
     def open(self) -> None:
-        """Begin without a fault."""
+        """Start without a fault."""
         self.error, self._is_away, self._is_open = None, False, True
 
     def close(self) -> None:
-        """Begin no attempts any more, and log nothing."""
+        """Start no more attempts, and log nothing."""
         self._is_open = False
 
     def takes_writes(self) -> bool:
-        """Not while everything is refused. A full disk may still take deletions."""
+        """Whether writes are attempted. With a full disk they are, because deletions may still succeed."""
         return self.error is None or self.error.code != "unavailable"
 
     def retry_seconds(self) -> float:
@@ -62,7 +62,7 @@ class Fault:
         return error
 
     def note(self, error: ServiceError) -> None:
-        """Refuse writers until something could be written."""
+        """Set the fault. Writers are refused until a write succeeds."""
         if error.code == "storage_full":
             self._set(ServiceError("storage_full", "the database's disk is full"))
         else:

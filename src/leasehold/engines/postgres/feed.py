@@ -8,14 +8,15 @@ from leasehold.engines.base import Published
 from leasehold.model import KINDS, AnyKind, Change
 
 _Delivery = tuple[float, int, Sequence[Change] | None]
-"""Not before this time of the event loop; then the arguments of `Published`."""
+"""The earliest time of the delivery, by the event loop's clock, and the arguments of `Published`."""
 
 
 class Feed:
-    """Calls subscribers, if `may_deliver` at that moment: what they attempt while everything is refused is lost.
+    """Calls subscribers if `may_deliver` returns true at that moment.
 
-    All deliveries of one kind are made in the order in which they were published: while one is delayed, those after it
-    wait, too.
+    It returns false while all writes are refused, because the attempts of the subscribers would fail.
+
+    The deliveries of one kind are made in the order of their publication. So a delayed one delays those after it.
     """
 
     def __init__(self, may_deliver: Callable[[], bool]) -> None:
@@ -31,7 +32,7 @@ class Feed:
     def publish(
         self, kind: AnyKind, revision: int, changes: Sequence[Change] | None, *, delay_seconds: float = 0.0
     ) -> None:
-        """Deliver, at once if nothing is delayed."""
+        """Deliver at once, or after earlier deliveries of the kind that are delayed."""
         delayed = self._delayed[kind]
         if not delayed and not delay_seconds:
             self._deliver(kind, revision, changes)
@@ -42,12 +43,12 @@ class Feed:
             self._wait(kind, delay_seconds)
 
     def publish_unknown(self, kinds: Iterable[AnyKind], revision: int) -> None:
-        """Of each of `kinds` there may be changes up to `revision` that this server does not know."""
+        """For each of `kinds`, there may be changes up to `revision` that this server does not know."""
         for kind in kinds:
             self.publish(kind, revision, None)
 
     def close(self) -> None:
-        """Deliver nothing more."""
+        """Drop all delayed deliveries."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -35,7 +35,7 @@ SILENCE_SECONDS: Final = 4.0
 """A connection on which a statement has no answer for so long is dropped. Shorter than RETRY_SECONDS, so that there is
 time for another host."""
 CONNECT_SECONDS: Final = 2.0
-"""For one host."""
+"""For each host."""
 PAUSE_SECONDS: Final = 0.1
 CLOSE_SECONDS: Final = 1.0
 
@@ -192,9 +192,9 @@ def _from_timestamp(sent: tuple[int]) -> int:
 
 @contextmanager
 def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
-    """Cut the connection if what is done with it takes longer than `seconds`.
+    """Terminate the connection if the `with` block takes longer than `seconds`.
 
-    Cut, not cancelled: a cancellation is a request to the server, which may be the very one that is silent.
+    A query is not cancelled first: that needs a request to the server, which may be the one that does not answer.
     """
     timer = asyncio.get_running_loop().call_later(seconds, connection.terminate)
     try:
@@ -205,7 +205,7 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def collect_warnings(connection: Connection) -> Iterator[list[str | None]]:
-    """SQLSTATEs of the warnings that come with the answers meanwhile; each is there before its answer is."""
+    """The SQLSTATEs of the warnings during the `with` block. A warning arrives before the answer to its statement."""
     warnings: list[str | None] = []
 
     def hear(_connection: object, message: asyncpg.PostgresLogMessage) -> None:
@@ -236,13 +236,13 @@ class Link:
         return connection
 
     def drop(self) -> None:
-        """Let go of a connection that failed."""
+        """Terminate a connection that failed."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, retry_seconds: float, silence: float) -> T:
-        """Do `work`, again on a new connection while its failure is transient. `work` must be repeatable."""
+        """Run `work`. After a transient failure, repeat it on a new connection. `work` must be repeatable."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + retry_seconds
         while True:
@@ -259,7 +259,7 @@ class Link:
                 raise
 
     async def pause(self, deadline: float) -> bool:
-        """Wait a moment before another attempt; False if there is no time for one."""
+        """Wait PAUSE_SECONDS before another attempt. False if there is no time for one."""
         seconds = min(PAUSE_SECONDS, deadline - asyncio.get_running_loop().time())
         if seconds <= 0 or self._closing.is_set():
             return False

@@ -1,4 +1,4 @@
-"""Connections for lists and for queries that are rare."""
+"""Connections for lists and for rare queries."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,11 +12,11 @@ from leasehold.errors import unavailable
 T = TypeVar("T")
 
 LIST_SILENCE_SECONDS: Final = 15.0
-"""A page may be large."""
+"""Longer than for other queries, because a page may be large."""
 
 
 class Pool:
-    """`links`, each used by one query at a time, the one that was used last first."""
+    """Each of `links` runs one query at a time. The link that was used last is taken first."""
 
     def __init__(self, links: Sequence[Link], fault: Fault) -> None:
         self._links: asyncio.LifoQueue[Link] = asyncio.LifoQueue()
