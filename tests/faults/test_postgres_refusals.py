@@ -27,7 +27,7 @@ HARMS = {
     "deletions may not be removed": (f"REVOKE DELETE ON deletions FROM {ROLE}", f"GRANT DELETE ON deletions TO {ROLE}"),
     "batches may not be signed": (f"REVOKE UPDATE ON writers FROM {ROLE}", f"GRANT UPDATE ON writers TO {ROLE}"),
 }
-NO_WRITES = "the database refuses all writes at present"
+NO_WRITES = "the database refuses all writes now"
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_an_outage_is_logged_at_its_beginning_and_its_end(
             finally:
                 await asyncio.to_thread(own_server.start)
             assert error is not None
-            assert error.message == "the database cannot be reached at present"
+            assert error.message == "the database cannot be reached now"
             while engine.fault is not None:
                 await engine.recover()
             assert await commit(engine, ["n"], counting("n")) is None

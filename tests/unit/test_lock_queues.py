@@ -408,7 +408,7 @@ def test_the_number_of_remembered_abandoned_leases_is_bounded(monkeypatch: pytes
 @scenario
 async def test_an_acquisition_that_was_certainly_not_stored_is_not_released(lane: Lane) -> None:
     [first] = await come(lane, "1")
-    lane.answer(unavailable("the database cannot be reached at present"))
+    lane.answer(unavailable("the database cannot be reached now"))
     assert await refused(first) == "unavailable"
     assert lane.asked == []
 

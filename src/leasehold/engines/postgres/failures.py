@@ -53,12 +53,12 @@ _PERMANENT_CODES: Final = (
 )
 DISK_FULL: Final = "53100"
 
-_UNREACHABLE: Final = "the database cannot be reached at present"
+_UNREACHABLE: Final = "the database cannot be reached now"
 _MESSAGES: Final = {
-    "25006": "no database that takes writes can be reached at present",
-    "40": "the database is too busy at present",
-    "53": "the database has no connections or memory left at present",
-    "55P03": "the database is too busy at present",
+    "25006": "no database that takes writes can be reached now",
+    "40": "the database is too busy now",
+    "53": "the database has no connections or memory left now",
+    "55P03": "the database is too busy now",
 }
 """By SQLSTATE or its class: the message for callers when it has not passed in time."""
 

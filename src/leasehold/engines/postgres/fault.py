@@ -1,4 +1,4 @@
-"""Why a space cannot be written at present, and how it is found out that it can be again."""
+"""Why a space cannot be written now, and how it is found out that it can be again."""
 
 import asyncio
 import math
@@ -67,7 +67,7 @@ class Fault:
             self._set(ServiceError("storage_full", "the database's disk is full"))
         else:
             self._is_away = True
-            self._set(unavailable("the database cannot be reached at present"))
+            self._set(unavailable("the database cannot be reached now"))
 
     async def try_to_write(self) -> None:
         """Set or clear the fault by the result of an empty commit."""
@@ -76,7 +76,7 @@ class Fault:
         except ServiceError as error:
             if is_refusal(error.__cause__):
                 self._is_away = False
-                self._set(unavailable("the database refuses all writes at present"))
+                self._set(unavailable("the database refuses all writes now"))
             return
         self._is_away = False
         if self.error is None:

@@ -42,7 +42,7 @@ async def metrics(_request: Request, service: Service) -> Response:
 
 
 _HEALTHY = DocumentedResponse(200, "Writes can be made durable.", "Health")
-_DEGRADED = DocumentedResponse(503, "Reads work. Writes cannot be made durable at present.", "Health")
+_DEGRADED = DocumentedResponse(503, "Reads work. Writes cannot be made durable now.", "Health")
 
 ROUTES = (
     Route("GET", "/health", AsyncEndpoint(health), "The state of the service", None, (_HEALTHY, _DEGRADED)),
