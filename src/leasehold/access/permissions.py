@@ -1,8 +1,9 @@
 """What a caller may do: the permissions of its token, and the prefixes of the names that the token covers.
 
 A caller needs both: the permission that the route asks for, and a prefix that covers the key or the lock. The routes
-say which permission they need, and `routing/admission.py` checks it. The prefixes are checked once for all
-`PureEndpoint`s, by the connection; an `AsyncEndpoint` calls `Principal.require_covered` itself.
+say which permission they need, and `routing/admission.py` checks it. The prefixes are checked in one place for all
+`PureEndpoint`s (`http/wire/answering.py`). An `AsyncEndpoint` checks them itself: one name by
+`Principal.require_covered`, a list by `covered_prefixes`, a backup by `covers`.
 """
 
 import math

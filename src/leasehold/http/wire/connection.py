@@ -297,7 +297,7 @@ class Connection(Answerer, asyncio.Protocol):
         """End the connection if it has missed a deadline. Called once a second."""
         limits = self._shared.limits
         if self._sender.is_paused:
-            if self._sender.is_stalled(limits.write_timeout_seconds):
+            if self._sender.is_stalled(limits):
                 self.abort()
         elif self._state is IDLE or self._state is CLOSED:
             reception = self._reception

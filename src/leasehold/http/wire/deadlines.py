@@ -4,7 +4,7 @@ One sweep a second over all connections enforces them, so that no request needs 
 sweep. A deadline is counted from the tick before its event, which may be one sweep too early, so `has_passed` adds one
 sweep: no deadline ends early.
 
-To change how long a client may take to send: its row in `DEADLINES`. How long it may read nothing is a limit, and
+To change how long a client may take to send: its row in `DEADLINES`. A slow reader has the deadline SLOW_READER, and
 `ReadProgress` says what counts as reading.
 """
 
@@ -51,6 +51,10 @@ DEADLINES: Final[Mapping[Receiving, Deadline]] = {
 """How long a client may stay in each state when all its complete requests are answered."""
 
 
+SLOW_READER: Final = Deadline(lambda limits: limits.write_timeout_seconds)
+"""How long a client may read nothing while a response waits for it."""
+
+
 def has_passed(seconds: float, *, since: float, tick: float) -> bool:
     """Whether `seconds` have passed by `tick`."""
     return tick - since > seconds + SWEEP_SECONDS
@@ -79,13 +83,13 @@ class ReadProgress:
         """A response begins to wait, with so many bytes that are not acknowledged."""
         self.since, self._unacknowledged = tick, unacknowledged
 
-    def has_stalled(self, unacknowledged: int, timeout_seconds: float, *, tick: float) -> bool:
-        """Whether the client has read nothing for so long. Called by each sweep while a response waits."""
+    def has_stalled(self, unacknowledged: int, limits: Limits, *, tick: float) -> bool:
+        """Whether the client has missed SLOW_READER. Called by each sweep while a response waits."""
         if unacknowledged < self._unacknowledged:
             # It read before this sweep, not after it, so the sweep that `has_passed` adds is not needed.
             self.since = tick - SWEEP_SECONDS
         self._unacknowledged = unacknowledged
-        return has_passed(timeout_seconds, since=self.since, tick=tick)
+        return has_passed(SLOW_READER.limit(limits), since=self.since, tick=tick)
 
 
 def timeout(message: str) -> ServiceError:

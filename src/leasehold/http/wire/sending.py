@@ -12,7 +12,7 @@ from leasehold.completions import report
 from leasehold.http.wire import socket_state
 from leasehold.http.wire.deadlines import ReadProgress
 from leasehold.http.wire.in_flight import UnsentAnswers
-from leasehold.limits import KIB
+from leasehold.limits import KIB, Limits
 
 MAX_POSTED_BYTES: Final = 256 * KIB
 """More than this is sent at once. Only the transport notices that a client does not read, and one read may bring
@@ -140,9 +140,9 @@ class Sender:
         if self._resumed is not None:
             self._resumed.set()
 
-    def is_stalled(self, timeout_seconds: float) -> bool:
-        """Whether the client has read nothing for so long. Called by each sweep while the sender is paused."""
-        return self._progress.has_stalled(self._unacknowledged_bytes(), timeout_seconds, tick=self._context.tick)
+    def is_stalled(self, limits: Limits) -> bool:
+        """Whether the client has missed its deadline as a reader. Called by each sweep while the sender is paused."""
+        return self._progress.has_stalled(self._unacknowledged_bytes(), limits, tick=self._context.tick)
 
     @property
     def last_progress(self) -> float:
