@@ -185,7 +185,9 @@ def test_a_part_in_messagepack_is_accepted(server: Server, key: str) -> None:
     assert server.value(key) == {"a": [2]}
 
 
-@pytest.mark.parametrize("sent", [JSON, "text/plain", "application/merge-patch", None])
+@pytest.mark.parametrize(
+    "sent", [JSON, "text/plain", "application/merge-patch", "application/x-www-form-urlencoded", None]
+)
 def test_a_patch_of_another_type_is_refused_with_the_types_accepted(server: Server, key: str, sent: str | None) -> None:
     server.put(key, "{}")
     headers = {} if sent is None else {"Content-Type": sent}
