@@ -50,8 +50,10 @@ def may_serve(user: str, limit: int, window_seconds: int) -> bool:
 
 def main() -> int:
     match sys.argv[1:]:
-        case [user, limit, *rest] if len(rest) <= 1 and all(text.isdecimal() for text in (limit, *rest)):
-            window_seconds = int(rest[0]) if rest else 60
+        case [user, limit] if limit.isdecimal():
+            window_seconds = 60
+        case [user, limit, window] if limit.isdecimal() and window.isdecimal() and int(window):
+            window_seconds = int(window)
         case _:
             print(USAGE, file=sys.stderr)
             return 2
