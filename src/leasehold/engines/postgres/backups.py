@@ -1,4 +1,4 @@
-"""All entries of a space at one moment, and a backup put into it: each in one transaction of its own connection."""
+"""Reads all entries of a space at one moment, and restores a backup. Each uses one transaction on a new connection."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,16 +22,16 @@ T = TypeVar("T")
 MAX_PAGE_ENTRIES: Final = 512
 HEAVY_PAGE_BYTES: Final = 1 * MIB
 PAGE_SILENCE_SECONDS: Final = 15.0
-"""A database that does not give a page for so long is given up."""
+"""The time limit for one page. After it the connection is given up."""
 
 _STATEMENTS: Final = sql.OF_KIND[ENTRY]
 
 Keep = Callable[[Moment], Awaitable[Path]]
-"""Keeps what is to be replaced, and says where."""
+"""Saves the entries that will be replaced. Returns the path of the file."""
 
 
 async def moment(address: Address, namespace: str, clock: Clock | None) -> Moment:
-    """As `Space.moment`. The connection lasts as long as the pages are read, at the reader's pace."""
+    """See `Space.moment`. The connection stays open until the reader has read all pages, which may take long."""
     connection = await address.connect()
     try:
         with time_limit(connection, SILENCE_SECONDS):
@@ -46,7 +46,7 @@ async def moment(address: Address, namespace: str, clock: Clock | None) -> Momen
 
 
 async def moment_of(url: str, namespace: str = DEFAULT_NAMESPACE) -> Moment:
-    """As `moment`, of a database that no engine has opened. Raises ServiceError."""
+    """Like `moment`, for a database that no engine has opened. Raises ServiceError."""
     try:
         return await moment(Address(url), namespace, None)
     except asyncpg.UndefinedTableError as failure:
@@ -66,7 +66,7 @@ async def _closing(connection: Connection, namespace: str, clock: Clock | None) 
 
 
 async def _pages(connection: Connection, namespace: str, clock: Clock | None) -> AsyncGenerator[Sequence[Entry]]:
-    """All live entries, in pages that are small where values are large."""
+    """All live entries, in pages. Pages with large values have fewer entries."""
     after, size = "", MAX_PAGE_ENTRIES // 16
     while True:
         now = None if clock is None else clock()
@@ -91,10 +91,10 @@ async def restore(
     now: int,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> Restored:
-    """Put `backup` in the place of what the database holds, with a head `advance` revisions larger than both.
+    """Replace the contents of the database with `backup`. The new head is `advance` revisions larger than both heads.
 
-    One transaction, with the head locked: servers that run meanwhile see all of it or nothing, and their writes wait.
-    A database that is not empty is refused, unless there is `keep`, which then gets its entries first.
+    This is one transaction, with the head locked: servers that are running see all of it or nothing, and their writes
+    wait. A database that is not empty is refused if `keep` is None; otherwise `keep` gets its entries first.
     Raises ServiceError.
     """
 
@@ -121,7 +121,7 @@ async def restore(
 async def advance(
     url: str, *, by: int, make_incarnation: MakeIncarnation, now: int, namespace: str = DEFAULT_NAMESPACE
 ) -> int:
-    """Let the head be greater by so much, in a new incarnation; the new head."""
+    """Advance the head by `by` revisions, with a new incarnation. Returns the new head. Raises ServiceError."""
 
     async def work(connection: Connection) -> int:
         revision = await _locked_head(connection, namespace, make_incarnation) + by

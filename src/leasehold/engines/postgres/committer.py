@@ -1,14 +1,17 @@
-"""One batch is one transaction: load, decide, write, COMMIT; and the proof of a COMMIT whose answer was lost.
+"""Commits batches. One batch is one transaction: load, decide, write, COMMIT.
 
-Four round trips: BEGIN; lock the head row, read the clock and load the records; write everything; COMMIT. The lock of
-the head row orders the batches of all servers, so a revision is visible only after all smaller ones.
+A transaction has four round trips: BEGIN; lock the head row, read the clock and load the records; write everything;
+COMMIT. The lock of the head row orders the batches of all servers, so a revision is visible only after all smaller
+ones.
 
-A transaction that fails is repeated as a whole, on a new connection, for RETRY_SECONDS. Each batch signs a row of its
-server (`writers`) with a number. If the answer of a COMMIT was lost, the next attempt takes the head's lock, by which
-the lost transaction is over, and reads that row: either the batch is there, or it is done again; it is neither guessed
-nor done twice. That it is there is proven by another COMMIT, which waits for the synchronous standbys as the lost one
-may not have done. (`pg_xact_status` would not do: after a crash, a transaction of which nothing had reached the log
-leaves its number to another one, and the answer is about that.)
+A transaction that fails is repeated as a whole, on a new connection, for RETRY_SECONDS.
+
+The answer of a COMMIT may be lost. Each batch therefore writes its number, the signature, into its server's row in
+`writers`. The next attempt locks the head, so the lost transaction has ended, and reads that row. If the number is
+there, the batch was committed; otherwise the batch is done again. So its outcome is never guessed, and it is never done
+twice. If the number is there, one more COMMIT waits for the synchronous standbys, because the lost COMMIT may not have
+waited for them. (`pg_xact_status` does not suffice: after a crash, if nothing of a transaction had reached the log,
+another transaction gets the same transaction id, and the answer is about that one.)
 """
 
 import asyncio
@@ -43,19 +46,19 @@ from leasehold.model import KINDS, AnyKind, Change, Kind, R, Record, Touched, is
 log = structlog.get_logger(__name__)
 
 RESOLVE_SECONDS: Final = 2.0
-"""The outcome of a COMMIT is looked for at least so long, even when the time for retries is over."""
+"""The minimum time to look for the outcome of a COMMIT, even after the time for retries has ended."""
 _KIND_NAMES: Final = [kind.name for kind in KINDS]
 
 
 class Names(msgspec.Struct, frozen=True):
-    """What a batch touches, as parameters of `sql.load`."""
+    """The names and lookups that a batch touches, as parameters of `sql.load`."""
 
     kinds: tuple[AnyKind, ...]
     parameters: tuple[str, ...]
 
     @classmethod
     def of(cls, touched: Touched) -> "Names":
-        """Each name once."""
+        """Build it from `touched`. Each name appears once."""
         kinds: list[AnyKind] = []
         parameters: list[str] = []
         for kind in KINDS:
@@ -69,11 +72,11 @@ class Names(msgspec.Struct, frozen=True):
 
 
 EVERY_KIND: Final = Names(tuple(KINDS), tuple("" for kind in KINDS for _ in range(2 if kind.lookup else 1)))
-"""No names of every kind."""
+"""Every kind, without names."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What a batch is decided on: a View."""
+    """The View on which a batch is decided."""
 
     head: int
     compacted: int
@@ -82,7 +85,7 @@ class Loaded(msgspec.Struct, frozen=True):
     by_name: Mapping[AnyKind, Mapping[str, Record]]
     by_lookup: Mapping[AnyKind, Mapping[str, Record]]
     rows: Mapping[AnyKind, Mapping[str, Sequence[object]]]
-    """As stored, by name; of kinds with a document."""
+    """The stored rows by name, for kinds with a document."""
 
     def records(self, kind: Kind[R]) -> Mapping[str, R]:
         return self.by_name.get(kind, {})  # type: ignore[arg-type, return-value] # the kind says which
@@ -92,7 +95,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """A batch that is written. `before`: the head that it found; changes up to it are of other servers, or older."""
+    """A written batch. `before` is the head that it found; changes up to it are older or those of other servers."""
 
     head: int
     before: int
@@ -115,26 +118,26 @@ class Committer:
         self.writer_id = uuid.uuid4()
         self.probe_id = uuid.uuid4()
         self._batch = 0
-        """The number of the last batch, which is also in its row in `writers`."""
+        """The number of the last batch. It is also in this server's row in `writers`."""
         self._process = 0
-        """The process of the database that wrote the last batch."""
+        """The id of the database process that wrote the last batch."""
         self._unanswered: Written | None = None
-        """The batch in flight, once it is written and its COMMIT has no answer yet."""
+        """The batch that is written and whose COMMIT has no answer yet."""
 
     def is_own_process(self, process: int) -> bool:
-        """Whether the last batch was written by this process of the database."""
+        """Whether this process of the database wrote the last batch."""
         return process == self._process
 
     async def commit(self, names: Names, decide: Decide) -> Written | ServiceError | None:
-        """The written batch, or the error of a batch that failed. None: `decide` changes nothing.
+        """Returns the written batch, or the error of a batch that failed, or None if `decide` changes nothing.
 
-        Raises only unexpected exceptions; then call `given_up`.
+        Raises unexpected exceptions only. The caller must then call `given_up`.
         """
         self._unanswered = None
         return await self._try_until_done(names, decide)
 
     async def _try_until_done(self, names: Names, decide: Decide) -> Written | ServiceError | None:
-        """Attempt until the batch is committed or refused, or the time for retries is over."""
+        """Repeat the attempt until the batch is committed or refused, or until the time for retries has ended."""
         lost: Written | None = None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + RETRY_SECONDS
@@ -147,7 +150,7 @@ class Committer:
                 if self._unanswered is not lost:
                     lost = self._unanswered
                     deadline = max(deadline, loop.time() + RESOLVE_SECONDS)
-                # However a COMMIT failed, its outcome is looked for.
+                # After any failure of a COMMIT, its outcome is looked for.
                 goes_on = is_transient(failure) or lost is not None
                 if not goes_on or not await self._writer.pause(deadline):
                     error = self._fault.failed(failure)
@@ -168,7 +171,7 @@ class Committer:
         return error
 
     async def _attempt(self, names: Names, decide: Decide) -> Written | None:
-        """One transaction; or the proof that the one before it was committed. Raises one of FAILURES."""
+        """Do one transaction, or prove that the previous one was committed. Raises one of FAILURES."""
         connection = await self._writer.connected()
         await self._execute(connection, sql.BEGIN)
         loaded = await self._load(connection, names)
@@ -179,8 +182,9 @@ class Committer:
             loaded = await self._load(connection, names)
         lost = self._unanswered
         if lost is not None and await self._is_stored(connection, lost):
-            # That it is there does not say that the synchronous standbys have it: they were not waited for if the wait
-            # was broken off, or if the server was started again. This COMMIT waits until they have all before it.
+            # The batch is stored, but the synchronous standbys may not have it: the lost COMMIT did not wait for them
+            # if its wait was cancelled or if PostgreSQL was restarted. The standbys have everything before this COMMIT
+            # once it is done.
             with time_limit(connection, SILENCE_SECONDS):
                 await connection.execute(sql.TOUCH_HEAD, self._namespace)
             await self._finish(connection)
@@ -195,10 +199,10 @@ class Committer:
         return written
 
     async def _finish(self, connection: Connection) -> None:
-        """COMMIT. Raises one of FAILURES unless the answer says that it was done, and done in full.
+        """COMMIT. Raises one of FAILURES unless the answer says that the commit is complete.
 
-        With a warning it was not: PostgreSQL answers so when a cancellation broke off the wait for the synchronous
-        standbys, and when there was no transaction to commit.
+        With a warning it is not complete: PostgreSQL warns if a cancellation ended the wait for the synchronous
+        standbys, or if there was no transaction to commit.
         """
         with collect_warnings(connection) as warnings:
             answer = await self._execute(connection, sql.COMMIT)
@@ -206,14 +210,14 @@ class Committer:
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
 
     async def _is_stored(self, connection: Connection, written: Written) -> bool:
-        """With the head locked: whether this batch is the last that we committed."""
+        """Whether this batch is the last one that this server committed. The head must be locked."""
         with time_limit(connection, SILENCE_SECONDS):
             batch = await connection.fetchval(sql.LAST_BATCH, self._namespace, self.writer_id)
         log.info("a commit whose answer was lost is looked for", revision=written.head, found=batch == written.batch)
         return bool(batch == written.batch)
 
     async def _load(self, connection: Connection, names: Names) -> Loaded:
-        """Lock the head, and see what is committed now."""
+        """Lock the head, and load the records that are committed now."""
         now = None if self._clock is None else self._clock()
         arguments = (self._namespace, now, *names.parameters)
         with time_limit(connection, SILENCE_SECONDS):
@@ -223,7 +227,7 @@ class Committer:
             now, head, compacted, incarnation, seen = rows[0][: sql.LOADED_AT]
             offset = sql.LOADED_AT
             if seen != head and names.kinds:
-                # Other servers committed while we waited for the lock, after this statement's snapshot.
+                # Other servers committed after this statement's snapshot, while it waited for the lock.
                 rows = await connection.fetch(sql.load(names.kinds), self._namespace, *names.parameters)
                 offset = 0
         self._head.see(incarnation)
@@ -243,7 +247,7 @@ class Committer:
         return Loaded(head, compacted, self._head.incarnation, now, by_name, by_lookup, of_documents)
 
     async def _write(self, connection: Connection, loaded: Loaded, decide: Decide) -> Written | None:
-        """Decide and write, all but the COMMIT. None if `decide` changes nothing."""
+        """Decide and write, without the COMMIT. Returns None if `decide` changes nothing."""
         changes = sorted(decide(loaded, loaded.head, loaded.now), key=revision_of)
         if not changes:
             return None
@@ -275,7 +279,7 @@ class Committer:
     async def _write_parts(
         self, connection: Connection, kind: AnyKind, records: Sequence[Change], loaded: Loaded
     ) -> list[Change]:
-        """Write the records of which a part of the document is enough. Returns the others."""
+        """Write the records for which one part of the document is enough. Returns the other records."""
         document = TABLES[kind].document
         assert document is not None
         before, rows = loaded.by_name[kind], loaded.rows[kind]
@@ -302,7 +306,7 @@ class Committer:
                 await connection.execute(of_kind.set_part, *arguments, part.part)
 
     async def commit_nothing(self, connection: Connection) -> None:
-        """A durable commit that changes no record. It needs the same tables and privileges as other commits.
+        """Make a durable commit that changes no record. It needs the same tables and privileges as other commits.
 
         It uses its own row in `writers`, because a batch may be waiting for the outcome of its COMMIT.
         """

@@ -1,7 +1,7 @@
-"""Failures of the database: which are transient, and the errors and log lines that are made of them.
+"""Failures of the database: which are transient, and which errors and log lines they become.
 
-No exception of asyncpg leaves the package. Neither the detail of an error of PostgreSQL nor asyncpg's own messages are
-passed on: both may quote keys and values.
+No exception of asyncpg leaves the package. The details of PostgreSQL's errors and the messages of asyncpg are never
+passed on, because both may quote keys and values.
 
 SQLSTATEs: https://www.postgresql.org/docs/18/errcodes-appendix.html
 """
@@ -26,10 +26,10 @@ FAILURES: Final = (
     OSError,
     TimeoutError,
 )
-"""All that asyncpg and the network raise. TimeoutError is an OSError; it is named for the reader."""
+"""All exceptions that asyncpg and the network raise. TimeoutError is an OSError; it is listed for clarity."""
 
 REPORT_SECONDS: Final = 5.0
-"""Lines of one kind are logged no more often."""
+"""The minimum time between two log lines of one kind."""
 
 _TRANSIENT_CLASSES: Final = (
     "08",  # connection
@@ -38,13 +38,13 @@ _TRANSIENT_CLASSES: Final = (
     "57",  # shut down, starting up, cancelled
 )
 _TRANSIENT_CODES: Final = (
-    "25006",  # read only: it was the primary once
+    "25006",  # read only: the server is no longer the primary
     "25P03",  # idle in transaction for too long
-    "26000",  # a prepared statement is gone: a pooler gave us another session
-    "42P05",  # a prepared statement is there already: likewise
+    "26000",  # a prepared statement does not exist: a pooler switched to another session
+    "42P05",  # a prepared statement exists already: the same reason
     "55P03",  # lock timeout
-    "58000",  # the system's error
-    "58030",  # input or output
+    "58000",  # system error
+    "58030",  # I/O error
 )
 _PERMANENT_CODES: Final = (
     "40002",  # an integrity constraint
@@ -60,7 +60,7 @@ _MESSAGES: Final = {
     "53": "the database has no connections or memory left now",
     "55P03": "the database is too busy now",
 }
-"""By SQLSTATE or its class: the message for callers when it has not passed in time."""
+"""By SQLSTATE or its class: the message for callers if the failure lasted too long."""
 
 
 def sqlstate_of(failure: BaseException | None) -> str | None:
@@ -68,9 +68,9 @@ def sqlstate_of(failure: BaseException | None) -> str | None:
 
 
 def is_transient(failure: BaseException) -> bool:
-    """Whether the same may succeed on a new connection, soon."""
+    """Whether the same operation may soon succeed on a new connection."""
     if isinstance(failure, asyncpg.InvalidCachedStatementError):
-        return True  # a migration has changed a table since the statement was prepared; else 0A000 is for good
+        return True  # a migration changed a table after the statement was prepared; any other 0A000 is permanent
     if isinstance(failure, asyncpg.PostgresError):
         code = failure.sqlstate or ""
         return code not in _PERMANENT_CODES and (code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES)
@@ -78,12 +78,12 @@ def is_transient(failure: BaseException) -> bool:
 
 
 def is_refusal(failure: BaseException | None) -> bool:
-    """Whether the database answered and refused, and would refuse again. Other operations may succeed."""
+    """Whether the database refused the operation and would refuse it again. Other operations may succeed."""
     return failure is not None and not is_transient(failure) and sqlstate_of(failure) != DISK_FULL
 
 
 def as_service_error(failure: BaseException) -> ServiceError:
-    """The error for a caller whose operation has failed for good and stored nothing."""
+    """The error for a caller whose operation finally failed and stored nothing."""
     code = sqlstate_of(failure) or ""
     if code == DISK_FULL:
         return ServiceError("storage_full", "the database's disk is full; the change was not stored")
@@ -113,7 +113,7 @@ _REASONS_BY_KIND: Final[Mapping[type[BaseException], str]] = {
 
 def as_start_error(failure: BaseException) -> ServiceError:
     """The error for the operator when the store cannot be opened: one line, without the password."""
-    is_of_tls = isinstance(failure, ssl.SSLError)  # some of them are a ValueError, too
+    is_of_tls = isinstance(failure, ssl.SSLError)  # some of these are a ValueError, too
     if isinstance(failure, asyncpg.ClientConfigurationError | ValueError) and not is_of_tls:
         log.error("the connection string could not be used", **describe(failure))
         return ServiceError("invalid_argument", "the store's connection string cannot be used; the log says why")
@@ -135,7 +135,7 @@ def _reason_of_tls(failure: BaseException) -> str | None:
         return f"the certificate of PostgreSQL is not trusted: {failure.verify_message}"
     if isinstance(failure, ssl.SSLError):
         return f"TLS with PostgreSQL failed: {failure.reason}"
-    if type(failure) is ConnectionError and "SSL" in str(failure):  # asyncpg gives no other sign
+    if type(failure) is ConnectionError and "SSL" in str(failure):  # asyncpg gives no other indication
         return "PostgreSQL does not offer TLS, which sslmode asks for"
     return None
 
@@ -144,27 +144,29 @@ def _reason_of_tls(failure: BaseException) -> str | None:
 
 
 def describe(failure: BaseException) -> dict[str, str | None]:
-    """What may be logged of it."""
+    """The facts about `failure` that may be logged."""
     if isinstance(failure, asyncpg.PostgresError):
         return {"sqlstate": failure.sqlstate, "reason": str(failure.args[0])}
     return {"kind": type(failure).__name__}
 
 
 class Reports:
-    """Logs at most one line of a kind in REPORT_SECONDS, with the number of lines that it stands for.
+    """Logs at most one line of a kind in REPORT_SECONDS, with the number of lines left out before it.
 
-    `now`: seconds that do not go back.
+    `now`: a monotonic clock, in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._kinds: dict[tuple[str, str | None], tuple[float, int]] = {}
-        """When each was logged last, and how many were left out since. As many as there are SQLSTATEs, at most."""
+        """For each kind, when it was logged last, and how many lines were left out since.
+
+        It has at most as many members as there are SQLSTATEs."""
 
     def log(
         self, write: Callable[..., object], event: str, failure: BaseException, *, by_sqlstate: bool = True
     ) -> None:
-        """Log with `write`, a method of a logger. `by_sqlstate`: of each SQLSTATE one line, not of the event."""
+        """Log with `write`, a method of a logger. `by_sqlstate`: each SQLSTATE of the event is a kind of its own."""
         facts = describe(failure)
         kind = (event, facts.get("sqlstate", facts.get("kind")) if by_sqlstate else None)
         logged_at, left_out = self._kinds.get(kind, (None, 0))

@@ -1,4 +1,4 @@
-"""The head of a space as this server knows it, and what is done when the database has gone back to an older one."""
+"""The head of a space that this server knows, and its restoration if the database has an older one."""
 
 from typing import Final
 
@@ -11,8 +11,8 @@ from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, time_l
 log = structlog.get_logger(__name__)
 
 GAP_REVISIONS: Final = 1_000_000
-"""Left out when the database has gone back. More than other servers can have committed since this one heard of them:
-it reads the head every POLL_SECONDS."""
+"""How many revisions are skipped if the database has gone back. Other servers cannot have committed so many since this
+server last read the head, because it reads the head every POLL_SECONDS."""
 
 
 class Head:
@@ -25,14 +25,14 @@ class Head:
         self.incarnation = ""
 
     def move_to(self, revision: int) -> bool:
-        """A revision was committed, here or by another server. Whether it is larger than all before."""
+        """Note a revision that this or another server committed. Returns whether it is larger than all before."""
         is_new = revision > self.revision
         if is_new:
             self.revision = revision
         return is_new
 
     def see(self, incarnation: str | None) -> None:
-        """The incarnation, read together with what is answered next. None: of a database of an older version."""
+        """Note the incarnation that was read together with the next answer. None: the tables have an older version."""
         if incarnation != self.incarnation and incarnation is not None:
             log.warning("the store has another incarnation", incarnation=incarnation, before=self.incarnation)
             self.incarnation = incarnation
@@ -40,8 +40,8 @@ class Head:
     async def restore(self, connection: Connection) -> None:
         """If the database has gone back (a restore, a failover that lost commits), continue after all known revisions.
 
-        Other servers may know of revisions that this one has not heard of: hence GAP_REVISIONS. With a new incarnation,
-        the ETags of the lost changes match nothing.
+        GAP_REVISIONS are skipped because other servers may know revisions that this server does not know. The
+        incarnation is new, so that the ETags of the lost changes do not match.
         """
         known = self.revision
         head = known + GAP_REVISIONS

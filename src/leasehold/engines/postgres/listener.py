@@ -1,4 +1,4 @@
-"""What other servers commit, heard by notification.
+"""Receives the notifications of commits, so that this server knows what other servers commit.
 
 A notification names the schema, the namespace, a revision and the kinds that changed. One connection listens.
 """
@@ -17,19 +17,19 @@ from leasehold.model import KINDS, AnyKind
 from leasehold.tasks import cancel_and_wait
 
 POLL_SECONDS: Final = 5.0
-"""How often the head is read, should a notification have been lost."""
+"""The time between two reads of the head. A read finds commits whose notification was lost."""
 RELISTEN_SECONDS: Final = 0.5
 OTHERS_SECONDS: Final = 10.0
 _BY_NAME: Final = {kind.name: kind for kind in KINDS}
 
 
 class Listener:
-    """Listens on `link`, until it is stopped.
+    """Listens on `link` until it is stopped.
 
-    `prefix` is what the notifications of the namespace begin with. `is_own_process` says whether a process of the
-    database wrote the last batch of this server. `committed(revision, kinds)` is called for each notification, with no
-    kinds if this server made the commit. `looked(revision, incarnation, may_have_missed)` is called with the head each
-    time it was read; `may_have_missed`: notifications may have been lost since it was read before.
+    The notifications of the namespace begin with `prefix`. `is_own_process` says whether a process of the database
+    wrote the last batch of this server. `committed(revision, kinds)` is called for each notification; `kinds` is empty
+    if this server made the commit. `looked(revision, incarnation, may_have_missed)` is called after each read of the
+    head; `may_have_missed` says that notifications may have been lost since the read before.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Listener:
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
     async def stop(self) -> None:
-        """Listen no more. The link is closed by its owner."""
+        """Stop listening. The owner of the link closes it."""
         await cancel_and_wait(self._task)
 
     @property
     def hears_others(self) -> bool:
-        """Whether other servers have committed something lately."""
+        """Whether another server has committed in the last OTHERS_SECONDS."""
         return asyncio.get_running_loop().time() - self._heard_others_at < OTHERS_SECONDS
 
     async def _listen(self) -> None:
@@ -74,15 +74,15 @@ class Listener:
                 await self._poll(connection, lost)
             except FAILURES:
                 self._link.drop()
-            except Exception as failure:  # noqa: BLE001 - what other servers commit must be heard after this, too
+            except Exception as failure:  # noqa: BLE001 - it must listen again, because nothing else starts it
                 report("listening begins anew after a fault", failure)
                 self._link.drop()
             await asyncio.sleep(RELISTEN_SECONDS)
 
     async def _poll(self, connection: Connection, lost: asyncio.Event) -> None:
         """Read the head at once and every POLL_SECONDS, until the connection is lost."""
-        # Notifications sent while nothing listened are lost, and the head may not show it: commits of our own advance
-        # it, too.
+        # Notifications sent while this server did not listen are lost. The head may not show that, because commits of
+        # this server advance it, too.
         may_have_missed = True
         while not lost.is_set():
             with time_limit(connection, SILENCE_SECONDS):
@@ -101,8 +101,8 @@ class Listener:
         if not is_own:
             self._heard_others_at = asyncio.get_running_loop().time()
         revision, *names = payload.removeprefix(self._prefix).split(sql.SEPARATOR)
-        # A server of version 0.1 names no kinds: any may have changed. Beside that it sends notifications without a
-        # revision, which say nothing more.
+        # A server of version 0.1 names no kinds, so any kind may have changed. It also sends notifications without a
+        # revision, which contain nothing more.
         if revision.isdecimal():
             kinds = [_BY_NAME[name] for name in names if name in _BY_NAME] if names else KINDS
             self._committed(int(revision), () if is_own else kinds)

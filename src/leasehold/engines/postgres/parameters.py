@@ -3,9 +3,9 @@
 https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-CONNSTRING. Each parameter of libpq is in one of three
 tables below: supported as in libpq (`SUPPORTED`), accepted without effect (`IGNORED`), or refused (`REFUSED`);
 docs/postgres.md has the same tables. A parameter is never ignored if the connection would be less safe without it.
-libpq's variables (`PGSSLMODE`, …) and service files count as well, and go through the same tables.
+libpq's variables (`PGSSLMODE`, …) and service files are read as well, and checked with the same tables.
 
-No message holds a value: it might be a password, or a part of one that was not escaped.
+No message contains a value: it might be a password, or a part of a password that was not escaped.
 """
 
 import configparser
@@ -50,10 +50,10 @@ SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "ssl_max_protocol_version": _SSL_VERSIONS,
     "krbsrvname": (),
     "gsslib": ("gssapi", "sspi"),
-    # Not a parameter of libpq, but a setting that this service needs often.
+    # Not a parameter of libpq, but a setting that is often needed for this service.
     "search_path": (),
 }
-"""Supported as in libpq, with the possible values where they are few."""
+"""Supported as in libpq. If values are listed, all others are refused."""
 
 IGNORED: Final[Mapping[str, tuple[str, ...]]] = {
     "keepalives": (),
@@ -73,7 +73,7 @@ IGNORED: Final[Mapping[str, tuple[str, ...]]] = {
     "min_protocol_version": ("3.0",),
     "replication": ("false", "off", "no", "0"),
 }
-"""Accepted without effect. Where values are named, all others are refused."""
+"""Accepted without effect. If values are listed, all others are refused."""
 
 REFUSED: Final[Mapping[str, str]] = {
     "channel_binding": f"channel binding is not supported; leave it out, and {_VERIFY_FULL}",
@@ -92,7 +92,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "oauth_client_secret": "OAuth is not supported",
     "oauth_scope": "OAuth is not supported",
 }
-"""Refused, and why."""
+"""Refused, each with the reason."""
 
 LIBPQ: Final = (SUPPORTED.keys() | IGNORED.keys() | REFUSED.keys()) - {"search_path"}
 SECRETS: Final = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
@@ -131,39 +131,39 @@ _VARIABLES: Final = {
     "PGGSSDELEGATION": "gssdelegation",
     "PGMINPROTOCOLVERSION": "min_protocol_version",
 }
-"""libpq's variables, but for those of parameters that may be ignored whatever their value."""
+"""libpq's variables, except those of parameters that are ignored with any value."""
 
 _TLS_IN_URL: Final[tuple[str, ...]] = (
     *("sslmode", "sslnegotiation", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl"),
     *("ssl_min_protocol_version", "ssl_max_protocol_version"),
 )
-"""What asyncpg takes in a URL only."""
+"""Parameters that asyncpg accepts in a URL only."""
 SYSTEM: Final = "system"
-"""As sslrootcert: the certificates that the system trusts."""
+"""The value of sslrootcert for the certificates that the system trusts."""
 
 
 class Host(msgspec.Struct, frozen=True):
-    """Where to connect. `name` is None where libpq's default is meant: a socket, else localhost."""
+    """Where to connect. `name` is None for libpq's default: a socket, or else localhost."""
 
     name: str | None
     port: int | None
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a connection string says, checked."""
+    """The checked contents of a connection string."""
 
     hosts: list[Host]
     values: dict[str, str]
-    """Of the parameters in `SUPPORTED`, as they were given."""
+    """The values of parameters in `SUPPORTED`, as given."""
     ignored: list[str]
-    """Names that are given and have no effect."""
+    """The names of given parameters that have no effect."""
 
     def get(self, name: str) -> str | None:
         return self.values.get(name)
 
     @property
     def tls_url(self) -> str | None:
-        """What concerns TLS, in the only form in which asyncpg takes it."""
+        """The parameters for TLS, as a URL, because asyncpg accepts them in no other form."""
         given = {name: self.values[name] for name in _TLS_IN_URL if name in self.values}
         if given.get("sslrootcert") == SYSTEM:
             del given["sslrootcert"]
@@ -171,9 +171,9 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def parse(text: str, environment: Mapping[str, str]) -> Target:
-    """Read a connection string. Raises `invalid_argument`, which names the parameter and never its value."""
+    """Read a connection string. Raises `invalid_argument`, whose message may name the parameter but not its value."""
     given = _of_url(text) if "://" in text.partition("=")[0] else _of_list(text)
-    values = {name: value for name, value in given.items() if value}  # what is empty is as if it were not there
+    values = {name: value for name, value in given.items() if value}  # an empty value counts as not given
     from_environment = {
         name: environment[variable] for variable, name in _VARIABLES.items() if environment.get(variable)
     }
@@ -183,14 +183,14 @@ def parse(text: str, environment: Mapping[str, str]) -> Target:
     for name, value in values.items():
         _check(name, value)
     if values.get("sslrootcert") == SYSTEM and values.setdefault("sslmode", "verify-full") != "verify-full":
-        raise _wrong("sslrootcert=system needs sslmode=verify-full")  # as libpq, which will not trust it less
+        raise _wrong("sslrootcert=system needs sslmode=verify-full")  # as in libpq, which allows no weaker sslmode
     ignored = sorted(values.keys() & IGNORED.keys())
     done = {name: value for name, value in values.items() if name in SUPPORTED}
     return Target(_hosts(done), done, ignored)
 
 
 def names_postgres(text: str) -> bool:
-    """Whether a list of `name=value` is meant, and not a path."""
+    """Whether `text` is a list of `name=value` and not a path."""
     return not text.startswith(("/", "./", "../", "~")) and _SOME_PARAMETER.search(text) is not None
 
 
@@ -277,14 +277,14 @@ def _of_url(url: str) -> dict[str, str]:
         if not equals or "=" in value:
             raise _wrong("behind the ? there must be name=value, joined by &")
         name = _decoded(name)
-        if (name, value) == ("ssl", "true"):  # of JDBC; libpq takes it, too
+        if (name, value) == ("ssl", "true"):  # from JDBC; libpq accepts it, too
             name, value = "sslmode", "require"
         given[_ALIASES.get(name, name)] = _decoded(value)
     return given
 
 
 def _decoded(text: str | None) -> str:
-    """Percent-decoded, strictly. A plus sign is one, as in libpq."""
+    """Percent-decode `text` strictly. A plus sign is not a space, as in libpq."""
     if text is None:
         return ""
     if re.search("%(?![0-9A-Fa-f]{2})", text) or "%00" in text:
@@ -324,7 +324,7 @@ def _of_list(text: str) -> dict[str, str]:
 
 
 def _of_service(service: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What the file of services says of one: that of PGSERVICEFILE or the user's own, else the system's."""
+    """The parameters of `service`: from the file in PGSERVICEFILE or the user's own, or else from the system's file."""
     own = environment.get("PGSERVICEFILE") or str(
         Path(environment.get("HOME") or "~").expanduser() / ".pg_service.conf"
     )

@@ -1,8 +1,8 @@
-"""Single reads, gathered: while a query runs, the names of the next one collect.
+"""Reads of single records. While a query runs, the names for the next query are collected.
 
-Plain functions in, callbacks out, no task for a read; one task for each connection. Queries grow with the load by
-themselves: with 64 readers a query carries about 30 names. A query is about one kind; the kind that has waited for
-longest is next.
+Each connection has one task; a read has none. A plain function accepts the read, and a callback gets the record. The
+queries grow with the load: with 64 readers a query contains about 30 names. A query reads records of one kind. The
+kind that has waited longest is next.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ MAX_GATHERED_NAMES: Final = 1_000
 _Done = Callable[[Record | ServiceError | None], None]
 """Gets records of its kind only."""
 _Waiting = dict[str, list[_Done]]
-"""By name, the reads of one kind."""
+"""The reads of one kind, by name."""
 
 
 class Reads:
-    """Reads on `links`. `retry_seconds` is how long a failing query is repeated; `failed` makes the error of callers.
+    """Reads on `links`. A failing query is repeated for `retry_seconds`. `failed` makes the error for callers.
 
-    `seen` is called with the incarnation before callers get the records that were read with it.
+    `seen` is called with the incarnation, before callers get the records that were read with it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Reads:
         self._failed = failed
         self._seen = seen
         self._waiting: dict[AnyKind, _Waiting] = {}
-        """In the order in which the kinds began to wait."""
+        """The kinds are in the order in which they began to wait."""
         self._idle: list[asyncio.Future[None]] = []
         """One for each task that has nothing to do."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -63,7 +63,7 @@ class Reads:
         self._tasks = [loop.create_task(self._serve(link)) for link in self._links]
 
     async def close(self) -> None:
-        """End the queries under way; waiting reads are completed with an error."""
+        """Cancel the queries in flight. All reads that are not answered are completed with an error."""
         await cancel_and_wait(*self._tasks)
         self._tasks = []
         waiting, self._waiting = self._waiting, {}
@@ -76,7 +76,7 @@ class Reads:
             done(unavailable("the store is closed"))
             return
         if self._idle:
-            # It wakes in the next iteration of the loop, so the requests of this iteration share its query.
+            # The task wakes in the next loop iteration, so the requests of this iteration share its query.
             idle = self._idle.pop()
             try:
                 idle.set_result(None)
@@ -93,7 +93,7 @@ class Reads:
             waiting.append(done)  # type: ignore[arg-type] # as above
 
     async def _serve(self, link: Link) -> None:
-        """Answer reads until cancelled. Each read that was taken is completed once, whatever is raised."""
+        """Answer reads until cancelled. Each read that was taken is completed once, even if something raises."""
         while True:
             waiting: _Waiting = {}
             calls: Iterator[tuple[_Done, Record | ServiceError | None]] | None = None
@@ -155,7 +155,7 @@ class Reads:
 def _calls(
     waiting: _Waiting, result: Mapping[str, Record] | ServiceError
 ) -> list[tuple[_Done, Record | ServiceError | None]]:
-    """The calls to make: with the record, with None if there is none, or all with the same error."""
+    """The calls to make: each with its record or None, or all with the same error."""
     if isinstance(result, ServiceError):
         return [(done, result) for several in waiting.values() for done in several]
     return [(done, result.get(name)) for name, several in waiting.items() for done in several]

@@ -1,8 +1,8 @@
-"""The tables: deployed when missing, brought up to date when old.
+"""Deploys the tables if they are missing, and migrates old ones.
 
-To change them, add a file `NNNN_subject.sql` beside `tables.sql`, and its name with the columns that it adds to
-MIGRATIONS. A version is the number of scripts that were run, by a server or by hand. Servers of the version before may
-still be running while a migration is made.
+To change the tables, add a file `NNNN_subject.sql` beside `tables.sql`. Then add its name, and the columns that it
+adds, to MIGRATIONS. The version of the tables is the number of scripts that were run, by a server or by hand. Servers
+of the previous version may be running during a migration.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,12 +32,12 @@ MIGRATIONS: Final[Mapping[str, frozenset[str]]] = {
     "0003_incarnation.sql": frozenset({"head.incarnation"}),
     "0004_removals.sql": frozenset({"deletions.kind"}),
 }
-"""The scripts in their order, and the columns that each adds, by which it is seen that it was run by hand."""
+"""The scripts in their order, each with the columns that it adds. These columns show that it was run by hand."""
 
 MIN_SERVER_VERSION: Final = 140_000
 
 _ADVISORY_LOCK: Final = 0x6C65617365686F6C
-"""`leasehol`: no two servers deploy at once."""
+"""`leasehol` in ASCII. The lock ensures that no two servers deploy at once."""
 
 
 _CREATE_MIGRATIONS: Final = """
@@ -52,7 +52,7 @@ def load_scripts() -> list[str]:
 
 
 async def deploy(connection: Connection, scripts: Sequence[str], *, now: int) -> None:
-    """Run those of `scripts` that the database has not seen. Raises `unavailable` for a database that will not do."""
+    """Run those of `scripts` that have not been run on the database. Raises `unavailable` if it cannot be used."""
     await _check_server(connection)
     version = await _version(connection)
     if version < len(scripts):
@@ -94,8 +94,8 @@ async def _check_server(connection: Connection) -> None:
 
 
 async def _version(connection: Connection) -> int:
-    """How many scripts the database has seen; 0 if it has no tables yet."""
-    # Not `to_regclass`: in a transaction it may still not know of a table that another server has just made.
+    """How many scripts have been run on the database; 0 if it has no tables yet."""
+    # Not `to_regclass`: in a transaction it may not find a table that another server has just created.
     exists = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'leasehold_migrations'"
     if not await connection.fetchval(exists):
         return 0
@@ -105,7 +105,7 @@ async def _version(connection: Connection) -> int:
 
 
 async def _made_by_hand(connection: Connection, version: int) -> int:
-    """The version of the tables, where scripts after `version` may have been run without a server."""
+    """The version of the tables, whose scripts after `version` may have been run by hand."""
     rows = await connection.fetch(
         "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = current_schema()"
     )
@@ -117,9 +117,9 @@ async def _made_by_hand(connection: Connection, version: int) -> int:
 
 
 async def ensure_head(connection: Connection, namespace: str, make_incarnation: MakeIncarnation) -> tuple[int, str]:
-    """The revision and the incarnation of a namespace, which begins with this call if it is new.
+    """Returns the revision and the incarnation of a namespace. Creates its head if it is new.
 
-    Of servers that come together, the first to lock the row names the store.
+    If several servers do this at once, the first one that locks the row sets the incarnation.
     """
     row = await connection.fetchrow(sql.HEAD, namespace)
     if row is None or row["incarnation"] is None:

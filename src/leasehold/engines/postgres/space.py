@@ -2,9 +2,9 @@
 
 All state belongs to the event loop's thread. Connections: one that writes, READERS, LISTS, and one that listens.
 
-The feed. Our own commits are published with their changes; those of other servers, which are known by notification,
-without. A commit of ours that found a larger head than was known here is preceded by a publication without changes of
-every kind. So when changes are published, everything before them has been published, too.
+The feed. A commit of this server is published with its changes. A commit of another server is known by notification
+and published without changes. If a commit of this server found a larger head than this server knew, a publication
+without changes of every kind comes first. So when changes are published, all earlier changes have been published, too.
 """
 
 import asyncio
@@ -50,14 +50,15 @@ T = TypeVar("T")
 READERS: Final = 2
 LISTS: Final = 2
 YIELD_SECONDS: Final = 0.002
-"""The delay before our own subscribers hear of removals of a contended kind, while other servers commit, too.
+"""The delay before removals of a contended kind are published here, while other servers commit, too.
 
-The others hear of them by notification. Without the delay our own waiters are first again and again: of two servers
-with 8 waiters each, one got the lock 1.1 to 8.6 times as often as the other; with it 1.0 times."""
+Other servers get the removals later, by notification. Without the delay, the waiters of this server would have an
+advantage: of two servers with 8 waiters each, one got the lock 1.1 to 8.6 times as often as the other. With the delay
+the ratio is 1.0."""
 WRITER_MICROSECONDS: Final = 7 * 86_400 * 1_000_000
-"""What a server signed last is forgotten after a week; it is needed for seconds."""
+"""At the start, rows in `writers` that are older than a week are deleted. A server needs its row for seconds."""
 SCANNED_CHANGES: Final = 2_000
-"""Of all names, read for a part of the changes under a prefix: 4 ms."""
+"""Changes of any name that one query for the changes under a prefix reads: 4 ms."""
 LAST_CHARACTER: Final = "\U0010ffff"
 _BEHIND_ANY_NAME: Final = LAST_CHARACTER * (MAX_KEY_BYTES // len(LAST_CHARACTER.encode()) + 1)
 
@@ -83,7 +84,7 @@ class PostgresSpace:
         self._feed = Feed(self._fault.takes_writes)
         self._is_open = False
         self._committing: asyncio.Task[None] | None = None
-        """The last commit, maybe in flight."""
+        """The last commit. It may be in flight."""
         self._restoring: set[asyncio.Task[None]] = set()
 
     @property
@@ -99,7 +100,7 @@ class PostgresSpace:
         return self._fault.error
 
     def gauges(self) -> Mapping[str, float]:
-        return {}  # to count the records would be a query over all of them
+        return {}  # a count of the records would need a query over all of them
 
     # Start and end --------------------------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class PostgresSpace:
         self._listener.start()
 
     async def _prepare(self, connection: Connection) -> str:
-        """Make the tables and the head; returns the name of the schema."""
+        """Create the tables and the head if they are missing. Returns the name of the schema."""
         now = time.time_ns() // 1000
         await schema.deploy(connection, schema.load_scripts(), now=now)
         head = await schema.ensure_head(connection, self._namespace, self._make_incarnation)
@@ -158,7 +159,7 @@ class PostgresSpace:
             return
         for link in self._links:
             link.stop_retrying()
-        with suppress(ServiceError, TimeoutError):  # else another server takes over some seconds later
+        with suppress(ServiceError, TimeoutError):  # if it fails, another server takes over some seconds later
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._cleaner.resign()
         self._is_open = False
@@ -185,7 +186,7 @@ class PostgresSpace:
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
             before = start + _BEHIND_ANY_NAME
-            # One more than asked for shows whether there is a next page.
+            # The query asks for one more record, which shows whether there is a next page.
             return await connection.fetch(statement, self._namespace, start, above, before, limit + 1, self._time())
 
         rows = await self._ask(query)
@@ -208,13 +209,13 @@ class PostgresSpace:
         statement, table = sql.OF_KIND[kind].changes, TABLES[kind]
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            # One more than asked for shows whether anything is left.
+            # The query asks for one more change, which shows whether any are left.
             arguments = (after_revision, start, scanned + 1, limit + 1)
             return await connection.fetch(statement, self._namespace, *arguments)
 
         rows = await self._ask(query)
         head, compacted, found, scanned_to = rows[0][:4]
-        # What is still known is the same for every engine, so that none promises more than another.
+        # Every engine keeps the same number of changes, so that all make the same promise.
         if after_revision < max(compacted, head - base.HISTORY_CHANGES):
             raise ServiceError("revision_compacted", "changes that old are no longer known")
         changes: list[Change] = [
@@ -237,13 +238,13 @@ class PostgresSpace:
         return [(kinds[kind], name) for kind, name in rows]
 
     async def _ask(self, query: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run a query of a list, or one that is rare. Raises ServiceError."""
+        """Run the query of a list, or a rare query. Raises ServiceError."""
         if not self._is_open:
             raise unavailable("the store is closed")
         return await self._pool.ask(query)
 
     def _time(self) -> int | None:
-        """For the statements' `clock`."""
+        """The parameter `clock` of the statements."""
         return None if self._clock is None else self._clock()
 
     # Commits --------------------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ class PostgresSpace:
             if written is not None:
                 self._head.move_to(written.head)
             done(None)
-        except BaseException as failure:  # all later changes wait for this one
+        except BaseException as failure:  # all later commits wait for this one
             report("a commit failed in an unexpected way", failure)
             try:
                 self._writer.drop()
@@ -284,7 +285,7 @@ class PostgresSpace:
                 self._publish(written, knew)
 
     def _publish(self, written: Written, knew: int) -> None:
-        """Publish a commit of our own. `knew`: the head that was known before it was done."""
+        """Publish a commit of this server. `knew`: the head that this server knew before the commit."""
         if written.before > knew:
             self._publish_every_kind()
         hears_others = self._listener.hears_others
@@ -299,27 +300,27 @@ class PostgresSpace:
         self._feed.subscribe(kind, published)
 
     def _publish_every_kind(self) -> None:
-        """There may be changes of any kind that are not known here."""
+        """Say that there may be changes of any kind that this server does not know."""
         self._feed.publish_unknown(KINDS, self._head.revision)
 
     def _notified(self, revision: int, kinds: Sequence[AnyKind]) -> None:
-        """A notification; without kinds, of a commit of our own."""
+        """Handle a notification. `kinds` is empty if this server made the commit."""
         self._head.move_to(revision)
         self._feed.publish_unknown(kinds, self._head.revision)
 
     def _looked(self, revision: int, incarnation: str | None, may_have_missed: bool) -> None:  # noqa: FBT001
-        """The head as it was read just now."""
+        """Handle the head that was read just now."""
         self._head.see(incarnation)
         if self._head.move_to(revision) or may_have_missed:
             self._publish_every_kind()
         if revision < self._head.revision and self._is_open:
-            # Mostly because of a commit of our own since it was read; the statement looks again.
+            # The usual reason is a commit of this server after the read. The statement compares again.
             task = asyncio.get_running_loop().create_task(self._restore_head())
             self._restoring.add(task)
             task.add_done_callback(self._restoring.discard)
 
     async def _restore_head(self) -> None:
-        with suppress(ServiceError):  # a commit, or the next look at the head, will do it
+        with suppress(ServiceError):  # the next commit, or the next read of the head, tries again
             await self._pool.ask(self._head.restore, retry_seconds=0.0)
 
     async def recover(self) -> None:
@@ -331,8 +332,8 @@ class PostgresSpace:
 
 
 def _sendable(text: str) -> str:
-    """A prefix, or a place between names, as PostgreSQL takes it: it has no U+0000.
+    """Replace U+0000, which PostgreSQL does not accept, in a prefix or in a position between names.
 
-    No name holds a control character, so U+0001 separates them in the same way.
+    No name contains a control character, so U+0001 sorts the same among the names.
     """
     return text.replace("\0", "\1")

@@ -1,8 +1,8 @@
-"""Every statement. Those about records are built from the descriptions of the tables (`tables`), once.
+"""All statements. Those about records are built once, from the descriptions of the tables (`tables`).
 
-Each statement names the namespace ($1). Those that change data are deterministic: a time that they need is a
-parameter, read before by a SELECT. A `$n::timestamptz` named `clock` below is NULL except in tests, which bring their
-own.
+The first parameter of each statement ($1) is the namespace. Statements that change data are deterministic: a time that
+they need is a parameter, which a SELECT has read before. The parameter `clock` below, a `$n::timestamptz`, is NULL
+except in tests, which give the time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,27 +22,27 @@ COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
 BEGIN_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
-"""For a backup, which goes at its reader's pace, and for a restore."""
+"""For a backup, whose reader may be slow, and for a restore."""
 
 # The head, the servers, the cleaner -------------------------------------------------------------------------------
 
 HEAD: Final = "SELECT revision, incarnation FROM head WHERE namespace = $1"
 ADD_HEAD: Final = "INSERT INTO head (namespace, revision, compacted_revision) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING"
 SET_INCARNATION: Final = "UPDATE head SET incarnation = $2 WHERE namespace = $1 AND incarnation IS NULL"
-"""Once for all servers: those that come later wait for the row and find it named."""
+"""Only the first server sets it. The others wait for the row and find that it has an incarnation."""
 ADVANCE_HEAD: Final = """
     UPDATE head SET revision = $3, incarnation = $4 WHERE namespace = $1 AND revision < $2 RETURNING incarnation
 """
-"""Does nothing while the head is where it should be, whichever server moves it meanwhile."""
+"""Does nothing if the head is at least `$2`, even if another server has just moved it there."""
 TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
-"""Changes nothing, but is as durable as any commit."""
+"""Changes nothing, but its commit is as durable as any other."""
 LOCK_HEAD: Final = "SELECT revision FROM head WHERE namespace = $1 FOR UPDATE"
 MOVE_HEAD: Final = "UPDATE head SET revision = $2, compacted_revision = $2, incarnation = $3 WHERE namespace = $1"
-"""A reader that has seen the changes up to any revision before must read everything again."""
+"""Compacts all changes, so a reader that has the changes up to an earlier revision must read everything again."""
 SCHEMA_NAME: Final = "SELECT current_schema()"
 
 LAST_BATCH: Final = "SELECT batch FROM writers WHERE namespace = $1 AND writer = $2"
-"""To be asked with the head locked: then the transaction that may have written it is over."""
+"""Lock the head first: then the transaction that may have written the batch has ended."""
 FORGET_WRITERS: Final = "DELETE FROM writers WHERE namespace = $1 AND written_at < $2"
 
 CLOCK: Final = "SELECT clock_timestamp()"
@@ -52,7 +52,7 @@ SIGN_AS_CLEANER: Final = """
     WHERE writers.batch = excluded.batch OR writers.written_at < $5
     RETURNING batch
 """
-"""Returns nothing while the signature of another server is valid."""
+"""Returns no row while the signature of another server is valid."""
 STOP_CLEANING: Final = "DELETE FROM writers WHERE namespace = $1 AND writer = $2 AND batch = $3"
 
 COMPACT: Final = """
@@ -68,9 +68,9 @@ SEPARATOR: Final = "\x1f"
 
 
 def joined(names: Iterable[str]) -> str:
-    """Names, or values of a lookup, as one parameter, for `_any_of`: none of them holds a control character.
+    """Names, or values of a lookup, as one parameter for `_any_of`. None of them contains a control character.
 
-    0.2 µs less for each than the elements of an array, a sixth of what a gathered read costs here.
+    This costs 0.2 µs less for each name than an array, which is a sixth of the cost of a gathered read here.
     """
     return SEPARATOR.join(names)
 
@@ -80,7 +80,7 @@ def _any_of(parameter: str) -> str:
 
 
 def _now(clock: str) -> str:
-    """A sub-select, so that the clock is read once."""
+    """The time, in a sub-select, so that the clock is read once per statement."""
     return f"(SELECT coalesce({clock}::timestamptz, clock_timestamp()))"
 
 
@@ -92,7 +92,7 @@ def _is_live(clock: str) -> str:
 
 
 class KindStatements:
-    """The statements about the records of one kind. `names` are joined."""
+    """The statements about the records of one kind. The parameter `names` is made by `joined`."""
 
     def __init__(self, table: AnyTable) -> None:
         source = f"FROM {table.name} AS stored WHERE namespace = $1"
@@ -101,7 +101,7 @@ class KindStatements:
             SELECT {columns}, (SELECT incarnation FROM head WHERE namespace = $1)
             {source} AND stored.{name} = {_any_of("$2")} AND {_is_live("$3")}
         """
-        """names, clock. With the incarnation of the same moment: a tag may only be compared with that."""
+        """names, clock. Returns the incarnation of the same moment, too: an ETag may be compared with that one only."""
         self.scan = f"""
             SELECT head.revision, page.* FROM head LEFT JOIN LATERAL (
                 SELECT {columns} {source}
@@ -109,7 +109,7 @@ class KindStatements:
                 ORDER BY stored.{name} LIMIT $5
             ) AS page ON true WHERE head.namespace = $1 ORDER BY page.{name}
         """
-        """from, after, before, limit, clock. The head is in front of each row, and there is always one row."""
+        """from, after, before, limit, clock. Each row begins with the head, and there is at least one row."""
         self.next_page = f"""
             SELECT {columns} {source} AND stored.{name} > $2 AND {_is_live("$4")} ORDER BY stored.{name} LIMIT $3
         """
@@ -119,7 +119,7 @@ class KindStatements:
         self.changes = _changes(table)
         """after_revision, prefix, scanned, limit."""
         self.set_part, self.remove_part = _write_part(table)
-        """name, path, the values of the columns beside the document, and the part if there is one."""
+        """name, path, the values of the columns beside the document; `set_part` also has the part."""
 
 
 def _read(table: AnyTable) -> str:
@@ -129,7 +129,7 @@ def _read(table: AnyTable) -> str:
 
 
 def _casts(table: AnyTable, numbers: Iterable[int]) -> str:
-    """The parameters of `Table.values`."""
+    """The parameters for the arrays of `Table.values`."""
     return ", ".join(f"${number}::{column.type}[]" for column, number in zip(table.columns, numbers, strict=False))
 
 
@@ -139,10 +139,11 @@ def _insert(table: AnyTable, arrays: str) -> str:
 
 
 def _changes(table: AnyTable) -> str:
-    """The records and the removals in the order of their revisions, `scanned` of them, and of these those asked for.
+    """Reads the first `scanned` records and removals by revision. Returns the first `limit` of them with the prefix.
 
-    `WITH TIES`: never a part of a revision. Each is looked up by name once more, because a name that was written again
-    still has a removal; LIMIT keeps the planner from a join that would read the whole table.
+    `WITH TIES` returns all changes of a revision, never a part of them. Each change is looked up by name once more,
+    because a name that was written again still has a removal. The LIMIT in that lookup prevents a join that would read
+    the whole table.
     """
     after = "namespace = $1 AND revision > $2 ORDER BY revision FETCH FIRST $4 ROWS WITH TIES"
     return f"""
@@ -186,18 +187,18 @@ OF_KIND: Final[Mapping[AnyKind, KindStatements]] = {kind: KindStatements(table) 
 # Records of several kinds -----------------------------------------------------------------------------------------
 
 Part = tuple[AnyKind, bool]
-"""A kind that a batch changes, and whether it removes records of it."""
+"""A kind that a batch changes, and whether the batch removes records of this kind."""
 
 LOADED_AT: Final = 5
-"""Where the records begin in the rows of `lock_and_load`."""
+"""The index of the first column of a record in the rows of `lock_and_load`."""
 
 
 @cache
 def lock_and_load(kinds: Sequence[AnyKind]) -> str:
-    """Lock the head, then read the clock; the records of a batch come along. Parameters: clock, then as `load`.
+    """Lock the head, then read the clock; also load the records of a batch. Parameters: clock, then those of `load`.
 
-    They are those of the statement's snapshot. Had we to wait for the lock, other servers may have committed since:
-    then `current` has the head that is locked now, `seen` the head of the snapshot, and `load` must be asked.
+    The records are those of the statement's snapshot. While the statement waits for the lock, other servers may commit.
+    Then `current` has the head that is now locked, `seen` has the head of the snapshot, and the caller must use `load`.
     """
     stored = f"LEFT JOIN ({_stored(kinds, 3)}) AS stored ON true" if kinds else ""
     return f"""
@@ -214,9 +215,9 @@ def lock_and_load(kinds: Sequence[AnyKind]) -> str:
 
 @cache
 def load(kinds: Sequence[AnyKind]) -> str:
-    """The records of a batch, with the columns of each of `kinds` beside one another; NULL for those of the others.
+    """Load the records of a batch. A row has the columns of all `kinds`; those of the other kinds are NULL.
 
-    Parameters: for each kind the names, and the values of its lookup if it has one; all of them joined.
+    Parameters: for each kind its names, and the values of its lookup if it has one; each made by `joined`.
     """
     return _stored(kinds, 2)
 
@@ -239,10 +240,10 @@ def _stored(kinds: Sequence[AnyKind], first: int) -> str:
 
 @cache
 def write(parts: Sequence[Part]) -> str:
-    """Write a batch, all but its COMMIT: the records, the removals, the head, the signature, the notification.
+    """Write a batch, without its COMMIT: the records, the removals, the head, the signature, the notification.
 
-    Parameters: head, writer, batch, time; then for each part the arrays of `Table.values`, and, if it removes records,
-    their names and revisions. Of a name only the last removal is stored, so that `changes` reads no other.
+    Parameters: head, writer, batch, time. Then for each part: the arrays of `Table.values`, and, if it removes records,
+    their names and revisions. Only the last removal of a name is stored, so that `changes` reads no earlier one.
     """
     numbers = count(6)
     steps = []
@@ -285,7 +286,7 @@ EXPIRED: Final = " UNION ALL ".join(
     )"""
     for kind, table in TABLES.items()
 )
-"""limit, clock. The kinds one after another, at most `limit` of each."""
+"""limit, clock. At most `limit` names of each kind, one kind after the other."""
 
 HOLDS_ANYTHING: Final = "SELECT " + " OR ".join(
     f"EXISTS (SELECT FROM {table.name} WHERE namespace = $1)" for table in TABLES.values()

@@ -1,4 +1,4 @@
-"""Which stores are on PostgreSQL, and how their connection strings are shown: never with a secret."""
+"""Recognizes the stores on PostgreSQL, and shows their connection strings without secrets."""
 
 import re
 from typing import Final
@@ -16,7 +16,7 @@ _WELL_FORMED: Final = re.compile(
     rf"(?:(?P<user>[^:@/?]*)(?P<password>:[^@/?]*)?@)?(?P<place>{_PLACE})(?:\?(?P<query>[^@?]*))?"
 )
 _UNESCAPED: Final = re.compile(rf"(?P<user>[^:@/?=&]*):[^=]*@(?P<place>{_PLACE})")
-"""A password that holds an @, a slash or a question mark as it is. With a = it might be anything."""
+"""A URL whose password contains an unescaped @, slash or question mark. With a = its parts could not be told apart."""
 _OTHER_SPELLING: Final = re.compile(
     r"jdbc:|[a-z0-9+]*(?:postgres|postgis|pgsql|psycopg|asyncpg)[a-z0-9+]*:", re.IGNORECASE
 )
@@ -24,21 +24,21 @@ _NO_SCHEME: Final = re.compile(r"[^/\s@:]+:[^\s@]*@\S+")
 
 
 def is_postgres(store: str) -> bool:
-    """A URL of PostgreSQL, in capitals too, or a list like `host=… password=…`."""
+    """Whether `store` is a URL of PostgreSQL, in any case, or a list like `host=… password=…`."""
     scheme, separator, _ = store.partition("://")
     return (bool(separator) and scheme.lower() in SCHEMES) or names_postgres(store)
 
 
 def looks_like_postgres(store: str) -> bool:
-    """Not one of these, but surely meant as one: for another library, or without its scheme.
+    """Whether `store` is meant for PostgreSQL but in another form: that of another library, or without the scheme.
 
-    It must be refused and never shown, because it may contain a password.
+    Such a store must be refused and never shown, because it may contain a password.
     """
     return _OTHER_SPELLING.match(store) is not None or _NO_SCHEME.fullmatch(store) is not None
 
 
 def shown_url(store: str) -> str:
-    """`store` without its secrets, for people and logs. What is not on PostgreSQL is shown as it is."""
+    """`store` without its secrets, for people and logs. A store that is not on PostgreSQL is returned unchanged."""
     if not is_postgres(store):
         return store
     start = _URL.match(store)
@@ -56,7 +56,7 @@ def shown_url(store: str) -> str:
 
 
 def _shown_query(query: str | None) -> str | None:
-    """With its question mark; None if it is not a list of name=value."""
+    """The query without secrets, with its question mark. None if it is not a list of name=value."""
     if query is None:
         return ""
     shown = []

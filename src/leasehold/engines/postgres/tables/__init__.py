@@ -1,7 +1,7 @@
-"""The tables of records: one module for each kind, which describes its table as data.
+"""The tables of records. Each kind has one module, which describes its table as data.
 
-To add a kind, add its module, its line in TABLES, and a migration that makes the table (`schema`). All statements are
-built from these descriptions (`statements`).
+To add a kind, add its module, its line in TABLES, and a migration that creates the table (`schema`). All statements
+about records are built from these descriptions (`sql`).
 """
 
 from collections.abc import Mapping

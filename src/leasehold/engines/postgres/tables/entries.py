@@ -1,4 +1,4 @@
-"""The table of entries. What JSONB would change is stored as text beside it (`jsonb`)."""
+"""The table of entries. A value that JSONB would change is also stored as text (`jsonb`)."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -19,7 +19,7 @@ def record(
     expires_at: int | None,
     exact: str | None,
 ) -> Entry:
-    """The entry of a row. Its value is UNREADABLE if another program wrote what is not JSON."""
+    """The entry of a row. Its value is UNREADABLE if another program wrote something that is not JSON."""
     if exact is not None:
         data = exact.encode()
         if not is_json(data):
@@ -43,7 +43,7 @@ def values(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
 
 
 def part(stored: Sequence[object], before: Entry, after: Entry) -> Difference | None:
-    """See `Document.part`. A value that is stored as text is always sent whole."""
+    """See `Document.part`. If the value is stored as text, the whole value is sent."""
     exact = stored[-1]
     if len(before.value) < LARGE_DOCUMENT_BYTES or exact is not None:
         return None
@@ -56,7 +56,7 @@ TABLE: Final = Table(
     name="data",
     columns=(
         Column("key", "text"),
-        # JSONB writes numbers out at length: ten characters may have become 300. So it is read only where it is needed.
+        # JSONB writes numbers without exponents: 10 characters may become 300. So it is read only if there is no text.
         Column("data", "jsonb", read="CASE WHEN stored.exact IS NULL THEN stored.data END"),
         Column("revision", "bigint"),
         Column("created_at", "timestamptz"),

@@ -19,7 +19,7 @@ def record(
     holder: str,
     owner: str,
 ) -> Lease:
-    """The lease of a row. An owner that is not JSON counts as not given."""
+    """The lease of a row. An owner that is not JSON is read as null."""
     given = owner.encode()
     if not is_json(given):
         given = b"null"

@@ -1,4 +1,4 @@
-"""What the engine knows of the table in which the records of one kind are stored."""
+"""The description of a table, which stores the records of one kind."""
 
 from collections.abc import Callable, Sequence
 from typing import Generic
@@ -10,7 +10,7 @@ from leasehold.model import Kind, R, Record
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column beside `namespace`. `read`: the expression that reads it from the row `stored`, if not its name."""
+    """A column other than `namespace`. `read`: the expression that reads it from the row `stored`, if not its name."""
 
     name: str
     type: str
@@ -18,16 +18,16 @@ class Column(msgspec.Struct, frozen=True):
 
     @property
     def expression(self) -> str:
-        """What a SELECT asks for."""
+        """The expression in a SELECT."""
         return self.read or f"stored.{self.name}"
 
 
 class Document(msgspec.Struct, Generic[R], frozen=True):
-    """The column of a JSONB document of which a part can be written alone.
+    """The column of a JSONB document, of which one part can be written without the rest.
 
-    `beside` are the columns that change together with it. Each has the name of a field of the record.
-    `part(stored, before, after)` is the only part in which `after` differs from `before`, whose row is `stored`, or
-    None if all of it must be sent.
+    The columns in `beside` change together with it. Each has the name of a field of the record.
+    `part(stored, before, after)` returns the only part in which `after` differs from `before`, whose row is `stored`.
+    It returns None if the whole document must be sent.
     """
 
     column: str
@@ -44,17 +44,17 @@ class Table(msgspec.Struct, Generic[R], frozen=True):
     kind: Kind[R]
     name: str
     columns: tuple[Column, ...]
-    """In the order of the fields of the record; those that it has no field for come last."""
+    """In the order of the fields of the record. Columns without a field come last."""
     record: Callable[..., R]
-    """Makes a record of the values of `columns`."""
+    """Makes a record from the values of `columns`."""
     values: Callable[[Sequence[R]], tuple[Sequence[object] | None, ...]]
-    """Of records, an array for each of `columns`. A column that is NULL throughout is one None."""
+    """Returns, for the given records, an array for each of `columns`. If all values are NULL, it is None instead."""
     lookup: str = ""
-    """The column of `Kind.lookup`, which is in an index after the namespace."""
+    """The column of `Kind.lookup`. An index has it after the namespace."""
     document: Document[R] | None = None
     is_contended: bool = False
-    """Callers of several servers compete for a name as soon as its record is removed, so all servers must be notified
-    at about the same time."""
+    """Whether callers of several servers compete for a name as soon as its record is removed. If so, all servers must
+    be notified at about the same time."""
 
     @property
     def name_column(self) -> str:
