@@ -1,4 +1,4 @@
-"""`leasehold` in which something hangs for ever, as LEASEHOLD_TEST_HANG says, and whose end is forced soon."""
+"""`leasehold` in which the part named by LEASEHOLD_TEST_HANG hangs for ever, with a short time until a forced end."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ def disk() -> None:
 
 
 def lane() -> None:
-    """The engine never tells how a commit ended."""
+    """The engine never reports how a commit ended."""
 
     def commit(_space: MemorySpace, _touched: Touched, _decide: Decide, _done: CommitDone) -> None:
         pass
@@ -46,7 +46,7 @@ def lane() -> None:
 
 
 def loop() -> None:
-    """The event loop comes back from nothing."""
+    """A commit blocks the event loop for ever."""
 
     def commit(_space: MemorySpace, _touched: Touched, _decide: Decide, _done: CommitDone) -> None:
         while True:
@@ -56,7 +56,7 @@ def loop() -> None:
 
 
 def housekeeping() -> None:
-    """It takes every cancellation for something else."""
+    """The task ignores every cancellation."""
 
     async def keep(_cleaning: Cleaning) -> None:
         while True:

@@ -76,7 +76,7 @@ def refused(*arguments: str, code: int = FAULT) -> str:
 # The documentation -------------------------------------------------------------------------------------------
 
 
-def test_the_commands_of_the_documentation_do_what_it_says(tmp_path: Path) -> None:
+def test_the_commands_of_the_documentation_have_the_documented_results(tmp_path: Path) -> None:
     section = (DOCS / "operations.md").read_text().partition("## Backups\n")[2].partition("\n## ")[0]
     commands = "\n".join(line[2:] for line in section.splitlines() if line.startswith("$ "))
     assert commands.count("leasehold ") == 6
@@ -97,14 +97,12 @@ def test_the_commands_of_the_documentation_do_what_it_says(tmp_path: Path) -> No
             assert server.revision() == (head if store == database else head + 2 * 10**9)
 
 
-# There and back -----------------------------------------------------------------------------------------------
+# Backup and restore -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target_kind", STORES)
 @every_store
-def test_a_store_moves_to_another_with_every_entry_and_larger_tokens(
-    kind: str, target_kind: str, tmp_path: Path
-) -> None:
+def test_a_store_that_is_moved_has_all_entries_and_larger_tokens(kind: str, target_kind: str, tmp_path: Path) -> None:
     source, target = new_store(kind, tmp_path), new_store(target_kind, tmp_path)
     backup = str(tmp_path / "backup.json")
     with running(source) as server:
@@ -145,7 +143,7 @@ def test_a_store_in_memory_is_backed_up_from_its_service(tmp_path: Path) -> None
         assert entries_of(server) == expected
 
 
-def test_a_file_store_under_load_is_backed_up_with_all_that_was_acknowledged_before(tmp_path: Path) -> None:
+def test_a_backup_of_a_file_store_under_load_has_all_earlier_acknowledged_writes(tmp_path: Path) -> None:
     store = tmp_path / "data.json"
     with running(store) as server:
         stop = threading.Event()
@@ -177,7 +175,7 @@ def test_a_file_store_under_load_is_backed_up_with_all_that_was_acknowledged_bef
 
 @pytest.fixture(scope="module")
 def backup(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A backup of some size."""
+    """A backup with 300 entries."""
     folder = tmp_path_factory.mktemp("backup")
     with running(folder / "data.json") as server:
         for number in range(300):
@@ -193,7 +191,7 @@ def snapshot_of(store: str, kind: str) -> object:
 
 
 @every_store
-def test_a_store_with_something_in_it_is_replaced_only_when_told_and_kept_then(
+def test_a_store_that_is_not_empty_is_replaced_only_with_replace_and_is_saved_first(
     kind: str, backup: Path, tmp_path: Path
 ) -> None:
     store = new_store(kind, tmp_path)
@@ -217,7 +215,7 @@ def test_a_store_with_something_in_it_is_replaced_only_when_told_and_kept_then(
 
 @every_store
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "foreign"])
-def test_a_damaged_backup_is_refused_and_the_store_is_not_touched(
+def test_a_damaged_backup_is_refused_and_the_store_is_not_changed(
     kind: str, damage: str, backup: Path, tmp_path: Path
 ) -> None:
     store = new_store(kind, tmp_path)
@@ -232,7 +230,7 @@ def test_a_damaged_backup_is_refused_and_the_store_is_not_touched(
     assert snapshot_of(store, kind) == before
 
 
-def test_a_store_in_use_and_one_that_is_not_there_are_refused(backup: Path, tmp_path: Path) -> None:
+def test_a_store_in_use_and_a_missing_store_are_refused(backup: Path, tmp_path: Path) -> None:
     store = tmp_path / "data.json"
     with running(store):
         assert "is in use by another process" in refused("restore", str(backup), f"--store={store}", "--replace")
@@ -245,8 +243,8 @@ def test_a_store_in_use_and_one_that_is_not_there_are_refused(backup: Path, tmp_
 
 
 @pytest.mark.parametrize("size", [0, 100, 70_000, -1])
-def test_a_service_that_breaks_off_leaves_no_backup(size: int, backup: Path, tmp_path: Path) -> None:
-    """The answer ends early, in good order as HTTP has it: only the end of the backup tells."""
+def test_no_backup_is_written_if_the_answer_of_the_service_is_cut(size: int, backup: Path, tmp_path: Path) -> None:
+    """The answer is valid HTTP but too short, which only the missing end of the backup shows."""
     body = backup.read_bytes()[:size]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=answer_once, args=(listening, body))
@@ -264,7 +262,7 @@ def answer_once(listening: socket.socket, body: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
 
 
-def test_a_token_is_sent_and_a_refusal_is_told(tmp_path: Path) -> None:
+def test_a_bearer_token_is_sent_and_a_refusal_is_reported(tmp_path: Path) -> None:
     secret, token = tmp_path / "secret", tmp_path / "token"
     secret.write_text("a-secret-of-more-than-32-bytes-for-tests")
     secret.chmod(0o600)
@@ -278,7 +276,7 @@ def test_a_token_is_sent_and_a_refusal_is_told(tmp_path: Path) -> None:
 
 
 @every_store
-def test_a_store_that_was_put_back_by_other_means_is_advanced(kind: str, tmp_path: Path) -> None:
+def test_a_store_that_was_restored_by_another_tool_can_be_advanced(kind: str, tmp_path: Path) -> None:
     store = new_store(kind, tmp_path)
     with running(store) as server:
         etag = server.put("a", "1").headers["ETag"]

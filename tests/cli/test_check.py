@@ -23,7 +23,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def stopped(tmp_path: Path) -> Path:
-    """The file of a store that was stopped in good order."""
+    """The file of a store that was stopped normally."""
     path = tmp_path / "data.json"
     with running(path) as server:
         for number in range(5):
@@ -50,7 +50,7 @@ def journal(path: Path) -> Path:
 
 
 def cut_the_tail(path: Path) -> None:
-    """As a power cut in the middle of an append leaves it."""
+    """Leave the journal as a power cut in the middle of an append does."""
     content = journal(path).read_bytes().rstrip(b"\0")
     journal(path).write_bytes(content[:-5])
 
@@ -76,7 +76,7 @@ def test_a_stopped_store_is_good(stopped: Path) -> None:
     assert (result.returncode, result.stdout.count("\n"), result.stderr) == (0, 1, "")
 
 
-def test_a_good_store_is_told_with_its_entries_and_revision(stopped: Path) -> None:
+def test_a_good_store_is_reported_with_its_entries_and_revision(stopped: Path) -> None:
     assert "5 entries, revision 5" in check(stopped).stdout
 
 
@@ -85,7 +85,7 @@ def test_a_killed_store_is_good_with_its_journal(killed: Path) -> None:
     assert (result.returncode, f"{WRITERS * WRITES} entries" in result.stdout) == (0, True)
 
 
-def test_a_torn_tail_is_told_and_is_no_fault(killed: Path) -> None:
+def test_a_torn_end_is_reported_and_is_not_a_fault(killed: Path) -> None:
     cut_the_tail(killed)
     result = check(killed)
     assert (result.returncode, "torn" in result.stdout) == (0, True)
@@ -105,7 +105,7 @@ def test_damage_in_the_middle_of_a_journal_is_a_fault(killed: Path) -> None:
     assert "data.json.journal" in refused(killed)
 
 
-def test_a_store_that_fails_its_check_does_not_start_and_is_left_as_it_is(killed: Path) -> None:
+def test_a_store_that_fails_its_check_does_not_start_and_is_not_changed(killed: Path) -> None:
     damage_the_middle(killed)
     before = contents(killed)
     result = leasehold("serve", "--port=0", f"--store={killed}")
@@ -114,7 +114,7 @@ def test_a_store_that_fails_its_check_does_not_start_and_is_left_as_it_is(killed
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\0" * 100])
-def test_a_file_that_is_no_store_is_a_fault(stopped: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_store_is_a_fault(stopped: Path, content: bytes) -> None:
     stopped.write_bytes(content)
     assert "data.json" in refused(stopped)
 

@@ -1,4 +1,4 @@
-"""`leasehold serve`: its ready line, its settings, and what it says when it cannot start."""
+"""`leasehold serve`: its ready line, its settings, and its errors at start."""
 
 import socket
 from collections.abc import Iterator
@@ -25,13 +25,13 @@ def taken_port() -> Iterator[int]:
 # Ready --------------------------------------------------------------------------------------------------------
 
 
-def test_the_ready_line_names_the_address_and_the_store(tmp_path: Path) -> None:
+def test_the_ready_line_has_the_address_and_the_store(tmp_path: Path) -> None:
     with running(None, folder=tmp_path) as server:
         port = server.address[1]
         assert server.ready_line == f"leasehold ready on http://127.0.0.1:{port} store data.json"
 
 
-def test_standard_output_holds_the_ready_line_alone() -> None:
+def test_standard_output_has_only_the_ready_line() -> None:
     with running(log_level="debug") as server:
         assert server.process is not None
         assert server.process.stdout is not None
@@ -40,7 +40,7 @@ def test_standard_output_holds_the_ready_line_alone() -> None:
         assert server.process.stdout.read() == ""
 
 
-def test_a_server_that_said_ready_accepts_requests() -> None:
+def test_a_server_accepts_requests_after_its_ready_line() -> None:
     with running() as server:
         assert server.client.get("/health/ready").status_code == 200
 
@@ -50,7 +50,7 @@ def test_port_0_picks_a_free_port() -> None:
         assert len({first.address[1], second.address[1], 0}) == 3
 
 
-def test_a_port_is_taken_as_told() -> None:
+def test_a_server_listens_on_the_given_port() -> None:
     with free_port() as port, running(environment={"LEASEHOLD_PORT": str(port)}) as server:
         assert server.url == f"http://127.0.0.1:{port}"
 
@@ -77,7 +77,7 @@ def test_a_server_starts_again_at_once_on_its_port() -> None:
 # Settings -----------------------------------------------------------------------------------------------------
 
 
-def test_every_option_may_stand_in_the_environment(tmp_path: Path) -> None:
+def test_every_option_can_be_set_in_the_environment(tmp_path: Path) -> None:
     environment = {
         "LEASEHOLD_HOST": "localhost",
         "LEASEHOLD_STORE": str(tmp_path / "own.json"),
@@ -89,12 +89,12 @@ def test_every_option_may_stand_in_the_environment(tmp_path: Path) -> None:
     assert (seen, [path.name for path in tmp_path.glob("*.json")]) == ((True, "{"), ["own.json"])
 
 
-def test_a_flag_wins_over_the_environment() -> None:
+def test_a_flag_has_precedence_over_the_environment() -> None:
     with running("memory:", environment={"LEASEHOLD_STORE": "other.json"}) as server:
         assert server.ready_line.endswith(" store memory:")
 
 
-def test_a_relative_store_lies_where_the_command_runs(tmp_path: Path) -> None:
+def test_a_relative_store_is_in_the_folder_where_the_command_runs(tmp_path: Path) -> None:
     with running("kept.json", folder=tmp_path) as server:
         server.put("a", "1")
     assert (tmp_path / "kept.json").is_file()
@@ -125,7 +125,7 @@ def test_a_relative_store_lies_where_the_command_runs(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_wrong_usage_ends_with_2_and_says_why(
+def test_wrong_usage_ends_with_2_and_the_reason(
     tmp_path: Path, arguments: list[str], environment: dict[str, str]
 ) -> None:
     store = [] if any(argument.startswith("--store") for argument in arguments) else [f"--store={tmp_path / 'd.json'}"]
@@ -134,7 +134,7 @@ def test_wrong_usage_ends_with_2_and_says_why(
     assert seen == (USAGE, "", True, False)
 
 
-def test_a_wrong_setting_is_told_in_one_line() -> None:
+def test_a_wrong_setting_is_reported_in_one_line() -> None:
     result = leasehold("serve", environment={"LEASEHOLD_MAX_BODY_BYTES": "0"})
     assert (result.returncode, result.stderr) == (
         USAGE,
@@ -142,8 +142,8 @@ def test_a_wrong_setting_is_told_in_one_line() -> None:
     )
 
 
-def test_a_service_of_kubernetes_with_our_name_keeps_nothing_from_starting() -> None:
-    """Port 0 stands in a flag, as it must: what is under test is that the variable is no fault."""
+def test_a_server_starts_with_the_variables_of_a_kubernetes_service_named_leasehold() -> None:
+    """The invalid variable is ignored, so the port is given by a flag."""
     link = "tcp://10.96.12.3:8080"
     environment = {"LEASEHOLD_PORT_8080_TCP": link, "LEASEHOLD_SERVICE_HOST": "10.96.12.3"}
     with running(environment=environment | {"LEASEHOLD_PORT": link}, arguments=["--port=0"]) as server:
@@ -151,13 +151,13 @@ def test_a_service_of_kubernetes_with_our_name_keeps_nothing_from_starting() -> 
         assert (len(told), "LEASEHOLD_PORT" in told[0], server.put("a", "1").status_code) == (1, True, 201)
 
 
-def test_a_misspelt_variable_is_a_warning_that_names_it_and_not_its_value() -> None:
+def test_a_misspelt_variable_is_a_warning_with_its_name_and_without_its_value() -> None:
     with running(environment={"LEASEHOLD_MAX_BODY_BYTE": "hunter2"}, log_level="warning") as server:
         log = server.log()
     assert (log.count("\n"), "LEASEHOLD_MAX_BODY_BYTE" in log, "hunter2" in log) == (1, True, False)
 
 
-def test_an_empty_variable_is_as_if_it_were_not_set(tmp_path: Path) -> None:
+def test_an_empty_variable_is_ignored(tmp_path: Path) -> None:
     names = ["HOST", "STORE", "WORKERS", "AUTH_SECRET_FILE", "AUTH_PUBLIC_KEY_FILE", "INSECURE_OPEN", "LOG_LEVEL"]
     environment = {f"LEASEHOLD_{name}": "" for name in [*names, "ALLOWED_HOSTS", "MAX_BODY_BYTES"]}
     with running(None, environment=environment, folder=tmp_path) as server:
@@ -169,12 +169,12 @@ def test_an_unknown_command_is_wrong_usage() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["check", "--help"]])
-def test_help_is_given(arguments: list[str]) -> None:
+def test_help_is_printed(arguments: list[str]) -> None:
     result = leasehold(*arguments)
     assert (result.returncode, "Usage: leasehold" in result.stdout, result.stderr) == (0, True, "")
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     result = leasehold("--version")
     assert (result.returncode, result.stdout) == (0, f"leasehold {VERSION}\n")
 
@@ -195,19 +195,19 @@ def fault(*arguments: str) -> str:
     return line.removeprefix("leasehold: ")
 
 
-def test_a_port_in_use_is_told(taken_port: int) -> None:
+def test_a_port_in_use_is_reported(taken_port: int) -> None:
     line = fault("--store=memory:", f"--port={taken_port}")
     assert line == f"cannot listen on 127.0.0.1 port {taken_port}: Address already in use"
 
 
-def test_a_port_in_use_by_another_leasehold_is_told(tmp_path: Path) -> None:
+def test_a_port_in_use_by_another_leasehold_is_reported(tmp_path: Path) -> None:
     with running() as server:
         line = fault(f"--store={tmp_path / 'data.json'}", f"--port={server.address[1]}")
     assert (line.endswith("Address already in use"), list(tmp_path.iterdir())) == (True, [])
 
 
 @pytest.mark.parametrize("host", ["198.51.100.1", "a..b"])
-def test_an_address_that_is_not_ours_is_told(host: str) -> None:
+def test_an_address_of_another_machine_is_reported(host: str) -> None:
     assert fault("--store=memory:", "--port=0", f"--host={host}").startswith(f"cannot listen on {host} port 0: ")
 
 
@@ -219,24 +219,24 @@ def test_a_second_process_on_the_same_store_is_refused(tmp_path: Path) -> None:
         assert (line, server.value("a")) == ("data.json is in use by another process", 1)
 
 
-def test_a_second_process_by_another_name_of_the_store_is_refused(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_if_it_uses_another_name_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "link.json").symlink_to(tmp_path / "data.json")
     with running(tmp_path / "data.json"):
         assert fault(f"--store={tmp_path / 'link.json'}", "--port=0") == "data.json is in use by another process"
 
 
-def test_a_store_in_no_folder_is_told(tmp_path: Path) -> None:
+def test_a_store_in_a_missing_folder_is_reported(tmp_path: Path) -> None:
     assert fault(f"--store={tmp_path / 'absent' / 'data.json'}", "--port=0").startswith("data.json cannot be opened: ")
 
 
-def test_a_store_that_is_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_store_that_is_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "data.json").mkdir()
     assert "data.json" in fault(f"--store={tmp_path / 'data.json'}", "--port=0")
 
 
 @pytest.fixture(scope="module")
 def good_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The text of a store that was stopped in good order."""
+    """The text of a store that was stopped normally."""
     path = tmp_path_factory.mktemp("good") / "data.json"
     with running(path) as server:
         for number in range(5):
@@ -275,7 +275,7 @@ def good_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         "a format of the future",
     ],
 )
-def test_a_broken_store_is_told_and_left_as_it_is(tmp_path: Path, good_store: bytes, broken: object) -> None:
+def test_a_broken_store_is_reported_and_not_changed(tmp_path: Path, good_store: bytes, broken: object) -> None:
     assert callable(broken)
     path, content = tmp_path / "data.json", broken(good_store)
     assert content != good_store

@@ -19,7 +19,7 @@ def hanging(hang: str, store: str | Path, *arguments: str, folder: Path) -> Serv
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 @pytest.mark.parametrize("hang", ["lane", "loop", "housekeeping", "engine"])
-def test_the_process_ends_with_a_log_line_and_1(tmp_path: Path, hang: str, number: signal.Signals) -> None:
+def test_a_process_that_hangs_ends_with_a_log_line_and_1(tmp_path: Path, hang: str, number: signal.Signals) -> None:
     with hanging(hang, "memory:", folder=tmp_path) as server, Wire(server) as wire:
         wire.send(WRITE)
         if hang in ("housekeeping", "engine"):
@@ -30,14 +30,14 @@ def test_the_process_ends_with_a_log_line_and_1(tmp_path: Path, hang: str, numbe
         assert "exit forced" in server.log()
 
 
-def test_without_a_hang_it_ends_in_good_order(tmp_path: Path) -> None:
+def test_a_process_that_does_not_hang_ends_normally(tmp_path: Path) -> None:
     with hanging("nothing", "memory:", folder=tmp_path) as server:
         assert server.put("a", "1").status_code == 201
         assert server.terminate() == 0
         assert "forced" not in server.log()
 
 
-def test_a_disk_that_answers_no_sync_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+def test_acknowledged_writes_are_kept_if_a_sync_of_the_disk_hangs(tmp_path: Path) -> None:
     data = tmp_path / "data.json"
     with hanging("disk", data, folder=tmp_path) as server, Wire(server) as wire:
         assert server.put("a", "1").status_code == 201
@@ -50,7 +50,7 @@ def test_a_disk_that_answers_no_sync_loses_nothing_that_was_acknowledged(tmp_pat
         assert server.value("a") in (1, 2)
 
 
-def test_a_worker_that_stands_still_is_killed_by_its_supervisor(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_killed_by_its_supervisor(tmp_path: Path) -> None:
     with hanging("nothing", "memory:", "--workers=2", folder=tmp_path) as server:
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGSTOP)

@@ -60,7 +60,7 @@ def test_a_backup_of_a_service_imports_nothing_of_a_service(server: Server, tmp_
     assert unwanted(imported("backup", str(tmp_path / "b.json"), f"--url={server.url}"), (*SERVICE, *VERIFYING)) == []
 
 
-def test_a_token_is_made_without_what_verifies_it(tmp_path: Path) -> None:
+def test_a_token_is_made_without_an_import_of_the_verification(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(SECRET)
     modules = imported("token", f"--auth-secret-file={tmp_path / 'secret'}", "--subject=a", "--permission=read")
     assert unwanted(modules, (*SERVICE, *VERIFYING, "http.client")) == []
@@ -71,7 +71,7 @@ def test_only_the_module_of_the_command_is_imported() -> None:
     assert own == {f"leasehold.cli{name}" for name in ("", ".app", ".arguments", ".check")}
 
 
-# What the list of commands says -------------------------------------------------------------------------------
+# The list of commands -----------------------------------------------------------------------------------------
 
 
 def test_every_command_is_listed_with_its_summary() -> None:
@@ -111,11 +111,11 @@ def test_the_help_of_a_command_begins_with_its_summary(name: str) -> None:
         ),
     ],
 )
-def test_wrong_usage_is_one_line_that_names_what_is_meant(arguments: str, line: str) -> None:
+def test_wrong_usage_is_one_line_with_a_suggestion(arguments: str, line: str) -> None:
     result = leasehold(*arguments.split())
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"leasehold: {line}\n")
 
 
-def test_without_a_command_the_help_is_printed_and_the_exit_code_is_2() -> None:
+def test_a_missing_command_prints_the_help_and_ends_with_2() -> None:
     result = leasehold()
     assert (result.returncode, result.stdout, result.stderr) == (2, leasehold("--help").stdout, "")

@@ -1,4 +1,4 @@
-"""The log on standard error: one event a line, nothing secret, nothing forged from outside."""
+"""The log on standard error: one event per line, no secrets, and no lines that a client can forge."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def talkative(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def lines_of(server: Server, requests: list[bytes]) -> list[str]:
-    """What the log says of these requests, one connection each. Lines end only at line feeds."""
+    """The lines of the log for these requests, one connection each. Lines end only at line feeds."""
     before = len(server.log())
     for request in requests:
         with Wire(server) as wire:
@@ -65,13 +65,13 @@ def test_a_request_is_logged_with_its_id_and_status() -> None:
     assert (logged["event"], logged["method"], logged["path"], logged["status"]) == ("request", "POST", "/kv/a", 201)
 
 
-def test_the_request_id_that_was_made_is_the_one_logged() -> None:
+def test_a_generated_request_id_is_logged() -> None:
     with running(log_level="debug", arguments=["--log-format=json"]) as server:
         made = server.request("GET", "/nowhere").headers["X-Request-Id"]
         assert [event["status"] for event in events(server) if event.get("request_id") == made] == [404]
 
 
-# What must not be in it ---------------------------------------------------------------------------------------
+# What a log must not have -------------------------------------------------------------------------------------
 
 
 def test_a_request_from_outside_makes_one_line(talkative: Server) -> None:
@@ -79,12 +79,12 @@ def test_a_request_from_outside_makes_one_line(talkative: Server) -> None:
     assert [len(line.splitlines()) for line in lines] == [1] * len(OUTSIDE)
 
 
-def test_a_log_holds_printable_characters_only(talkative: Server) -> None:
+def test_a_log_has_only_printable_characters(talkative: Server) -> None:
     lines = lines_of(talkative, OUTSIDE)
     assert [line for line in lines if not line.isprintable()] == []
 
 
-def test_a_log_holds_no_value_no_header_and_no_query(talkative: Server) -> None:
+def test_a_log_has_no_value_no_header_and_no_query(talkative: Server) -> None:
     lines_of(talkative, OUTSIDE)
     assert SECRET not in talkative.log()
 
@@ -93,7 +93,7 @@ def test_a_long_path_is_cut(talkative: Server) -> None:
     assert max(len(line) for line in lines_of(talkative, OUTSIDE)) < 1_000
 
 
-def test_a_log_that_is_no_terminal_has_no_colours() -> None:
+def test_a_log_that_is_not_a_terminal_has_no_colours() -> None:
     with running(log_level="debug") as server:
         server.put("a", "1")
         assert "\x1b" not in server.log()
@@ -111,7 +111,7 @@ def test_a_log_that_is_no_terminal_has_no_colours() -> None:
         ("error", set()),
     ],
 )
-def test_a_level_shows_what_is_as_important(level: str, shown: set[str]) -> None:
+def test_a_log_has_only_events_of_its_level_or_above(level: str, shown: set[str]) -> None:
     with running(log_level=level, arguments=["--log-format=json"]) as server:
         server.put("a", "1")
         server.get("absent")
@@ -119,7 +119,7 @@ def test_a_level_shows_what_is_as_important(level: str, shown: set[str]) -> None
         assert {event["event"] for event in events(server)} == shown
 
 
-def test_a_client_that_is_wrong_is_no_warning() -> None:
+def test_an_invalid_request_is_not_logged_as_a_warning() -> None:
     with running(log_level="warning") as server:
         lines_of(server, OUTSIDE)
         assert server.log() == ""

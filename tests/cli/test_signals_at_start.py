@@ -1,4 +1,4 @@
-"""SIGTERM and ctrl+c while the service starts: at whatever moment, it ends with 0 and leaves nothing behind."""
+"""SIGTERM and ctrl+c while the service starts: it ends with 0 at any moment and leaves no files or processes."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def test_a_signal_at_any_moment_of_the_start_of_workers_ends_all_with_0(
     assert (code, "Traceback" in told, nothing_is_left(process.pid)) == (0, False, True), told
 
 
-def test_the_signals_are_held_before_anything_is_imported_that_takes_long() -> None:
+def test_the_signals_are_blocked_before_large_modules_are_imported() -> None:
     code = (
         "import sys, leasehold.process.signal_mask as signals;"
         "late = {'argparse', 'msgspec', 'asyncio'};"
@@ -113,7 +113,7 @@ def test_the_signals_are_held_before_anything_is_imported_that_takes_long() -> N
     assert done.stderr == "[]\n"
 
 
-def test_a_second_signal_at_the_end_changes_nothing(tmp_path: Path) -> None:
+def test_more_signals_during_a_stop_do_not_change_the_exit_code(tmp_path: Path) -> None:
     process = start([sys.executable, *SERVE], tmp_path)
     until(lambda: holds_sigterm(process.pid), seconds=START_SECONDS)
     while process.poll() is None:
@@ -122,7 +122,7 @@ def test_a_second_signal_at_the_end_changes_nothing(tmp_path: Path) -> None:
     assert end_of(process)[0] == 0
 
 
-def test_a_store_that_does_not_open_holds_nothing_up(tmp_path: Path) -> None:
+def test_a_signal_ends_a_service_whose_store_does_not_open(tmp_path: Path) -> None:
     process = start([sys.executable, *HANGING], tmp_path, LEASEHOLD_TEST_FAULT="hang")
     assert process.stdout is not None
     assert process.stdout.readline() == "opening\n"
@@ -148,7 +148,7 @@ main()
 
 
 @pytest.mark.parametrize("command", ["check data.json", "status"])
-def test_other_commands_are_ended_by_a_signal_as_usual(tmp_path: Path, command: str) -> None:
+def test_a_signal_ends_other_commands_with_its_default_action(tmp_path: Path, command: str) -> None:
     process = start([sys.executable, "-c", WAITING, *command.split()], tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"

@@ -30,7 +30,7 @@ def port_of(server: Server) -> str:
 
 @contextmanager
 def answering(code: int, body: bytes) -> Iterator[str]:
-    """Another program on a port of its own, which answers everything so."""
+    """Another program on a port of its own, which gives this answer to every request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -52,10 +52,10 @@ def answering(code: int, body: bytes) -> Iterator[str]:
             thread.join()
 
 
-# A service of ours --------------------------------------------------------------------------------------------
+# A Leasehold service ------------------------------------------------------------------------------------------
 
 
-def test_a_service_that_is_ready_is_one_line_and_0(server: Server) -> None:
+def test_a_ready_service_is_reported_in_one_line_with_exit_code_0(server: Server) -> None:
     result = status(f"--port={port_of(server)}")
     assert (result.returncode, result.stderr) == (0, "")
     assert re.fullmatch(
@@ -64,24 +64,24 @@ def test_a_service_that_is_ready_is_one_line_and_0(server: Server) -> None:
     )
 
 
-def test_the_settings_of_the_service_say_where_it_is(server: Server) -> None:
+def test_the_address_is_read_from_the_settings_of_the_service(server: Server) -> None:
     assert status(LEASEHOLD_PORT=port_of(server), LEASEHOLD_HOST="localhost").returncode == 0
 
 
-def test_proxies_in_the_environment_do_not_count(server: Server) -> None:
+def test_proxies_in_the_environment_are_ignored(server: Server) -> None:
     assert status(f"--port={port_of(server)}", **BLACK_HOLE).returncode == 0
     assert status(f"--url={server.url}", **BLACK_HOLE).returncode == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", *(["::", "::1"] if socket.has_ipv6 else []), "127.0.0.1", "localhost"])
-def test_a_service_is_asked_on_loopback_whatever_it_listens_on(host: str) -> None:
+def test_a_service_is_asked_on_loopback_for_any_address_that_it_listens_on(host: str) -> None:
     with running(arguments=[f"--host={host}", "--insecure-open"]) as own:
         port = own.ready_line.split()[3].rpartition(":")[2]
         result = status(LEASEHOLD_HOST=host, LEASEHOLD_PORT=port)
     assert (result.returncode, result.stdout.startswith("ready at http://")) == (0, True)
 
 
-def test_a_service_that_asks_for_tokens_and_names_needs_none_for_this(tmp_path: Path) -> None:
+def test_a_status_needs_no_token_and_no_allowed_host(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"x" * 32)
     environment = {"LEASEHOLD_ALLOWED_HOSTS": "db.example", "LEASEHOLD_AUTH_SECRET_FILE": str(tmp_path / "secret")}
     arguments = ["--host=0.0.0.0"]
@@ -89,15 +89,15 @@ def test_a_service_that_asks_for_tokens_and_names_needs_none_for_this(tmp_path: 
         assert status(**environment, LEASEHOLD_PORT=port_of(own), LEASEHOLD_HOST="0.0.0.0").returncode == 0
 
 
-def test_whether_the_process_answers_is_asked_with_live(server: Server) -> None:
+def test_the_option_live_asks_whether_the_process_answers(server: Server) -> None:
     result = status(f"--port={port_of(server)}", "--live")
     assert (result.returncode, result.stdout) == (0, f"alive at http://127.0.0.1:{port_of(server)}\n")
 
 
-# Not well -----------------------------------------------------------------------------------------------------
+# A service that is not ready ----------------------------------------------------------------------------------
 
 
-def test_a_service_that_cannot_write_is_degraded_and_1() -> None:
+def test_a_degraded_service_is_reported_with_exit_code_1() -> None:
     answer = {
         "status": "degraded",
         "store": "file",
@@ -111,7 +111,7 @@ def test_a_service_that_cannot_write_is_degraded_and_1() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (1, "degraded: the disk is full\n", "")
 
 
-def test_a_service_that_refuses_to_answer_is_not_ready() -> None:
+def test_a_service_that_answers_503_is_reported_as_not_ready() -> None:
     refusal = {"error": "unavailable", "message": "too many connections", "request_id": "1"}
     with answering(503, json.dumps(refusal).encode()) as url:
         result = status(f"--url={url}", "--live")
@@ -126,7 +126,7 @@ def test_another_program_on_the_port_is_not_taken_for_the_service(body: bytes) -
     assert result.stderr.startswith(f"leasehold: {url} is not a Leasehold service")
 
 
-def test_where_nobody_listens_it_is_one_line_and_1() -> None:
+def test_a_refused_connection_is_reported_in_one_line_with_exit_code_1() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # and does not listen
         port = probe.getsockname()[1]
@@ -135,7 +135,7 @@ def test_where_nobody_listens_it_is_one_line_and_1() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (1, "", line)
 
 
-def test_a_service_that_says_nothing_is_given_up() -> None:
+def test_a_status_ends_if_the_service_does_not_answer() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -165,8 +165,8 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     assert "password" not in result.stderr
 
 
-def test_a_path_in_front_is_kept(server: Server) -> None:
-    """Of a proxy that has the service under a path of its own; the service itself has nothing there."""
+def test_a_path_in_the_url_is_kept(server: Server) -> None:
+    """A proxy can serve the service under a path. The service itself answers 404 there."""
     result = status(f"--url={server.url}/store/")
     assert (result.returncode, result.stdout.startswith("not ready: HTTP 404")) == (1, True)
 

@@ -1,4 +1,4 @@
-"""SIGTERM and ctrl+c: what is under way ends, what is kept is whole, and nothing holds the service up."""
+"""SIGTERM and ctrl+c: requests under way are answered, the stored file is complete, and the stop is not delayed."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ def durable(tmp_path: Path) -> Iterator[Server]:
 
 
 def stop(server: Server, number: signal.Signals = signal.SIGTERM) -> None:
-    """Tell it to stop; returns when it accepts no new connection."""
+    """Send SIGTERM and return when the service accepts no new connection."""
     assert server.process is not None
     server.process.send_signal(number)
     until(lambda: refuses_connections(server))
@@ -60,7 +60,7 @@ def stored(folder: Path) -> dict[str, Any]:
 
 
 @every_signal
-def test_a_service_that_is_told_to_stop_exits_with_0(durable: Server, number: signal.Signals) -> None:
+def test_a_service_that_gets_a_signal_exits_with_0(durable: Server, number: signal.Signals) -> None:
     assert durable.terminate(number) == 0
 
 
@@ -76,7 +76,7 @@ def test_a_request_under_way_is_answered_and_kept(durable: Server, tmp_path: Pat
     assert (seen, stored(tmp_path)) == ((201, "close", True, 0), {"a": "late"})
 
 
-def test_a_list_under_way_is_sent_to_its_end(durable: Server) -> None:
+def test_a_list_under_way_is_sent_completely(durable: Server) -> None:
     large = '"%s"' % ("x" * 500_000)
     for number in range(30):
         durable.put(str(number), large, headers={"Prefer": "return=minimal"})
@@ -100,7 +100,7 @@ def test_every_write_that_was_answered_is_kept(durable: Server, tmp_path: Path) 
     assert {json.loads(answer.body)["key"] for answer in answered} - stored(tmp_path).keys() == set()
 
 
-def test_a_request_that_never_comes_whole_is_cut_after_the_time_for_it(tmp_path: Path) -> None:
+def test_an_incomplete_request_is_cut_after_the_shutdown_timeout(tmp_path: Path) -> None:
     with running(environment={"LEASEHOLD_SHUTDOWN_TIMEOUT_SECONDS": "1"}) as server, Wire(server) as wire:
         wire.send(message("PUT", "/kv/a", body=b"12")[:-1])
         has_arrived(server)
@@ -113,7 +113,7 @@ def test_a_request_that_never_comes_whole_is_cut_after_the_time_for_it(tmp_path:
 # Connections --------------------------------------------------------------------------------------------------
 
 
-def test_idle_connections_do_not_hold_the_service_up(durable: Server) -> None:
+def test_idle_connections_do_not_delay_the_stop(durable: Server) -> None:
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(Wire(durable)) for _ in range(50)]
         for wire in wires[:25]:
@@ -125,7 +125,7 @@ def test_idle_connections_do_not_hold_the_service_up(durable: Server) -> None:
     assert (code, took < SOON_SECONDS, all(ends)) == (0, True, True)
 
 
-def test_a_connection_under_way_does_not_begin_another_request(durable: Server) -> None:
+def test_a_connection_is_closed_after_the_request_under_way(durable: Server) -> None:
     sent = message("PUT", "/kv/a", body=b"1")
     with Wire(durable) as wire:
         wire.send(sent[:-1])
@@ -135,7 +135,7 @@ def test_a_connection_under_way_does_not_begin_another_request(durable: Server) 
         assert wire.is_cut()
 
 
-def test_a_second_signal_does_not_cut_the_first_short(durable: Server, tmp_path: Path) -> None:
+def test_a_request_under_way_is_answered_after_a_second_signal(durable: Server, tmp_path: Path) -> None:
     sent = message("PUT", "/kv/a", body=b"1")
     with Wire(durable) as wire:
         wire.send(sent[:-1])
@@ -150,7 +150,7 @@ def test_a_second_signal_does_not_cut_the_first_short(durable: Server, tmp_path:
 
 
 @every_signal
-def test_a_stopped_store_is_one_whole_file(durable: Server, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stopped_store_is_one_complete_file(durable: Server, tmp_path: Path, number: signal.Signals) -> None:
     value = b'"%b"' % (b"x" * 1_000)
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(Wire(durable)) for _ in range(4)]
@@ -168,7 +168,7 @@ def test_a_stopped_store_passes_its_check(durable: Server, tmp_path: Path) -> No
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_stopped_store_can_be_started_at_once_by_another(durable: Server, tmp_path: Path) -> None:
+def test_another_service_can_open_a_stopped_store_at_once(durable: Server, tmp_path: Path) -> None:
     durable.put("a", "1")
     durable.terminate()
     with running(tmp_path / "data.json") as other:

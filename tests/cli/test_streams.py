@@ -1,4 +1,4 @@
-"""Standard output and error that are closed, full, or without a reader."""
+"""Standard output and standard error that are closed, full, or without a reader."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ LEASEHOLD = f"exec {sys.executable} -m leasehold"
 
 
 def run(command: str) -> subprocess.CompletedProcess[str]:
-    """By a shell, for its redirections. Output that is redirected here is what the test looks at."""
+    """Run a command by a shell, which makes its redirections. The result has only the output that is not redirected."""
     return subprocess.run(
         ["/bin/sh", "-c", command], capture_output=True, text=True, check=False, timeout=START_SECONDS
     )
@@ -48,7 +48,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.parametrize(("redirection", "reason"), [(">/dev/full", NO_SPACE), (">&-", CLOSED)], ids=["full", "closed"])
-def test_a_service_that_cannot_print_its_ready_line_says_so_and_serves(
+def test_a_service_that_cannot_print_its_ready_line_logs_it_and_serves(
     tmp_path: Path, port: int, redirection: str, reason: str
 ) -> None:
     log = tmp_path / "log"
@@ -62,7 +62,7 @@ def test_a_service_that_cannot_print_its_ready_line_says_so_and_serves(
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "<&- >&- 2>&-"])
-def test_a_service_whose_log_goes_nowhere_serves(tmp_path: Path, port: int, redirection: str) -> None:
+def test_a_service_whose_log_cannot_be_written_serves(tmp_path: Path, port: int, redirection: str) -> None:
     with serving(tmp_path, port, redirection) as process:
         until(lambda: answers(port))
         assert httpx.put(f"http://127.0.0.1:{port}/kv/a", json=1).status_code == 201
@@ -71,7 +71,7 @@ def test_a_service_whose_log_goes_nowhere_serves(tmp_path: Path, port: int, redi
     assert "1 entries" in leasehold("check", str(tmp_path / "data.json")).stdout
 
 
-def test_a_ready_line_that_nobody_reads_does_not_hold_the_service_up(tmp_path: Path, port: int) -> None:
+def test_a_service_serves_if_nobody_reads_its_ready_line(tmp_path: Path, port: int) -> None:
     receiving, sending = os.pipe()
     os.set_blocking(sending, False)
     with contextlib.suppress(BlockingIOError):
@@ -97,13 +97,15 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("redirection", "reason"), [(">/dev/full", NO_SPACE), (">&-", CLOSED)], ids=["full", "closed"])
 @pytest.mark.parametrize("command", ["check {store}", "--version", "--help"])
-def test_a_command_whose_output_is_lost_says_so(store: Path, command: str, redirection: str, reason: str) -> None:
+def test_a_command_fails_if_its_output_cannot_be_written(
+    store: Path, command: str, redirection: str, reason: str
+) -> None:
     result = run(f"{LEASEHOLD} {command.format(store=store)} {redirection}")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"leasehold: standard output cannot be written: {reason}\n"
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
-def test_a_fault_that_cannot_be_told_keeps_its_exit_code(tmp_path: Path, redirection: str) -> None:
+def test_a_fault_has_its_exit_code_if_standard_error_cannot_be_written(tmp_path: Path, redirection: str) -> None:
     assert run(f"{LEASEHOLD} check {tmp_path / 'none.json'} {redirection}").returncode == 1
     assert run(f"{LEASEHOLD} serve --port 70000 {redirection}").returncode == 2

@@ -62,12 +62,12 @@ def test_a_token_with_all_options_has_all_claims(run: Run, secret: str) -> None:
 
 
 @both
-def test_standard_output_holds_the_token_alone(run: Run, secret: str) -> None:
+def test_standard_output_has_only_the_token(run: Run, secret: str) -> None:
     result = run(secret, "--subject=a", "--permission=read")
     assert (result.returncode, result.stderr, result.stdout.count("\n"), result.stdout.count(".")) == (0, "", 1, 2)
 
 
-def test_a_token_without_prefixes_covers_all_and_lasts_an_hour(secret: str) -> None:
+def test_a_token_without_prefixes_is_for_all_keys_and_expires_in_an_hour(secret: str) -> None:
     claims = jwt.decode(token(secret, "--subject=a", "--permission=read").stdout.strip(), SECRET, algorithms=["HS256"])
     assert (sorted(claims), claims["exp"] - claims["iat"] in (3_600, 3_601)) == (
         ["exp", "iat", "permissions", "sub"],
@@ -76,12 +76,12 @@ def test_a_token_without_prefixes_covers_all_and_lasts_an_hour(secret: str) -> N
 
 
 @both
-def test_the_file_of_the_secret_may_stand_in_the_environment(run: Run, secret: str) -> None:
+def test_the_file_with_the_secret_can_be_set_in_the_environment(run: Run, secret: str) -> None:
     environment = {"LEASEHOLD_AUTH_SECRET_FILE": secret.partition("=")[2]}
     assert run("--subject=a", "--permission=read", environment=environment).returncode == 0
 
 
-def test_the_issuer_and_the_audience_of_the_service_are_those_of_the_token(secret: str) -> None:
+def test_a_token_has_the_issuer_and_the_audience_of_the_service(secret: str) -> None:
     environment = {"LEASEHOLD_AUTH_ISSUER": "us", "LEASEHOLD_AUTH_AUDIENCE": "db"}
     own = token(secret, "--subject=a", "--permission=read", environment=environment)
     told = token(secret, "--subject=a", "--permission=read", "--audience=other", environment=environment)
@@ -90,7 +90,7 @@ def test_the_issuer_and_the_audience_of_the_service_are_those_of_the_token(secre
 
 
 @both
-def test_help_is_given(run: Run) -> None:
+def test_help_is_printed(run: Run) -> None:
     result = run("--help")
     assert (result.returncode, "--auth-secret-file" in result.stdout, result.stderr) == (0, True, "")
 
@@ -121,7 +121,7 @@ def test_help_is_given(run: Run) -> None:
     ],
     ids=lambda arguments: " ".join(arguments)[:60],
 )
-def test_wrong_usage_ends_with_2_and_says_why(secret: str, arguments: list[str]) -> None:
+def test_wrong_usage_ends_with_2_and_the_reason(secret: str, arguments: list[str]) -> None:
     result = token(secret, *arguments)
     seen = (result.returncode, result.stdout, result.stderr != "", "Traceback" in result.stderr)
     assert seen == (USAGE, "", True, False)
@@ -141,17 +141,17 @@ def test_wrong_usage_ends_with_2_and_says_why(secret: str, arguments: list[str])
     ],
     ids=str,
 )
-def test_what_is_wrong_is_named_with_what_is_accepted(secret: str, arguments: list[str], line: str) -> None:
+def test_a_wrong_argument_is_reported_with_the_accepted_values(secret: str, arguments: list[str], line: str) -> None:
     assert token(secret, *arguments).stderr == f"leasehold: {line}\n"
 
 
-def test_a_token_to_end_leases_is_made(secret: str) -> None:
+def test_a_token_can_have_the_permission_admin(secret: str) -> None:
     made = token(secret, "--subject=a", "--permission=write", "--permission=admin").stdout.strip()
     assert jwt.decode(made, SECRET, algorithms=["HS256"])["permissions"] == ["write", "admin"]
 
 
 @both
-def test_a_subject_that_is_no_text_is_wrong_usage(run: Run, secret: str) -> None:
+def test_a_subject_that_is_not_text_is_wrong_usage(run: Run, secret: str) -> None:
     result = run(secret, "--subject=" + os.fsdecode(b"\xff"), "--permission=read")
     assert (result.returncode, result.stdout, "Traceback" in result.stderr) == (USAGE, "", False)
 
@@ -177,7 +177,7 @@ def test_a_token_needs_a_file_with_the_secret(run: Run) -> None:
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "the secret is a public or private key"),
     ],
 )
-def test_an_unfit_secret_ends_with_1_and_one_line(tmp_path: Path, content: bytes | None, line: str) -> None:
+def test_an_unusable_secret_ends_with_1_and_one_line(tmp_path: Path, content: bytes | None, line: str) -> None:
     if content is not None:
         (tmp_path / "bad").write_bytes(content)
     result = token(f"--auth-secret-file={tmp_path / 'bad'}", "--subject=a", "--permission=read")
@@ -185,11 +185,11 @@ def test_an_unfit_secret_ends_with_1_and_one_line(tmp_path: Path, content: bytes
     assert result.stderr.startswith(f"leasehold: {line}")
 
 
-# What it is good for ------------------------------------------------------------------------------------------
+# Use of the token ---------------------------------------------------------------------------------------------
 
 
 @both
-def test_the_token_opens_a_service_with_the_same_secret(run: Run, secret: str) -> None:
+def test_a_service_with_the_same_secret_accepts_the_token(run: Run, secret: str) -> None:
     made = run(secret, "--subject=ann", "--permission=read", "--permission=write", "--prefix=a/").stdout.strip()
     headers = {"Authorization": f"Bearer {made}"}
     with running(arguments=[secret]) as server:

@@ -37,7 +37,7 @@ class Workers:
         self.address = (host, int(port))
 
     def pids(self) -> set[int]:
-        """The workers that live."""
+        """The process ids of the workers that run."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return {int(pid) for pid in children if is_alive(int(pid))}
 
@@ -96,7 +96,7 @@ def start_in_vain(*arguments: str, fault: str = "") -> "subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("store", ["data.json", "memory:"])
-def test_a_store_that_cannot_be_shared_has_one_worker(tmp_path: Path, store: str) -> None:
+def test_several_workers_are_refused_if_the_store_cannot_be_shared(tmp_path: Path, store: str) -> None:
     url = store if store == "memory:" else str(tmp_path / store)
     result = leasehold("serve", f"--store={url}", "--port=0", "--workers=2")
     line = "leasehold: --workers needs a store that processes can share, like postgresql://…\n"
@@ -105,11 +105,11 @@ def test_a_store_that_cannot_be_shared_has_one_worker(tmp_path: Path, store: str
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "two", "1.5", ""])
-def test_a_number_of_workers_that_is_none_is_wrong_usage(number: str) -> None:
+def test_an_invalid_number_of_workers_is_wrong_usage(number: str) -> None:
     assert leasehold("serve", "--store=memory:", "--port=0", f"--workers={number}").returncode == USAGE
 
 
-def test_one_worker_is_no_worker(tmp_path: Path) -> None:
+def test_one_worker_works_with_a_store_that_cannot_be_shared(tmp_path: Path) -> None:
     with running(tmp_path / "data.json", arguments=["--workers=1"]) as server:
         assert server.put("a", "1").status_code == 201
 
@@ -127,7 +127,7 @@ def test_one_ready_line_is_printed(workers: Workers) -> None:
     assert workers.process.stdout.read() == ""
 
 
-def test_what_outsiders_may_do_is_said_once() -> None:
+def test_a_warning_about_open_access_is_logged_once() -> None:
     started = Workers("--host=0.0.0.0", "--insecure-open", log_level="warning")
     try:
         assert started.stop() == 0
@@ -137,7 +137,7 @@ def test_what_outsiders_may_do_is_said_once() -> None:
     assert (log.count("\n"), "anybody who can reach the port" in log) == (1, True)
 
 
-def test_workers_that_cannot_start_are_told_in_one_line() -> None:
+def test_workers_that_cannot_start_are_reported_in_one_line() -> None:
     result = start_in_vain(fault="unopened")
     assert (result.returncode, result.stdout, result.stderr) == (
         FAULT,
@@ -146,26 +146,26 @@ def test_workers_that_cannot_start_are_told_in_one_line() -> None:
     )
 
 
-def test_a_worker_that_fails_as_nobody_foresaw_is_told_with_its_cause() -> None:
+def test_an_unexpected_error_of_a_worker_is_reported_with_its_cause() -> None:
     result = start_in_vain(fault="crash")
     assert (result.returncode, result.stdout) == (FAULT, "")
     assert "nobody foresaw this" in result.stderr
     assert result.stderr.endswith("leasehold: the worker died\n")
 
 
-def test_workers_are_refused_elsewhere_than_on_loopback_without_a_key() -> None:
+def test_workers_without_a_verification_key_are_refused_on_other_addresses_than_loopback() -> None:
     result = start_in_vain("--host=0.0.0.0")
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (FAULT, "", 1)
 
 
-def test_a_port_in_use_by_other_workers_is_told(workers: Workers) -> None:
+def test_a_port_in_use_by_other_workers_is_reported(workers: Workers) -> None:
     port = workers.address[1]
     result = start_in_vain(f"--port={port}")
     line = f"leasehold: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
     assert (result.returncode, result.stdout, result.stderr) == (FAULT, "", line)
 
 
-def test_a_port_of_workers_is_not_taken_by_a_single_server(workers: Workers) -> None:
+def test_a_single_server_cannot_listen_on_a_port_of_workers(workers: Workers) -> None:
     result = leasehold("serve", "--store=memory:", f"--port={workers.address[1]}")
     assert (result.returncode, "Address already in use" in result.stderr) == (FAULT, True)
 
@@ -184,7 +184,7 @@ def test_a_worker_that_dies_is_replaced(workers: Workers, number: signal.Signals
     assert "a worker died and will be started again" in workers.log_text()
 
 
-def test_all_workers_that_die_are_replaced(workers: Workers) -> None:
+def test_workers_that_die_together_are_all_replaced(workers: Workers) -> None:
     before = workers.pids()
     for pid in before:
         os.kill(pid, signal.SIGKILL)
@@ -197,14 +197,14 @@ def test_all_workers_that_die_are_replaced(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_all_in_good_order(workers: Workers, number: signal.Signals) -> None:
+def test_a_signal_ends_all_processes_normally(workers: Workers, number: signal.Signals) -> None:
     pids = workers.pids()
     assert workers.stop(number) == 0
     assert [pid for pid in pids if is_alive(pid)] == []
     assert workers.log_text().count("stopped") == 2
 
 
-def test_ctrl_c_reaches_supervisor_and_workers_at_once_and_ends_in_good_order() -> None:
+def test_ctrl_c_to_supervisor_and_workers_at_once_ends_all_normally() -> None:
     workers = Workers()
     pids = workers.pids()
     for pid in [*pids, workers.process.pid]:
@@ -227,14 +227,14 @@ def test_a_request_under_way_is_answered(workers: Workers) -> None:
     assert workers.process.wait(ANSWER_SECONDS) == 0
 
 
-def test_a_signal_while_a_worker_is_missing_ends_all(workers: Workers) -> None:
+def test_a_signal_while_a_worker_is_missing_ends_all_processes(workers: Workers) -> None:
     pids = workers.pids()
     os.kill(min(pids), signal.SIGKILL)
     assert workers.stop() == 0
     assert [pid for pid in pids if is_alive(pid)] == []
 
 
-def test_a_second_signal_does_not_cut_the_first_short(workers: Workers) -> None:
+def test_a_request_under_way_is_answered_after_a_second_signal(workers: Workers) -> None:
     sent = message("PUT", "/kv/a", body=b"1")
     with socket.create_connection(workers.address, timeout=ANSWER_SECONDS) as client:
         client.sendall(sent[:-1])
@@ -266,7 +266,7 @@ def test_workers_end_when_their_supervisor_is_killed(workers: Workers) -> None:
     assert (workers.asked(), workers.log_text().count("stopped")) == (None, 2)
 
 
-def test_workers_without_a_supervisor_do_not_spin_while_they_drain() -> None:
+def test_workers_without_a_supervisor_use_little_cpu_while_they_drain() -> None:
     workers = Workers()
     pids = workers.pids()
     with socket.create_connection(workers.address) as busy:

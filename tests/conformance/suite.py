@@ -44,7 +44,7 @@ def lease(lock: str, revision: int, clock: FrozenClock, *, seconds: int = 30, le
 
 
 def commit_leases(driver: Driver, *changes: Change) -> None:
-    """Without rules: what is given is written."""
+    """Write the given leases without any rules."""
     error = driver.decide_and_commit(Touched({LEASE: [change.name for change in changes]}), lambda *_: changes)
     assert error is None
 
@@ -75,7 +75,7 @@ def all_changes(driver: Driver, kind: AnyKind, after: int, limit: int) -> list[C
 
 
 class SpaceConformance(ABC):
-    """Inherit it in a class `Test…` and say how an engine is made. A durable engine inherits `DurableConformance`."""
+    """Inherit it in a class `Test…` and define `make_engine`. A durable engine inherits `DurableConformance`."""
 
     @abstractmethod
     def make_engine(self, folder: Path, clock: FrozenClock) -> Engine:
@@ -99,7 +99,7 @@ class SpaceConformance(ABC):
         assert (driver.space.revision, driver.values()) == (0, {})
         assert driver.space.fault is None
 
-    def test_a_store_has_an_incarnation_which_decide_sees(self, driver: Driver) -> None:
+    def test_decide_sees_the_incarnation_of_the_store(self, driver: Driver) -> None:
         seen: list[str] = []
 
         def decide(view: View, _revision: int, _now: int) -> Sequence[Change]:
@@ -117,7 +117,9 @@ class SpaceConformance(ABC):
     def test_a_missing_key_reads_as_none(self, driver: Driver) -> None:
         assert driver.read("username") is None
 
-    def test_an_entry_is_gone_from_the_microsecond_of_its_expiry_on(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_an_entry_cannot_be_read_from_the_microsecond_of_its_expiry(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
         driver.put("a", expires_at=clock.now + 10)
         clock.now += 9
         assert driver.value("a") == b"1"
@@ -137,9 +139,7 @@ class SpaceConformance(ABC):
         assert driver.decide_and_commit(["a", "b"], decide) is None
         assert seen == [(b"1", True, 1, clock.now)]
 
-    def test_decide_sees_an_expired_entry_because_that_is_a_matter_of_rules(
-        self, driver: Driver, clock: FrozenClock
-    ) -> None:
+    def test_decide_sees_an_expired_entry(self, driver: Driver, clock: FrozenClock) -> None:
         driver.put("a", expires_at=clock.now + 1)
         clock.now += 1
         seen: list[Entry | None] = []
@@ -151,7 +151,7 @@ class SpaceConformance(ABC):
         driver.decide_and_commit(["a"], decide)
         assert [entry and entry.key for entry in seen] == ["a"]
 
-    def test_a_batch_without_changes_completes_and_moves_nothing(self, driver: Driver) -> None:
+    def test_a_batch_without_changes_completes_and_keeps_the_head(self, driver: Driver) -> None:
         assert driver.decide_and_commit(["a"], lambda _view, _revision, _now: []) is None
         assert driver.space.revision == 0
 
@@ -160,14 +160,14 @@ class SpaceConformance(ABC):
         driver.commit(("a", b"4"), ("b", None))
         assert (driver.space.revision, driver.values()) == (5, {"a": b"4", "c": b"3"})
 
-    def test_a_batch_may_name_its_changes_out_of_order(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_a_batch_can_have_its_changes_in_any_order_of_revisions(self, driver: Driver, clock: FrozenClock) -> None:
         """A key changed twice keeps its first place in the batch with its last revision."""
         changes = [Entry("a", b"2", 3, clock.now, clock.now), Entry("b", b"1", 2, clock.now, clock.now)]
         driver.decide_and_commit(["a", "b"], lambda _view, _revision, _now: changes)
         assert driver.space.revision == 3
         assert changes_of(driver, ENTRY, 2, "", 10) == [changes[0]]
 
-    def test_the_removal_of_a_missing_key_is_a_change_like_any_other(self, driver: Driver) -> None:
+    def test_the_removal_of_a_missing_key_is_a_change_with_a_revision(self, driver: Driver) -> None:
         driver.commit(("a", None))
         assert (driver.space.revision, driver.values()) == (1, {})
 
@@ -212,7 +212,7 @@ class SpaceConformance(ABC):
         page = driver.run(driver.space.scan(ENTRY, "", None, 100))
         assert [entry.key for entry in page.records] == sorted(keys, key=str.encode)
 
-    def test_scan_gives_pages_that_follow_one_another(self, driver: Driver) -> None:
+    def test_scan_returns_consecutive_pages(self, driver: Driver) -> None:
         driver.commit(*((f"k{number}", b"1") for number in range(5)))
         keys, after = [], None
         for _ in range(3):
@@ -221,7 +221,7 @@ class SpaceConformance(ABC):
             after = page.next_after
         assert (keys, after) == ([["k0", "k1"], ["k2", "k3"], ["k4"]], None)
 
-    def test_a_page_that_ends_with_the_last_entry_says_so(self, driver: Driver) -> None:
+    def test_the_page_with_the_last_entry_is_marked_as_the_last(self, driver: Driver) -> None:
         driver.commit(("a", b"1"), ("b", b"1"))
         assert driver.run(driver.space.scan(ENTRY, "", None, 2)).next_after is None
 
@@ -237,14 +237,14 @@ class SpaceConformance(ABC):
             ("x", None, []),
         ],
     )
-    def test_scan_keeps_to_its_prefix_and_begins_behind_after(
+    def test_scan_returns_only_keys_with_the_prefix_and_after_the_given_key(
         self, driver: Driver, prefix: str, after: str | None, expected: list[str]
     ) -> None:
         driver.commit(*((key, b"1") for key in ("a", "b", "b/1", "b/2", "c")))
         page = driver.run(driver.space.scan(ENTRY, prefix, after, 100))
         assert [entry.key for entry in page.records] == expected
 
-    def test_scan_leaves_out_what_has_expired(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_scan_leaves_out_expired_entries(self, driver: Driver, clock: FrozenClock) -> None:
         driver.commit(("a", b"1"), ("b", b"1"), expires_at=clock.now + 1)
         driver.put("c")
         clock.now += 1
@@ -260,12 +260,12 @@ class SpaceConformance(ABC):
         assert [(change.name, change.revision) for change in changes] == [("c", 3), ("a", 4), ("b", 5)]
         assert changes[-1] == Deletion("b", 5)
 
-    def test_changes_keep_to_their_revision_prefix_and_limit(self, driver: Driver) -> None:
+    def test_changes_are_limited_by_revision_prefix_and_limit(self, driver: Driver) -> None:
         driver.commit(("a/1", b"1"), ("b/1", b"1"), ("a/2", b"1"), ("a/3", b"1"))
         changes = changes_of(driver, ENTRY, 1, "a/", 1)
         assert [(change.name, change.revision) for change in changes] == [("a/2", 3)]
 
-    def test_no_changes_after_the_head(self, driver: Driver) -> None:
+    def test_there_are_no_changes_after_the_head(self, driver: Driver) -> None:
         driver.put("a")
         assert changes_of(driver, ENTRY, 1, "", 100) == []
 
@@ -281,7 +281,7 @@ class SpaceConformance(ABC):
             ("k3", 7),
         ]
 
-    def test_changes_of_one_revision_stay_together(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_changes_of_one_revision_are_on_one_page(self, driver: Driver, clock: FrozenClock) -> None:
         together: list[Change] = [Entry(key, b"1", 2, clock.now, clock.now) for key in "abc"]
         driver.put("first")
         driver.decide_and_commit(["a", "b", "c"], lambda *_: together)
@@ -290,7 +290,7 @@ class SpaceConformance(ABC):
         assert (sorted(change.name for change in page.changes), page.revision) == (["a", "b", "c"], 2)
         assert [change.name for change in changes_of(driver, ENTRY, page.revision, "", 1)] == ["last"]
 
-    def test_removals_of_one_revision_are_all_told(self, driver: Driver) -> None:
+    def test_all_removals_of_one_revision_are_returned(self, driver: Driver) -> None:
         driver.commit(("a", b"1"), ("b", b"1"))
         driver.decide_and_commit(["a", "b"], lambda *_: [Deletion("a", 3), Deletion("b", 3)])
         assert sorted(changes_of(driver, ENTRY, 2, "", 1), key=lambda change: change.name) == [
@@ -298,13 +298,13 @@ class SpaceConformance(ABC):
             Deletion("b", 3),
         ]
 
-    def test_a_key_that_was_removed_twice_is_told_once(self, driver: Driver) -> None:
+    def test_a_key_that_was_removed_twice_is_returned_once(self, driver: Driver) -> None:
         driver.commit(("a", b"1"))
         driver.commit(("a", None))
         driver.commit(("a", None))
         assert changes_of(driver, ENTRY, 0, "", 10) == [Deletion("a", 3)]
 
-    def test_a_key_that_was_removed_and_written_again_is_told_as_written(
+    def test_a_key_that_was_removed_and_written_again_is_returned_as_written(
         self, driver: Driver, clock: FrozenClock
     ) -> None:
         driver.commit(("a", b"1"))
@@ -312,7 +312,7 @@ class SpaceConformance(ABC):
         driver.commit(("a", b"2"))
         assert changes_of(driver, ENTRY, 0, "", 10) == [Entry("a", b"2", 3, clock.now, clock.now)]
 
-    def test_changes_of_another_kind_are_not_told(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_changes_of_another_kind_are_not_returned(self, driver: Driver, clock: FrozenClock) -> None:
         driver.put("a")
         commit_leases(driver, lease("a", 2, clock))
         assert [change.revision for change in changes_of(driver, ENTRY, 0, "", 100)] == [1]
@@ -324,7 +324,7 @@ class SpaceConformance(ABC):
         commit_leases(driver, LeaseEnd("l", 3))
         assert changes_of(driver, LEASE, 0, "", 100) == [lease("m", 2, clock), LeaseEnd("l", 3)]
 
-    def test_changes_that_are_no_longer_known_are_refused(
+    def test_changes_before_the_history_are_refused(
         self, make_driver: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(base, "HISTORY_CHANGES", 3)
@@ -337,7 +337,7 @@ class SpaceConformance(ABC):
 
     # The feed -------------------------------------------------------------------------------------------------
 
-    def test_subscribers_of_a_kind_hear_its_changes_in_order(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_subscribers_of_a_kind_get_its_changes_in_order(self, driver: Driver, clock: FrozenClock) -> None:
         heard: list[tuple[int, Sequence[Change] | None]] = []
         driver.space.subscribe(LEASE, lambda revision, changes: heard.append((revision, changes)))
         commit_leases(driver, lease("l", 1, clock), lease("m", 2, clock))
@@ -347,7 +347,7 @@ class SpaceConformance(ABC):
         told = [(revision, list(changes)) for revision, changes in heard if changes is not None]
         assert told == [(2, [lease("l", 1, clock), lease("m", 2, clock)]), (4, [LeaseEnd("l", 4)])]
 
-    def test_each_subscriber_hears_only_of_its_kind(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_each_subscriber_gets_only_changes_of_its_kind(self, driver: Driver, clock: FrozenClock) -> None:
         heard: dict[AnyKind, list[Change]] = {kind: [] for kind in KINDS}
 
         def hear(kind: AnyKind, _revision: int, changes: Sequence[Change] | None) -> None:
@@ -371,21 +371,21 @@ class SpaceConformance(ABC):
 
     # Expiry -------------------------------------------------------------------------------------------------------
 
-    def test_expired_names_what_is_due_the_oldest_first(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_expired_returns_expired_names_in_order_of_expiry(self, driver: Driver, clock: FrozenClock) -> None:
         for key, seconds in (("late", 30), ("first", 10), ("second", 20)):
             driver.put(key, expires_at=clock.now + seconds)
         clock.now += 20
         assert expired(driver, ENTRY, 100) == ["first", "second"]
         assert expired(driver, ENTRY, 1) == ["first"]
 
-    def test_expired_names_a_key_until_it_is_removed(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_expired_returns_a_key_until_it_is_removed(self, driver: Driver, clock: FrozenClock) -> None:
         driver.put("a", expires_at=clock.now)
         assert expired(driver, ENTRY, 100) == ["a"]
         assert expired(driver, ENTRY, 100) == ["a"]
         driver.commit(("a", None))
         assert expired(driver, ENTRY, 100) == []
 
-    def test_an_entry_that_was_written_again_does_not_expire_by_its_old_time(
+    def test_an_entry_that_was_written_again_does_not_expire_at_its_old_time(
         self, driver: Driver, clock: FrozenClock
     ) -> None:
         driver.put("a", expires_at=clock.now + 1)
@@ -394,7 +394,7 @@ class SpaceConformance(ABC):
         assert expired(driver, ENTRY, 100) == []
         assert driver.value("a") == b"1"
 
-    def test_expiries_renewed_over_and_over_do_not_pile_up(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_old_expiries_of_an_entry_do_not_accumulate(self, driver: Driver, clock: FrozenClock) -> None:
         batch = [(f"k{number}", b"1") for number in range(100)]
         for seconds in range(30):
             driver.commit(*batch, expires_at=clock.now + 1 + seconds)
@@ -412,7 +412,7 @@ class SpaceConformance(ABC):
         assert driver.read_lease("jobs") is None
         assert driver.space.revision == 1
 
-    def test_a_lease_is_gone_from_the_microsecond_of_its_expiry_on(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_a_lease_is_not_alive_from_the_microsecond_of_its_expiry(self, driver: Driver, clock: FrozenClock) -> None:
         commit_leases(driver, lease("l", 1, clock, seconds=1))
         clock.now += 999_999
         assert locks_held(driver) == ["l"]
@@ -420,7 +420,9 @@ class SpaceConformance(ABC):
         assert locks_held(driver) == []
         assert driver.read_lease("l") is None
 
-    def test_decide_sees_leases_by_lock_and_by_id_expired_ones_too(self, driver: Driver, clock: FrozenClock) -> None:
+    def test_decide_sees_leases_by_lock_and_by_id_even_if_they_have_expired(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
         kept = [lease("l", 1, clock, seconds=1), lease("m", 2, clock)]
         commit_leases(driver, *kept)
         clock.now += 5_000_000
@@ -481,7 +483,7 @@ class SpaceConformance(ABC):
         ]
         assert (first.revision, first.next_after, rest.next_after) == (7, "job/\uffee", None)
 
-    def test_expired_leases_are_named_until_they_are_removed_the_oldest_first(
+    def test_expired_returns_leases_in_order_of_expiry_until_they_are_removed(
         self, driver: Driver, clock: FrozenClock
     ) -> None:
         commit_leases(
@@ -496,7 +498,7 @@ class SpaceConformance(ABC):
         commit_leases(driver, LeaseEnd("first", 4))
         assert expired(driver, LEASE, 100) == ["second"]
 
-    def test_a_lease_renewed_over_and_over_does_not_expire_by_an_old_time(
+    def test_a_lease_that_was_renewed_often_does_not_expire_at_an_old_time(
         self, driver: Driver, clock: FrozenClock
     ) -> None:
         for number in range(1, 30):
@@ -509,9 +511,9 @@ class SpaceConformance(ABC):
 
 
 class DurableConformance(SpaceConformance):
-    """As SpaceConformance, with what must outlive the process."""
+    """The tests of SpaceConformance and those of a restart."""
 
-    def test_the_incarnation_outlives_the_process_with_the_store(self, make_driver: Callable[[], Driver]) -> None:
+    def test_the_incarnation_is_the_same_after_a_restart(self, make_driver: Callable[[], Driver]) -> None:
         with make_driver() as driver:
             incarnation = driver.space.incarnation
             driver.put("a")
@@ -530,7 +532,7 @@ class DurableConformance(SpaceConformance):
             assert driver.run(driver.space.scan(LEASE, "", None, 100)).records == kept
             assert driver.space.revision == 6
 
-    def test_what_was_committed_is_there_after_a_restart(
+    def test_committed_entries_are_there_after_a_restart(
         self, make_driver: Callable[[], Driver], clock: FrozenClock
     ) -> None:
         with make_driver() as driver:
@@ -557,7 +559,7 @@ class DurableConformance(SpaceConformance):
         with make_driver() as driver:
             assert expired(driver, ENTRY, 100) == ["a"]
 
-    def test_changes_from_before_a_restart_are_told_after_it(
+    def test_changes_from_before_a_restart_are_returned_after_it(
         self, make_driver: Callable[[], Driver], clock: FrozenClock
     ) -> None:
         with make_driver() as driver:
@@ -576,7 +578,7 @@ class DurableConformance(SpaceConformance):
             driver.commit(("b", b"2"))
             assert [change.revision for change in changes_of(driver, ENTRY, 5, "", 10)] == [8]
 
-    def test_a_removal_is_told_after_several_restarts(self, make_driver: Callable[[], Driver]) -> None:
+    def test_a_removal_is_returned_after_several_restarts(self, make_driver: Callable[[], Driver]) -> None:
         with make_driver() as driver:
             driver.commit(("a", b"1"))
             driver.commit(("a", None))

@@ -1,4 +1,4 @@
-"""Each program in `examples` is run against a real server, and its header says how."""
+"""Each program in `examples` is run against a real server, in the way that its header shows."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def start(url: str, name: str, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def run(url: str, name: str, *arguments: str, given: str = "", code: int = 0) -> str:
-    """Standard output; standard error where the code is to be another one than 0."""
+    """Standard output, or standard error if the expected exit code is not 0."""
     done = subprocess.run(
         command(name, *arguments),
         input=given,
@@ -65,13 +65,13 @@ def ended(process: "subprocess.Popen[str]") -> str:
 # The programs -------------------------------------------------------------------------------------------------
 
 
-def test_processes_that_count_at_once_lose_no_count(service: Server) -> None:
+def test_processes_that_increment_at_once_lose_no_increment(service: Server) -> None:
     processes = [start(service.url, "counter.py", "visits", "20") for _ in range(3)]
     assert max(int(ended(process)) for process in processes) == 60
     assert service.value("counters/visits") == 60
 
 
-def test_candidates_lead_one_after_the_other(service: Server) -> None:
+def test_only_one_candidate_is_the_leader_at_a_time(service: Server) -> None:
     processes = [start(service.url, "leader_election.py", name, "3") for name in ("ann", "ben")]
     printed = [ended(process).splitlines() for process in processes]
     tokens = [int(lines[0].split()[-1]) for lines in printed]
@@ -80,7 +80,7 @@ def test_candidates_lead_one_after_the_other(service: Server) -> None:
     assert service.value("example/leader") == {"name": last, "term": 3}
 
 
-def test_a_leader_whose_lease_was_ended_leads_no_more(service: Server) -> None:
+def test_a_leader_whose_lease_was_ended_stops_leading(service: Server) -> None:
     with start(service.url, "leader_election.py", "ann", "1000000") as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ann leads")
@@ -109,7 +109,7 @@ def test_a_task_whose_worker_died_is_done_once_its_lease_has_ended(service: Serv
     assert run(service.url, "work_queue.py", "work", "ann") == "ann did alone\n"
 
 
-def test_a_configuration_is_changed_in_parts_and_followed(service: Server) -> None:
+def test_changes_of_parts_of_a_configuration_are_followed(service: Server) -> None:
     run(service.url, "config.py", "set", "/log/level", '"debug"')
     with start(service.url, "config.py", "follow", "2") as follower:
         assert follower.stdout is not None
@@ -120,14 +120,14 @@ def test_a_configuration_is_changed_in_parts_and_followed(service: Server) -> No
     assert "path_not_found" in run(service.url, "config.py", "get", "/nothing", code=1)
 
 
-def test_a_user_is_served_up_to_the_limit(service: Server) -> None:
+def test_requests_of_a_user_are_accepted_up_to_the_limit(service: Server) -> None:
     printed = [run(service.url, "rate_limit.py", "ann", "2", "10000000") for _ in range(2)]
     assert printed == ["served\n"] * 2
     assert run(service.url, "rate_limit.py", "ann", "2", "10000000", code=1) == "refused\n"
     assert run(service.url, "rate_limit.py", "ben", "2", "10000000") == "served\n"
 
 
-def test_a_session_lives_until_it_ends(service: Server) -> None:
+def test_a_session_is_valid_until_it_expires_or_is_ended(service: Server) -> None:
     session = run(service.url, "sessions.py", "start", "ann").strip()
     assert run(service.url, "sessions.py", "use", session) == "ann\n"
     run(service.url, "sessions.py", "end", session)
@@ -137,7 +137,7 @@ def test_a_session_lives_until_it_ends(service: Server) -> None:
     assert run(service.url, "sessions.py", "use", short, code=1) == "no such session\n"
 
 
-def test_lines_are_imported_and_what_cannot_be_is_told(service: Server) -> None:
+def test_lines_are_imported_and_invalid_lines_are_reported(service: Server) -> None:
     lines = [json.dumps({"key": f"import/{number} ä", "value": number}) for number in range(300)]
     run(service.url, "import_lines.py", given="\n".join(lines))
     assert len(service.request("GET", "/kv?prefix=import/&values=false").json()["entries"]) == 300
@@ -154,7 +154,7 @@ def test_two_languages_share_a_list(service: Server) -> None:
 
 
 @needs("curl", "jq")
-def test_a_nightly_job_runs_on_one_machine_and_once(service: Server, tmp_path: Path) -> None:
+def test_a_nightly_job_runs_once_and_on_one_machine(service: Server, tmp_path: Path) -> None:
     job = ("report", "sh", "-c", f"echo ran >> {tmp_path}/runs")
     lease = service.lease("example/jobs/report", ttl=60)
     assert run(service.url, "nightly_job.sh", *job) == "another machine runs it\n"
@@ -209,7 +209,7 @@ USES: dict[str, tuple[str, ...]] = {
 
 @needs("curl", "jq")
 @pytest.mark.parametrize("name", USES)
-def test_a_program_without_a_service_says_so_and_fails(name: str, tmp_path: Path) -> None:
+def test_a_program_without_a_service_fails_with_a_message(name: str, tmp_path: Path) -> None:
     with free_port() as port:
         arguments = [argument.format(folder=tmp_path / "backups") for argument in USES[name]]
         done = subprocess.run(
@@ -232,7 +232,7 @@ def test_a_program_without_arguments_prints_its_usage_in_one_line(name: str) -> 
     assert re.fullmatch(rf"usage: (python|sh) {re.escape(name)} [^\n]+\n", told)
 
 
-def test_every_program_is_used_here_and_listed_in_the_page() -> None:
+def test_every_program_is_tested_and_listed_on_the_page() -> None:
     page = (EXAMPLES / "README.md").read_text()
     tests = Path(__file__).read_text()
     for name in PROGRAMS:
@@ -242,6 +242,6 @@ def test_every_program_is_used_here_and_listed_in_the_page() -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_header_says_how_to_run_it(name: str) -> None:
+def test_the_header_of_a_program_shows_how_to_run_it(name: str) -> None:
     head = (EXAMPLES / name).read_text()[:700]
     assert f"{'python' if name.endswith('.py') else 'sh'} {name}" in head

@@ -55,7 +55,7 @@ def commands_of(page: Path) -> list[Block]:
 
 
 def reader(folder: Path, port: int) -> Reading:
-    """Somebody who has installed the command and sits in an empty folder."""
+    """A reader who has installed the command and works in an empty folder."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = clean_environment() | {"PATH": path, "HOME": str(folder), "LEASEHOLD_PORT": str(port)}
     return Reading(folder, environment, port)
@@ -66,7 +66,7 @@ def reader(folder: Path, port: int) -> Reading:
     [page for page in PAGES if any(block.remark("in a clone") is None for block in commands_of(page))],
     ids=str,
 )
-def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) -> None:
     with reader(tmp_path, free_port()) as reading:
         assert reading.follow(text_of(page)) > 0
 
@@ -76,8 +76,8 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     [page for page in PAGES if any(block.remark("in a clone") is not None for block in commands_of(page))],
     ids=str,
 )
-def test_what_a_page_says_of_a_clone_works_in_a_fresh_one(page: Path, tmp_path: Path) -> None:
-    """With all that it installs, since that is what a newcomer gets."""
+def test_the_commands_of_a_page_for_a_clone_work_in_a_new_clone(page: Path, tmp_path: Path) -> None:
+    """The commands install everything that they need, because a new user has nothing else."""
     clone = tmp_path / "leasehold"
     for name in tracked_files():
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def tracked_files() -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_a_block_says_what_it_is(page: Path) -> None:
+def test_a_block_has_a_known_language(page: Path) -> None:
     for block in blocks_of(text_of(page)):
         assert block.language in LANGUAGES, f"{page} line {block.line}: {block.language or 'no language'}"
         assert block.language != "sh" or block.remark("file"), f"{page} line {block.line}: a script has a file"
@@ -103,7 +103,7 @@ def test_a_block_says_what_it_is(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_a_command_stands_in_a_block_that_is_run(page: Path) -> None:
+def test_no_command_is_outside_a_block_that_is_run(page: Path) -> None:
     outside = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
     indented = [line.strip() for line in outside.splitlines() if line.startswith("    ")]
     commands = [line for line in indented if re.match(r"(\$ |curl |leasehold |pipx? |openssl |docker )", line)]
@@ -118,7 +118,7 @@ def test_curl_prints_no_progress_meter_that_the_page_does_not_show(page: Path) -
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_a_link_between_pages_leads_somewhere(page: Path) -> None:
+def test_a_link_between_pages_has_an_existing_target(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)\s]*)?\)", text_of(page)):
         if "://" in target:
             continue
@@ -145,12 +145,12 @@ def test_the_source_layout_has_a_line_for_every_file() -> None:
             described.add("".join(folders) + name)
     source = ROOT / "src" / "leasehold"
     files = {path.relative_to(source).as_posix() for kind in ("*.py", "*.sql") for path in source.rglob(kind)}
-    # The line of a package says what its `__init__.py` is for, so that file may lack one.
+    # The line of a package describes its `__init__.py`, so that file needs no line of its own.
     assert described <= files
     assert {name for name in files - described if not name.endswith("__init__.py")} == set()
 
 
-def test_what_differs_from_run_to_run_stands_for_its_like() -> None:
+def test_values_that_differ_between_runs_match_values_of_the_same_form() -> None:
     shown = '{"key":"a","revision":3,"created_at":"2026-01-31T12:00:00.000001Z"}'
     assert is_as_expected(shown, '{"key":"a","revision":3,"created_at":"2027-02-01T00:00:00.000000Z"}')
     assert not is_as_expected(shown, '{"key":"a","revision":4,"created_at":"2027-02-01T00:00:00.000000Z"}')
@@ -160,13 +160,13 @@ def test_what_differs_from_run_to_run_stands_for_its_like() -> None:
     assert not is_as_expected("a\nz", "a\nb\nz")
 
 
-def test_a_command_that_prints_something_else_fails_the_page(tmp_path: Path) -> None:
+def test_a_page_fails_if_a_command_prints_something_else(tmp_path: Path) -> None:
     page = "```console\n$ echo one\ntwo\n```\n"
     with reader(tmp_path, free_port()) as reading, pytest.raises(AssertionError, match="line 1: echo one"):
         reading.follow(page)
 
 
-def test_a_command_that_fails_fails_the_page(tmp_path: Path) -> None:
+def test_a_page_fails_if_a_command_fails(tmp_path: Path) -> None:
     page = "text\n\n```console\n$ false\n```\n"
     with reader(tmp_path, free_port()) as reading, pytest.raises(AssertionError, match="exit code 1"):
         reading.follow(page)

@@ -1,4 +1,4 @@
-"""The text of a backup, how it shows whether it is whole, and a backup in the place of what a store holds."""
+"""The text of a backup, the check that it is complete, and the restore of a backup into a store."""
 
 import json
 import random
@@ -74,13 +74,13 @@ def by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
 
 
 @pytest.mark.parametrize("number", [0, 1, 300])
-def test_a_backup_reads_back_as_it_was(number: int, tmp_path: Path) -> None:
+def test_a_backup_that_is_read_has_the_entries_that_were_written(number: int, tmp_path: Path) -> None:
     entries = some_entries(number, number)
     state = read_backup(OsDisk(), written(tmp_path / "backup.json", entries), NOW)
     assert (state.of(ENTRY).by_name, state.revision, state.incarnation) == (by_key(entries), 10_000, INCARNATION)
 
 
-def test_a_backup_is_json_with_a_line_for_each_entry(tmp_path: Path) -> None:
+def test_a_backup_is_json_with_one_line_per_entry(tmp_path: Path) -> None:
     text = written(tmp_path / "backup.json", some_entries(1, 20)).read_text()
     assert len(json.loads(text)["entries"]) == 20
     assert [json.loads(line.rstrip(","))["key"] for line in text.split("\n")[1:-2]] == sorted(
@@ -88,7 +88,7 @@ def test_a_backup_is_json_with_a_line_for_each_entry(tmp_path: Path) -> None:
     )
 
 
-def test_a_backup_is_a_data_json_that_opens(tmp_path: Path) -> None:
+def test_a_backup_can_be_opened_as_data_json(tmp_path: Path) -> None:
     entries = some_entries(2, 20)
     written(tmp_path / "data.json", entries)
     with file_driver(tmp_path) as driver:
@@ -102,7 +102,7 @@ def refused(path: Path) -> str:
     return caught.value.message
 
 
-def test_a_backup_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
+def test_a_backup_is_refused_if_it_is_cut_at_any_byte(tmp_path: Path) -> None:
     path = written(tmp_path / "backup.json", some_entries(3, 5))
     whole = path.read_bytes()
     for size in range(len(whole)):
@@ -110,7 +110,7 @@ def test_a_backup_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
         assert "nothing was restored" in refused(path)
 
 
-def test_a_backup_with_any_changed_byte_is_refused(tmp_path: Path) -> None:
+def test_a_backup_is_refused_if_any_byte_was_changed(tmp_path: Path) -> None:
     path = written(tmp_path / "backup.json", some_entries(4, 3))
     whole = path.read_bytes()
     for position in range(len(whole)):
@@ -121,18 +121,18 @@ def test_a_backup_with_any_changed_byte_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"username": "alice"}', b"[1]", b"not json", b"\xff"])
-def test_what_is_no_backup_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_backup_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "backup.json"
     path.write_bytes(content)
     assert refused(path)
 
 
-def test_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_backup_file_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "backup.json") == "backup.json cannot be read: No such file or directory"
 
 
 @pytest.mark.parametrize("size", [1, 7, SEAL_BYTES, 10_000_000])
-def test_the_seal_is_seen_in_pieces_of_any_size(size: int, tmp_path: Path) -> None:
+def test_the_seal_is_verified_for_chunks_of_any_size(size: int, tmp_path: Path) -> None:
     text = written(tmp_path / "backup.json", some_entries(5, 10)).read_bytes()
     seal = Seal()
     for begin in range(0, len(text), size):
@@ -140,7 +140,7 @@ def test_the_seal_is_seen_in_pieces_of_any_size(size: int, tmp_path: Path) -> No
     seal.check("the backup")
 
 
-def test_an_entry_that_cannot_be_read_is_named_and_not_left_out() -> None:
+def test_a_backup_fails_and_names_the_entry_if_a_value_cannot_be_read() -> None:
     entries = [*some_entries(6, 3), Entry("~poisoned", UNREADABLE, 4, NOW, NOW)]
     with pytest.raises(ServiceError) as caught:
         text_of(Moment(INCARNATION, 4, pages(entries)))
@@ -155,7 +155,7 @@ async def gathered(moment: Moment) -> list[Entry]:
 
 
 @pytest.mark.parametrize("kind", sorted(ENGINES))
-def test_a_moment_holds_what_was_there_and_nothing_that_came_later(kind: str, tmp_path: Path) -> None:
+def test_a_moment_has_the_entries_at_its_revision_and_no_later_changes(kind: str, tmp_path: Path) -> None:
     clock = FrozenClock()
     with Driver(ENGINES[kind](tmp_path, clock).space()) as driver:
         driver.commit(*((f"k{number:04}", b"%d" % number) for number in range(1500)))
@@ -173,7 +173,7 @@ def test_a_moment_holds_what_was_there_and_nothing_that_came_later(kind: str, tm
         assert (moment.revision, moment.incarnation) == (revision, driver.space.incarnation)
 
 
-def test_a_moment_of_files_in_use_is_what_their_owner_has_committed(tmp_path: Path) -> None:
+def test_a_moment_of_files_in_use_has_what_the_running_service_committed(tmp_path: Path) -> None:
     rng = random.Random(7)
     with file_driver(tmp_path) as driver:
         for _ in range(30):
@@ -185,7 +185,7 @@ def test_a_moment_of_files_in_use_is_what_their_owner_has_committed(tmp_path: Pa
             assert (moment.revision, moment.incarnation) == (driver.space.revision, INCARNATION)
 
 
-# Restored -----------------------------------------------------------------------------------------------------
+# Restore ------------------------------------------------------------------------------------------------------
 
 
 async def opened_contents(engine: Engine) -> tuple[int, str, dict[str, Entry], list[Lease]]:
@@ -206,7 +206,7 @@ async def opened_contents(engine: Engine) -> tuple[int, str, dict[str, Entry], l
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_restored_store_has_every_entry_as_it_was_and_a_new_incarnation(kind: str, tmp_path: Path) -> None:
+def test_a_restored_store_has_the_entries_of_the_backup_and_a_new_incarnation(kind: str, tmp_path: Path) -> None:
     entries = some_entries(8, 300)
     backup = read_backup(OsDisk(), written(tmp_path / "backup.json", entries), NOW)
     url = STORES[kind](tmp_path)
@@ -219,13 +219,13 @@ def test_a_restored_store_has_every_entry_as_it_was_and_a_new_incarnation(kind: 
 
 
 def _in_order(entry: Entry) -> Entry:
-    """JSONB keeps the members of objects in an order of its own."""
+    """Sorted members, because JSONB does not keep their order."""
     value = entry.value if b"{" not in entry.value else json.dumps(json.loads(entry.value), sort_keys=True).encode()
     return Entry(entry.key, value, entry.revision, entry.created_at, entry.updated_at, entry.expires_at)
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_store_that_holds_something_is_refused_and_stays(kind: str, tmp_path: Path) -> None:
+def test_a_restore_into_a_store_that_is_not_empty_is_refused_and_changes_nothing(kind: str, tmp_path: Path) -> None:
     url = STORES[kind](tmp_path)
     backup = read_backup(OsDisk(), written(tmp_path / "backup.json", some_entries(9, 5)), NOW)
 
@@ -244,7 +244,7 @@ def test_a_store_that_holds_something_is_refused_and_stays(kind: str, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_what_is_replaced_is_kept_whole_and_the_head_grows_beyond_both(kind: str, tmp_path: Path) -> None:
+def test_a_replaced_store_is_saved_and_the_new_head_is_larger_than_both_old_ones(kind: str, tmp_path: Path) -> None:
     url = STORES[kind](tmp_path)
     older, newer = some_entries(10, 30), some_entries(11, 40)
     disk = OsDisk()
@@ -266,7 +266,7 @@ def test_what_is_replaced_is_kept_whole_and_the_head_grows_beyond_both(kind: str
     assert run(opened_contents(open_engine(url)))[2].keys() == by_key(newer).keys()
 
 
-def test_files_in_use_are_refused(tmp_path: Path) -> None:
+def test_a_restore_is_refused_if_the_files_are_in_use(tmp_path: Path) -> None:
     backup = read_backup(OsDisk(), written(tmp_path / "backup.json", some_entries(12, 5)), NOW)
     with file_driver(tmp_path), pytest.raises(ServiceError) as caught:
         run(restore_store(str(tmp_path / "data.json"), backup, advance=0, keep=None, now=NOW))
@@ -297,7 +297,7 @@ def test_servers_on_a_database_see_the_restored_entries_and_the_new_incarnation(
     run(scenario())
 
 
-# Killed -------------------------------------------------------------------------------------------------------
+# Killed restores ----------------------------------------------------------------------------------------------
 
 KILLED_AT = """
 import asyncio, os, signal, sys
@@ -346,8 +346,8 @@ asyncio.run(restore_store(sys.argv[3], backup, advance=0, keep=keep, now=0))
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_restore_killed_at_any_step_leaves_all_or_nothing(kind: str, tmp_path: Path) -> None:
-    """Before each use of the disk, or of the connection to the database, until it goes through."""
+def test_a_restore_that_is_killed_at_any_step_has_replaced_everything_or_nothing(kind: str, tmp_path: Path) -> None:
+    """The restore is killed before each use of the disk or the database connection, until one run completes."""
     url = STORES[kind](tmp_path)
     disk = OsDisk()
     before = read_backup(disk, written(tmp_path / "before.json", some_entries(14, 5), revision=100), NOW)

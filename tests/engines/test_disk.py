@@ -55,14 +55,14 @@ def replace(disk: OsDisk, folder: Path) -> int:
     return replace_file(disk, folder / "data", folder / "data.tmp-1", [b"new ", b"content"]).size
 
 
-def test_a_file_is_replaced_in_the_order_that_survives_a_power_cut(tmp_path: Path) -> None:
+def test_the_steps_of_a_replacement_are_in_an_order_that_is_safe_in_a_power_cut(tmp_path: Path) -> None:
     disk = RecordingDisk()
     assert replace(disk, tmp_path) == 11
     assert disk.steps == ["create", "write", "fsync", "close", "rename", "sync_folder"]
     assert (tmp_path / "data").read_bytes() == b"new content"
 
 
-def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     replace(OsDisk(), tmp_path)
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o600
 
@@ -77,13 +77,13 @@ def test_a_failure_before_the_rename_leaves_the_old_file_and_no_other(tmp_path: 
 
 
 @pytest.mark.parametrize("step", ["rename", "sync_folder"])
-def test_a_failure_from_the_rename_on_leaves_the_outcome_unknown(tmp_path: Path, step: str) -> None:
+def test_a_failure_at_or_after_the_rename_is_an_unknown_outcome(tmp_path: Path, step: str) -> None:
     with pytest.raises(WriteError) as caught:
         replace(RecordingDisk(failing=step), tmp_path)
     assert not caught.value.nothing_changed
 
 
-def test_a_file_is_not_synced_again_after_that_failed(tmp_path: Path) -> None:
+def test_a_file_is_not_synced_again_after_a_failed_sync(tmp_path: Path) -> None:
     disk = RecordingDisk(failing="fsync")
     with pytest.raises(WriteError):
         replace(disk, tmp_path)
@@ -91,13 +91,13 @@ def test_a_file_is_not_synced_again_after_that_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
-def test_a_full_disk_is_told_from_a_broken_one(tmp_path: Path, number: int, full: bool) -> None:  # noqa: FBT001
+def test_a_full_disk_is_distinguished_from_a_broken_disk(tmp_path: Path, number: int, full: bool) -> None:  # noqa: FBT001
     with pytest.raises(WriteError) as caught:
         replace(RecordingDisk(failing="write", number=number), tmp_path)
     assert caught.value.full is full
 
 
-def test_a_temporary_file_is_never_one_that_exists(tmp_path: Path) -> None:
+def test_a_temporary_file_does_not_replace_an_existing_file(tmp_path: Path) -> None:
     (tmp_path / "data.tmp-1").write_bytes(b"of somebody")
     with pytest.raises(WriteError) as caught:
         replace(OsDisk(), tmp_path)
@@ -105,7 +105,7 @@ def test_a_temporary_file_is_never_one_that_exists(tmp_path: Path) -> None:
     assert (tmp_path / "data.tmp-1").read_bytes() == b"of somebody"
 
 
-def test_short_writes_are_continued(tmp_path: Path) -> None:
+def test_a_short_write_is_continued_until_all_bytes_are_written(tmp_path: Path) -> None:
     disk = RecordingDisk()
     file = disk.create(tmp_path / "data")
     write_all(disk, file, b"0123456789")
@@ -126,7 +126,7 @@ def test_a_write_that_makes_no_progress_is_a_failure(tmp_path: Path) -> None:
     disk.close(file)
 
 
-def test_a_lock_is_owned_by_one(tmp_path: Path) -> None:
+def test_a_lock_file_that_is_locked_cannot_be_locked_again(tmp_path: Path) -> None:
     disk = OsDisk()
     file = disk.lock(tmp_path / "lock")
     with pytest.raises(BlockingIOError):

@@ -1,4 +1,4 @@
-"""A `data.json` that was edited, or put in the place of another: it is taken as it is meant, or refused in one line."""
+"""A `data.json` that was edited, or put in the place of another: it is read as it was meant, or refused in one line."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ GOOD = line('"good"', "[1,2]")
     ],
     ids=["no last line end", "two more", "CRLF", "in a value", "spaces", "between members", "indented", "sorted"],
 )
-def test_white_space_that_an_editor_has_changed_changes_nothing(edited: bytes, tmp_path: Path) -> None:
+def test_a_file_with_changed_white_space_has_the_same_entries(edited: bytes, tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(edited)
     assert inspect_file(path).counts["entries"] == 1
@@ -76,7 +76,7 @@ def test_white_space_that_an_editor_has_changed_changes_nothing(edited: bytes, t
     ],
     ids=str,
 )
-def test_what_the_api_would_refuse_is_refused_by_check_and_start_with_its_line_and_key(
+def test_check_and_start_refuse_what_the_api_refuses_and_name_the_line_and_key(
     bad: str, reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "data.json"
@@ -89,13 +89,13 @@ def test_what_the_api_would_refuse_is_refused_by_check_and_start_with_its_line_a
     assert path.read_bytes() == content
 
 
-def test_a_byte_order_mark_is_called_so(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_refused_and_named(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(b"\xef\xbb\xbf" + document(GOOD))
     assert "byte order mark" in leasehold("check", str(path)).stderr
 
 
-def test_the_list_of_all_entries_is_a_backup(tmp_path: Path) -> None:
+def test_the_list_of_all_entries_can_be_used_as_data_json(tmp_path: Path) -> None:
     with running(tmp_path / "first.json") as server:
         server.put("a/b", '{"n": 18446744073709551615, "f": 1e300}')
         server.put("c", '"é"', params={"ttl": "86400"})
@@ -109,7 +109,7 @@ def test_the_list_of_all_entries_is_a_backup(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "reason"), [("limit=1", "only a part of a list"), ("values=false", "it is not as Leasehold writes it")]
 )
-def test_a_part_of_a_list_is_no_backup(query: str, reason: str, tmp_path: Path) -> None:
+def test_an_incomplete_list_is_refused_as_data_json(query: str, reason: str, tmp_path: Path) -> None:
     with running(tmp_path / "first.json") as server:
         server.put("a", "1")
         server.put("b", "2")
@@ -121,7 +121,7 @@ def test_a_part_of_a_list_is_no_backup(query: str, reason: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     "content", ['{"entries": [], "revision": 1, "next": null, "more": 1}', '{"leasehold": 1, "entries": []}']
 )
-def test_what_looks_like_ours_but_is_not_is_no_object_of_another_tool(content: str, tmp_path: Path) -> None:
+def test_an_incorrect_document_of_leasehold_is_not_imported_as_a_plain_object(content: str, tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text(content)
     assert leasehold("check", str(tmp_path / "data.json")).returncode == 1
 
@@ -134,7 +134,7 @@ PIECES = [b"1e999", b"9" * 25, b"\\ud800", b"\\u0000", b"\x01", b"\n", b" ", b"[
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, len(STORE) - 1), st.integers(0, 12), st.binary(max_size=8) | st.sampled_from(PIECES))
-def test_whatever_is_edited_is_refused_in_one_line_or_sound(position: int, length: int, piece: bytes) -> None:
+def test_any_edited_file_is_refused_in_one_line_or_has_valid_entries(position: int, length: int, piece: bytes) -> None:
     edited = STORE[:position] + piece + STORE[position + length :]
     try:
         found, refusal = values_of(edited), ""
@@ -149,7 +149,7 @@ def test_whatever_is_edited_is_refused_in_one_line_or_sound(position: int, lengt
 
 
 def values_of(content: bytes) -> dict[str, bytes]:
-    """What a start reads, which is what a look at everything finds."""
+    """The values that a start reads. They are the same as those that the reader for any layout finds."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data.json"
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What the file engine keeps on disk, what it takes over, and what it refuses, besides the conformance suite."""
+"""What the file engine stores, imports and refuses, in addition to the conformance suite."""
 
 import json
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def test_a_new_store_is_an_empty_document_with_its_incarnation(driver: Driver, t
     assert (tmp_path / DATA).read_bytes() == document(0)
 
 
-def test_a_quiet_store_is_whole_and_readable_in_data_json(tmp_path: Path) -> None:
+def test_single_changes_of_a_small_store_are_written_to_data_json(tmp_path: Path) -> None:
     clock = FrozenClock()
     with file_driver(tmp_path, clock=clock) as driver:
         driver.put("username", b'"alice"')
@@ -64,7 +64,7 @@ def test_a_quiet_store_is_whole_and_readable_in_data_json(tmp_path: Path) -> Non
         assert sorted(files(tmp_path)) == [DATA, LOCK, RESERVE]
 
 
-def test_data_json_is_valid_json_as_a_whole_also_when_empty(driver: Driver, tmp_path: Path) -> None:
+def test_data_json_is_valid_json_with_and_without_entries(driver: Driver, tmp_path: Path) -> None:
     driver.put('quote"back\\slash/\u00e9\u2028', b"1")
     assert json.loads((tmp_path / DATA).read_text())["entries"][0]["key"] == 'quote"back\\slash/\u00e9\u2028'
     driver.try_commit(('quote"back\\slash/\u00e9\u2028', None), alone=True)
@@ -73,7 +73,7 @@ def test_data_json_is_valid_json_as_a_whole_also_when_empty(driver: Driver, tmp_
     assert json.loads((tmp_path / DATA).read_text())["entries"] == []
 
 
-def test_files_are_for_their_owner_only(driver: Driver, tmp_path: Path) -> None:
+def test_files_are_readable_by_their_owner_only(driver: Driver, tmp_path: Path) -> None:
     driver.put("a")
     driver.commit(("b", b"1"))
     assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == dict.fromkeys(
@@ -81,7 +81,7 @@ def test_files_are_for_their_owner_only(driver: Driver, tmp_path: Path) -> None:
     )
 
 
-def test_a_busy_lane_writes_the_journal_only(driver: Driver, tmp_path: Path) -> None:
+def test_batches_of_a_busy_lane_are_written_to_the_journal_only(driver: Driver, tmp_path: Path) -> None:
     driver.commit(("a", b"1"), ("b", b"2"))
     assert (tmp_path / DATA).read_bytes() == document(0)
     reader = JournalReader((tmp_path / JOURNAL).read_bytes(), JOURNAL)
@@ -96,14 +96,14 @@ def test_a_store_over_256_kib_uses_the_journal_for_single_changes_too(driver: Dr
     assert JOURNAL in files(tmp_path)
 
 
-def test_a_clean_end_leaves_everything_in_data_json(tmp_path: Path) -> None:
+def test_everything_is_in_data_json_after_a_normal_stop(tmp_path: Path) -> None:
     with file_driver(tmp_path) as driver:
         driver.commit(("a", b"1"))
     assert sorted(files(tmp_path)) == [DATA, LOCK, RESERVE]
     assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
 
 
-def test_an_idle_small_store_comes_to_rest_in_data_json(tmp_path: Path) -> None:
+def test_an_idle_small_store_is_moved_from_the_journal_to_data_json(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(document(0))
     driver = Driver(FileSpace(tmp_path / DATA, clock=FrozenClock(), idle_seconds=0))
     with driver:
@@ -118,7 +118,7 @@ def test_an_idle_small_store_comes_to_rest_in_data_json(tmp_path: Path) -> None:
 # Start --------------------------------------------------------------------------------------------------------
 
 
-def test_the_journal_of_a_killed_process_is_replayed_and_brought_to_rest(tmp_path: Path) -> None:
+def test_the_journal_of_a_killed_process_is_replayed_and_moved_to_data_json(tmp_path: Path) -> None:
     killed_with_journal(tmp_path, [("a", b"1"), ("b", b"2")], [("a", None), ("c", b"3")])
     with file_driver(tmp_path) as driver:
         assert (driver.space.revision, driver.values()) == (4, {"b": b"2", "c": b"3"})
@@ -127,8 +127,8 @@ def test_the_journal_of_a_killed_process_is_replayed_and_brought_to_rest(tmp_pat
         assert JOURNAL not in files(tmp_path)
 
 
-def test_snapshots_and_journal_records_may_follow_one_another_in_any_order(tmp_path: Path) -> None:
-    """Each start sees the same, wherever the process was killed."""
+def test_a_start_reads_snapshots_and_journal_records_in_any_order(tmp_path: Path) -> None:
+    """Each start reads the same entries, at whatever step the process was killed."""
     expected: dict[str, bytes] = {}
     for number in range(12):
         driver = file_driver(tmp_path).__enter__()
@@ -143,7 +143,7 @@ def test_snapshots_and_journal_records_may_follow_one_another_in_any_order(tmp_p
         driver.kill()
 
 
-def test_a_large_store_is_open_before_its_checkpoint(tmp_path: Path) -> None:
+def test_a_large_store_is_opened_before_its_checkpoint_is_done(tmp_path: Path) -> None:
     large = b'"' + b"x" * 300_000 + b'"'
     killed_with_journal(tmp_path, [("large", large)], [("a", b"1")])
     with file_driver(tmp_path) as driver:
@@ -154,7 +154,7 @@ def test_a_large_store_is_open_before_its_checkpoint(tmp_path: Path) -> None:
         assert driver.values() == {"large": large, "a": b"1", "b": b"2"}
 
 
-def test_a_torn_end_is_cut_off(tmp_path: Path) -> None:
+def test_a_torn_end_of_a_journal_is_cut_off(tmp_path: Path) -> None:
     killed_with_journal(tmp_path, [("a", b"1")])
     path = tmp_path / JOURNAL
     torn = encode_record(2, [Entry("b", b"2", 2, 1, 1)])[:-3]
@@ -190,7 +190,7 @@ def test_a_missing_data_json_beside_its_journal_is_refused(tmp_path: Path) -> No
     )
 
 
-def test_an_old_data_json_beside_the_journals_of_a_crash_is_refused_and_says_what_to_move_away(tmp_path: Path) -> None:
+def test_an_old_data_json_beside_newer_journals_is_refused_with_the_files_to_move(tmp_path: Path) -> None:
     driver = file_driver(tmp_path).__enter__()
     driver.put("a")
     backup = (tmp_path / DATA).read_bytes()
@@ -215,7 +215,7 @@ def test_a_gap_in_the_revisions_is_refused(tmp_path: Path) -> None:
     assert f"corrupt at byte {HEADER_BYTES + len(records[0])}" in refusal(tmp_path)
 
 
-def test_records_that_the_snapshot_holds_are_skipped(tmp_path: Path) -> None:
+def test_journal_records_that_are_in_the_snapshot_are_skipped(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(document(5, line("a", "5", 5)))
     records = encode_record(4, [Entry("a", b"4", 4, 1, 1)]), encode_record(6, [Entry("b", b"6", 6, 1, 1)])
     (tmp_path / JOURNAL).write_bytes(encode_header(3, INCARNATION) + b"".join(records))
@@ -223,7 +223,7 @@ def test_records_that_the_snapshot_holds_are_skipped(tmp_path: Path) -> None:
         assert driver.values() == {"a": b"5", "b": b"6"}
 
 
-def test_time_goes_on_from_the_latest_time_stored(tmp_path: Path) -> None:
+def test_the_time_after_a_start_is_not_earlier_than_the_latest_stored_time(tmp_path: Path) -> None:
     far = "2999-01-01T00:00:00.000000Z"
     (tmp_path / DATA).write_bytes(document(1, line("a", "1", 1).replace(TIME, far)))
     with Driver(FileSpace(tmp_path / DATA)) as driver:
@@ -232,7 +232,7 @@ def test_time_goes_on_from_the_latest_time_stored(tmp_path: Path) -> None:
         assert entries[1].created_at >= entries[0].created_at
 
 
-def test_temporary_files_of_a_killed_process_are_removed_and_no_others(tmp_path: Path) -> None:
+def test_only_the_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     for name in ("data.json.tmp-3", "data.json.journal.tmp-1", "data.json.reserve.tmp-22"):
         (tmp_path / name).write_bytes(b"left behind")
     others = {"data.json.tmp-", "data.json.bak", "data.json.tmp-1x", "other.json.tmp-1"}
@@ -253,7 +253,7 @@ def test_missing_permission_is_refused_in_one_line(tmp_path: Path) -> None:
     assert caught.value.message == "data.json.lock cannot be locked: Permission denied"
 
 
-def test_temporary_files_stay_where_the_start_is_refused(tmp_path: Path) -> None:
+def test_temporary_files_are_not_removed_if_the_start_is_refused(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(b"")
     (tmp_path / "data.json.tmp-1").write_bytes(b"left behind")
     assert refusal(tmp_path)
@@ -265,10 +265,10 @@ def test_a_missing_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     assert caught.value.message == f"data.json cannot be opened: there is no folder {tmp_path / 'missing'}"
 
 
-# Files of others ----------------------------------------------------------------------------------------------
+# Files of other programs --------------------------------------------------------------------------------------
 
 
-def test_a_plain_object_of_another_tool_is_taken_over(tmp_path: Path) -> None:
+def test_a_plain_object_of_another_tool_is_imported(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(b'{\n  "username": "alice",\n  "age": { "years" : 30 },\n  "age": 31\n}')
     with file_driver(tmp_path) as driver:
         assert (driver.space.revision, driver.values()) == (2, {"age": b"31", "username": b'"alice"'})
@@ -283,7 +283,7 @@ def test_an_empty_object_is_an_empty_store(tmp_path: Path) -> None:
         assert (tmp_path / DATA).read_bytes() == document(0).replace(b"\n\n", b"\n")
 
 
-def test_our_own_document_in_another_layout_is_accepted(tmp_path: Path) -> None:
+def test_a_document_of_leasehold_in_another_layout_is_accepted(tmp_path: Path) -> None:
     pretty = json.dumps(json.loads(document(7, line("b", '{"c": 1}', 7), line("a", "2", 3))), indent=4)
     (tmp_path / DATA).write_text(pretty)
     with file_driver(tmp_path) as driver:
@@ -340,9 +340,7 @@ NOT_AS_WRITTEN = 'line 2: entry "a": it is not as Leasehold writes it'
         (b'{"leasehold": 1, "revision": "1", "entries": []}', "revision is not a number"),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_refused_and_left_as_it_is(
-    tmp_path: Path, data: bytes, reason: str
-) -> None:
+def test_an_incorrect_file_is_refused_and_not_changed(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / DATA).write_bytes(data)
     assert reason in refusal(tmp_path)
 
@@ -396,13 +394,13 @@ def test_a_large_file_is_read_across_its_blocks(tmp_path: Path) -> None:
 # Ownership ----------------------------------------------------------------------------------------------------
 
 
-def test_a_second_process_is_refused_in_one_line(driver: Driver, tmp_path: Path) -> None:
+def test_a_second_process_on_the_same_files_is_refused_in_one_line(driver: Driver, tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as caught, file_driver(tmp_path):
         pass
     assert (caught.value.code, caught.value.message) == ("unavailable", "data.json is in use by another process")
 
 
-def test_the_store_is_free_again_after_a_refused_start(tmp_path: Path) -> None:
+def test_a_store_can_be_opened_after_a_refused_start(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(b"")
     assert refusal(tmp_path)
     (tmp_path / DATA).unlink()
@@ -420,7 +418,7 @@ def test_a_link_to_a_store_is_the_same_store(driver: Driver, tmp_path: Path) -> 
 # Checkpoints --------------------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_leaves_no_journal_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_checkpoint_removes_the_journal_and_keeps_all_entries(tmp_path: Path) -> None:
     driver = file_driver(tmp_path).__enter__()
     engine = driver.space
     assert isinstance(engine, FileSpace)
@@ -433,7 +431,7 @@ def test_a_checkpoint_leaves_no_journal_and_loses_nothing(tmp_path: Path) -> Non
         assert driver.values() == {"a": b"1", "b": b"2", "c": b"3"}
 
 
-def test_a_journal_that_outgrew_the_snapshot_starts_a_checkpoint(
+def test_a_checkpoint_starts_when_the_journal_is_larger_than_the_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("leasehold.engines.file.space.MIN_JOURNAL_BYTES", 2000)
@@ -464,7 +462,7 @@ def files_only(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("cut", ["rename", "create", "replace", "unlink"])
-def test_a_start_after_any_cut_of_a_checkpoint_finds_everything(tmp_path: Path, cut: str) -> None:
+def test_a_start_finds_everything_after_a_checkpoint_was_killed_at_any_step(tmp_path: Path, cut: str) -> None:
     """The process ends right before the named step, and again during the checkpoint that its next start makes."""
 
     class CutDisk(OsDisk):
@@ -508,7 +506,7 @@ def test_a_start_after_any_cut_of_a_checkpoint_finds_everything(tmp_path: Path, 
 # check --------------------------------------------------------------------------------------------------------
 
 
-def test_check_reports_what_a_start_would_find_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_check_reports_what_a_start_would_find_and_changes_nothing(tmp_path: Path) -> None:
     driver = file_driver(tmp_path).__enter__()
     driver.put("a")
     driver.commit(("b", b"2"), ("c", b"3"))
@@ -521,12 +519,12 @@ def test_check_reports_what_a_start_would_find_and_changes_nothing(tmp_path: Pat
     assert files(tmp_path) == before
 
 
-def test_check_of_a_store_in_use_says_so(driver: Driver, tmp_path: Path) -> None:
+def test_a_check_of_a_store_in_use_is_refused(driver: Driver, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match=r"data\.json is in use by another process"):
         inspect(tmp_path / DATA, OsDisk())
 
 
-def test_check_of_a_file_of_another_tool_makes_no_lock(tmp_path: Path) -> None:
+def test_a_check_of_a_file_of_another_tool_creates_no_lock_file(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(b'{"a": 1}')
     assert inspect(tmp_path / DATA, OsDisk()).foreign
     assert sorted(files(tmp_path)) == [DATA]
@@ -544,7 +542,7 @@ def test_the_store_is_chosen_by_its_url(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "redis://localhost"])
-def test_a_store_that_is_not_known_is_refused(url: str) -> None:
+def test_an_unknown_store_url_is_refused(url: str) -> None:
     with pytest.raises(ServiceError) as caught:
         open_engine(url)
     assert caught.value.code == "invalid_argument"

@@ -1,4 +1,4 @@
-"""What others do to the files of a store while it is in use: nothing is lost, nothing of theirs is destroyed."""
+"""Other programs change the files of a store in use: no entry is lost, and no file of theirs is destroyed."""
 
 import errno
 import json
@@ -40,7 +40,7 @@ STORED = {"busy": b"2", "quiet": b"1"}
 
 
 def verify(driver: Driver) -> None:
-    """What the engine does every second."""
+    """Run the check that the engine does every second."""
     assert isinstance(driver.space, FileSpace)
     driver.run(driver.space.verify())
 
@@ -70,7 +70,7 @@ def test_a_removed_file_is_written_again_from_memory(driver: Driver, folder: Pat
 
 
 @pytest.mark.parametrize("name", [DATA, JOURNAL])
-def test_what_was_put_in_the_place_of_a_file_is_kept_beside_it(driver: Driver, folder: Path, name: str) -> None:
+def test_a_file_that_replaced_a_file_of_the_store_is_kept_beside_it(driver: Driver, folder: Path, name: str) -> None:
     (folder / "new").write_bytes(OTHER)
     (folder / "new").replace(folder / name)
     with capture_logs() as logs:
@@ -99,7 +99,7 @@ def test_an_edit_right_before_a_write_is_kept_beside_the_file(folder: Path) -> N
     assert found_after_kill(driver, folder) == {"quiet": b"4"}
 
 
-def test_an_edit_before_the_end_is_kept_beside_the_file(driver: Driver, folder: Path) -> None:
+def test_an_edit_before_a_stop_is_kept_beside_the_file(driver: Driver, folder: Path) -> None:
     (folder / DATA).write_bytes(OTHER)
     driver.__exit__(None, None, None)
     assert replaced(folder) == {f"{DATA}.replaced-1": OTHER}
@@ -107,7 +107,7 @@ def test_an_edit_before_the_end_is_kept_beside_the_file(driver: Driver, folder: 
         assert again.values() == STORED
 
 
-def test_a_removed_file_is_written_again_at_the_end(folder: Path) -> None:
+def test_a_removed_file_is_written_again_at_a_stop(folder: Path) -> None:
     with file_driver(folder) as driver:
         driver.put("a")
         (folder / DATA).unlink()
@@ -123,7 +123,7 @@ def test_a_folder_in_the_place_of_data_json_is_kept_beside_it(driver: Driver, fo
     assert found_after_kill(driver, folder) == STORED
 
 
-def test_an_edit_is_kept_where_files_cannot_have_two_names(folder: Path) -> None:
+def test_an_edit_is_kept_on_a_file_system_without_hard_links(folder: Path) -> None:
     class LinklessDisk(OsDisk):
         def link(self, source: Path, target: Path) -> None:  # noqa: ARG002
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -136,7 +136,7 @@ def test_an_edit_is_kept_where_files_cannot_have_two_names(folder: Path) -> None
     assert found_after_kill(driver, folder) == {"a": b"2"}
 
 
-def test_files_that_nobody_touched_are_left_alone(driver: Driver, folder: Path) -> None:
+def test_files_that_no_other_program_changed_are_not_written_again(driver: Driver, folder: Path) -> None:
     before = {path.name: path.stat() for path in folder.iterdir()}
     with capture_logs() as logs:
         verify(driver)
@@ -154,7 +154,7 @@ def put_another_lock(folder: Path) -> None:
 
 @pytest.mark.parametrize("change", [lambda folder: (folder / LOCK).unlink(), put_another_lock])
 @pytest.mark.parametrize("notice", [verify, lambda driver: driver.put("x"), lambda driver: driver.commit(("x", b"1"))])
-def test_a_lost_lock_file_is_made_again_and_holds(
+def test_a_removed_lock_file_is_created_again_and_locked(
     driver: Driver, folder: Path, change: Callable[[Path], None], notice: Callable[[Driver], None]
 ) -> None:
     change(folder)
@@ -166,7 +166,7 @@ def test_a_lost_lock_file_is_made_again_and_holds(
     driver.commit(("y", b"1"))
 
 
-def test_a_second_owner_is_never_beside_one_that_acknowledges(driver: Driver, folder: Path) -> None:
+def test_a_process_stops_acknowledging_writes_once_another_has_opened_its_files(driver: Driver, folder: Path) -> None:
     (folder / LOCK).unlink()
     with file_driver(folder) as second:
         assert second.values() == STORED
@@ -188,7 +188,7 @@ def test_a_second_owner_is_never_beside_one_that_acknowledges(driver: Driver, fo
 
 
 @pytest.mark.parametrize("ends", ["stops", "is killed"])
-def test_a_first_owner_does_not_undo_what_a_second_one_has_written_and_left(
+def test_a_process_does_not_overwrite_what_another_process_wrote_before_it_ended(
     driver: Driver, folder: Path, ends: str
 ) -> None:
     (folder / LOCK).unlink()
@@ -207,7 +207,7 @@ def test_a_first_owner_does_not_undo_what_a_second_one_has_written_and_left(
     assert found_after_kill(driver, folder) == STORED | {"kept": b"3"}
 
 
-def test_a_lost_owner_leaves_the_files_alone_at_its_end(driver: Driver, folder: Path) -> None:
+def test_a_process_that_has_lost_its_lock_does_not_change_the_files_at_a_stop(driver: Driver, folder: Path) -> None:
     (folder / LOCK).unlink()
     with file_driver(folder) as second:
         second.put("kept", b"3")
@@ -248,7 +248,7 @@ def test_a_removed_folder_degrades_the_store(driver: Driver, folder: Path, *, is
     assert not folder.exists() or not list(folder.iterdir())
 
 
-def test_a_commit_whose_files_were_all_removed_is_not_acknowledged_before_they_are_there(
+def test_a_commit_after_all_files_were_removed_is_acknowledged_once_they_are_written_again(
     driver: Driver, folder: Path
 ) -> None:
     for path in folder.iterdir():

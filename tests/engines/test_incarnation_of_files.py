@@ -1,4 +1,4 @@
-"""The incarnation in the files: made with the store, kept, and what is refused because it differs.
+"""The incarnation in the files: when it is created and kept, and when different ones are refused.
 
 `files_of_0_1_0` holds what version 0.1.0 wrote, which had none: copies of its files at four moments.
 """
@@ -54,16 +54,16 @@ def rename_store(folder: Path, incarnation: str) -> None:
     data.write_text(data.read_text().replace(INCARNATION, incarnation))
 
 
-# Made and kept ------------------------------------------------------------------------------------------------
+# Created and kept ---------------------------------------------------------------------------------------------
 
 
-def test_it_is_on_the_disk_once_the_store_is_open(tmp_path: Path) -> None:
+def test_the_incarnation_is_on_the_disk_once_the_store_is_open(tmp_path: Path) -> None:
     driver = file_driver(tmp_path).__enter__()
     assert driver.space.incarnation == INCARNATION == written_incarnation(tmp_path)
     driver.kill()
 
 
-def test_it_stays_through_writes_checkpoints_and_starts(tmp_path: Path) -> None:
+def test_the_incarnation_does_not_change_with_writes_checkpoints_and_starts(tmp_path: Path) -> None:
     with file_driver(tmp_path):
         pass
     rename_store(tmp_path, ANOTHER)
@@ -76,7 +76,7 @@ def test_it_stays_through_writes_checkpoints_and_starts(tmp_path: Path) -> None:
     assert written_incarnation(tmp_path) == ANOTHER
 
 
-def test_it_survives_an_editor_that_lays_the_document_out_anew(tmp_path: Path) -> None:
+def test_the_incarnation_is_kept_if_an_editor_changes_the_layout_of_the_document(tmp_path: Path) -> None:
     with file_driver(tmp_path) as driver:
         driver.put("a")
     rename_store(tmp_path, ANOTHER)
@@ -86,22 +86,22 @@ def test_it_survives_an_editor_that_lays_the_document_out_anew(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("wrong", ["5F3A9C", "5f3a9", "5f3a9c0", "xyz123"])
-def test_an_incarnation_that_is_none_is_refused(wrong: str, tmp_path: Path) -> None:
+def test_an_invalid_incarnation_is_refused(wrong: str, tmp_path: Path) -> None:
     (tmp_path / DATA).write_text(f'{{"leasehold": 1, "incarnation": "{wrong}", "revision": 0, "entries": [\n]}}\n')
     assert "data.json cannot be used" in refusal(tmp_path)
 
 
-def test_the_file_of_another_tool_gets_one(tmp_path: Path) -> None:
+def test_an_imported_file_of_another_tool_gets_an_incarnation(tmp_path: Path) -> None:
     (tmp_path / DATA).write_text('{"username": "alice"}')
     with file_driver(tmp_path) as driver:
         assert driver.space.incarnation == INCARNATION == written_incarnation(tmp_path)
 
 
-def test_two_stores_in_memory_have_two() -> None:
+def test_two_stores_in_memory_have_different_incarnations() -> None:
     assert MemorySpace().incarnation != MemorySpace().incarnation
 
 
-def test_a_store_whose_data_json_was_lost_keeps_that_of_its_journal(tmp_path: Path) -> None:
+def test_a_store_without_data_json_keeps_the_incarnation_of_its_journal(tmp_path: Path) -> None:
     with file_driver(tmp_path):
         pass
     rename_store(tmp_path, ANOTHER)
@@ -115,7 +115,7 @@ def test_a_store_whose_data_json_was_lost_keeps_that_of_its_journal(tmp_path: Pa
 
 
 def two_stores(folder: Path) -> None:
-    """A journal that would follow `data.json` without a gap, were it of the same store."""
+    """`data.json` and a journal of another store whose revisions follow it without a gap."""
     with file_driver(folder):
         pass
     kill_with_a_journal(folder, "a", "b")
@@ -123,7 +123,7 @@ def two_stores(folder: Path) -> None:
 
 
 def older_version_beside_a_newer(folder: Path) -> None:
-    """The journal of 0.1.0 names no store, but holds what `data.json` does not."""
+    """A journal of 0.1.0, which has no incarnation, with changes that are not in `data.json`."""
     shutil.copy(FILES_OF_0_1_0 / "journal-only" / JOURNAL, folder / JOURNAL)
     (folder / DATA).write_text(f'{{"leasehold": 1, "incarnation": "{INCARNATION}", "revision": 0, "entries": [\n]}}\n')
 
@@ -135,7 +135,7 @@ def newer_version_beside_an_older(folder: Path) -> None:
 
 @pytest.mark.parametrize("arrange", [two_stores, older_version_beside_a_newer, newer_version_beside_an_older])
 @pytest.mark.parametrize("name", [JOURNAL, OLD_JOURNAL])
-def test_a_journal_of_another_store_is_refused_by_name_and_moving_it_away_helps(
+def test_a_start_is_refused_until_the_journal_of_another_store_is_moved_away(
     arrange: Callable[[Path], None], name: str, tmp_path: Path
 ) -> None:
     arrange(tmp_path)
@@ -153,8 +153,8 @@ def test_a_journal_of_another_store_is_refused_by_name_and_moving_it_away_helps(
         assert driver.values() == {}
 
 
-def test_a_journal_of_0_1_0_that_data_json_covers_is_no_obstacle(tmp_path: Path) -> None:
-    """So it is after a kill between the two steps of the first start: `data.json` is new, the journals are there."""
+def test_a_journal_of_0_1_0_that_data_json_covers_is_accepted(tmp_path: Path) -> None:
+    """A kill between the two steps of the first start leaves a new `data.json` and the old journals."""
     copy_of(FILES_OF_0_1_0 / "both-journals", tmp_path)
     with file_driver(tmp_path, clock=FrozenClock(WRITTEN_AT)) as driver:
         expected = driver.values()
@@ -200,7 +200,7 @@ THIRD = {
         ("snapshot-only", THIRD, 68),
     ],
 )
-def test_files_of_0_1_0_open_with_everything_and_get_an_incarnation(
+def test_files_of_0_1_0_are_opened_with_all_entries_and_get_an_incarnation(
     moment: str, contents: dict[str, bytes], revision: int, tmp_path: Path
 ) -> None:
     copy_of(FILES_OF_0_1_0 / moment, tmp_path)

@@ -1,4 +1,4 @@
-"""The incarnation in the table `head`: made once for all servers, and never where an older server would stumble."""
+"""The incarnation in the table `head`: created once for all servers, without errors in older servers."""
 
 import asyncio
 from itertools import count
@@ -31,7 +31,7 @@ async def deploy_version_2(database: Database) -> None:
     await connection.close()
 
 
-def test_servers_that_start_together_name_the_store_once(database: Database) -> None:
+def test_servers_that_start_together_create_one_incarnation(database: Database) -> None:
     async def scenario() -> set[str]:
         engines = [PostgresEngine(database.url).space() for _ in range(4)]
         await asyncio.gather(*(each.open() for each in engines))
@@ -43,7 +43,7 @@ def test_servers_that_start_together_name_the_store_once(database: Database) -> 
     assert run(scenario()) == {incarnation_in(database)}
 
 
-def test_a_store_of_the_version_before_is_named_and_keeps_its_head(database: Database) -> None:
+def test_a_store_of_the_previous_version_gets_an_incarnation_and_keeps_its_head(database: Database) -> None:
     async def scenario() -> tuple[int, str]:
         await deploy_version_2(database)
         await asyncio.to_thread(
@@ -58,8 +58,8 @@ def test_a_store_of_the_version_before_is_named_and_keeps_its_head(database: Dat
     assert incarnation_in(database) == INCARNATION
 
 
-def test_a_server_of_the_version_before_goes_on_through_the_migration(database: Database) -> None:
-    """With the statements that it has prepared, on a connection that it has."""
+def test_a_server_of_the_previous_version_works_during_and_after_the_migration(database: Database) -> None:
+    """It uses a connection and prepared statements from before the migration."""
 
     async def scenario() -> list[int]:
         await deploy_version_2(database)
@@ -85,7 +85,7 @@ def test_a_server_of_the_version_before_goes_on_through_the_migration(database: 
     assert run(scenario()) == [0, 1]
 
 
-def test_a_store_that_an_older_server_made_after_the_migration_is_named_by_the_next(database: Database) -> None:
+def test_a_store_that_an_older_server_created_after_the_migration_gets_an_incarnation(database: Database) -> None:
     async def scenario() -> str:
         async with opened(database.url):
             await asyncio.to_thread(database.execute, "UPDATE head SET incarnation = NULL")
@@ -95,8 +95,8 @@ def test_a_store_that_an_older_server_made_after_the_migration_is_named_by_the_n
     assert run(scenario()) == incarnation_in(database)
 
 
-def test_another_incarnation_is_seen_by_the_read_that_comes_after(database: Database) -> None:
-    """A tag must be compared with the incarnation of the moment in which the entry was read."""
+def test_a_changed_incarnation_is_seen_by_the_next_read(database: Database) -> None:
+    """An ETag must be compared with the incarnation at the time when the entry was read."""
 
     async def scenario() -> list[str]:
         async with opened(database.url) as engine:

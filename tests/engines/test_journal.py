@@ -1,4 +1,4 @@
-"""The framing of the journal: what is read back, what counts as a torn end, and what as corruption."""
+"""The framing of the journal: which records are read, what is a torn end, and what is corruption."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_records_are_read_as_they_were_written() -> None:
 
 
 @pytest.mark.parametrize("zeros", [0, 1, 3, 5000])
-def test_zeros_behind_the_records_are_the_normal_end(zeros: int) -> None:
+def test_zeros_after_the_records_are_the_normal_end(zeros: int) -> None:
     changes, reader = read(HEADER + b"".join(RECORDS) + bytes(zeros))
     assert (changes, reader.torn_bytes) == ([FIRST, SECOND], 0)
     assert reader.end == len(HEADER) + len(RECORDS[0]) + len(RECORDS[1])
@@ -84,12 +84,12 @@ def test_a_blank_page_before_a_valid_record_is_corruption() -> None:
     assert f"at byte {len(HEADER) + len(RECORDS[0])}" in message
 
 
-def test_an_older_record_behind_a_torn_one_is_no_corruption() -> None:
+def test_an_older_record_after_a_torn_one_is_not_corruption() -> None:
     changes, _ = read(HEADER + RECORDS[0] + RECORDS[1][:-1] + RECORDS[0])
     assert changes == [FIRST]
 
 
-def test_a_marker_inside_damage_alone_proves_nothing() -> None:
+def test_a_marker_without_a_valid_record_is_not_corruption() -> None:
     changes, _ = read(HEADER + RECORDS[0] + b"damage" + MARKER * 3 + b"\x01")
     assert changes == [FIRST]
 
@@ -104,7 +104,7 @@ def test_the_marker_cannot_be_part_of_a_key_or_value() -> None:
     [b"", HEADER[:-1], b"x" + HEADER[1:], HEADER[:-1] + b"\x00", bytes(5000)],
     ids=["empty", "short", "magic", "checksum", "zeros"],
 )
-def test_a_file_that_does_not_begin_like_a_journal_is_refused(data: bytes) -> None:
+def test_a_file_without_the_header_of_a_journal_is_refused(data: bytes) -> None:
     assert "at byte 0" in refusal(data)
 
 
@@ -112,7 +112,7 @@ def test_a_record_without_a_change_of_its_revision_is_corruption() -> None:
     assert "has no change" in refusal(HEADER + encode_record(11, FIRST))
 
 
-def test_a_record_that_is_no_list_of_changes_is_corruption() -> None:
+def test_a_record_that_is_not_a_list_of_changes_is_corruption() -> None:
     assert "cannot be decoded" in refusal(HEADER + encode_record(8, [(1, 2)]))  # type: ignore[list-item]
 
 
@@ -123,7 +123,7 @@ def create(disk: OsDisk, folder: Path) -> JournalWriter:
     return JournalWriter.create(disk, folder / "journal", folder / "journal.tmp-1", 7, INCARNATION)
 
 
-def test_a_journal_is_made_whole_with_zeros_ahead(tmp_path: Path) -> None:
+def test_a_new_journal_has_a_header_and_zeros_for_the_first_records(tmp_path: Path) -> None:
     create(OsDisk(), tmp_path).close()
     assert [path.name for path in tmp_path.iterdir()] == ["journal"]
     assert (tmp_path / "journal").read_bytes() == HEADER + bytes(FIRST_CHUNK_BYTES - len(HEADER))
@@ -141,7 +141,7 @@ def test_appended_records_are_read_back_from_the_file(tmp_path: Path) -> None:
     assert reader.end == writer.end
 
 
-def test_a_record_that_found_the_disk_full_leaves_no_trace(tmp_path: Path) -> None:
+def test_a_record_that_does_not_fit_on_the_disk_is_removed_from_the_journal(tmp_path: Path) -> None:
     class FullDisk(OsDisk):
         full = False
 
@@ -170,7 +170,7 @@ def raise_full(_written: int) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_failed_sync_spoils_the_journal(tmp_path: Path) -> None:
+def test_a_journal_cannot_be_used_after_a_failed_sync(tmp_path: Path) -> None:
     class UnsyncedDisk(OsDisk):
         def fdatasync(self, file: int) -> None:  # noqa: ARG002
             raise OSError(5, "Input/output error")
@@ -182,7 +182,7 @@ def test_a_failed_sync_spoils_the_journal(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_where_a_whole_chunk_of_zeros_has_no_room_the_record_alone_may_have(tmp_path: Path) -> None:
+def test_a_record_is_written_without_zeros_if_the_disk_has_no_room_for_them(tmp_path: Path) -> None:
     class NearlyFullDisk(OsDisk):
         def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
             if offset + len(data) > FIRST_CHUNK_BYTES + 64 * RECORD_HEADER_BYTES * 1024:

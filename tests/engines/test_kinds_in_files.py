@@ -1,4 +1,4 @@
-"""What the file engine does for each kind of record by itself, and the removals that outlive a restart."""
+"""What the file engine does for any kind of record, and the removals that it keeps over a restart."""
 
 from pathlib import Path
 from typing import cast
@@ -64,7 +64,7 @@ def read(folder: Path, content: bytes) -> StoredState:
 
 
 class Note(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=90):
-    """A record that only this module knows."""
+    """A kind of record that only these tests have."""
 
     title: str
     revision: Revision
@@ -98,7 +98,7 @@ WITH_NOTES = document(9, line("a", "1", 1), compacted=9).replace(
 )
 
 
-def test_a_new_kind_has_its_lines_by_its_annotations_alone(tmp_path: Path) -> None:
+def test_a_new_kind_is_written_and_read_according_to_its_annotations(tmp_path: Path) -> None:
     state = empty_state()
     state.contents[NOTE] = type(state.contents[ENTRY])()
     state.revision, state.compacted_revision, state.incarnation = 9, 9, INCARNATION
@@ -129,14 +129,14 @@ def test_a_new_kind_has_its_lines_by_its_annotations_alone(tmp_path: Path) -> No
         ('"tags":["x"]', '"tags":[1]', 'line 5: note "b/c": it is not as Leasehold writes it'),
     ],
 )
-def test_a_new_kind_is_checked_by_its_annotations_alone(good: str, bad: str, reason: str, tmp_path: Path) -> None:
+def test_a_new_kind_is_validated_according_to_its_annotations(good: str, bad: str, reason: str, tmp_path: Path) -> None:
     assert good.encode() in WITH_NOTES
     with pytest.raises(ServiceError) as caught:
         read_snapshot(OsDisk(), written(tmp_path, WITH_NOTES.replace(good.encode(), bad.encode())), 0, [*KINDS, NOTE])
     assert reason in caught.value.message
 
 
-def test_the_line_of_a_lease_is_what_it_was_in_version_0_1_0() -> None:
+def test_the_line_of_a_lease_is_the_same_as_in_version_0_1_0() -> None:
     state = empty_state()
     state.of(LEASE).by_name["l"] = Lease("l", "id-of-l", 3, 3, T1, T2, 1_499_999, "alice", b'{"n":1}')
     state.revision = state.compacted_revision = 9
@@ -169,12 +169,12 @@ def test_removals_are_read_and_written_in_the_same_text(tmp_path: Path) -> None:
         document(9, leases=[lease_line("l", 3)], removals=REMOVALS[2:]),
     ],
 )
-def test_whatever_is_known_of_removals_is_read_and_written_in_the_same_text(text: bytes, tmp_path: Path) -> None:
+def test_any_removals_are_read_and_written_in_the_same_text(text: bytes, tmp_path: Path) -> None:
     assert text_of(read(tmp_path, text)) == text
     assert text_of(read_document(text.replace(b'":', b'" : '), DATA, 0)) == text
 
 
-def test_a_file_that_tells_of_no_removals_knows_no_earlier_changes(tmp_path: Path) -> None:
+def test_a_file_without_removals_has_no_history_before_its_revision(tmp_path: Path) -> None:
     of_0_1_0 = document(9, line("a", "1", 1), compacted=9).replace(f'"incarnation": "{INCARNATION}", '.encode(), b"")
     of_another_tool = b'{"a": 1, "b": 2}'
     for content, revision in ((of_0_1_0, 9), (of_another_tool, 2)):
@@ -201,13 +201,13 @@ def test_a_file_that_tells_of_no_removals_knows_no_earlier_changes(tmp_path: Pat
         ('"compacted_revision": 2, ', "", 'line 6: removal "b": its revision is not between'),
     ],
 )
-def test_a_bad_removal_is_refused_with_its_line_and_name(good: str, bad: str, reason: str, tmp_path: Path) -> None:
+def test_an_invalid_removal_is_refused_with_its_line_and_name(good: str, bad: str, reason: str, tmp_path: Path) -> None:
     assert good.encode() in WITH_REMOVALS
     written(tmp_path, WITH_REMOVALS.replace(good.encode(), bad.encode()))
     assert reason in refusal(tmp_path)
 
 
-def test_removals_that_are_no_list_are_refused(tmp_path: Path) -> None:
+def test_removals_that_are_not_a_list_are_refused(tmp_path: Path) -> None:
     written(tmp_path, document(9).replace(b"0}", b'0, "removals": {}}'))
     assert "removals is not a list" in refusal(tmp_path)
 
@@ -219,7 +219,7 @@ def changes(driver: Driver, kind: AnyKind, after: int) -> list[Change]:
     return driver.run(driver.space.changes(kind, after, "", 1000)).changes
 
 
-def test_what_was_removed_is_known_after_a_kill_and_after_a_good_end(tmp_path: Path) -> None:
+def test_removals_are_known_after_a_kill_and_after_a_normal_stop(tmp_path: Path) -> None:
     killed_with_journal(tmp_path, [("a", b"1"), ("b", b"2")], [("a", None), ("b", None)], [("b", b"3")])
     with file_driver(tmp_path) as driver:
         found = changes(driver, ENTRY, 2)
@@ -238,7 +238,7 @@ def test_what_was_removed_is_known_after_a_kill_and_after_a_good_end(tmp_path: P
         assert changes(again, LEASE, 6) == [LeaseEnd("l", 7)]
 
 
-def test_a_checkpoint_keeps_what_was_removed_before_it(tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_the_removals_before_it(tmp_path: Path) -> None:
     with file_driver(tmp_path) as driver:
         driver.commit(("a", b"1"), ("b", b"2"))
         driver.commit(("a", None))
@@ -251,7 +251,7 @@ def test_a_checkpoint_keeps_what_was_removed_before_it(tmp_path: Path) -> None:
         assert changes(again, ENTRY, 0) == [Deletion("a", 3), Deletion("b", 4)]
 
 
-def test_a_file_of_0_1_0_begins_its_history_at_its_revision(tmp_path: Path) -> None:
+def test_the_history_of_a_file_of_0_1_0_begins_at_its_revision(tmp_path: Path) -> None:
     written(tmp_path, document(9, line("a", "1", 1), compacted=9))
     with file_driver(tmp_path) as driver:
         driver.commit(("a", None))
@@ -263,7 +263,7 @@ def test_a_file_of_0_1_0_begins_its_history_at_its_revision(tmp_path: Path) -> N
     assert caught.value.code == "revision_compacted"
 
 
-def test_removals_far_behind_the_head_are_forgotten_when_a_journal_is_read(
+def test_removals_far_before_the_head_are_dropped_when_a_journal_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[list[tuple[str, bytes | None]]] = [
@@ -277,7 +277,7 @@ def test_removals_far_behind_the_head_are_forgotten_when_a_journal_is_read(
     assert (state.compacted_revision, len(state.of(ENTRY).removals)) == (15, 5)
 
 
-def test_a_store_that_was_advanced_or_restored_knows_no_earlier_changes(tmp_path: Path) -> None:
+def test_a_store_that_was_advanced_or_restored_has_no_earlier_history(tmp_path: Path) -> None:
     """Readers may have seen changes between the old state and the new one that this store does not have."""
     path, make_incarnation = written(tmp_path, WITH_REMOVALS), lambda: "0a1b2c"
     head = advance_files(path, OsDisk(), by=100, make_incarnation=make_incarnation, now=T1)

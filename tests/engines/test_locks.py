@@ -1,6 +1,6 @@
 """The store with its lane and queues on each engine, with a clock that stands still.
 
-What holds of a lease in the last microsecond before its end, and what at its end.
+The state of a lease in the last microsecond before its end, and at its end.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class Driver:
 
 
 async def waiting_for(store: Store, count: int) -> None:
-    """Return when so many have come for the lock `l`."""
+    """Return when so many requests wait for the lock `l`."""
     async with asyncio.timeout(10):
         while store.waiting_for("l") < count:  # noqa: ASYNC110 - whoever comes tells nobody
             await asyncio.sleep(0)
@@ -165,7 +165,7 @@ def test_a_fenced_write_is_done_up_to_the_last_microsecond_of_its_lease(
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "taken", "taken and released", "cleaned up"])
-def test_whatever_happened_after_its_end_a_lease_does_not_come_back(
+def test_an_expired_lease_is_not_valid_again_whatever_happens_later(
     driver: Driver, clock: FrozenClock, meanwhile: str
 ) -> None:
     driver.acquire("l", "1")
@@ -182,7 +182,9 @@ def test_whatever_happened_after_its_end_a_lease_does_not_come_back(
     assert driver.refusal(Release("l", "1")) == (("lease_lost", 409) if held else ("lock_not_found", 404))
 
 
-def test_a_stale_release_leaves_the_lease_of_the_next_holder_alone(driver: Driver, clock: FrozenClock) -> None:
+def test_a_release_with_an_old_lease_id_does_not_end_the_lease_of_the_next_holder(
+    driver: Driver, clock: FrozenClock
+) -> None:
     driver.acquire("l", "1")
     clock.now += 10 * SECOND
     second = driver.acquire("l", "2")
@@ -190,7 +192,7 @@ def test_a_stale_release_leaves_the_lease_of_the_next_holder_alone(driver: Drive
     assert driver.run(driver.store.lease("l")) == second
 
 
-def test_tokens_grow_through_expiry_release_and_deletion(driver: Driver, clock: FrozenClock) -> None:
+def test_fencing_tokens_grow_after_expiry_release_and_deletion(driver: Driver, clock: FrozenClock) -> None:
     tokens = []
     for number in range(6):
         tokens.append(driver.acquire("l", f"{number}", 1).token)
@@ -203,7 +205,7 @@ def test_tokens_grow_through_expiry_release_and_deletion(driver: Driver, clock: 
     assert tokens == sorted(set(tokens))
 
 
-def test_what_has_expired_is_removed_and_nothing_else(driver: Driver, clock: FrozenClock) -> None:
+def test_only_expired_entries_and_leases_are_removed(driver: Driver, clock: FrozenClock) -> None:
     for number in range(3):
         driver.acquire(f"over/{number}", f"o{number}", 1)
         driver.acquire(f"alive/{number}", f"a{number}", 2)
@@ -218,14 +220,14 @@ def test_what_has_expired_is_removed_and_nothing_else(driver: Driver, clock: Fro
     assert ([lease.lock for lease in leases], [entry.key for entry in entries]) == (expected, expected)
 
 
-def test_a_waiter_gets_the_lock_at_the_very_end_of_the_lease_before(driver: Driver, clock: FrozenClock) -> None:
+def test_a_waiter_gets_the_lock_at_the_exact_end_of_the_previous_lease(driver: Driver, clock: FrozenClock) -> None:
     first = driver.acquire("l", "1", 1)
 
     async def wait() -> Lease:
         waiting = asyncio.create_task(driver.store.acquire(Acquire("l", "2", SECOND), 30))
         await waiting_for(driver.store, 1)
         clock.now = first.expires_at - 1
-        driver.store._queues.wake(["l"])  # an attempt now finds it held still
+        driver.store._queues.wake(["l"])  # an attempt now finds that it is still held
         await driver.submit(Put("key", b"1"))
         assert not waiting.done()
         clock.now = first.expires_at
@@ -253,7 +255,7 @@ def test_a_waiter_that_was_cancelled_never_gets_the_lock(driver: Driver, clock: 
     assert driver.store.waiting_for("l") == 0
 
 
-def test_a_lease_granted_to_a_caller_that_has_just_gone_is_released(driver: Driver, clock: FrozenClock) -> None:
+def test_a_lease_is_released_if_its_caller_was_cancelled_before_the_answer(driver: Driver, clock: FrozenClock) -> None:
     async def vanish() -> Lease:
         vanishing = asyncio.create_task(driver.store.acquire(Acquire("l", "1", 1000 * SECOND), 30))
         await asyncio.sleep(0)  # its attempt is in the lane

@@ -1,4 +1,4 @@
-"""What the engine on PostgreSQL promises beyond the conformance suite."""
+"""What the engine on PostgreSQL guarantees in addition to the conformance suite."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ def driver(database: Database) -> Iterator[Driver]:
 # Several servers ----------------------------------------------------------------------------------------------
 
 
-def test_commits_of_several_servers_follow_one_another_without_a_gap(database: Database) -> None:
+def test_commits_of_several_servers_have_consecutive_revisions(database: Database) -> None:
     seen: list[int] = []
 
     async def write(engine: PostgresSpace, key: str) -> None:
@@ -90,8 +90,8 @@ def test_commits_of_several_servers_follow_one_another_without_a_gap(database: D
     assert sorted(seen) == list(range(1, 101))
 
 
-def test_a_batch_that_waited_for_another_server_sees_what_that_one_wrote(database: Database) -> None:
-    """The snapshot of its statement is older than the lock that it got."""
+def test_a_batch_that_waited_for_another_server_sees_the_writes_of_that_server(database: Database) -> None:
+    """The snapshot of its statement is from before it got the lock."""
 
     async def scenario() -> Entry | ServiceError | None:
         async with opened(database.url) as engine:
@@ -111,11 +111,11 @@ def test_a_batch_that_waited_for_another_server_sees_what_that_one_wrote(databas
 
 
 async def until_blocked(database: Database) -> None:
-    """Wait until someone waits for a lock in this database's head."""
+    """Wait until a session waits for a lock in the database."""
     await until(database, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
 
 
-def test_the_time_of_a_batch_is_read_when_it_has_its_turn(database: Database) -> None:
+def test_the_time_of_a_batch_is_read_after_its_wait_for_other_servers(database: Database) -> None:
     times: list[int] = []
 
     def decide(_view: View, _revision: int, now: int) -> Sequence[Change]:
@@ -139,7 +139,7 @@ def test_the_time_of_a_batch_is_read_when_it_has_its_turn(database: Database) ->
     assert times[-1] >= released
 
 
-def test_a_commit_elsewhere_is_published_here(database: Database) -> None:
+def test_a_commit_of_another_server_is_published(database: Database) -> None:
     async def scenario() -> int:
         async with opened(database.url) as first, opened(database.url) as second:
             await listening(database, 2)
@@ -153,8 +153,10 @@ def test_a_commit_elsewhere_is_published_here(database: Database) -> None:
     assert run(scenario()) == 1
 
 
-def test_a_commit_elsewhere_is_seen_without_notifications(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As behind a pooler, which does not carry them."""
+def test_a_commit_of_another_server_is_seen_without_notifications(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection pooler does not pass them on."""
     monkeypatch.setattr(listener, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(Listener, "_hear", lambda *_: None)
 
@@ -175,7 +177,7 @@ async def listening(database: Database, servers: int) -> None:
     await until(database, f"SELECT count(*) >= {servers} FROM pg_stat_activity WHERE {looked}")
 
 
-def test_the_notifications_of_another_store_in_the_same_database_are_not_ours(database: Database) -> None:
+def test_notifications_of_another_store_in_the_same_database_are_ignored(database: Database) -> None:
     other = new_database()
 
     async def scenario() -> int:
@@ -244,7 +246,7 @@ def test_tables_of_a_newer_version_are_refused(database: Database) -> None:
     assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 4"
 
 
-def test_tables_of_something_else_are_left_alone(database: Database) -> None:
+def test_tables_of_another_program_are_refused_and_not_changed(database: Database) -> None:
     database.execute("CREATE TABLE data (mine int)")
     assert refusal_of(database.url) == "the database holds tables of something else under the names of Leasehold's"
     assert database.fetch("SELECT to_regclass('leasehold_migrations')")[0][0] is None
@@ -258,7 +260,7 @@ def columns_of(database: Database) -> set[str]:
     return {row[0] for row in rows}
 
 
-def test_each_script_adds_the_columns_by_which_it_is_known(database: Database) -> None:
+def test_each_migration_adds_the_columns_that_identify_it(database: Database) -> None:
     for script, columns in zip(schema.load_scripts(), schema.MIGRATIONS.values(), strict=True):
         before = columns_of(database)
         database.execute(script)
@@ -267,8 +269,10 @@ def test_each_script_adds_the_columns_by_which_it_is_known(database: Database) -
 
 @pytest.mark.parametrize("by_server", range(len(schema.MIGRATIONS) + 1))
 @pytest.mark.parametrize("by_hand", range(len(schema.MIGRATIONS) + 1))
-def test_tables_made_by_hand_are_taken_and_brought_up_to_date(database: Database, by_server: int, by_hand: int) -> None:
-    """As by psql, which sends a script as it is; also behind the version that a server made."""
+def test_tables_that_were_created_by_hand_are_accepted_and_migrated(
+    database: Database, by_server: int, by_hand: int
+) -> None:
+    """By psql, which runs a script as it is, also after a version that a server created."""
     scripts = schema.load_scripts()
 
     async def deploy() -> None:
@@ -286,7 +290,7 @@ def test_tables_made_by_hand_are_taken_and_brought_up_to_date(database: Database
     assert [row[0] for row in rows] == list(range(1, len(scripts) + 1))
 
 
-def test_tables_of_which_a_part_is_missing_are_left_alone(database: Database) -> None:
+def test_incomplete_tables_are_refused_and_not_changed(database: Database) -> None:
     database.execute(schema.load_scripts()[0])
     database.execute("DROP TABLE writers")
     assert refusal_of(database.url) == "the database holds tables of something else under the names of Leasehold's"
@@ -301,7 +305,7 @@ def test_times_are_stored_to_the_microsecond(driver: Driver, database: Database)
     assert driver.run(driver.space.changes(ENTRY, 0, "", 1)).changes == [change]
 
 
-def test_deletions_that_are_too_old_are_forgotten(
+def test_deletions_that_are_too_old_are_removed(
     driver: Driver, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("leasehold.engines.base.HISTORY_CHANGES", 10)
@@ -315,7 +319,7 @@ def test_deletions_that_are_too_old_are_forgotten(
     assert changes.changes == [Deletion(f"k{number}", number + 1) for number in range(10, 20)]
 
 
-def test_a_key_that_was_deleted_and_written_again_is_no_deletion(driver: Driver) -> None:
+def test_a_key_that_was_deleted_and_written_again_is_not_stored_as_a_deletion(driver: Driver) -> None:
     driver.commit(("a", b"1"), ("b", b"1"))
     driver.commit(("a", None), ("b", None))
     driver.commit(("b", None))
@@ -382,7 +386,7 @@ CORPUS = [
 ]
 
 
-def test_every_engine_gives_back_the_same_values(driver: Driver, tmp_path: Path) -> None:
+def test_every_engine_returns_the_same_values(driver: Driver, tmp_path: Path) -> None:
     @settings(deadline=None, max_examples=60, derandomize=True)
     @given(st.lists(VALUES.map(values.encode), min_size=1, max_size=20))
     def check(written: list[bytes]) -> None:
@@ -402,7 +406,7 @@ def test_every_engine_gives_back_the_same_values(driver: Driver, tmp_path: Path)
 
 
 def repr_of(value: bytes) -> str:
-    """Tells 1 from 1.0 and true, and 0.0 from -0.0, but not the order of members, which JSON does not have."""
+    """Text that differs for 1, 1.0 and true, and for 0.0 and -0.0, but not for another order of members."""
     return repr(sort(values.decode(value)))
 
 
@@ -443,7 +447,7 @@ PARTIAL_UPDATES = {
 }
 
 
-def test_of_a_large_document_only_the_changed_part_is_sent(database: Database) -> None:
+def test_only_the_changed_part_of_a_large_document_is_sent(database: Database) -> None:
     document = large_document(MIB)
     sent: dict[str, int] = {}
 
@@ -481,8 +485,10 @@ def changed(value: Json, path: str, part: str | None) -> Json:
     return values.remove_at(value, pointer) if part is None else values.set_at(value, pointer, json.loads(part))
 
 
-def test_any_change_of_any_document_gives_what_was_decided(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Differences are sent whatever the size here, and the database applies them."""
+def test_any_change_of_any_document_is_stored_as_it_was_decided(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here differences are sent for documents of any size, and the database applies them."""
     monkeypatch.setattr(entries, "LARGE_DOCUMENT_BYTES", 0)
     parts: list[bool] = []
     difference = differences.difference
@@ -557,34 +563,34 @@ def refusal_of(url: str) -> str:
     return message.removeprefix("the store cannot be opened: ")
 
 
-def test_a_wrong_password_is_told(database: Database) -> None:
+def test_a_wrong_password_is_reported(database: Database) -> None:
     url = database.as_role(GUARDED_USER).url.replace(f"//{GUARDED_USER}:{GUARDED_USER}@", f"//{GUARDED_USER}:secret@")
     assert refusal_of(url) == "PostgreSQL refused the user or the password"
 
 
-def test_a_user_without_rights_is_told(database: Database) -> None:
+def test_a_user_without_rights_is_reported(database: Database) -> None:
     assert (
         refusal_of(database.as_role("bystander", "USAGE").url)
         == "the user lacks a privilege: it must own the database or its schema"
     )
 
 
-def test_a_missing_database_is_told(database: Database) -> None:
+def test_a_missing_database_is_reported(database: Database) -> None:
     assert (
         refusal_of(database.url.replace(f"/{urlsplit(database.url).path[1:]}?", "/nowhere?"))
         == "PostgreSQL has no such database"
     )
 
 
-def test_a_missing_schema_is_told(database: Database) -> None:
+def test_a_missing_schema_is_reported(database: Database) -> None:
     assert refusal_of(f"{database.url}_not") == "the database has no schema that the user may use"
 
 
-def test_an_unknown_host_is_told() -> None:
+def test_an_unknown_host_is_reported() -> None:
     assert refusal_of("postgresql://u:secret@host.invalid/d") == "the host of PostgreSQL is unknown"
 
 
-def test_a_closed_port_is_told() -> None:
+def test_a_closed_port_is_reported() -> None:
     assert refusal_of("postgresql://u:secret@127.0.0.1:1/d") == "nothing listens at the host and port of PostgreSQL"
 
 
@@ -598,24 +604,24 @@ def test_a_closed_port_is_told() -> None:
         ("postgresql://u:secret@h/d?sslrootcert=/nowhere", "the file of sslrootcert is not there or cannot be read"),
     ],
 )
-def test_a_wrong_connection_string_is_told(url: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_connection_string_is_reported(url: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/nowhere")
     assert reason in refusal_of(url)
 
 
-def test_an_old_server_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_database_server_is_reported(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "MIN_SERVER_VERSION", 990_000)
     assert refusal_of(database.url).startswith("PostgreSQL is too old: ")
 
 
-def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "leasehold.engines.postgres.engine", None)
     with pytest.raises(ServiceError) as caught:
         open_engine("postgresql://localhost/leasehold")
     assert caught.value.message == "PostgreSQL needs asyncpg: install '.[postgres]' from a clone of Leasehold"
 
 
-def test_the_host_that_takes_writes_is_found(database: Database) -> None:
+def test_the_host_that_accepts_writes_is_found(database: Database) -> None:
     with Driver(PostgresEngine(database.at(f"127.0.0.1:1,127.0.0.1:{database.port}")).space()) as driver:
         driver.put("a")
         assert driver.value("a") == b"1"

@@ -1,4 +1,4 @@
-"""Changes on PostgreSQL: whole revisions, what they cost, and what survives."""
+"""Changes on PostgreSQL: complete revisions, the cost of a page, and restarts."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -57,7 +57,7 @@ def facts(found: Changes) -> tuple[list[tuple[str, int, bool]], int]:
     return [(each.name, each.revision, isinstance(each, Entry | Lease)) for each in found.changes], found.revision
 
 
-def test_several_removals_may_share_a_revision_with_each_other_and_with_records(driver: Driver) -> None:
+def test_several_removals_and_records_can_have_the_same_revision(driver: Driver) -> None:
     commit(driver, *at_one_revision(*(entry(key, 1) for key in "abc"), lease("a", 1)))
     commit(driver, *at_one_revision(Deletion("a", 2), Deletion("b", 2), entry("d", 2), LeaseEnd("a", 2)))
     assert facts(changes(driver, ENTRY, 0, 10))[1] == 2
@@ -71,7 +71,7 @@ def test_several_removals_may_share_a_revision_with_each_other_and_with_records(
 
 
 @pytest.mark.parametrize("limit", range(1, 9))
-def test_no_part_of_a_revision_is_returned_whatever_the_limit(driver: Driver, limit: int) -> None:
+def test_a_page_has_all_changes_of_a_revision_for_any_limit(driver: Driver, limit: int) -> None:
     for revision in range(1, 6):
         commit(driver, *at_one_revision(*(entry(f"{revision}/{number}", revision) for number in range(3))))
         commit(driver, *at_one_revision(*(Deletion(f"{revision}/{number}", revision) for number in (0, 3))))
@@ -90,7 +90,7 @@ def test_no_part_of_a_revision_is_returned_whatever_the_limit(driver: Driver, li
     assert len({change.name for change in found}) == len(found) == 20
 
 
-def test_the_head_is_returned_when_nothing_is_left(driver: Driver) -> None:
+def test_the_last_page_of_changes_ends_at_the_head(driver: Driver) -> None:
     commit(driver, entry("a", 1), entry("b", 2))
     commit(driver, lease("l", 3))
     assert changes(driver, ENTRY, 0, 2).revision == 3
@@ -99,8 +99,8 @@ def test_the_head_is_returned_when_nothing_is_left(driver: Driver) -> None:
     assert facts(changes(driver, ENTRY, 0, 10, "c")) == ([], 3)
 
 
-def test_what_is_superseded_fills_no_page_and_hides_nothing(driver: Driver) -> None:
-    """Keys that were removed and written again have a removal that is passed over."""
+def test_superseded_removals_are_skipped_and_all_other_changes_are_returned(driver: Driver) -> None:
+    """The removal of a key that was written again is skipped."""
     commit(driver, *(entry(f"k{number}", number) for number in range(1, 10)))
     commit(driver, *(Deletion(f"k{number}", 10 + number) for number in range(1, 10)))
     commit(driver, *(entry(f"k{number}", 20 + number) for number in range(1, 9)))
@@ -112,7 +112,7 @@ def test_what_is_superseded_fills_no_page_and_hides_nothing(driver: Driver) -> N
     assert found == [("k9", 19, False), *((f"k{number}", 20 + number, True) for number in range(1, 9))]
 
 
-def test_a_rare_prefix_is_read_in_parts_that_each_end_further_on(
+def test_the_changes_of_a_rare_prefix_are_read_in_parts_with_growing_revisions(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(space, "SCANNED_CHANGES", 10)
@@ -148,8 +148,8 @@ def test_changes_are_known_after_a_restart(database: Database) -> None:
         assert facts(changes(driver, LEASE, 1, 10)) == ([("l", 4, False)], 4)
 
 
-def test_a_part_of_many_changes_reads_only_its_part_of_the_tables(driver: Driver, database: Database) -> None:
-    """Whatever is behind it, and whatever else was removed: 100,000 keys and as many locks."""
+def test_a_page_of_many_changes_reads_only_its_part_of_the_tables(driver: Driver, database: Database) -> None:
+    """The tables have 100,000 entries, and as many removals of each kind."""
     database.execute(
         f"INSERT INTO deletions (namespace, kind, key, revision)"
         f"  SELECT 'default', kind, 'k' || number, number"

@@ -1,4 +1,4 @@
-"""Of several servers on one database, one is told what has expired."""
+"""Only one of several servers on a database gets what has expired."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ async def until_expired(engine: PostgresSpace) -> Sequence[tuple[AnyKind, str]]:
     return found
 
 
-def test_the_first_to_ask_is_told_what_has_expired_and_the_others_nothing(database: Database) -> None:
+def test_only_the_first_server_that_asks_gets_what_has_expired(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as first, opened(database.url) as second:
             assert await commit(first, ["a"], expiring) is None
@@ -40,7 +40,7 @@ def test_the_first_to_ask_is_told_what_has_expired_and_the_others_nothing(databa
     run(scenario())
 
 
-def test_another_takes_over_at_once_when_the_cleaner_stops(database: Database) -> None:
+def test_another_server_becomes_the_cleaner_at_once_when_the_cleaner_stops(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as second:
             async with opened(database.url) as first:
@@ -52,7 +52,7 @@ def test_another_takes_over_at_once_when_the_cleaner_stops(database: Database) -
     run(scenario())
 
 
-def test_another_takes_over_when_the_cleaner_has_not_signed_for_long(
+def test_another_server_becomes_the_cleaner_if_the_cleaner_is_silent_for_too_long(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
@@ -67,7 +67,7 @@ def test_another_takes_over_when_the_cleaner_has_not_signed_for_long(
     run(scenario())
 
 
-def test_a_server_signs_nothing_while_nothing_has_expired(database: Database) -> None:
+def test_a_server_writes_nothing_while_nothing_has_expired(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as engine:
             assert await engine.expired(10) == []

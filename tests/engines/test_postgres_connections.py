@@ -27,7 +27,7 @@ def database(tmp_path: Path) -> Database:
     return database_for(tmp_path).create()
 
 
-def test_a_list_of_parameters_is_as_good_as_a_url(database: Database) -> None:
+def test_a_connection_string_can_be_a_list_of_parameters(database: Database) -> None:
     database.as_role("particular")
     database.execute(f"ALTER ROLE particular PASSWORD $p${PASSWORD}$p$")
     parts = urlsplit(database.url)
@@ -50,7 +50,7 @@ def test_a_list_of_parameters_is_as_good_as_a_url(database: Database) -> None:
     assert run(scenario()) == ["mine", "1MB", database.schema]
 
 
-def test_a_host_has_the_time_that_connect_timeout_says_and_not_more_than_requests_wait() -> None:
+def test_a_connection_attempt_ends_after_connect_timeout_or_the_time_that_requests_wait() -> None:
     for text, seconds in (("0", None), ("1", 1.0), ("60", 5.0), ("-1", None)):
         assert Address(f"postgresql://h?connect_timeout={text}")._connect_seconds == seconds
 
@@ -82,7 +82,7 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
 
 @asynccontextmanager
 async def behind_tls(database: Database, certificate: tuple[Path, Path]) -> AsyncIterator[int]:
-    """A port where the database's server speaks TLS, as the wheel's own cannot."""
+    """A port that adds TLS to the database server, because the server from the wheel has no TLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
     pumps: set[asyncio.Task[None]] = set()
@@ -127,7 +127,7 @@ async def failure_at_start(url: str) -> str:
     return caught.value.message.removeprefix("the store cannot be opened: ")
 
 
-def test_a_server_whose_certificate_fits_is_trusted_and_others_are_told(database: Database, tmp_path: Path) -> None:
+def test_a_matching_certificate_is_trusted_and_any_other_is_reported(database: Database, tmp_path: Path) -> None:
     good, other = make_certificate(tmp_path, "localhost"), make_certificate(tmp_path, "elsewhere")
 
     async def scenario() -> None:
@@ -149,12 +149,12 @@ def test_a_server_whose_certificate_fits_is_trusted_and_others_are_told(database
     run(scenario())
 
 
-def test_a_server_without_tls_is_told_where_it_is_asked_for(database: Database) -> None:
+def test_a_server_without_tls_is_reported_if_sslmode_requires_tls(database: Database) -> None:
     told = run(failure_at_start(f"{database.url}&sslmode=require"))
     assert told == "PostgreSQL does not offer TLS, which sslmode asks for"
 
 
-def test_a_file_that_is_no_certificate_is_told(database: Database, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_certificate_is_reported(database: Database, tmp_path: Path) -> None:
     file = tmp_path / "root.crt"
     file.write_text("nothing of that kind")
     told = run(failure_at_start(f"{database.url}&sslmode=verify-ca&sslrootcert={file}"))
@@ -177,7 +177,7 @@ def settings_of(database: Database) -> dict[str, str]:
     return run(ask())
 
 
-def test_a_session_has_its_settings_whatever_the_role_has(database: Database) -> None:
+def test_a_session_has_its_settings_even_if_the_role_has_others(database: Database) -> None:
     of_the_role = database.as_role("slow")
     database.execute("ALTER ROLE slow SET lock_timeout = 0; ALTER ROLE slow SET plan_cache_mode = force_custom_plan")
     assert settings_of(of_the_role) == {
@@ -194,9 +194,9 @@ def test_a_session_has_its_settings_whatever_the_role_has(database: Database) ->
     }
 
 
-def test_statements_are_planned_with_their_parameters_where_the_database_is_distributed(
+def test_statements_have_plan_cache_mode_auto_if_the_database_is_distributed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the catalogue says; here by an extension that is always there."""
+    """The catalogue shows it by an extension. The test uses one that is always installed."""
     monkeypatch.setattr(links, "DISTRIBUTING_EXTENSION", "plpgsql")
     assert settings_of(database)["plan_cache_mode"] == "auto"

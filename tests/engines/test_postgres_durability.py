@@ -1,4 +1,4 @@
-"""What a COMMIT must say to be believed, and what is said of a database that promises less."""
+"""Which answers to COMMIT count as durable, and the warning about a database with weaker settings."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ WARN_ONCE = """
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    """With a role that has the settings that a test gives it."""
+    """A database with a role whose settings a test can change."""
     database = database_for(tmp_path).create()
     database.as_role(ROLE)
     yield database
@@ -42,10 +42,10 @@ def of_the_role(database: Database) -> str:
     return database.as_role(ROLE).url
 
 
-def test_a_commit_that_is_answered_with_a_warning_is_done_once_and_proven_by_another(
+def test_a_commit_with_a_warning_is_done_once_and_verified_by_another_commit(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where the role would not hear of warnings."""
+    """The role has warnings turned off, which must make no difference."""
     database.execute(f"ALTER ROLE {ROLE} SET client_min_messages = error")
     url = of_the_role(database)
 
@@ -63,7 +63,7 @@ def test_a_commit_that_is_answered_with_a_warning_is_done_once_and_proven_by_ano
     assert "a commit whose answer was lost is looked for" in capsys.readouterr().out
 
 
-def test_a_head_that_was_moved_by_hand_with_a_warning_is_told_as_unknown(database: Database) -> None:
+def test_an_advance_whose_commit_has_a_warning_is_reported_as_unknown(database: Database) -> None:
     with Driver(PostgresEngine(database.url).space()):
         database.execute(WARN_ONCE.replace("ON data", "ON head"))
     with pytest.raises(ServiceError) as caught:
@@ -79,7 +79,7 @@ def test_a_head_that_was_moved_by_hand_with_a_warning_is_told_as_unknown(databas
         ("remote_write", "a synchronous standby that crashes may lose acknowledged changes"),
     ],
 )
-def test_a_role_whose_commits_wait_for_less_is_warned_of(
+def test_a_weaker_synchronous_commit_of_the_role_is_a_warning(
     database: Database, capsys: pytest.CaptureFixture[str], value: str, loss: str
 ) -> None:
     database.execute(f"ALTER ROLE {ROLE} SET synchronous_commit = {value}")

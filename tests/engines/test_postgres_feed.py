@@ -1,4 +1,4 @@
-"""What is published on PostgreSQL: our own commits, those of other servers, and what may have been missed."""
+"""What is published on PostgreSQL: own commits, commits of other servers, and commits that may have been missed."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -75,14 +75,14 @@ async def next_of(heard: Heard) -> tuple[int, Sequence[Change] | None]:
 
 
 def all_of(heard: Heard) -> list[tuple[int, Sequence[Change] | None]]:
-    """What was heard so far."""
+    """All publications so far."""
     return [heard.get_nowait() for _ in range(heard.qsize())]
 
 
-# Our own commits ----------------------------------------------------------------------------------------------
+# Own commits --------------------------------------------------------------------------------------------------
 
 
-def test_a_commit_is_published_after_it_is_done_with_the_changes_of_each_kind(database: Database) -> None:
+def test_a_commit_is_published_with_the_changes_of_each_kind_after_its_completion(database: Database) -> None:
     def decide(_view: View, revision: int, now: int) -> Sequence[Change]:
         return [
             Entry("a", b"1", revision + 1, now, now),
@@ -110,7 +110,7 @@ def test_a_commit_is_published_after_it_is_done_with_the_changes_of_each_kind(da
             assert revision == space.revision == 3
             assert [type(change) for change in entries or ()] == [Entry, Deletion]
             assert [type(change) for change in leases or ()] == [Lease]
-            # Its notification comes, too, and says nothing new.
+            # Its notification arrives, too, and must not be published again.
             await commit(space, ["a"], counting("a"))
             assert all_of(heard[LEASE]) == []
             assert [revision for revision, _ in all_of(heard[ENTRY])] == [4]
@@ -118,7 +118,7 @@ def test_a_commit_is_published_after_it_is_done_with_the_changes_of_each_kind(da
     run(scenario())
 
 
-def test_a_completion_that_raises_does_not_keep_the_commit_from_being_published(database: Database) -> None:
+def test_a_commit_is_published_even_if_a_completion_raises(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as space:
             await listens(database, 1)
@@ -142,10 +142,10 @@ def test_a_completion_that_raises_does_not_keep_the_commit_from_being_published(
     run(scenario())
 
 
-def test_removals_that_servers_compete_for_are_published_here_when_the_others_have_heard_of_them(
+def test_the_end_of_a_lease_is_published_with_a_delay_while_other_servers_are_connected(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While there are others. Nothing overtakes them."""
+    """Later publications of the kind wait, so that the order stays."""
     delays: list[float] = []
     publish = Feed.publish
 
@@ -183,10 +183,10 @@ def test_removals_that_servers_compete_for_are_published_here_when_the_others_ha
     run(scenario())
 
 
-# Those of other servers ---------------------------------------------------------------------------------------
+# Commits of other servers -------------------------------------------------------------------------------------
 
 
-def test_a_commit_of_another_server_is_published_without_changes_for_its_kinds_only(database: Database) -> None:
+def test_a_commit_of_another_server_is_published_without_changes_and_for_its_kinds_only(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as here, opened(database.url) as there:
             await listens(database, 2)
@@ -203,7 +203,7 @@ def test_a_commit_of_another_server_is_published_without_changes_for_its_kinds_o
 
 @pytest.mark.parametrize("payload", ["1", "freed\x1fl", "1\x1freceipt\x1flease"])
 def test_notifications_of_other_versions_are_understood(database: Database, payload: str) -> None:
-    """Version 0.1 names no kinds; a later one may name kinds that are not known here."""
+    """Version 0.1 gives no kinds. A later version may give kinds that this one does not know."""
     of_older = payload == "1"
 
     async def scenario() -> None:
@@ -224,8 +224,8 @@ def test_notifications_of_other_versions_are_understood(database: Database, payl
     run(scenario())
 
 
-def test_a_server_of_the_version_before_takes_the_revision_from_a_notification(database: Database) -> None:
-    """It splits what is behind the namespace at U+001F, and takes the first part if it is a number."""
+def test_a_server_of_the_previous_version_reads_the_revision_from_a_notification(database: Database) -> None:
+    """It splits the text after the namespace at U+001F, and reads the first part if it is a number."""
 
     async def scenario() -> list[str]:
         payloads: list[str] = []
@@ -249,10 +249,10 @@ def test_a_server_of_the_version_before_takes_the_revision_from_a_notification(d
     assert notice == "1"
 
 
-# What may have been missed ------------------------------------------------------------------------------------
+# Commits that may have been missed ----------------------------------------------------------------------------
 
 
-def test_after_a_reconnection_every_kind_is_published_though_the_head_is_known(
+def test_every_kind_is_published_after_a_reconnection_even_if_the_head_is_known(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "RELISTEN_SECONDS", 0.01)
@@ -269,10 +269,10 @@ def test_after_a_reconnection_every_kind_is_published_though_the_head_is_known(
     run(scenario())
 
 
-def test_commits_that_were_not_heard_of_are_published_before_our_own(
+def test_missed_commits_of_other_servers_are_published_before_an_own_commit(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So a subscriber that gets changes has got, or was told to ask for, everything before them."""
+    """So a subscriber that gets changes has already got the earlier ones, or a publication without changes."""
     monkeypatch.setattr(Listener, "_hear", lambda *_: None)
 
     async def scenario() -> None:
@@ -289,8 +289,8 @@ def test_commits_that_were_not_heard_of_are_published_before_our_own(
     run(scenario())
 
 
-def test_nothing_is_published_while_everything_is_refused_and_every_kind_afterwards(database: Database) -> None:
-    """Waiters that tried meanwhile would be refused and lose their places."""
+def test_nothing_is_published_while_the_store_is_degraded_and_every_kind_afterwards(database: Database) -> None:
+    """Waiters that tried in that time would be refused and lose their places in the queue."""
 
     async def scenario() -> None:
         async with opened(database.url) as here, opened(database.url) as there:
@@ -312,7 +312,7 @@ def test_nothing_is_published_while_everything_is_refused_and_every_kind_afterwa
 # Several spaces -----------------------------------------------------------------------------------------------
 
 
-def test_spaces_of_one_engine_do_not_see_each_other(database: Database) -> None:
+def test_spaces_of_one_engine_are_isolated_from_each_other(database: Database) -> None:
     async def scenario() -> None:
         engine = PostgresEngine(database.url)
         assert engine.space("one") is engine.space("one")
@@ -342,7 +342,7 @@ def test_spaces_of_one_engine_do_not_see_each_other(database: Database) -> None:
 # The order ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_published_behind_a_delayed_publication_waits_for_it() -> None:
+def test_a_publication_after_a_delayed_one_of_the_same_kind_waits_for_it() -> None:
     async def scenario() -> None:
         feed_ = Feed(lambda: True)
         heard: asyncio.Queue[tuple[int, object]] = asyncio.Queue()

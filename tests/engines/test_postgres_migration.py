@@ -40,7 +40,7 @@ CONTENTS_OF_0_1_0 = """
 DIGESTS = ["197727273b46204a", "ed104530c14c3a3c", "69ef17420a08976f"]
 
 
-def test_the_scripts_of_0_1_0_come_first_and_are_as_they_were_released() -> None:
+def test_the_migrations_of_0_1_0_come_first_and_are_unchanged() -> None:
     assert tuple(schema.MIGRATIONS)[:3] == SCRIPTS_OF_0_1_0
     digests = [hashlib.sha256(script.encode()).hexdigest()[:16] for script in schema.load_scripts()[:3]]
     assert digests == DIGESTS
@@ -52,7 +52,7 @@ def make_0_1_0(database: Database) -> None:
     database.execute(CONTENTS_OF_0_1_0)
 
 
-def test_a_database_of_0_1_0_opens_with_all_that_it_holds(database: Database) -> None:
+def test_a_database_of_0_1_0_is_opened_with_all_its_data(database: Database) -> None:
     make_0_1_0(database)
     with Driver(PostgresEngine(database.url).space()) as driver:
         assert (driver.space.revision, driver.space.incarnation) == (9, "5f3a9c")
@@ -80,8 +80,8 @@ OLDER_WRITE = """
 OLDER_COMPACT = "DELETE FROM deletions WHERE namespace = $1 AND revision <= $2"
 
 
-def test_a_server_of_0_1_0_goes_on_deleting_during_and_after_the_migration(database: Database) -> None:
-    """With statements that it has prepared, in a transaction that is open when the migration begins."""
+def test_a_server_of_0_1_0_can_delete_during_and_after_the_migration(database: Database) -> None:
+    """It uses prepared statements, in a transaction that is open when the migration begins."""
 
     async def scenario() -> list[tuple[str, int]]:
         await asyncio.to_thread(make_0_1_0, database)

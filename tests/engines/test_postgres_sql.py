@@ -1,4 +1,4 @@
-"""What every statement keeps to, so that the tables can be distributed by namespace over several databases (Citus)."""
+"""The rules for every statement, so that the tables can be distributed by namespace over several databases (Citus)."""
 
 import re
 from itertools import combinations
@@ -41,23 +41,23 @@ VOLATILE = re.compile(
 
 
 def volatile_changes(text: str) -> list[str]:
-    """Parts of a statement that change data or return what was changed, with a function that gives another result."""
+    """Parts of a statement that change data or return what was changed, and call a function whose result varies."""
     changing = re.findall(r"(?:DO UPDATE SET|RETURNING|UPDATE \w+ SET).*?(?=\bWHERE\b|\n\s*\)|$)", text, re.DOTALL)
     return [part for part in changing if VOLATILE.search(part)]
 
 
 def unnamed_uses(text: str) -> int:
-    """How many tables are used more often than the namespace is given."""
+    """How many uses of a table have no namespace."""
     return max(len(USED.findall(text)) - len(NAMED.findall(text)), 0)
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_a_statement_names_the_namespace_wherever_it_uses_a_table(name: str) -> None:
+def test_a_statement_gives_the_namespace_for_each_table_that_it_uses(name: str) -> None:
     assert unnamed_uses(STATEMENTS[name]) == 0
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_a_statement_changes_nothing_by_a_volatile_function(name: str) -> None:
+def test_a_statement_that_changes_data_uses_no_volatile_function(name: str) -> None:
     text = STATEMENTS[name]
     assert volatile_changes(text) == []
     if "INSERT INTO" in text:
@@ -72,7 +72,7 @@ def test_statements_that_break_these_rules_are_found() -> None:
     assert volatile_changes("UPDATE head SET revision = $2 WHERE namespace = $1 RETURNING clock_timestamp()")
 
 
-def test_only_the_tables_and_backups_know_what_kinds_there_are() -> None:
+def test_only_the_module_for_backups_names_the_kinds() -> None:
     """So a new kind needs its table, its migration and a line in `tables`."""
     folder = Path(sql.__file__).parent
     named = re.compile(r"\b(?:ENTRY|LEASE|Entry|Lease|Deletion|LeaseEnd)\b")
@@ -80,6 +80,6 @@ def test_only_the_tables_and_backups_know_what_kinds_there_are() -> None:
     assert knowing == {"backups.py"}
 
 
-def test_all_statements_are_looked_at() -> None:
+def test_all_statements_are_checked() -> None:
     assert len(STATEMENTS) > 40
     assert sum("FROM data" in text for text in STATEMENTS.values()) > 8

@@ -1,4 +1,4 @@
-"""What keeps a store from starting: one line that names the file and what was to be done to it, and nothing changed."""
+"""Obstacles to a start: the error is one line with the file and the failed step, and no file is changed."""
 
 import errno
 import os
@@ -52,7 +52,7 @@ MOUNTED = f"{DATA} is a mount point and cannot be replaced: mount the folder tha
 
 @needs("mounts")
 @pytest.mark.parametrize("content", [b"{}", b'{"username": "alice"}', None], ids=["empty", "foreign", "a store"])
-def test_a_data_json_that_is_mounted_as_a_single_file_is_refused_and_says_what_to_mount(
+def test_a_data_json_that_is_mounted_as_a_single_file_is_refused_with_what_to_mount(
     store: Path, tmp_path: Path, content: bytes | None
 ) -> None:
     other = tmp_path / "other"
@@ -69,7 +69,7 @@ def test_a_data_json_that_is_mounted_as_a_single_file_is_refused_and_says_what_t
 
 
 class StuckDisk(OsDisk):
-    """`data.json` cannot be replaced, by `number`. `links`: what linking it says."""
+    """`data.json` cannot be replaced: the rename fails with `number`, and a hard link fails with `links`."""
 
     def __init__(self, number: int, links: int | None = None) -> None:
         self._number = number
@@ -87,7 +87,7 @@ class StuckDisk(OsDisk):
 
 
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV])
-def test_a_rename_that_a_mount_refuses_keeps_a_store_from_starting(store: Path, number: int) -> None:
+def test_a_start_is_refused_if_a_mount_prevents_a_rename(store: Path, number: int) -> None:
     assert refusal(store, StuckDisk(number, links=errno.EXDEV)) == MOUNTED
     assert refusal(store, StuckDisk(number, links=errno.EPERM)) == MOUNTED
     (store / DATA).write_bytes(b'{"username": "alice"}')
@@ -95,14 +95,14 @@ def test_a_rename_that_a_mount_refuses_keeps_a_store_from_starting(store: Path, 
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EROFS])
-def test_a_rename_that_is_not_permitted_keeps_a_store_from_starting(store: Path, number: int) -> None:
+def test_a_start_is_refused_if_a_rename_is_not_permitted(store: Path, number: int) -> None:
     told = f"{DATA} cannot be replaced by a new version: {os.strerror(number)}"
     assert refusal(store, StuckDisk(number, links=errno.EPERM)) == told
     (store / DATA).write_bytes(b'{"username": "alice"}')
     assert refusal(store, StuckDisk(number)) == told
 
 
-def test_a_store_where_files_cannot_have_two_names_starts(store: Path) -> None:
+def test_a_store_starts_on_a_file_system_without_hard_links(store: Path) -> None:
     class LinklessDisk(OsDisk):
         def link(self, source: Path, target: Path) -> None:  # noqa: ARG002
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -126,7 +126,7 @@ def test_a_file_that_may_not_be_changed_is_refused(store: Path) -> None:
 
 
 @needs("mounts")
-def test_a_store_on_a_file_system_that_is_read_only_is_refused_and_can_be_checked(tmp_path: Path) -> None:
+def test_a_store_on_a_read_only_file_system_cannot_be_started_but_can_be_checked(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
     with Mount(folder, "-t", "tmpfs", "-o", "size=4m", "none"):
@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_written_is_refused(store: Path) -> None:
     assert refusal(store, ClosedDisk()) == f"the folder {store} cannot be written: Permission denied"
 
 
-def test_a_full_disk_does_not_keep_a_store_from_starting(store: Path) -> None:
+def test_a_store_starts_on_a_full_disk(store: Path) -> None:
     class FullDisk(OsDisk):
         def create(self, path: Path) -> int:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -169,7 +169,7 @@ def test_a_file_system_without_locks_is_refused(store: Path, number: int) -> Non
     )
 
 
-# Names that are no files --------------------------------------------------------------------------------------
+# Names that are not regular files -----------------------------------------------------------------------------
 
 
 def make_socket(path: Path) -> None:
@@ -190,7 +190,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("name", [DATA, JOURNAL, OLD_JOURNAL, LOCK])
 @pytest.mark.parametrize("kind", KINDS)
-def test_something_else_in_the_place_of_a_file_is_told_by_its_name(store: Path, name: str, kind: str) -> None:
+def test_something_else_in_the_place_of_a_file_is_reported_by_name(store: Path, name: str, kind: str) -> None:
     make, told = KINDS[kind]
     (store / name).unlink(missing_ok=True)
     make(store / name)
@@ -207,26 +207,26 @@ def test_something_else_in_the_place_of_a_file_is_told_by_its_name(store: Path, 
         assert checked(store) == message
 
 
-def test_a_socket_in_the_place_of_data_json_is_told(store: Path) -> None:
+def test_a_socket_in_the_place_of_data_json_is_reported(store: Path) -> None:
     (store / DATA).unlink()
     make_socket(store / DATA)
     assert refusal(store) == f"{DATA} cannot be opened: {os.strerror(errno.ENXIO)}"
 
 
 @pytest.mark.parametrize("name", [DATA, JOURNAL, LOCK])
-def test_a_loop_of_links_is_told_by_its_name(store: Path, name: str) -> None:
+def test_a_loop_of_links_is_reported_by_name(store: Path, name: str) -> None:
     (store / name).unlink(missing_ok=True)
     (store / name).symlink_to(store / name)
     done = {DATA: "opened", LOCK: "locked"}.get(name, "read")
     assert refusal(store) == f"{name} cannot be {done}: {os.strerror(errno.ELOOP)}"
 
 
-def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert refusal(tmp_path / "file") == f"{DATA} cannot be opened: {os.strerror(errno.ENOTDIR)}"
 
 
-def test_a_link_is_followed_and_stays(store: Path, tmp_path: Path) -> None:
+def test_a_link_is_followed_and_not_replaced(store: Path, tmp_path: Path) -> None:
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / DATA).symlink_to(store / DATA)
     with file_driver(tmp_path / "links") as driver:
@@ -238,7 +238,7 @@ def test_a_link_is_followed_and_stays(store: Path, tmp_path: Path) -> None:
         assert sorted(driver.values()) == ["a", "b", "c"]
 
 
-def test_a_link_to_nothing_is_a_new_store_where_it_leads(tmp_path: Path) -> None:
+def test_a_link_to_a_missing_file_creates_a_store_at_its_target(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / DATA).symlink_to(tmp_path / "real" / "kept.json")
     with file_driver(tmp_path) as driver:
@@ -247,7 +247,7 @@ def test_a_link_to_nothing_is_a_new_store_where_it_leads(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("operation", ["open", "names"])
-def test_what_may_not_be_read_is_told_by_its_name(store: Path, operation: str) -> None:
+def test_a_file_that_may_not_be_read_is_reported_by_name(store: Path, operation: str) -> None:
     class ForbiddenDisk(OsDisk):
         def open(self, path: Path, *, writable: bool = False) -> int:
             if operation == "open":

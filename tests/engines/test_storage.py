@@ -1,4 +1,4 @@
-"""The order in which the files of a store change, where no run of the engine forces it."""
+"""The order in which the files of a store change, in cases that a run of the engine does not produce reliably."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,14 +26,14 @@ def snapshot_at(revision: int) -> Snapshot:
     return Snapshot(INCARNATION, revision, 0, [KindSnapshot(ENTRY, ["a"], [entry])])  # type: ignore[arg-type] # a kind of record
 
 
-def test_an_older_snapshot_never_takes_the_place_of_a_newer_one(storage: Storage, tmp_path: Path) -> None:
+def test_an_older_snapshot_does_not_replace_a_newer_one(storage: Storage, tmp_path: Path) -> None:
     storage.write_snapshot(snapshot_at(2), frees_space=False)
     storage.checkpoint(snapshot_at(1))
     assert b'"revision": 2' in (tmp_path / "data.json").read_bytes()
     assert storage.snapshot_revision == 2
 
 
-def test_a_fresh_start_is_refused_to_a_snapshot_that_lacks_what_is_durable(storage: Storage) -> None:
+def test_a_rewrite_of_all_files_is_refused_if_the_snapshot_lacks_durable_changes(storage: Storage) -> None:
     storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
     storage.failed = True
     with pytest.raises(WriteError):
@@ -41,7 +41,7 @@ def test_a_fresh_start_is_refused_to_a_snapshot_that_lacks_what_is_durable(stora
     assert storage.failed
 
 
-def test_nothing_is_written_while_a_fresh_start_is_due(storage: Storage, tmp_path: Path) -> None:
+def test_nothing_is_written_after_a_failure_until_all_files_are_rewritten(storage: Storage, tmp_path: Path) -> None:
     storage.failed = True
     with pytest.raises(WriteError) as caught:
         storage.write_snapshot(snapshot_at(1), frees_space=False)
