@@ -48,7 +48,7 @@ def _impatient() -> Iterator[None]:
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Driver]:
     """A process with the store open, killed at the end."""
-    engine = FileSpace(folder / "data.json", clock=FrozenClock(), idle_seconds=3600, verify_seconds=3600)
+    engine = FileSpace(folder / "data.json", clock=FrozenClock(), idle_seconds=0.01, verify_seconds=3600)
     driver = Driver(engine).__enter__()
     try:
         yield driver
@@ -70,16 +70,19 @@ def fill(folder: Path, left: int = 0) -> Path:
     return filler
 
 
-def fill_with_entries(driver: Driver, entries: int = ENTRIES) -> int:
-    """Commit until the disk is full and has no space for a checkpoint. Returns the number of entries."""
-    count = 0
-    while count < entries and driver.try_commit((f"k{count:03}", VALUE)) is None:
-        count += 1
+def fill_with_entries(driver: Driver, folder: Path, entries: int) -> None:
+    """Commit until the disk is full. The old journal has space, but a new `data.json` beside it has none."""
+    for number in range(entries):
+        driver.commit((f"k{number:03}", VALUE))
     checkpoint(driver)
+    assert journals(folder) == []
+    text_bytes = (folder / "data.json").stat().st_size
+    fill(folder, left=text_bytes + text_bytes // 2)
     for number in range(1_000):
-        if error := driver.try_commit((f"k{number % count:03}", VALUE)):
+        if error := driver.try_commit((f"k{number % entries:03}", VALUE)):
             assert error.code == "storage_full"
-            return count
+            assert "data.json.journal.old" in journals(folder), "a checkpoint must have failed"
+            return
     raise AssertionError("the disk was never full")
 
 
@@ -95,6 +98,11 @@ def has_checkpointed(driver: Driver, folder: Path) -> bool:
     return "data.json.journal.old" not in journals(folder)
 
 
+def has_reserve(folder: Path) -> bool:
+    reserve = folder / "data.json.reserve"
+    return reserve.exists() and reserve.stat().st_size == RESERVE_BYTES
+
+
 def journals(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("data.json.journal*"))
 
@@ -104,37 +112,34 @@ def journals(folder: Path) -> list[str]:
 def test_deletions_let_a_store_recover_whose_checkpoint_had_no_space(disk: Path, *, restarts: bool) -> None:
     with contextlib.ExitStack() as first:
         driver = first.enter_context(opened(disk))
-        count = fill_with_entries(driver)
-        assert "data.json.journal.old" in journals(disk), "a checkpoint must have failed"
+        fill_with_entries(driver, disk, ENTRIES)
         fill(disk)
-        for number in range(count - 1):
+        for number in range(ENTRIES - 1):
             assert driver.try_commit((f"k{number:03}", None)) is None
         if restarts:
             first.close()
             driver = first.enter_context(opened(disk))
         until(lambda: is_healed(driver))
         until(lambda: has_checkpointed(driver, disk))
-        assert (disk / "data.json.reserve").stat().st_size == RESERVE_BYTES
+        until(lambda: has_reserve(disk))
     with opened(disk) as driver:
-        assert sorted(driver.values()) == [f"k{count - 1:03}", "new"]
+        assert sorted(driver.values()) == [f"k{ENTRIES - 1:03}", "new"]
 
 
 @pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("restarts", [False, True], ids=["in one life", "past a restart"])
 def test_freed_space_lets_a_store_recover_whose_checkpoint_had_no_space(disk: Path, *, restarts: bool) -> None:
-    filler = fill(disk, left=11 * MIB)
     with contextlib.ExitStack() as first:
         driver = first.enter_context(opened(disk))
-        count = fill_with_entries(driver, 30)
-        assert "data.json.journal.old" in journals(disk), "a checkpoint must have failed"
+        fill_with_entries(driver, disk, ENTRIES)
         if restarts:
             first.close()
             driver = first.enter_context(opened(disk))
-        filler.unlink()
+        (disk / "filler").unlink()
         until(lambda: is_healed(driver))
         until(lambda: has_checkpointed(driver, disk))
     with opened(disk) as driver:
-        assert len(driver.values()) == count + 1
+        assert len(driver.values()) == ENTRIES + 1
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -145,7 +150,7 @@ def test_a_checkpoint_uses_the_reserve_if_that_is_enough(disk: Path) -> None:
         fill(disk)
         checkpoint(driver)
         assert (journals(disk), driver.space.fault) == ([], None)
-        assert (disk / "data.json.reserve").exists()
+        until(lambda: has_reserve(disk))
 
 
 @pytest.mark.usefixtures("_impatient")

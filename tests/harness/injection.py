@@ -15,6 +15,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -456,6 +457,15 @@ async def contents(store: Store) -> dict[str, Value]:
 # The harness --------------------------------------------------------------------------------------------------
 
 
+class _EventLoop(uvloop.Loop):
+    """A loop whose `close` ends. After the exceptions, uvloop may wait for ever for a handle that nobody closed."""
+
+    def close(self) -> None:
+        closing = threading.Thread(target=super().close, daemon=True)
+        closing.start()
+        closing.join(WAIT_SECONDS)
+
+
 def survive_exceptions(
     make: Callable[[], Engine], seed: int, *, points: int | None = None, stops_at_first: bool = False
 ) -> Finding:
@@ -468,7 +478,7 @@ def survive_exceptions(
     unraisable, sys.unraisablehook = sys.unraisablehook, lambda _: None  # of callbacks of the garbage collector
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=_EventLoop) as runner:
             runner.get_loop().set_exception_handler(lambda _loop, _context: None)
             runner.run(_survive(make, random.Random(seed), finding, points, stops_at_first=stops_at_first))
     finally:
