@@ -1,20 +1,23 @@
 # The commands of the project. Each works from a fresh clone; you need Python 3.11 or newer and make.
 PYTHON ?= python3
 # Another interpreter has an environment of its own: `make test PYTHON=python3.13`.
-VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
+environment_of = .venv$(if $(filter python3,$(1)),,-$(subst /,-,$(patsubst /%,%,$(1))))
+VENV := $(call environment_of,$(PYTHON))
 BIN := $(VENV)/bin
 ARGS ?=
+PYTHONS ?= $(PYTHON)
 
 MINUTES ?= 10
 SEED ?=
 ROWS ?=
 
-.PHONY: help serve test lint format bench torture clean
+.PHONY: help serve test lint format bench torture clean environment
 .PHONY: lint-format lint-style lint-types lint-layers lint-pins
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 	@echo 'ARGS="..." passes arguments on; PYTHON=python3.13 uses another interpreter, with an environment of its own.'
+	@echo 'PYTHONS="python3 python3.13" lets make bench measure the service with several interpreters.'
 
 serve: $(VENV)/.serve ## run the service on ./data.json
 	@exec $(BIN)/leasehold serve $(ARGS)
@@ -45,7 +48,12 @@ format: $(VENV)/.dev ## format the source, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev ## compare the speed with other services; writes docs/benchmarks.md
-	$(BIN)/python -m bench $(ARGS)
+	@for each in $(filter-out $(PYTHON),$(PYTHONS)); do \
+		$(MAKE) --no-print-directory environment PYTHON="$$each" || exit 1; \
+	done
+	$(BIN)/python -m bench --python $(foreach each,$(PYTHONS),$(call environment_of,$(each))/bin/python) $(ARGS)
+
+environment: $(VENV)/.serve
 
 torture: $(VENV)/.dev ## try to break the promises, for MINUTES (10), with a SEED, in all ROWS or some
 	PYTHONPATH=tests $(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(ROWS),--rows $(ROWS)) $(ARGS)

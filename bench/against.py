@@ -10,19 +10,18 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from bench.postgresql import PostgreSQL
 from bench.processes import BenchError, program
 from bench.rows import LEASEHOLD, LEASEHOLD_LARGE, LEASEHOLD_PG, ROWS, Row
-from bench.service import LargeLeasehold, Leasehold, LeaseholdOnPostgreSQL, SmallLeasehold
+from bench.service import LargeLeasehold, LeaseholdOnPostgreSQL, SmallLeasehold
 from bench.sides import Side
 
 _KINDS: Final = (LEASEHOLD, LEASEHOLD_LARGE, LEASEHOLD_PG)
 _ROWS: Final = {row.name: row for row in ROWS if row.sides[0] in _KINDS}
 _BEFORE: Final = "before"
 _AFTER: Final = "after"
-S = TypeVar("S", bound=Leasehold)
 
 
 def main() -> int:
@@ -66,7 +65,7 @@ def _arguments() -> argparse.Namespace:
 def _start(
     stack: ExitStack, folder: Path, chosen: list[Row], programs: dict[str, str], keys_large: int
 ) -> dict[tuple[str, str], Side]:
-    """The sides by kind and version. Each version gets a subclass of its own, which names its program."""
+    """The sides by kind and version."""
     kinds = {row.sides[0] for row in chosen}
     database = PostgreSQL(stack, _own(folder, "postgresql")) if LEASEHOLD_PG in kinds else None
     sides: dict[tuple[str, str], Side] = {}
@@ -75,17 +74,12 @@ def _start(
             own = _own(folder, f"{version}-{kind}".replace("-", "_"))
             print(f"starting {kind}, {version}", flush=True)
             if kind == LEASEHOLD_LARGE:
-                large = _version_of(LargeLeasehold, command)
-                sides[kind, version] = large(stack, own, key_count=keys_large, starts=1)
+                sides[kind, version] = LargeLeasehold(stack, own, [command], key_count=keys_large, starts=1)
             elif database is not None and kind == LEASEHOLD_PG:
-                sides[kind, version] = _version_of(LeaseholdOnPostgreSQL, command)(stack, own, database)
+                sides[kind, version] = LeaseholdOnPostgreSQL(stack, own, [command], database)
             else:
-                sides[kind, version] = _version_of(SmallLeasehold, command)(stack, own)
+                sides[kind, version] = SmallLeasehold(stack, own, [command])
     return sides
-
-
-def _version_of(side: type[S], command: str) -> type[S]:
-    return type(side.__name__, (side,), {"program": (command,)})
 
 
 def _own(folder: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Final
 
-from bench.results import Results, spread
+from bench.results import Instance, Results, spread
 from bench.rows import (
     ETCD,
     LEASEHOLD,
@@ -29,14 +29,17 @@ _COLORS: Final = {
     LEASEHOLD_PG_2: "#8250df",
     **dict.fromkeys((PGBENCH_1, PGBENCH_16, PGBENCH_64, PGBENCH_64_J2), "#bf4b8a"),
 }
-_WIDTH, _LEFT, _RIGHT, _BAR, _GAP, _HEAD = 760, 130, 90, 16, 5, 30
+_WIDTH, _LEFT, _RIGHT, _BAR, _GAP, _HEAD = 760, 180, 90, 16, 5, 30
 _STYLE: Final = """\
 text { font: 12px system-ui, sans-serif; fill: #1f2328 } .head { font-weight: 600 } line { stroke: #1f2328 }
 @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } line { stroke: #e6edf3 } }"""
 
 
 def svg(results: Results) -> str:
-    """A bar for each median rate, grouped by row and scaled per group. A line shows the range from least to most."""
+    """A bar for each median rate, grouped by row and scaled per group. A line shows the range from least to most.
+
+    A bar of the service is labelled with its side and the version of its Python.
+    """
     parts: list[str] = []
     top = 0
     for row in results.rows:
@@ -52,20 +55,26 @@ def svg(results: Results) -> str:
 
 def _group(results: Results, row: Row, top: int) -> tuple[list[str], int]:
     rates = {
-        side: spread([load.operations_per_second for load in results.loads[row.name, side]])
+        instance: spread([load.operations_per_second for load in results.loads[row.name, instance]])
         for side in row.sides
-        if results.loads.get((row.name, side)) and (row.name, side) not in results.failures
+        for instance in results.instances(side)
+        if results.loads.get((row.name, instance)) and (row.name, instance) not in results.failures
     }
     scale = (_WIDTH - _LEFT - _RIGHT) / max((rate.high for rate in rates.values()), default=1)
     lines = [f'<text class="head" x="0" y="{top + 20}">{escape(results.title(row))}, operations/s</text>']
-    for number, (side, rate) in enumerate(rates.items()):
+    for number, (instance, rate) in enumerate(rates.items()):
+        color = _COLORS[instance.side]
         y = top + _HEAD + number * (_BAR + _GAP)
         low, end, high = (_LEFT + scale * figure for figure in (rate.low, rate.median, rate.high))
         middle, base = y + _BAR / 2, y + _BAR - 4
         lines += [
-            f'<text x="{_LEFT - 8}" y="{base}" text-anchor="end">{escape(side)}</text>',
-            f'<rect x="{_LEFT}" y="{y}" width="{end - _LEFT:.1f}" height="{_BAR}" rx="2" fill="{_COLORS[side]}"/>',
+            f'<text x="{_LEFT - 8}" y="{base}" text-anchor="end">{escape(_label(instance))}</text>',
+            f'<rect x="{_LEFT}" y="{y}" width="{end - _LEFT:.1f}" height="{_BAR}" rx="2" fill="{color}"/>',
             f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>',
             f'<text x="{high + 8:.1f}" y="{base}">{rate.median:,.0f}</text>',
         ]
     return lines, _HEAD + len(rates) * (_BAR + _GAP)
+
+
+def _label(instance: Instance) -> str:
+    return f"{instance.side} {instance.python}".strip()

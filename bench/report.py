@@ -26,13 +26,17 @@ def markdown(
         _text("opening.md").format(date=date, setting=setting),
         "## Targets and results",
         _table(
-            ["work", "measured", "required", "goal", "met"],
-            "lrrrl",
+            ["work", "Python", "measured", "required", "goal", "met"],
+            "llrrrl",
             [_verdict_cells(each) for each in verdicts(results)],
         ),
         f"![Operations per second]({plot})",
         "## All results",
-        _table(["work", "server", "rounds", "operations/s", "p50 ms", "p99 ms"], "llrrrr", _load_cells(results)),
+        _table(
+            ["work", "server", "Python", "rounds", "operations/s", "p50 ms", "p99 ms"],
+            "lllrrrr",
+            _load_cells(results),
+        ),
         "\n".join(f"- {note}" for note in [*results.notes, *_client_notes(results), *_absences(results)]),
         "## Machine and versions",
         "\n".join(f"- {name}: {text}" for name, text in machine.items()),
@@ -52,7 +56,8 @@ def _text(name: str) -> str:
 def summary(results: Results) -> str:
     """For the terminal: the verdicts, the client's share of a core, and what could not be measured."""
     lines = [
-        f"{_met(each):28} {each.measured:24} required {each.required:9} {each.title}" for each in verdicts(results)
+        f"{_met(each):28} {each.python:8} {each.measured:24} required {each.required:9} {each.title}"
+        for each in verdicts(results)
     ]
     return "\n".join([*lines, *_client_notes(results), *_absences(results)])
 
@@ -61,10 +66,11 @@ def _client_notes(results: Results) -> list[str]:
     """The share of a core that the bench's own client used: near 100 %, the client is what was measured."""
     notes = []
     for row in results.rows:
-        loads = {side: results.loads.get((row.name, side), []) for side in row.sides}
-        shares = {side: statistics.median(each) for side, found in loads.items() if (each := _client_shares(found))}
+        instances = [each for side in row.sides for each in results.instances(side)]
+        loads = {each: results.loads.get((row.name, each), []) for each in instances}
+        shares = {each: statistics.median(found) for each in loads if (found := _client_shares(loads[each]))}
         if shares:
-            used = ", ".join(f"{100 * share:.0f} % with {side}" for side, share in shares.items())
+            used = ", ".join(f"{100 * share:.0f} % with {instance}" for instance, share in shares.items())
             notes.append(f"{results.title(row)}: share of a core that the client used: {used}.")
     return notes
 
@@ -74,35 +80,37 @@ def _client_shares(loads: Sequence[Load]) -> list[float]:
 
 
 def _absences(results: Results) -> list[str]:
-    missing = [f"MISSING: {side} ({reason}); its results are left out" for side, reason in results.missing.items()]
-    return missing + [f"FAILED: {row}, {side}: {reason}" for (row, side), reason in results.failures.items()]
+    missing = [f"MISSING: {each} ({reason}); its results are left out" for each, reason in results.missing.items()]
+    return missing + [f"FAILED: {row}, {each}: {reason}" for (row, each), reason in results.failures.items()]
 
 
 def _met(verdict: Verdict) -> str:
-    if verdict.is_met is None:
+    if verdict.is_met is None and verdict.is_goal_met is None:
         return f"not measured: {verdict.reason}"
+    if verdict.is_met is None:
+        return "the goal" if verdict.is_goal_met else "not the goal"
     if not verdict.is_met:
         return f"NO {verdict.reason}".strip()
     return "yes, and the goal" if verdict.is_goal_met else "yes"
 
 
 def _verdict_cells(verdict: Verdict) -> list[str]:
-    return [verdict.title, verdict.measured, verdict.required, verdict.goal, _met(verdict)]
+    return [verdict.title, verdict.python, verdict.measured, verdict.required, verdict.goal, _met(verdict)]
 
 
 def _load_cells(results: Results) -> list[list[str]]:
     lines = []
     for row in results.rows:
-        for side in row.sides:
-            loads = results.loads.get((row.name, side), [])
-            if side in results.missing or (row.name, side) in results.failures:
-                figures = ["", "missing" if side in results.missing else "failed", "", ""]
+        for instance in (each for side in row.sides for each in results.instances(side)):
+            loads = results.loads.get((row.name, instance), [])
+            if instance in results.missing or (row.name, instance) in results.failures:
+                figures = ["", "missing" if instance in results.missing else "failed", "", ""]
             else:
                 rate = spread([load.operations_per_second for load in loads])
                 p50, p99 = spread([load.p50_ms for load in loads]), spread([load.p99_ms for load in loads])
                 figures = [f"{len(loads)}", f"{rate.median:,.0f} ({rate.low:,.0f}-{rate.high:,.0f})"]
                 figures += [f"{p50.median:.2f}", f"{p99.median:.2f}"]
-            lines.append([results.title(row), side, *figures])
+            lines.append([results.title(row), instance.side, instance.python, *figures])
     return lines
 
 

@@ -20,12 +20,16 @@ LEASEHOLD_PG: Final = "leasehold-pg"
 LEASEHOLD_PG_2: Final = "leasehold-pg-2"
 """The service with two workers."""
 LEASEHOLD_PG_RELAYED: Final = "leasehold-pg-relayed"
+OWN: Final = frozenset({
+    LEASEHOLD, LEASEHOLD_LARGE, LEASEHOLD_AWAITED, LEASEHOLD_PROBED, LEASEHOLD_PG, LEASEHOLD_PG_2, LEASEHOLD_PG_RELAYED,
+})  # fmt: skip
+"""The sides that are the service. Each runs once for each interpreter that is measured; the others are peers."""
 PGBENCH_1: Final = "pgbench-1"
 """pgbench with this number of clients."""
 PGBENCH_16: Final = "pgbench-16"
 PGBENCH_64: Final = "pgbench-64"
 PGBENCH_64_J2: Final = "pgbench-64-j2"
-"""wrk with two threads. Other rows have one."""
+"""pgbench with two threads. All other clients have one."""
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -51,11 +55,9 @@ class Row(msgspec.Struct, frozen=True):
     title: str
     work: Work
     connections: int
-    """Threads of the client. pgbench has its own setting."""
+    """Connections of the client, except pgbench, whose number is in the name of its side."""
     sides: tuple[str, ...]
     bars: tuple[Bar, ...] = ()
-    most_rounds: int = 1_000
-    """It is omitted in the rounds after this one."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -69,9 +71,7 @@ class Limit(msgspec.Struct, frozen=True):
     goal: float | None = None
 
 
-_WRITE_BARS: Final = (Bar((WEBDIS,), required=1.0, goal=1.4), Bar((ETCD,), required=3.0))
 _PGBENCH: Final = (PGBENCH_16, PGBENCH_64)
-_FEW: Final = 3
 _LARGE_BARS: Final = (Bar((LEASEHOLD,), required=0.85, goal=1.0),)
 
 ROWS: Final = (
@@ -79,30 +79,34 @@ ROWS: Final = (
         "get", "GET", Work.GET, 64, (LEASEHOLD, WEBDIS, ETCD, NGINX),
         (Bar((WEBDIS,), required=1.2), Bar((NGINX,), required=0.55, goal=0.7), Bar((ETCD,), required=6.0)),
     ),
-    Row("post", "durable POST", Work.POST, 64, (LEASEHOLD, WEBDIS, ETCD), _WRITE_BARS),
-    Row("post-256", "durable POST", Work.POST, 256, (LEASEHOLD, WEBDIS, ETCD), _WRITE_BARS),
+    Row(
+        "post", "durable POST", Work.POST, 64, (LEASEHOLD, WEBDIS, ETCD),
+        (Bar((WEBDIS,), required=1.0, goal=1.4), Bar((ETCD,), required=3.0)),
+    ),
+    Row(
+        "post-256", "durable POST", Work.POST, 256, (LEASEHOLD, WEBDIS, ETCD),
+        (Bar((WEBDIS,), required=1.0, goal=1.4), Bar((ETCD,), required=3.0)),
+    ),
     Row("get-large", "GET, {large} keys", Work.GET, 64, (LEASEHOLD_LARGE, LEASEHOLD), _LARGE_BARS),
     Row("post-large", "durable POST, {large} keys", Work.POST, 64, (LEASEHOLD_LARGE, LEASEHOLD), _LARGE_BARS),
-    Row("get-1", "GET", Work.GET, 1, (LEASEHOLD, WEBDIS, ETCD, NGINX), most_rounds=_FEW),
-    Row("post-1", "durable POST", Work.POST, 1, (LEASEHOLD, WEBDIS, ETCD), most_rounds=_FEW),
+    Row("get-1", "GET", Work.GET, 1, (LEASEHOLD, WEBDIS, ETCD, NGINX)),
+    Row("post-1", "durable POST", Work.POST, 1, (LEASEHOLD, WEBDIS, ETCD)),
     Row(
         "lock", "lock acquire + release, 64 locks", Work.LOCK, 64, (LEASEHOLD, ETCD, LEASEHOLD_PG),
         (Bar((ETCD,), required=3.0),),
     ),
-    Row(
-        "lock-1", "lock acquire + release", Work.LOCK, 1, (LEASEHOLD, ETCD, LEASEHOLD_PG), most_rounds=_FEW,
-    ),
+    Row("lock-1", "lock acquire + release", Work.LOCK, 1, (LEASEHOLD, ETCD, LEASEHOLD_PG)),
     Row(
         "pg-get", "GET, PostgreSQL", Work.GET, 64, (LEASEHOLD_PG, *_PGBENCH, PGBENCH_64_J2, LEASEHOLD_PG_2),
-        (Bar(_PGBENCH, required=1.0, goal=1.3),), most_rounds=_FEW,
+        (Bar(_PGBENCH, required=1.0, goal=1.3),),
     ),
-    Row("pg-get-1", "GET, PostgreSQL", Work.GET, 1, (LEASEHOLD_PG, PGBENCH_1), most_rounds=_FEW),
+    Row("pg-get-1", "GET, PostgreSQL", Work.GET, 1, (LEASEHOLD_PG, PGBENCH_1)),
     Row(
         "pg-post", "durable POST, PostgreSQL", Work.POST, 64, (LEASEHOLD_PG, *_PGBENCH, PGBENCH_64_J2, LEASEHOLD_PG_2),
-        (Bar(_PGBENCH, required=1.0, goal=1.5, also_rows=("pg-post-256",)),), most_rounds=_FEW,
+        (Bar(_PGBENCH, required=1.0, goal=1.5, also_rows=("pg-post-256",)),),
     ),
-    Row("pg-post-256", "durable POST, PostgreSQL", Work.POST, 256, (LEASEHOLD_PG,), most_rounds=_FEW),
-    Row("pg-post-1", "durable POST, PostgreSQL", Work.POST, 1, (LEASEHOLD_PG, PGBENCH_1), most_rounds=_FEW),
+    Row("pg-post-256", "durable POST, PostgreSQL", Work.POST, 256, (LEASEHOLD_PG,)),
+    Row("pg-post-1", "durable POST, PostgreSQL", Work.POST, 1, (LEASEHOLD_PG, PGBENCH_1)),
 )  # fmt: skip
 
 MEMORY: Final = Limit("memory", "memory (RSS), {large} keys", LEASEHOLD_LARGE, "MB", required=700, goal=400)
@@ -120,3 +124,20 @@ STALL: Final = Limit(
 )  # fmt: skip
 LIMITS: Final = (MEMORY, START, PARTIAL, IDLE, STALL)
 NAMES: Final = tuple(item.name for item in (*ROWS, *LIMITS))
+
+_FEW_ROUNDS: Final = 3
+_COMPARED: Final = frozenset(
+    pair
+    for row in ROWS
+    for bar in row.bars
+    for pair in (
+        *((name, row.sides[0]) for name in (row.name, *bar.also_rows)),
+        *((row.name, side) for side in bar.against),
+    )
+)
+"""Names of rows and sides."""
+
+
+def rounds_of(row: Row, side: str, rounds: int) -> int:
+    """In how many of `rounds` this side is loaded: in all if a bar compares it, otherwise in the first few."""
+    return rounds if (row.name, side) in _COMPARED else min(rounds, _FEW_ROUNDS)

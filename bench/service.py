@@ -63,16 +63,14 @@ def _release(lock: str, headers: Mapping[str, str], answer: bytes) -> bytes:
 class Leasehold(LockStore):
     """The service as `leasehold serve` starts it, with its file engine unless `store` names another one.
 
-    Every request carries a token.
+    `program`: the command `leasehold`, with the interpreter that it runs on. Every request carries a token.
     """
-
-    program: Sequence[str] = ()
-    """The command to run instead of the installed one."""
 
     def __init__(
         self,
         stack: ExitStack,
         folder: Path,
+        program: Sequence[str],
         *,
         store: str | None = None,
         workers: int = 1,
@@ -80,6 +78,7 @@ class Leasehold(LockStore):
     ) -> None:
         super().__init__(folder)
         self._stack = stack
+        self._program = program
         self._environment = environment
         self._options = ["--store", store or str(folder / "data.json"), "--workers", str(workers)]
         secret = secrets.token_hex(32).encode()
@@ -93,8 +92,7 @@ class Leasehold(LockStore):
     def start(self) -> float:
         """Start the service. Returns the seconds from the start of the program to its ready line."""
         log, started = self.folder / "log", time.perf_counter()
-        program = self.program or [processes.program("leasehold")]
-        command = [*program, "serve", "--port", "0", *self._options]
+        command = [*self._program, "serve", "--port", "0", *self._options]
         command += ["--auth-secret-file", str(self._secret_file)]
         self._process = processes.start(
             self._stack, command, log, stdout=subprocess.PIPE, environment=self._environment
@@ -146,8 +144,8 @@ class Leasehold(LockStore):
 class SmallLeasehold(Leasehold):
     """The service with the keys that every side has."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        super().__init__(stack, folder)
+    def __init__(self, stack: ExitStack, folder: Path, program: Sequence[str]) -> None:
+        super().__init__(stack, folder, program)
         self.start()
         self.fill()
 
@@ -155,8 +153,8 @@ class SmallLeasehold(Leasehold):
 class LargeLeasehold(Leasehold):
     """The service with `key_count` keys, imported from a plain JSON file; started again after the import."""
 
-    def __init__(self, stack: ExitStack, folder: Path, *, key_count: int, starts: int) -> None:
-        super().__init__(stack, folder)
+    def __init__(self, stack: ExitStack, folder: Path, program: Sequence[str], *, key_count: int, starts: int) -> None:
+        super().__init__(stack, folder, program)
         self.key_count = key_count
         last_value = write_foreign_store(folder / "data.json", key_count, random.Random(4))
         self.take_over_seconds = self.start()
@@ -171,8 +169,10 @@ class LargeLeasehold(Leasehold):
 class LeaseholdOnPostgreSQL(Leasehold):
     """The service with its own database, and the keys that every side has."""
 
-    def __init__(self, stack: ExitStack, folder: Path, server: PostgreSQL, *, workers: int = 1) -> None:
-        super().__init__(stack, folder, store=server.create(folder.name), workers=workers)
+    def __init__(
+        self, stack: ExitStack, folder: Path, program: Sequence[str], server: PostgreSQL, *, workers: int = 1
+    ) -> None:
+        super().__init__(stack, folder, program, store=server.create(folder.name), workers=workers)
         self.start()
         self.fill()
 
@@ -180,10 +180,10 @@ class LeaseholdOnPostgreSQL(Leasehold):
 class RelayedLeasehold(Leasehold):
     """The service with one large document in a database that it reaches through a relay, which counts the traffic."""
 
-    def __init__(self, stack: ExitStack, folder: Path, server: PostgreSQL) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, program: Sequence[str], server: PostgreSQL) -> None:
         self._relay = Relay(stack, server.port)
         url = server.create(folder.name).replace(f":{server.port}/", f":{self._relay.port}/")
-        super().__init__(stack, folder, store=url)
+        super().__init__(stack, folder, program, store=url)
         self.start()
         self.whole = self._count(self.put("doc", document(MIB, part=_FIRST_PART)))
         if self.whole.sent < MIB:
@@ -214,10 +214,10 @@ class _LocksAnswer(msgspec.Struct):
 class AwaitedLeasehold(Leasehold):
     """The service with locks that are held for long, and enough connections for clients that wait for them."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, program: Sequence[str]) -> None:
         most = str(WAITERS + _SPARE_CONNECTIONS)
         names = ("LEASEHOLD_MAX_CONNECTIONS", "LEASEHOLD_MAX_CONNECTIONS_PER_ADDRESS")
-        super().__init__(stack, folder, environment=dict.fromkeys(names, most))
+        super().__init__(stack, folder, program, environment=dict.fromkeys(names, most))
         self.start()
         for name in map(lock, range(AWAITED_LOCKS)):
             self._succeed(_acquire(name, self._json_headers(), _HOLD))

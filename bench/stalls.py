@@ -8,9 +8,8 @@ import os
 import re
 import signal
 import socket
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,6 @@ from bench.workload import MIB, http_request
 from leasehold.limits import MAX_CONTAINERS
 
 _ANSWER_SECONDS: Final = 60.0
-_PROBE: Final = (sys.executable, "-m", "bench.probe")
 _TOLD: Final = re.compile(rb"longest turn: ([0-9.]+) ms, ([0-9.]+) ms")
 _CONTAINERS: Final = MAX_CONTAINERS - 100
 """Lists and objects in one value; slightly fewer than the service allows."""
@@ -153,14 +151,13 @@ def _patches() -> Iterator[Attack]:
 
 
 class ProbedLeasehold(Leasehold):
-    """The service with a probe in its event loop."""
+    """The service with a probe in its event loop. `program`: the command `bench.probe`."""
 
-    program = _PROBE
     clock = 0
     """0: the elapsed time of the longest stall; 1: its processor time."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        super().__init__(stack, folder)
+    def __init__(self, stack: ExitStack, folder: Path, program: Sequence[str]) -> None:
+        super().__init__(stack, folder, program)
         self.start()
 
     def stalls(self) -> Mapping[str, float]:

@@ -1,14 +1,19 @@
-"""How the sides start. To add one: a class (`sides`, `peers`, `service`, `postgresql`), and an entry in `SIDES`."""
+"""How the sides start. To add one: a class (`sides`, `peers`, `service`, `postgresql`), and an entry in `PEERS`.
 
-from collections.abc import Callable, Mapping
+If it is the service, its entry is in `SERVICES`, and its name in `rows.OWN`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
 from bench import rows
+from bench.interpreters import Interpreter
 from bench.peers import Etcd, Nginx, Webdis
 from bench.postgresql import PgBench, PostgreSQL
+from bench.results import Instance
 from bench.service import AwaitedLeasehold, LargeLeasehold, LeaseholdOnPostgreSQL, RelayedLeasehold, SmallLeasehold
 from bench.sides import Side
 from bench.stalls import ProbedLeasehold
@@ -35,29 +40,48 @@ class Site:
         return PostgreSQL(self.stack, self.own("postgresql"))
 
 
-Start = Callable[[Site, Path], Side]
-"""Each gets its own folder, with the name of the side."""
+StartPeer = Callable[[Site, Path], Side]
+"""Each gets its own folder. Its name is also that of its database, if it has one."""
+StartService = Callable[[Site, Path, Interpreter], Side]
 
 
-def _pgbench(clients: int, *, threads: int = 1) -> Start:
+def _pgbench(clients: int, *, threads: int = 1) -> StartPeer:
     return lambda site, own: PgBench(own, site.postgresql, clients=clients, threads=threads)
 
 
-SIDES: Final[Mapping[str, Start]] = {
-    rows.LEASEHOLD: lambda site, own: SmallLeasehold(site.stack, own),
+PEERS: Final[Mapping[str, StartPeer]] = {
     rows.WEBDIS: lambda site, own: Webdis(site.stack, own),
     rows.ETCD: lambda site, own: Etcd(site.stack, own),
     rows.NGINX: lambda site, own: Nginx(site.stack, own),
-    rows.LEASEHOLD_PG: lambda site, own: LeaseholdOnPostgreSQL(site.stack, own, site.postgresql),
-    rows.LEASEHOLD_PG_2: lambda site, own: LeaseholdOnPostgreSQL(site.stack, own, site.postgresql, workers=2),
     rows.PGBENCH_1: _pgbench(1),
     rows.PGBENCH_16: _pgbench(16),
     rows.PGBENCH_64: _pgbench(64),
     rows.PGBENCH_64_J2: _pgbench(64, threads=2),
-    rows.LEASEHOLD_PG_RELAYED: lambda site, own: RelayedLeasehold(site.stack, own, site.postgresql),
-    rows.LEASEHOLD_PROBED: lambda site, own: ProbedLeasehold(site.stack, own),
-    rows.LEASEHOLD_AWAITED: lambda site, own: AwaitedLeasehold(site.stack, own),
-    rows.LEASEHOLD_LARGE: lambda site, own: LargeLeasehold(
-        site.stack, own, key_count=site.key_count_large, starts=site.starts
+}
+SERVICES: Final[Mapping[str, StartService]] = {
+    rows.LEASEHOLD: lambda site, own, python: SmallLeasehold(site.stack, own, python.service),
+    rows.LEASEHOLD_PG: lambda site, own, python: LeaseholdOnPostgreSQL(
+        site.stack, own, python.service, site.postgresql
+    ),
+    rows.LEASEHOLD_PG_2: lambda site, own, python: LeaseholdOnPostgreSQL(
+        site.stack, own, python.service, site.postgresql, workers=2
+    ),
+    rows.LEASEHOLD_PG_RELAYED: lambda site, own, python: RelayedLeasehold(
+        site.stack, own, python.service, site.postgresql
+    ),
+    rows.LEASEHOLD_PROBED: lambda site, own, python: ProbedLeasehold(site.stack, own, python.probe),
+    rows.LEASEHOLD_AWAITED: lambda site, own, python: AwaitedLeasehold(site.stack, own, python.service),
+    rows.LEASEHOLD_LARGE: lambda site, own, python: LargeLeasehold(
+        site.stack, own, python.service, key_count=site.key_count_large, starts=site.starts
     ),
 }
+
+
+def starts(site: Site, pythons: Sequence[Interpreter], side: str) -> Mapping[Instance, Callable[[], Side]]:
+    """How the instances of a side start: one for each interpreter if it is the service."""
+    if side in PEERS:
+        return {Instance(side): partial(PEERS[side], site, site.own(side))}
+    return {
+        Instance(side, python.name): partial(SERVICES[side], site, site.own(f"{side}-python{number}"), python)
+        for number, python in enumerate(pythons, 1)
+    }

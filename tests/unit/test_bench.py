@@ -1,0 +1,166 @@
+"""What the bench does with what it measured. Nothing here measures."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from bench import report, rows
+from bench.interpreters import Record, description, unique
+from bench.load import Load
+from bench.results import Instance, Results, Verdict, is_good, verdicts
+from bench.rows import Bar, Limit, Row
+from bench.starting import PEERS, SERVICES
+from bench.workload import Work
+
+FAST, SLOW = "3.11.2", "3.11.7"
+ROUNDS = 5
+GET = Row("get", "GET", Work.GET, 64, (rows.LEASEHOLD, rows.NGINX), (Bar((rows.NGINX,), required=0.5, goal=1.0),))
+LARGE = Row(
+    "large", "GET of many", Work.GET, 64, (rows.LEASEHOLD_LARGE, rows.LEASEHOLD), (Bar((rows.LEASEHOLD,), 0.85),)
+)  # fmt: skip
+MEMORY = Limit("memory", "memory", rows.LEASEHOLD_LARGE, "MB", required=400)
+
+
+def load(rate: float, p99_ms: float = 1.0) -> Load:
+    return Load(rate, 0.5, p99_ms)
+
+
+def results(*of_rows: Row, limits: tuple[Limit, ...] = ()) -> Results:
+    return Results(rows=of_rows, limits=limits, pythons=[FAST, SLOW], key_count_large=1_000_000)
+
+
+def measured(found: Results, row: Row, rates: Mapping[Instance, Sequence[float]]) -> None:
+    for instance, of_instance in rates.items():
+        found.loads[row.name, instance] = [load(rate) for rate in of_instance]
+
+
+def record(**changed: object) -> Record:
+    plain = {
+        "implementation": "CPython",
+        "version": "3.11.7",
+        "compiler": "GCC 12.2.0",
+        "configured": "'--prefix=/opt/python' '--enable-shared'",
+        "flags": "-O2 -Wall -O3 -I/opt/python/include",
+        "is_shared": True,
+        "debian_package": None,
+    }
+    return Record(**(plain | changed))  # type: ignore[arg-type]
+
+
+# Rows and sides -----------------------------------------------------------------------------------------------
+
+
+def test_every_side_of_a_row_can_be_started_and_the_service_with_each_interpreter() -> None:
+    named = {side for row in rows.ROWS for side in row.sides} | {limit.side for limit in rows.LIMITS}
+    assert named == PEERS.keys() | SERVICES.keys()
+    assert SERVICES.keys() == rows.OWN
+
+
+def test_a_side_that_a_bar_compares_is_loaded_in_all_rounds_and_others_in_the_first_three() -> None:
+    by_name = {row.name: row for row in rows.ROWS}
+    in_all = [("get", rows.NGINX), ("pg-get", rows.PGBENCH_16), ("pg-post-256", rows.LEASEHOLD_PG)]
+    assert [rows.rounds_of(by_name[name], side, ROUNDS) for name, side in in_all] == [ROUNDS] * 3
+    in_few = [("get-1", rows.LEASEHOLD), ("pg-get", rows.PGBENCH_64_J2), ("lock", rows.LEASEHOLD_PG)]
+    assert [rows.rounds_of(by_name[name], side, ROUNDS) for name, side in in_few] == [3] * 3
+    assert rows.rounds_of(by_name["get-1"], rows.LEASEHOLD, 1) == 1
+
+
+# Verdicts -----------------------------------------------------------------------------------------------------
+
+
+def test_each_interpreter_is_judged_by_its_own_loads_against_the_same_loads_of_a_peer() -> None:
+    found = results(GET)
+    measured(
+        found,
+        GET,
+        {
+            Instance(rows.LEASEHOLD, FAST): [100, 110, 90],
+            Instance(rows.LEASEHOLD, SLOW): [40, 44, 45],
+            Instance(rows.NGINX): [100, 100, 100],
+        },
+    )
+    fast, slow = verdicts(found)
+    assert (fast.python, fast.measured, fast.is_met, fast.is_goal_met) == (FAST, "1.00 (0.90-1.10)", True, True)
+    assert (slow.python, slow.measured, slow.is_met, slow.is_goal_met) == (SLOW, "0.44 (0.40-0.45)", False, False)
+    assert not is_good(found)
+
+
+def test_two_stores_of_the_service_are_compared_with_the_same_interpreter() -> None:
+    found = results(LARGE)
+    measured(
+        found,
+        LARGE,
+        {
+            Instance(rows.LEASEHOLD_LARGE, FAST): [90],
+            Instance(rows.LEASEHOLD, FAST): [100],
+            Instance(rows.LEASEHOLD_LARGE, SLOW): [45],
+            Instance(rows.LEASEHOLD, SLOW): [50],
+        },
+    )
+    assert [each.measured for each in verdicts(found)] == ["0.90 (0.90-0.90)"] * 2
+
+
+def test_a_load_that_failed_with_one_interpreter_fails_only_its_verdict() -> None:
+    found = results(GET)
+    measured(found, GET, {Instance(rows.LEASEHOLD, FAST): [100], Instance(rows.NGINX): [100]})
+    found.failures[GET.name, Instance(rows.LEASEHOLD, SLOW)] = "no answer"
+    assert [(each.is_met, each.reason) for each in verdicts(found)] == [(True, ""), (False, "leasehold failed")]
+
+
+def test_a_missing_peer_leaves_the_verdicts_of_all_interpreters_open() -> None:
+    found = results(GET)
+    found.missing[Instance(rows.NGINX)] = "no program nginx"
+    assert [(each.is_met, each.reason) for each in verdicts(found)] == [(None, "nginx is missing")] * 2
+    assert is_good(found)
+
+
+def test_a_limit_is_judged_for_each_interpreter() -> None:
+    found = results(limits=(MEMORY,))
+    found.figures[MEMORY.name, Instance(MEMORY.side, FAST)] = [390]
+    found.figures[MEMORY.name, Instance(MEMORY.side, SLOW)] = [410]
+    judged: list[Verdict] = verdicts(found)
+    assert [(each.python, each.is_met) for each in judged] == [(FAST, True), (SLOW, False)]
+
+
+def test_both_tables_of_the_report_name_the_interpreter() -> None:
+    found = results(GET)
+    measured(
+        found, GET, {Instance(rows.LEASEHOLD, each): [75] for each in (FAST, SLOW)} | {Instance(rows.NGINX): [150]}
+    )
+    found.sync_seconds = [0.0001]
+    page = report.markdown(found, date="2026-11-28", setting="1 round", facts={}, versions={}, plot="benchmarks.svg")
+    for python in (FAST, SLOW):
+        assert (
+            f"| GET, 64 connections: leasehold / nginx | {python} | 0.50 (0.50-0.50) | ≥ 0.5 | 1 | yes |"
+        ) in page.splitlines()
+        assert f"| GET, 64 connections | leasehold | {python} | 1 | 75 (75-75) | 0.50 | 1.00 |" in page.splitlines()
+    assert "| GET, 64 connections | nginx |  | 1 | 150 (150-150) | 0.50 | 1.00 |" in page.splitlines()
+
+
+# Interpreters -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "built"),
+    [
+        ({}, "compiled with GCC 12.2.0 -O3, in a shared library, without PGO and LTO"),
+        (
+            {"configured": "'--enable-optimizations' '--with-lto'", "flags": "-O3 -flto", "is_shared": False},
+            "compiled with GCC 12.2.0 -O3, not in a shared library, with PGO and LTO",
+        ),
+        (
+            {"flags": "-O3 -fprofile-use -fprofile-correction"},
+            "compiled with GCC 12.2.0 -O3, in a shared library, with PGO, without LTO",
+        ),
+        (
+            {"flags": "-O2", "is_shared": False, "debian_package": "python3 3", "compiler": "GCC 12"},
+            "Debian's package python3 3, compiled with GCC 12 -O2, not in a shared library, PGO and LTO not recorded",
+        ),
+    ],
+)
+def test_the_build_of_an_interpreter_is_described_without_paths(changed: dict[str, object], built: str) -> None:
+    assert description(record(**changed)) == f"CPython 3.11.7, {built}"
+
+
+def test_interpreters_of_the_same_version_get_different_names() -> None:
+    assert unique(["3.11.7", "3.12.1", "3.11.7"]) == ["3.11.7 (1)", "3.12.1", "3.11.7 (2)"]
