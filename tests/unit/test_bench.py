@@ -100,6 +100,19 @@ def test_two_stores_of_the_service_are_compared_with_the_same_interpreter() -> N
     assert [each.measured for each in verdicts(found)] == ["0.90 (0.90-0.90)"] * 2
 
 
+def test_a_goal_without_a_requirement_cannot_fail_a_run() -> None:
+    row = Row("one", "POST", Work.POST, 1, (rows.LEASEHOLD, rows.WEBDIS), (Bar((rows.WEBDIS,), goal=0.7),))
+    found = results(row)
+    rates = {Instance(rows.LEASEHOLD, FAST): [80.0], Instance(rows.LEASEHOLD, SLOW): [60.0]}
+    measured(found, row, {**rates, Instance(rows.WEBDIS): [100.0]})
+    assert [(each.required, each.goal, each.is_met, each.is_goal_met) for each in verdicts(found)] == [
+        ("", "0.7", None, True),
+        ("", "0.7", None, False),
+    ]
+    assert is_good(found)
+    assert "not measured" not in report.summary(found)
+
+
 def test_a_load_that_failed_with_one_interpreter_fails_only_its_verdict() -> None:
     found = results(GET)
     measured(found, GET, {Instance(rows.LEASEHOLD, FAST): [100], Instance(rows.NGINX): [100]})
