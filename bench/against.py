@@ -1,17 +1,23 @@
 """Side by side with another version of the service: `python -m bench.against --before OTHER/.venv/bin/leasehold`.
 
-Both versions run at the same time, with stores of their own, and are loaded in turn: before, after, after, before. The
-figure of a row is the median of the ratios after/before of all rounds. Exit status: 0, or 1 if a row is below --least.
+Both versions run at the same time, with stores of their own, and are loaded in turn, in short slices: before, after,
+after, before. Two neighbouring slices make a pair. The figures of a row are the medians of the ratios after/before of
+all pairs: of the rate, which should not fall, and of the p99, which should not rise. The range beside a median is the
+middle half of the ratios. Exit status: 0, or 1 if the rate of a row is below --least.
 """
 
 import argparse
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from bench.load import Load
 from bench.postgresql import PostgreSQL
 from bench.processes import BenchError, program
 from bench.rows import LEASEHOLD, LEASEHOLD_LARGE, LEASEHOLD_PG, ROWS, Row
@@ -22,13 +28,50 @@ _KINDS: Final = (LEASEHOLD, LEASEHOLD_LARGE, LEASEHOLD_PG)
 _ROWS: Final = {row.name: row for row in ROWS if row.sides[0] in _KINDS}
 _BEFORE: Final = "before"
 _AFTER: Final = "after"
+_ORDERS: Final = (
+    ((_BEFORE, _AFTER), (_AFTER, _BEFORE)),
+    ((_AFTER, _BEFORE), (_BEFORE, _AFTER)),
+)
+"""Pairs of slices. The order alternates, since what one version leaves behind slows the next."""
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """Two neighbouring slices of one row."""
+
+    before: Load
+    after: Load
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """The ratios after/before of several pairs: their quartiles; the second one is the median."""
+
+    rate: tuple[float, float, float]
+    p99: tuple[float, float, float]
+    p99_ms_before: float
+    """The median."""
+    p99_ms_after: float
+
+
+def compared(pairs: Sequence[Pair]) -> Comparison:
+    """Needs at least two pairs."""
+    return Comparison(
+        rate=_quartiles([pair.after.operations_per_second / pair.before.operations_per_second for pair in pairs]),
+        p99=_quartiles([pair.after.p99_ms / pair.before.p99_ms for pair in pairs]),
+        p99_ms_before=statistics.median(pair.before.p99_ms for pair in pairs),
+        p99_ms_after=statistics.median(pair.after.p99_ms for pair in pairs),
+    )
+
+
+def _quartiles(ratios: Sequence[float]) -> tuple[float, float, float]:
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return low, median, high
 
 
 def main() -> int:
     options = _arguments()
     chosen = [_ROWS[name] for name in options.only or _ROWS]
     programs = {_BEFORE: options.before, _AFTER: options.after or program("leasehold")}
-    ratios: dict[str, list[float]] = {row.name: [] for row in chosen}
+    pairs: dict[str, list[Pair]] = {row.name: [] for row in chosen}
     try:
         program("wrk")
         with ExitStack() as stack:
@@ -37,25 +80,24 @@ def main() -> int:
             sides = _start(stack, folder, chosen, programs, options.keys_large)
             for number in range(options.rounds):
                 for row in chosen:
-                    rates = _measure(row, sides, number, seconds=options.seconds)
-                    ratios[row.name].append(rates[_AFTER] / rates[_BEFORE])
+                    pairs[row.name] += _measure(row, sides, number, seconds=options.seconds)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    medians = {name: statistics.median(of_row) for name, of_row in ratios.items()}
-    print()
-    for name, median in medians.items():
-        print(f"{name:12} {median:.3f}  ({min(ratios[name]):.3f}-{max(ratios[name]):.3f})")
-    return 0 if min(medians.values()) >= options.least else 1
+    comparisons = {name: compared(of_row) for name, of_row in pairs.items()}
+    print(_table(comparisons))
+    return 0 if min(each.rate[1] for each in comparisons.values()) >= options.least else 1
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.against", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--before", required=True, help="the program of the other version")
     parser.add_argument("--after", help="that of this version (default: the one installed beside this Python)")
-    parser.add_argument("--least", type=float, default=0.97, help="ratio of every row (default %(default)s)")
-    parser.add_argument("--seconds", type=int, default=3, help="of each load (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=6, help="in which the sides take turns (default %(default)s)")
+    parser.add_argument(
+        "--least", type=float, default=0.97, help="ratio of the rate of every row (default %(default)s)"
+    )
+    parser.add_argument("--seconds", type=int, default=1, help="of each slice (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=12, help="of four slices for each row (default %(default)s)")
     parser.add_argument("--only", nargs="+", metavar="ROW", choices=tuple(_ROWS), help=", ".join(_ROWS))
     parser.add_argument("--keys-large", type=int, default=1_000_000, help="of the large store (default %(default)s)")
     parser.add_argument("--folder", default="/var/tmp", help="for all data; on a disk (default %(default)s)")
@@ -63,8 +105,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _start(
-    stack: ExitStack, folder: Path, chosen: list[Row], programs: dict[str, str], keys_large: int
-) -> dict[tuple[str, str], Side]:
+    stack: ExitStack, folder: Path, chosen: Sequence[Row], programs: Mapping[str, str], keys_large: int
+) -> Mapping[tuple[str, str], Side]:
     """The sides by kind and version."""
     kinds = {row.sides[0] for row in chosen}
     database = PostgreSQL(stack, _own(folder, "postgresql")) if LEASEHOLD_PG in kinds else None
@@ -88,18 +130,30 @@ def _own(folder: Path, name: str) -> Path:
     return own
 
 
-def _measure(row: Row, sides: dict[tuple[str, str], Side], number: int, *, seconds: int) -> dict[str, float]:
-    """Operations per second by version. The order alternates, since what one leaves behind slows the next."""
-    rates: dict[str, list[float]] = {_BEFORE: [], _AFTER: []}
-    order = (_BEFORE, _AFTER, _AFTER, _BEFORE) if number % 2 == 0 else (_AFTER, _BEFORE, _BEFORE, _AFTER)
-    for version in order:
-        side = sides[row.sides[0], version]
-        load = side.load(row.work, connections=row.connections, seconds=seconds, seed=number)
-        rates[version].append(load.operations_per_second)
-    found = {version: statistics.mean(of_version) for version, of_version in rates.items()}
-    ratio = found[_AFTER] / found[_BEFORE]
-    print(f"round {number + 1}  {row.name:12} {found[_BEFORE]:9,.0f}  {found[_AFTER]:9,.0f}  {ratio:.3f}", flush=True)
-    return found
+def _measure(row: Row, sides: Mapping[tuple[str, str], Side], number: int, *, seconds: int) -> list[Pair]:
+    pairs = []
+    for order in _ORDERS[number % 2]:
+        loads = {
+            version: sides[row.sides[0], version].load(
+                row.work, connections=row.connections, seconds=seconds, seed=number
+            )
+            for version in order
+        }
+        pairs.append(Pair(loads[_BEFORE], loads[_AFTER]))
+        before, after = loads[_BEFORE], loads[_AFTER]
+        rates = f"{before.operations_per_second:9,.0f} {after.operations_per_second:9,.0f}/s"
+        print(
+            f"round {number + 1:2}  {row.name:12} {rates}  p99 {before.p99_ms:6.2f} {after.p99_ms:6.2f} ms", flush=True
+        )
+    return pairs
+
+
+def _table(comparisons: Mapping[str, Comparison]) -> str:
+    lines = ["", f"{'after / before':12}  {'rate':21}  {'p99':21}  p99 before, after"]
+    for name, each in comparisons.items():
+        rate, p99 = (f"{median:5.3f} ({low:5.3f}-{high:5.3f})" for low, median, high in (each.rate, each.p99))
+        lines.append(f"{name:14}  {rate:21}  {p99:21}  {each.p99_ms_before:.2f}, {each.p99_ms_after:.2f} ms")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from bench import report, rows
+from bench.against import Pair, compared
 from bench.interpreters import Record, description, unique
 from bench.load import Load
 from bench.results import Instance, Results, Verdict, is_good, verdicts
@@ -177,3 +178,14 @@ def test_the_build_of_an_interpreter_is_described_without_paths(changed: dict[st
 
 def test_interpreters_of_the_same_version_get_different_names() -> None:
     assert unique(["3.11.7", "3.12.1", "3.11.7"]) == ["3.11.7 (1)", "3.12.1", "3.11.7 (2)"]
+
+
+# Two versions of the service ----------------------------------------------------------------------------------
+
+
+def test_two_versions_are_compared_by_the_medians_of_their_pairs() -> None:
+    rates_and_p99 = [((100, 1.0), (120, 1.1)), ((50, 4.0), (55, 2.0)), ((100, 2.0), (90, 2.0))]
+    found = compared([Pair(load(*before), load(*after)) for before, after in rates_and_p99])
+    assert found.rate[1] == pytest.approx(1.1)
+    assert found.p99[1] == pytest.approx(1.0)
+    assert (found.p99_ms_before, found.p99_ms_after) == (2.0, 2.0)
