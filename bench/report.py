@@ -38,6 +38,8 @@ def markdown(
             _load_cells(results),
         ),
         "\n".join(f"- {note}" for note in [*results.notes, *_client_notes(results), *_absences(results)]),
+        "## Instructions per request",
+        _text("instructions.md"),
         "## Machine and versions",
         "\n".join(f"- {name}: {text}" for name, text in machine.items()),
         ", ".join(f"{name} {version}" for name, version in versions.items()),

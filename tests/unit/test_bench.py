@@ -6,6 +6,7 @@ import pytest
 
 from bench import report, rows
 from bench.against import Pair, compared
+from bench.instructions import CASES, Column, markdown
 from bench.interpreters import Record, description, unique
 from bench.load import Load
 from bench.results import Instance, Results, Verdict, is_good, verdicts
@@ -189,3 +190,14 @@ def test_two_versions_are_compared_by_the_medians_of_their_pairs() -> None:
     assert found.rate[1] == pytest.approx(1.1)
     assert found.p99[1] == pytest.approx(1.0)
     assert (found.p99_ms_before, found.p99_ms_after) == (2.0, 2.0)
+
+
+def test_instructions_are_shown_beside_those_of_the_earlier_version() -> None:
+    after = Column("3.11.7", "abc1234", {case.title: 50_000.0 for case in CASES})
+    before = Column("3.11.7", "def5678", {case.title: 100_000.0 for case in CASES})
+    alone = markdown([], [after], date="2026-11-28", valgrind="3.19.0")
+    assert f"| {CASES[0].title} | 3.11.7 | 50,000 |" in alone
+    assert "(measured: commit abc1234)" in alone
+    both = markdown([before], [after], date="2026-11-28", valgrind="3.19.0")
+    assert f"| {CASES[0].title} | 3.11.7 | 100,000 | 50,000 | 0.50 |" in both
+    assert "(before: commit def5678, after: commit abc1234)" in both
