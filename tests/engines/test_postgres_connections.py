@@ -181,7 +181,7 @@ def test_a_session_has_its_settings_even_if_the_role_has_others(database: Databa
     of_the_role = database.as_role("slow")
     database.execute("ALTER ROLE slow SET lock_timeout = 0; ALTER ROLE slow SET plan_cache_mode = force_custom_plan")
     assert settings_of(of_the_role) == {
-        "client_min_messages": "warning",
+        "client_min_messages": "error",
         "enable_seqscan": "off",
         "enable_bitmapscan": "off",
         "jit": "off",

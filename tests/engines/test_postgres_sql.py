@@ -19,12 +19,7 @@ STATEMENTS: dict[str, str] = {
     },
     **{f"removal {number}": text for number, text in enumerate(sql.REMOVE_EVERYTHING)},
     **{f"{name} of {kind}": text for kind, of in sql.OF_KIND.items() for name, text in vars(of).items() if text},
-    **{
-        f"{make.__name__} of {kinds}": make(kinds)
-        for size in range(len(KINDS) + 1)
-        for kinds in combinations(KINDS, size)
-        for make in (sql.lock_and_load, *([sql.load] if kinds else []))
-    },
+    **{f"load of {kinds}": sql.load(kinds) for size in range(len(KINDS) + 1) for kinds in combinations(KINDS, size)},
     **{
         f"write of {parts}": sql.write(parts)
         for size in range(1, len(KINDS) + 1)

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from databases import Database, database_for, run
 from harness.locks import PLANTED
+from harness.postgres_faults import BIND_COMMIT
 from proxy import Proxy
 from running import Server, Wire, message, running, until
 
@@ -96,7 +97,7 @@ class Cut:
         self.is_away = False
 
     def _to_server(self, data: bytes) -> int | None:
-        self._is_committing = self._is_committing or b"COMMIT\0" in data
+        self._is_committing = self._is_committing or BIND_COMMIT in data
         return 0 if self.is_away else None
 
     def _to_client(self, _: bytes) -> int | None:

@@ -34,7 +34,8 @@ from running import ANSWER_SECONDS
 from leasehold.engines.postgres import committer, fault, links, listener, pool, sql
 from leasehold.engines.postgres.committer import Committer, Loaded, Names
 from leasehold.engines.postgres.engine import PostgresEngine
-from leasehold.engines.postgres.links import Address, Connection
+from leasehold.engines.postgres.links import Address
+from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.engines.postgres.tables import TABLES, entries
 from leasehold.errors import ServiceError
@@ -79,7 +80,7 @@ def fault_in(engine: PostgresSpace) -> str | None:
 
 # Lost answers to COMMIT ---------------------------------------------------------------------------------------
 
-CUTS = 20
+CUTS, LAST_CUTS = 20, 15
 
 
 @asynccontextmanager
@@ -95,18 +96,19 @@ async def writing_through_a_proxy(database: Database) -> AsyncIterator[tuple[Pos
 
 
 async def commit_with_cuts(database: Database) -> list[tuple[int, int]]:
-    """Cut CUTS commits at bytes spread over a whole commit, most of them in its last exchange. Returns the numbers."""
+    """Cut CUTS commits at bytes spread over a whole commit, LAST_CUTS of them after its COMMIT. Returns the numbers."""
     async with writing_through_a_proxy(database) as (engine, cutter):
         total = cutter.commit_bytes
-        last = range(total - 30, total, 2)
-        rest = range(0, total - 30, total // (CUTS - len(last)) + 1)
+        end = total - cutter.last_bytes
+        last = [end + cutter.last_bytes * number // LAST_CUTS for number in range(LAST_CUTS)]
+        rest = [end * number // (CUTS - LAST_CUTS) for number in range(CUTS - LAST_CUTS)]
         counts = []
         for cut_at in [*rest, *last]:
             cutter.order(Cut("a commit", cut_at))
             error = await commit(engine, ["n"], counting("n"))
             assert error is None, (cut_at, error.message)
             counts.append(await number_in(engine))
-        assert cutter.cuts == len(counts) >= CUTS
+        assert cutter.cuts == len(counts) == CUTS
         return counts
 
 
@@ -162,7 +164,7 @@ def kill_sessions(database: Database) -> None:
     killer.join()
 
 
-@pytest.mark.parametrize("step", [sql.BEGIN, "load", "decide", "write", sql.COMMIT])
+@pytest.mark.parametrize("step", ["load", "decide", "write", "COMMIT"])
 def test_a_session_killed_before_any_step_of_a_commit_causes_no_error(
     frail: Database, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,15 +175,15 @@ def test_a_session_killed_before_any_step_of_a_commit_causes_no_error(
             killed.append(name)
             kill_sessions(frail)
 
-    execute, load, values = Committer._execute, Committer._load, entries.TABLE.values
+    finish, load, values = Committer._finish, Committer._load, entries.TABLE.values
 
-    async def _execute(self: Committer, connection: Connection, statement: str) -> str:
-        kill_before(statement)
-        return await execute(self, connection, statement)
+    async def _finish(self: Committer, pipeline: Pipeline) -> None:
+        kill_before("COMMIT")
+        await finish(self, pipeline)
 
-    async def _load(self: Committer, connection: Connection, names: Names) -> Loaded:
+    async def _load(self: Committer, pipeline: Pipeline, names: Names) -> Loaded:
         kill_before("load")
-        return await load(self, connection, names)
+        return await load(self, pipeline, names)
 
     def _values(of: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
         kill_before("write")
@@ -194,7 +196,7 @@ def test_a_session_killed_before_any_step_of_a_commit_causes_no_error(
     async def scenario() -> None:
         async with opened(frail.url) as engine:
             assert await commit(engine, ["n"], counting("n")) is None
-            monkeypatch.setattr(Committer, "_execute", _execute)
+            monkeypatch.setattr(Committer, "_finish", _finish)
             monkeypatch.setattr(Committer, "_load", _load)
             table = msgspec.structs.replace(entries.TABLE, values=_values)
             monkeypatch.setattr(committer, "TABLES", {**TABLES, ENTRY: table})
@@ -245,8 +247,8 @@ def test_a_deadlock_is_retried(frail: Database, monkeypatch: pytest.MonkeyPatch)
     failures = [asyncpg.DeadlockDetectedError("x"), asyncpg.SerializationError("x"), asyncpg.QueryCanceledError("x")]
     load = Committer._load
 
-    async def _load(self: Committer, connection: Connection, names: Names) -> Loaded:
-        loaded = await load(self, connection, names)
+    async def _load(self: Committer, pipeline: Pipeline, names: Names) -> Loaded:
+        loaded = await load(self, pipeline, names)
         if failures:
             raise failures.pop()
         return loaded

@@ -12,7 +12,7 @@ from running import refusal, running, until
 from leasehold.engines.postgres import committer, failures, fault, pool, sql
 from leasehold.engines.postgres.committer import Committer, Loaded, Names
 from leasehold.engines.postgres.failures import Reports, as_service_error, is_refusal, is_transient
-from leasehold.engines.postgres.links import Connection
+from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY
@@ -175,10 +175,10 @@ def test_an_unsupported_statement_is_refused_and_one_changed_by_a_migration_is_r
     raised: list[asyncpg.PostgresError] = []
     load = Committer._load
 
-    async def _load(self: Committer, connection: Connection, names: Names) -> Loaded:
+    async def _load(self: Committer, pipeline: Pipeline, names: Names) -> Loaded:
         if raised:
             raise raised.pop()
-        return await load(self, connection, names)
+        return await load(self, pipeline, names)
 
     monkeypatch.setattr(Committer, "_load", _load)
 

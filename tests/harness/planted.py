@@ -19,7 +19,8 @@ from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.committer import Committer, Written
-from leasehold.engines.postgres.links import Connection
+from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, time_limit
+from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.state import Snapshot
 from leasehold.errors import ServiceError
 from leasehold.model import (
@@ -131,15 +132,16 @@ def retry_unknown_commits() -> None:
 
 def trust_the_primary() -> None:
     """A commit on the primary counts as replicated: a COMMIT whose wait was interrupted, or one found later."""
-    is_stored, execute = Committer._is_stored, Committer._execute
+    is_stored = Committer._is_stored
     found: list[bool] = []
 
     async def remember(self: Committer, connection: Connection, written: Written) -> bool:
         found[:] = [await is_stored(self, connection, written)]
         return found[0]
 
-    async def end(self: Committer, connection: Connection) -> None:
-        await execute(self, connection, sql.ROLLBACK if True in found else sql.COMMIT)
+    async def end(self: Committer, pipeline: Pipeline) -> None:
+        with time_limit(pipeline.connection, SILENCE_SECONDS):
+            await pipeline.execute(sql.ROLLBACK if True in found else sql.COMMIT)
         found.clear()
 
     Committer._is_stored = remember  # type: ignore[method-assign]

@@ -25,7 +25,6 @@ from running import Server, running
 from harness import Finding
 from harness.clients import clients_at_work
 from harness.ledger import Ledger
-from leasehold.engines.postgres import sql
 
 PROMISE: Final = "PostgreSQL fails: nothing is lost or done twice, no status 500"
 FIRST_WRITES: Final = 200
@@ -50,16 +49,11 @@ _numbers = count(1)
 # Cuts -------------------------------------------------------------------------------------------------------------
 
 
-def _simple_query(statement: str) -> bytes:
-    """A query as it is sent without parameters."""
-    text = statement.encode() + b"\0"
-    return b"Q" + (len(text) + 4).to_bytes(4, "big") + text
-
-
-BEGIN: Final = _simple_query(sql.BEGIN)
-COMMIT: Final = _simple_query(sql.COMMIT)
-COMMITTED: Final = b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\x05I"
-"""The answer to COMMIT."""
+BIND_BEGIN: Final = b"\0begin_"
+BIND_COMMIT: Final = b"\0commit_"
+"""The beginning of the Bind of these statements, after its type and length: no portal, and the statement's name."""
+BIND_HEAD_BYTES: Final = 5
+"""The type and the length."""
 READY: Final = b"Z\0\0\0\x05I"
 """The end of an answer when no transaction is open."""
 
@@ -91,25 +85,31 @@ class Conversation:
         """The place that the conversation is in."""
         self._passed = 0
         """Bytes since the last BEGIN."""
+        self._commit_at = 0
+        """What `_passed` was at the last COMMIT."""
 
     def to_server(self, data: bytes) -> int | None:
-        if data == BEGIN:
-            self.stage, self._passed = "a commit", 0
-        elif data == COMMIT:
-            self.stage = "COMMIT"
-        return self._pass(data, begins=data in (BEGIN, COMMIT))
+        begin, commit = data.find(BIND_BEGIN), data.find(BIND_COMMIT)
+        if begin >= 0:
+            self.stage, self._passed = "a commit", -(begin - BIND_HEAD_BYTES)
+            return self._pass(data, begins_at=begin - BIND_HEAD_BYTES)
+        if commit >= 0:
+            self.stage, self._commit_at = "COMMIT", self._passed + commit - BIND_HEAD_BYTES
+            return self._pass(data, begins_at=commit - BIND_HEAD_BYTES)
+        return self._pass(data, begins_at=None)
 
     def to_client(self, data: bytes) -> int | None:
-        passing = self._pass(data, begins=False)
+        passing = self._pass(data, begins_at=None)
         if passing is None and self.stage != "anywhere" and data.endswith(READY):
             if self.stage == "COMMIT":
                 self._cutter.commit_bytes = self._passed
+                self._cutter.last_bytes = self._passed - self._commit_at
             self.stage = "anywhere"
         return passing
 
-    def _pass(self, data: bytes, *, begins: bool) -> int | None:
+    def _pass(self, data: bytes, *, begins_at: int | None) -> int | None:
         self._passed += len(data)
-        return self._cutter.room(self, data, begins=begins)
+        return self._cutter.room(self, data, begins_at=begins_at)
 
 
 class Cutter:
@@ -117,8 +117,8 @@ class Cutter:
 
     def __init__(self, proxy: Proxy) -> None:
         self.cuts = 0
-        self.commit_bytes = len(COMMIT + COMMITTED)
-        """The length of the last commit in bytes."""
+        self.commit_bytes = self.last_bytes = 1
+        """The length of the last commit in bytes, and of its end: COMMIT, and the answers that come after it."""
         self._proxy = proxy
         self._conversations: list[Conversation] = []
         self._ordered: Cut | None = None
@@ -146,15 +146,17 @@ class Cutter:
         self._conversations.append(conversation)
         return conversation.to_server, conversation.to_client
 
-    def room(self, conversation: Conversation, data: bytes, *, begins: bool) -> int | None:
-        """How many bytes of `data` may pass before the cut; None for all."""
+    def room(self, conversation: Conversation, data: bytes, *, begins_at: int | None) -> int | None:
+        """How many bytes of `data` may pass before the cut; None for all. `begins_at`: where a place begins in it."""
         cut = self._ordered
         if cut is None or conversation not in self._conversations:
             return None
         if self._in is None:
-            if cut.place != "anywhere" and not (begins and conversation.stage == cut.place):
+            if cut.place != "anywhere" and (begins_at is None or conversation.stage != cut.place):
                 return None
             self._in, self._room = conversation, cut.at
+            if cut.place != "anywhere":
+                self._room += begins_at or 0
         elif self._in is not conversation and cut.place != "anywhere":
             return None
         if self._room >= len(data):
@@ -200,13 +202,13 @@ def _cut(scene: Scene) -> None:
     rng = scene.rng
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         place = rng.choice(PLACES)
-        sizes = {"anywhere": 20_000, "a commit": scene.cutter.commit_bytes, "COMMIT": len(COMMIT + COMMITTED)}
+        sizes = {"anywhere": 20_000, "a commit": scene.cutter.commit_bytes, "COMMIT": scene.cutter.last_bytes}
         _note_cut(scene, Cut(place, rng.randrange(sizes[place]), takes_all=rng.random() < 0.3))
 
 
 def _lose_network(scene: Scene, seconds: tuple[float, float]) -> None:
     """Lose the network during a COMMIT, so that its outcome cannot be learnt."""
-    _note_cut(scene, Cut("COMMIT", scene.rng.randrange(len(COMMIT + COMMITTED)), takes_all=True, closes=True))
+    _note_cut(scene, Cut("COMMIT", scene.rng.randrange(scene.cutter.last_bytes), takes_all=True, closes=True))
     time.sleep(scene.rng.uniform(*seconds))
     scene.proxy.is_open = True
 

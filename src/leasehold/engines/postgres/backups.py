@@ -142,6 +142,7 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
         await schema.deploy(connection, schema.load_scripts(), now=now)
         await connection.execute(sql.BEGIN)
         result = await work(connection)
+        await connection.execute(sql.SHOW_WARNINGS)
         is_committing = True
         with collect_warnings(connection) as warnings:
             answer = await connection.execute(sql.COMMIT)
@@ -158,7 +159,8 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
 
 async def _locked_head(connection: Connection, namespace: str, make_incarnation: MakeIncarnation) -> int:
     await schema.ensure_head(connection, namespace, make_incarnation)
-    head = await connection.fetchval(sql.LOCK_HEAD, namespace)
+    await connection.execute(sql.LOCK_HEAD, namespace)
+    head = await connection.fetchval(sql.HEAD, namespace)
     assert isinstance(head, int)
     return head
 

@@ -1,10 +1,13 @@
 """Commits batches. One batch is one transaction: load, decide, write, COMMIT.
 
-A transaction has four round trips: BEGIN; lock the head row, read the clock and load the records; write everything;
-COMMIT. The lock of the head row orders the batches of all servers, so a revision is visible only after all smaller
-ones.
+A transaction has two round trips (`pipeline`). The first one has BEGIN, the lock of the head row, and the query that
+reads the clock and loads the records. The second one writes everything and has COMMIT. The lock of the head row orders
+the batches of all servers, so a revision is visible only after all smaller ones.
 
 A transaction that fails is repeated as a whole, on a new connection, for RETRY_SECONDS.
+
+If a statement of the second round trip fails, PostgreSQL skips COMMIT and says that the transaction is still open. Then
+nothing was committed. After any other failure of this round trip, COMMIT may have been done.
 
 The answer of a COMMIT may be lost. Each batch therefore writes its number, the signature, into its server's row in
 `writers`. The next attempt locks the head, so the lost transaction has ended, and reads that row. If the number is
@@ -38,6 +41,7 @@ from leasehold.engines.postgres.links import (
     collect_warnings,
     time_limit,
 )
+from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.sql import joined
 from leasehold.engines.postgres.tables import TABLES
 from leasehold.errors import ServiceError, internal, outcome_unknown
@@ -122,7 +126,9 @@ class Committer:
         self._process = 0
         """The id of the database process that wrote the last batch."""
         self._unanswered: Written | None = None
-        """The batch that is written and whose COMMIT has no answer yet."""
+        """The batch whose COMMIT may be done and has no answer yet."""
+        self._pipeline: Pipeline | None = None
+        """That of the connection that was used last."""
 
     def is_own_process(self, process: int) -> bool:
         """Whether this process of the database wrote the last batch."""
@@ -172,14 +178,13 @@ class Committer:
 
     async def _attempt(self, names: Names, decide: Decide) -> Written | None:
         """Do one transaction, or prove that the previous one was committed. Raises one of FAILURES."""
-        connection = await self._writer.connected()
-        await self._execute(connection, sql.BEGIN)
-        loaded = await self._load(connection, names)
+        pipeline = await self._connected()
+        connection = pipeline.connection
+        loaded = await self._load(pipeline, names)
         if loaded.head < self._head.revision:
             await self._head.restore(connection)
-            await self._finish(connection)
-            await self._execute(connection, sql.BEGIN)
-            loaded = await self._load(connection, names)
+            await self._finish(pipeline)
+            loaded = await self._load(pipeline, names)
         lost = self._unanswered
         if lost is not None and await self._is_stored(connection, lost):
             # The batch is stored, but the synchronous standbys may not have it: the lost COMMIT did not wait for them
@@ -187,25 +192,39 @@ class Committer:
             # once it is done.
             with time_limit(connection, SILENCE_SECONDS):
                 await connection.execute(sql.TOUCH_HEAD, self._namespace)
-            await self._finish(connection)
+            await self._finish(pipeline)
             return msgspec.structs.replace(lost, before=loaded.head)
         self._unanswered = None
-        written = await self._write(connection, loaded, decide)
+        written = await self._write(pipeline, loaded, decide)
         if written is None:
-            await self._execute(connection, sql.ROLLBACK)
+            with time_limit(connection, SILENCE_SECONDS):
+                await connection.execute(sql.ROLLBACK)
             return None
         self._unanswered = written
-        await self._finish(connection)
+        try:
+            await self._finish(pipeline)
+        except asyncpg.PostgresError:
+            if not connection.is_closed() and connection.is_in_transaction():
+                self._unanswered = None  # COMMIT was skipped
+            raise
         return written
 
-    async def _finish(self, connection: Connection) -> None:
-        """COMMIT. Raises one of FAILURES unless the answer says that the commit is complete.
+    async def _connected(self) -> Pipeline:
+        """The pipeline of the connection, a new one if there is none. Raises one of FAILURES."""
+        connection = await self._writer.connected()
+        if self._pipeline is None or self._pipeline.connection is not connection:
+            self._pipeline = Pipeline(connection)
+        return self._pipeline
+
+    async def _finish(self, pipeline: Pipeline) -> None:
+        """Send what is in the pipeline, and COMMIT. Raises one of FAILURES unless the commit is complete.
 
         With a warning it is not complete: PostgreSQL warns if a cancellation ended the wait for the synchronous
         standbys, or if there was no transaction to commit.
         """
-        with collect_warnings(connection) as warnings:
-            answer = await self._execute(connection, sql.COMMIT)
+        await pipeline.add(sql.SHOW_WARNINGS)
+        with time_limit(pipeline.connection, SILENCE_SECONDS), collect_warnings(pipeline.connection) as warnings:
+            answer = await pipeline.execute(sql.COMMIT)
         if answer != "COMMIT" or warnings:
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
 
@@ -216,20 +235,18 @@ class Committer:
         log.info("a commit whose answer was lost is looked for", revision=written.head, found=batch == written.batch)
         return bool(batch == written.batch)
 
-    async def _load(self, connection: Connection, names: Names) -> Loaded:
-        """Lock the head, and load the records that are committed now."""
+    async def _load(self, pipeline: Pipeline, names: Names) -> Loaded:
+        """BEGIN, lock the head, and load the records that are committed then."""
         now = None if self._clock is None else self._clock()
         arguments = (self._namespace, now, *names.parameters)
-        with time_limit(connection, SILENCE_SECONDS):
-            rows = await connection.fetch(sql.lock_and_load(names.kinds), *arguments)
-            if not rows:
-                raise asyncpg.InterfaceError("the head row is missing")
-            now, head, compacted, incarnation, seen = rows[0][: sql.LOADED_AT]
-            offset = sql.LOADED_AT
-            if seen != head and names.kinds:
-                # Other servers committed after this statement's snapshot, while it waited for the lock.
-                rows = await connection.fetch(sql.load(names.kinds), self._namespace, *names.parameters)
-                offset = 0
+        with time_limit(pipeline.connection, SILENCE_SECONDS):
+            await pipeline.add(sql.BEGIN)
+            await pipeline.add(sql.LOCK_HEAD, self._namespace)
+            rows = await pipeline.fetch(sql.load(names.kinds), *arguments)
+        if not rows:
+            raise asyncpg.InterfaceError("the head row is missing")
+        now, head, compacted, incarnation = rows[0][: sql.LOADED_AT]
+        offset = sql.LOADED_AT
         self._head.see(incarnation)
         by_name: dict[AnyKind, Mapping[str, Record]] = {}
         by_lookup: dict[AnyKind, Mapping[str, Record]] = {}
@@ -246,8 +263,8 @@ class Committer:
                 of_documents[kind] = stored
         return Loaded(head, compacted, self._head.incarnation, now, by_name, by_lookup, of_documents)
 
-    async def _write(self, connection: Connection, loaded: Loaded, decide: Decide) -> Written | None:
-        """Decide and write, without the COMMIT. Returns None if `decide` changes nothing."""
+    async def _write(self, pipeline: Pipeline, loaded: Loaded, decide: Decide) -> Written | None:
+        """Decide, and put the changes into the pipeline. Returns None if `decide` changes nothing."""
         changes = sorted(decide(loaded, loaded.head, loaded.now), key=revision_of)
         if not changes:
             return None
@@ -261,19 +278,19 @@ class Committer:
                 if removals:
                     records = [change for change in records if not is_removal(change)]
                 if kind in loaded.rows:
-                    records = await self._write_parts(connection, kind, records, loaded)
+                    records = await self._write_parts(pipeline.connection, kind, records, loaded)
                 parts.append((kind, bool(removals)))
                 arguments += TABLES[kind].values(records)  # type: ignore[arg-type] # of this kind
                 if removals:
                     arguments += [each.name for each in removals], [each.revision for each in removals]
         self._batch += 1
-        self._process = connection.get_server_pid()
+        self._process = pipeline.connection.get_server_pid()
         signature = (self.writer_id, self._batch, loaded.now)
-        with time_limit(connection, SILENCE_SECONDS):
-            await connection.fetch(sql.write(tuple(parts)), self._namespace, head, *signature, *arguments)
+        with time_limit(pipeline.connection, SILENCE_SECONDS):
+            await pipeline.add(sql.write(tuple(parts)), self._namespace, head, *signature, *arguments)
             floor = head - base.HISTORY_CHANGES
             if floor - loaded.compacted > base.HISTORY_CHANGES // 10:
-                await connection.execute(sql.COMPACT, self._namespace, floor, _KIND_NAMES)
+                await pipeline.add(sql.COMPACT, self._namespace, floor, _KIND_NAMES)
         return Written(head, loaded.head, self._batch, of_kinds)
 
     async def _write_parts(
@@ -312,8 +329,8 @@ class Committer:
         """
         async with connection.transaction():
             now = None if self._clock is None else self._clock()
-            load = sql.lock_and_load(EVERY_KIND.kinds)
-            rows = await connection.fetch(load, self._namespace, now, *EVERY_KIND.parameters)
+            await connection.fetch(sql.LOCK_HEAD, self._namespace)
+            rows = await connection.fetch(sql.load(EVERY_KIND.kinds), self._namespace, now, *EVERY_KIND.parameters)
             if not rows:
                 raise asyncpg.InterfaceError("the head row is missing")
             now, head, compacted = rows[0][:3]
@@ -324,7 +341,3 @@ class Committer:
                 arguments += [*TABLES[kind].values([]), [], []]
             await connection.fetch(sql.write(parts), self._namespace, *arguments)
             await connection.execute(sql.COMPACT, self._namespace, compacted, _KIND_NAMES)
-
-    async def _execute(self, connection: Connection, statement: str) -> str:
-        with time_limit(connection, SILENCE_SECONDS):
-            return await connection.execute(statement)

@@ -18,6 +18,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from leasehold.engines.postgres.failures import FAILURES, is_transient
 from leasehold.engines.postgres.jsonb import from_jsonb, to_jsonb
+from leasehold.engines.postgres.messages import EPOCH_MICROSECONDS
 from leasehold.engines.postgres.parameters import SYSTEM, Host, Target, parse
 from leasehold.errors import ServiceError
 from leasehold.times import MAX_TIME
@@ -41,12 +42,11 @@ CLOSE_SECONDS: Final = 1.0
 
 _USERS_ROOTS: Final = Path("~/.postgresql/root.crt")
 """What libpq trusts by default."""
-_EPOCH_MICROSECONDS: Final = 946_684_800_000_000
-"""2000-01-01, from where PostgreSQL counts."""
 
 SESSION: Final = {
-    # A warning says that a COMMIT did not wait for a synchronous standby. No role may have it kept quiet.
-    "client_min_messages": "warning",
+    # Only the warnings of a COMMIT matter: they say that it did not wait for a synchronous standby. A transaction turns
+    # them on directly before its COMMIT.
+    "client_min_messages": "error",
     # The statements are few and made for their indexes. A plan made while a table was small must not stay a scan.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -181,12 +181,12 @@ def _tls_version(name: str) -> ssl.TLSVersion:
 
 
 def _to_timestamp(microseconds: int) -> tuple[int]:
-    return (microseconds - _EPOCH_MICROSECONDS,)
+    return (microseconds - EPOCH_MICROSECONDS,)
 
 
 def _from_timestamp(sent: tuple[int]) -> int:
     """Another program may have written `infinity`, or a year that text of ours has no digits for."""
-    microseconds = sent[0] + _EPOCH_MICROSECONDS
+    microseconds = sent[0] + EPOCH_MICROSECONDS
     return microseconds if 0 <= microseconds <= MAX_TIME else min(max(microseconds, 0), MAX_TIME)
 
 

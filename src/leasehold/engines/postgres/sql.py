@@ -19,6 +19,8 @@ CHANNEL: Final = "leasehold"
 
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 COMMIT: Final = "COMMIT"
+SHOW_WARNINGS: Final = "SET LOCAL client_min_messages = warning"
+"""Directly before COMMIT, so that the warnings of COMMIT are received, and no others (`links.SESSION`)."""
 ROLLBACK: Final = "ROLLBACK"
 BEGIN_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
@@ -36,7 +38,9 @@ ADVANCE_HEAD: Final = """
 """Does nothing if the head is at least `$2`, even if another server has just moved it there."""
 TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
 """Changes nothing, but its commit is as durable as any other."""
-LOCK_HEAD: Final = "SELECT revision FROM head WHERE namespace = $1 FOR UPDATE"
+LOCK_HEAD: Final = "SELECT revision FROM head WHERE namespace = $1 FOR UPDATE OFFSET 1"
+"""Returns no row, so that it can be sent ahead of another statement: OFFSET skips the row after it is locked. What the
+next statement reads is what was committed when this one got the lock."""
 MOVE_HEAD: Final = "UPDATE head SET revision = $2, compacted_revision = $2, incarnation = $3 WHERE namespace = $1"
 """Compacts all changes, so a reader that has the changes up to an earlier revision must read everything again."""
 SCHEMA_NAME: Final = "SELECT current_schema()"
@@ -189,41 +193,29 @@ OF_KIND: Final[Mapping[AnyKind, KindStatements]] = {kind: KindStatements(table) 
 Part = tuple[AnyKind, bool]
 """A kind that a batch changes, and whether the batch removes records of this kind."""
 
-LOADED_AT: Final = 5
-"""The index of the first column of a record in the rows of `lock_and_load`."""
-
-
-@cache
-def lock_and_load(kinds: Sequence[AnyKind]) -> str:
-    """Lock the head, then read the clock; also load the records of a batch. Parameters: clock, then those of `load`.
-
-    The records are those of the statement's snapshot. While the statement waits for the lock, other servers may commit.
-    Then `current` has the head that is now locked, `seen` has the head of the snapshot, and the caller must use `load`.
-    """
-    stored = f"LEFT JOIN ({_stored(kinds, 3)}) AS stored ON true" if kinds else ""
-    return f"""
-        WITH locked AS MATERIALIZED (
-            SELECT revision, compacted_revision, incarnation FROM head WHERE namespace = $1 FOR UPDATE
-        ), current AS MATERIALIZED (
-            SELECT *, coalesce($2::timestamptz, clock_timestamp()) AS now FROM locked
-        )
-        SELECT current.now, current.revision, current.compacted_revision, current.incarnation, seen.revision
-            {", stored.*" if kinds else ""}
-        FROM current CROSS JOIN (SELECT revision FROM head WHERE namespace = $1) AS seen {stored}
-    """
+LOADED_AT: Final = 4
+"""The index of the first column of a record in the rows of `load`."""
 
 
 @cache
 def load(kinds: Sequence[AnyKind]) -> str:
-    """Load the records of a batch. A row has the columns of all `kinds`; those of the other kinds are NULL.
+    """Read the clock and the head, and load the records of a batch. Lock the head before.
 
-    Parameters: for each kind its names, and the values of its lookup if it has one; each made by `joined`.
+    Parameters: clock. Then for each kind its names, and the values of its lookup if it has one; each made by `joined`.
+    Each row begins with the time and the head. A row has the columns of all `kinds`; those of the other kinds are NULL.
     """
-    return _stored(kinds, 2)
+    stored = f"LEFT JOIN ({_stored(kinds)}) AS stored ON true" if kinds else ""
+    return f"""
+        WITH current AS MATERIALIZED (
+            SELECT coalesce($2::timestamptz, clock_timestamp()) AS now, revision, compacted_revision, incarnation
+            FROM head WHERE namespace = $1
+        )
+        SELECT current.*{", stored.*" if kinds else ""} FROM current {stored}
+    """
 
 
-def _stored(kinds: Sequence[AnyKind], first: int) -> str:
-    numbers = count(first)
+def _stored(kinds: Sequence[AnyKind]) -> str:
+    numbers = count(3)
     selects = []
     for kind in kinds:
         table = TABLES[kind]
@@ -244,6 +236,8 @@ def write(parts: Sequence[Part]) -> str:
 
     Parameters: head, writer, batch, time. Then for each part: the arrays of `Table.values`, and, if it removes records,
     their names and revisions. Only the last removal of a name is stored, so that `changes` reads no earlier one.
+
+    Returns no row, so that COMMIT can be sent with it: OFFSET skips the row after its expressions were computed.
     """
     numbers = count(6)
     steps = []
@@ -275,7 +269,7 @@ def write(parts: Sequence[Part]) -> str:
             INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $3, $4, $5)
             ON CONFLICT (namespace, writer) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
         )
-        SELECT pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $2::bigint {kinds})
+        SELECT pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $2::bigint {kinds}) OFFSET 1
     """
 
 
