@@ -3,20 +3,19 @@
 python config.py set /log/level '"debug"'     # one member; missing levels are created
 python config.py merge '{"log": {"level": null}, "workers": 4}'    # null removes a member (RFC 7396)
 python config.py get [/log/level]
-python config.py follow COUNT                 # prints COUNT versions; asks with If-None-Match, so 304 has no body
+python config.py follow COUNT                 # prints COUNT versions; each request waits for the next one
 """
 
 import json
 import os
 import sys
-import time
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 PATH = "/kv/example/config"
-POLL_SECONDS = 0.2
+WAIT_SECONDS = 20
 
 USAGE = "usage: python config.py set POINTER JSON | merge JSON | get [POINTER] | follow COUNT"
 URL = os.environ.get("LEASEHOLD_URL", "http://127.0.0.1:8080")
@@ -38,7 +37,7 @@ def call(
 def follow(count: int) -> None:
     etag = ""
     while count > 0:
-        request = Request(f"{URL}{PATH}?raw", headers={"If-None-Match": etag} if etag else {})
+        request = Request(f"{URL}{PATH}?raw&wait={WAIT_SECONDS}", headers={"If-None-Match": etag} if etag else {})
         try:
             with urlopen(request, timeout=30) as response:
                 etag = response.headers["ETag"]
@@ -47,7 +46,6 @@ def follow(count: int) -> None:
         except HTTPError as error:
             if error.code not in (304, 404):  # unchanged, or not written yet
                 raise SystemExit(f"the configuration cannot be read: {json.load(error)['message']}") from error
-        time.sleep(POLL_SECONDS)
 
 
 def main() -> int:

@@ -1,7 +1,10 @@
-"""Connections that wait for a lock."""
+"""Connections that wait for a lock or for a change."""
 
 import json
 import selectors
+import socket
+import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,3 +64,23 @@ def pass_through(server: Server, lock: str, lease: Any, wires: list[Wire]) -> li
         waiting.remove(wire)
     server.release(lock, lease["lease_id"])
     return leases
+
+
+# Ways to disconnect -------------------------------------------------------------------------------------------
+
+
+def close(wire: Wire) -> None:
+    wire.close()
+
+
+def reset(wire: Wire) -> None:
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.close()
+
+
+def end_sending(wire: Wire) -> None:
+    wire.end_sending()
+
+
+ways_to_go = pytest.mark.parametrize("go", [close, reset, end_sending])
+Go = Callable[[Wire], None]

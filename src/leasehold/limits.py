@@ -43,6 +43,8 @@ MAX_WAIT_SECONDS: Final = 60.0
 DEFAULT_WAIT_SECONDS: Final = 5.0
 MAX_WAITERS: Final = 1_000
 """The most waiters for one lock on one server."""
+MAX_WAITING_READS: Final = 5_000
+"""The most reads with `wait` that wait at one server. Each takes a connection, so half of the connections remain."""
 MAX_ABANDONED_LEASES: Final = 10_000
 """Acquisitions that may have been stored without an answer to the caller are remembered and released when the storage
 accepts changes again. More than this many (thousands of callers in the seconds before the storage is known to be

@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +10,16 @@ from databases import STORES
 from running import Server, Wire, message, running, until
 from waiting import (
     LIVE,
+    Go,
     asking,
+    close,
+    end_sending,
     every_store,
     is_silent,
     pass_through,
     queue_up,
+    reset,
+    ways_to_go,
 )
 
 
@@ -23,23 +27,6 @@ from waiting import (
 def server(any_server: Server) -> Server:
     """Every test of this file runs on every engine."""
     return any_server
-
-
-def close(wire: Wire) -> None:
-    wire.close()
-
-
-def reset(wire: Wire) -> None:
-    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    wire.close()
-
-
-def end_sending(wire: Wire) -> None:
-    wire.end_sending()
-
-
-ways_to_go = pytest.mark.parametrize("go", [close, reset, end_sending])
-Go = Callable[[Wire], None]
 
 
 @ways_to_go

@@ -1,4 +1,4 @@
-"""What endpoints use: reads, waiting for locks, and the write lane of one space."""
+"""What endpoints use: reads, waiting for locks and for changes, and the write lane of one space."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -16,6 +16,7 @@ from leasehold.store.cleaning import Cleaning
 from leasehold.store.lane import Lane
 from leasehold.store.lock_feed import LockFeed
 from leasehold.store.lock_queues import IsConnected, LockQueues
+from leasehold.store.waiting_reads import WaitingReads
 
 FIRST_PAGE_ENTRIES = 16
 STREAM_PAGE_ENTRIES = 512
@@ -35,6 +36,7 @@ class Store:
         """See `Lane.submit`."""
         self._queues = LockQueues(self.submit)
         self._lock_feed = LockFeed(self.space, self._queues)
+        self._waiting_reads = WaitingReads(self.space)
         self._cleaning = Cleaning(self.space, self.submit, self._catch_up)
         self._is_backing_up = False
 
@@ -61,12 +63,14 @@ class Store:
         """Gauges of the store and its space, by the names in `metrics.GAUGES`."""
         degraded = self.fault is not None
         own = {"waiting_operations": len(self._lane), "waiters": len(self._queues)}
+        own["waiting_reads"] = len(self._waiting_reads)
         own |= {"revision": self.space.revision, "degraded": int(degraded)}
         return {**own, **self.space.gauges()}
 
     def _catch_up(self) -> None:
         self._queues.catch_up()
         self._lock_feed.catch_up()
+        self._waiting_reads.catch_up()
 
     # Reads ----------------------------------------------------------------------------------------------------
 
@@ -103,6 +107,10 @@ class Store:
 
         self.read(read, done)
         return await result
+
+    async def fetch_waiting(self, read: Read, wait_seconds: float) -> Outcome:
+        """`fetch`, but wait while the result is "not modified" or "not found"; see `WaitingReads.read`."""
+        return await self._waiting_reads.read(read, wait_seconds)
 
     async def page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page[Entry]:
         """At most `limit` (1..MAX_PAGE_ENTRIES) entries whose keys begin with one of `prefixes`; see `Space.scan`.
@@ -190,5 +198,6 @@ class Store:
         return await self._page(LEASE, prefixes, after, limit)
 
     def stop_waiting(self) -> None:
-        """Refuse all waiters, present and future."""
+        """Refuse all callers that wait for a lock, and end all waiting reads, present and future."""
         self._queues.stop()
+        self._waiting_reads.stop()

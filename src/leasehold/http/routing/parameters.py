@@ -15,7 +15,14 @@ from leasehold.http.messages import Request, percent_decode
 from leasehold.http.routing.negotiation import prefers_minimal
 from leasehold.http.routing.route import Parameter
 from leasehold.keys import check_key
-from leasehold.limits import MAX_KEY_BYTES, MAX_PAGE_ENTRIES, MAX_PATHS, MAX_TTL_SECONDS, MIN_TTL_SECONDS
+from leasehold.limits import (
+    MAX_KEY_BYTES,
+    MAX_PAGE_ENTRIES,
+    MAX_PATHS,
+    MAX_TTL_SECONDS,
+    MAX_WAIT_SECONDS,
+    MIN_TTL_SECONDS,
+)
 from leasehold.model import Json, Pointer
 
 _STRING: Final[Mapping[str, Json]] = {"type": "string"}
@@ -107,6 +114,18 @@ def ttl_of(request: Request) -> int | None:
 def ttl_microseconds(sent: Json) -> int:
     """The time to live of an entry, which was given as a number of seconds."""
     return microseconds_of(sent, name="ttl", minimum=MIN_TTL_SECONDS, maximum=MAX_TTL_SECONDS)
+
+
+WAIT: Final = Parameter(
+    "wait",
+    "The maximum number of seconds to wait while the response would be 304 or 404.",
+    {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
+)
+
+
+def wait_seconds_of(request: Request) -> float:
+    sent = decimal_of(request.query["wait"][0])
+    return microseconds_of(sent, name="wait", minimum=0, maximum=MAX_WAIT_SECONDS) / 1_000_000
 
 
 def decimal_of(text: str) -> float | str:

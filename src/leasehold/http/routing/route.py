@@ -45,7 +45,7 @@ class PureEndpoint(msgspec.Struct, frozen=True):
 class AsyncEndpoint(msgspec.Struct, frozen=True):
     """An endpoint that streams or waits, as a coroutine.
 
-    `waits`: it waits for a lock, so the connection must watch whether the client is still there.
+    `waits`: it waits for a lock or for a change, so the connection must watch whether the client is still there.
     """
 
     run: Callable[[Request, Service], Awaitable[Response | Stream]]
@@ -91,6 +91,8 @@ class Route(msgspec.Struct, frozen=True):
     """Called before the body is received. Raises `unsupported_media_type`."""
     offers: tuple[Media, ...] = JSON_FIRST
     """Representations of the response; the first is the default."""
+    waiting: "Route | None" = None
+    """The route of requests with the parameter `wait`. Without that parameter, a request needs no task."""
 
     def takes(self, name: str) -> bool:
         return any(parameter.name == name and parameter.location == "query" for parameter in self.parameters)

@@ -58,6 +58,8 @@ class Router:
                     raise ServiceError("invalid_argument", "unknown query parameter", details={"parameter": name[:64]})
                 if len(sent) > 1 and name != "path":
                     raise ServiceError("invalid_argument", f"{name} is given more than once")
+            if route.waiting is not None and "wait" in request.query:
+                route = route.waiting
         if not request.headers.is_plain and route.permission == "write" and CONTENT_RANGE in request.headers:
             # If it were ignored, the part would replace the whole value (RFC 9110, section 14.5).
             raise ServiceError("invalid_argument", "Content-Range is not supported; use ?path= to write a part")

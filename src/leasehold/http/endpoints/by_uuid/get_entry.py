@@ -1,10 +1,14 @@
-"""`GET /get/{uuid}`: an entry by UUID, parts of its value, or the value alone."""
+"""`GET /get/{uuid}`: an entry by UUID, parts of its value, or the value alone; with `wait` as for `/kv`."""
 
-from leasehold.http.endpoints.kv.get_entry import show_entry
+from typing import Final
+
+from msgspec.structs import replace
+
+from leasehold.http.endpoints.kv.get_entry import ERRORS, PARAMETERS, RESPONSES, show_entry, waiting
 from leasehold.http.messages import Request
-from leasehold.http.routing.parameters import PATHS, RAW, paths_of, raw_tag, uuid_of
-from leasehold.http.routing.preconditions import CONDITIONS, condition_of
-from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
+from leasehold.http.routing.parameters import paths_of, raw_tag, uuid_of
+from leasehold.http.routing.preconditions import condition_of
+from leasehold.http.routing.route import PureEndpoint, Route
 from leasehold.model import Read
 
 
@@ -13,16 +17,14 @@ def read_entry(request: Request) -> Read:
     return Read(uuid_of(request), paths_of(request), condition_of(request, tag=tag))
 
 
-ROUTE = Route(
+_ROUTE: Final = Route(
     "GET",
     "/get/{uuid}",
     PureEndpoint(read_entry, show_entry),
     "Get an entry by UUID, parts of its value, or the value alone",
     "read",
-    (
-        DocumentedResponse(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
-        DocumentedResponse(304, "The client already has this revision.", None, etag=True),
-    ),
-    ("not_found", "path_not_found", "precondition_failed", "too_large"),
-    (PATHS, RAW, *CONDITIONS),
+    RESPONSES,
+    ERRORS,
+    PARAMETERS,
 )
+ROUTE: Final = replace(_ROUTE, waiting=replace(_ROUTE, endpoint=waiting(read_entry)))
