@@ -1,6 +1,7 @@
 """All decisions, as pure functions: from operations, the state and the time to outcomes and the changes to write.
 
     batch.py        one batch of operations, in order
+    plain_puts.py   a batch of plain puts, in one loop
     overlay.py      the state that a batch is decided on, with savepoints
     entries.py      writes, partial updates and deletions of entries
     leases.py       acquire, renew, release

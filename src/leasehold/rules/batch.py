@@ -27,7 +27,7 @@ from leasehold.model import (
     is_expired,
     name_of,
 )
-from leasehold.rules import entries, leases
+from leasehold.rules import entries, leases, plain_puts
 from leasehold.rules.overlay import BatchLimitError, Overlay
 
 
@@ -42,6 +42,12 @@ def evaluate(
     There may be fewer outcomes than operations, but at least one: the batch ends before a partial update that would
     exceed MAX_BATCH_WORK_BYTES. The operations from there on have changed nothing and must be submitted again.
     """
+    try:
+        plain = plain_puts.put_all(operations, view, revision, now, max_value_bytes=max_value_bytes)
+    except Exception:  # noqa: BLE001 - the general rule, below, finds the operation that is the cause
+        plain = None
+    if plain is not None:
+        return plain
     overlay = Overlay(view, revision, now, max_value_bytes)
     outcomes: list[Outcome | ServiceError] = []
     outcome: Outcome | ServiceError

@@ -1,6 +1,5 @@
 """The state that a batch is decided on: the committed records, overlaid with the changes of the batch so far."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import attrgetter
@@ -41,7 +40,8 @@ class Overlay:
         """The last revision that was taken."""
         self.now = now
         self.max_value_bytes = max_value_bytes
-        self._changes: defaultdict[AnyKind, dict[str, Change]] = defaultdict(dict)
+        self._changes: dict[AnyKind, dict[str, Change]] = {}
+        """The last state of each name that this batch has changed."""
         self._found: dict[tuple[AnyKind, str], str] = {}
         """Names by the value of `Kind.lookup`, for the records that this batch has put."""
         self._is_in_order = True
@@ -60,7 +60,8 @@ class Overlay:
 
     def stored(self, kind: Kind[R], name: str) -> R | None:
         """The record after the changes so far, expired or not."""
-        change = self._changes[kind].get(name)  # type: ignore[index] # of one of the kinds
+        changes = self._changes.get(kind)  # type: ignore[arg-type] # of one of the kinds
+        change = None if changes is None else changes.get(name)
         if change is None:
             return self._view.records(kind).get(name)
         return cast("R", change) if type(change) is kind.record else None
@@ -68,7 +69,8 @@ class Overlay:
     def live(self, kind: Kind[R], name: str) -> R | None:
         """The record, unless it has expired."""
         # The code of `stored` is repeated here: every operation runs it, and a call would double the time.
-        change = self._changes[kind].get(name)  # type: ignore[index] # of one of the kinds
+        changes = self._changes.get(kind)  # type: ignore[arg-type] # of one of the kinds
+        change = None if changes is None else changes.get(name)
         if change is None:
             record = self._view.records(kind).get(name)
         else:
@@ -97,7 +99,9 @@ class Overlay:
 
     def put(self, kind: AnyKind, name: str, change: Change) -> None:
         """Set the state of a name: a record or its removal."""
-        changes = self._changes[kind]
+        changes = self._changes.get(kind)
+        if changes is None:
+            changes = self._changes[kind] = {}
         if name in changes:
             self._is_in_order = False
         if self._undo is not None:
