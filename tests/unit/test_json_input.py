@@ -249,6 +249,27 @@ def test_a_stored_text_is_parsed_to_itself(value: Json) -> None:
     assert parse_json(stored) == stored
 
 
+NOTABLE = st.sampled_from(
+    [
+        *("-0", "-0.5", "1e-0", '"-0"', "0", "[]", "nul"),
+        *(r'"\u0000"', r'"\\u0000"', "18446744073709551616", "-9223372036854775809"),
+    ]
+)
+"""Texts that need a check, or look as if they did."""
+NOTABLE_LISTS = st.lists(NOTABLE, max_size=5).map(lambda texts: f"[{','.join(texts)}]".encode())
+
+
+@settings(deadline=None, max_examples=500)
+@given(NOTABLE_LISTS | VALUES.map(encode))
+def test_a_short_body_has_the_same_result_as_one_that_white_space_makes_long(body: bytes) -> None:
+    """They are checked in different ways."""
+
+    def stored(body: bytes) -> str:
+        return parse_json(body).decode()
+
+    assert result_of(stored, body) == result_of(stored, body + b" " * (MAX_NESTING + 1))
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.text(st.sampled_from('[]{}",:\\u0dD8-1e.tn ')).map(str.encode) | st.binary(max_size=30))
 def test_random_bytes_are_accepted_or_refused_as_invalid_json(body: bytes) -> None:

@@ -13,8 +13,8 @@ _SIGNS: Final = bytes({"[": 1, "{": 1, "]": 255, "}": 255}.get(chr(byte), 0) for
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if chr(byte) not in "[]{}")
 _DIGITS_TO_ZERO: Final = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(256))
 _QUOTE: Final = ord('"')
-_BACKSLASH: Final = ord("\\")
-_MINUS: Final = ord("-")
+BACKSLASH: Final = ord("\\")
+MINUS: Final = ord("-")
 """Integers, because `in` first tries to convert a bytes operand to an integer; the failing conversion costs 0.15 µs."""
 
 
@@ -22,7 +22,7 @@ def outside_strings(text: bytes) -> bytes:
     """`text` without its strings and their quotes."""
     if _QUOTE not in text:
         return text
-    if _BACKSLASH in text:  # first remove escaped backslashes: the second one does not escape the quote after it
+    if BACKSLASH in text:  # first remove escaped backslashes: the second one does not escape the quote after it
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(text.split(b'"')[::2])
 
@@ -45,7 +45,7 @@ def depth(text: bytes) -> int:
 
 def holds_nul(text: bytes) -> bool:
     """Whether a string contains U+0000. JSON always escapes it."""
-    if _BACKSLASH not in text or b"\\u0000" not in text:
+    if BACKSLASH not in text or b"\\u0000" not in text:
         return False
     return b"\\u0000" in text.replace(b"\\\\", b"")
 
@@ -57,7 +57,7 @@ def may_hold_digits(text: bytes, count: int) -> bool:
 
 def with_float_zeros(text: bytes) -> bytes:
     """`text` with the number `-0` written `-0.0`, so that the decoder does not take it for the integer 0."""
-    if _MINUS not in text or b"-0" not in text:
+    if MINUS not in text or b"-0" not in text:
         return text
     if _QUOTE not in text:
         return _float_zeros(text)

@@ -60,8 +60,16 @@ def parse_json(body: bytes, *, max_containers: int | None = MAX_CONTAINERS) -> b
     """Check a JSON text from outside and return its compact encoding.
 
     Raises `invalid_json`, and `too_large` for more than `max_containers` lists and objects (None: no limit).
-    Takes 1.0 µs for 60 bytes, of which 0.3 µs are decoding and encoding.
     """
+    if (
+        len(body) <= MAX_NESTING
+        and json_text.BACKSLASH not in body
+        and (json_text.MINUS not in body or body.find(b"-0") < 0)
+    ):
+        # Nearly all bodies: too short to be nested too deeply, without an escaped U+0000 and without `-0`.
+        value = _decoded(body)
+        _check_integers(value)
+        return _encode_json(value)
     if len(body) <= LARGE_BYTES:
         return _encode_json(parse_json_value(body))
     with collector_paused(len(body)):
@@ -72,16 +80,20 @@ def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS
     """Like `parse_json`, but returns the decoded value."""
     if len(body) > MAX_NESTING and (brackets := json_text.brackets_at_most(body)) > MAX_NESTING:
         _check_brackets(body, brackets, max_containers)
-    try:
-        value = _decode_json(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(error, body, "JSON") from error
+    value = _decoded(body)
     if json_text.holds_nul(body):
         raise _invalid_json("a string contains U+0000")
     if json_text.may_hold_digits(body, _DIGITS_OF_A_LARGE_INTEGER):
         _check_integers(value)
     with_signs = json_text.with_float_zeros(body)
     return value if with_signs is body else _decode_json(with_signs)
+
+
+def _decoded(body: bytes) -> Json:
+    try:
+        return _decode_json(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(error, body, "JSON") from error
 
 
 def decode(value: bytes) -> Json:
