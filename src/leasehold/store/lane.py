@@ -94,7 +94,7 @@ class Lane:
             done(unavailable("too many changes wait to be stored"))
             return
         value_bytes = len(operation.value) if type(operation) is Put else 0
-        if self._idle.is_set():
+        if not self._operations and self._idle.is_set():
             # Not at once: other requests may be ready in this iteration of the loop, and should join the batch.
             self._running_loop().call_soon(self._gather, 0)
             self._idle.clear()
