@@ -137,8 +137,11 @@ class Lane:
         end = len(operations)
         if end > self._most_operations or self._value_bytes > MAX_BATCH_BYTES:
             end = _batch_end(operations, self._most_operations)
-        batch = self._new_batch(operations[:end], completions[:end])
-        left = operations[end:], completions[end:], sum(map(_value_bytes, operations[end:]))
+        left: tuple[list[Operation], list[Done], int] = [], [], 0
+        if end < len(operations):
+            left = operations[end:], completions[end:], sum(map(_value_bytes, operations[end:]))
+            operations, completions = operations[:end], completions[:end]
+        batch = self._new_batch(operations, completions)
         # Nothing after this raises. From here on the batch is responsible for the operations that it took.
         self._operations, self._completions, self._value_bytes = left
         return batch
