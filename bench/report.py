@@ -83,7 +83,9 @@ def _client_shares(loads: Sequence[Load]) -> list[float]:
 
 def _absences(results: Results) -> list[str]:
     missing = [f"MISSING: {each} ({reason}); its results are left out" for each, reason in results.missing.items()]
-    return missing + [f"FAILED: {row}, {each}: {reason}" for (row, each), reason in results.failures.items()]
+    return missing + [
+        f"FAILED: {row}, {each}: {' '.join(reason.split())}" for (row, each), reason in results.failures.items()
+    ]
 
 
 def _met(verdict: Verdict) -> str:

@@ -118,7 +118,8 @@ def test_a_goal_without_a_requirement_cannot_fail_a_run() -> None:
 def test_a_load_that_failed_with_one_interpreter_fails_only_its_verdict() -> None:
     found = results(GET)
     measured(found, GET, {Instance(rows.LEASEHOLD, FAST): [100], Instance(rows.NGINX): [100]})
-    found.failures[GET.name, Instance(rows.LEASEHOLD, SLOW)] = "no answer"
+    found.failures[GET.name, Instance(rows.LEASEHOLD, SLOW)] = "no answer\nafter 20 s"
+    assert "FAILED: get, leasehold on Python 3.11.7: no answer after 20 s" in report.summary(found).splitlines()
     assert [(each.is_met, each.reason) for each in verdicts(found)] == [(True, ""), (False, "leasehold failed")]
 
 
