@@ -10,7 +10,7 @@ from bench.results import Results, Verdict, spread, verdicts
 from bench.workload import MAX_VALUE_BYTES, MIN_VALUE_BYTES, SMALL_STORE_KEYS
 
 _TEXTS = Path(__file__).parent
-"""The report's prose is Markdown of its own: `opening.md` and `how_to_read.md`, with fields in braces."""
+"""The report's prose is Markdown of its own, one file for each section; some have fields in braces."""
 
 
 def markdown(
@@ -25,6 +25,7 @@ def markdown(
         "# Benchmarks",
         _text("opening.md").format(date=date, setting=setting),
         "## Targets and results",
+        _text("targets.md"),
         _table(
             ["work", "Python", "measured", "required", "goal", "met"],
             "llrrrl",
