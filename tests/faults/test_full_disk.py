@@ -131,7 +131,7 @@ def test_deletions_let_a_store_recover_whose_checkpoint_had_no_space(disk: Path,
 def test_freed_space_lets_a_store_recover_whose_checkpoint_had_no_space(disk: Path, *, restarts: bool) -> None:
     with contextlib.ExitStack() as first:
         driver = first.enter_context(opened(disk))
-        fill_with_entries(driver, disk, ENTRIES)
+        fill_with_entries(driver, disk, ENTRIES // 2)  # without the filler, there is space for everything
         if restarts:
             first.close()
             driver = first.enter_context(opened(disk))
@@ -139,7 +139,7 @@ def test_freed_space_lets_a_store_recover_whose_checkpoint_had_no_space(disk: Pa
         until(lambda: is_healed(driver))
         until(lambda: has_checkpointed(driver, disk))
     with opened(disk) as driver:
-        assert len(driver.values()) == ENTRIES + 1
+        assert len(driver.values()) == ENTRIES // 2 + 1
 
 
 @pytest.mark.usefixtures("_impatient")
