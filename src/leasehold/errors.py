@@ -81,7 +81,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, int]] = {
     "storage_full": 507,
 }
 
-ErrorDetail: TypeAlias = "str | int | float | msgspec.Raw | None"
+ErrorDetail: TypeAlias = "str | int | float | msgspec.Raw | list[dict[str, ErrorDetail]] | None"
 """Quoted, so that `leasehold --help` needs no msgspec."""
 
 

@@ -22,11 +22,17 @@ MIN_TTL_SECONDS: Final = 0.1
 MAX_TTL_SECONDS: Final = 31_536_000.0
 MAX_PAGE_ENTRIES: Final = 10_000
 MAX_GATHERED_BYTES: Final = 8 * MIB
-"""A list that is not streamed ends with the entry that exceeds this."""
+"""A list that is not streamed ends with the entry that exceeds this. Several entries that are read at one moment may
+have no more."""
+MAX_READ_KEYS: Final = 128
+"""The most `key` parameters of one list."""
+MAX_TRANSACTION_CHECKS: Final = 128
+MAX_TRANSACTION_OPERATIONS: Final = 128
 MAX_PATHS: Final = 100
 """The most `path` parameters of one read."""
 MAX_PARTS_BYTES: Final = 2 * MIB
-"""The most that all parts requested by one read may have together; parts may overlap. A single part may be larger."""
+"""The most that all parts requested by one read may have together; parts may overlap. A single part may be larger. It
+is also the most that all values read by one transaction may have, and those in the error for its failed checks."""
 MAX_PATCH_OPERATIONS: Final = 10_000
 MAX_CONTAINERS: Final = 50_000
 """The most lists and objects in one value: one for each 21 bytes of the largest value. Decoding, checking and encoding
@@ -61,8 +67,9 @@ MAX_BATCH_OPERATIONS: Final = 4_096
 MAX_BATCH_BYTES: Final = 16 * MIB
 """The most bytes in one batch of the lane, so that one record of the journal stays small."""
 MAX_BATCH_WORK_BYTES: Final = 1 * MIB
-"""A batch ends before the partial update that would exceed this work, unless it is the first one of the batch. Deciding
-a batch blocks the event loop."""
+"""A batch ends before the partial update or the transaction that would exceed this work, unless it is the first one of
+the batch. Deciding a batch blocks the event loop. A transaction that exceeds it alone is refused, unless a single value
+is the cause."""
 MAX_WAITING_VALUE_BYTES: Final = 128 * MIB
 """The most bytes of values that wait for a commit. They wait only while the storage is slow or does not answer."""
 

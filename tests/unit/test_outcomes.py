@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from leasehold.model import (
+    Committed,
     Deleted,
     Entry,
     Expired,
@@ -13,6 +14,7 @@ from leasehold.model import (
     Held,
     Lease,
     Leased,
+    Missing,
     NotModified,
     Outcome,
     Released,
@@ -31,6 +33,8 @@ OUTCOMES: list[Outcome] = [
     Written(ENTRY, created=True),
     Written(ENTRY, created=False, path=("a", "0"), part=b"1"),
     Deleted("k", 8),
+    Missing("k"),
+    Committed(8, (Written(ENTRY, created=True), Deleted("k", 8), Found(ENTRY), Missing("m"))),
     Leased(LEASE, 9),
     Held(LEASE, 9),
     Released("l", 10),

@@ -1,6 +1,7 @@
 """`evaluate` compared with a model on plain dicts: random operations in random batches while time passes."""
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from driving import stored_state
@@ -15,14 +16,18 @@ from leasehold.model import (
     LEASE,
     Acquire,
     Change,
+    Check,
+    Committed,
     Condition,
     Delete,
     Deleted,
     EntryOperation,
+    ExistenceCheck,
     Expire,
     Expired,
     Json,
     JsonPatch,
+    LeaseCheck,
     Leased,
     LockOperation,
     MergePatch,
@@ -30,9 +35,13 @@ from leasehold.model import (
     Outcome,
     PatchStep,
     Put,
+    Read,
     Release,
     Released,
     Renew,
+    RevisionCheck,
+    Transaction,
+    ValueCheck,
     Written,
 )
 from leasehold.rules import evaluate
@@ -85,6 +94,8 @@ class Model:
 
     def do(self, operation: Operation, now: int) -> str:
         """Apply an operation. Returns the code of the error, or what happened."""
+        if isinstance(operation, Transaction):
+            return self._transact(operation, now)
         if isinstance(operation, LockOperation):
             return self._lock(operation, now)
         if isinstance(operation, Expire):
@@ -93,6 +104,36 @@ class Model:
             return self._do(operation, now)
         alive = [lease.lease_id for lease in self.leases.values() if now < lease.expires_at]
         return self._do(operation, now) if operation.lease_id in alive else "lease_lost"
+
+    def _transact(self, transaction: Transaction, now: int) -> str:
+        if not all(self._check_holds(check, now) for check in transaction.checks):
+            return "precondition_failed"
+        kept, before, after = dict(self.kept), self.revision, self.revision
+        for operation in transaction.operations:
+            self.revision = before
+            told = "read" if isinstance(operation, Read) else self._do(operation, now)
+            if told not in ("read", "created", "replaced", "deleted"):
+                self.kept, self.revision = kept, before
+                return told
+            after = max(after, self.revision)
+        self.revision = after
+        return "committed"
+
+    def _check_holds(self, check: Check, now: int) -> bool:
+        if isinstance(check, LeaseCheck):
+            return check.lease_id in [lease.lease_id for lease in self.leases.values() if now < lease.expires_at]
+        known = self.kept.get(check.key)
+        live = None if known is None or (known.expires_at is not None and now >= known.expires_at) else known
+        if isinstance(check, RevisionCheck):
+            return check.revision == (None if live is None else live.revision)
+        if live is None or isinstance(check, ExistenceCheck):
+            return live is not None
+        value = live.value
+        for name in check.path:
+            if not isinstance(value, dict) or name not in value:
+                return False
+            value = value[name]
+        return value == check.value
 
     def _lock(self, operation: LockOperation, now: int) -> str:
         lock, lease = operation.lock, self.leases.get(operation.lock)
@@ -248,7 +289,32 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
     st.builds(Release, LOCKS, FENCES, HOLDERS, st.none() | st.integers(1, 12), st.sampled_from([False, False, True])),
     st.builds(Expire, st.just(LEASE), LOCKS),
 )
-BATCHES = st.lists(st.tuples(st.integers(0, 3), st.lists(OPERATIONS, max_size=8)), max_size=6)
+CHECKS: st.SearchStrategy[Check] = st.one_of(
+    st.builds(RevisionCheck, KEYS, st.none() | st.integers(1, 12)),
+    st.builds(ExistenceCheck, KEYS),
+    st.builds(ValueCheck, KEYS, PATHS | st.just(()), SCALARS),
+    st.builds(LeaseCheck, LEASE_IDS),
+)
+WRITES: st.SearchStrategy[EntryOperation | Read] = st.one_of(
+    st.builds(Read, KEYS),
+    st.builds(Put, KEYS, TEXTS, ttl=TTLS),
+    st.builds(Put, KEYS, TEXTS, PATHS, ttl=TTLS),
+    st.builds(Delete, KEYS),
+    st.builds(MergePatch, KEYS, st.dictionaries(NAMES, SCALARS | st.none()), ttl=TTLS),
+)
+
+
+def is_written_once(operations: Sequence[EntryOperation | Read]) -> bool:
+    written = [operation.key for operation in operations if not isinstance(operation, Read)]
+    return len(written) == len(set(written))
+
+
+TRANSACTIONS = st.builds(
+    Transaction,
+    st.lists(CHECKS, max_size=1).map(tuple),
+    st.lists(WRITES, min_size=1, max_size=4).filter(is_written_once).map(tuple),
+)
+BATCHES = st.lists(st.tuples(st.integers(0, 3), st.lists(OPERATIONS | TRANSACTIONS, max_size=8)), max_size=6)
 """Operations, each with the time that passes before it."""
 
 
@@ -326,6 +392,12 @@ def test_a_batch_that_is_decided_twice_has_the_same_outcomes(batches: list[tuple
         store.commit(operations, now)
 
 
+def changes_something(outcome: Outcome | ServiceError) -> bool:
+    if isinstance(outcome, Committed):
+        return any(map(changes_something, outcome.results))
+    return isinstance(outcome, Written | Deleted | Leased | Released | Expired)
+
+
 @settings(deadline=None)
 @given(BATCHES)
 def test_revisions_of_a_batch_grow_and_end_at_the_head(batches: list[tuple[int, list[Operation]]]) -> None:
@@ -334,7 +406,7 @@ def test_revisions_of_a_batch_grow_and_end_at_the_head(batches: list[tuple[int, 
         now += elapsed
         head = store.state.revision
         outcomes, changes = store.decide(operations, now)
-        done = [outcome for outcome in outcomes if isinstance(outcome, Written | Deleted | Leased | Released | Expired)]
+        done = [outcome for outcome in outcomes if changes_something(outcome)]
         revisions = [change.revision for change in changes]
         assert revisions == sorted(revisions)
         assert revisions[-1:] == [head + len(done)][: len(revisions)]

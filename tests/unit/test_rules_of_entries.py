@@ -21,11 +21,11 @@ from leasehold.model import (
     JsonPatch,
     MergePatch,
     NotModified,
-    Operation,
     Outcome,
     PatchStep,
     Put,
     Read,
+    SingleOperation,
     Tag,
     Tags,
     Unchanged,
@@ -48,13 +48,13 @@ GONE = Entry("gone", b'"old"', 44, created_at=10, updated_at=20, expires_at=NOW)
 """An entry that has just expired and is still stored."""
 
 
-def decide(*operations: Operation) -> tuple[list[Outcome | ServiceError], list[Change]]:
+def decide(*operations: SingleOperation) -> tuple[list[Outcome | ServiceError], list[Change]]:
     entries = {entry.key: entry for entry in (ALICE, SESSION, GONE)}
     view = State(stored_state(entries, HEAD, incarnation=INCARNATION))
     return evaluate(operations, view, HEAD, NOW, max_value_bytes=MAX_VALUE_BYTES)
 
 
-def outcome_of(operation: Operation) -> Outcome:
+def outcome_of(operation: SingleOperation) -> Outcome:
     """The outcome of one operation. Checks that the records written agree with it."""
     [outcome], changes = decide(operation)
     if isinstance(outcome, ServiceError):
@@ -70,13 +70,13 @@ def outcome_of(operation: Operation) -> Outcome:
     return outcome
 
 
-def value_after(operation: Operation) -> bytes:
+def value_after(operation: SingleOperation) -> bytes:
     outcome = outcome_of(operation)
     assert isinstance(outcome, Written)
     return outcome.entry.value
 
 
-def refusal_of(operation: Operation) -> ServiceError:
+def refusal_of(operation: SingleOperation) -> ServiceError:
     """The error of one operation. Checks that nothing was written."""
     [outcome], changes = decide(operation)
     assert isinstance(outcome, ServiceError)
@@ -232,7 +232,7 @@ def test_expiry_keeps_live_entries_and_ignores_missing_ones(key: str) -> None:
 
 # Missing entries ----------------------------------------------------------------------------------------------
 
-MakeChange = Callable[[str, Condition | None], Operation]
+MakeChange = Callable[[str, Condition | None], SingleOperation]
 
 CHANGES_OF_WHAT_EXISTS: dict[str, MakeChange] = {
     "delete": lambda key, condition: Delete(key, condition=condition),
@@ -442,7 +442,7 @@ LARGE = Entry("large", b'{"a":"%b","b":[1,2]}' % (b"x" * 200), 45, created_at=10
 """A value stored when the limit was higher."""
 
 
-def large_after(operation: Operation) -> bytes | str:
+def large_after(operation: SingleOperation) -> bytes | str:
     """The value stored by the operation, or the code of the refusal."""
     view = State(stored_state({"large": LARGE}, HEAD))
     [outcome], _ = evaluate([operation], view, HEAD, NOW, max_value_bytes=MAX_VALUE_BYTES)
@@ -468,7 +468,7 @@ def test_a_value_whose_stored_text_is_too_large_is_refused() -> None:
         JsonPatch("large", (PatchStep("remove", ("b", "1")),)),
     ],
 )
-def test_a_change_that_does_not_enlarge_an_oversized_value_is_done(operation: Operation) -> None:
+def test_a_change_that_does_not_enlarge_an_oversized_value_is_done(operation: SingleOperation) -> None:
     assert len(large_after(operation)) > MAX_VALUE_BYTES
 
 
@@ -481,7 +481,7 @@ def test_a_change_that_does_not_enlarge_an_oversized_value_is_done(operation: Op
         JsonPatch("large", (PatchStep("add", ("b", "-"), 1),)),
     ],
 )
-def test_a_change_that_enlarges_an_oversized_value_is_refused(operation: Operation) -> None:
+def test_a_change_that_enlarges_an_oversized_value_is_refused(operation: SingleOperation) -> None:
     assert large_after(operation) == "too_large"
 
 

@@ -24,13 +24,13 @@ from leasehold.model import (
     Leased,
     LeaseEnd,
     MergePatch,
-    Operation,
     Outcome,
     PatchStep,
     Put,
     Release,
     Released,
     Renew,
+    SingleOperation,
     Touched,
     Unchanged,
     Written,
@@ -65,12 +65,12 @@ LONG = lease("long", expires_at=NOW + 1_000 * SECOND)
 USER = Entry("user", b'{"name":"alice"}', 42, created_at=10, updated_at=20)
 
 
-def decide(*operations: Operation) -> tuple[list[Outcome | ServiceError], list[Change]]:
+def decide(*operations: SingleOperation) -> tuple[list[Outcome | ServiceError], list[Change]]:
     state = State(stored_state({"user": USER}, HEAD, leases={each.lock: each for each in (HELD, OVER, LONG)}))
     return evaluate(operations, state, HEAD, NOW, max_value_bytes=100)
 
 
-def outcome_of(operation: Operation) -> Outcome:
+def outcome_of(operation: SingleOperation) -> Outcome:
     """The outcome of one operation. Checks that the records written agree with it."""
     [outcome], changes = decide(operation)
     if isinstance(outcome, ServiceError):
@@ -88,7 +88,7 @@ def outcome_of(operation: Operation) -> Outcome:
     return outcome
 
 
-def refusal_of(operation: Operation) -> tuple[str, int]:
+def refusal_of(operation: SingleOperation) -> tuple[str, int]:
     """Code and status of the error of one operation. Checks that nothing was written."""
     [outcome], changes = decide(operation)
     assert isinstance(outcome, ServiceError)
@@ -243,7 +243,7 @@ def test_expiry_keeps_live_leases_and_ignores_missing_ones(lock: str) -> None:
 
 # Fenced writes ------------------------------------------------------------------------------------------------
 
-WRITES: dict[str, Callable[[str, str], Operation]] = {
+WRITES: dict[str, Callable[[str, str], SingleOperation]] = {
     "put": lambda key, lease_id: Put(key, b"1", lease_id=lease_id),
     "put-at": lambda key, lease_id: Put(key, b"1", ("age",), lease_id=lease_id),
     "merge-patch": lambda key, lease_id: MergePatch(key, {"age": 1}, lease_id=lease_id),
@@ -254,11 +254,11 @@ WRITES: dict[str, Callable[[str, str], Operation]] = {
 
 
 @pytest.fixture(params=sorted(WRITES))
-def write(request: pytest.FixtureRequest) -> Callable[[str, str], Operation]:
+def write(request: pytest.FixtureRequest) -> Callable[[str, str], SingleOperation]:
     return WRITES[request.param]
 
 
-def test_a_fenced_write_is_done_before_its_lease_expires(write: Callable[[str, str], Operation]) -> None:
+def test_a_fenced_write_is_done_before_its_lease_expires(write: Callable[[str, str], SingleOperation]) -> None:
     [outcome], changes = decide(write("user", HELD.lease_id))
     assert not isinstance(outcome, ServiceError)
     assert len(changes) == 1
@@ -267,7 +267,7 @@ def test_a_fenced_write_is_done_before_its_lease_expires(write: Callable[[str, s
 @pytest.mark.parametrize("lease_id", [OVER.lease_id, "never-given", "held"])
 @pytest.mark.parametrize("key", ["user", "missing"])
 def test_a_fenced_write_is_refused_from_the_expiry_of_its_lease_whatever_the_entry_is(
-    write: Callable[[str, str], Operation], key: str, lease_id: str
+    write: Callable[[str, str], SingleOperation], key: str, lease_id: str
 ) -> None:
     assert refusal_of(write(key, lease_id)) == ("lease_lost", 412)
 

@@ -146,16 +146,72 @@ class Expire(msgspec.Struct, frozen=True):
     name: str
 
 
-# Unions -------------------------------------------------------------------------------------------------------
+# Transactions -------------------------------------------------------------------------------------------------
 
 EntryOperation = Put | MergePatch | JsonPatch | Delete
+
+
+class RevisionCheck(msgspec.Struct, frozen=True, gc=False):
+    """The entry must have this revision. None: there must be no entry."""
+
+    key: str
+    revision: int | None
+
+
+class ExistenceCheck(msgspec.Struct, frozen=True, gc=False):
+    """There must be an entry."""
+
+    key: str
+
+
+class ValueCheck(msgspec.Struct, frozen=True):
+    """The part of the value at `path` must be equal to `value`, as JSON."""
+
+    key: str
+    path: Pointer
+    value: Json
+
+
+class LeaseCheck(msgspec.Struct, frozen=True, gc=False):
+    """The lease must be alive."""
+
+    lease_id: str
+
+
+EntryCheck = RevisionCheck | ExistenceCheck | ValueCheck
+Check = EntryCheck | LeaseCheck
+
+
+class Transaction(msgspec.Struct, frozen=True):
+    """Do all `operations`, in order, if all `checks` hold; otherwise do none.
+
+    The checks see the state before the first operation. All changes get the same revision. Each key is written at most
+    once, which the caller ensures. The operations are whole (`Read.paths` is None) and have no conditions of their own.
+    """
+
+    checks: tuple[Check, ...]
+    operations: tuple[EntryOperation | Read, ...]
+    lease_id: str | None = None
+    shows_current: bool = False
+    """Whether the error for failed checks has the entries that they are about."""
+
+
+# Unions -------------------------------------------------------------------------------------------------------
+
 LockOperation = Acquire | Renew | Release
-Operation = EntryOperation | LockOperation | Expire
+SingleOperation = EntryOperation | LockOperation | Expire
+Operation = SingleOperation | Transaction
 """Anything that goes through the write lane."""
 
 
-def name_of(asked: Read | Operation) -> str:
+def name_of(asked: Read | SingleOperation) -> str:
     """The key or lock of an operation."""
     if isinstance(asked, LockOperation):
         return asked.lock
     return asked.name if isinstance(asked, Expire) else asked.key
+
+
+def keys_in(transaction: Transaction) -> list[str]:
+    """The keys of all checks and operations, some perhaps more than once."""
+    checked = [check.key for check in transaction.checks if not isinstance(check, LeaseCheck)]
+    return checked + [operation.key for operation in transaction.operations]

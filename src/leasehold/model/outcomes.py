@@ -38,6 +38,22 @@ class Deleted(msgspec.Struct, frozen=True, tag=True):
     revision: int
 
 
+class Missing(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """A `Read` in a transaction found no entry."""
+
+    key: str
+
+
+class Committed(msgspec.Struct, frozen=True, tag=True):
+    """A transaction was done. `revision`: that of all its changes; if it has none, the head that it saw.
+
+    `results`: one for each operation.
+    """
+
+    revision: int
+    results: tuple[Written | Deleted | Found | Missing, ...]
+
+
 class Leased(msgspec.Struct, frozen=True, tag=True):
     """The lease as acquired or renewed, at `now`."""
 
@@ -69,7 +85,7 @@ class Unchanged(msgspec.Struct, frozen=True, tag=True):
     """There was nothing to do: an `Expire` of a record that has not expired or does not exist."""
 
 
-Outcome = Found | NotModified | Written | Deleted | Leased | Held | Released | Expired | Unchanged
+Outcome = Found | NotModified | Written | Deleted | Missing | Committed | Leased | Held | Released | Expired | Unchanged
 
 encode_outcome: Final[Callable[[Outcome], bytes]] = msgspec.msgpack.Encoder().encode
 decode_outcome: Final[Callable[[bytes], Outcome]] = msgspec.msgpack.Decoder(Outcome).decode

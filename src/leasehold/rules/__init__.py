@@ -5,6 +5,7 @@
     overlay.py      the state that a batch is decided on, with savepoints
     entries.py      writes, partial updates and deletions of entries
     leases.py       acquire, renew, release
+    transactions.py several checks and operations, all or nothing
     fences.py       the rule that refuses a write under a stale lease
     conditions.py   If-Match and If-None-Match
     reads.py        what a read returns

@@ -6,7 +6,7 @@ A refused operation changes nothing and does not affect the others. To add an op
 
 from collections.abc import Sequence
 
-from leasehold.errors import ServiceError
+from leasehold.errors import ErrorDetail, ServiceError
 from leasehold.model import (
     ENTRY,
     LEASE,
@@ -22,12 +22,13 @@ from leasehold.model import (
     Release,
     Renew,
     Touched,
+    Transaction,
     Unchanged,
     View,
     is_expired,
     name_of,
 )
-from leasehold.rules import entries, leases, plain_puts
+from leasehold.rules import entries, leases, plain_puts, transactions
 from leasehold.rules.overlay import BatchLimitError, Overlay
 
 
@@ -36,11 +37,12 @@ def evaluate(
 ) -> tuple[list[Outcome | ServiceError], list[Change]]:
     """Decide a batch: one outcome for each operation, in order, and the last state of each name that changed.
 
-    `revision` is the head before the batch; each change takes the next one. `now` is in microseconds. The changes
-    are in the order of their revisions, so the last one has the new head.
+    `revision` is the head before the batch; each operation that changes something takes the next one. `now` is in
+    microseconds. The changes are in the order of their revisions, so the last one has the new head.
 
-    There may be fewer outcomes than operations, but at least one: the batch ends before a partial update that would
-    exceed MAX_BATCH_WORK_BYTES. The operations from there on have changed nothing and must be submitted again.
+    There may be fewer outcomes than operations, but at least one: the batch ends before a partial update or a
+    transaction that would exceed MAX_BATCH_WORK_BYTES. The operations from there on have changed nothing and must be
+    submitted again.
     """
     try:
         plain = plain_puts.put_all(operations, view, revision, now, max_value_bytes=max_value_bytes)
@@ -81,6 +83,8 @@ def touched(operations: Sequence[Operation]) -> Touched:
 
 def names_of(operation: Operation) -> Sequence[tuple[AnyKind, str]]:
     """The names of the records that an operation reads."""
+    if isinstance(operation, Transaction):
+        return transactions.names_in(operation)
     if isinstance(operation, LockOperation):
         return ((LEASE, operation.lock),)
     if isinstance(operation, Expire):
@@ -90,6 +94,8 @@ def names_of(operation: Operation) -> Sequence[tuple[AnyKind, str]]:
 
 def lookups_of(operation: Operation) -> Sequence[tuple[AnyKind, str]]:
     """The records that an operation reads by the value of `Kind.lookup`: the lease of a fenced write."""
+    if isinstance(operation, Transaction):
+        return transactions.lookups_in(operation)
     if isinstance(operation, LockOperation | Expire) or operation.lease_id is None:
         return ()
     return ((LEASE, operation.lease_id),)
@@ -107,6 +113,8 @@ def apply(overlay: Overlay, operation: Operation) -> Outcome:
         return leases.release(overlay, operation)
     if isinstance(operation, Expire):
         return _expire(overlay, operation)
+    if isinstance(operation, Transaction):
+        return transactions.transact(overlay, operation)
     return entries.change(overlay, operation)
 
 
@@ -123,10 +131,9 @@ def _expire(overlay: Overlay, operation: Expire) -> Expired | Unchanged:
 
 def _internal_error(operation: Operation, failure: Exception) -> ServiceError:
     """The error for an exception that is not a refusal: because of the stored record, or of a fault in the service."""
-    error = ServiceError(
-        "internal",
-        "the service failed; nothing was changed",
-        details={"lock" if isinstance(operation, LockOperation) else "key": name_of(operation)},
-    )
+    details: dict[str, ErrorDetail] = {}
+    if not isinstance(operation, Transaction):
+        details["lock" if isinstance(operation, LockOperation) else "key"] = name_of(operation)
+    error = ServiceError("internal", "the service failed; nothing was changed", details=details)
     error.__cause__ = failure
     return error

@@ -20,7 +20,7 @@ from leasehold.engines.base import Space
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import LANE_END_SECONDS, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_WAITING_VALUE_BYTES
 from leasehold.metrics import Metrics
-from leasehold.model import Operation, Put
+from leasehold.model import Operation, Put, Transaction
 from leasehold.store.batch import Batch, Done
 from leasehold.store.lane_watch import LaneWatch
 
@@ -93,7 +93,7 @@ class Lane:
         if self._value_bytes > MAX_WAITING_VALUE_BYTES:
             done(unavailable("too many changes wait to be stored"))
             return
-        value_bytes = len(operation.value) if type(operation) is Put else 0
+        value_bytes = len(operation.value) if type(operation) is Put else _value_bytes(operation)
         if not self._operations and self._idle.is_set():
             # Not at once: other requests may be ready in this iteration of the loop, and should join the batch.
             self._running_loop().call_soon(self._gather, 0)
@@ -190,6 +190,8 @@ class Lane:
 
 
 def _value_bytes(operation: Operation) -> int:
+    if isinstance(operation, Transaction):
+        return sum(len(each.value) for each in operation.operations if isinstance(each, Put))
     return len(operation.value) if type(operation) is Put else 0
 
 

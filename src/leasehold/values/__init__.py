@@ -10,6 +10,7 @@ entry_text.py    the JSON text of an entry
 """
 
 from leasehold.values.patches import (
+    are_equal,
     json_patch,
     merge_patch,
     parse_json_patch,
@@ -43,6 +44,7 @@ from leasehold.values.text import (
 __all__ = [
     "LARGE_BYTES",
     "UNREADABLE",
+    "are_equal",
     "check_size",
     "collector_paused",
     "container_for",

@@ -16,6 +16,8 @@ MEMBER_WORK_BYTES: Final = 12
 """Merging one member of a merge patch."""
 MERGED_OBJECT_WORK_BYTES: Final = 24
 """Merging an object of a merge patch, in addition to its members."""
+DECISION_WORK_BYTES: Final = 100
+"""Deciding one check or operation of a transaction, in addition to the work on its value: 3 µs."""
 ELEMENTS_MOVED_FOR_ONE_BYTE: Final = 64
 """Moving so many elements of a list by one place costs one unit."""
 

@@ -1,0 +1,211 @@
+"""Transactions: checks and operations that are decided together. All changes are made, at one revision, or none.
+
+The checks are decided before the first operation. Operations are decided in order, each on the changes of those before
+it. They use the same rules as operations outside of a transaction. To add an operation, add it to `_apply`.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from leasehold import values
+from leasehold.errors import ErrorDetail, ServiceError
+from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_PARTS_BYTES
+from leasehold.model import (
+    ENTRY,
+    LEASE,
+    AnyKind,
+    Committed,
+    Deleted,
+    Entry,
+    EntryCheck,
+    EntryOperation,
+    ExistenceCheck,
+    Found,
+    Json,
+    LeaseCheck,
+    Missing,
+    Put,
+    Read,
+    RevisionCheck,
+    Transaction,
+    Written,
+    keys_in,
+)
+from leasehold.rules import entries
+from leasehold.rules.fences import check_fence
+from leasehold.rules.overlay import BatchLimitError, Overlay
+from leasehold.values.budgets import DECISION_WORK_BYTES
+from leasehold.values.entry_text import partial_entry_json
+
+Failed = dict[str, ErrorDetail]
+"""A check that failed, as the caller is told: `index`, and `key` and `revision`, or `error`."""
+
+
+def transact(overlay: Overlay, transaction: Transaction) -> Committed:
+    """Decide a transaction. Raises ServiceError for a refusal.
+
+    `precondition_failed` has all `failed` checks; the error of an operation has its `index`.
+    """
+    work_before = overlay.work_bytes
+    decisions = DECISION_WORK_BYTES * (len(transaction.checks) + len(transaction.operations))
+    if work_before and work_before + decisions > MAX_BATCH_WORK_BYTES:
+        raise BatchLimitError
+    try:
+        with overlay.savepoint():
+            if transaction.lease_id is not None:
+                check_fence(overlay, transaction.lease_id)
+            _check(overlay, transaction)
+            return _do(overlay, transaction)
+    except BatchLimitError:
+        if work_before:
+            raise
+        # It is too much for any batch.
+        raise ServiceError(
+            "too_large",
+            "the transaction takes too much work; change fewer large values in part, or replace them",
+            details={"limit": MAX_BATCH_WORK_BYTES},
+        ) from None
+    finally:
+        overlay.work_bytes += decisions
+
+
+def names_in(transaction: Transaction) -> list[tuple[AnyKind, str]]:
+    """The records that a transaction reads by name."""
+    return [(ENTRY, key) for key in keys_in(transaction)]
+
+
+def lookups_in(transaction: Transaction) -> list[tuple[AnyKind, str]]:
+    """The leases that it reads by their `lease_id`."""
+    own = [] if transaction.lease_id is None else [transaction.lease_id]
+    checked = [check.lease_id for check in transaction.checks if isinstance(check, LeaseCheck)]
+    return [(LEASE, lease_id) for lease_id in own + checked]
+
+
+# Operations ---------------------------------------------------------------------------------------------------
+
+
+def _do(overlay: Overlay, transaction: Transaction) -> Committed:
+    before = revision = overlay.revision
+    results: list[Written | Deleted | Found | Missing] = []
+    read_bytes = 0
+    for index, operation in enumerate(transaction.operations):
+        overlay.revision = before  # so all changes get the same revision
+        try:
+            result = _apply(overlay, operation)
+            if isinstance(result, Found):
+                read_bytes = _add_read(read_bytes, result.entry)
+        except ServiceError as refusal:
+            raise _of_operation(refusal, index, operation.key) from refusal
+        results.append(result)
+        revision = max(revision, overlay.revision)
+    overlay.revision = revision
+    return Committed(revision, tuple(results))
+
+
+def _apply(overlay: Overlay, operation: EntryOperation | Read) -> Written | Deleted | Found | Missing:
+    if isinstance(operation, Put):
+        return entries.put(overlay, operation)
+    if isinstance(operation, Read):
+        return _read(overlay, operation.key)
+    return entries.change(overlay, operation)
+
+
+def _read(overlay: Overlay, key: str) -> Found | Missing:
+    entry = overlay.live(ENTRY, key)
+    if entry is None:
+        return Missing(key)
+    if not entry.value:
+        raise values.unreadable(key=key)
+    return Found(entry)
+
+
+def _add_read(read_bytes: int, entry: Entry) -> int:
+    """The size of all values that were read. Raises `too_large`, but not for a single one."""
+    total = read_bytes + len(entry.value)
+    if read_bytes and total > MAX_PARTS_BYTES:
+        raise ServiceError(
+            "too_large",
+            f"the values that the transaction reads are together larger than {MAX_PARTS_BYTES} bytes",
+            details={"limit": MAX_PARTS_BYTES},
+        )
+    return total
+
+
+def _of_operation(refusal: ServiceError, index: int, key: str) -> ServiceError:
+    """The refusal of an operation, with its place in the transaction."""
+    return ServiceError(
+        refusal.code,
+        f"operation {index}: {refusal.message}",
+        details={**refusal.details, "index": index, "key": key},
+        headers=refusal.headers,
+        status=refusal.status,
+        reason=refusal.reason,
+    )
+
+
+# Checks -------------------------------------------------------------------------------------------------------
+
+
+def _check(overlay: Overlay, transaction: Transaction) -> None:
+    """Raise `precondition_failed` with all checks that do not hold."""
+    checking = _Checking(overlay)
+    failed = list(checking.failed(transaction))
+    if failed:
+        noun = "check" if len(failed) == 1 else "checks"
+        raise ServiceError("precondition_failed", f"{len(failed)} {noun} failed", details={"failed": failed})
+
+
+class _Checking:
+    """The checks of one transaction. Each value is decoded once."""
+
+    def __init__(self, overlay: Overlay) -> None:
+        self._overlay = overlay
+        self._decoded: dict[str, Json] = {}
+        self._room_bytes = MAX_PARTS_BYTES
+        """How many bytes of current values may still be shown."""
+
+    def failed(self, transaction: Transaction) -> Iterator[Failed]:
+        """The checks that do not hold, in their order."""
+        for index, check in enumerate(transaction.checks):
+            if isinstance(check, LeaseCheck):
+                if self._overlay.live_by_lookup(LEASE, check.lease_id) is None:
+                    yield {"index": index, "error": "lease_lost"}
+                continue
+            entry = self._overlay.live(ENTRY, check.key)
+            if not self._holds(check, entry):
+                revision = None if entry is None else entry.revision
+                shown: Failed = {"index": index, "key": check.key, "revision": revision}
+                if transaction.shows_current:
+                    shown["current"] = None if entry is None else msgspec.Raw(self._current(entry))
+                yield shown
+
+    def _holds(self, check: EntryCheck, entry: Entry | None) -> bool:
+        if isinstance(check, RevisionCheck):
+            return (None if entry is None else entry.revision) == check.revision
+        if entry is None:
+            return False
+        if isinstance(check, ExistenceCheck):
+            return True
+        try:
+            part = values.get_at(self._value(entry), check.path)
+        except ServiceError as error:
+            if error.code == "path_not_found":
+                return False
+            raise
+        return values.are_equal(part, check.value)
+
+    def _value(self, entry: Entry) -> Json:
+        if entry.key not in self._decoded:
+            self._overlay.begin_work(len(entry.value))
+            with values.collector_paused(len(entry.value)):
+                self._decoded[entry.key] = values.decode(entry.value)
+        return self._decoded[entry.key]
+
+    def _current(self, entry: Entry) -> bytes:
+        """The entry as text. Without its value if there is no room for it, or if it cannot be read."""
+        size = len(entry.value)
+        if not size or size > self._room_bytes:
+            return partial_entry_json(entry, value=None, path=None)
+        self._room_bytes -= size
+        return partial_entry_json(entry, value=entry.value, path=None)
