@@ -251,6 +251,108 @@ class SpaceConformance(ABC):
         page = driver.run(driver.space.scan(ENTRY, "", None, 1))
         assert ([entry.key for entry in page.records], page.next_after) == (["c"], None)
 
+    # Several records at one moment --------------------------------------------------------------------------------
+
+    def test_several_records_are_read_in_the_order_of_their_names_without_missing_and_expired_ones(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        driver.commit(("old", b"1"), expires_at=clock.now + 1)
+        driver.commit(("a", b"1"), ("b", b"2"), ("é", b"3"))
+        clock.now += 1
+        page = driver.run(driver.space.read_all(ENTRY, ["é", "missing", "b", "old", "a", "b"]))
+        assert [(entry.key, entry.value) for entry in page.records] == [
+            ("é", b"3"),
+            ("b", b"2"),
+            ("a", b"1"),
+            ("b", b"2"),
+        ]
+        assert (page.revision, page.next_after) == (4, None)
+
+    def test_several_records_of_none_that_exist_are_an_empty_page_at_the_head(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        commit_leases(driver, lease("l", 1, clock))
+        for names in ([], ["l"]):
+            page = driver.run(driver.space.read_all(ENTRY, names))
+            assert (page.records, page.revision) == ([], 1)
+        assert driver.run(driver.space.read_all(LEASE, ["m", "l"])).records == [lease("l", 1, clock)]
+
+    # Several changes of one revision ------------------------------------------------------------------------------
+
+    def commit_together(self, driver: Driver, revision: int, *changes: tuple[str, bytes | None]) -> None:
+        """Commit these entries, or removals, as one transaction does: all at one revision."""
+        now = 1_769_860_800_000_000
+        made: list[Change] = [
+            Deletion(key, revision) if value is None else Entry(key, value, revision, now, now)
+            for key, value in changes
+        ]
+        assert driver.decide_and_commit([key for key, _ in changes], lambda *_: made) is None
+        assert driver.space.revision == revision
+
+    def fill_with_transactions(self, driver: Driver) -> None:
+        """Six revisions; each but the first and the last has several changes."""
+        driver.put("a/first")
+        self.commit_together(driver, 2, ("a/1", b"1"), ("b/1", b"1"), ("a/2", b"1"), ("b/2", b"1"), ("a/3", b"1"))
+        self.commit_together(driver, 3, ("b/3", b"1"), ("b/4", b"1"), ("a/4", b"1"))
+        self.commit_together(driver, 4, ("a/2", None), ("b/2", None), ("a/1", b"2"), ("c", None))
+        self.commit_together(driver, 5, ("b/1", None), ("b/3", None), ("a/5", b"1"))
+        driver.put("last")
+
+    FILLED = (
+        ("a/first", 1),
+        ("a/3", 2),
+        ("a/4", 3),
+        ("b/4", 3),
+        ("a/1", 4),
+        ("a/2", 4),
+        ("b/2", 4),
+        ("c", 4),
+        ("a/5", 5),
+        ("b/1", 5),
+        ("b/3", 5),
+        ("last", 6),
+    )
+    """The latest change of each name after `fill_with_transactions`."""
+
+    def check_pages(self, driver: Driver) -> None:
+        """Each page has all changes up to its revision, for every limit and prefix."""
+        for prefix in ("", "a/", "b/", "x"):
+            expected = [each for each in self.FILLED if each[0].startswith(prefix)]
+            for limit in range(1, len(self.FILLED) + 1):
+                after, told = 0, []
+                while after < driver.space.revision:
+                    page = driver.run(driver.space.changes(ENTRY, after, prefix, limit))
+                    told += sorted((change.name, change.revision) for change in page.changes)
+                    told.sort(key=lambda each: (each[1], each[0]))
+                    assert told == [each for each in expected if each[1] <= page.revision]
+                    assert page.revision > after
+                    after = page.revision
+                assert told == expected
+
+    def test_no_page_of_changes_ends_within_a_revision(self, driver: Driver) -> None:
+        self.fill_with_transactions(driver)
+        self.check_pages(driver)
+
+    def test_changes_of_one_revision_are_published_together(self, driver: Driver) -> None:
+        heard: list[tuple[int, Sequence[Change] | None]] = []
+        driver.space.subscribe(ENTRY, lambda revision, changes: heard.append((revision, changes)))
+        self.fill_with_transactions(driver)
+        driver.settle()
+        told = [(revision, len(changes)) for revision, changes in heard if changes is not None]
+        assert told == [(1, 1), (2, 5), (3, 3), (4, 4), (5, 3), (6, 1)]
+
+    def test_a_history_that_ends_within_no_revision_is_compacted_by_whole_revisions(
+        self, make_driver: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(base, "HISTORY_CHANGES", 3)
+        with make_driver() as driver:
+            self.fill_with_transactions(driver)
+            with pytest.raises(ServiceError) as caught:
+                changes_of(driver, ENTRY, 2, "", 100)
+            assert caught.value.code == "revision_compacted"
+            told = sorted((change.revision, change.name) for change in changes_of(driver, ENTRY, 3, "", 100))
+            assert told == [(revision, name) for name, revision in self.FILLED if revision > 3]
+
     # Changes ------------------------------------------------------------------------------------------------------
 
     def test_changes_are_the_latest_of_each_key_with_deletions(self, driver: Driver) -> None:
@@ -577,6 +679,19 @@ class DurableConformance(SpaceConformance):
             assert changes_of(driver, LEASE, 0, "", 10) == [lease("l", 4, clock), LeaseEnd("m", 7)]
             driver.commit(("b", b"2"))
             assert [change.revision for change in changes_of(driver, ENTRY, 5, "", 10)] == [8]
+
+    def test_revisions_with_several_changes_are_the_same_after_restarts(
+        self, make_driver: Callable[[], Driver]
+    ) -> None:
+        with make_driver() as driver:
+            self.fill_with_transactions(driver)
+            before = driver.run(driver.space.scan(ENTRY, "", None, 100))
+        for _ in range(2):
+            with make_driver() as driver:
+                assert driver.run(driver.space.scan(ENTRY, "", None, 100)) == before
+                self.check_pages(driver)
+        with make_driver() as driver:
+            self.commit_together(driver, 7, ("a/1", None), ("a/3", b"2"))
 
     def test_a_removal_is_returned_after_several_restarts(self, make_driver: Callable[[], Driver]) -> None:
         with make_driver() as driver:

@@ -116,6 +116,12 @@ class Space(Protocol):
         records. `Page.revision` is the head before the first record was read: the page has all changes up to it.
         """
 
+    async def read_all(self, kind: Kind[R], names: Sequence[str]) -> Page[R]:
+        """The records with these names as of one moment, in the order of `names`, without those that are missing.
+
+        `Page.revision` is the head at that moment; `next_after` is None.
+        """
+
     async def moment(self) -> Moment:
         """All entries as of now, for a backup. Later commits are not included."""
 

@@ -53,6 +53,11 @@ class InMemorySpace:
     async def scan(self, kind: Kind[R], prefix: str, after: str | None, limit: int) -> Page[R]:
         return self._state.table(kind).page(prefix, after, limit, self.revision, self._clock())
 
+    async def read_all(self, kind: Kind[R], names: Sequence[str]) -> Page[R]:
+        now = self._clock()
+        found = map(self._state.records(kind).get, names)
+        return Page([each for each in found if each is not None and not is_expired(each, now)], self.revision, None)
+
     async def moment(self) -> Moment:
         keys, by_key = self._state.table(ENTRY).copy_by_name()
         return Moment(self.incarnation, self.revision, _pages(keys, by_key, self._clock()))

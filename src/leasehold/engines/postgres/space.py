@@ -39,6 +39,7 @@ from leasehold.engines.postgres.links import CLOSE_SECONDS, Address, Connection,
 from leasehold.engines.postgres.listener import Listener
 from leasehold.engines.postgres.pool import Pool
 from leasehold.engines.postgres.reads import Reads
+from leasehold.engines.postgres.sql import joined
 from leasehold.engines.postgres.tables import TABLES, table_of
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_KEY_BYTES
@@ -194,6 +195,19 @@ class PostgresSpace:
         records = [record(*row[1:]) for row in rows if row[1] is not None]
         page = records[:limit]
         return Page(page, rows[0][0], page[-1].name if len(records) > limit else None)
+
+    async def read_all(self, kind: Kind[R], names: Sequence[str]) -> Page[R]:
+        statement = sql.OF_KIND[kind].read_all  # type: ignore[index] # one of several kinds
+
+        async def query(connection: Connection) -> list[asyncpg.Record]:
+            return await connection.fetch(statement, self._namespace, joined(dict.fromkeys(names)), self._time())
+
+        rows = await self._ask(query)
+        revision, incarnation = rows[0][:2]
+        self._head.see(incarnation)
+        record = table_of(kind).record
+        found = {row[2]: record(*row[2:]) for row in rows if row[2] is not None}
+        return Page([found[name] for name in names if name in found], revision, None)
 
     async def moment(self) -> Moment:
         if not self._is_open:

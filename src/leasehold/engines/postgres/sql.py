@@ -114,6 +114,12 @@ class KindStatements:
             ) AS page ON true WHERE head.namespace = $1 ORDER BY page.{name}
         """
         """from, after, before, limit, clock. Each row begins with the head, and there is at least one row."""
+        self.read_all = f"""
+            SELECT head.revision, head.incarnation, found.* FROM head LEFT JOIN LATERAL (
+                SELECT {columns} {source} AND stored.{name} = {_any_of("$2")} AND {_is_live("$3")}
+            ) AS found ON true WHERE head.namespace = $1
+        """
+        """names, clock. Each row begins with the head and its incarnation, and there is at least one row."""
         self.next_page = f"""
             SELECT {columns} {source} AND stored.{name} > $2 AND {_is_live("$4")} ORDER BY stored.{name} LIMIT $3
         """
