@@ -9,10 +9,12 @@ import asyncio
 import os
 import random
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import uvloop
@@ -21,7 +23,7 @@ from running import Server
 
 from harness import Finding
 from harness.histories import History
-from harness.register_clients import Client, Load, Place
+from harness.register_clients import Client, Connection, Load, Place
 from harness.registers import search
 from harness.revisions import faults_by_revisions
 
@@ -51,28 +53,54 @@ def stay_linearizable(
     `lost_answers`: how often the connection to the database is cut while it answers a COMMIT. `bug`: one of those in
     `planted`.
     """
-    run = _Round(str(store), random.Random(seed), operations, bug)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run.drive(["kill"] * kills + ["pause"] * pauses, servers, lost_answers))
+    run = _Registers(str(store), random.Random(seed), operations, bug)
+    run.go(kills=kills, pauses=pauses, servers=servers, lost_answers=lost_answers)
     return run.finding()
 
 
-class _Round:
+class AnyClient(Protocol):
+    """A client of a round."""
+
+    connection: Connection
+
+    async def run(self) -> None:
+        """Do operations until the load is done."""
+
+    async def look(self) -> None:
+        """Read everything once."""
+
+
+class Round(ABC):
+    """Clients on one server or on several, while the servers are killed and paused. `rng` decides everything."""
+
     def __init__(self, store: str, rng: random.Random, operations: int, bug: str | None) -> None:
         self._store = store
-        self._rng = rng
+        self.rng = rng
         self._bug = bug
-        self._history = History()
-        self._load = Load(self._history, operations, self._progress)
+        self.history = History()
+        self.load = Load(self.history, operations, self._progress)
         self._progressed = asyncio.Event()
         self._awaited = 0
         self._servers: list[Server] = []
         self._places: list[Place] = []
-        self._clients: list[Client] = []
+        self._clients: list[AnyClient] = []
+
+    @abstractmethod
+    def make_client(self, name: str, place: Place) -> AnyClient:
+        """A client of the server at `place`."""
+
+    @abstractmethod
+    async def prepare(self, place: Place) -> None:
+        """Do what must be done before the clients begin."""
 
     # The run ------------------------------------------------------------------------------------------------------
 
-    async def drive(self, faults: Sequence[str], servers: int, lost_answers: int) -> None:
+    def go(self, *, kills: int, pauses: int, servers: int, lost_answers: int) -> None:
+        """Do the whole load with these faults."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._drive(["kill"] * kills + ["pause"] * pauses, servers, lost_answers))
+
+    async def _drive(self, faults: Sequence[str], servers: int, lost_answers: int) -> None:
         async with asyncio.timeout(HANG_SECONDS), AsyncExitStack() as stack:
             stores = [self._store] * servers
             if lost_answers:
@@ -82,14 +110,14 @@ class _Round:
             stack.push_async_callback(asyncio.to_thread, running.close)
             for store in stores:
                 await self._start(running, store)
+            await self.prepare(self._places[0])
             self._clients = [
-                Client(f"c{number}", self._places[number % servers], self._load, random.Random(self._rng.random()))
-                for number in range(CLIENTS)
+                self.make_client(f"c{number}", self._places[number % servers]) for number in range(CLIENTS)
             ]
             async with asyncio.TaskGroup() as group:
                 for client in self._clients:
                     group.create_task(client.run())
-                await self._strike(self._rng.sample(faults, len(faults)))
+                await self._strike(self.rng.sample(faults, len(faults)))
             await self._look(self._places[0])
 
     async def _start(self, running: ExitStack, store: str) -> None:
@@ -110,32 +138,32 @@ class _Round:
         return self._store.replace(f":{parts.port}/", f":{proxy.port}/", 1)
 
     def _lose(self, proxy: Proxy, times: int, data: bytes) -> int | None:
-        due = self._load.operations * (proxy.cuts + 1) // (times + 1)
-        if b"COMMIT\0" not in data or proxy.cuts >= times or self._load.done < due:
+        due = self.load.operations * (proxy.cuts + 1) // (times + 1)
+        if b"COMMIT\0" not in data or proxy.cuts >= times or self.load.done < due:
             return None
-        self._load.figures["answers of COMMIT lost"] += 1
+        self.load.figures["answers of COMMIT lost"] += 1
         return 0
 
     async def _strike(self, faults: Sequence[str]) -> None:
         """Cause the faults one after another, spread over the load, at each server in turn."""
         for number, fault in enumerate(faults):
-            self._awaited = self._load.operations * (number + 1) // (len(faults) + 1)
+            self._awaited = self.load.operations * (number + 1) // (len(faults) + 1)
             self._progressed.clear()
             self._progress()
             await self._progressed.wait()
             # Not always directly after an answer.
-            await asyncio.sleep(self._rng.uniform(0, MOST_DELAY_SECONDS))
+            await asyncio.sleep(self.rng.uniform(0, MOST_DELAY_SECONDS))
             target = number % len(self._servers)
             count = sum(client.connection.is_waiting for client in self._at(target))
-            self._load.figures.update({f"{fault}s": 1, f"{fault}s with operations under way": count > 0})
-            self._load.figures[f"operations under way at {fault}s"] += count
+            self.load.figures.update({f"{fault}s": 1, f"{fault}s with operations under way": count > 0})
+            self.load.figures[f"operations under way at {fault}s"] += count
             await (self._kill if fault == "kill" else self._pause)(target)
 
     def _progress(self) -> None:
-        if self._load.done >= self._awaited:
+        if self.load.done >= self._awaited:
             self._progressed.set()
 
-    def _at(self, target: int) -> list[Client]:
+    def _at(self, target: int) -> list[AnyClient]:
         return self._clients[target :: len(self._servers)]
 
     async def _kill(self, target: int) -> None:
@@ -143,7 +171,7 @@ class _Round:
         place.is_up.clear()
         server.kill()
         await asyncio.to_thread(server.start)
-        self._load.lock_names += 1
+        self.load.lock_names += 1
         place.address = server.address
         await self._look(place)
         place.is_up.set()
@@ -151,28 +179,35 @@ class _Round:
     async def _pause(self, target: int) -> None:
         """Pause the server. Some of its clients disconnect meanwhile; the server handles their requests later."""
         os.kill(self._servers[target].pid, signal.SIGSTOP)
-        await asyncio.sleep(self._rng.uniform(*PAUSE_SECONDS))
+        await asyncio.sleep(self.rng.uniform(*PAUSE_SECONDS))
         for client in self._at(target):
-            if self._rng.random() < 0.3:
+            if self.rng.random() < 0.3:
                 client.connection.hang_up()
         os.kill(self._servers[target].pid, signal.SIGCONT)
 
     async def _look(self, place: Place) -> None:
         """Read all keys. What is there must not disappear by itself."""
-        await Client("observer", place, self._load, self._rng).look()
+        await self.make_client("observer", place).look()
 
-    # The judgement --------------------------------------------------------------------------------------------
+
+class _Registers(Round):
+    def make_client(self, name: str, place: Place) -> Client:
+        return Client(name, place, self.load, random.Random(self.rng.random()))
+
+    async def prepare(self, place: Place) -> None:
+        """Do nothing: all keys are missing at first."""
 
     def finding(self) -> Finding:
-        searched = search(self._history)
+        searched = search(self.history)
         # The last operation was a list of all keys.
-        by_revisions = faults_by_revisions(self._history, self._history.sights[-1].head)
-        figures = self._load.figures
+        by_revisions = faults_by_revisions(self.history, self.history.sights[-1].head)
+        figures = self.load.figures
         figures.update({"windows searched": searched.windows, "steps of the search": searched.steps})
-        judgements = {"answers": self._history.faults, "revisions": by_revisions, "search": searched.faults}
-        return Finding(figures, [line for name, found in judgements.items() for line in _shown(name, found)])
+        judgements = {"answers": self.history.faults, "revisions": by_revisions, "search": searched.faults}
+        return Finding(figures, [line for name, found in judgements.items() for line in shown(name, found)])
 
 
-def _shown(name: str, found: Sequence[str]) -> list[str]:
+def shown(name: str, found: Sequence[str]) -> list[str]:
+    """The first of the violations that a check found."""
     more = [f"{name}: {len(found) - SHOWN} more"] if len(found) > SHOWN else []
     return [f"{name}: {fault}" for fault in found[:SHOWN]] + more

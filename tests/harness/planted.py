@@ -4,6 +4,7 @@ LEASEHOLD_TEST_BUG names one of `BUGS`. LEASEHOLD_TEST_STALLS is `EVERY:SECONDS`
 long. The code of the service itself has neither.
 """
 
+import asyncio
 import itertools
 import os
 import time
@@ -28,6 +29,7 @@ from leasehold.model import (
     LEASE,
     Acquire,
     Change,
+    Committed,
     Delete,
     Entry,
     Held,
@@ -38,10 +40,11 @@ from leasehold.model import (
     Put,
     Renew,
     Touched,
+    Transaction,
     View,
     is_expired,
 )
-from leasehold.rules import leases
+from leasehold.rules import leases, transactions
 from leasehold.rules.conditions import check
 from leasehold.rules.fences import lease_lost
 from leasehold.rules.overlay import Overlay
@@ -221,6 +224,52 @@ def _publish_when_decided(*, is_answered: bool) -> None:
     FileSpace._publish = lambda _self, changes: by_kind(changes)  # type: ignore[assignment, method-assign]
 
 
+def show_half_a_transaction() -> None:
+    """The changes of a transaction become visible one after the other, and readers are answered in between."""
+    conclude, publish = FileSpace._conclude, FileSpace._publish
+
+    def conclude_in_steps(self: FileSpace, changes: Sequence[Change], done: CommitDone) -> None:
+        revisions = [change.revision for change in changes]
+        shared = [place for place in range(1, len(changes)) if revisions[place] == revisions[place - 1]]
+        if not shared:
+            conclude(self, changes, done)
+            return
+        publish(self, changes[: shared[0]])
+        asyncio.get_running_loop().call_later(SLOW_SECONDS, conclude, self, changes[shared[0] :], done)
+
+    FileSpace._conclude = conclude_in_steps  # type: ignore[assignment, method-assign]
+
+
+def number_operations() -> None:
+    """Each change of a transaction takes a revision of its own."""
+
+    def do(overlay: Overlay, transaction: Transaction) -> Committed:
+        results = tuple(transactions._apply(overlay, operation) for operation in transaction.operations)
+        return Committed(overlay.revision, results)
+
+    transactions._do = do
+
+
+def check_transactions_on_arrival() -> None:
+    """The checks of a transaction are done when it arrives and not again when it is committed."""
+    submit = Lane.submit
+
+    def checked(self: Lane, operation: Operation, done: Done) -> None:
+        if isinstance(operation, Transaction):
+            space = self._space
+            assert isinstance(space, FileSpace)
+            overlay = Overlay(space._state, space.revision, space._clock(), self._max_value_bytes)
+            try:
+                transactions._check(overlay, operation)
+            except ServiceError as refusal:
+                done(refusal)
+                return
+            operation = replace(operation, checks=())
+        submit(self, operation, done)
+
+    Lane.submit = checked  # type: ignore[method-assign]
+
+
 BUGS: Final = {
     "restart tokens": restart_tokens,
     "renew expired": renew_expired,
@@ -232,6 +281,9 @@ BUGS: Final = {
     "slow disk": slow_disk,
     "publish before durable": publish_before_durable,
     "answer before durable": answer_before_durable,
+    "show half a transaction": show_half_a_transaction,
+    "number operations": number_operations,
+    "check transactions on arrival": check_transactions_on_arrival,
 }
 
 
