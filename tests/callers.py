@@ -56,7 +56,8 @@ def routes(server: Server, *, permission: bool = True) -> list[tuple[str, str]]:
 
 
 def request(server: Server, method: str, target: str, headers: Mapping[str, str]) -> httpx.Response:
-    body = {"value": 1} if target == "/set" else 1
+    bodies: dict[str, Any] = {"/set": {"value": 1}, "/txn": {"do": [{"op": "put", "key": "a", "value": 1}]}}
+    body = bodies.get(target, 1)
     return server.request(method, target, headers=headers, content=json.dumps(body) if method[0] == "P" else None)
 
 

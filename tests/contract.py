@@ -144,7 +144,7 @@ class Contract:
             found.append(f"{at} is not {schema['const']}")
         if "enum" in schema and value not in schema["enum"]:
             found.append(f"{at} is none of {schema['enum']}")
-        if "minimum" in schema and value < schema["minimum"]:
+        if "minimum" in schema and value is not None and value < schema["minimum"]:
             found.append(f"{at} is less than {schema['minimum']}")
         if isinstance(value, dict):
             members = schema.get("properties", {})

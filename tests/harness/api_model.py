@@ -69,6 +69,21 @@ STEPS_OF_PATCH = st.fixed_dictionaries(
 )
 
 
+CHECKS = st.one_of(
+    st.tuples(st.just("revision"), KEYS, st.sampled_from(["own", "own", "older", "none"])),
+    st.tuples(st.just("exists"), KEYS, st.booleans()),
+    st.tuples(st.just("value"), KEYS, st.tuples(SEGMENTS, st.just(ABSENT) | VALUES)),
+    st.tuples(st.just("lease"), st.none(), st.sampled_from(["alive", "alive", "former", "unknown"])),
+)
+"""Checks of a transaction: the kind, the key, and what is expected. ABSENT stands for the value that is there."""
+OPERATIONS = st.one_of(
+    st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": VALUES, "path": st.none() | SEGMENTS}),
+    st.fixed_dictionaries({"op": st.just("merge"), "key": KEYS, "value": VALUES}),
+    st.fixed_dictionaries({"op": st.just("patch"), "key": KEYS, "patch": st.lists(STEPS_OF_PATCH, max_size=3)}),
+    st.fixed_dictionaries({"op": st.just("delete"), "key": KEYS}),
+)
+
+
 class Refused(Exception):  # noqa: N818 - has the name that the service uses
     """A refusal as the model predicts it: status and code."""
 
@@ -101,6 +116,10 @@ def patch_failed() -> Refused:
 
 def pointer(path: tuple[str, ...]) -> str:
     return "".join("/" + segment.replace("~", "~0").replace("/", "~1") for segment in path)
+
+
+def parsed(text: str) -> tuple[str, ...]:
+    return tuple(segment.replace("~1", "/").replace("~0", "~") for segment in text.split("/")[1:])
 
 
 def same(left: Any, right: Any) -> bool:
@@ -452,6 +471,138 @@ class KeyValueMachine(RuleBasedStateMachine):
         expected = [self.folder + key for key in found[:limit]]
         following = expected[-1] if len(found) > limit else None
         assert ([entry["key"] for entry in page["entries"]], page["next"]) == (expected, following)
+
+    @rule(
+        checks=st.lists(CHECKS, max_size=2),
+        operations=st.lists(OPERATIONS, max_size=4, unique_by=lambda operation: operation["key"]),
+        reads=st.lists(KEYS, max_size=2),
+        ttl=TTLS,
+        of_lease=st.sampled_from([None] * 6 + ["alive", "former"]),
+    )
+    def transact(
+        self, *, checks: list[Any], operations: list[Any], reads: list[str], ttl: int | None, of_lease: str | None
+    ) -> None:
+        do = [*operations, *({"op": "get", "key": key} for key in reads)]
+        condition = Condition("none", of_lease)
+        sent = {"if": [self.check_to_send(*check) for check in checks], "do": [self.to_send(each, ttl) for each in do]}
+        response = self.server.request("POST", "/txn", json=sent, headers=self.fence(condition))
+        if not do:
+            assert response.status_code == 400
+            return
+        failed = [index for index, check in enumerate(sent["if"]) if not self.holds(check)]
+        before = dict(self.entries)
+        refusal, index = self.outcome_of(condition, failed, do, ttl)
+        if refusal is not None:
+            self.entries = before
+            self.compare_refusal(response, refusal)
+            told = response.json()
+            if told["error"] == "precondition_failed":
+                assert [each["index"] for each in told["failed"]] == failed
+            elif told["error"] != "lease_lost":
+                assert (told["index"], told["key"]) == (index, self.folder + do[index]["key"])
+            return
+        self.revision += bool(operations)
+        done = response.json()
+        assert (response.status_code, done["revision"], len(done["results"])) == (200, self.revision, len(do))
+        assert {each["revision"] for each in done["results"][: len(operations)]} <= {self.revision}
+        for key, shown in zip(reads, done["results"][len(operations) :], strict=True):
+            if key in self.entries:
+                self.compare(shown, self.entries[key])
+            else:
+                assert shown == {"key": self.folder + key, "revision": None}
+        self.touched = do[0]["key"]
+
+    def outcome_of(
+        self, condition: Condition, failed: list[int], do: list[Any], ttl: int | None
+    ) -> tuple[Refused | None, int]:
+        """Do the operations in the model. Returns the refusal, if there is one, and the index of its operation."""
+        index = 0
+        try:
+            self.check_lease(condition)
+            for index, each in enumerate([] if failed else do):  # noqa: B007 - returned
+                self.apply(each, ttl)
+        except Refused as refusal:
+            return refusal, index
+        return (Refused(412, "precondition_failed") if failed else None), index
+
+    def check_to_send(self, kind: str, key: str | None, expected: Any) -> dict[str, Any]:
+        if key is None:
+            return {"lease": self.lease_id_for(expected)}
+        name = {"key": self.folder + key}
+        if kind == "revision":
+            own = self.entries[key]["revision"] if key in self.entries else None
+            return name | {"revision": {"own": own, "older": (own or 2) - 1, "none": None}[expected]}
+        if kind == "exists":
+            return name | {"exists": expected}
+        path, value = expected
+        if value is ABSENT:
+            try:
+                value = get(existing(self.value(key)), path)
+            except Refused:
+                value = None
+        return name | {"path": pointer(path), "value": value}
+
+    def holds(self, check: dict[str, Any]) -> bool:
+        if "lease" in check:
+            return check["lease"] in [lease["lease_id"] for lease in self.leases.values()]
+        key = check["key"].removeprefix(self.folder)
+        if "revision" in check:
+            return bool(check["revision"] == (self.entries[key]["revision"] if key in self.entries else None))
+        if "exists" in check:
+            return bool(check["exists"] == (key in self.entries))
+        try:
+            return same(get(existing(self.value(key)), parsed(check["path"])), check["value"])
+        except Refused:
+            return False
+
+    def to_send(self, operation: dict[str, Any], ttl: int | None) -> dict[str, Any]:
+        sent = operation | {"key": self.folder + operation["key"]}
+        if operation["op"] not in ("get", "delete"):
+            sent["ttl"] = ttl
+        if operation.get("path") is not None:
+            sent["path"] = pointer(operation["path"])
+        if "patch" in operation:
+            sent["patch"] = [
+                step | {"path": pointer(step["path"]), "from": pointer(step["from"])} for step in operation["patch"]
+            ]
+        return sent
+
+    def apply(self, operation: dict[str, Any], ttl: int | None) -> None:
+        key = operation["key"]
+        value = self.value(key)
+        match operation["op"]:
+            case "get":
+                return
+            case "delete":
+                deleted(value)
+                del self.entries[key]
+                return
+            case "merge":
+                after = merge(existing(value), operation["value"])
+            case "patch":
+                after = patched(existing(value), operation["patch"])
+            case _:
+                path = operation["path"] or ()
+                after = put(empty(path) if value is ABSENT else value, path, operation["value"])
+        self.entries[key] = {"value": after, "revision": self.revision + 1, "expires": ttl is not None}
+
+    @rule(keys=st.lists(KEYS, min_size=1, max_size=4))
+    def read_several(self, keys: list[str]) -> None:
+        page = self.server.request("GET", "/kv", params={"key": [self.folder + key for key in keys]}).json()
+        found = [key for key in keys if key in self.entries]
+        assert [entry["key"] for entry in page["entries"]] == [self.folder + key for key in found]
+        for key, entry in zip(found, page["entries"], strict=True):
+            self.compare(entry, self.entries[key])
+        assert page["revision"] == self.revision
+
+    @rule(prefix=st.sampled_from(["a/", "ab", "ä", "abcd-"]))
+    def delete_prefix(self, prefix: str) -> None:
+        told = self.server.request("DELETE", "/kv", params={"prefix": self.folder + prefix}).json()
+        gone = [key for key in self.entries if key.startswith(prefix)]
+        self.revision += len(gone)
+        assert (told["deleted"], told["revision"]) == (len(gone), self.revision)
+        for key in gone:
+            del self.entries[key]
 
     def ask(self, method: str, lock: str, path: str | None, **asked: Any) -> httpx.Response:
         """Send a request for a lock by its name, or, with `path`, by UUID."""

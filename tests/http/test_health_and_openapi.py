@@ -48,9 +48,10 @@ def test_a_running_service_is_live(server: Server) -> None:
 # The description ----------------------------------------------------------------------------------------------
 
 ROUTES = {
-    "/kv": {"get"},
+    "/kv": {"get", "delete"},
     "/kv/{key}": {"get", "post", "put", "patch", "delete"},
     "/set": {"post"},
+    "/txn": {"post"},
     "/get/{uuid}": {"get"},
     "/stream": {"get"},
     "/stream/{uuid}": {"get"},
@@ -158,6 +159,7 @@ def test_every_body_is_described(document: Any) -> None:
     patches = ["application/json-patch+json", "application/merge-patch+json"]
     assert bodies == {
         "post /set": values,
+        "post /txn": values,
         "post /kv/{key}": values,
         "put /kv/{key}": values,
         "patch /kv/{key}": patches,

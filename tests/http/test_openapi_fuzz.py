@@ -27,6 +27,7 @@ OWN_LEASE = "f" * 32
 NO_LEASE = "0" * 32
 FUZZ_UUIDS = ["123e4567-e89b-12d3-a456-42661417400a", "123E4567-E89B-12D3-A456-42661417400A"]
 
+LEASE_IDS = st.sampled_from([OWN_LEASE] * 9 + [NO_LEASE, "", "x" * 129])
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ["", "a", "b", "0", "\0", "..", "/", "*", "a" * 600, "\ud7ff", "%00", "🦊"]
 )
@@ -67,13 +68,19 @@ MEDIA = st.sampled_from(
     ]
 )
 ANY_BODY = st.tuples(st.none() | MEDIA, JSON.map(encode_json) | st.binary(max_size=40))
-PATCH_STEPS = st.lists(
-    st.fixed_dictionaries(
-        {"op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test", "spam"]), "path": PATHS},
-        optional={"from": PATHS, "value": JSON},
-    ),
-    max_size=4,
-)
+
+
+def steps_of(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(
+        st.fixed_dictionaries(
+            {"op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test", "spam"]), "path": PATHS},
+            optional={"from": PATHS, "value": parts},
+        ),
+        max_size=4,
+    )
+
+
+PATCH_STEPS = steps_of(JSON)
 SETS = st.fixed_dictionaries(
     {"value": MESSAGEPACK},
     optional={
@@ -83,7 +90,27 @@ SETS = st.fixed_dictionaries(
         "spam": st.none(),
     },
 )
-LEASE_IDS = st.sampled_from([OWN_LEASE] * 9 + [NO_LEASE, "", "x" * 129])
+_TTLS: dict[str, st.SearchStrategy[Any]] = {"ttl": st.sampled_from([30, 1e6, None])}
+TRANSACTION_OPERATIONS = st.one_of(
+    st.fixed_dictionaries({"op": st.just("get"), "key": KEYS}),
+    st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": MESSAGEPACK}, optional=_TTLS),
+    st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": MESSAGEPACK, "path": PATHS}),
+    st.fixed_dictionaries({"op": st.just("merge"), "key": KEYS, "value": MESSAGEPACK}, optional=_TTLS),
+    st.fixed_dictionaries({"op": st.just("patch"), "key": KEYS, "patch": steps_of(MESSAGEPACK)}),
+    st.fixed_dictionaries({"op": st.just("delete"), "key": KEYS}),
+    st.fixed_dictionaries({}, optional={"op": TEXTS, "key": MESSAGEPACK, "value": MESSAGEPACK, "ttl": MESSAGEPACK}),
+)
+CHECKS = st.one_of(
+    st.fixed_dictionaries({"key": KEYS, "revision": st.none() | st.integers(0, 50)}),
+    st.fixed_dictionaries({"key": KEYS, "exists": st.booleans()}),
+    st.fixed_dictionaries({"key": KEYS, "value": MESSAGEPACK}, optional={"path": PATHS}),
+    st.fixed_dictionaries({"lease": LEASE_IDS}),
+    st.fixed_dictionaries({}, optional={"key": MESSAGEPACK, "revision": MESSAGEPACK, "exists": MESSAGEPACK}),
+)
+TRANSACTIONS = st.fixed_dictionaries(
+    {"do": st.lists(TRANSACTION_OPERATIONS, min_size=1, max_size=2) | st.lists(TRANSACTION_OPERATIONS)},
+    optional={"if": st.lists(CHECKS, max_size=2) | st.none()},
+)
 WAITS = st.sampled_from([0, 0, 0, 0, 0.01, 0.02, 0.1, -1, 61, True])
 """Short ones, and bad ones. An acquisition always has one: the usual wait is five seconds."""
 LEASE_TTLS = st.sampled_from([30, 60.5, 1_000, 3_600, 86_399.5, 2_592_000, None, 0, 2_592_001, "30"])
@@ -144,6 +171,8 @@ def fitting_bodies(operation: Any) -> st.SearchStrategy[Body]:
         encode = msgspec.msgpack.encode if media == "application/vnd.msgpack" else encode_json
         if name == "Set":
             texts = SETS.map(encode)
+        elif name == "Transaction":
+            texts = TRANSACTIONS.map(encode)
         elif name.removesuffix("ByUuid") in ASKED:
             texts = asked_for(name).map(encode)
         elif media == "application/vnd.msgpack":
@@ -199,7 +228,7 @@ def requests(draw: st.DrawFn, contract: Contract) -> Sent:
     document = contract.document
     routes = [(path, method) for path, methods in document["paths"].items() for method in methods]
     # Where there is most to find:
-    several = [route for route in routes if "{key}" in route[0] or "lock" in route[0] or route[0] == "/renew"]
+    several = [route for route in routes if "{key}" in route[0] or "lock" in route[0] or route[0] in ("/renew", "/txn")]
     path, method = draw(st.sampled_from(routes + 2 * several))
     operation = document["paths"][path][method]
     name = draw(KEYS if draw(st.integers(0, 2)) == 0 else st.sampled_from(FUZZ_KEYS))
@@ -274,8 +303,10 @@ def not_met(seen: set[tuple[str, int]]) -> set[object]:
     statuses = {status for _, status in seen}
     methods = {route.partition(" ")[0] for route, status in seen if status == 200}
     locks = {(route.partition(" ")[0], status) for route, status in seen if "lock" in route}
+    transactions = {status for route, status in seen if route == "POST /txn"}
     return (
-        ({200, 201, 400, 404, 406, 409, 412, 415, 423} - statuses)
+        ({200, 400, 404, 412} - transactions)
+        | ({200, 201, 400, 404, 406, 409, 412, 415, 423} - statuses)
         | ({"GET", "POST", "PUT", "PATCH", "DELETE"} - methods)
         | ({("POST", 201), ("PUT", 200), ("DELETE", 200), ("GET", 200)} - locks)
     )

@@ -1,9 +1,9 @@
 """What a caller may do: the permissions of its token, and the prefixes of the names that the token covers.
 
 A caller needs both: the permission that the route asks for, and a prefix that covers the key or the lock. The routes
-say which permission they need, and `routing/admission.py` checks it. The prefixes are checked in one place for all
-`PureEndpoint`s (`http/wire/answering.py`). An `AsyncEndpoint` checks them itself: one name by
-`Principal.require_covered`, a list by `covered_prefixes`, a backup by `covers`.
+say which permission they need, and `routing/admission.py` checks it. If it depends on the request, the endpoint checks
+it. The prefixes are checked in one place for all `PureEndpoint`s (`http/wire/answering.py`). An `AsyncEndpoint` checks
+them itself: one name by `Principal.require_covered`, a list by `covered_prefixes`, a backup by `covers`.
 """
 
 import math
@@ -16,6 +16,8 @@ from leasehold.errors import ServiceError
 Permission = Literal["read", "write", "admin"]
 PERMISSIONS: Final[tuple[Permission, ...]] = ("read", "write", "admin")
 """`admin`: end the leases of others."""
+RoutePermission = Permission | Literal["any"]
+"""What a route needs. `any`: a valid token; the endpoint checks which permissions the request needs."""
 
 
 class Principal(msgspec.Struct, frozen=True):

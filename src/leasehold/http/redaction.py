@@ -11,8 +11,10 @@ This module redacts errors. `endpoints/kv/written_entry.py` redacts the response
 from typing import Final
 
 from leasehold.access.permissions import Principal
-from leasehold.errors import ErrorCode, ServiceError
+from leasehold.errors import ErrorCode, ErrorDetail, ServiceError
 
+_PLACE: Final = ("index", "key")
+"""Which operation of a transaction was refused."""
 _SHOW_STORED_CONTENT: Final[frozenset[ErrorCode]] = frozenset(
     ("path_not_found", "conflict", "patch_failed", "precondition_required")
 )
@@ -25,10 +27,20 @@ def may_read(principal: Principal) -> bool:
 def redacted(error: ServiceError) -> ServiceError:
     """The error without what it says about stored content."""
     if error.code in _SHOW_STORED_CONTENT:
-        return ServiceError("conflict", "the change cannot be applied to the stored value")
+        place = {name: error.details[name] for name in _PLACE if name in error.details}
+        return ServiceError("conflict", "the change cannot be applied to the stored value", details=place)
     if error.code == "precondition_failed":
-        return ServiceError("precondition_failed", "the entry does not meet the precondition")
+        return ServiceError("precondition_failed", "the entry does not meet the precondition", details=_failed(error))
     if error.code == "lock_held":
         # Keep Retry-After; leave out the details, which show the holder.
         return ServiceError("lock_held", error.message, headers=error.headers)
     return error
+
+
+def _failed(error: ServiceError) -> dict[str, ErrorDetail]:
+    """Which checks of a transaction failed, without revisions and values."""
+    failed = error.details.get("failed")
+    if not isinstance(failed, list):
+        return {}
+    shown = ("index", "key", "error")
+    return {"failed": [{name: each[name] for name in shown if name in each} for each in failed]}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from leasehold import rules
 from leasehold.engines.backups import backup_text
@@ -10,7 +11,7 @@ from leasehold.engines.base import DEFAULT_NAMESPACE, Engine
 from leasehold.errors import ServiceError
 from leasehold.limits import MIB, Limits
 from leasehold.metrics import Metrics
-from leasehold.model import ENTRY, LEASE, Acquire, Entry, Kind, Lease, Outcome, Page, R, Read
+from leasehold.model import ENTRY, LEASE, Acquire, Entry, Kind, Lease, Operation, Outcome, Page, R, Read
 from leasehold.store.batch import Done
 from leasehold.store.cleaning import Cleaning
 from leasehold.store.lane import Lane
@@ -96,21 +97,22 @@ class Store:
     async def fetch(self, read: Read) -> Outcome:
         """`read` for coroutines."""
         result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-        def done(outcome: Outcome | ServiceError) -> None:
-            if result.done():
-                return
-            if isinstance(outcome, ServiceError):
-                result.set_exception(outcome)
-            else:
-                result.set_result(outcome)
-
-        self.read(read, done)
+        self.read(read, partial(_finish, result))
         return await result
 
     async def fetch_waiting(self, read: Read, wait_seconds: float) -> Outcome:
         """`fetch`, but wait while the result is "not modified" or "not found"; see `WaitingReads.read`."""
         return await self._waiting_reads.read(read, wait_seconds)
+
+    async def change(self, operation: Operation) -> Outcome:
+        """`submit` for coroutines."""
+        result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.submit(operation, partial(_finish, result))
+        return await result
+
+    async def entries(self, keys: Sequence[str]) -> Page[Entry]:
+        """Several entries as of one moment; see `Space.read_all`."""
+        return await self.space.read_all(ENTRY, keys)
 
     async def page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page[Entry]:
         """At most `limit` (1..MAX_PAGE_ENTRIES) entries whose keys begin with one of `prefixes`; see `Space.scan`.
@@ -201,3 +203,12 @@ class Store:
         """Refuse all callers that wait for a lock, and end all waiting reads, present and future."""
         self._queues.stop()
         self._waiting_reads.stop()
+
+
+def _finish(result: asyncio.Future[Outcome], outcome: Outcome | ServiceError) -> None:
+    if result.done():
+        return
+    if isinstance(outcome, ServiceError):
+        result.set_exception(outcome)
+    else:
+        result.set_result(outcome)

@@ -3,6 +3,7 @@
 kv/         /kv                             entries by key
 by_uuid/    /set, /get, /stream             entries by UUID
 locks/      /locks, /lock, /renew, /unlock  locks and their leases
+transactions.py /txn
 backup.py   /backup
 system.py   /health, /metrics, /openapi.json
 
@@ -10,6 +11,6 @@ A file has one command: how its request is parsed, how its response is encoded, 
 leases are in `rules`, not here.
 """
 
-from leasehold.http.endpoints import backup, by_uuid, kv, locks, system
+from leasehold.http.endpoints import backup, by_uuid, kv, locks, system, transactions
 
-ROUTES = kv.ROUTES + by_uuid.ROUTES + locks.ROUTES + backup.ROUTES + system.ROUTES
+ROUTES = kv.ROUTES + by_uuid.ROUTES + transactions.ROUTES + locks.ROUTES + backup.ROUTES + system.ROUTES

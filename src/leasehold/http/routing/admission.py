@@ -10,7 +10,7 @@ The prefixes of the token are checked later, in `access/permissions.py`.
 from typing import Final
 
 from leasehold.access.hosts import DEFAULT_PORTS, Origin, is_address, parse_host, parse_origin
-from leasehold.access.permissions import ANYONE, Permission, Principal, forbidden, missing_permission
+from leasehold.access.permissions import ANYONE, Principal, RoutePermission, forbidden, missing_permission
 from leasehold.access.token_verification import Verifier, unauthenticated
 from leasehold.http.messages import Headers, Request
 from leasehold.http.routing.cors import allow_origin_lines
@@ -45,7 +45,7 @@ class Admission:
         """Whether responses depend on the header `Origin`."""
         return bool(self._origins)
 
-    def admit(self, request: Request, permission: Permission | None) -> Principal:
+    def admit(self, request: Request, permission: RoutePermission | None) -> Principal:
         """The caller. Raises `forbidden` and `unauthenticated`.
 
         A route without a permission needs no token. A token that is sent must be valid there, too.
@@ -65,7 +65,7 @@ class Admission:
                 return ANYONE
             raise unauthenticated("no token")
         principal = self._verifier.verify(authorization)
-        if permission is not None and permission not in principal.permissions:
+        if permission is not None and permission != "any" and permission not in principal.permissions:
             request.principal = principal  # for the log
             raise missing_permission(permission)
         return principal

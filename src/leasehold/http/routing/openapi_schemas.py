@@ -4,10 +4,13 @@ from collections.abc import Mapping
 
 from leasehold.errors import STATUS_BY_CODE
 from leasehold.limits import (
+    MAX_INTEGER,
     MAX_KEY_BYTES,
     MAX_LEASE_ID_CHARACTERS,
     MAX_LEASE_SECONDS,
     MAX_OWNER_BYTES,
+    MAX_TRANSACTION_CHECKS,
+    MAX_TRANSACTION_OPERATIONS,
     MAX_TTL_SECONDS,
     MAX_WAIT_SECONDS,
     MIN_LEASE_SECONDS,
@@ -79,6 +82,36 @@ def _request(members: Mapping[str, Json]) -> Json:
     return {"type": "object", "properties": dict(members), "additionalProperties": False}
 
 
+def _members(required: Mapping[str, Json], optional: Mapping[str, Json] | None = None) -> Json:
+    """An object in a body, with these members and no others."""
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+_KEY: Json = {"$ref": "#/components/schemas/Key"}
+_ANY: Json = {"description": "Any JSON value."}
+_PATH: Json = {"type": ["string", "null"], "description": "A JSON Pointer."}
+_TTL: Json = {"type": ["number", "null"], "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS}
+_CHECKS: list[Json] = [
+    _members({"key": _KEY, "revision": {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_INTEGER}}),
+    _members({"key": _KEY, "exists": {"type": "boolean"}}),
+    _members({"key": _KEY, "value": _ANY}, {"path": _PATH}),
+    _members({"lease": {"type": "string", "minLength": 1, "maxLength": MAX_LEASE_ID_CHARACTERS}}),
+]
+_TRANSACTION_OPERATIONS: list[Json] = [
+    _members({"op": {"const": "put"}, "key": _KEY, "value": _ANY}, {"path": _PATH, "ttl": _TTL}),
+    _members({"op": {"const": "merge"}, "key": _KEY, "value": _ANY}, {"ttl": _TTL}),
+    _members(
+        {"op": {"const": "patch"}, "key": _KEY, "patch": {"$ref": "#/components/schemas/JsonPatch"}}, {"ttl": _TTL}
+    ),
+    _members({"op": {"const": "delete"}, "key": _KEY}),
+    _members({"op": {"const": "get"}, "key": _KEY}),
+]
+
 _LOCK: Json = _object(
     {
         "lock": _NAME,
@@ -124,6 +157,46 @@ SCHEMAS: dict[str, Json] = {
         },
         "required": ["key", "deleted", "revision"],
     },
+    "DeletedEntries": _object(
+        {
+            "prefix": {"type": "string"},
+            "deleted": {"type": "integer", "minimum": 0},
+            "revision": {"type": "integer", "minimum": 0},
+        }
+    ),
+    "Transaction": {
+        "type": "object",
+        "properties": {
+            "if": {"type": ["array", "null"], "maxItems": MAX_TRANSACTION_CHECKS, "items": {"anyOf": _CHECKS}},
+            "do": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_TRANSACTION_OPERATIONS,
+                "items": {"anyOf": _TRANSACTION_OPERATIONS},
+            },
+        },
+        "required": ["do"],
+        "additionalProperties": False,
+    },
+    "TransactionDone": _object(
+        {
+            "revision": {"type": "integer", "minimum": 0, "description": "That of all changes of the transaction."},
+            "results": {
+                "type": "array",
+                "description": "One for each operation. A write has no value. `get` has the entry, or revision null.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        **_ENTRY_MEMBERS,
+                        "revision": {"type": ["integer", "null"], "minimum": 1},
+                        "deleted": {"const": True},
+                    },
+                    "required": ["key", "revision"],
+                    "additionalProperties": False,
+                },
+            },
+        }
+    ),
     "Uuid": _UUID,
     "Set": {
         "type": "object",

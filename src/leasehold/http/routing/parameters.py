@@ -19,6 +19,7 @@ from leasehold.limits import (
     MAX_KEY_BYTES,
     MAX_PAGE_ENTRIES,
     MAX_PATHS,
+    MAX_READ_KEYS,
     MAX_TTL_SECONDS,
     MAX_WAIT_SECONDS,
     MIN_TTL_SECONDS,
@@ -154,10 +155,14 @@ LIMIT: Final = Parameter(
 
 def prefixes_of(request: Request) -> tuple[str, ...]:
     """The prefixes of the names to list: `prefix`, narrowed to the names that the token covers."""
+    return request.principal.covered_prefixes(prefix_of(request))
+
+
+def prefix_of(request: Request) -> str:
     prefix = request.query.get("prefix", [""])[0]
     if len(prefix.encode()) > MAX_KEY_BYTES:
         raise ServiceError("invalid_argument", "prefix is longer than any key", details={"limit": MAX_KEY_BYTES})
-    return request.principal.covered_prefixes(prefix)
+    return prefix
 
 
 def after_of(request: Request) -> str | None:
@@ -179,10 +184,26 @@ def limit_of(request: Request) -> int | None:
     return limit
 
 
+KEYS: Final = Parameter(
+    "key", "A key. If it is repeated, the response has all of these entries, as of one moment.", _STRING, repeated=True
+)
+
+
+def keys_of(request: Request) -> list[str]:
+    """The keys of several entries, in the order of the request."""
+    keys = request.query.get("key", [])
+    if len(keys) > MAX_READ_KEYS:
+        raise ServiceError("invalid_argument", "too many keys", details={"limit": MAX_READ_KEYS})
+    for key in keys:
+        check_key(key)
+    return keys
+
+
 # Options of the response --------------------------------------------------------------------------------------
 
 RAW: Final = Parameter("raw", "The body of the response is the value alone.", {"type": "boolean"})
 VALUES: Final = Parameter("values", "false leaves the values out.", {"type": "boolean"})
+CURRENT: Final = Parameter("current", "The error for failed checks has the current entries.", {"type": "boolean"})
 PREFER: Final = Parameter("Prefer", "return=minimal leaves the value out of the response.", _STRING, "header")
 
 

@@ -24,15 +24,13 @@ CONDITIONS: Final = (
         "If-None-Match", '"*" or the ETags of revisions that the entry must not have.', {"type": "string"}, "header"
     ),
 )
-WRITE_CONDITIONS: Final = (
-    *CONDITIONS,
-    Parameter(
-        "If-Lease",
-        "A lease_id. The write is done only if this lease is alive at the commit.",
-        {"type": "string"},
-        "header",
-    ),
+FENCE: Final = Parameter(
+    "If-Lease",
+    "A lease_id. The write is done only if this lease is alive at the commit.",
+    {"type": "string"},
+    "header",
 )
+WRITE_CONDITIONS: Final = (*CONDITIONS, FENCE)
 
 _ENTITY_TAG = re.compile(r'[\s,]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*')
 _OWN = r"(?P<revision>0|[1-9][0-9]{0,18})(?:\.(?P<incarnation>[0-9a-f]{6}))?(?P<representation>(?:-raw)?(?:-msgpack)?)"
@@ -65,6 +63,13 @@ def if_lease_of(request: Request) -> str | None:
     """If-Lease: the lease_id of the lease that must be alive at the commit."""
     sent = request.headers.get(IF_LEASE)
     return None if sent is None else parse_lease_id(sent.decode("latin-1"))
+
+
+def refuse_conditions(request: Request, message: str) -> None:
+    """Raise `invalid_argument` for If-Match and If-None-Match, if the target has no ETag. Ignored, they would not
+    protect anything."""
+    if b"if-match" in request.headers or b"if-none-match" in request.headers:
+        raise ServiceError("invalid_argument", f"If-Match and If-None-Match are not supported here; {message}")
 
 
 def parse_lease_id(sent: Json) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from leasehold.access.permissions import Permission
+from leasehold.access.permissions import RoutePermission
 from leasehold.errors import ErrorCode
 from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.messages import Request, Response, Stream
@@ -79,7 +79,8 @@ class Route(msgspec.Struct, frozen=True):
     pattern: str
     endpoint: PureEndpoint | AsyncEndpoint
     summary: str
-    permission: Permission | None
+    permission: RoutePermission | None
+    """None: no token is needed."""
     responses: tuple[DocumentedResponse, ...]
     errors: tuple[ErrorCode, ...] = ()
     parameters: tuple[Parameter, ...] = ()

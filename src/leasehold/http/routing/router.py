@@ -56,11 +56,11 @@ class Router:
             for name, sent in request.query.items():
                 if not route.takes(name):
                     raise ServiceError("invalid_argument", "unknown query parameter", details={"parameter": name[:64]})
-                if len(sent) > 1 and name != "path":
+                if len(sent) > 1 and name not in ("path", "key"):
                     raise ServiceError("invalid_argument", f"{name} is given more than once")
             if route.waiting is not None and "wait" in request.query:
                 route = route.waiting
-        if not request.headers.is_plain and route.permission == "write" and CONTENT_RANGE in request.headers:
+        if not request.headers.is_plain and route.permission in ("write", "any") and CONTENT_RANGE in request.headers:
             # If it were ignored, the part would replace the whole value (RFC 9110, section 14.5).
             raise ServiceError("invalid_argument", "Content-Range is not supported; use ?path= to write a part")
         return route

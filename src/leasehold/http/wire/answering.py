@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from leasehold.access.permissions import Principal
 from leasehold.completions import report
 from leasehold.errors import ServiceError, internal
 from leasehold.http.media_types import JSON_FIRST, Media
@@ -24,7 +25,7 @@ from leasehold.http.wire.reception import Reception
 from leasehold.http.wire.sending import Sender
 from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
-from leasehold.model import Found, NotModified, Outcome, Read, name_of
+from leasehold.model import Found, NotModified, Operation, Outcome, Read, Transaction, keys_in, name_of
 from leasehold.tasks import start_task
 
 log = structlog.get_logger(__name__)
@@ -101,7 +102,7 @@ class Answerer(ABC):
                 self._endpoint = endpoint
                 operation = endpoint.operation(request)
                 if principal.prefixes is not None:
-                    principal.require_covered(name_of(operation))
+                    _require_covered(principal, operation)
                 if isinstance(operation, Read):
                     if operation.paths is not None:
                         self._quota_used = QUOTA  # the whole value is decoded for it
@@ -278,6 +279,12 @@ class Answerer(ABC):
         except BaseException as second:  # noqa: BLE001 - then close at once
             report("a connection could not be closed in good order", second)
             self._sender.abort()
+
+
+def _require_covered(principal: Principal, asked: Read | Operation) -> None:
+    """Raise `forbidden` unless the token covers all keys, or the lock, of an operation."""
+    for name in keys_in(asked) if isinstance(asked, Transaction) else (name_of(asked),):
+        principal.require_covered(name)
 
 
 def _unframed() -> ServiceError:

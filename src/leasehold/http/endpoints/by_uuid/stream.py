@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from leasehold import values
-from leasehold.http.endpoints.kv.list_entries import packed_entry
+from leasehold.http.endpoints.kv.listed_entry import packed_entry
 from leasehold.http.media_types import Media
 from leasehold.http.messages import CHUNK_BYTES, Request, Response, Stream, gathered
 from leasehold.http.routing.parameters import PATH, PREFIX, path_of, prefixes_of, uuid_of

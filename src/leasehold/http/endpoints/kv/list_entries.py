@@ -5,21 +5,32 @@ from contextlib import aclosing
 
 import msgspec
 
-from leasehold import values
-from leasehold.errors import ServiceError
+from leasehold.http.endpoints.kv.listed_entry import encoder_of
+from leasehold.http.endpoints.kv.several_entries import several_entries
 from leasehold.http.media_types import Media
 from leasehold.http.messages import GatheredList, Request, Response, Stream, gathered
-from leasehold.http.routing.parameters import AFTER, LIMIT, PREFIX, VALUES, after_of, flag_of, limit_of, prefixes_of
+from leasehold.http.routing.parameters import (
+    AFTER,
+    KEYS,
+    LIMIT,
+    PREFIX,
+    VALUES,
+    after_of,
+    flag_of,
+    limit_of,
+    prefixes_of,
+)
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.limits import MAX_GATHERED_BYTES, MAX_PAGE_ENTRIES
 from leasehold.model import Entry, Page
-from leasehold.values.entry_text import entry_json, partial_entry_json
 
 Pages = AsyncGenerator[Page[Entry]]
 """Entries in ascending order of their keys. The list continues after the `next_after` of the last page."""
 
 
 async def list_entries(request: Request, service: Service) -> Response | Stream:
+    if "key" in request.query:
+        return await several_entries(request, service)
     prefixes, after = prefixes_of(request), after_of(request)
     return await list_response(request, lambda limit: service.store.pages(prefixes, after, limit))
 
@@ -44,25 +55,12 @@ async def _packed_list(pages: Pages, *, with_values: bool) -> Response:
     async with aclosing(pages):
         async for page in pages:
             revision = page.revision if revision is None else revision
-            await found.add(map(packed_entry if with_values else _packed_without_value, page.records))
+            await found.add(map(encoder_of(Media.MESSAGEPACK, with_values=with_values), page.records))
             next_after = page.next_after
             if found.size_bytes > MAX_GATHERED_BYTES:
                 break
     assert revision is not None
     return found.response(revision, next_after)
-
-
-def _packed_without_value(entry: Entry) -> bytes:
-    return values.to_messagepack(_entry_without_value(entry))
-
-
-def packed_entry(entry: Entry) -> bytes:
-    """An entry as MessagePack. Raises `internal`, naming the key, if MessagePack cannot represent the value."""
-    text = entry_json(entry)
-    try:
-        return values.to_messagepack(text)
-    except ServiceError as error:
-        raise values.unreadable(key=entry.key) from error
 
 
 async def _json_chunks(pages: Pages, *, with_values: bool) -> AsyncGenerator[bytes]:
@@ -81,11 +79,7 @@ async def _json_chunks(pages: Pages, *, with_values: bool) -> AsyncGenerator[byt
 
 
 def _entry_texts(page: Page[Entry], *, with_values: bool) -> Iterator[bytes]:
-    return map(entry_json if with_values else _entry_without_value, page.records)
-
-
-def _entry_without_value(entry: Entry) -> bytes:
-    return partial_entry_json(entry, value=None, path=None)
+    return map(encoder_of(Media.JSON, with_values=with_values), page.records)
 
 
 def _list_end(revision: int, next_after: str | None) -> bytes:
@@ -93,14 +87,15 @@ def _list_end(revision: int, next_after: str | None) -> bytes:
 
 
 LIST_PARAMETERS = (PREFIX, AFTER, LIMIT, VALUES)
+"""Those of every list of entries."""
 
 ROUTE = Route(
     "GET",
     "/kv",
     AsyncEndpoint(list_entries),
-    "List entries in ascending order of their keys",
+    "List entries in ascending order of their keys, or get several entries by key",
     "read",
     (DocumentedResponse(200, "The entries.", "EntryList"),),
-    ("upgrade_required",),
-    LIST_PARAMETERS,
+    ("upgrade_required", "too_large"),
+    (*LIST_PARAMETERS, KEYS),
 )

@@ -1,0 +1,275 @@
+"""`POST /txn`: several checks and operations, all or nothing, at one revision (docs/transactions.md)."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from leasehold import values
+from leasehold.access.permissions import Principal
+from leasehold.errors import ServiceError
+from leasehold.http.messages import Request, Response
+from leasehold.http.redaction import may_read
+from leasehold.http.routing.bodies import MAX_SHOWN_CHARACTERS, bodies_of, body_value, is_messagepack, members_of
+from leasehold.http.routing.parameters import CURRENT, flag_of, ttl_microseconds
+from leasehold.http.routing.preconditions import FENCE, if_lease_of, parse_lease_id, refuse_conditions
+from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
+from leasehold.keys import check_key
+from leasehold.limits import MAX_INTEGER, MAX_TRANSACTION_CHECKS, MAX_TRANSACTION_OPERATIONS
+from leasehold.model import (
+    Check,
+    Committed,
+    Delete,
+    Deleted,
+    EntryOperation,
+    ExistenceCheck,
+    Found,
+    Json,
+    JsonPatch,
+    LeaseCheck,
+    MergePatch,
+    Missing,
+    Outcome,
+    Pointer,
+    Put,
+    Read,
+    RevisionCheck,
+    Transaction,
+    ValueCheck,
+    Written,
+)
+from leasehold.values.entry_text import entry_json, partial_entry_json, receipt_json
+
+T = TypeVar("T")
+Members = Mapping[str, Json]
+
+
+def transact(request: Request) -> Transaction:
+    refuse_conditions(request, "conditions of a transaction are in the member if")
+    body = members_of(body_value(request), ("if", "do"))
+    checks = _each(body.get("if"), "if", MAX_TRANSACTION_CHECKS, _check)
+    operations = _each(body.get("do"), "do", MAX_TRANSACTION_OPERATIONS, _operation)
+    if not operations:
+        raise _wrong("do is a list of at least one operation")
+    _check_that_keys_are_written_once(operations)
+    transaction = Transaction(checks, operations, if_lease_of(request), flag_of(request, "current", default=False))
+    _require_permissions(request.principal, transaction)
+    return transaction
+
+
+def _require_permissions(principal: Principal, transaction: Transaction) -> None:
+    """Raise `forbidden` unless the token has the permissions that the checks and operations need."""
+    operations = transaction.operations
+    if any(map(_shows_stored_value, (*transaction.checks, *operations))) or transaction.shows_current:
+        principal.require_permission("read")
+    if not all(isinstance(each, Read) for each in operations):
+        principal.require_permission("write")
+
+
+def _shows_stored_value(asked: Check | EntryOperation | Read) -> bool:
+    """Whether the result shows a stored value, or whether it is equal to another one."""
+    if isinstance(asked, JsonPatch):
+        return any(step.op == "test" for step in asked.steps)
+    return isinstance(asked, Read | ValueCheck)
+
+
+def _check_that_keys_are_written_once(operations: Collection[EntryOperation | Read]) -> None:
+    written: set[str] = set()
+    for index, operation in enumerate(operations):
+        if isinstance(operation, Read):
+            continue
+        if operation.key in written:
+            raise ServiceError(
+                "invalid_argument",
+                f"operation {index}: a transaction writes each key at most once",
+                details={"index": index, "key": operation.key},
+            )
+        written.add(operation.key)
+
+
+# Reading the body ---------------------------------------------------------------------------------------------
+
+
+def _each(items: Json, name: str, most: int, parse: Callable[[Members], T]) -> tuple[T, ...]:
+    """The items of a list in the body, each read by `parse`. An error says which item it is about."""
+    if items is None:
+        return ()
+    if not isinstance(items, list):
+        raise _wrong(f"{name} is a list")
+    if len(items) > most:
+        raise ServiceError("invalid_argument", f"{name} has at most {most} items", details={"limit": most})
+    parsed: list[T] = []
+    for index, item in enumerate(items):
+        try:
+            if not isinstance(item, dict):
+                raise _wrong("not an object")
+            parsed.append(parse(item))
+        except ServiceError as error:
+            place = {"index": index} if name == "do" else {}
+            noun = "operation" if name == "do" else "check"
+            raise ServiceError(
+                error.code, f"{noun} {index}: {error.message}", details={**error.details, **place}
+            ) from error
+    return tuple(parsed)
+
+
+def _check(members: Members) -> Check:
+    if "lease" in members:
+        _refuse_others(members, ("lease",))
+        return LeaseCheck(parse_lease_id(members["lease"]))
+    key = _key(members)
+    if "revision" in members:
+        _refuse_others(members, ("key", "revision"))
+        return RevisionCheck(key, _revision(members["revision"]))
+    if "exists" in members:
+        _refuse_others(members, ("key", "exists"))
+        if not isinstance(members["exists"], bool):
+            raise _wrong("exists is true or false")
+        return ExistenceCheck(key) if members["exists"] else RevisionCheck(key, None)
+    if "value" in members:
+        _refuse_others(members, ("key", "path", "value"))
+        return ValueCheck(key, _path(members) or (), members["value"])
+    raise _wrong("a check has revision, exists, value or lease")
+
+
+def _revision(sent: Json) -> int | None:
+    if sent is None or (isinstance(sent, int) and not isinstance(sent, bool) and 0 <= sent <= MAX_INTEGER):
+        return sent
+    raise _wrong("revision is an integer, or null for a key that does not exist")
+
+
+def _operation(members: Members) -> EntryOperation | Read:
+    op = members.get("op")
+    read = _OPERATIONS.get(op) if isinstance(op, str) else None
+    if read is None:
+        raise _wrong(f"op is one of {', '.join(_OPERATIONS)}")
+    return read(members)
+
+
+def _put(members: Members) -> Put:
+    _refuse_others(members, ("op", "key", "value", "path", "ttl"))
+    return Put(_key(members), values.encode(_required(members, "value")), _path(members), _ttl(members))
+
+
+def _merge(members: Members) -> MergePatch:
+    _refuse_others(members, ("op", "key", "value", "ttl"))
+    return MergePatch(_key(members), _required(members, "value"), _ttl(members))
+
+
+def _patch(members: Members) -> JsonPatch:
+    _refuse_others(members, ("op", "key", "patch", "ttl"))
+    return JsonPatch(_key(members), values.parse_json_patch(_required(members, "patch")), _ttl(members))
+
+
+def _delete(members: Members) -> Delete:
+    _refuse_others(members, ("op", "key"))
+    return Delete(_key(members))
+
+
+def _get(members: Members) -> Read:
+    _refuse_others(members, ("op", "key"))
+    return Read(_key(members))
+
+
+_OPERATIONS: Final[Mapping[str, Callable[[Members], EntryOperation | Read]]] = {
+    "put": _put,
+    "merge": _merge,
+    "patch": _patch,
+    "delete": _delete,
+    "get": _get,
+}
+
+
+def _key(members: Members) -> str:
+    key = _required(members, "key")
+    if not isinstance(key, str):
+        raise ServiceError("invalid_key", "the key is not a string")
+    check_key(key)
+    return key
+
+
+def _path(members: Members) -> Pointer | None:
+    path = members.get("path")
+    if path is None:
+        return None
+    if not isinstance(path, str):
+        raise ServiceError("invalid_path", "path is a JSON Pointer")
+    return values.parse_pointer(path)
+
+
+def _ttl(members: Members) -> int | None:
+    ttl = members.get("ttl")
+    return None if ttl is None else ttl_microseconds(ttl)
+
+
+def _required(members: Members, name: str) -> Json:
+    if name not in members:
+        raise ServiceError("invalid_argument", f"{name} is missing", details={"member": name})
+    return members[name]
+
+
+def _refuse_others(members: Members, known: Collection[str]) -> None:
+    for name in members:
+        if name not in known:
+            shown = name[:MAX_SHOWN_CHARACTERS]
+            raise ServiceError(
+                "invalid_argument",
+                f'unknown member "{shown}"; there may be {", ".join(known)}',
+                details={"member": shown},
+            )
+
+
+def _wrong(message: str) -> ServiceError:
+    return ServiceError("invalid_argument", message)
+
+
+# The response -------------------------------------------------------------------------------------------------
+
+
+def show_committed(request: Request, outcome: Outcome) -> Response:
+    assert isinstance(outcome, Committed)
+    shows_all = may_read(request.principal)
+    results = b",\n".join(_result_json(result, shows_all=shows_all) for result in outcome.results)
+    return Response(200, b'{"revision":%d,"results":[%b]}' % (outcome.revision, results))
+
+
+def _result_json(result: Written | Deleted | Found | Missing, *, shows_all: bool) -> bytes:
+    """A write is shown without its value, which the caller has sent. `get` shows a changed value."""
+    if isinstance(result, Written):
+        path = None if result.path is None else values.format_pointer(result.path)
+        if not shows_all:
+            return receipt_json(result.entry, path=path)
+        return partial_entry_json(result.entry, value=None, path=path)
+    if isinstance(result, Found):
+        return entry_json(result.entry)
+    if isinstance(result, Missing):
+        return msgspec.json.encode({"key": result.key, "revision": None})
+    return msgspec.json.encode({"key": result.key, "deleted": True, "revision": result.revision})
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/txn",
+        PureEndpoint(transact, show_committed),
+        "Do several operations, all or none, if all checks hold",
+        "any",
+        (DocumentedResponse(200, "Done.", "TransactionDone"),),
+        (
+            "invalid_argument",
+            "invalid_key",
+            "invalid_path",
+            "not_found",
+            "path_not_found",
+            "conflict",
+            "precondition_failed",
+            "too_large",
+            "unsupported_media_type",
+            "patch_failed",
+            "storage_full",
+        ),
+        (CURRENT, FENCE),
+        bodies_of("Transaction"),
+        check_head=is_messagepack,
+    ),
+)
