@@ -1,6 +1,8 @@
 """What the file engine stores, imports and refuses, in addition to the conformance suite."""
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from store_files import (
 )
 
 from leasehold.engines import open_engine
+from leasehold.engines.file import policy
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.journal import HEADER_BYTES, JournalReader, encode_header, encode_record
 from leasehold.engines.file.recovery import Report, inspect
@@ -81,6 +84,13 @@ def test_files_are_readable_by_their_owner_only(driver: Driver, tmp_path: Path) 
     )
 
 
+def test_an_isolated_batch_of_several_changes_is_written_to_data_json(driver: Driver, tmp_path: Path) -> None:
+    """A fenced write changes one entry, and touches its lease too."""
+    assert driver.try_commit(("a", b"1"), ("b", b"2"), alone=True) is None
+    assert (tmp_path / DATA).read_bytes() == document(2, line("a", "1", 1), line("b", "2", 2))
+    assert JOURNAL not in files(tmp_path)
+
+
 def test_batches_of_a_busy_lane_are_written_to_the_journal_only(driver: Driver, tmp_path: Path) -> None:
     driver.commit(("a", b"1"), ("b", b"2"))
     assert (tmp_path / DATA).read_bytes() == document(0)
@@ -113,6 +123,99 @@ def test_an_idle_small_store_is_moved_from_the_journal_to_data_json(tmp_path: Pa
         driver.run(engine.checkpoint())
         assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
         assert JOURNAL not in files(tmp_path)
+
+
+def test_an_isolated_change_after_a_run_is_in_data_json_with_the_whole_run(driver: Driver, tmp_path: Path) -> None:
+    driver.commit(("a", b"1"))
+    driver.commit(("a", b"2"))
+    driver.put("b", b"3")
+    assert (tmp_path / DATA).read_bytes() == document(3, line("a", "2", 2), line("b", "3", 3))
+
+
+def test_a_run_of_changes_is_brought_to_data_json_while_it_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "STALE_SECONDS", 0.0)
+    with file_driver(tmp_path) as driver:
+        driver.commit(("a", b"1"))
+        look_at_journal(driver, commits_since=1)
+        assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
+        journal = (tmp_path / JOURNAL).stat().st_ino
+        driver.commit(("b", b"2"))
+        assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
+        assert (tmp_path / JOURNAL).stat().st_ino == journal
+        driver.kill()
+    with file_driver(tmp_path) as driver:
+        assert driver.values() == {"a": b"1", "b": b"2"}
+
+
+def test_data_json_is_not_written_again_and_again_during_a_run(driver: Driver, tmp_path: Path) -> None:
+    driver.commit(("a", b"1"))
+    look_at_journal(driver, commits_since=1)
+    assert (tmp_path / DATA).read_bytes() == document(0)
+
+
+def test_the_journal_is_removed_after_a_run_even_if_data_json_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "STALE_SECONDS", 0.0)
+    with file_driver(tmp_path) as driver:
+        driver.commit(("a", b"1"))
+        look_at_journal(driver, commits_since=1)
+        look_at_journal(driver, commits_since=0)
+        assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
+        assert sorted(files(tmp_path)) == [DATA, LOCK, RESERVE]
+
+
+def look_at_journal(driver: Driver, *, commits_since: int) -> None:
+    """What the timer of the engine does when it runs out, and its consequences."""
+    space = driver.space
+    assert isinstance(space, FileSpace)
+
+    async def look() -> None:
+        space._after_idle_time(space._commits - commits_since)
+        await space._rest()
+
+    driver.run(look())
+
+
+def test_an_isolated_change_during_a_checkpoint_is_in_data_json_when_it_is_answered(tmp_path: Path) -> None:
+    class SlowDisk(OsDisk):
+        """The next `data.json` waits before its rename, until `go`."""
+
+        is_slow = False
+        reached = threading.Event()
+        go = threading.Event()
+
+        def rename(self, source: Path, target: Path) -> None:
+            if target.name == DATA and self.is_slow:
+                self.is_slow = False
+                self.reached.set()
+                assert self.go.wait(60)
+            super().rename(source, target)
+
+    with file_driver(tmp_path, disk=(disk := SlowDisk())) as driver:
+        space = driver.space
+        assert isinstance(space, FileSpace)
+        driver.commit(("a", b"1"))
+        disk.is_slow = True
+
+        async def begin() -> asyncio.Task[None]:
+            checkpoint = asyncio.create_task(space.checkpoint())
+            assert await asyncio.to_thread(disk.reached.wait, 60)
+            return checkpoint
+
+        checkpoint = driver.run(begin())
+        threading.Timer(0.05, disk.go.set).start()
+        driver.put("b", b"2")
+        assert (tmp_path / DATA).read_bytes() == document(2, line("a", "1", 1), line("b", "2", 2))
+
+        async def finish() -> None:
+            async with asyncio.timeout(60):
+                await checkpoint
+
+        driver.run(finish())
+        assert (tmp_path / DATA).read_bytes() == document(2, line("a", "1", 1), line("b", "2", 2))
 
 
 # Start --------------------------------------------------------------------------------------------------------
@@ -434,7 +537,7 @@ def test_a_checkpoint_removes_the_journal_and_keeps_all_entries(tmp_path: Path) 
 def test_a_checkpoint_starts_when_the_journal_is_larger_than_the_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leasehold.engines.file.space.MIN_JOURNAL_BYTES", 2000)
+    monkeypatch.setattr("leasehold.engines.file.policy.MIN_JOURNAL_BYTES", 2000)
     with file_driver(tmp_path) as driver:
         engine = driver.space
         assert isinstance(engine, FileSpace)

@@ -33,6 +33,32 @@ def test_an_older_snapshot_does_not_replace_a_newer_one(storage: Storage, tmp_pa
     assert storage.snapshot_revision == 2
 
 
+def test_a_snapshot_may_be_written_while_the_journal_continues(storage: Storage, tmp_path: Path) -> None:
+    storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
+    storage.checkpoint(snapshot_at(1))
+    storage.append(2, 2, encode_record(2, [Entry("a", b"2", 2, 0, 0)]), frees_space=False)
+    storage.close()
+    after = Storage(tmp_path / "data.json", OsDisk())
+    state = after.open(0, lambda: INCARNATION)
+    assert (state.revision, after.snapshot_revision, after.has_old_journal) == (2, 1, False)
+    after.close()
+
+
+def test_a_write_that_ended_with_an_unexpected_exception_is_in_doubt_also_after_a_check(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "_append", forget_memory)
+        with pytest.raises(MemoryError):
+            storage.append(1, 1, b"", frees_space=False)
+    storage.verify()
+    assert storage.failed
+
+
+def forget_memory(_storage: Storage, _first_revision: int, _record: bytes) -> None:
+    raise MemoryError
+
+
 def test_a_rewrite_of_all_files_is_refused_if_the_snapshot_lacks_durable_changes(storage: Storage) -> None:
     storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
     storage.failed = True

@@ -15,6 +15,7 @@ from harness.mounts import Mount
 from programs import needs
 from running import Server, leasehold, refusal, running, until
 
+from leasehold.engines.file import policy
 from leasehold.engines.file import space as file
 from leasehold.engines.file.reserve import RESERVE_BYTES
 from leasehold.engines.file.space import FileSpace
@@ -40,7 +41,7 @@ def _impatient() -> Iterator[None]:
     """Failed checkpoints are retried at once, and journals over 1 MiB count as large."""
     with (
         patch.object(file, "CHECKPOINT_RETRY_SECONDS", 0.0),
-        patch.object(file, "MIN_JOURNAL_BYTES", 1 * MIB),
+        patch.object(policy, "MIN_JOURNAL_BYTES", 1 * MIB),
     ):
         yield
 

@@ -6,11 +6,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from unittest.mock import patch
 
-from driving import Driver
+from driving import Driver, set_pace
 from msgspec.structs import replace as replaced
 
-from leasehold.engines.file import journal, ownership, reserve, snapshot
-from leasehold.engines.file import space as file
+from leasehold.engines.file import journal, ownership, policy, reserve, snapshot
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.space import InMemorySpace
 from leasehold.engines.state import StoredState
@@ -157,11 +156,9 @@ def batch_for(rng: random.Random, way: str, before: Contents, now: int) -> list[
 def try_commit(driver: Driver, changes: Sequence[Change], way: str) -> ServiceError | None:
     """Commit exactly these changes. Returns the refusal."""
     assert isinstance(driver.space, FileSpace)
-    if way == QUIET:
-        driver.space._gathered_at = float("-inf")
-    names = [change.name for change in changes]
-    touched = names if way == QUIET else [*names, "another"]
-    return driver.decide_and_commit(Touched({ENTRY: touched}), lambda _view, _revision, _now: changes)
+    set_pace(driver.space, isolated=way == QUIET)
+    touched = Touched({ENTRY: [change.name for change in changes]})
+    return driver.decide_and_commit(touched, lambda _view, _revision, _now: changes)
 
 
 # Sizes --------------------------------------------------------------------------------------------------------
@@ -176,8 +173,8 @@ def small_sizes(rng: random.Random) -> Iterator[None]:
             (journal, "CHUNK_BYTES", 8 * KIB),
             (reserve, "RESERVE_BYTES", 0),
             (ownership, "RECENT_NANOSECONDS", 0),  # otherwise the time would decide which operations happen
-            (file, "SMALL_STORE_BYTES", rng.choice([1, 3, 6]) * KIB),
-            (file, "MIN_JOURNAL_BYTES", rng.choice([6, 12, 1000]) * KIB),
+            (policy, "SMALL_STORE_BYTES", rng.choice([1, 3, 6]) * KIB),
+            (policy, "MIN_JOURNAL_BYTES", rng.choice([6, 12, 1000]) * KIB),
             (snapshot, "CHUNK_LINES", rng.choice([1, 3, 1000])),
             (snapshot, "BLOCK_BYTES", rng.choice([256, 1024, 512 * KIB])),
         ):

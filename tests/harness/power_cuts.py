@@ -383,16 +383,16 @@ def commit(driver: Driver, cuts: PowerCuts, rng: random.Random, now: int) -> Non
 def checkpoint(driver: Driver, rng: random.Random) -> None:
     engine = driver.space
     assert isinstance(engine, FileSpace)
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         driver.run(engine.checkpoint())
     else:
         # In the background: the following changes are committed meanwhile.
         assert engine._storage is not None
-        driver.run(_start_checkpoint(engine, engine._storage))
+        driver.run(_start_checkpoint(engine, engine._storage, rotates=rng.random() < 0.5))
 
 
-async def _start_checkpoint(engine: FileSpace, storage: Storage) -> None:
-    engine._start_checkpoint(storage)
+async def _start_checkpoint(engine: FileSpace, storage: Storage, *, rotates: bool) -> None:
+    engine._start_checkpoint(storage, rotates=rotates)
 
 
 def live(disk: MemoryDisk, cuts: PowerCuts, rng: random.Random) -> None:

@@ -1,9 +1,9 @@
 """A space of the file engine: all records in memory, `data.json` and a journal on disk, for one process.
 
-This module decides what is written and when; `storage` writes it, on two threads. All state here belongs to the event
-loop's thread. A commit is decided and encoded here, made durable on the sync thread, and published here before it is
-answered. The sync thread runs its jobs in order. So a commit waits while the journal is rotated, and while the files
-are rewritten after a failure.
+`policy` says what is written when, this module orders it, and `storage` writes it, on two threads. All state here
+belongs to the event loop's thread. A commit is decided and encoded here, made durable on the sync thread, and published
+here before it is answered. The sync thread runs its jobs in order. So a commit waits while the journal is rotated, and
+while the files are rewritten after a failure.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import structlog
 
 from leasehold.completions import ends_the_process, report
 from leasehold.engines.base import Clock, CommitDone, Decide, MakeIncarnation, SteadyClock, new_incarnation
+from leasehold.engines.file import policy
 from leasehold.engines.file.disk import Disk, OsDisk, WriteError
 from leasehold.engines.file.fields import TIME, names_of
 from leasehold.engines.file.job_thread import JobThread
@@ -28,16 +29,10 @@ from leasehold.engines.memory.space import InMemorySpace
 from leasehold.engines.memory.state import State
 from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, outcome_unknown, unavailable
-from leasehold.limits import KIB, MIB
 from leasehold.model import Change, Touched, is_removal
 
 log = structlog.get_logger(__name__)
 
-SMALL_STORE_BYTES: Final = 256 * KIB
-"""Up to this size, each batch of a single writer is written as a new `data.json`, without a journal."""
-MIN_JOURNAL_BYTES: Final = 16 * MIB
-"""While there are writes, a checkpoint begins only if the journal is larger than this."""
-IDLE_SECONDS: Final = 0.1
 CHECKPOINT_RETRY_SECONDS: Final = 10.0
 VERIFY_SECONDS: Final = 1.0
 """Between two checks that the files are still those that this process wrote."""
@@ -52,7 +47,7 @@ class FileSpace(InMemorySpace):
         *,
         disk: Disk | None = None,
         clock: Clock | None = None,
-        idle_seconds: float = IDLE_SECONDS,
+        idle_seconds: float = policy.IDLE_SECONDS,
         verify_seconds: float = VERIFY_SECONDS,
         make_incarnation: MakeIncarnation = new_incarnation,
     ) -> None:
@@ -67,11 +62,15 @@ class FileSpace(InMemorySpace):
         """None unless the space is open."""
         self._fault: ServiceError | None = None
         self._checkpointing = False
+        self._checkpoint_is_small = False
+        """The checkpoint under way writes a small `data.json`, so a commit may wait for it."""
         self._retry_checkpoint_at = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._verify_timer: asyncio.TimerHandle | None = None
-        self._gathered_at = -math.inf
-        """When a batch last had more than one operation."""
+        self._last_commit_at = -math.inf
+        """When the last commit ended."""
+        self._complete_at = 0.0
+        """While the idle timer runs: `data.json` has all changes up to this time, or will have them soon."""
         self._commits = 0
         """The number of finished commits. The idle timer compares it to find out whether the lane was idle."""
 
@@ -113,7 +112,7 @@ class FileSpace(InMemorySpace):
         self.incarnation = state.incarnation
         if self._own_clock:
             self._clock = SteadyClock(_latest_time(state))
-        if self._is_small() or storage.snapshot_revision < 0:
+        if policy.is_small(self._state.text_bytes) or storage.snapshot_revision < 0:
             try:
                 storage.checkpoint_at_start(self._current().snapshot())
             except WriteError as error:
@@ -159,7 +158,7 @@ class FileSpace(InMemorySpace):
 
     # Commits --------------------------------------------------------------------------------------------------
 
-    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
+    def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:  # noqa: ARG002
         storage = self._storage
         if storage is None:
             done(unavailable("the store is closed"))
@@ -172,7 +171,7 @@ class FileSpace(InMemorySpace):
             self._sync.do(partial(storage.rewrite_all, self._current().snapshot()), self._rewritten)
         frees_space = all(map(is_removal, changes))
         finish = partial(self._finish_commit, storage, changes, done)
-        if self._is_quiet(touched) and not self._checkpointing and self._stays_small(changes[0]):
+        if self._goes_into_data(storage, changes):
             snapshot = self._current().snapshot_after(changes, changes[-1].revision)
             self._sync.do(partial(storage.write_snapshot, snapshot, frees_space=frees_space), finish)
         else:
@@ -185,6 +184,7 @@ class FileSpace(InMemorySpace):
         self, storage: Storage, changes: Sequence[Change], done: CommitDone, error: BaseException | None
     ) -> None:
         self._commits += 1
+        self._last_commit_at = self._loop.time()
         try:
             if error is None:
                 self._unpublished = changes  # they are on disk, so they must be published before the next batch
@@ -206,29 +206,24 @@ class FileSpace(InMemorySpace):
             self._fault = self._fault or _disk_full()
         elif self._fault is not None:
             self._clear_fault()
-        if storage.journal_bytes > max(MIN_JOURNAL_BYTES, self._state.text_bytes):
+        if policy.is_journal_too_large(storage.journal_bytes, self._state.text_bytes):
             self._start_checkpoint(storage)
         if self._idle_timer is None and not storage.needs_no_checkpoint:
+            self._complete_at = self._last_commit_at
             self._watch_for_idleness(self._idle_seconds)
 
-    def _is_quiet(self, touched: Touched) -> bool:
-        """Whether there is only one writer: this batch touches one name, and so did all batches in `_idle_seconds`.
+    def _goes_into_data(self, storage: Storage, changes: Sequence[Change]) -> bool:
+        """Whether a commit that begins now is written to `data.json`, because it is isolated and the store stays small.
 
-        Under load, some batches have only one operation. Writing a snapshot takes ten times as long as a journal
-        record, and delays all operations that arrive meanwhile. Without the second condition, 64 writers did 30 % fewer
-        writes, because every other batch was written as a snapshot.
+        If a checkpoint has failed, the commit need not be isolated: on a full disk, a smaller `data.json` frees space.
         """
-        now = self._loop.time()
-        if sum(map(len, touched.names.values())) > 1:
-            self._gathered_at = now
+        has_failed_checkpoint = storage.has_old_journal and not self._checkpointing
+        if not (has_failed_checkpoint or policy.is_isolated(self._loop.time(), self._last_commit_at)):
             return False
-        return now - self._gathered_at >= self._idle_seconds
-
-    def _is_small(self) -> bool:
-        return self._state.text_bytes <= SMALL_STORE_BYTES
-
-    def _stays_small(self, change: Change) -> bool:
-        return self._is_small() and self._state.text_bytes_after(change) <= SMALL_STORE_BYTES
+        before = self._state.text_bytes
+        after = before + sum(self._state.text_bytes_after(change) - before for change in changes)
+        waits_long = self._checkpointing and not self._checkpoint_is_small
+        return policy.is_small(before) and policy.is_small(after) and not waits_long
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 
@@ -245,19 +240,25 @@ class FileSpace(InMemorySpace):
         await self._sync.rest()
         await self._checkpointer.rest()
 
-    def _start_checkpoint(self, storage: Storage) -> None:
+    def _start_checkpoint(self, storage: Storage, *, rotates: bool = True) -> None:
+        """Write `data.json` and remove the journal. Without `rotates`, the journal continues, and no commit waits."""
         if self._checkpointing or storage.failed or self._loop.time() < self._retry_checkpoint_at:
             return
-        self._sync.do(storage.rotate, partial(self._write_checkpoint, storage))
-        self._checkpointing = True
+        self._checkpoint_is_small = policy.is_small(self._state.text_bytes)
+        if rotates:
+            self._sync.do(storage.rotate, partial(self._write_checkpoint, storage))
+            self._checkpointing = True
+        else:
+            self._write_checkpoint(storage, None)
 
     def _write_checkpoint(self, storage: Storage, error: BaseException | None) -> None:
-        """The old journal is complete and all of its changes are published, so this snapshot covers it."""
+        """All changes in an old journal are published, so this snapshot covers it."""
         self._checkpointing = False  # if this raises, another checkpoint begins after the next commit
         if error is not None:
             self._note_failure(error)
         elif self._storage is not None:  # else `close` does it
             snapshot = self._current().snapshot()
+            self._complete_at = self._loop.time()
             self._checkpointer.do(partial(storage.checkpoint, snapshot), self._finish_checkpoint)
             self._checkpointing = True
 
@@ -282,9 +283,13 @@ class FileSpace(InMemorySpace):
         storage = self._storage
         if storage is None or storage.needs_no_checkpoint:
             return
-        if self._commits != commits_before or self._checkpointing:
-            self._watch_for_idleness(self._idle_seconds)
-        elif self._is_small() or storage.has_old_journal or storage.journal_bytes > self._state.text_bytes // 2:
+        now, text_bytes = self._loop.time(), self._state.text_bytes
+        if self._checkpointing or self._commits != commits_before:
+            if policy.is_stale(now - self._complete_at, text_bytes):
+                self._start_checkpoint(storage, rotates=False)
+            left = self._last_commit_at + self._idle_seconds - now
+            self._watch_for_idleness(left if left > 0 else self._idle_seconds)
+        elif policy.is_due_when_idle(text_bytes, storage.journal_bytes, has_old_journal=storage.has_old_journal):
             self._start_checkpoint(storage)
             if not self._checkpointing:
                 self._watch_for_idleness(CHECKPOINT_RETRY_SECONDS)  # the last one failed; it is too early to repeat

@@ -84,8 +84,8 @@ class Storage:
 
     @property
     def needs_no_checkpoint(self) -> bool:
-        """The snapshot has everything, and there is no old journal."""
-        return self.snapshot_revision == self.revision and not self.has_old_journal
+        """The snapshot has everything, and there is nothing in a journal."""
+        return self.snapshot_revision == self.revision and not self.has_old_journal and not self.journal_bytes
 
     # Start and end --------------------------------------------------------------------------------------------
 
@@ -239,25 +239,31 @@ class Storage:
         self._close_journal()
 
     def checkpoint(self, snapshot: Snapshot) -> None:
-        """Steps 2 and 3, during commits: write a new `data.json`, then remove the old journal. May be repeated.
+        """Steps 2 and 3, during commits: write a new `data.json`, then remove the old journal, if there is one.
 
-        If the reserve is large enough, it is spent for this, because the checkpoint frees more space.
+        If the reserve is large enough, it is spent for this, because the removal of the old journal frees more space.
+        May be repeated, and may be called without step 1.
         """
         try:
             try:
                 self._replace_data(snapshot)
             except WriteError as error:
-                if not (error.full and error.nothing_changed and self.reserve.is_enough_for(snapshot)):
+                is_worth_it = self.has_old_journal and error.full and error.nothing_changed
+                if not (is_worth_it and self.reserve.is_enough_for(snapshot)):
                     raise
                 self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=True)
-            with self._data_mutex:
-                self._owner.check_only()
-                with write_errors():
-                    self._remove(self._paths.old_journal)
-                    self._disk.sync_folder(self._paths.folder)
-                self.has_old_journal = False
+            if self.has_old_journal:
+                self._remove_old_journal()
         finally:
             self.reserve.make_again()
+
+    def _remove_old_journal(self) -> None:
+        with self._data_mutex:
+            self._owner.check_only()
+            with write_errors():
+                self._remove(self._paths.old_journal)
+                self._disk.sync_folder(self._paths.folder)
+            self.has_old_journal = False
 
     def checkpoint_alone(self, snapshot: Snapshot) -> None:
         """A checkpoint without concurrent commits: only `data.json` is left. `snapshot` must have all durable changes.
@@ -356,6 +362,7 @@ class Storage:
         `_in_doubt` is true during the block, so that exceptions of any origin count. Otherwise a batch could be on disk
         but not in memory; the next batch would take the same revisions, and the journal could not be read.
         """
+        self.failed = self.failed or self._in_doubt  # the previous write ended with an unexpected exception
         self._in_doubt = True
         try:
             yield
