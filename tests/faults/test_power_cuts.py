@@ -1,6 +1,7 @@
 """Acknowledged entries and leases survive any power cut; and the harness detects planted bugs."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -9,13 +10,15 @@ import pytest
 from harness import depth
 from harness.power_cuts import survive_power_cuts
 
+from leasehold.engines.base import CommitDone, Decide
 from leasehold.engines.file import disk, journal, storage
 from leasehold.engines.file.disk import Disk, Identity, pwrite_all
-from leasehold.engines.file.journal import JournalWriter
+from leasehold.engines.file.journal import JournalWriter, encode_record
 from leasehold.engines.file.recovery import Paths, Report, read_files
+from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.state import Snapshot, StoredState
-from leasehold.model import ENTRY, KINDS, LEASE
+from leasehold.model import ENTRY, KINDS, LEASE, Touched
 
 
 def test_acknowledged_changes_survive_any_power_cut() -> None:
@@ -25,6 +28,7 @@ def test_acknowledged_changes_survive_any_power_cut() -> None:
     assert finding.figures["states with a commit under way"] >= depth(10_000), (
         "cuts must strike while something is under way"
     )
+    assert finding.figures["commits with a transaction"] >= depth(20)
 
 
 def violations(*, deaf: str | None = None) -> list[str]:
@@ -83,6 +87,28 @@ def test_a_checkpoint_that_removes_the_old_journal_first_is_detected() -> None:
         self.has_old_journal = False
 
     with patch.object(Storage, "checkpoint", checkpoint):
+        assert violations()
+
+
+def test_a_transaction_that_is_stored_in_two_steps_is_detected() -> None:
+    """A bug: the first change of a batch is durable in the journal before the others."""
+
+    def commit(self: FileSpace, touched: Touched, decide: Decide, done: CommitDone) -> None:
+        changes = self._decide(decide)
+        storage = self._storage
+        assert storage is not None
+        revisions = [change.revision for change in changes]
+        first = self._state.revision + 1
+        finish = partial(self._finish_commit, storage, changes, done)
+        shared = [place for place in range(1, len(changes)) if revisions[place] == revisions[place - 1]]
+        if shared:
+            half = changes[: shared[0]]
+            record = encode_record(first, half)
+            self._sync.do(partial(storage.append, first, half[-1].revision, record, frees_space=False), lambda _: None)
+        record = encode_record(first, changes)
+        self._sync.do(partial(storage.append, first, changes[-1].revision, record, frees_space=False), finish)
+
+    with patch.object(FileSpace, "commit", commit):
         assert violations()
 
 

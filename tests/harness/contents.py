@@ -108,20 +108,33 @@ def in_memory(driver: Driver) -> Contents:
 
 
 def random_batch(rng: random.Random, before: Contents, now: int, *, most: int) -> list[Change]:
-    """Up to `most` operations after `before`, reduced to the last state of each name, as the commit would write it."""
+    """Up to `most` changes after `before`, reduced to the last state of each name, as the commit would write it.
+
+    Some changes of entries have the revision of the change before, as in a transaction.
+    """
     changes: dict[str, Change] = {}
     contents = before
-    for revision in range(before.revision + 1, before.revision + 1 + rng.randint(1, most)):
+    revision = before.revision
+    together: set[str] = set()
+    """The entries that were changed at `revision`, while the next change may have it, too."""
+    for _ in range(rng.randint(1, most)):
         of_lock = rng.random() < 0.4
-        change = _lock_change(rng, contents, revision, now) if of_lock else _entry_change(rng, contents, revision, now)
+        key = f"key/{rng.randrange(KEYS)}"
+        if of_lock or not together or key in together or rng.random() < 0.4:
+            revision += 1
+            together = set()
+        if of_lock:
+            change: Change = _lock_change(rng, contents, revision, now)
+        else:
+            change = _entry_change(rng, key, contents, revision, now)
+            together.add(key)
         contents = contents.after([change])
         changes.pop(change.name, None)  # so that they stay in the order of revisions
         changes[change.name] = change
     return list(changes.values())
 
 
-def _entry_change(rng: random.Random, contents: Contents, revision: int, now: int) -> Change:
-    key = f"key/{rng.randrange(KEYS)}"
+def _entry_change(rng: random.Random, key: str, contents: Contents, revision: int, now: int) -> Change:
     if rng.random() < 0.25:
         return Deletion(key, revision)
     value = b'"%d %b"' % (revision, rng.choice("xyz").encode() * rng.choice(VALUE_BYTES))

@@ -311,6 +311,8 @@ def stop(driver: Driver, disk: FaultyDisk) -> None:
 
 
 def recover(driver: Driver) -> None:
+    assert isinstance(driver.space, FileSpace)
+    driver.run(driver.space._rest())  # a checkpoint in the background may be about to meet the fault
     driver.run(driver.space.recover())
     if driver.space.fault is not None:
         raise Broken("the fault is over, but the engine still reports it")

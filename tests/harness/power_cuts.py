@@ -378,6 +378,8 @@ def commit(driver: Driver, cuts: PowerCuts, rng: random.Random, now: int) -> Non
         return
     cuts.known = Known(after)
     cuts.finding.figures["commits"] += 1
+    revisions = [change.revision for change in changes]
+    cuts.finding.figures["commits with a transaction"] += len(set(revisions)) < len(revisions)
 
 
 def checkpoint(driver: Driver, rng: random.Random) -> None:

@@ -24,6 +24,7 @@ from harness.postgres_faults import PROMISE, rounds_of
 from harness.power_cuts import survive_power_cuts
 from harness.standby import PROMISE as STANDBY_PROMISE
 from harness.standby import round_of_failovers
+from harness.transfers import keep_the_sum
 
 from leasehold.engines.base import SteadyClock
 
@@ -84,6 +85,15 @@ def _linearizable_postgres(folder: Path, seed: int) -> Finding:
     return stay_linearizable(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5)
 
 
+def _transactions_file(folder: Path, seed: int) -> Finding:
+    return keep_the_sum(STORES["file"](folder), seed, operations=60_000, kills=5, pauses=5)
+
+
+def _transactions_postgres(folder: Path, seed: int) -> Finding:
+    store = STORES["postgres"](folder)
+    return keep_the_sum(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5)
+
+
 def _misbehaving_clients(folder: Path, seed: int) -> Finding:
     return survive_misbehaving_clients(
         STORES["file"](folder), seed, clients=5_000, deadline_seconds=10.0, is_measured=True
@@ -134,6 +144,14 @@ ROWS = (
         "linearizable through kills and pauses, two servers on PostgreSQL",
         _linearizable_postgres,
         "operations",
+    ),
+    Row("transactions-file", "transactions are all or nothing, file engine", _transactions_file, "operations", 2),
+    Row(
+        "transactions-postgres",
+        "transactions are all or nothing, two servers on PostgreSQL",
+        _transactions_postgres,
+        "operations",
+        2,
     ),
     Row(
         "misbehaving-clients",
