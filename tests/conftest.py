@@ -1,6 +1,6 @@
 """Fixtures for tests of a running service, and the report of tests that need a program which this machine lacks."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,10 @@ from programs import left_out, require
 from running import Server, Wire, running, until
 
 _numbers = count(1)
+PROGRAMS: Mapping[str, Sequence[str]] = {
+    "fast": ("-m", "leasehold"),
+    "general": (str(Path(__file__).with_name("general_path.py")),),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,10 +52,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{tests} for want of {lack}")
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """A server without a disk, shared by all tests. Each test uses its own keys."""
-    with running() as shared:
+@pytest.fixture(scope="session", params=PROGRAMS)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server without a disk, shared by all tests. Each test uses its own keys.
+
+    There are two: with the fast paths of requests, and without them.
+    """
+    with running(program=PROGRAMS[request.param]) as shared:
         yield shared
 
 
@@ -59,9 +66,11 @@ def server() -> Iterator[Server]:
 def any_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A shared server for each engine, for tests of behaviour that may depend on the engine.
 
-    A module in which all tests need this overrides `server` with it.
+    A module in which all tests need this overrides `server` with it. The one without a disk has no fast paths: it
+    reads as the one with files does, so that each test runs with and without them.
     """
-    with running(STORES[request.param](tmp_path_factory.mktemp("store"))) as shared:
+    store = STORES[request.param](tmp_path_factory.mktemp("store"))
+    with running(store, program=PROGRAMS["general" if request.param == "memory" else "fast"]) as shared:
         yield shared
 
 

@@ -62,10 +62,15 @@ class Metrics:
         self._requests: dict[tuple[str, str, int], Distribution] = {}
         self._batches = Distribution([0] * (len(BATCH_BOUNDS) + 1))
 
-    def count_request(self, method: str, pattern: str, status: int, seconds: float) -> None:
+    def seconds_of(self, method: str, pattern: str, status: int) -> Distribution:
+        """The histogram of these requests. It is shown from the first call on, so call it for an answer."""
         distribution = self._requests.get((method, pattern, status))
         if distribution is None:
             distribution = self._requests[method, pattern, status] = Distribution([0] * (len(SECONDS_BOUNDS) + 1))
+        return distribution
+
+    def count_request(self, method: str, pattern: str, status: int, seconds: float) -> None:
+        distribution = self._requests.get((method, pattern, status)) or self.seconds_of(method, pattern, status)
         if seconds:
             distribution.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
             distribution.total += seconds

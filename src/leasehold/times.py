@@ -22,6 +22,13 @@ def format_time(microseconds: int) -> str:
 
 
 @lru_cache(maxsize=4096)
+def time_bytes(microseconds: int) -> bytes:
+    """`format_time` in bytes, for responses that are formatted as bytes."""
+    second, fraction = divmod(microseconds, 1_000_000)
+    return f"{_format_second(second)}.{fraction:06d}Z".encode()
+
+
+@lru_cache(maxsize=4096)
 def parse_time(text: str) -> int:
     """The time that `format_time` wrote. Raises ValueError for any other form.
 

@@ -60,14 +60,14 @@ class Verifier:
         self._expiry_leeway_seconds = expiry_leeway_seconds
         self._issuer = issuer
         self._audience = audience
-        self._now = now
-        self._verified: dict[bytes, Principal] = {}
-        """The cache, by Authorization header."""
+        self.now = now
+        self.verified: Final[dict[bytes, Principal]] = {}
+        """The cache, by Authorization header. Who replaces the keys must clear it."""
 
     def verify(self, authorization: bytes | None) -> Principal:
         """The principal of an Authorization header. Raises `unauthenticated`, the same error for every fault."""
-        principal = self._verified.get(authorization or b"")
-        if principal is not None and self._now() < principal.expires_at:
+        principal = self.verified.get(authorization or b"")
+        if principal is not None and self.now() < principal.expires_at:
             return principal
         if authorization is None:
             raise unauthenticated("no token")
@@ -75,9 +75,9 @@ class Verifier:
         if scheme.lower() != b"bearer" or len(authorization) > MAX_AUTHORIZATION_BYTES:
             raise unauthenticated("malformed")
         principal = self._decode(token.strip())
-        if len(self._verified) >= MAX_CACHED_TOKENS:
-            self._verified.clear()
-        self._verified[authorization] = principal
+        if len(self.verified) >= MAX_CACHED_TOKENS:
+            self.verified.clear()
+        self.verified[authorization] = principal
         return principal
 
     def _decode(self, token: bytes) -> Principal:
@@ -128,7 +128,7 @@ class Verifier:
             checked = msgspec.convert(claims, _Claims)
         except (msgspec.ValidationError, RecursionError) as error:
             raise unauthenticated("wrong claims") from error
-        now = self._now()
+        now = self.now()
         if not abs(checked.exp) <= MAX_EXPIRY_SECONDS:  # refuses NaN, infinity, and integers above a float, too
             raise unauthenticated("wrong claims")
         expires_at = checked.exp + self._expiry_leeway_seconds

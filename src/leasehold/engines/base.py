@@ -108,6 +108,10 @@ class Space(Protocol):
         Engines that keep records in memory call it before this returns. `unavailable` if the storage cannot be reached.
         """
 
+    @property
+    def peek(self) -> Callable[[str], Entry | None] | None:
+        """Returns a committed entry by its key at once, expired or not. None: the records are not in memory; `read`."""
+
     async def scan(self, kind: Kind[R], prefix: str, after: str | None, limit: int) -> Page[R]:
         """Records whose name begins with `prefix`, sorted by the UTF-8 bytes of their names.
 

@@ -108,7 +108,7 @@ class FileSpace(InMemorySpace):
     def _load(self, storage: Storage) -> None:
         """On the sync thread: read the files. Write a checkpoint if the store is small, or its incarnation is new."""
         state = storage.open(self._clock(), self._make_incarnation)
-        self._state = State(state)
+        self._use(State(state))
         self.incarnation = state.incarnation
         if self._own_clock:
             self._clock = SteadyClock(_latest_time(state))

@@ -29,13 +29,19 @@ class InMemorySpace:
     """The base of spaces that keep all records in memory: reads, publishing and subscriptions."""
 
     def __init__(self, clock: Clock | None) -> None:
-        self._state = State(empty_state())
+        self._use(State(empty_state()))
         self.incarnation = ""
         self._clock: Clock = clock or SteadyClock()
         self._subscribers: dict[AnyKind, list[Published]] = {kind: [] for kind in KINDS}
         self._unpublished: Sequence[Change] = ()
         """Changes that are stored but could not be published, because memory ran out. They must be published before
         the next batch is decided."""
+
+    def _use(self, state: State) -> None:
+        """Serve this state from now on."""
+        self._state = state
+        self.peek = state.records(ENTRY).get
+        """See `Space.peek`."""
 
     @property
     def revision(self) -> int:
@@ -100,7 +106,7 @@ class InMemorySpace:
             self._state.publish(of_kinds, head)
         except Exception as failure:  # noqa: BLE001 - the batch is stored, so it must be published completely
             report("a batch could not be published; the state is rebuilt", failure)
-            self._state = self._state.rebuilt(of_kinds, head)
+            self._use(self._state.rebuilt(of_kinds, head))
         self._unpublished = ()
         return of_kinds
 

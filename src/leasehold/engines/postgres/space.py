@@ -175,6 +175,9 @@ class PostgresSpace:
 
     # Reads ----------------------------------------------------------------------------------------------------
 
+    peek = None
+    """See `Space.peek`."""
+
     def read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
         if not self._is_open:
             done(unavailable("the store is closed"))

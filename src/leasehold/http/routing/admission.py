@@ -58,6 +58,7 @@ class Admission:
                 _check_site(headers)
             headers.is_checked = True
         if self._verifier is None:
+            headers.principal = ANYONE
             return ANYONE
         authorization = headers.get(b"authorization")
         if authorization is None:
@@ -68,7 +69,15 @@ class Admission:
         if permission is not None and permission != "any" and permission not in principal.permissions:
             request.principal = principal  # for the log
             raise missing_permission(permission)
+        headers.principal, headers.authorization = principal, authorization
         return principal
+
+    def readmits(self, headers: Headers, principal: Principal) -> bool:
+        """Whether `admit` would admit the same caller again. `principal`: `headers.principal`."""
+        verifier = self._verifier
+        return verifier is None or (
+            verifier.verified.get(headers.authorization) is principal and verifier.now() < principal.expires_at
+        )
 
     def set_cors_lines(self, headers: Headers) -> None:
         """Set `headers.cors_lines` if the request comes from a page of an allowed origin. Errors need them, too."""

@@ -197,7 +197,7 @@ class Answerer(ABC):
         self._task = None
         shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._started_at)
         if shared.logs_requests:
-            shared.log_request(request, 200)
+            shared.log_request(request.method, request.path, 200, request.request_id)
         if self._state is STREAMING:
             self._current = None
             self._finish(request, close=close)
@@ -214,7 +214,7 @@ class Answerer(ABC):
             request.method, request.pattern, response.status, shared.moment() - self._started_at
         )
         if shared.logs_requests:
-            shared.log_request(request, response.status)
+            shared.log_request(request.method, request.path, response.status, request.request_id)
         transport = self._sender.transport
         if transport is not None:
             templates = shared.templates

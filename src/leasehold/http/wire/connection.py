@@ -16,8 +16,9 @@ import asyncio
 from collections import deque
 from typing import Final, cast
 
+from leasehold.completions import report
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request
+from leasehold.http.messages import Headers, Request
 from leasehold.http.wire.answering import QUOTA, Answerer
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.deadlines import missed, timeout
@@ -48,6 +49,7 @@ class Connection(Answerer, asyncio.Protocol):
 
     __slots__ = (
         "_awaits_quota",
+        "_familiar",
         "_is_advancing",
         "_is_feeding",
         "_is_reading_paused",
@@ -66,6 +68,8 @@ class Connection(Answerer, asyncio.Protocol):
         self._is_reading_paused = False
         self._unparsed = NOTHING
         """Read before the pause."""
+        self._familiar: Headers | None = None
+        """Of an earlier request, if `quick_get` knows it."""
         # Requests behind the one that is being answered:
         self._queue: deque[Request] = deque()
         self._queued_bytes = 0
@@ -95,10 +99,15 @@ class Connection(Answerer, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._awaits_quota:
             self._quota_used = 0
+        if self._familiar is not None and self._answer_quickly(data, self._familiar):
+            return
         if len(data) <= SLICE_BYTES:
             request = self._parser.recall(data)
             if request is not None:
                 self._receive(request)
+                quick_get = self._shared.quick_get
+                if quick_get is not None and request.headers is not self._familiar and quick_get.knows(request):
+                    self._familiar = request.headers
                 return
             self._feed(data)
         else:
@@ -130,6 +139,22 @@ class Connection(Answerer, asyncio.Protocol):
             self._break_off(failure)
 
     # Receiving ------------------------------------------------------------------------------------------------
+
+    def _answer_quickly(self, data: bytes, headers: Headers) -> bool:
+        """Answer `data` on the fast path. Returns False if the general path must answer it."""
+        sender, quick_get = self._sender, self._shared.quick_get
+        if self._state is not IDLE or self._reception.state is not BETWEEN_REQUESTS or sender.is_paused:
+            return False
+        try:
+            answer = None if quick_get is None else quick_get.answer(data, headers)
+            if answer is None or sender.transport is None:
+                return False
+            self._shared.outbox.post(sender.transport, answer)
+        except BaseException as failure:  # noqa: BLE001 - the general path answers, or says that it cannot
+            report("the fast path of a GET failed", failure)
+            return False
+        self._reception.since = self._shared.tick
+        return True
 
     def _feed_unparsed(self) -> None:
         """Parse what was read until reading is paused."""

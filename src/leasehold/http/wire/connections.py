@@ -6,7 +6,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from itertools import count
@@ -25,6 +25,7 @@ from leasehold.http.routing.router import Router
 from leasehold.http.wire.deadlines import SWEEP_SECONDS, sweep
 from leasehold.http.wire.header_cache import HeaderCache
 from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
+from leasehold.http.wire.quick_get import QuickGet
 from leasehold.http.wire.sending import Outbox, RoundRobin
 from leasehold.process.descriptors import REFUSED_CONNECTIONS
 from leasehold.process.memory_trim import give_back_memory
@@ -56,6 +57,7 @@ class Connections:
         *,
         logs_requests: bool,
         most_refused: int = REFUSED_CONNECTIONS,
+        fast_paths: bool = True,
     ) -> None:
         self.router = router
         self.admission = admission
@@ -85,9 +87,11 @@ class Connections:
         self._by_address: Counter[str] = Counter()
         self._crowd = 0
         """The most connections since memory was last returned to the system."""
-        self._request_id_prefix = os.urandom(6).hex().encode()
-        self._request_numbers = count(1)
+        self.request_id_prefix = os.urandom(6).hex().encode()
+        self.request_numbers: Iterator[int] = count(1)
         self._emptied = asyncio.Event()
+        self.quick_get = QuickGet(self) if fast_paths else None
+        """None: every request takes the general path. For tests."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -133,7 +137,7 @@ class Connections:
         return {"connections": len(self._members), **self.store.gauges()}
 
     def next_request_id(self) -> bytes:
-        return b"%b-%x" % (self._request_id_prefix, next(self._request_numbers))
+        return b"%b-%x" % (self.request_id_prefix, next(self.request_numbers))
 
     def refusal_at_head(self, request: Request) -> ServiceError | None:
         """Why a request is refused by its head alone, or None. Its body need not be received then."""
@@ -151,14 +155,14 @@ class Connections:
             return error
         return None
 
-    def log_request(self, request: Request, status: int) -> None:
+    def log_request(self, method: str, path: bytes, status: int, request_id: bytes) -> None:
         """Log the path without its query, and neither a header field nor a value."""
         log.debug(
             "request",
-            method=request.method,
-            path=request.path[:256].decode("ascii", "backslashreplace"),
+            method=method,
+            path=path[:256].decode("ascii", "backslashreplace"),
             status=status,
-            request_id=request.request_id.decode(),
+            request_id=request_id.decode(),
         )
 
     async def keep_deadlines(self) -> None:

@@ -88,4 +88,5 @@ class HeaderCache:
         if len(self._heads) >= MAX_HEADS:
             for block in list(islice(self._heads, MAX_HEADS // 2)):
                 del self._heads[block]
-        self._heads[data[begin:end]] = Head(headers, content_length)
+        headers.block = block = data[begin:end]
+        self._heads[block] = Head(headers, content_length)

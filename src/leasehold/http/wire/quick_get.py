@@ -1,0 +1,145 @@
+"""The fast path of a plain GET: `GET /kv/{key}` with a header block that this connection has sent before.
+
+It takes a third of the instructions of the general path: it parses nothing again, makes neither a request nor a
+response, and formats the answer once. It caches no answers.
+
+Invariants:
+
+- It answers exactly as the general path would, or it does nothing and the general path answers. So the service works
+  without it: without this module, and without the lines in `Connection` and `Connections` that name it.
+- It gives one kind of answer: 200 with an entry that does not expire, from an engine with its records in memory.
+- Whatever may change between two requests is checked for each of them: the token and what it covers, the entry, the
+  incarnation, a stop of the service. Only the decision about Host and Origin is kept with the header block, as
+  `admission` keeps it.
+- It counts and logs as the general path does. Its answer takes no time by the clock of the metrics, which is read once
+  in an iteration of the event loop.
+- A connection calls it only between two requests, while none is queued and its client reads what is sent.
+
+A new option of a GET needs nothing here if it is a query parameter. If it is a header field, add it to
+`messages.OPTIONS`.
+"""
+
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from leasehold.http.messages import Headers, Request, Templates
+from leasehold.http.routing.admission import Admission
+from leasehold.limits import MAX_KEY_BYTES, Limits
+from leasehold.metrics import Metrics
+from leasehold.store.store import Store
+from leasehold.times import time_bytes
+from leasehold.values.entry_text import ENTRY_JSON, encode_text
+
+PATTERN: Final = "/kv/{key}"
+_LINE_END: Final = b" HTTP/1.1\r\n"
+_BEFORE_KEY: Final = b" /kv/"
+_LONGEST_LINE_BYTES: Final = len(b"GET /kv/") + MAX_KEY_BYTES + len(_LINE_END)
+_JSON_BYTES: Final = len(ENTRY_JSON % (b"", b"", b"", time_bytes(0), time_bytes(0))) + len(b"\n")
+"""The length of a body without its key, value and revision."""
+
+# A path with one of these is not the key itself. A number is found in bytes faster than bytes are.
+_PERCENT: Final = ord("%")
+_QUESTION_MARK: Final = ord("?")
+_NUMBER_SIGN: Final = ord("#")
+_SPACE: Final = ord(" ")
+
+
+class GetContext(Protocol):
+    """What the connections of a server share."""
+
+    admission: Admission
+    common_lines: bytes
+    limits: Limits
+    logs_requests: bool
+    metrics: Metrics
+    request_id_prefix: bytes
+    request_numbers: Iterator[int]
+    stopping: bool
+    store: Store
+
+    def renew_templates(self) -> Templates: ...
+
+    def log_request(self, method: str, path: bytes, status: int, request_id: bytes) -> None: ...
+
+
+class QuickGet:
+    """Shared by all connections of a server."""
+
+    __slots__ = (
+        "_admission",
+        "_common_lines",
+        "_context",
+        "_counts",
+        "_format",
+        "_incarnation",
+        "_request_numbers",
+        "_space",
+    )
+
+    def __init__(self, context: GetContext) -> None:
+        self._context = context
+        self._admission = context.admission
+        self._space = context.store.space
+        self._request_numbers = context.request_numbers
+        self._common_lines = b""
+        self._incarnation = ""
+        self._format = b""
+        """The format string of the answer, with the two above."""
+        self._counts: list[int] = []
+        """The histogram of these requests in the metrics."""
+
+    def knows(self, request: Request) -> bool:
+        """Whether later requests of the connection with the header block of this one may be given to `answer`."""
+        headers = request.headers
+        return (
+            request.method == "GET"
+            and not request.body  # so the block announces none
+            and headers.is_plain
+            and headers.principal is not None
+            and "read" in headers.principal.permissions
+            and self._context.limits.max_request_line_bytes >= _LONGEST_LINE_BYTES
+        )
+
+    def answer(self, data: bytes, headers: Headers) -> bytes | None:
+        """The answer to `data`, which was read after a whole request, or None: then the general path must answer.
+
+        `headers`: of an earlier request of the connection, which this path knows.
+        """
+        context, space, principal = self._context, self._space, headers.principal
+        line, _, block = data.partition(_LINE_END)
+        if block != headers.block or context.stopping:
+            return None
+        method, _, path = line.partition(_BEFORE_KEY)
+        if method != b"GET" or _PERCENT in path or _QUESTION_MARK in path or _NUMBER_SIGN in path or _SPACE in path:
+            return None
+        peek = space.peek
+        if peek is None or principal is None or not path.isascii() or not self._admission.readmits(headers, principal):
+            return None
+        key = path.decode()
+        entry = peek(key)
+        if entry is None or entry.expires_at is not None or not entry.value:
+            return None
+        if principal.prefixes is not None and not principal.covers(key):
+            return None
+        if context.common_lines is not self._common_lines or space.incarnation is not self._incarnation:
+            self._renew()
+        name, value, revision = encode_text(key), entry.value, b"%d" % entry.revision
+        created_at = updated_at = time_bytes(entry.created_at)
+        if entry.updated_at != entry.created_at:
+            updated_at = time_bytes(entry.updated_at)
+        size = len(name) + len(value) + len(revision) + _JSON_BYTES
+        number = next(self._request_numbers)
+        cors_lines = headers.cors_lines
+        answer = self._format % (number, cors_lines, revision, size, name, value, revision, created_at, updated_at)
+        self._counts[0] += 1
+        if context.logs_requests:
+            context.log_request("GET", b"/kv/" + path, 200, b"%b-%x" % (context.request_id_prefix, number))
+        return answer
+
+    def _renew(self) -> None:
+        """Bring the format string up to date: once a second, and when the incarnation has changed."""
+        context = self._context
+        templates = context.renew_templates()
+        self._format = templates.entry_read(common=context.common_lines, request_id=context.request_id_prefix + b"-%x")
+        self._common_lines, self._incarnation = context.common_lines, templates.incarnation
+        self._counts = context.metrics.seconds_of("GET", PATTERN, 200).counts

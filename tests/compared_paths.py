@@ -1,0 +1,162 @@
+"""Two services with equal stores and clocks get the same bytes, and one of them has no fast paths.
+
+All that can be noticed of them is compared: each byte that they send, their metrics, and their logs.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+from unittest.mock import patch
+
+from checked_connection import ILLEGAL, CheckedConnection, Transport, connected
+from structlog.testing import capture_logs
+
+from leasehold.access.token_keys import VerificationKey
+from leasehold.access.token_verification import Verifier
+from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.http.endpoints import ROUTES
+from leasehold.http.routing.admission import Admission
+from leasehold.http.routing.route import Service
+from leasehold.http.routing.router import Router
+from leasehold.http.wire.connections import Connections
+from leasehold.http.wire.quick_get import QuickGet
+from leasehold.limits import Limits
+from leasehold.metrics import Metrics
+from leasehold.store.store import Store
+
+SECRET = b"s" * 32
+ORIGIN = ("http", "page.example", 80)
+Step = Callable[["Scene"], None]
+
+
+@dataclass
+class Seen:
+    """What can be noticed of a service."""
+
+    written: list[bytes] = field(default_factory=list)
+    """By its connections, in the order in which they were made."""
+    requests: dict[str, Any] = field(default_factory=dict)
+    log: list[Any] = field(default_factory=list)
+    quick: int = 0
+    """Answers of the fast path."""
+
+
+class Scene:
+    """A service without a network, and one client, which connects again when its connection is closed."""
+
+    def __init__(self, *, fast_paths: bool, tokens: bool, limits: Limits) -> None:
+        self.now = 1_000_000
+        """Seconds, of the store's clock and of the clock for tokens."""
+        engine = MemoryEngine(clock=lambda: self.now * 1_000_000)
+        self.space = engine.space()
+        self.store = Store(engine, limits)
+        self.restore("5f3a9c")
+        verifier = Verifier([VerificationKey("HS256", SECRET)], now=lambda: self.now) if tokens else None
+        admission = Admission(verifier, frozenset({"a", "localhost"}), origins=frozenset({ORIGIN}))
+        self.metrics = Metrics()
+        service = Service(self.store, limits, lambda: 0.0, b"{}", self.metrics, dict)
+        self.shared = Connections(Router(ROUTES), admission, service, logs_requests=True, fast_paths=fast_paths)
+        self.shared.request_id_prefix = b"0" * 12
+        self.transports: list[Transport] = []
+        self.connect()
+
+    def restore(self, incarnation: str) -> None:
+        """As if the store had been restored from a backup."""
+        self.space.incarnation = self.space._state.incarnation = incarnation
+
+    def connect(self) -> None:
+        self.connection: CheckedConnection
+        self.connection, transport = connected(self.shared)
+        self.transports.append(transport)
+
+    def send(self, data: bytes) -> None:
+        transport = self.transports[-1]
+        if transport.is_closing():
+            self.connect()
+        elif not transport.reads:
+            return
+        self.connection.data_received(data)
+        self.connection.check()
+
+    def read_slowly(self) -> None:
+        if not self.connection._sender.is_paused and not self.transports[-1].is_lost:
+            self.connection.pause_writing()
+
+    def read_on(self) -> None:
+        if self.connection._sender.is_paused and not self.transports[-1].is_lost:
+            self.connection.resume_writing()
+
+    def stop(self) -> None:
+        self.shared.stopping = True
+
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+
+def seen(steps: Sequence[Step], *, fast_paths: bool, tokens: bool = False, limits: Limits | None = None) -> Seen:
+    """What a service does at these steps."""
+    result = Seen()
+    answer = QuickGet.answer
+
+    def counted(self: QuickGet, *arguments: Any) -> bytes | None:
+        data = answer(self, *arguments)
+        result.quick += data is not None
+        return data
+
+    async def run() -> None:
+        scene = Scene(fast_paths=fast_paths, tokens=tokens, limits=limits or Limits())
+        await scene.store.open()
+        for step in steps:
+            step(scene)
+            for _ in range(12):
+                await asyncio.sleep(0)
+        for transport in scene.transports:
+            transport.lose()
+        for _ in range(12):
+            await asyncio.sleep(0)
+        await scene.store.close()
+        result.written = [transport.written for transport in scene.transports]
+        figures = scene.metrics._figures({})
+        series = "GET /kv/{key} 200"
+        result.requests = {name: sum(seconds.counts) for name, seconds in figures.requests.items()}
+        if series in figures.requests:
+            result.requests[series] = (figures.requests[series].counts, figures.requests[series].total)
+
+    numbers = count(1)
+    with (
+        patch("leasehold.http.wire.connections.time", lambda: 0.0),
+        patch("leasehold.http.endpoints.locks.acquire_lock.secrets.token_hex", lambda _: f"{next(numbers):032x}"),
+        patch(
+            "leasehold.http.endpoints.by_uuid.set_entry.uuid4", lambda: f"00000000-0000-4000-8000-{next(numbers):012x}"
+        ),
+        patch.object(QuickGet, "answer", counted),
+        capture_logs() as log,
+    ):
+        ILLEGAL.clear()
+        asyncio.run(run())
+        assert ILLEGAL == []
+    result.log = log
+    return result
+
+
+def answered_quickly(steps: Sequence[Step], **options: Any) -> int:
+    """How many of the requests took the fast path. Fails if that can be noticed."""
+    quick, general = (seen(steps, fast_paths=fast_paths, **options) for fast_paths in (True, False))
+    assert (quick.written, quick.requests, quick.log) == (general.written, general.requests, general.log)
+    assert general.quick == 0
+    return quick.quick
+
+
+def message(method: str, target: str, *fields: str, body: bytes = b"") -> bytes:
+    length = [f"Content-Length: {len(body)}"] if body else []
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: a", *fields, *length, "", ""]).encode() + body
+
+
+def send(*data: bytes) -> Step:
+    return lambda scene: scene.send(b"".join(data))
+
+
+def put(target: str, body: bytes = b'{"a":1}', *fields: str) -> Step:
+    return send(message("PUT", target, *fields, body=body))
