@@ -68,7 +68,10 @@ class CheckedConnection(Connection):
         """What holds whenever the event loop is not inside a connection."""
         receiving, answering = self.states
         current, queue = self._current, self._queue
-        if answering in (Answering.WORKING, Answering.WAITING, Answering.STREAMING):
+        if self._begun_put is not None:
+            assert answering is Answering.WORKING
+            assert current is None
+        elif answering in (Answering.WORKING, Answering.WAITING, Answering.STREAMING):
             assert current is not None
         else:
             assert current is None

@@ -22,6 +22,7 @@ from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.quick_get import QuickGet
+from leasehold.http.wire.quick_put import QuickPut
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.store.store import Store
@@ -40,7 +41,9 @@ class Seen:
     requests: dict[str, Any] = field(default_factory=dict)
     log: list[Any] = field(default_factory=list)
     quick: int = 0
-    """Answers of the fast path."""
+    """Answers of the fast path of GET."""
+    quick_writes: int = 0
+    """Answers of the fast path of POST and PUT."""
 
 
 class Scene:
@@ -105,6 +108,13 @@ def seen(steps: Sequence[Step], *, fast_paths: bool, tokens: bool = False, limit
         result.quick += data is not None
         return data
 
+    write = QuickPut.answer
+
+    def counted_write(self: QuickPut, *arguments: Any) -> bytes | None:
+        data = write(self, *arguments)
+        result.quick_writes += data is not None
+        return data
+
     async def run() -> None:
         scene = Scene(fast_paths=fast_paths, tokens=tokens, limits=limits or Limits())
         await scene.store.open()
@@ -132,6 +142,7 @@ def seen(steps: Sequence[Step], *, fast_paths: bool, tokens: bool = False, limit
             "leasehold.http.endpoints.by_uuid.set_entry.uuid4", lambda: f"00000000-0000-4000-8000-{next(numbers):012x}"
         ),
         patch.object(QuickGet, "answer", counted),
+        patch.object(QuickPut, "answer", counted_write),
         capture_logs() as log,
     ):
         ILLEGAL.clear()
@@ -142,11 +153,21 @@ def seen(steps: Sequence[Step], *, fast_paths: bool, tokens: bool = False, limit
 
 
 def answered_quickly(steps: Sequence[Step], **options: Any) -> int:
-    """How many of the requests took the fast path. Fails if that can be noticed."""
+    """How many GETs took the fast path. Fails if a fast path can be noticed."""
+    return compared(steps, **options).quick
+
+
+def written_quickly(steps: Sequence[Step], **options: Any) -> int:
+    """How many writes took the fast path. Fails if a fast path can be noticed."""
+    return compared(steps, **options).quick_writes
+
+
+def compared(steps: Sequence[Step], **options: Any) -> Seen:
+    """What the service with fast paths does. Fails if the one without does anything else."""
     quick, general = (seen(steps, fast_paths=fast_paths, **options) for fast_paths in (True, False))
     assert (quick.written, quick.requests, quick.log) == (general.written, general.requests, general.log)
-    assert general.quick == 0
-    return quick.quick
+    assert (general.quick, general.quick_writes) == (0, 0)
+    return quick
 
 
 def message(method: str, target: str, *fields: str, body: bytes = b"") -> bytes:

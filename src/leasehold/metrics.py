@@ -41,6 +41,14 @@ class Distribution(msgspec.Struct):
     counts: list[int]
     total: float = 0.0
 
+    def count_seconds(self, seconds: float) -> None:
+        """Count a request. The bounds are SECONDS_BOUNDS."""
+        if seconds:
+            self.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
+            self.total += seconds
+        else:  # answered in the same turn of the event loop
+            self.counts[0] += 1
+
     def add(self, other: "Distribution") -> None:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
@@ -71,11 +79,7 @@ class Metrics:
 
     def count_request(self, method: str, pattern: str, status: int, seconds: float) -> None:
         distribution = self._requests.get((method, pattern, status)) or self.seconds_of(method, pattern, status)
-        if seconds:
-            distribution.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
-            distribution.total += seconds
-        else:  # answered in the same turn of the event loop
-            distribution.counts[0] += 1
+        distribution.count_seconds(seconds)
 
     def count_batch(self, operations: int) -> None:
         self._batches.counts[bisect_left(BATCH_BOUNDS, operations)] += 1

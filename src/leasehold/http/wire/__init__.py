@@ -8,6 +8,7 @@ reception.py        the request that is being received, within the limits
 head_faults.py      what is wrong with the head of a request
 header_cache.py     header blocks that need not be parsed again
 quick_get.py        the fast path of a plain GET
+quick_put.py        the fast path of a plain POST or PUT
 answering.py        one request: begun, completed, answered
 sending.py          how responses are sent: together, or streamed at the client's pace
 deadlines.py        the deadlines of clients that send or read too slowly

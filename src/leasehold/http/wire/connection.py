@@ -102,6 +102,8 @@ class Connection(Answerer, asyncio.Protocol):
         if self._familiar is not None and self._answer_quickly(data, self._familiar):
             return
         if len(data) <= SLICE_BYTES:
+            if self._begin_quickly(data):
+                return
             request = self._parser.recall(data)
             if request is not None:
                 self._receive(request)
@@ -236,6 +238,10 @@ class Connection(Answerer, asyncio.Protocol):
             else:
                 self._linger()
             return
+        self._continue()
+
+    def _continue(self) -> None:
+        """A request is answered: begin the next one, or wait for it."""
         self._reception.since = self._shared.tick
         if self._queue:
             self._state = QUEUED
@@ -307,6 +313,7 @@ class Connection(Answerer, asyncio.Protocol):
         if self._current is not None:
             self._queue.append(self._current)
             self._current = None
+        self._begun_put = None
         for request in self._queue:
             if len(request.body) > COUNTED_BODY_BYTES:
                 self._shared.bodies.give_back(len(request.body))

@@ -26,6 +26,7 @@ from leasehold.http.wire.deadlines import SWEEP_SECONDS, sweep
 from leasehold.http.wire.header_cache import HeaderCache
 from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
 from leasehold.http.wire.quick_get import QuickGet
+from leasehold.http.wire.quick_put import QuickPut
 from leasehold.http.wire.sending import Outbox, RoundRobin
 from leasehold.process.descriptors import REFUSED_CONNECTIONS
 from leasehold.process.memory_trim import give_back_memory
@@ -91,6 +92,7 @@ class Connections:
         self.request_numbers: Iterator[int] = count(1)
         self._emptied = asyncio.Event()
         self.quick_get = QuickGet(self) if fast_paths else None
+        self.quick_put = QuickPut(self) if fast_paths else None
         """None: every request takes the general path. For tests."""
 
     def __len__(self) -> int:

@@ -73,6 +73,18 @@ class HeaderCache:
             request.take_query(query)
         return request
 
+    def split(self, data: bytes) -> tuple[Headers, bytes] | None:
+        """The fields and the body, if `data` is exactly a known block and the body that it announces."""
+        head = self._heads.get(data[: self._block_bytes])
+        if head is None:
+            end = data.find(b"\r\n\r\n") + 4
+            head = self._heads.get(data[:end])
+            if head is None:
+                return None
+            self._block_bytes = end
+        body = data[self._block_bytes :]
+        return (head.headers, body) if len(body) == head.content_length else None
+
     def remember(self, data: bytes, headers: Headers) -> None:
         """Keep the block of a request that the parser accepted, if `data` is exactly this request."""
         line = _REQUEST_LINE.match(data)
