@@ -7,9 +7,10 @@ from types import FrameType
 import pytest
 
 from leasehold.engines import base
-from leasehold.engines.memory.history import MAX_SKIPPED, TRIM_CHANGES
+from leasehold.engines.memory.history import MAX_CHANGES_FACTOR, MAX_SKIPPED, TRIM_CHANGES
+from leasehold.engines.memory.state import State
 from leasehold.engines.memory.table import Table
-from leasehold.engines.state import Contents
+from leasehold.engines.state import Contents, empty_state
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, Change, Deletion, Entry
 
@@ -97,3 +98,39 @@ def test_the_text_counts_removals() -> None:
     before = table.text_bytes
     table.publish([Deletion("b", 2)], 2)
     assert table.text_bytes > before
+
+
+def deletions(revision: int, count: int) -> list[Change]:
+    """The changes of a transaction that deletes this many entries."""
+    return [Deletion(f"{revision}/{number}", revision) for number in range(count)]
+
+
+def test_revisions_with_many_changes_are_compacted_by_the_number_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "HISTORY_CHANGES", 2_000)
+    table = table_after()
+    for revision in range(1, 201):
+        table.publish(deletions(revision, 128), revision)
+    history = table.history
+    kept = MAX_CHANGES_FACTOR * 2_000
+    assert kept - 128 <= len(history.revisions) <= kept + TRIM_CHANGES + 128
+    assert len(history.names) == len(history.revisions) == len(history.removals)
+    assert history.revisions[0] == history.floor + 1, "a revision is kept as a whole or not at all"
+    with pytest.raises(ServiceError) as caught:
+        told(table, history.floor - 1, 200)
+    assert caught.value.code == "revision_compacted"
+    assert len(told(table, history.floor, 200)) == len(history.revisions)
+
+
+def test_compaction_by_the_number_of_changes_survives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "HISTORY_CHANGES", 2_000)
+    state = State(empty_state())
+    for revision in range(1, 101):
+        changes = deletions(revision, 128)
+        state.publish({ENTRY: changes}, revision)
+    floor = state.table(ENTRY).history.floor
+    assert 0 < floor == state.compacted_revision == state.snapshot().compacted_revision
+    after = state.snapshot_after(deletions(101, 3), 101)
+    assert after.compacted_revision == floor
+    rebuilt = state.rebuilt({ENTRY: deletions(101, 3)}, 101)
+    assert rebuilt.compacted_revision == floor
+    assert len(rebuilt.table(ENTRY).history.revisions) == len(state.table(ENTRY).history.revisions) + 3

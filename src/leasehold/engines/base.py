@@ -24,7 +24,8 @@ from leasehold.model import KIND_OF, AnyKind, Change, Changes, Entry, Kind, Page
 
 DEFAULT_NAMESPACE: Final = "default"
 HISTORY_CHANGES: Final = 100_000
-"""Every engine knows the changes of this many revisions before the head, and answers no queries for older ones."""
+"""Every engine knows the changes of this many revisions before the head, and answers no queries for older ones. An
+engine that keeps them in memory may know fewer revisions if these have more than twice this many changes."""
 
 Clock = Callable[[], int]
 """Microseconds since the epoch, never going back."""

@@ -75,7 +75,11 @@ class State:
     @property
     def compacted_revision(self) -> int:
         """Removals up to this revision may be unknown."""
-        return max(self._floor, self.revision - base.HISTORY_CHANGES)
+        return self._compacted_at(self.revision)
+
+    def _compacted_at(self, head: int) -> int:
+        floors = (table.history.floor for table in self._tables.values())
+        return max(self._floor, head - base.HISTORY_CHANGES, *floors)
 
     def snapshot(self) -> Snapshot:
         """The current state."""
@@ -86,4 +90,4 @@ class State:
         """The state after a batch."""
         of_kinds = by_kind(changes)
         kinds = [table.snapshot_after(of_kinds.get(kind, ()), head) for kind, table in self._tables.items()]
-        return Snapshot(self.incarnation, head, max(self._floor, head - base.HISTORY_CHANGES), kinds)
+        return Snapshot(self.incarnation, head, self._compacted_at(head), kinds)
