@@ -1,13 +1,13 @@
 """Checks that the records in a file are valid for the API, because the file may have been edited.
 
-Nearly all text needs no check. A search in a whole block of bytes shows this, and takes a tenth of the time that
-reading the block takes. Only in other blocks are the values decoded and checked one by one.
+Nearly all text needs no check. A search in the joined values of many records shows this, and takes a tenth of the time
+that reading them takes. Only if it finds something are the values examined one by one.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Final
+from typing import Final, cast
 
 from msgspec.structs import replace
 
@@ -16,7 +16,7 @@ from leasehold.engines.file.fields import JSON, names_of
 from leasehold.engines.file.lines import RemovalLine
 from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError
-from leasehold.keys import check_key
+from leasehold.keys import check_key, check_keys
 from leasehold.limits import MAX_NESTING
 from leasehold.model import ENTRY, LEASE, AnyKind, Entry, Lease, Record
 
@@ -26,7 +26,7 @@ _ESCAPE: Final = b"\\u"
 
 def _shape_of(byte: int) -> int:
     """Replaces each digit, exponent, sign and control character by one representative of its class."""
-    kinds = {"0123456789": "0", "eE": "e", "+-": "-", "\n": " "}
+    kinds = {"0123456789": "0", "eE": "e", "+-": "-"}
     kind = next((shape for members, shape in kinds.items() if chr(byte) in members), None)
     return ord(kind or ("c" if byte < ord(" ") else " "))
 
@@ -37,8 +37,11 @@ _NOT_PLAIN: Final = (b"0" * 19, b"0e000", b"0e-000", b"c")
 
 
 def needs_no_check(text: bytes) -> bool:
-    """Whether JSON text has nothing that the API might refuse, apart from its nesting."""
-    if text.find(_ESCAPE) >= 0:
+    """Whether JSON text has nothing that the API might refuse, apart from its nesting.
+
+    `text` is one JSON value, or several joined by commas.
+    """
+    if b"\\" in text and _ESCAPE in text:  # searching for one byte is a hundred times as fast
         return False
     if not text.isascii():
         try:
@@ -56,9 +59,24 @@ def checked_entry(entry: Entry, *, needs_no_check: bool = False) -> Entry:
     """
     check_key(entry.key)
     value = entry.value
-    if needs_no_check and (len(value) <= MAX_NESTING or value.count(b"[") + value.count(b"{") <= MAX_NESTING):
+    if needs_no_check and (len(value) <= MAX_NESTING or not _may_be_deep(value)):
         return entry
     return replace(entry, value=values.parse_json(value, max_containers=None))
+
+
+_value_of = operator.attrgetter("value")
+
+
+def _checked_entries(entries: Sequence[Entry], keys: Sequence[str]) -> Sequence[Entry]:
+    check_keys(keys)
+    texts = list(map(_value_of, entries))
+    if needs_no_check(b",".join(texts)) and not any(len(text) > MAX_NESTING and _may_be_deep(text) for text in texts):
+        return entries
+    return [checked_entry(entry, needs_no_check=needs_no_check(entry.value)) for entry in entries]
+
+
+def _may_be_deep(text: bytes) -> bool:
+    return text.count(b"[") + text.count(b"{") > MAX_NESTING
 
 
 Check = Callable[..., Record]
@@ -81,6 +99,13 @@ def check_of(kind: AnyKind) -> Check:
         return replace(record, **compact) if compact else record
 
     return checked
+
+
+def checked_records(kind: AnyKind, records: Sequence[Record], names: Sequence[str]) -> Sequence[Record]:
+    """As `check_of(kind)` for each record. `names` are the names of the records, in their order."""
+    if kind is ENTRY:
+        return _checked_entries(cast("Sequence[Entry]", records), names)
+    return list(map(check_of(kind), records))
 
 
 def _check_lease(lease: Lease) -> None:

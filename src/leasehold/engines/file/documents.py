@@ -149,7 +149,7 @@ class _Document:
         for raw in self._elements(members, kind.plural):
             try:
                 line = lines_of.decode_line(raw)
-                record = check(line.record())
+                [record] = map(check, lines_of.records([line]))
             except ServiceError as error:
                 raise self._refused_element(kind.name, lines_of.name_member, raw, error.message) from error
             except _FAULTS as error:

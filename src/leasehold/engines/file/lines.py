@@ -2,13 +2,15 @@
 
 Times are text, JSON text is written unchanged, and fields with their default value are left out. The code is derived
 from the record (`fields`), so a new kind needs no change here. Entries have their own code with the same result,
-because there may be millions of them: reading takes 1.6 µs instead of 2.1, and writing 1.8 µs instead of 2.3.
+because there may be millions of them: decoding a line takes 0.4 µs instead of 0.6, and writing it 0.3 µs instead of
+0.6.
 """
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Final, Protocol
+from itertools import repeat
+from typing import Annotated, Final
 
 import msgspec
 
@@ -22,11 +24,8 @@ Convert = Callable[..., object]
 _encode_line = msgspec.json.Encoder().encode
 
 
-class Line(Protocol):
-    """A decoded line. Only the types of its members are checked."""
-
-    def record(self) -> Record:
-        """The record. Raises ValueError for a time that is not in the format of `times.format_time`."""
+Line = msgspec.Struct
+"""A decoded line. Only the types of its members are checked."""
 
 
 class LineFormat(msgspec.Struct, frozen=True):
@@ -35,6 +34,8 @@ class LineFormat(msgspec.Struct, frozen=True):
     decode_lines: Callable[[bytes], list[Line]]
     """Decodes a JSON list of lines."""
     decode_line: Callable[[bytes], Line]
+    records: Callable[[Sequence[Line]], list[Record]]
+    """The records of lines. Raises ValueError for a time that is not in the format of `times.format_time`."""
     encode: Callable[[Record], bytes]
     """Raises ServiceError `internal` for an entry that cannot be read."""
     name_member: str
@@ -53,7 +54,8 @@ def line_format(kind: AnyKind) -> LineFormat:
     line_type = EntryLine if kind is ENTRY else _derived_line(kind.record, fields)
     return LineFormat(
         msgspec.json.Decoder(list[line_type]).decode,  # type: ignore[valid-type] # it is known at run time only
-        msgspec.json.Decoder(line_type).decode,  # type: ignore[arg-type] # all of them are a Line
+        msgspec.json.Decoder(line_type).decode,
+        _entries if kind is ENTRY else _derived_records(kind.record, fields),  # type: ignore[arg-type] # by its kind
         entry_json if kind is ENTRY else _derived_encode(line_type, fields),  # type: ignore[arg-type] # by its kind
         fields[0].member,
         operator.attrgetter(fields[0].member),
@@ -72,13 +74,30 @@ class EntryLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     updated_at: str
     expires_at: str | None = None
 
-    def record(self) -> Entry:
-        created_at = parse_time(self.created_at)
-        # Equal times share one object, because most entries were never changed.
-        updated_at = created_at if self.updated_at == self.created_at else parse_time(self.updated_at)
-        expires_at = None if self.expires_at is None else parse_time(self.expires_at)
-        # `bytes` copies the value. A reference would keep the whole block in memory.
-        return Entry(self.key, bytes(self.value), self.revision, created_at, updated_at, expires_at)
+
+_key_of, _value_of, _revision_of, _created_at_of, _updated_at_of, _expires_at_of = map(
+    operator.attrgetter, EntryLine.__struct_fields__
+)
+
+
+def _entries(lines: Sequence[EntryLine]) -> list[Entry]:
+    """The entries of lines, made column by column with `map`: a function call for each line would double the time."""
+    created, updated = list(map(_created_at_of, lines)), list(map(_updated_at_of, lines))
+    expiries: Sequence[str | None] = list(map(_expires_at_of, lines))
+    created_at = list(map(parse_time, created))
+    return list(
+        map(
+            Entry,
+            map(_key_of, lines),
+            # `bytes` copies the value. A reference would keep the whole block in memory.
+            map(bytes, map(_value_of, lines)),
+            map(_revision_of, lines),
+            created_at,
+            # Most entries were never changed. Equal times mostly share one object (see `parse_time`).
+            created_at if updated == created else map(parse_time, updated),
+            repeat(None) if expiries.count(None) == len(expiries) else map(_time_of, expiries),
+        )
+    )
 
 
 def _entries_by_key(entries: Sequence[Entry]) -> Mapping[str, Record]:
@@ -102,8 +121,7 @@ encode_removal = msgspec.json.Encoder().encode
 # Derived from the record ------------------------------------------------------------------------------------------
 
 
-def _derived_line(record_type: type[Record], fields: Sequence[Field]) -> type[msgspec.Struct]:
-    """A `Line` whose members are those of the record in text."""
+def _derived_records(record_type: type[Record], fields: Sequence[Field]) -> Callable[[Sequence[Line]], list[Record]]:
     values_of = operator.attrgetter(*(field.member for field in fields))
     conversions = _conversions(fields, _FROM_TEXT)
 
@@ -113,6 +131,11 @@ def _derived_line(record_type: type[Record], fields: Sequence[Field]) -> type[ms
             values[index] = convert(values[index])
         return record_type(*values)
 
+    return lambda lines: [record(line) for line in lines]
+
+
+def _derived_line(record_type: type[Record], fields: Sequence[Field]) -> type[msgspec.Struct]:
+    """A `Line` whose members are those of the record in text."""
     members = [
         (field.member, field.text_type)
         if field.default is msgspec.NODEFAULT
@@ -122,7 +145,6 @@ def _derived_line(record_type: type[Record], fields: Sequence[Field]) -> type[ms
     return msgspec.defstruct(
         f"{record_type.__name__}Line",
         members,
-        namespace={"record": record},
         gc=False,
         forbid_unknown_fields=True,
         omit_defaults=True,

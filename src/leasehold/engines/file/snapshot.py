@@ -20,7 +20,7 @@ removals, and the records with a greater revision. `removals` is left out if it 
 version 0.1.0, a backup, or a list of entries.
 
 Version 0.1.0 wrote no incarnation. A backup (`backups`) ends with a checksum. A file in exactly this layout is read in
-blocks of lines, and a search in the bytes of a block shows whether its values must be checked one by one (`checks`).
+blocks of lines, and a search in the values of a block shows whether they must be checked one by one (`checks`).
 `documents` reads a file in any other layout as a whole, and reports what is wrong in a file.
 """
 
@@ -31,7 +31,7 @@ from typing import Final
 
 import msgspec
 
-from leasehold.engines.file.checks import add_removal, check_of, has_duplicates, needs_no_check
+from leasehold.engines.file.checks import add_removal, checked_records, has_duplicates
 from leasehold.engines.file.disk import Disk
 from leasehold.engines.file.lines import RemovalLine, decode_removals, encode_removal, line_format
 from leasehold.engines.state import AnyKindSnapshot, Contents, Snapshot, StoredState
@@ -170,7 +170,7 @@ class _LineReader:
         self._begin(member)
         for block, is_last in blocks:
             text = self._without_tail(block) if is_last else block
-            while (end := text.find(_BOUNDARY)) >= 0:
+            while (end := self._take(member, text)) >= 0:
                 boundary = _NEXT_MEMBER.match(text, end)
                 if boundary is None:
                     raise AnotherLayoutError
@@ -178,7 +178,6 @@ class _LineReader:
                 member = boundary[2].decode("ascii")
                 self._begin(member, boundary[1])
                 text = text[boundary.end() - 1 :]
-            self._take(member, text)
         for kind, count in self._counts.items():
             if has_duplicates(kind, self.state.by_name(kind), count):
                 raise AnotherLayoutError
@@ -205,22 +204,31 @@ class _LineReader:
             raise AnotherLayoutError
         self._is_compacted = True
 
-    def _take(self, member: str, text: bytes) -> None:
-        """Read lines of a member, joined by commas."""
-        if member == REMOVALS:
-            for line in decode_removals(b"[%b]" % text):
-                add_removal(line, self.state)
-        else:
-            self._take_records(self._kinds[member], text)
+    def _take(self, member: str, text: bytes) -> int:
+        """Read lines of a member, joined by commas. Returns -1.
+
+        If they end before the end of `text`, this returns where they end, and has read none of them. The decoder
+        notices it, because this text is not a list. A search in each block would take 5 % of the time of reading it.
+        """
+        try:
+            if member == REMOVALS:
+                for line in decode_removals(b"[%b]" % text):
+                    add_removal(line, self.state)
+            else:
+                self._take_records(self._kinds[member], text)
+        except msgspec.DecodeError:
+            end = text.find(_BOUNDARY)
+            if end < 0:
+                raise
+            return end
+        return -1
 
     def _take_records(self, kind: AnyKind, text: bytes) -> None:
         lines_of = line_format(kind)
         lines = lines_of.decode_lines(b"[%b]" % text)
-        # With another number of line breaks, white space was added to the file.
-        plain = text.count(b"\n", 1) == len(lines) - 1 and needs_no_check(text)
-        check = check_of(kind)
-        records = [check(line.record(), needs_no_check=plain) for line in lines]
-        self.state.by_name(kind).update(zip(map(lines_of.name_of, lines), records, strict=True))
+        names = list(map(lines_of.name_of, lines))
+        records = checked_records(kind, lines_of.records(lines), names)
+        self.state.by_name(kind).update(zip(names, records, strict=True))
         self._counts[kind] += len(lines)
         for revision_of in lines_of.revisions_of:
             if max(map(revision_of, lines), default=0) > self.state.revision:
