@@ -33,7 +33,7 @@ from bench import processes
 from bench.interpreters import Interpreter, interpreters
 from bench.processes import BenchError
 from bench.service import Leasehold
-from bench.workload import Work, http_request, write_foreign_store
+from bench.workload import Work, http_request, key, write_foreign_store
 
 REPORT: Final = Path(__file__).with_name("instructions.md")
 """The last result. `report` puts it into the benchmarks page."""
@@ -111,7 +111,7 @@ class CountedLeasehold(Leasehold):
 
     def _exchange(self, connections: Sequence[socket.socket], work: Work, batches: int, rng: random.Random) -> None:
         for _ in range(batches):
-            requests = [self.request(work, rng) for _ in connections]
+            requests = [self.request(work, key(rng.randrange(self.key_count)), rng) for _ in connections]
             self._halt()
             for connection, request in zip(connections, requests, strict=True):
                 connection.sendall(request)

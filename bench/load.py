@@ -38,6 +38,8 @@ class _Result(msgspec.Struct, frozen=True):
     seconds: float
     p50_ms: float
     p99_ms: float
+    cpu_seconds: float
+    """Processor time of wrk, without that of reading its requests."""
     errors: _Errors
 
 
@@ -59,4 +61,5 @@ def run_wrk(port: int, requests: Path, *, connections: int, seconds: int, seed: 
     result = msgspec.json.decode(line.removeprefix(_MARK), type=_Result)
     if result.errors != _NO_ERRORS or not result.requests:
         raise BenchError(f"{result.requests} requests, and errors: {msgspec.json.encode(result.errors).decode()}")
-    return Load(result.requests / result.seconds, result.p50_ms, result.p99_ms)
+    share = result.cpu_seconds / result.seconds
+    return Load(result.requests / result.seconds, result.p50_ms, result.p99_ms, client_share=share)

@@ -180,10 +180,10 @@ class Nginx(Server):
     def get(self, name: str) -> bytes:
         return http_request("GET", f"/{name}", {"Host": "127.0.0.1"})
 
-    def request(self, work: Work, rng: random.Random) -> bytes:
+    def request(self, work: Work, name: str, rng: random.Random) -> bytes:  # noqa: ARG002 - a file has no new value
         if work is not Work.GET:
             raise BenchError("nginx only serves files")
-        return self.get(key(rng.randrange(self.key_count)))
+        return self.get(name)
 
     def value_in(self, answer: bytes) -> bytes:
         return bytes(msgspec.json.decode(answer, type=EntryAnswer).value)

@@ -89,8 +89,8 @@ ROWS: Final = (
         "post-256", "durable POST", Work.POST, 256, (LEASEHOLD, WEBDIS, ETCD),
         (Bar((WEBDIS,), required=1.0, goal=1.4), Bar((ETCD,), required=3.0)),
     ),
-    Row("get-large", "GET, {large} keys", Work.GET, 64, (LEASEHOLD_LARGE, LEASEHOLD), _LARGE_BARS),
-    Row("post-large", "durable POST, {large} keys", Work.POST, 64, (LEASEHOLD_LARGE, LEASEHOLD), _LARGE_BARS),
+    Row("get-large", "GET, {large} keys", Work.GET_ALL, 64, (LEASEHOLD_LARGE, LEASEHOLD), _LARGE_BARS),
+    Row("post-large", "durable POST, {large} keys", Work.POST_ALL, 64, (LEASEHOLD_LARGE, LEASEHOLD), _LARGE_BARS),
     Row("get-1", "GET", Work.GET, 1, (LEASEHOLD, WEBDIS, ETCD, NGINX)),
     Row(
         "post-1", "durable POST", Work.POST, 1, (LEASEHOLD, WEBDIS, ETCD),

@@ -12,7 +12,7 @@ import msgspec
 from bench.load import Load, run_wrk
 from bench.locking import Locker, check_exclusion, run_lockers
 from bench.processes import BenchError, exchange
-from bench.workload import REQUESTS, SMALL_STORE_KEYS, Work, key, lock, value, write_requests
+from bench.workload import MAX_VALUE_BYTES, SMALL_STORE_KEYS, Work, drawn_keys, key, lock, value, write_requests
 
 SETTLE_SECONDS: Final = 0.3
 """The pause between two loads, because wrk disconnects while requests are in progress."""
@@ -56,8 +56,8 @@ class Server(Side):
         """The JSON text of the value in the body of the answer to `get`."""
 
     @abstractmethod
-    def request(self, work: Work, rng: random.Random) -> bytes:
-        """A request of this kind for a random key."""
+    def request(self, work: Work, name: str, rng: random.Random) -> bytes:
+        """A request of this kind for the key `name`."""
 
     def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
         requests = self._requests.get(work) or self._prepare(work)
@@ -81,7 +81,8 @@ class Server(Side):
     def _prepare(self, work: Work) -> Path:
         rng = random.Random(3)
         path = self._requests[work] = self.folder / f"requests-{work}"
-        write_requests(path, (self.request(work, rng) for _ in range(REQUESTS)))
+        names = drawn_keys(work, self.key_count, rng)
+        write_requests(path, (self.request(work, name, rng) for name in names))
         return path
 
 
@@ -92,9 +93,10 @@ class Store(Server):
     def put(self, name: str, text: bytes) -> bytes:
         """The request that writes the JSON `text` under the key `name`."""
 
-    def request(self, work: Work, rng: random.Random) -> bytes:
-        name = key(rng.randrange(self.key_count))
-        return self.get(name) if work is Work.GET else self.put(name, value(rng))
+    def request(self, work: Work, name: str, rng: random.Random) -> bytes:
+        if work in (Work.GET, Work.GET_ALL):
+            return self.get(name)
+        return self.put(name, value(rng, MAX_VALUE_BYTES if work is Work.POST_ALL else None))
 
     def verify(self, rng: random.Random) -> None:
         name, text = key(rng.randrange(self.key_count)), value(rng)

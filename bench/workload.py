@@ -6,7 +6,7 @@ client costs the same for each. All randomness comes from `random.Random` argume
 
 import random
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,9 @@ MIN_VALUE_BYTES: Final = 25
 MAX_VALUE_BYTES: Final = 100
 REQUESTS: Final = 100_000
 """Requests generated for one kind of work. wrk repeats them in a cycle."""
+ALL_KEYS_REQUESTS: Final = 1_000_000
+"""As REQUESTS, for GET_ALL and POST_ALL. A server with few keys gets as many requests, so that they cost wrk the same.
+"""
 
 FRAME_BYTES: Final = len('{"id":1234567,"name":""}')
 MIB: Final = 1 << 20
@@ -32,12 +35,29 @@ class Work(StrEnum):
 
     GET = "GET"
     POST = "POST"
+    GET_ALL = "GET-all"
+    """As GET, but all keys are requested in turn, in a random order. A large store has too many for REQUESTS."""
+    POST_ALL = "POST-all"
+    """As GET_ALL. The values have MAX_VALUE_BYTES, like those of the large store."""
     LOCK = "LOCK"
     """Acquire a lock and release it. Each connection has its own lock."""
 
 
 def key(number: int) -> str:
     return f"k{number:07d}"
+
+
+def drawn_keys(work: Work, key_count: int, rng: random.Random) -> Iterator[str]:
+    """The keys of the requests of a load, each equally likely."""
+    if work in (Work.GET_ALL, Work.POST_ALL):
+        left = ALL_KEYS_REQUESTS
+        while left:
+            numbers = rng.sample(range(key_count), min(key_count, left))
+            yield from map(key, numbers)
+            left -= len(numbers)
+    else:
+        for _ in range(REQUESTS):
+            yield key(rng.randrange(key_count))
 
 
 def lock(number: int) -> str:

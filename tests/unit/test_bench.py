@@ -1,5 +1,6 @@
 """What the bench does with what it measured. Nothing here measures."""
 
+import random
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -12,7 +13,7 @@ from bench.load import Load
 from bench.results import Instance, Results, Verdict, is_good, verdicts
 from bench.rows import Bar, Limit, Row
 from bench.starting import PEERS, SERVICES
-from bench.workload import Work
+from bench.workload import ALL_KEYS_REQUESTS, Work, drawn_keys
 
 FAST, SLOW = "3.11.2", "3.11.7"
 ROUNDS = 5
@@ -47,6 +48,16 @@ def record(**changed: object) -> Record:
         "debian_package": None,
     }
     return Record(**(plain | changed))  # type: ignore[arg-type]
+
+
+# Requests -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key_count", [1_000, ALL_KEYS_REQUESTS])
+def test_a_load_of_all_keys_requests_each_key_equally_often(key_count: int) -> None:
+    names = list(drawn_keys(Work.GET_ALL, key_count, random.Random(1)))
+    assert len(names) == ALL_KEYS_REQUESTS
+    assert len(set(names)) == len(set(names[:key_count])) == key_count
 
 
 # Rows and sides -----------------------------------------------------------------------------------------------
