@@ -30,6 +30,7 @@ from leasehold.http.wire.connections import Connections
 from leasehold.limits import SHUTDOWN_REST_SECONDS
 from leasehold.metrics import Metrics
 from leasehold.process.descriptors import connections_within, raise_limit
+from leasehold.process.memory_trim import return_large_blocks
 from leasehold.process.shutdown import Deadline
 from leasehold.process.signal_mask import ignore_ends
 from leasehold.server.access import admission_for, warn_of_exposure
@@ -52,6 +53,7 @@ def run(settings: Settings, ready: Ready, *, lifeline: int | None = None, metric
     `metrics_folder`: where the workers exchange their metrics; None for a single process. Raises ServiceError if the
     service cannot start.
     """
+    return_large_blocks()
     shorten_switch_interval()
     deadline = Deadline(settings.limits.shutdown_timeout_seconds + SHUTDOWN_REST_SECONDS)
     try:
