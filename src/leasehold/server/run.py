@@ -33,6 +33,7 @@ from leasehold.process.descriptors import connections_within, raise_limit
 from leasehold.process.memory_trim import return_large_blocks
 from leasehold.process.shutdown import Deadline
 from leasehold.process.signal_mask import ignore_ends
+from leasehold.progress import reported
 from leasehold.server.access import admission_for, warn_of_exposure
 from leasehold.server.config import Settings
 from leasehold.server.interpreter import freeze_loaded_objects, shorten_switch_interval
@@ -102,7 +103,8 @@ async def serve(
         log.info("stopping", connections=len(connections))
         server.close()
         store.stop_waiting()
-        cut = await connections.drain(settings.limits.shutdown_timeout_seconds)
+        with reported("waiting for requests in progress", lambda: {"connections": len(connections)}):
+            cut = await connections.drain(settings.limits.shutdown_timeout_seconds)
         if cut:
             log.warning("connections cut", count=cut)
     log.info("stopped")

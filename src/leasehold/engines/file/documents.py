@@ -21,6 +21,7 @@ from leasehold.engines.state import Contents, StoredState, empty_state
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_NESTING
 from leasehold.model import ENTRY, KINDS, AnyKind, Entry, Record
+from leasehold.progress import Progress
 
 COMPACTED_REVISION: Final = "compacted_revision"
 NEEDED_MEMBERS: Final = frozenset({"leasehold", "revision", KINDS[0].plural})
@@ -40,35 +41,40 @@ NOT_AS_WRITTEN: Final = "it is not as Leasehold writes it"
 _FAULTS: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
 
-def read_snapshot(disk: Disk, path: Path, now: int, kinds: Sequence[AnyKind] = KINDS) -> StoredState:
+def read_snapshot(
+    disk: Disk, path: Path, now: int, kinds: Sequence[AnyKind] = KINDS, *, progress: Progress | None = None
+) -> StoredState:
     """Read `data.json`. If it does not exist, the store is empty. `now`: the times of entries from another tool.
 
     Raises `unavailable` for an invalid file.
     """
+    progress = progress or Progress()
     try:
         file = disk.open(path)
     except FileNotFoundError:
         return empty_state()
     try:
         with suppress(AnotherLayoutError):
-            return read_lines(disk, file, kinds)
+            return read_lines(disk, file, kinds, progress)
     finally:
         close_quietly(disk, file)
-    return read_document(read_all(disk, path), path.name, now, kinds)
+    progress.begin(f"decoding {path.name}, which has another layout than Leasehold writes")
+    return _Document(read_all(disk, path), path.name, kinds, progress).read(now)
 
 
 def read_document(data: bytes, name: str, now: int, kinds: Sequence[AnyKind] = KINDS) -> StoredState:
     """The space in the text of a file. `now`: the times of entries from another tool. Raises `unavailable`."""
-    return _Document(data, name, kinds).read(now)
+    return _Document(data, name, kinds, Progress()).read(now)
 
 
 class _Document:
     """One file, and the position of the element that is being read, for messages."""
 
-    def __init__(self, data: bytes, name: str, kinds: Sequence[AnyKind]) -> None:
+    def __init__(self, data: bytes, name: str, kinds: Sequence[AnyKind], progress: Progress) -> None:
         self._data = data
         self._name = name
         self._kinds = kinds
+        self._progress = progress
         self._own_members = NEEDED_MEMBERS | OTHER_MEMBERS | {kind.plural for kind in kinds}
         self._position = 0
 
@@ -128,7 +134,9 @@ class _Document:
 
     def _read_foreign(self, members: Members, now: int) -> StoredState:
         entries = {}
+        self._progress.begin(f"importing {self._name}", len(members), "entries")
         for revision, key in enumerate(sorted(members), start=1):
+            self._progress.done = revision
             try:
                 entries[key] = checked_entry(Entry(key, bytes(members[key]), revision, now, now))
             except ServiceError as error:

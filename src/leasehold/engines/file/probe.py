@@ -1,6 +1,8 @@
 """Tests at the start that the files of a store can be replaced, because every commit depends on it."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from leasehold.engines.file.disk import Disk, Identity, WriteError, read_all, replace_file
@@ -36,7 +38,7 @@ def check_that_files_can_be_replaced(disk: Disk, paths: Paths) -> Identity | Non
             disk.link(paths.data, temporary)
         except OSError as error:
             if error.errno in _MOUNTED:
-                raise cannot_be_replaced(paths, error) from error
+                raise _cannot_be_replaced(paths, error) from error
             return _replace_by_its_copy(disk, paths)
         disk.unlink(temporary)
     return None
@@ -49,10 +51,21 @@ def _replace_by_its_copy(disk: Disk, paths: Paths) -> Identity | None:
     except WriteError as error:
         if error.full:
             return None
-        raise cannot_be_replaced(paths, error.cause) from error
+        raise _cannot_be_replaced(paths, error.cause) from error
 
 
-def cannot_be_replaced(paths: Paths, error: OSError) -> ServiceError:
+@contextmanager
+def obstacles_as_unavailable(paths: Paths) -> Iterator[None]:
+    """Raise a WriteError that is not transient as `unavailable`."""
+    try:
+        yield
+    except WriteError as error:
+        if error.cause.errno in OBSTACLES:
+            raise _cannot_be_replaced(paths, error.cause) from error
+        raise
+
+
+def _cannot_be_replaced(paths: Paths, error: OSError) -> ServiceError:
     """The error that ends the start, for the operator."""
     name = paths.data.name
     if error.errno in _MOUNTED:

@@ -26,6 +26,7 @@ from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
 from leasehold.keys import check_key
 from leasehold.model import KIND_OF, Change, Entry, is_removal
+from leasehold.progress import Progress
 
 
 class Paths:
@@ -105,11 +106,12 @@ def inspect(path: Path, disk: Disk) -> Report:
             close_quietly(disk, lock)
 
 
-def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]:
+def read_files(disk: Disk, paths: Paths, now: int, progress: Progress | None = None) -> tuple[StoredState, Report]:
     """The state in the files. Changes nothing. Raises `unavailable` if the files do not match each other."""
+    progress = progress or Progress()
     with _without_collector():
         with as_unavailable(paths.data.name, "read"):
-            state = read_snapshot(disk, paths.data, now)
+            state = read_snapshot(disk, paths.data, now, progress=progress)
         snapshot_revision = state.revision
         with as_unavailable(f"the folder {paths.folder}", "read"):
             names = set(disk.names(paths.folder))
@@ -122,19 +124,21 @@ def read_files(disk: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]
                     f"{paths.data.name} was not written by Leasehold, but {path.name} was: move one of them away"
                 )
             with as_unavailable(path.name, "read"):
-                reader = JournalReader(read_all(disk, path), path.name)
+                data = read_all(disk, path)
+            reader = JournalReader(data, path.name)
+            progress.begin(f"reading {path.name}", len(data))
             if not state.incarnation and paths.data.name not in names:
                 state.incarnation = reader.incarnation  # `data.json` is missing; the journal may have everything
             if reader.incarnation not in ("", state.incarnation):
                 raise _of_another_store(paths, path)
-            journals.append(_replay(reader, paths, path, state, snapshot_revision))
+            journals.append(_replay(reader, paths, path, state, snapshot_revision, progress))
     _forget_old_removals(state)
     counts = {kind.plural: len(contents.by_name) for kind, contents in state.contents.items()}
     return state, Report(state.revision, counts, snapshot_revision, state.foreign, tuple(journals))
 
 
 def _replay(
-    reader: JournalReader, paths: Paths, path: Path, state: StoredState, snapshot_revision: int
+    reader: JournalReader, paths: Paths, path: Path, state: StoredState, snapshot_revision: int, progress: Progress
 ) -> JournalReport:
     """Apply the records that `state` does not include yet."""
     if reader.base_revision > state.revision:
@@ -142,6 +146,7 @@ def _replay(
     records = 0
     for record in reader.records():
         records += 1
+        progress.done = record.offset
         if record.last_revision <= snapshot_revision:
             continue
         if reader.incarnation != state.incarnation:

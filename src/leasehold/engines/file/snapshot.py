@@ -38,6 +38,7 @@ from leasehold.engines.state import AnyKindSnapshot, Contents, Snapshot, StoredS
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB
 from leasehold.model import KINDS, AnyKind
+from leasehold.progress import Progress
 
 FORMAT: Final = 1
 CHUNK_LINES: Final = 1_000
@@ -124,7 +125,7 @@ class AnotherLayoutError(Exception):
     """The file has another layout, or something in it is wrong. `documents` finds the reason and the place."""
 
 
-def read_lines(disk: Disk, file: int, kinds: Sequence[AnyKind] = KINDS) -> StoredState:
+def read_lines(disk: Disk, file: int, kinds: Sequence[AnyKind], progress: Progress) -> StoredState:
     """The space in a file with the layout that Leasehold writes. Raises `AnotherLayoutError`, also for any error."""
     beginning = disk.read(file, BLOCK_BYTES)
     head = _HEAD.match(beginning)
@@ -132,19 +133,20 @@ def read_lines(disk: Disk, file: int, kinds: Sequence[AnyKind] = KINDS) -> Store
         raise AnotherLayoutError
     reader = _LineReader(kinds, int(head[2]), (head[1] or b"").decode("ascii"))
     try:
-        reader.read(_blocks(disk, file, beginning[head.end() - 1 :]))
+        reader.read(_blocks(disk, file, beginning[head.end() - 1 :], progress))
     except (msgspec.DecodeError, ValueError, RecursionError, ServiceError) as error:
         raise AnotherLayoutError from error
     return reader.state
 
 
-def _blocks(disk: Disk, file: int, beginning: bytes) -> Iterator[tuple[bytes, bool]]:
+def _blocks(disk: Disk, file: int, beginning: bytes, progress: Progress) -> Iterator[tuple[bytes, bool]]:
     """Blocks of complete lines, joined by commas, and whether a block is the last one. The last one includes the tail.
 
     `beginning` starts with the line break after the head.
     """
     rest = beginning
     while data := disk.read(file, BLOCK_BYTES):
+        progress.done += len(data)
         rest += data
         lines, separator, after = rest.rpartition(_SEPARATOR)
         if separator:

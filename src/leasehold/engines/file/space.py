@@ -30,6 +30,7 @@ from leasehold.engines.memory.state import State
 from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.model import Change, Touched, is_removal
+from leasehold.progress import reported
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +95,8 @@ class FileSpace(InMemorySpace):
         self._fault = None
         self._retry_checkpoint_at = 0.0
         try:
-            await self._sync.call(partial(self._load, storage))
+            with reported("the store is being opened", storage.progress.figures):
+                await self._sync.call(partial(self._load, storage))
         except BaseException:
             await self._release(storage)
             raise
@@ -108,6 +110,7 @@ class FileSpace(InMemorySpace):
     def _load(self, storage: Storage) -> None:
         """On the sync thread: read the files. Write a checkpoint if the store is small, or its incarnation is new."""
         state = storage.open(self._clock(), self._make_incarnation)
+        storage.progress.begin("indexing the entries")
         self._use(State(state))
         self.incarnation = state.incarnation
         if self._own_clock:
@@ -133,9 +136,10 @@ class FileSpace(InMemorySpace):
         await self._checkpointer.rest()
         snapshot = self._current().snapshot()
         try:
-            await self._sync.call(storage.verify)
-            await self._sync.call(partial(storage.rewrite_all, snapshot))
-            await self._sync.call(partial(storage.checkpoint_alone, snapshot))
+            with reported("the store is being closed", storage.progress.figures):
+                await self._sync.call(storage.verify)
+                await self._sync.call(partial(storage.rewrite_all, snapshot))
+                await self._sync.call(partial(storage.checkpoint_alone, snapshot))
         except WriteError as error:
             raise self._left_incomplete(storage, error) from error
         finally:
@@ -241,7 +245,7 @@ class FileSpace(InMemorySpace):
         await self._checkpointer.rest()
 
     def _start_checkpoint(self, storage: Storage, *, rotates: bool = True) -> None:
-        """Write `data.json` and remove the journal. Without `rotates`, the journal continues, and no commit waits."""
+        """Write `data.json` and remove the journal. Without `rotates`, the journal continues."""
         if self._checkpointing or storage.failed or self._loop.time() < self._retry_checkpoint_at:
             return
         self._checkpoint_is_small = policy.is_small(self._state.text_bytes)

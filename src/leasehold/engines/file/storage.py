@@ -18,7 +18,7 @@ Two threads call this module: the sync thread (everything except `checkpoint`) a
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -26,22 +26,16 @@ from pathlib import Path
 import structlog
 
 from leasehold.engines.base import MakeIncarnation
-from leasehold.engines.file.disk import (
-    Disk,
-    Identity,
-    WriteError,
-    rename_durably,
-    replace_file,
-    write_errors,
-)
+from leasehold.engines.file.disk import Disk, Identity, WriteError, rename_durably, replace_file, write_errors
 from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter
 from leasehold.engines.file.ownership import Ownership
-from leasehold.engines.file.probe import OBSTACLES, cannot_be_replaced, check_that_files_can_be_replaced
+from leasehold.engines.file.probe import check_that_files_can_be_replaced, obstacles_as_unavailable
 from leasehold.engines.file.recovery import Paths, as_unavailable, lock_refusal, read_files
 from leasehold.engines.file.reserve import Reserve
 from leasehold.engines.file.snapshot import snapshot_text
 from leasehold.engines.file.start_sync import sync_files
 from leasehold.engines.state import Snapshot, StoredState
+from leasehold.progress import Progress
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +52,8 @@ class Storage:
         self._incarnation = ""
         self._data_mutex = threading.Lock()
         self._owner = Ownership(disk, self._paths, self._data_mutex)
+        self.progress = Progress()
+        """The progress of `open`, and of a checkpoint without concurrent commits."""
         self.reserve = Reserve(disk, self._paths, self._owner)
         self._journal: JournalWriter | None = None
         """The file `data.json.journal`, if there is one."""
@@ -103,7 +99,9 @@ class Storage:
             raise lock_refusal(self._paths, error) from error
         with as_unavailable(self._paths.data.name, "opened"):
             data = self._disk.identity(self._paths.data)
-        state, report = read_files(self._disk, self._paths, now)
+        self.progress.begin(f"reading {self._paths.data.name}", 0 if data is None else data.size)
+        state, report = read_files(self._disk, self._paths, now, self.progress)
+        self.progress.begin("syncing the files")
         self._journal = sync_files(self._disk, self._paths, self._owner.files, report)
         self.has_old_journal = any(journal.name == self._paths.old_journal.name for journal in report.journals)
         copy = check_that_files_can_be_replaced(self._disk, self._paths)
@@ -196,7 +194,8 @@ class Storage:
                 self._owner.files.put(self._paths.journal, self._journal.identity)
         self._journal.append(record)
 
-    def _replace_data(self, snapshot: Snapshot) -> None:
+    def _replace_data(self, snapshot: Snapshot, chunks: Iterable[bytes] | None = None) -> None:
+        """`chunks`: the text of the snapshot, if something else is to be done while it is taken."""
         with self._data_mutex:
             if snapshot.revision < self.snapshot_revision:
                 return  # there is a later one already
@@ -204,11 +203,17 @@ class Storage:
                 self._disk,
                 self._paths.data,
                 self._paths.temporary(self._paths.data),
-                snapshot_text(snapshot),
+                snapshot_text(snapshot) if chunks is None else chunks,
                 before_rename=self._before_data_is_replaced,
             )
             self._owner.files.put(self._paths.data, identity)
             self.snapshot_revision = snapshot.revision
+
+    def _replace_data_slowly(self, snapshot: Snapshot) -> None:
+        """Replace it, and say how far it has come."""
+        records = sum(len(part.names) + len(part.removals) for part in snapshot.kinds)
+        self.progress.begin(f"writing {self._paths.data.name}", records, "lines")
+        self._replace_data(snapshot, self.progress.counting_lines(snapshot_text(snapshot)))
 
     def _before_data_is_replaced(self, identity: Identity) -> None:
         self._owner.check_only()
@@ -276,7 +281,7 @@ class Storage:
             with self._failing_unless_unchanged():
                 self._check_owner()
                 if self.snapshot_revision != self.revision:
-                    self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=True)
+                    self.reserve.spend_for(lambda: self._replace_data_slowly(snapshot), allowed=True)
                 self._drop_journals(snapshot.revision)
         except WriteError:
             self.failed = self.failed or is_first
@@ -286,12 +291,8 @@ class Storage:
 
     def checkpoint_at_start(self, snapshot: Snapshot) -> None:
         """As `checkpoint_alone`. Raises `unavailable` for a failure that is not transient."""
-        try:
+        with obstacles_as_unavailable(self._paths):
             self.checkpoint_alone(snapshot)
-        except WriteError as error:
-            if error.cause.errno in OBSTACLES:
-                raise cannot_be_replaced(self._paths, error.cause) from error
-            raise
 
     def rewrite_all(self, snapshot: Snapshot) -> None:
         """After a failure, write the state in memory to new files. Changes with an unknown outcome are dropped.
@@ -304,7 +305,7 @@ class Storage:
             raise WriteError(OSError("the snapshot is older than the durable changes"), nothing_changed=True)
         try:
             self._check_owner()
-            self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=True)
+            self.reserve.spend_for(lambda: self._replace_data_slowly(snapshot), allowed=True)
             self._drop_journals(snapshot.revision)
             self._check_owner()
         except WriteError as error:
