@@ -89,6 +89,10 @@ STALLED_LANE_SECONDS: Final = 30
 longest normal step of the file engine is a sync, which takes seconds on a badly overloaded disk; PostgreSQL commits are
 given up within 20 s (attempts for 5 s; the last one connects within 2 s per host and runs four statements of at most 4
 s each)."""
+MAX_LAST_CHECKPOINT_BYTES: Final = 256 * MIB
+"""The largest `data.json` that a shutdown writes: one million entries with 100-byte values. It takes 2 to 4 s on the
+bench machine, and containers are usually killed 10 s after they are told to stop. With a larger store, the shutdown
+leaves the last changes in the journal."""
 LANE_END_SECONDS: Final = 5.0
 """How long a shutdown waits for the batches in progress. The requests have ended before that."""
 SHUTDOWN_REST_SECONDS: Final = 15.0

@@ -56,6 +56,7 @@ class Progress:
 def reported(event: str, figures: Figures) -> Iterator[None]:
     """Log `event` with its figures every REPORT_SECONDS while the block runs. A short block logs nothing."""
     loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
 
     def report() -> None:
         nonlocal timer

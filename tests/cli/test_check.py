@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from running import Wire, leasehold, message, running
+from store_files import killed_with_journal
 
 FAULT = 1
 WRITERS = 4
@@ -83,6 +84,12 @@ def test_a_good_store_is_reported_with_its_entries_and_revision(stopped: Path) -
 def test_a_killed_store_is_good_with_its_journal(killed: Path) -> None:
     result = check(killed)
     assert (result.returncode, f"{WRITERS * WRITES} entries" in result.stdout) == (0, True)
+
+
+def test_the_revision_at_which_data_json_alone_ends_is_reported(tmp_path: Path) -> None:
+    killed_with_journal(tmp_path, [("a", b"1")], [("b", b"2")])
+    told = "2 entries, revision 2, 2 records in the journal, without it data.json ends at revision 0"
+    assert told in check(tmp_path / "data.json").stdout
 
 
 def test_a_torn_end_is_reported_and_is_not_a_fault(killed: Path) -> None:

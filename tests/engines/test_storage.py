@@ -1,6 +1,6 @@
 """The order in which the files of a store change, in cases that a run of the engine does not produce reliably."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,9 @@ from driving import INCARNATION
 from leasehold.engines.file.disk import OsDisk, WriteError
 from leasehold.engines.file.journal import encode_record
 from leasehold.engines.file.storage import Storage
-from leasehold.engines.state import KindSnapshot, Snapshot
+from leasehold.engines.state import KindSnapshot, Snapshot, snapshot_of
 from leasehold.model import ENTRY, Entry
+from leasehold.progress import BYTES, Progress
 
 
 @pytest.fixture
@@ -31,6 +32,40 @@ def test_an_older_snapshot_does_not_replace_a_newer_one(storage: Storage, tmp_pa
     storage.checkpoint(snapshot_at(1))
     assert b'"revision": 2' in (tmp_path / "data.json").read_bytes()
     assert storage.snapshot_revision == 2
+
+
+def test_a_start_with_a_file_of_another_tool_says_how_far_it_has_come(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_bytes(b'{"b": 1, "a": 2}')
+    storage = Storage(tmp_path / "data.json", OsDisk())
+    storage.progress = steps = Steps()
+    state = storage.open(0, lambda: INCARNATION)
+    storage.checkpoint_alone(snapshot_of(state))
+    storage.close()
+    assert steps.ended == [
+        {"step": "reading data.json", "done": "0 MB", "left": "0 MB"},
+        {"step": "decoding data.json, which has another layout than Leasehold writes"},
+        {"step": "importing data.json", "done": "2 entries", "left": "0 entries"},
+        {"step": "syncing the files"},
+        {"step": "writing data.json", "done": "2 lines", "left": "0 lines"},
+    ]
+
+
+class Steps(Progress):
+    """Collects the figures at the end of each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[Mapping[str, object]] = []
+        super().__init__()
+        self.seen.clear()
+
+    def begin(self, step: str, total: int = 0, unit: str = BYTES) -> None:
+        if hasattr(self, "done"):
+            self.seen.append(self.figures())
+        super().begin(step, total, unit)
+
+    @property
+    def ended(self) -> list[Mapping[str, object]]:
+        return [*self.seen[1:], self.figures()]
 
 
 def test_a_snapshot_may_be_written_while_the_journal_continues(storage: Storage, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.state import Snapshot, StoredState
 from leasehold.model import ENTRY, KINDS, LEASE, Touched
+from leasehold.progress import Progress
 
 
 def test_acknowledged_changes_survive_any_power_cut() -> None:
@@ -112,9 +113,9 @@ def test_a_transaction_that_is_stored_in_two_steps_is_detected() -> None:
         assert violations()
 
 
-def without(part: Callable[[StoredState], None]) -> Callable[[Disk, Paths, int], tuple[StoredState, Report]]:
-    def read(on: Disk, paths: Paths, now: int) -> tuple[StoredState, Report]:
-        state, report = read_files(on, paths, now)
+def without(part: Callable[[StoredState], None]) -> Callable[[Disk, Paths, int, Progress], tuple[StoredState, Report]]:
+    def read(on: Disk, paths: Paths, now: int, progress: Progress) -> tuple[StoredState, Report]:
+        state, report = read_files(on, paths, now, progress)
         part(state)
         return state, report
 

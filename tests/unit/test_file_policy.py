@@ -40,6 +40,11 @@ def test_data_json_of_a_small_store_is_written_once_it_lacks_most_of_a_second(
     assert not policy.is_stale(seconds, LARGE)
 
 
+@pytest.mark.parametrize(("text_bytes", "expected"), [(256 * MIB, False), (256 * MIB + 1, True)])
+def test_a_store_over_256_mib_leaves_its_last_changes_in_the_journal(text_bytes: int, *, expected: bool) -> None:
+    assert policy.leaves_journal(text_bytes) is expected
+
+
 def test_two_looks_fit_into_the_second_for_which_data_json_may_lack_changes() -> None:
     assert policy.STALE_SECONDS + policy.IDLE_SECONDS < 1.0
 

@@ -28,6 +28,8 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
 def _line(path: "Path", report: "Report") -> str:
     torn = f", a torn tail of {report.torn_bytes} bytes" if report.torn_bytes else ""
     journal = f", {report.journal_records} records in the journal{torn}"
+    if report.snapshot_revision < report.revision:
+        journal += f", without it {path.name} ends at revision {report.snapshot_revision}"
     foreign = ", written by another tool" if report.foreign else ""
     first, *others = report.counts.items()
     counts = ", ".join(f"{count} {plural}" for plural, count in (first, *(each for each in others if each[1])))

@@ -4,13 +4,14 @@
   the journal, and `data.json` is brought up to date while they come (`STALE_SECONDS`) and after the last one
   (`IDLE_SECONDS`).
 - A larger store writes all commits to the journal, and `data.json` when the journal has become large.
+- At the end, `data.json` is written unless that would take too long.
 
 Sizes are the approximate sizes of `data.json`. Times are in seconds, by the clock of the event loop.
 """
 
 from typing import Final
 
-from leasehold.limits import KIB, MIB
+from leasehold.limits import KIB, MAX_LAST_CHECKPOINT_BYTES, MIB
 
 SMALL_STORE_BYTES: Final = 256 * KIB
 """A store of at most this size is small: writing all of it takes 1 to 2 ms, most of it for the syncs."""
@@ -48,3 +49,8 @@ def is_stale(seconds: float, text_bytes: int) -> bool:
 def is_due_when_idle(text_bytes: int, journal_bytes: int, *, has_old_journal: bool) -> bool:
     """Whether a checkpoint begins when there was no commit for IDLE_SECONDS."""
     return is_small(text_bytes) or has_old_journal or journal_bytes > text_bytes // 2
+
+
+def leaves_journal(text_bytes: int) -> bool:
+    """Whether the last changes are left in the journal at the end, because writing `data.json` would take too long."""
+    return text_bytes > MAX_LAST_CHECKPOINT_BYTES

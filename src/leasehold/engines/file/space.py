@@ -20,6 +20,7 @@ from leasehold.completions import ends_the_process, report
 from leasehold.engines.base import Clock, CommitDone, Decide, MakeIncarnation, SteadyClock, new_incarnation
 from leasehold.engines.file import policy
 from leasehold.engines.file.disk import Disk, OsDisk, WriteError
+from leasehold.engines.file.ending import end_files
 from leasehold.engines.file.fields import TIME, names_of
 from leasehold.engines.file.job_thread import JobThread
 from leasehold.engines.file.journal import encode_record
@@ -132,28 +133,11 @@ class FileSpace(InMemorySpace):
             if timer is not None:
                 timer.cancel()
         self._idle_timer = self._verify_timer = None
-        await self._sync.rest()
-        await self._checkpointer.rest()
-        snapshot = self._current().snapshot()
         try:
             with reported("the store is being closed", storage.progress.figures):
-                await self._sync.call(storage.verify)
-                await self._sync.call(partial(storage.rewrite_all, snapshot))
-                await self._sync.call(partial(storage.checkpoint_alone, snapshot))
-        except WriteError as error:
-            raise self._left_incomplete(storage, error) from error
+                await end_files(storage, self._current, self._sync, self._checkpointer)
         finally:
             await self._release(storage)
-
-    def _left_incomplete(self, storage: Storage, error: WriteError) -> ServiceError:
-        name = self._path.name
-        if storage.lost:
-            return unavailable(f"{name} was used by another process; nothing was written to it any more")
-        journals = " and ".join(f"{name}{suffix}" for suffix in (".journal.old", ".journal"))
-        return unavailable(
-            f"the last checkpoint failed ({error.cause.strerror or error}): {name} alone is not complete, keep "
-            f"{journals} with it; the next start reads all of them"
-        )
 
     async def _release(self, storage: Storage) -> None:
         await self._sync.call(storage.close)
@@ -269,7 +253,7 @@ class FileSpace(InMemorySpace):
     def _finish_checkpoint(self, error: BaseException | None) -> None:
         self._checkpointing = False
         storage = self._storage
-        if error is not None:
+        if error is not None and storage is not None:
             # Nothing is lost: both journals are kept, and commits continue.
             self._retry_checkpoint_at = self._loop.time() + CHECKPOINT_RETRY_SECONDS
             log.warning("a checkpoint failed and will be repeated", reason=str(error))

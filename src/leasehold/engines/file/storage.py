@@ -18,7 +18,7 @@ Two threads call this module: the sync thread (everything except `checkpoint`) a
 
 import errno
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,7 @@ class Storage:
         self.failed = False
         self._in_doubt = False
         """As `failed`, but for the sync thread only. It is also true during a write."""
+        self._has_stopped_checkpoints = False
         self._stuck_by = errno.EIO
         """Why the last `rewrite_all` failed."""
 
@@ -77,6 +78,18 @@ class Storage:
     def lost(self) -> bool:
         """Another process has used the files. Nothing is written until a restart."""
         return self._owner.lost
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the files that have the store: `data.json`, and the journals in use."""
+        paths = self._paths
+        used = {paths.data: True, paths.old_journal: self.has_old_journal, paths.journal: self._journal is not None}
+        return [path.name for path, is_used in used.items() if is_used]
+
+    @property
+    def has_changes_in_journals(self) -> bool:
+        """The files are sound, and only together with its journals `data.json` is complete."""
+        return not self.failed and 0 <= self.snapshot_revision < self.revision
 
     @property
     def needs_no_checkpoint(self) -> bool:
@@ -251,7 +264,7 @@ class Storage:
         """
         try:
             try:
-                self._replace_data(snapshot)
+                self._replace_data(snapshot, self._until_stopped(snapshot_text(snapshot)))
             except WriteError as error:
                 is_worth_it = self.has_old_journal and error.full and error.nothing_changed
                 if not (is_worth_it and self.reserve.is_enough_for(snapshot)):
@@ -261,6 +274,16 @@ class Storage:
                 self._remove_old_journal()
         finally:
             self.reserve.make_again()
+
+    def stop_checkpoints(self) -> None:
+        """Let a checkpoint that is writing `data.json` fail, and all later ones. May be called on any thread."""
+        self._has_stopped_checkpoints = True
+
+    def _until_stopped(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            if self._has_stopped_checkpoints:
+                raise OSError(errno.ECANCELED, "the service stops")
+            yield chunk
 
     def _remove_old_journal(self) -> None:
         with self._data_mutex:
