@@ -29,6 +29,7 @@ from leasehold.engines import open_engine
 from leasehold.engines.file import policy
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.journal import HEADER_BYTES, JournalReader, encode_header, encode_record
+from leasehold.engines.file.policy import MAX_ISOLATED_OPERATIONS
 from leasehold.engines.file.recovery import Report, inspect
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.engine import MemoryEngine
@@ -89,6 +90,14 @@ def test_an_isolated_batch_of_several_changes_is_written_to_data_json(driver: Dr
     assert driver.try_commit(("a", b"1"), ("b", b"2"), alone=True) is None
     assert (tmp_path / DATA).read_bytes() == document(2, line("a", "1", 1), line("b", "2", 2))
     assert JOURNAL not in files(tmp_path)
+
+
+def test_a_batch_of_many_operations_is_not_isolated(driver: Driver, tmp_path: Path) -> None:
+    """They come from many writers, and answering them may take longer than the time that makes a write isolated."""
+    many = [(f"k{number}", b"1") for number in range(MAX_ISOLATED_OPERATIONS + 1)]
+    assert driver.try_commit(*many, alone=True) is None
+    assert (tmp_path / DATA).read_bytes() == document(0)
+    assert JOURNAL in files(tmp_path)
 
 
 def test_batches_of_a_busy_lane_are_written_to_the_journal_only(driver: Driver, tmp_path: Path) -> None:

@@ -14,7 +14,12 @@ SMALL, LARGE = 256 * KIB, 256 * KIB + 1
 def test_a_commit_is_isolated_if_the_previous_one_ended_some_milliseconds_before(
     gap_seconds: float, *, expected: bool
 ) -> None:
-    assert policy.is_isolated(1_000.0, 1_000.0 - gap_seconds) is expected
+    assert policy.is_isolated(1_000.0, 1_000.0 - gap_seconds, 1) is expected
+
+
+@pytest.mark.parametrize(("operations", "expected"), [(1, True), (8, True), (9, False), (256, False)])
+def test_a_commit_of_many_operations_is_not_isolated(operations: int, *, expected: bool) -> None:
+    assert policy.is_isolated(1_000.0, 0.0, operations) is expected
 
 
 @pytest.mark.parametrize(("text_bytes", "expected"), [(0, True), (SMALL, True), (LARGE, False)])

@@ -206,7 +206,8 @@ class FileSpace(InMemorySpace):
         If a checkpoint has failed, the commit need not be isolated: on a full disk, a smaller `data.json` frees space.
         """
         has_failed_checkpoint = storage.has_old_journal and not self._checkpointing
-        if not (has_failed_checkpoint or policy.is_isolated(self._loop.time(), self._last_commit_at)):
+        operations = changes[-1].revision - self._state.revision  # each has a revision, also one with several changes
+        if not (has_failed_checkpoint or policy.is_isolated(self._loop.time(), self._last_commit_at, operations)):
             return False
         before = self._state.text_bytes
         after = before + sum(self._state.text_bytes_after(change) - before for change in changes)
