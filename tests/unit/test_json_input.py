@@ -352,3 +352,10 @@ def test_a_refusal_of_messagepack_names_the_format() -> None:
 def test_random_bytes_are_accepted_as_messagepack_or_refused_as_invalid_json(body: bytes) -> None:
     result = result_of(parse_messagepack_value, body)
     assert result == ("invalid_json" if isinstance(result, Refused) else parse_json_value(encode(result)))
+
+
+@pytest.mark.parametrize("size", [10, 200])
+def test_a_compact_text_is_stored_as_the_object_that_was_received(size: int) -> None:
+    body = b'{"a":"%b"}' % (b"x" * size)
+    assert parse_json(body) is body
+    assert parse_json(b" " + body) == body
