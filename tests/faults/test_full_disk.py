@@ -215,6 +215,21 @@ def test_a_service_recovers_by_itself_after_nearly_everything_was_deleted(disk: 
     assert journals(disk) in ([], ["data.json.journal"])
 
 
+def test_a_service_recovers_by_itself_after_a_deletion_by_prefix(stuck: Server) -> None:
+    assert stuck.request("DELETE", "/kv?prefix=k").json()["deleted"] == ENTRIES
+    until(lambda: stuck.put("new", VALUE.decode()).status_code in (200, 201))
+    assert is_healthy(stuck)
+
+
+def test_a_transaction_on_a_full_disk_is_done_if_it_only_deletes(stuck: Server) -> None:
+    delete = [{"op": "delete", "key": f"k{number}"} for number in range(3)]
+    write = {"op": "put", "key": "new", "value": VALUE.decode()}
+    assert refusal(stuck.request("POST", "/txn", json={"do": [*delete, write]})) == (507, "storage_full")
+    assert stuck.get("k0").status_code == 200
+    assert stuck.request("POST", "/txn", json={"do": [*delete, {"op": "get", "key": "k3"}]}).status_code == 200
+    assert stuck.get("k0").status_code == 404
+
+
 def test_a_service_that_cannot_write_its_last_checkpoint_reports_it_at_shutdown(disk: Path, stuck: Server) -> None:
     entries = stuck.request("GET", "/kv").json()
     code = stuck.terminate()

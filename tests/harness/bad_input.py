@@ -267,6 +267,14 @@ PREPARATIONS: Final = (
     message("POST", "/locks/m/l", body=b'{"wait":0,"ttl":86400}'),
 )
 PATCH: Final = b'[{"op":"add","path":"/a/-","value":2},{"op":"move","from":"/text","path":"/moved"}]'
+TRANSACTION: Final = (
+    b'{"if":[{"key":"m/a","exists":true},{"key":"m/a","path":"/a/0","value":1},{"key":"m/b","revision":null}],'
+    b'"do":[{"op":"put","key":"m/a","path":"/n","value":2,"ttl":86400},{"op":"merge","key":"m/b","value":{"x":null}},'
+    b'{"op":"patch","key":"m/e","patch":[{"op":"add","path":"/-","value":1}]},{"op":"get","key":"m/a"}]}'
+)
+PACKED_TRANSACTION: Final = msgspec.msgpack.encode(
+    {"if": [{"lease": "0" * 32}, {"key": "m/d", "revision": 7}], "do": [{"op": "delete", "key": "m/d"}]}
+)
 CHUNKED: Final = message("PUT", "/kv/m/c", "Transfer-Encoding: chunked") + b"3\r\n[1,\r\n2\r\n2]\r\n0\r\n\r\n"
 REQUESTS: Final = (
     message("GET", "/kv/m/a"),
@@ -287,6 +295,10 @@ REQUESTS: Final = (
     message("DELETE", "/kv/m/a?path=/a"),
     message("DELETE", "/kv/m/b", 'If-Match: "1", "2"'),
     message("POST", "/set", body=b'{"key":"%b","value":1,"path":["a","-"],"ttl":86400}' % UUID.encode()),
+    message("POST", "/txn?current", body=TRANSACTION),
+    message("POST", "/txn", "Content-Type: application/vnd.msgpack", body=PACKED_TRANSACTION),
+    message("GET", "/kv?key=m/a&key=m/b&key=m/absent&values=false"),
+    message("DELETE", "/kv?prefix=m/d"),
     message("GET", f"/get/{UUID}?path=/a"),
     message("GET", f"/stream/{UUID}"),
     message("GET", "/stream?prefix=m/", "Accept: application/x-ndjson"),

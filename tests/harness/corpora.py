@@ -173,6 +173,8 @@ def json_cases() -> Iterator[Case]:
             refused,
         )
         yield Case(f"JSON: {name}, in /set", message("POST", "/set", body=b'{"value":' + body + b"}"), "")
+        in_transaction = b'{"do":[{"op":"put","key":"m/json","value":' + body + b"}]}"
+        yield Case(f"JSON: {name}, in /txn", message("POST", "/txn", body=in_transaction), "")
         if body:
             yield Case(f"JSON: {name}, for a lock", message("POST", "/locks/m/json", body=body), refused)
     yield Case("JSON: the kept value", message("GET", "/kv/m/json"), "200")

@@ -144,7 +144,10 @@ class Injector:
         return False
 
 
-_OF_THE_BATCH: Final = ("Overlay.__init__", "Overlay.changes", "evaluate", "touched", "names_of", "lookups_of")
+_OF_THE_BATCH: Final = (
+    *("Overlay.__init__", "Overlay.changes", "evaluate"),
+    *("touched", "names_of", "names_in", "lookups_of", "lookups_in"),
+)
 
 
 # The service --------------------------------------------------------------------------------------------------
@@ -272,6 +275,7 @@ class Round:
             Request("PUT", "/kv/plain", number, key="plain", after=lambda _: number),
             Request("POST", "/kv/list?path=/items/-", number, key="list", after=self._appended),
             Request("PATCH", "/kv/document", {"last": number}, MERGE, "document", self._merged),
+            Request("POST", "/txn", self._transaction(), key="pair", after=lambda _: number),
         ]
         if self._lease is None:
             writes += [
@@ -289,6 +293,11 @@ class Round:
                 Request("DELETE", "/kv/passing", key="passing", after=lambda _: MISSING),
             ]
         return [*writes, *reads]
+
+    def _transaction(self) -> Value:
+        """Writes the same value to both entries of the pair."""
+        do: list[Value] = [{"op": "put", "key": key, "value": self._number} for key in ("pair", "twin")]
+        return {"if": [{"key": "twin", "exists": True}], "do": do}
 
     def _appended(self, before: Value) -> Value:
         assert isinstance(before, dict)
@@ -308,6 +317,8 @@ FIRST: Final[dict[str, Value]] = {
     "fenced": 0,
     "steps": {"last": 0},
     "passing": 0,
+    "pair": 0,
+    "twin": 0,
 }
 
 
@@ -324,6 +335,8 @@ class Witness:
         self._mark = secrets.token_hex(4)
         """Makes its locks differ from those that an earlier run left in the store."""
         self._head = 0
+        self._pair_began = 0
+        """The head when the entries of the pair had been written one after the other."""
         self._lease: tuple[str, str] | None = None
         self._last_fired: Site | None = None
         self.stored: dict[str, Value] = {}
@@ -332,6 +345,7 @@ class Witness:
         for key, value in FIRST.items():
             assert await self._put(key, value) in (200, 201)
         self.stored = dict(FIRST)
+        self._pair_began = self._service.store.space.revision
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -417,7 +431,9 @@ class Witness:
 
     async def _compare(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
         page = await self._service.store.page([""], None, 10_000)
-        self._check_revisions([entry.revision for entry in page.records])
+        revisions = {entry.key: entry.revision for entry in page.records}
+        self._check_pair(revisions)
+        self._check_revisions(list(revisions.values()))
         seen = {entry.key: msgspec.json.decode(entry.value) for entry in page.records}
         for request, answer in zip(requests, answers, strict=True):
             if request.key is None or request.after is None:
@@ -427,9 +443,18 @@ class Witness:
             if now not in _allowed(answer, before, after):
                 self._violate(f"{request.method} {request.path}: {answer}, but stored is {now!r:.200}")
             self.stored[request.key] = now
+        if seen["twin"] != seen["pair"]:
+            self._violate(f"half a transaction: {seen['pair']!r} and {seen['twin']!r}")
+        self.stored["twin"] = seen["twin"]
         for key, value in self.stored.items():
             if seen.get(key, MISSING) != value:
                 self._violate(f"{key} has changed: {value!r:.200} became {seen.get(key, MISSING)!r:.200}")
+
+    def _check_pair(self, revisions: dict[str, int]) -> None:
+        """Both changes of the transaction have one revision. Leave one of them."""
+        pair, twin = revisions["pair"], revisions.pop("twin")
+        if pair != twin and pair > self._pair_began:
+            self._violate(f"the changes of a transaction have the revisions {pair} and {twin}")
 
     def _check_revisions(self, revisions: Sequence[int]) -> None:
         """Each change has its own revision, none is beyond the head, and the head grows."""

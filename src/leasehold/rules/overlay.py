@@ -1,12 +1,13 @@
-"""The state that a batch is decided on: the committed records, overlaid with the changes of the batch so far."""
+"""The state that a batch is decided on: the committed records, overlaid with the changes of the batch so far.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+`Staging` is such a state for several changes of one operation, which are added to the batch all at once.
+"""
+
 from operator import attrgetter
 from typing import cast
 
 from leasehold.limits import MAX_BATCH_WORK_BYTES
-from leasehold.model import AnyKind, Change, Kind, R, View, is_expired
+from leasehold.model import ENTRY, AnyKind, Change, Kind, R, View, is_expired
 
 _revision_of = attrgetter("revision")
 
@@ -19,14 +20,13 @@ class Overlay:
     """One batch under evaluation.
 
     An operation changes it in one call of `put`, as its last step. So an operation that raises has changed nothing. A
-    revision that it took is not used again. Operations that must be done together use a `savepoint`.
+    revision that it took is not used again. Operations that must be done together use a `Staging`.
     """
 
     __slots__ = (
         "_changes",
         "_found",
         "_is_in_order",
-        "_undo",
         "_view",
         "max_value_bytes",
         "now",
@@ -46,8 +46,6 @@ class Overlay:
         """Names by the value of `Kind.lookup`, for the records that this batch has put."""
         self._is_in_order = True
         """No name was changed twice, so the changes of each kind are in the order of their revisions."""
-        self._undo: list[tuple[AnyKind, str, Change | None]] | None = None
-        """The previous state for each change since the outermost savepoint; None outside of a savepoint."""
         self.work_bytes = 0
         """The bytes of values that partial updates have processed."""
 
@@ -81,14 +79,17 @@ class Overlay:
 
     def live_by_lookup(self, kind: Kind[R], value: str) -> R | None:
         """The live record whose field `kind.lookup` has this value."""
-        name = self._found.get((kind, value))  # type: ignore[arg-type] # of one of the kinds
-        if name is None:
-            seen = self._view.found(kind).get(value)
-            if seen is None:
-                return None
-            name = seen.name
-        record = self.live(kind, name)
+        name = self._name_of(kind, value)
+        record = None if name is None else self.live(kind, name)
         return record if record is not None and getattr(record, kind.lookup) == value else None
+
+    def _name_of(self, kind: Kind[R], value: str) -> str | None:
+        """The name of a record that has, or had, this value of `kind.lookup`."""
+        name = self._found.get((kind, value))  # type: ignore[arg-type] # of one of the kinds
+        if name is not None:
+            return name
+        seen = self._view.found(kind).get(value)
+        return None if seen is None else seen.name
 
     # Changing -------------------------------------------------------------------------------------------------
 
@@ -104,8 +105,6 @@ class Overlay:
             changes = self._changes[kind] = {}
         if name in changes:
             self._is_in_order = False
-        if self._undo is not None:
-            self._undo.append((kind, name, changes.get(name)))
         changes[name] = change
         if kind.lookup and type(change) is kind.record:
             self._found[kind, getattr(change, kind.lookup)] = name
@@ -117,30 +116,6 @@ class Overlay:
             return list(changes.values())
         return sorted((change for changes in self._changes.values() for change in changes.values()), key=_revision_of)
 
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """If an exception leaves the block, its changes are undone and its revisions are free again.
-
-        Savepoints may be nested. `work_bytes` is not reset.
-        """
-        is_outermost = self._undo is None
-        undo = self._undo = [] if self._undo is None else self._undo
-        mark, revision, was_in_order = len(undo), self.revision, self._is_in_order
-        try:
-            yield
-        except BaseException:
-            for kind, name, before in reversed(undo[mark:]):
-                if before is None:
-                    del self._changes[kind][name]
-                else:
-                    self._changes[kind][name] = before
-            del undo[mark:]
-            self.revision, self._is_in_order = revision, was_in_order
-            raise
-        finally:
-            if is_outermost:
-                self._undo = None
-
     # Work -----------------------------------------------------------------------------------------------------
 
     def begin_work(self, value_bytes: int) -> None:
@@ -148,3 +123,43 @@ class Overlay:
         if self.work_bytes and self.work_bytes + value_bytes > MAX_BATCH_WORK_BYTES:
             raise BatchLimitError
         self.work_bytes += value_bytes
+
+
+class Staging(Overlay):
+    """Changes of entries that are not in the batch yet: an operation makes several, or none.
+
+    They are decided on the changes of the batch so far. `keep` adds them to the batch in one step. Until then they have
+    no effect, so an operation that raises has changed nothing, wherever it raises. `work_bytes` continues that of the
+    batch; the caller gives it back.
+    """
+
+    __slots__ = ("_batch",)
+
+    def __init__(self, batch: Overlay) -> None:
+        super().__init__(batch._view, batch.revision, batch.now, batch.max_value_bytes)  # noqa: SLF001 - a part of it
+        self.work_bytes = batch.work_bytes
+        self._batch = batch
+
+    def stored(self, kind: Kind[R], name: str) -> R | None:
+        changes = self._changes.get(kind)  # type: ignore[arg-type] # of one of the kinds
+        if changes is None or name not in changes:
+            return self._batch.stored(kind, name)
+        return super().stored(kind, name)
+
+    def live(self, kind: Kind[R], name: str) -> R | None:
+        record = self.stored(kind, name)
+        return None if record is None or is_expired(record, self.now) else record
+
+    def _name_of(self, kind: Kind[R], value: str) -> str | None:
+        return self._batch._name_of(kind, value)  # noqa: SLF001 - as above
+
+    def keep(self) -> None:
+        """Add the changes to the batch. Call it last: nothing after it may raise."""
+        batch = self._batch
+        assert self._changes.keys() <= {ENTRY}, "only changes of one kind can be added in one step"
+        for kind, changes in self._changes.items():
+            kept = batch._changes.setdefault(kind, {})  # noqa: SLF001 - as above
+            if not kept.keys().isdisjoint(changes):
+                batch._is_in_order = False  # noqa: SLF001 - as above
+            kept.update(changes)
+        batch.revision = self.revision

@@ -34,7 +34,7 @@ from leasehold.model import (
 )
 from leasehold.rules import entries
 from leasehold.rules.fences import check_fence
-from leasehold.rules.overlay import BatchLimitError, Overlay
+from leasehold.rules.overlay import BatchLimitError, Overlay, Staging
 from leasehold.values.budgets import DECISION_WORK_BYTES
 from leasehold.values.entry_text import partial_entry_json
 
@@ -47,16 +47,18 @@ def transact(overlay: Overlay, transaction: Transaction) -> Committed:
 
     `precondition_failed` has all `failed` checks; the error of an operation has its `index`.
     """
+    staged = Staging(overlay)
     work_before = overlay.work_bytes
     decisions = DECISION_WORK_BYTES * (len(transaction.checks) + len(transaction.operations))
     if work_before and work_before + decisions > MAX_BATCH_WORK_BYTES:
         raise BatchLimitError
     try:
-        with overlay.savepoint():
-            if transaction.lease_id is not None:
-                check_fence(overlay, transaction.lease_id)
-            _check(overlay, transaction)
-            return _do(overlay, transaction)
+        if transaction.lease_id is not None:
+            check_fence(staged, transaction.lease_id)
+        _check(staged, transaction)
+        committed = _do(staged, transaction)
+        staged.keep()
+        return committed
     except BatchLimitError:
         if work_before:
             raise
@@ -67,7 +69,7 @@ def transact(overlay: Overlay, transaction: Transaction) -> Committed:
             details={"limit": MAX_BATCH_WORK_BYTES},
         ) from None
     finally:
-        overlay.work_bytes += decisions
+        overlay.work_bytes = staged.work_bytes + decisions
 
 
 def names_in(transaction: Transaction) -> list[tuple[AnyKind, str]]:
