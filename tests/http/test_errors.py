@@ -44,8 +44,9 @@ def test_a_path_without_a_route_is_not_found(server: Server, method: str, path: 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("POST", "/kv", "GET, HEAD, OPTIONS"),
-        ("DELETE", "/kv", "GET, HEAD, OPTIONS"),
+        ("POST", "/kv", "DELETE, GET, HEAD, OPTIONS"),
+        ("PUT", "/kv", "DELETE, GET, HEAD, OPTIONS"),
+        ("DELETE", "/stream", "GET, HEAD, OPTIONS"),
         ("POST", "/health", "GET, HEAD, OPTIONS"),
         ("PUT", "/health/live", "GET, HEAD, OPTIONS"),
         ("DELETE", "/health/ready", "GET, HEAD, OPTIONS"),
