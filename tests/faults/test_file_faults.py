@@ -140,6 +140,27 @@ def test_a_batch_of_unknown_outcome_does_not_return_after_later_ones_are_acknowl
         assert (driver.space.revision, driver.values()) == (2, {"a": b"1", "c": b"2"})
 
 
+@pytest.mark.parametrize("fault", [Fault.EIO, Fault.LATE])
+def test_a_data_json_with_an_unknown_change_is_replaced_before_the_next_change(tmp_path: Path, fault: Fault) -> None:
+    """Whichever operation fails while an isolated change is written to `data.json`, later changes survive."""
+    outcomes: set[str] = set()
+    for number in range(100):
+        (folder := tmp_path / str(number)).mkdir()
+        disk, history = FaultyDisk(fault=fault), History()
+        driver = file_driver(folder, disk=disk).__enter__()
+        history.put(driver, ("a", b"1"), alone=True)
+        disk.fail_at = disk.operations + number
+        error = history.put(driver, ("a", None), alone=True)
+        outcomes.add("" if error is None else error.message)
+        history.put(driver, ("b", b"2"), ("c", b"3"))
+        driver.kill()
+        with file_driver(folder) as driver:
+            history.check(driver)
+        if error is None and not disk.failed:
+            break
+    assert outcomes > {"", "the change may or may not have been stored"}
+
+
 def test_the_store_is_degraded_while_the_disk_fails(tmp_path: Path) -> None:
     class DeadDisk(FaultyDisk):
         dead = False

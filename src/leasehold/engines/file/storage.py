@@ -328,6 +328,8 @@ class Storage:
             raise WriteError(OSError("the snapshot is older than the durable changes"), nothing_changed=True)
         try:
             self._check_owner()
+            # A change with an unknown outcome may be in data.json. It is replaced, though its revision is later.
+            self.snapshot_revision = min(self.snapshot_revision, snapshot.revision)
             self.reserve.spend_for(lambda: self._replace_data_slowly(snapshot), allowed=True)
             self._drop_journals(snapshot.revision)
             self._check_owner()
