@@ -175,7 +175,7 @@ def test_the_connection_stays_after_a_preflight(sharing: Server, key: str) -> No
     ("path", "allowed"),
     [
         ("/kv/a", WRITES),
-        ("/kv", "GET, HEAD, OPTIONS"),
+        ("/kv", "DELETE, GET, HEAD, OPTIONS"),
         ("/set", "OPTIONS, POST"),
         ("/health", "GET, HEAD, OPTIONS"),
         ("/locks/a", "DELETE, GET, HEAD, OPTIONS, POST, PUT"),

@@ -100,14 +100,21 @@ TRANSACTION_OPERATIONS = st.one_of(
     st.fixed_dictionaries({"op": st.just("delete"), "key": KEYS}),
     st.fixed_dictionaries({}, optional={"op": TEXTS, "key": MESSAGEPACK, "value": MESSAGEPACK, "ttl": MESSAGEPACK}),
 )
-CHECKS = st.one_of(
-    st.fixed_dictionaries({"key": KEYS, "revision": st.none() | st.integers(0, 50)}),
+VALID_CHECKS = st.one_of(
+    st.fixed_dictionaries({"key": KEYS, "revision": st.none() | st.integers(1, 50)}),
     st.fixed_dictionaries({"key": KEYS, "exists": st.booleans()}),
+)
+CHECKS = st.one_of(
+    VALID_CHECKS,
     st.fixed_dictionaries({"key": KEYS, "value": MESSAGEPACK}, optional={"path": PATHS}),
     st.fixed_dictionaries({"lease": LEASE_IDS}),
     st.fixed_dictionaries({}, optional={"key": MESSAGEPACK, "revision": MESSAGEPACK, "exists": MESSAGEPACK}),
 )
-TRANSACTIONS = st.fixed_dictionaries(
+READS_WITH_CHECKS = st.fixed_dictionaries(
+    {"do": st.just([{"op": "get", "key": FUZZ_KEYS[0]}]), "if": st.lists(VALID_CHECKS, min_size=1, max_size=2)}
+)
+"""Valid transactions, some of whose checks fail. Few of the others are valid."""
+TRANSACTIONS = READS_WITH_CHECKS | st.fixed_dictionaries(
     {"do": st.lists(TRANSACTION_OPERATIONS, min_size=1, max_size=2) | st.lists(TRANSACTION_OPERATIONS)},
     optional={"if": st.lists(CHECKS, max_size=2) | st.none()},
 )
