@@ -110,11 +110,12 @@ CHECKS = st.one_of(
     st.fixed_dictionaries({"lease": LEASE_IDS}),
     st.fixed_dictionaries({}, optional={"key": MESSAGEPACK, "revision": MESSAGEPACK, "exists": MESSAGEPACK}),
 )
-READS_WITH_CHECKS = st.fixed_dictionaries(
-    {"do": st.just([{"op": "get", "key": FUZZ_KEYS[0]}]), "if": st.lists(VALID_CHECKS, min_size=1, max_size=2)}
+VALID_TRANSACTIONS = st.fixed_dictionaries(
+    {"do": st.sampled_from([[{"op": "get", "key": "fuzz/a"}], [{"op": "delete", "key": "fuzz/missing"}]])},
+    optional={"if": st.lists(VALID_CHECKS, min_size=1, max_size=2)},
 )
-"""Valid transactions, some of whose checks fail. Few of the others are valid."""
-TRANSACTIONS = READS_WITH_CHECKS | st.fixed_dictionaries(
+"""Some of them are refused because of a check or of the missing entry. Few of the other transactions are valid."""
+TRANSACTIONS = VALID_TRANSACTIONS | st.fixed_dictionaries(
     {"do": st.lists(TRANSACTION_OPERATIONS, min_size=1, max_size=2) | st.lists(TRANSACTION_OPERATIONS)},
     optional={"if": st.lists(CHECKS, max_size=2) | st.none()},
 )
