@@ -54,8 +54,11 @@ class FrozenClock:
 
 
 def set_pace(space: FileSpace, *, isolated: bool) -> None:
-    """Let the next commit come long after the last one, or at the same moment."""
-    space._last_commit_at = float("-inf" if isolated else "inf")
+    """Let the next commit come long after the last one, or at the same moment, as if that were in the future.
+
+    It is not in the infinite future: a timer that runs before the commit ends would then never run again.
+    """
+    space._last_commit_at = float("-inf") if isolated else space._loop.time() + 10.0
 
 
 class Driver:
