@@ -102,7 +102,7 @@ class Connection(Answerer, asyncio.Protocol):
         if self._familiar is not None and self._answer_quickly(data, self._familiar):
             return
         if len(data) <= SLICE_BYTES:
-            if self._begin_quickly(data):
+            if data[:1] == b"P" and self._begin_quickly(data):  # a POST or PUT
                 return
             request = self._parser.recall(data)
             if request is not None:

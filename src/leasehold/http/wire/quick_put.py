@@ -111,6 +111,8 @@ class QuickPut:
 
     def begin(self, data: bytes) -> BegunPut | None:
         """The write that `data`, read after a whole request, asks for. None: the general path must begin it."""
+        if data[:9] != b"POST /kv/" and data[:8] != b"PUT /kv/":
+            return None
         line, _, rest = data.partition(_LINE_END)
         method_name, _, path = line.partition(_BEFORE_KEY)
         method = _METHODS.get(method_name)
