@@ -9,9 +9,8 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -151,17 +150,23 @@ def _patches() -> Iterator[Attack]:
 
 
 class ProbedLeasehold(Leasehold):
-    """The service with a probe in its event loop. `program`: the command `bench.probe`."""
+    """The service with a probe in its event loop. `program`: the command `bench.probe`.
+
+    It runs only while the stalls are measured: its event loop never waits, so it would take a core from other loads.
+    """
 
     clock = 0
     """0: the elapsed time of the longest stall; 1: its processor time."""
 
-    def __init__(self, stack: ExitStack, folder: Path, program: Sequence[str]) -> None:
-        super().__init__(stack, folder, program)
-        self.start()
-
     def stalls(self) -> Mapping[str, float]:
         """Stalls in milliseconds, by the name of the attack."""
+        self.start()
+        try:
+            return self._stalls()
+        finally:
+            self.stop()
+
+    def _stalls(self) -> Mapping[str, float]:
         found: dict[str, float] = {}
         for attack in worst_requests():
             self._succeed(self.put("worst", b"0" if attack.value is None else attack.value))
