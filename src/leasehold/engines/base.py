@@ -182,6 +182,11 @@ class Engine(Protocol):
         """The space of a namespace, the same object each time. Raises `invalid_argument` for an unknown namespace."""
 
 
+def compacted(oldest: int) -> ServiceError:
+    """The error of `Space.changes` for a revision whose changes are no longer known. `oldest`: one whose are known."""
+    return ServiceError("revision_compacted", "changes that old are no longer known", details={"oldest": oldest})
+
+
 def by_kind(changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:
     """The changes grouped by kind; their order stays."""
     if len(changes) == 1:

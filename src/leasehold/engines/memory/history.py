@@ -11,7 +11,6 @@ from typing import Final, Generic
 
 from leasehold.engines import base
 from leasehold.engines.state import Contents
-from leasehold.errors import ServiceError
 from leasehold.model import Change, Changes, Kind, R, Removal
 
 TRIM_CHANGES: Final = 1_000
@@ -70,8 +69,9 @@ class History(Generic[R]):
 
     def changes(self, after_revision: int, prefix: str, limit: int, head: int) -> Changes:
         """See `Space.changes`."""
-        if after_revision < max(self.floor, head - base.HISTORY_CHANGES):
-            raise ServiceError("revision_compacted", "changes that old are no longer known")
+        oldest = max(self.floor, head - base.HISTORY_CHANGES)
+        if after_revision < oldest:
+            raise base.compacted(oldest)
         revisions, names = self.revisions, self.names
         found: list[Change] = []
         skipped = 0

@@ -233,8 +233,9 @@ class PostgresSpace:
         rows = await self._ask(query)
         head, compacted, found, scanned_to = rows[0][:4]
         # Every engine keeps the same number of changes, so that all make the same promise.
-        if after_revision < max(compacted, head - base.HISTORY_CHANGES):
-            raise ServiceError("revision_compacted", "changes that old are no longer known")
+        oldest = max(compacted, head - base.HISTORY_CHANGES)
+        if after_revision < oldest:
+            raise base.compacted(oldest)
         changes: list[Change] = [
             table.record(*row[7:]) if row[6] else kind.removal(row[4], row[5]) for row in rows if row[4] is not None
         ]
