@@ -22,6 +22,7 @@ CODES: Mapping[int, frozenset[str]] = {
     406: frozenset({"not_acceptable"}),
     408: frozenset({"request_timeout"}),
     409: frozenset({"conflict", "lease_lost"}),
+    410: frozenset({"revision_compacted"}),
     412: frozenset({"precondition_failed", "lease_lost"}),
     413: frozenset({"too_large"}),
     414: frozenset({"uri_too_long"}),
@@ -95,7 +96,7 @@ class Contract:
         assert response.headers["Cache-Control"] == ("no-cache" if may_be_kept else "no-store"), asked
         if response.headers.get("Content-Type") == "application/json" and request.method != "HEAD":
             assert response.content.endswith(b"\n"), f"{asked} answered {status} without a newline at the end"
-        is_sequence = request.url.path == "/stream" and status == 200
+        is_sequence = request.url.path in ("/stream", "/watch") and status == 200
         body = None if request.method == "HEAD" or is_sequence else _decoded(response)
         if request.method == "OPTIONS" and status == 204:
             assert response.content == b""
@@ -169,11 +170,25 @@ def _decoded(response: httpx.Response) -> Any:
 
 
 def sequence(response: httpx.Response) -> list[Any]:
-    """The items of an answer from `/stream`."""
+    """The items of an answer from `/stream`, or the events of one from `/watch`."""
     if response.headers["Content-Type"] == "application/vnd.msgpack":
         return messagepack_sequence(response.content)
+    if response.headers["Content-Type"] == "text/event-stream":
+        assert response.content.endswith(b"\n\n")
+        return [server_sent(text) for text in response.content.decode().split("\n\n")[:-1]]
     assert response.content.endswith(b"\n") or not response.content
     return [msgspec.json.decode(line) for line in response.content.splitlines()]
+
+
+def server_sent(text: str) -> dict[str, Any]:
+    """An event of `text/event-stream`, as the other representations show it. `data` comes first, and `id` last."""
+    fields = [line.split(": ", 1) for line in text.split("\n")]
+    assert [name for name, _ in fields] == ["data", "event", "id"][: len(fields)], text
+    event: dict[str, Any] = dict(fields)
+    event["data"] = msgspec.json.decode(event["data"])
+    if "id" in event:
+        event["id"] = int(event["id"])
+    return event
 
 
 def messagepack_sequence(data: bytes) -> list[Any]:

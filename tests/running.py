@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -188,9 +188,22 @@ class Server:
     # Short forms ----------------------------------------------------------------------------------------------
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        response = self.client.request(method, path, **options)
+        """The first events of a watch stand for its response, which does not end."""
+        if method == "GET" and path.partition("?")[0] == "/watch":
+            response = self._watched(path, options)
+        else:
+            response = self.client.request(method, path, **options)
         self.contract.check(response)
         return response
+
+    def _watched(self, path: str, options: Mapping[str, Any]) -> httpx.Response:
+        with self.client.stream("GET", path, **options) as response:
+            if response.status_code != 200:
+                response.read()
+                return response
+            first = next(response.iter_raw())
+        headers = {name: text for name, text in response.headers.items() if name != "transfer-encoding"}
+        return httpx.Response(200, headers=headers, content=first, request=response.request)
 
     def put(self, key: str, body: str, **options: Any) -> httpx.Response:
         """POST a JSON text to `/kv/{key}`. `key` is used in the URL unchanged."""
@@ -343,6 +356,11 @@ class Wire:
 
     def answer(self, *, to: str = "GET") -> Answer:
         """The next response; `to` is the method of its request. Interim responses (100) are returned, too."""
+        head = self.head()
+        return replace(head, body=self._body(to, head.status, head.headers))
+
+    def head(self) -> Answer:
+        """The head of the next response, without its body."""
         status_line = self._received.readline()
         if not status_line.endswith(b"\r\n"):
             raise Ended("the connection ended before the answer")
@@ -353,7 +371,7 @@ class Wire:
             name, _, content = line.decode("latin-1").partition(":")
             assert name.lower() not in headers, f"{name} came twice"
             headers[name.lower()] = content.strip()
-        return Answer(status, headers, self._body(to, status, headers))
+        return Answer(status, headers, b"")
 
     def _body(self, method: str, status: int, headers: Mapping[str, str]) -> bytes:
         if method == "HEAD" or status in (100, 204, 304):
@@ -365,12 +383,15 @@ class Wire:
         return self._received.read()
 
     def _chunks(self) -> Iterator[bytes]:
-        while True:
-            size = int(self._line(), 16)
-            yield self._exactly(size)
-            assert self._line() == b""
-            if size == 0:
-                return
+        while (chunk := self.chunk()) != b"":
+            yield chunk
+
+    def chunk(self) -> bytes:
+        """The next chunk of a chunked body. The last one is empty."""
+        size = int(self._line(), 16)
+        chunk = self._exactly(size)
+        assert self._line() == b""
+        return chunk
 
     def _line(self) -> bytes:
         line = self._received.readline()

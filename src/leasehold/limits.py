@@ -55,6 +55,10 @@ MAX_ABANDONED_LEASES: Final = 10_000
 """Acquisitions that may have been stored without an answer to the caller are remembered and released when the storage
 accepts changes again. More than this many (thousands of callers in the seconds before the storage is known to be
 unavailable) expire by their ttl instead, like the lease of a crashed holder."""
+MAX_WATCH_PREFIXES: Final = 16
+DEFAULT_HEARTBEAT_SECONDS: Final = 15.0
+MIN_HEARTBEAT_SECONDS: Final = 1.0
+MAX_HEARTBEAT_SECONDS: Final = 60.0
 MAX_OWNER_BYTES: Final = 1 * KIB
 MAX_LEASE_ID_CHARACTERS: Final = 128
 

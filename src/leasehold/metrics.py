@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 SECONDS_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
-SUMMED_GAUGES: Final = frozenset({"connections", "waiting_operations", "waiters", "waiting_reads"})
+SUMMED_GAUGES: Final = frozenset({"connections", "waiting_operations", "waiters", "waiting_reads", "watchers"})
 """Gauges that are added up over all workers. The others describe the store and are the same for every worker."""
 
 GAUGES: Final[Mapping[str, str]] = {
@@ -31,6 +31,7 @@ GAUGES: Final[Mapping[str, str]] = {
     "leases": "Leases in the store, expired ones included until they are removed.",
     "waiters": "Requests that wait for a lock.",
     "waiting_reads": "Reads that wait for another answer.",
+    "watchers": "Open watches.",
     "journal_bytes": "Bytes of records in the journal since the last checkpoint.",
 }
 

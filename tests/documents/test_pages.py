@@ -22,6 +22,7 @@ PAGES = sorted(
 LANGUAGES = {
     "console",
     "json",
+    "javascript",
     "text",
     "python",
     "yaml",

@@ -60,6 +60,7 @@ ROUTES = {
     "/lock": {"post"},
     "/renew": {"post"},
     "/unlock": {"delete"},
+    "/watch": {"get"},
     "/health": {"get"},
     "/health/live": {"get"},
     "/health/ready": {"get"},

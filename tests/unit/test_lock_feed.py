@@ -27,7 +27,7 @@ class RemoteSpace(MemorySpace):
         """So many parts are empty before there is one with changes."""
 
     def _tell(self, published: Callable[[int, Sequence[Change] | None], None]) -> None:
-        self._subscribers[LEASE] = [lambda revision, _changes: published(revision, None)]
+        self._subscribers[LEASE].append(lambda revision, _changes: published(revision, None))
 
     def subscribe(self, kind: AnyKind, published: Callable[[int, Sequence[Change] | None], None]) -> None:
         if kind is LEASE:

@@ -14,6 +14,7 @@ class Media(Enum):
     JSON = ("application/json", b"")
     MESSAGEPACK = ("application/vnd.msgpack", b"-msgpack")
     NDJSON = ("application/x-ndjson", b"-ndjson")
+    EVENTS = ("text/event-stream", b"-events")
     PROMETHEUS = ("text/plain", b"", "; version=0.0.4; charset=utf-8")
 
     def __init__(self, content_type: str, tag: bytes, parameters: str = "") -> None:

@@ -6,7 +6,7 @@ representations. To add a representation, add it to `media_types.Media` and ther
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -19,6 +19,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.http.redaction import may_read, redacted
 from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
+from leasehold.store.watchers import Sink
 from leasehold.values.entry_text import ENTRY_JSON
 
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
@@ -119,6 +120,24 @@ class Stream(msgspec.Struct, frozen=True):
     """Becomes the ETag."""
 
 
+class EventStream(msgspec.Struct, frozen=True):
+    """A response whose body goes on until `run` returns. Its head is sent at once.
+
+    What `run` sends is chunked already (`chunked`), so that many connections can be sent the same bytes.
+    """
+
+    media: Media
+    run: Callable[[Sink], Awaitable[None]]
+
+
+def chunked(data: bytes) -> bytes:
+    """A chunk of a chunked body (RFC 9112, section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
 def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
     """The same bytes in fewer pieces, made one at a time: a page of large values is never whole in memory."""
     gathering: list[bytes] = []
@@ -177,6 +196,8 @@ COMMON_HEADERS: Final = b"X-Content-Type-Options: nosniff\r\n"
 
 _JSON: Final = Media.JSON  # a global is looked up in a tenth of the time that a member of an enum takes
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
+_NO_BUFFERING: Final = b"X-Accel-Buffering: no\r\n"
+"""Makes nginx pass on each event at once."""
 _REVALIDATE: Final = b"Cache-Control: no-cache\r\n"
 _START: Final = b"%b%bX-Request-Id: %b\r\n"
 _BODY: Final = b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
@@ -266,10 +287,14 @@ def _encode_other(
     return (_START + cache + templates.etag + _BODY) % (*start, *tag, media.line, size, body)
 
 
-def encode_stream_head(request: Request, stream: Stream, *, common: bytes, templates: Templates, close: bool) -> bytes:
+def encode_stream_head(
+    request: Request, stream: Stream | EventStream, *, common: bytes, templates: Templates, close: bool
+) -> bytes:
     media = stream.media
     parts = [_START % (STATUS_LINES[200], common, request.request_id + request.headers.cors_lines)]
-    if stream.revision is None:
+    if isinstance(stream, EventStream):
+        parts.append(_NO_STORE + _NO_BUFFERING)
+    elif stream.revision is None:
         parts.append(_NO_STORE)
     else:
         parts.append(_REVALIDATE + templates.etag % (stream.revision, b"", media.tag))

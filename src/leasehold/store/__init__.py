@@ -1,1 +1,1 @@
-"""What endpoints use: reads, the write lane, waiting for locks, removal of expired records."""
+"""What endpoints use: reads, the write lane, waiting for locks and changes, removal of expired records."""

@@ -18,6 +18,7 @@ from leasehold.store.lane import Lane
 from leasehold.store.lock_feed import LockFeed
 from leasehold.store.lock_queues import IsConnected, LockQueues
 from leasehold.store.waiting_reads import WaitingReads
+from leasehold.store.watching import Watching
 
 FIRST_PAGE_ENTRIES = 16
 STREAM_PAGE_ENTRIES = 512
@@ -38,6 +39,9 @@ class Store:
         self._queues = LockQueues(self.submit)
         self._lock_feed = LockFeed(self.space, self._queues)
         self._waiting_reads = WaitingReads(self.space)
+        self._watching = Watching(self.space, partial(self.pages, after=None, limit=None), self._lease_pages)
+        self.watch, self.require_known = self._watching.watch, self._watching.require_known
+        """See `Watching`."""
         self._cleaning = Cleaning(self.space, self.submit, self._catch_up)
         self._is_backing_up = False
 
@@ -52,6 +56,7 @@ class Store:
         self._lane.refuse_all()
         await self._cleaning.stop()
         await self._lock_feed.stop()
+        await self._watching.close()
         await self._lane.close()
         await self.space.close()
 
@@ -64,7 +69,7 @@ class Store:
         """Gauges of the store and its space, by the names in `metrics.GAUGES`."""
         degraded = self.fault is not None
         own = {"waiting_operations": len(self._lane), "waiters": len(self._queues)}
-        own["waiting_reads"] = len(self._waiting_reads)
+        own |= {"waiting_reads": len(self._waiting_reads), "watchers": len(self._watching)}
         own |= {"revision": self.space.revision, "degraded": int(degraded)}
         return {**own, **self.space.gauges()}
 
@@ -199,10 +204,20 @@ class Store:
         """The leases that are alive, in pages as in `page`."""
         return await self._page(LEASE, prefixes, after, limit)
 
+    async def _lease_pages(self, prefixes: Sequence[str]) -> AsyncGenerator[Page[Lease]]:
+        after: str | None = None
+        while True:
+            page = await self.lease_page(prefixes, after, STREAM_PAGE_ENTRIES)
+            yield page
+            after = page.next_after
+            if after is None:
+                return
+
     def stop_waiting(self) -> None:
-        """Refuse all callers that wait for a lock, and end all waiting reads, present and future."""
+        """Refuse all callers that wait for a lock, and end all waiting reads and watches, present and future."""
         self._queues.stop()
         self._waiting_reads.stop()
+        self._watching.stop()
 
 
 def _finish(result: asyncio.Future[Outcome], outcome: Outcome | ServiceError) -> None:

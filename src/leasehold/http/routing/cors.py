@@ -9,11 +9,12 @@ EXPOSED_HEADERS: Final = (
     "ETag, Location, Retry-After, Allow, Accept-Patch, Preference-Applied, WWW-Authenticate, X-Request-Id"
 )
 """Headers of a response that a page of an allowed origin may read, beside those that any page may read."""
+_REQUEST_HEADERS: Final = (
+    "Authorization, Content-Type, Idempotency-Key, If-Lease, If-Match, If-None-Match, Last-Event-ID, Prefer, "
+    "X-Request-Id"
+)
 PREFLIGHT_HEADERS: Final = (
-    (
-        "Access-Control-Allow-Headers",
-        "Authorization, Content-Type, Idempotency-Key, If-Lease, If-Match, If-None-Match, Prefer, X-Request-Id",
-    ),
+    ("Access-Control-Allow-Headers", _REQUEST_HEADERS),
     ("Access-Control-Max-Age", "3600"),
 )
 """Of the response to a preflight, beside `Access-Control-Allow-Methods`."""

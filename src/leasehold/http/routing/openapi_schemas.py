@@ -147,6 +147,17 @@ SCHEMAS: dict[str, Json] = {
         },
         "required": ["entries", "revision", "next"],
     },
+    "Event": {
+        "type": "object",
+        "description": "An event of a watch. In `text/event-stream` its members are the fields of an event.",
+        "properties": {
+            "event": {"enum": ["put", "delete", "lock", "ready", "progress", "reset", "end"]},
+            "id": {"type": "integer", "minimum": 0, "description": "The cursor, if the event ends a revision."},
+            "data": {"type": "object"},
+        },
+        "required": ["event", "data"],
+        "additionalProperties": False,
+    },
     "Deleted": {
         "type": "object",
         "properties": {

@@ -12,7 +12,7 @@ import msgspec
 from leasehold.access.permissions import RoutePermission
 from leasehold.errors import ErrorCode
 from leasehold.http.media_types import JSON_FIRST, Media
-from leasehold.http.messages import Request, Response, Stream
+from leasehold.http.messages import EventStream, Request, Response, Stream
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Json, Operation, Outcome, Read
@@ -48,7 +48,7 @@ class AsyncEndpoint(msgspec.Struct, frozen=True):
     `waits`: it waits for a lock or for a change, so the connection must watch whether the client is still there.
     """
 
-    run: Callable[[Request, Service], Awaitable[Response | Stream]]
+    run: Callable[[Request, Service], Awaitable[Response | Stream | EventStream]]
     waits: bool = False
 
 
@@ -94,6 +94,10 @@ class Route(msgspec.Struct, frozen=True):
     """Representations of the response; the first is the default."""
     waiting: "Route | None" = None
     """The route of requests with the parameter `wait`. Without that parameter, a request needs no task."""
+
+    def repeats(self, name: str) -> bool:
+        """Whether a request may have the parameter several times."""
+        return any(parameter.name == name and parameter.repeated for parameter in self.parameters)
 
     def takes(self, name: str) -> bool:
         return any(parameter.name == name and parameter.location == "query" for parameter in self.parameters)

@@ -56,7 +56,7 @@ class Router:
             for name, sent in request.query.items():
                 if not route.takes(name):
                     raise ServiceError("invalid_argument", "unknown query parameter", details={"parameter": name[:64]})
-                if len(sent) > 1 and name not in ("path", "key"):
+                if len(sent) > 1 and name != "path" and not route.repeats(name):
                     raise ServiceError("invalid_argument", f"{name} is given more than once")
             if route.waiting is not None and "wait" in request.query:
                 route = route.waiting

@@ -16,14 +16,23 @@ from leasehold.access.permissions import Principal
 from leasehold.completions import report
 from leasehold.errors import ServiceError, internal
 from leasehold.http.media_types import JSON_FIRST, Media
-from leasehold.http.messages import Request, Response, Stream, encode_response, encode_stream_head, error_response
+from leasehold.http.messages import (
+    LAST_CHUNK,
+    EventStream,
+    Request,
+    Response,
+    Stream,
+    encode_response,
+    encode_stream_head,
+    error_response,
+)
 from leasehold.http.routing.negotiation import error_media, negotiate
 from leasehold.http.routing.refusal_log import REFUSALS
 from leasehold.http.routing.route import AsyncEndpoint, PureEndpoint
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.quick_put import BegunPut
 from leasehold.http.wire.reception import Reception
-from leasehold.http.wire.sending import Sender
+from leasehold.http.wire.sending import Sender, unframed
 from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
 from leasehold.model import Found, NotModified, Operation, Outcome, Read, Transaction, keys_in, name_of
@@ -43,6 +52,7 @@ IDLE: Final = Answering.IDLE
 WORKING: Final = Answering.WORKING
 STREAMING: Final = Answering.STREAMING
 BETWEEN_REQUESTS: Final = Receiving.IDLE
+WAITING: Final = Answering.WAITING
 MESSAGEPACK: Final = Media.MESSAGEPACK
 
 
@@ -228,6 +238,9 @@ class Answerer(ABC):
             if isinstance(answer, Stream):
                 await self._send_stream(request, answer)
                 return
+            if isinstance(answer, EventStream):
+                await self._send_events(request, answer)
+                return
             self._task = None
             self._respond(answer)
         except ServiceError as refusal:
@@ -250,7 +263,7 @@ class Answerer(ABC):
         head = encode_stream_head(request, stream, common=common, templates=templates, close=close)
         async with aclosing(stream.chunks) as chunks:
             if request.version == "1.0":
-                raise _unframed()
+                raise unframed()
             first = None if request.method == "HEAD" else await anext(chunks, None)
             if self._state is not WORKING:  # the connection is closed
                 return
@@ -263,12 +276,40 @@ class Answerer(ABC):
                     log.warning("stream broken off", request_id=request.request_id.decode(), exc_info=error)
                     self.abort()
         self._task = None
-        shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._started_at)
-        if shared.logs_requests:
-            shared.log_request(request.method, request.path, 200, request.request_id)
+        self._note_stream(request)
         if self._state is STREAMING:
             self._current = None
             self._finish(request, close=close)
+
+    async def _send_events(self, request: Request, stream: EventStream) -> None:
+        """Send the head at once, then what the stream sends until it ends. It may take days."""
+        if request.version == "1.0":
+            raise unframed()
+        shared = self._shared
+        close = not request.keep_alive or shared.stopping
+        common, templates = shared.common_lines, shared.renew_templates()
+        head = encode_stream_head(request, stream, common=common, templates=templates, close=close)
+        if self._state is not WAITING:  # the connection is closed
+            return
+        self._current = None  # whatever fails from here on, the request must not be answered again
+        self._sender.write(head)
+        self._note_stream(request)
+        if request.method != "HEAD":
+            try:
+                await stream.run(self._sender)
+                self._sender.write(LAST_CHUNK)
+            except Exception as error:  # only an incomplete response shows it
+                log.warning("stream broken off", request_id=request.request_id.decode(), exc_info=error)
+                self.abort()
+        self._task = None
+        if self._state is WAITING:
+            self._finish(request, close=close or shared.stopping)
+
+    def _note_stream(self, request: Request) -> None:
+        shared = self._shared
+        shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._started_at)
+        if shared.logs_requests:
+            shared.log_request(request.method, request.path, 200, request.request_id)
 
     # Responses ------------------------------------------------------------------------------------------------
 
@@ -353,12 +394,3 @@ def _require_covered(principal: Principal, asked: Read | Operation) -> None:
     """Raise `forbidden` unless the token covers all keys, or the lock, of an operation."""
     for name in keys_in(asked) if isinstance(asked, Transaction) else (name_of(asked),):
         principal.require_covered(name)
-
-
-def _unframed() -> ServiceError:
-    """In HTTP/1.0 the end of the connection ends a stream, so an incomplete one would look complete."""
-    return ServiceError(
-        "upgrade_required",
-        "lists and streams need HTTP/1.1; a proxy in front must speak it, in nginx: proxy_http_version 1.1",
-        headers={"Upgrade": "HTTP/1.1"},
-    )

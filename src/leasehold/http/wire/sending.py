@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Final, Protocol
 
 from leasehold.completions import report
+from leasehold.errors import ServiceError
+from leasehold.http.messages import LAST_CHUNK, chunked
 from leasehold.http.wire import socket_state
 from leasehold.http.wire.deadlines import ReadProgress
 from leasehold.http.wire.in_flight import UnsentAnswers
@@ -45,6 +47,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Send what was posted. Never raises: a response that cannot be sent aborts only its own connection."""
+        if not self._answers:
+            return
         posted, self._answers = self._answers, []
         self._bytes = 0
         transport: asyncio.Transport | None = None
@@ -167,10 +171,14 @@ class Sender:
             await self._send_chunk(first)
             async for chunk in rest:
                 await self._send_chunk(chunk)
-        self.write(b"0\r\n\r\n")
+        self.write(LAST_CHUNK)
 
     async def _send_chunk(self, chunk: bytes) -> None:
-        self.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        self.write(chunked(chunk))
+        await self.give_way()
+
+    async def give_way(self) -> None:
+        """Return when the client has read what was sent, and other long senders were served."""
         if self.is_paused:
             self._resumed = asyncio.Event()
             await self._resumed.wait()
@@ -206,3 +214,12 @@ class Sender:
         """Called when the connection is lost."""
         self.transport = None
         self._context.unsent.forget(self)
+
+
+def unframed() -> ServiceError:
+    """In HTTP/1.0 the end of the connection ends a stream, so an incomplete one would look complete."""
+    return ServiceError(
+        "upgrade_required",
+        "lists and streams need HTTP/1.1; a proxy in front must speak it, in nginx: proxy_http_version 1.1",
+        headers={"Upgrade": "HTTP/1.1"},
+    )

@@ -1,11 +1,10 @@
 """`GET /stream/{uuid}`: a value as MessagePack. `GET /stream`: all entries as MessagePack or lines of JSON."""
 
-import re
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final
 
 from leasehold import values
 from leasehold.http.endpoints.kv.listed_entry import packed_entry
+from leasehold.http.event_formats import json_line
 from leasehold.http.media_types import Media
 from leasehold.http.messages import CHUNK_BYTES, Request, Response, Stream, gathered
 from leasehold.http.routing.parameters import PATH, PREFIX, path_of, prefixes_of, uuid_of
@@ -13,9 +12,6 @@ from leasehold.http.routing.preconditions import CONDITIONS, condition_of
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.model import Entry, Found, NotModified, Read
 from leasehold.values.entry_text import entry_json
-
-_UNICODE_LINE_ENDS: Final = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
-
 
 # GET /stream/{uuid} -------------------------------------------------------------------------------------------
 
@@ -52,14 +48,7 @@ async def _entry_chunks(service: Service, prefixes: Sequence[str], media: Media)
 
 
 def _json_line(entry: Entry) -> bytes:
-    """An entry as a line of JSON, without the characters that Unicode counts as line ends: U+0085, U+2028, U+2029.
-
-    JSON text has them only in strings, where an escape has the same meaning.
-    """
-    text = entry_json(entry)
-    if b"\xe2\x80" in text or b"\xc2\x85" in text:
-        text = _UNICODE_LINE_ENDS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), text)
-    return text + b"\n"
+    return json_line(entry_json(entry)) + b"\n"
 
 
 # Routes -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,92 @@
+"""The bytes of events in each representation."""
+
+import json
+
+import msgspec
+import pytest
+
+from leasehold.errors import ServiceError
+from leasehold.http.event_formats import FORMATS, EventFormat, json_line
+from leasehold.http.media_types import Media
+from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd
+
+TIME = 1_769_860_800_000_001
+ENTRY = Entry("ä", b'{"a":"\xe2\x80\xa8"}', 7, TIME, TIME)
+LEASE = Lease("l", "secret", 5, 8, TIME, TIME, 1, "ann", b'{"host":"a"}')
+SSE = FORMATS[Media.EVENTS, True]
+LINES = FORMATS[Media.NDJSON, True]
+PACKED = FORMATS[Media.MESSAGEPACK, True]
+
+
+def body(chunk: bytes) -> bytes:
+    """What is in a chunk of a chunked response, which must be a single one."""
+    size, _, rest = chunk.partition(b"\r\n")
+    data = rest[: int(size, 16)]
+    assert rest == data + b"\r\n"
+    return data
+
+
+def test_a_server_sent_event_has_its_data_first_and_its_id_last() -> None:
+    lines = body(SSE.changes([ENTRY])).decode().split("\n")
+    data = json.loads(lines[0].removeprefix("data: "))
+    assert (data["key"], data["value"], lines[1:]) == ("ä", {"a": "\u2028"}, ["event: put", "id: 7", "", ""])
+
+
+def test_no_line_has_a_character_that_unicode_counts_as_its_end() -> None:
+    for encoding in (SSE, LINES):
+        text = body(encoding.changes([ENTRY])).decode()
+        assert len(text.splitlines()) == text.count("\n")
+    assert json_line('"\x85\u2028\u2029é"'.encode()) == '"\\u0085\\u2028\\u2029é"'.encode()
+
+
+def test_the_id_is_on_the_last_event_of_a_revision() -> None:
+    changes: list[Change] = [Deletion("a", 3), Deletion("b", 3), Deletion("c", 4), LeaseEnd("l", 4), Deletion("d", 5)]
+    events = [json.loads(line) for line in body(LINES.changes(changes)).splitlines()]
+    assert [event.get("id") for event in events] == [None, 3, None, 4, 5]
+
+
+def test_events_of_each_representation_have_the_same_members() -> None:
+    line = json.loads(body(LINES.changes([Deletion("a", 3)])))
+    packed = msgspec.msgpack.decode(body(PACKED.changes([Deletion("a", 3)])))
+    assert line == packed == {"event": "delete", "id": 3, "data": {"key": "a", "revision": 3}}
+    assert body(SSE.changes([Deletion("a", 3)])) == b'data: {"key":"a","revision":3}\nevent: delete\nid: 3\n\n'
+
+
+@pytest.mark.parametrize("encoding", FORMATS.values())
+def test_the_secret_of_a_lease_is_never_told(encoding: EventFormat) -> None:
+    assert b"secret" not in encoding.changes([LEASE]) + encoding.snapshot([LEASE])
+
+
+def test_a_lock_is_held_or_free() -> None:
+    held, free = (json.loads(line)["data"] for line in body(LINES.changes([LEASE, LeaseEnd("l", 9)])).splitlines())
+    assert held == {
+        "lock": "l",
+        "state": "held",
+        "token": 5,
+        "owner": {"host": "a"},
+        "expires_at": "2026-01-31T12:00:00.000001Z",
+        "revision": 8,
+    }
+    assert free == {"lock": "l", "state": "free", "revision": 9}
+
+
+@pytest.mark.parametrize("encoding", [SSE, LINES, PACKED])
+def test_an_entry_that_cannot_be_read_has_no_value_and_the_others_go_on(encoding: EventFormat) -> None:
+    unreadable = Entry("a", b"", 3, TIME, TIME)
+    whole = body(encoding.changes([unreadable, ENTRY]))
+    assert b"value" not in body(encoding.changes([unreadable]))
+    assert whole == body(encoding.changes([unreadable])) + body(encoding.changes([ENTRY]))
+
+
+def test_an_entry_that_messagepack_cannot_represent_has_no_value() -> None:
+    packed = msgspec.msgpack.decode(body(PACKED.changes([Entry("a", b"1" + b"0" * 30, 3, TIME, TIME)])))
+    assert (packed["event"], packed["id"], "value" in packed["data"]) == ("put", 3, False)
+
+
+def test_marks() -> None:
+    assert body(LINES.ready(3)) == b'{"event":"ready","id":3,"data":{"revision":3}}\n'
+    assert body(LINES.progress(3)) == b'{"event":"progress","id":3,"data":{"revision":3}}\n'
+    assert body(LINES.reset(3)) == b'{"event":"reset","data":{"revision":3}}\n'
+    end = ServiceError("revision_compacted", "too old", details={"oldest": 4})
+    expected = {"error": "revision_compacted", "message": "too old", "oldest": 4}
+    assert json.loads(body(LINES.end(end))) == {"event": "end", "data": expected}
