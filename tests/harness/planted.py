@@ -18,12 +18,15 @@ from leasehold.engines.base import CommitDone, Decide, by_kind
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
+from leasehold.engines.memory.table import Table
 from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.committer import Committer, Written
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, time_limit
 from leasehold.engines.postgres.pipeline import Pipeline
-from leasehold.engines.state import Snapshot
+from leasehold.engines.state import KindSnapshot, Snapshot
 from leasehold.errors import ServiceError
+from leasehold.http import event_formats
+from leasehold.http.event_formats import EventFormat
 from leasehold.model import (
     ENTRY,
     LEASE,
@@ -33,11 +36,13 @@ from leasehold.model import (
     Delete,
     Entry,
     Held,
+    Lease,
     Leased,
     LeaseEnd,
     Operation,
     Outcome,
     Put,
+    Record,
     Renew,
     Touched,
     Transaction,
@@ -50,6 +55,8 @@ from leasehold.rules.fences import lease_lost
 from leasehold.rules.overlay import Overlay
 from leasehold.store.lane import Lane
 from leasehold.store.lock_queues import LockQueues
+from leasehold.store.watchers import Watcher
+from leasehold.store.watching import Watching
 
 Done = Callable[[Outcome | ServiceError], None]
 
@@ -270,6 +277,47 @@ def check_transactions_on_arrival() -> None:
     Lane.submit = checked  # type: ignore[method-assign]
 
 
+def forget_removals_at_checkpoints() -> None:
+    """A checkpoint leaves out the removals, and still says that all changes are known."""
+    snapshot = Table.snapshot
+
+    def without_removals(self: Table[Record], head: int) -> KindSnapshot[Record]:
+        return replace(snapshot(self, head), removals={})
+
+    Table.snapshot = without_removals  # type: ignore[method-assign,assignment]
+
+
+def ids_inside_transactions() -> None:
+    """Each event of a watch has an id, also those after which the revision goes on."""
+
+    def changes_with_ids(self: EventFormat, changes: Sequence[Change]) -> bytes:
+        return self._chunk(self._event(change, change.revision) for change in changes)
+
+    EventFormat.changes = changes_with_ids  # type: ignore[method-assign]
+
+
+def skip_what_slow_readers_miss() -> None:
+    """A watcher that has fallen behind continues at the head."""
+    catch_up = Watching._catch_up
+
+    async def from_the_head(self: Watching, watcher: Watcher) -> None:
+        if watcher.joined_at:
+            watcher.cursor = max(watcher.cursor, self._space.revision)
+        await catch_up(self, watcher)
+
+    Watching._catch_up = from_the_head  # type: ignore[method-assign]
+
+
+def tell_the_lease_id() -> None:
+    """A watcher is told the secret of each lease."""
+    held = event_formats._held
+
+    def with_secret(lease: Lease) -> bytes:
+        return b'%b,"lease_id":"%b"}' % (held(lease)[:-1], lease.lease_id.encode())
+
+    event_formats._held = with_secret
+
+
 BUGS: Final = {
     "restart tokens": restart_tokens,
     "renew expired": renew_expired,
@@ -284,6 +332,10 @@ BUGS: Final = {
     "show half a transaction": show_half_a_transaction,
     "number operations": number_operations,
     "check transactions on arrival": check_transactions_on_arrival,
+    "forget removals at checkpoints": forget_removals_at_checkpoints,
+    "ids inside transactions": ids_inside_transactions,
+    "skip what slow readers miss": skip_what_slow_readers_miss,
+    "tell the lease_id": tell_the_lease_id,
 }
 
 

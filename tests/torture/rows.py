@@ -25,6 +25,7 @@ from harness.power_cuts import survive_power_cuts
 from harness.standby import PROMISE as STANDBY_PROMISE
 from harness.standby import round_of_failovers
 from harness.transfers import keep_the_sum
+from harness.watchers import watch_through_kills
 
 from leasehold.engines.base import SteadyClock
 
@@ -94,6 +95,14 @@ def _transactions_postgres(folder: Path, seed: int) -> Finding:
     return keep_the_sum(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5)
 
 
+def _watchers(folder: Path, seed: int) -> Finding:
+    return watch_through_kills(STORES["file"](folder), seed, kills=15)
+
+
+def _watchers_of_two_servers(folder: Path, seed: int) -> Finding:
+    return watch_through_kills(STORES["postgres"](folder), seed, kills=9, servers=2)
+
+
 def _misbehaving_clients(folder: Path, seed: int) -> Finding:
     return survive_misbehaving_clients(
         STORES["file"](folder), seed, clients=5_000, deadline_seconds=10.0, is_measured=True
@@ -153,6 +162,8 @@ ROWS = (
         "operations",
         2,
     ),
+    Row("watchers-file", "watchers end in the store's state, file engine", _watchers, "kills"),
+    Row("watchers-postgres", "watchers end in the store's state, two servers", _watchers_of_two_servers, "kills"),
     Row(
         "misbehaving-clients",
         "misbehaving clients are disconnected, good ones served meanwhile",
