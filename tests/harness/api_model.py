@@ -58,7 +58,8 @@ LEASES = st.sampled_from(["own", "own", "own", "former", "another's", "unknown"]
 """Which lease_id to send for a lock: of its lease, of an earlier lease, of another lock, or one that never existed."""
 LOCK_TTLS = st.sampled_from([600, 3_600, 7_200.5, 86_400])
 """Nothing expires while the test runs."""
-TTLS = st.sampled_from([None, None, None, 1000])
+Ttl = int | str | None
+TTLS: st.SearchStrategy[Ttl] = st.sampled_from([None, None, None, 1000, "keep"])
 STEPS_OF_PATCH = st.fixed_dictionaries(
     {
         "op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]),
@@ -69,6 +70,7 @@ STEPS_OF_PATCH = st.fixed_dictionaries(
 )
 
 
+AMOUNTS = st.integers(-2, 3) | st.sampled_from([0.5, 2**64 - 1, -(2**63)])
 CHECKS = st.one_of(
     st.tuples(st.just("revision"), KEYS, st.sampled_from(["own", "own", "older", "none"])),
     st.tuples(st.just("exists"), KEYS, st.booleans()),
@@ -78,6 +80,7 @@ CHECKS = st.one_of(
 """Checks of a transaction: the kind, the key, and what is expected. ABSENT stands for the value that is there."""
 OPERATIONS = st.one_of(
     st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": VALUES, "path": st.none() | SEGMENTS}),
+    st.fixed_dictionaries({"op": st.just("increment"), "key": KEYS, "value": AMOUNTS, "path": st.none() | SEGMENTS}),
     st.fixed_dictionaries({"op": st.just("merge"), "key": KEYS, "value": VALUES}),
     st.fixed_dictionaries({"op": st.just("patch"), "key": KEYS, "patch": st.lists(STEPS_OF_PATCH, max_size=3)}),
     st.fixed_dictionaries({"op": st.just("delete"), "key": KEYS}),
@@ -211,6 +214,22 @@ def remove_once(value: Any, path: tuple[str, ...], *, may: bool) -> Any:
     return smaller
 
 
+def increment(value: Any, path: tuple[str, ...], amount: float) -> Any:
+    """Add to a number. What is missing counts as 0."""
+    if value is ABSENT:
+        value = empty(path) if path else 0
+    try:
+        number = get(value, path)
+    except Refused:
+        number = 0
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise conflict()
+    total = number + amount
+    if isinstance(total, int) and not -(2**63) <= total < 2**64:
+        raise conflict()
+    return put(value, path, total)
+
+
 def merge(value: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
         return patch
@@ -328,7 +347,7 @@ class KeyValueMachine(RuleBasedStateMachine):
             raise Refused(412, "precondition_failed")
 
     def change(
-        self, key: str, condition: Condition, response: httpx.Response, decide: Callable[[Any], Any], ttl: int | None
+        self, key: str, condition: Condition, response: httpx.Response, decide: Callable[[Any], Any], ttl: Ttl
     ) -> None:
         """Predict a change by `decide(value before)` and compare. `ABSENT` is the value of a missing entry."""
         self.touched = key
@@ -346,7 +365,7 @@ class KeyValueMachine(RuleBasedStateMachine):
         if after is ABSENT:
             del self.entries[key]
         else:
-            self.entries[key] = {"value": after, "revision": self.revision, "expires": ttl is not None}
+            self.entries[key] = {"value": after, "revision": self.revision, "expires": expires(before, ttl)}
 
     def decide(self, key: str, condition: Condition, decide: Callable[[Any], Any]) -> Any:
         """The predicted result. The order of checks: the lease, the missing entry, the condition, the path."""
@@ -367,14 +386,14 @@ class KeyValueMachine(RuleBasedStateMachine):
         return self.entries[key]["value"] if key in self.entries else ABSENT
 
     @rule(key=KEYS, value=VALUES, condition=CONDITIONS, ttl=TTLS, method=st.sampled_from(["PUT", "POST"]))
-    def write(self, key: str, value: Any, condition: Condition, ttl: int | None, method: str) -> None:
+    def write(self, key: str, value: Any, condition: Condition, ttl: Ttl, method: str) -> None:
         headers = self.headers(key, condition)
         response = self.request(method, key, content=json.dumps(value), headers=headers, params={"ttl": ttl})
         self.change(key, condition, response, lambda _: value, ttl)
 
     @rule(key=UUIDS, path=st.none() | SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS, upper=st.booleans())
     def write_by_uuid(
-        self, *, key: str, path: tuple[str, ...] | None, part: Any, condition: Condition, ttl: int | None, upper: bool
+        self, *, key: str, path: tuple[str, ...] | None, part: Any, condition: Condition, ttl: Ttl, upper: bool
     ) -> None:
         uuid = (self.folder + key).upper() if upper else self.folder + key
         body = {"key": uuid, "value": part, "path": None if path is None else list(path), "ttl": ttl}
@@ -405,7 +424,7 @@ class KeyValueMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, path=SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS, method=st.sampled_from(["PUT", "POST"]))
     def write_part(
-        self, *, key: str, path: tuple[str, ...], part: Any, condition: Condition, ttl: int | None, method: str
+        self, *, key: str, path: tuple[str, ...], part: Any, condition: Condition, ttl: Ttl, method: str
     ) -> None:
         params = {"path": pointer(path), "ttl": ttl}
         response = self.request(
@@ -418,14 +437,24 @@ class KeyValueMachine(RuleBasedStateMachine):
         if response.status_code < 300:
             assert (same(response.json()["value"], part), response.json()["path"]) == (True, pointer(path))
 
+    @rule(key=KEYS, path=SEGMENTS, amount=AMOUNTS, condition=CONDITIONS, ttl=TTLS)
+    def increment(self, *, key: str, path: tuple[str, ...], amount: float, condition: Condition, ttl: Ttl) -> None:
+        params = {"path": pointer(path), "ttl": ttl, "increment": ""}
+        headers = self.headers(key, condition)
+        response = self.request("POST", key, content=json.dumps(amount), headers=headers, params=params)
+        self.change(key, condition, response, lambda value: increment(value, path, amount), ttl)
+        if response.status_code < 300:
+            expected = get(self.entries[key]["value"], path) if path[-1:] != ("-",) else None
+            assert path[-1:] == ("-",) or same(response.json()["value"], expected)
+
     @rule(key=KEYS, patch=VALUES, condition=CONDITIONS, ttl=TTLS)
-    def merge_patch(self, key: str, patch: Any, condition: Condition, ttl: int | None) -> None:
+    def merge_patch(self, key: str, patch: Any, condition: Condition, ttl: Ttl) -> None:
         headers = self.headers(key, condition) | {"Content-Type": "application/merge-patch+json"}
         response = self.request("PATCH", key, content=json.dumps(patch), headers=headers, params={"ttl": ttl})
         self.change(key, condition, response, lambda value: merge(existing(value), patch), ttl)
 
     @rule(key=KEYS, steps=st.lists(STEPS_OF_PATCH, max_size=4), condition=CONDITIONS, ttl=TTLS)
-    def json_patch(self, key: str, steps: list[dict[str, Any]], condition: Condition, ttl: int | None) -> None:
+    def json_patch(self, key: str, steps: list[dict[str, Any]], condition: Condition, ttl: Ttl) -> None:
         headers = self.headers(key, condition) | {"Content-Type": "application/json-patch+json"}
         sent = [step | {"path": pointer(step["path"]), "from": pointer(step["from"])} for step in steps]
         response = self.request("PATCH", key, content=json.dumps(sent), headers=headers, params={"ttl": ttl})
@@ -437,7 +466,7 @@ class KeyValueMachine(RuleBasedStateMachine):
         self.change(key, condition, response, deleted, None)
 
     @rule(key=KEYS, path=SEGMENTS.filter(bool), condition=CONDITIONS, ttl=TTLS)
-    def delete_part(self, key: str, path: tuple[str, ...], condition: Condition, ttl: int | None) -> None:
+    def delete_part(self, key: str, path: tuple[str, ...], condition: Condition, ttl: Ttl) -> None:
         params = {"path": pointer(path), "ttl": ttl}
         response = self.request("DELETE", key, headers=self.headers(key, condition), params=params)
         names_revisions = condition.of_entry in ("matches", "stale")
@@ -480,7 +509,7 @@ class KeyValueMachine(RuleBasedStateMachine):
         of_lease=st.sampled_from([None] * 6 + ["alive", "former"]),
     )
     def transact(
-        self, *, checks: list[Any], operations: list[Any], reads: list[str], ttl: int | None, of_lease: str | None
+        self, *, checks: list[Any], operations: list[Any], reads: list[str], ttl: Ttl, of_lease: str | None
     ) -> None:
         do = [*operations, *({"op": "get", "key": key} for key in reads)]
         condition = Condition("none", of_lease)
@@ -513,7 +542,7 @@ class KeyValueMachine(RuleBasedStateMachine):
         self.touched = do[0]["key"]
 
     def outcome_of(
-        self, condition: Condition, failed: list[int], do: list[Any], ttl: int | None
+        self, condition: Condition, failed: list[int], do: list[Any], ttl: Ttl
     ) -> tuple[Refused | None, int]:
         """Do the operations in the model. Returns the refusal, if there is one, and the index of its operation."""
         index = 0
@@ -555,7 +584,7 @@ class KeyValueMachine(RuleBasedStateMachine):
         except Refused:
             return False
 
-    def to_send(self, operation: dict[str, Any], ttl: int | None) -> dict[str, Any]:
+    def to_send(self, operation: dict[str, Any], ttl: Ttl) -> dict[str, Any]:
         sent = operation | {"key": self.folder + operation["key"]}
         if operation["op"] not in ("get", "delete"):
             sent["ttl"] = ttl
@@ -567,7 +596,7 @@ class KeyValueMachine(RuleBasedStateMachine):
             ]
         return sent
 
-    def apply(self, operation: dict[str, Any], ttl: int | None) -> None:
+    def apply(self, operation: dict[str, Any], ttl: Ttl) -> None:
         key = operation["key"]
         value = self.value(key)
         match operation["op"]:
@@ -581,10 +610,13 @@ class KeyValueMachine(RuleBasedStateMachine):
                 after = merge(existing(value), operation["value"])
             case "patch":
                 after = patched(existing(value), operation["patch"])
+            case "increment":
+                after = increment(value, operation["path"] or (), operation["value"])
             case _:
                 path = operation["path"] or ()
                 after = put(empty(path) if value is ABSENT else value, path, operation["value"])
-        self.entries[key] = {"value": after, "revision": self.revision + 1, "expires": ttl is not None}
+        is_expiring = expires(self.entries.get(key), ttl)
+        self.entries[key] = {"value": after, "revision": self.revision + 1, "expires": is_expiring}
 
     @rule(keys=st.lists(KEYS, min_size=1, max_size=4))
     def read_several(self, keys: list[str]) -> None:
@@ -693,6 +725,13 @@ class KeyValueMachine(RuleBasedStateMachine):
     def compare(self, entry: dict[str, Any], expected: dict[str, Any]) -> None:
         assert same(entry["value"], expected["value"])
         assert (entry["revision"], "expires_at" in entry) == (expected["revision"], expected["expires"])
+
+
+def expires(before: dict[str, Any] | None, ttl: Ttl) -> bool:
+    """Whether an entry expires after a write. `before`: the entry before."""
+    if ttl == "keep":
+        return before is not None and bool(before["expires"])
+    return ttl is not None
 
 
 def deleted(value: Any) -> Any:

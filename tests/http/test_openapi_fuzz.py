@@ -86,15 +86,16 @@ SETS = st.fixed_dictionaries(
     optional={
         "key": UUIDS | UUIDS | TEXTS | st.none(),
         "path": PATHS | st.lists(st.sampled_from(["a", "0", "-", 0, "", True, None]), max_size=3) | st.none(),
-        "ttl": st.floats(0, 1e9) | st.integers(0, 100) | st.none() | TEXTS,
+        "ttl": st.floats(0, 1e9) | st.integers(0, 100) | st.none() | st.just("keep") | TEXTS,
         "spam": st.none(),
     },
 )
-_TTLS: dict[str, st.SearchStrategy[Any]] = {"ttl": st.sampled_from([30, 1e6, None])}
+_TTLS: dict[str, st.SearchStrategy[Any]] = {"ttl": st.sampled_from([30, 1e6, "keep", None])}
 TRANSACTION_OPERATIONS = st.one_of(
     st.fixed_dictionaries({"op": st.just("get"), "key": KEYS}),
     st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": MESSAGEPACK}, optional=_TTLS),
     st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": MESSAGEPACK, "path": PATHS}),
+    st.fixed_dictionaries({"op": st.just("increment"), "key": KEYS, "value": MESSAGEPACK}, optional={"path": PATHS}),
     st.fixed_dictionaries({"op": st.just("merge"), "key": KEYS, "value": MESSAGEPACK}, optional=_TTLS),
     st.fixed_dictionaries({"op": st.just("patch"), "key": KEYS, "patch": steps_of(MESSAGEPACK)}),
     st.fixed_dictionaries({"op": st.just("delete"), "key": KEYS}),
@@ -155,6 +156,8 @@ def texts_for(parameter: Any) -> st.SearchStrategy[str]:
         fitting = LEASE_IDS
     elif parameter["name"] == "lock_id":
         fitting = UUIDS
+    elif "anyOf" in schema:  # of the ttl
+        fitting = st.sampled_from(["30", "0.1", "keep", "0"])
     elif schema["type"] == "boolean":
         fitting = st.sampled_from(["true", "false", "", "yes"])
     elif schema["type"] == "integer":

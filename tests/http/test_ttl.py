@@ -168,3 +168,44 @@ def test_conditions_treat_an_expired_entry_as_absent(server: Server, key: str) -
     until(lambda: is_gone(server, key))
     statuses = [server.put(key, "2", headers={name: "*"}).status_code for name in ("If-Match", "If-None-Match")]
     assert statuses == [412, 201]
+
+
+# ttl=keep -----------------------------------------------------------------------------------------------------
+
+
+def test_every_write_with_keep_keeps_the_expiry(server: Server, key: str) -> None:
+    expires_at = server.put(key, '{"a": 1}', params={"ttl": "3000"}).json()["expires_at"]
+    keep = {"ttl": "keep"}
+    transaction = {"do": [{"op": "put", "key": key, "value": {"a": 1}, "ttl": "keep"}]}
+    writes = [
+        server.put(key, '{"a": 2}', params=keep),
+        server.request("POST", f"/kv/{key}", content='{"a": 3}', params=keep),
+        server.put(key, "4", params=keep | {"path": "/a"}),
+        server.patch(key, '{"b": 1}', params=keep),
+        server.patch(key, "[]", kind="json-patch", params=keep),
+        server.request("POST", f"/kv/{key}", content="1", params=keep | {"path": "/n", "increment": ""}),
+    ]
+    assert [write.json()["expires_at"] for write in writes] == [expires_at] * len(writes)
+    assert server.delete(key, params=keep | {"path": "/n"}).status_code == 200
+    [result] = server.request("POST", "/txn", json=transaction).json()["results"]
+    assert result["expires_at"] == server.get(key).json()["expires_at"] == expires_at
+
+
+def test_a_write_by_uuid_with_keep_keeps_the_expiry(server: Server, uuid: str) -> None:
+    expires_at = server.request("POST", "/set", json={"key": uuid, "value": 1, "ttl": 3000}).json()["expires_at"]
+    kept = server.request("POST", "/set", json={"key": uuid, "value": 2, "ttl": "keep"})
+    assert kept.json()["expires_at"] == expires_at
+
+
+def test_an_entry_without_an_expiry_keeps_none(server: Server, key: str) -> None:
+    written = [server.put(key, "1", params={"ttl": "keep"}) for _ in range(2)]
+    assert [("expires_at" in each.json(), each.status_code) for each in written] == [(False, 201), (False, 200)]
+
+
+@pytest.mark.parametrize("ttl", ["Keep", "keep ", '"keep"', "none", "null"])
+def test_nothing_else_than_keep_stands_for_a_ttl(server: Server, key: str, ttl: str) -> None:
+    assert refusal(server.put(key, "1", params={"ttl": ttl})) == (400, "invalid_argument")
+
+
+def test_a_lock_has_no_ttl_to_keep(server: Server, key: str) -> None:
+    assert refusal(server.acquire(key, ttl="keep")) == (400, "invalid_argument")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from driving import stored_state
 from hypothesis import given, settings
@@ -25,6 +25,7 @@ from leasehold.model import (
     ExistenceCheck,
     Expire,
     Expired,
+    Increment,
     Json,
     JsonPatch,
     LeaseCheck,
@@ -41,12 +42,14 @@ from leasehold.model import (
     Renew,
     RevisionCheck,
     Transaction,
+    Ttl,
     ValueCheck,
     Written,
 )
 from leasehold.rules import evaluate
 
 MAX_VALUE_BYTES = 40
+ABSENT: Any = ...
 
 
 class Kept(NamedTuple):
@@ -179,19 +182,20 @@ class Model:
         known = self.kept.get(operation.key)
         expired = known is not None and known.expires_at is not None and now >= known.expires_at
         live = None if expired else known
-        if live is None and not isinstance(operation, Put):
+        if live is None and not isinstance(operation, Put | Increment):
             return "not_found"
         if not holds(operation.condition, live):
             return "precondition_failed"
         if isinstance(operation, Delete) and operation.path is None:
             return self._delete(operation.key)
         try:
-            value = changed({} if live is None else live.value, operation)
+            value = changed_by(operation, ABSENT if live is None else live.value)
         except RefusedError as refusal:
             return str(refusal)
         self.revision += 1
         created_at = now if live is None else live.created_at
-        expires_at = None if operation.ttl is None else now + operation.ttl
+        kept_until = None if live is None else live.expires_at
+        expires_at = kept_until if operation.ttl == "keep" else None if operation.ttl is None else now + operation.ttl
         self.kept[operation.key] = Kept(value, self.revision, created_at, now, expires_at)
         return "created" if live is None else "replaced"
 
@@ -239,6 +243,28 @@ def changed(value: Json, operation: EntryOperation) -> Json:
     return after
 
 
+def changed_by(operation: EntryOperation, value: Json) -> Json:
+    """The value afterwards. `value`: before, or ABSENT."""
+    if not isinstance(operation, Increment):
+        return changed({} if value is ABSENT else value, operation)
+    if not operation.path:
+        return incremented(0 if value is ABSENT else value, operation)
+    members = {} if value is ABSENT else value
+    if not isinstance(members, dict):
+        raise RefusedError("conflict")
+    [name] = operation.path
+    after: Json = members | {name: incremented(members.get(name, 0), operation)}
+    if len(json.dumps(after, separators=(",", ":"))) > MAX_VALUE_BYTES:
+        raise RefusedError("too_large")
+    return after
+
+
+def incremented(value: Json, operation: Increment) -> Json:
+    if not isinstance(value, int):
+        raise RefusedError("conflict")
+    return value + operation.amount
+
+
 def json_of(text: bytes) -> Json:
     value: Json = json.loads(text)
     return value
@@ -251,7 +277,8 @@ SCALARS = st.integers(2, 5) | st.sampled_from(["", "s", "a longer string"])
 """Values without null, because null in a merge patch removes a member."""
 VALUES: st.SearchStrategy[Json] = SCALARS | st.none() | st.dictionaries(NAMES, SCALARS)
 TEXTS = VALUES.map(lambda value: json.dumps(value, separators=(",", ":")).encode())
-TTLS = st.none() | st.integers(1, 4)
+LEASE_TTLS: st.SearchStrategy[int | None] = st.none() | st.integers(1, 4)
+TTLS: st.SearchStrategy[Ttl] = LEASE_TTLS | st.just("keep")
 LOCKS = st.sampled_from(["l", "m"])
 LEASE_IDS = st.sampled_from(["l1", "l2", "m1", "m2"])
 """Lease ids begin with the name of their lock, because no client chooses one id for two locks."""
@@ -262,10 +289,18 @@ CONDITIONS = st.none() | st.builds(Condition, if_match=REVISIONS, if_none_match=
 OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
     st.builds(Put, KEYS, TEXTS, ttl=TTLS, condition=CONDITIONS, lease_id=FENCES),
     st.builds(Put, KEYS, TEXTS, PATHS, ttl=TTLS, condition=CONDITIONS, lease_id=FENCES),
+    st.builds(
+        Increment, KEYS, st.integers(-2, 2), PATHS | st.just(()), ttl=TTLS, condition=CONDITIONS, lease_id=FENCES
+    ),
     st.builds(Delete, KEYS, condition=CONDITIONS, lease_id=FENCES),
     st.builds(Delete, KEYS, PATHS, ttl=TTLS, condition=CONDITIONS, lease_id=FENCES),
     st.builds(
-        MergePatch, KEYS, st.dictionaries(NAMES, SCALARS | st.none()), ttl=TTLS, condition=CONDITIONS, lease_id=FENCES
+        MergePatch,
+        KEYS,
+        st.dictionaries(NAMES, SCALARS | st.none()),
+        ttl=TTLS,
+        condition=CONDITIONS,
+        lease_id=FENCES,
     ),
     st.builds(
         JsonPatch,
@@ -285,7 +320,7 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
         st.integers(1, 6),
         HOLDERS,
     ),
-    st.builds(Renew, LOCKS, LEASE_IDS, TTLS),
+    st.builds(Renew, LOCKS, LEASE_IDS, LEASE_TTLS),
     st.builds(Release, LOCKS, FENCES, HOLDERS, st.none() | st.integers(1, 12), st.sampled_from([False, False, True])),
     st.builds(Expire, st.just(LEASE), LOCKS),
 )
@@ -299,6 +334,7 @@ WRITES: st.SearchStrategy[EntryOperation | Read] = st.one_of(
     st.builds(Read, KEYS),
     st.builds(Put, KEYS, TEXTS, ttl=TTLS),
     st.builds(Put, KEYS, TEXTS, PATHS, ttl=TTLS),
+    st.builds(Increment, KEYS, st.integers(-2, 2), PATHS | st.just(()), ttl=TTLS),
     st.builds(Delete, KEYS),
     st.builds(MergePatch, KEYS, st.dictionaries(NAMES, SCALARS | st.none()), ttl=TTLS),
 )

@@ -48,6 +48,9 @@ class Read(msgspec.Struct, frozen=True, gc=False):
 #
 # `lease_id`: the change is done only if this lease is alive (a fenced write).
 
+Ttl = int | Literal["keep"] | None
+"""Microseconds from the commit. `keep`: the expiry that the entry has. None: the entry does not expire."""
+
 
 class Put(msgspec.Struct, frozen=True, gc=False):
     """Create or replace an entry, or, with `path`, that part of its value."""
@@ -55,8 +58,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     key: str
     value: bytes
     path: Pointer | None = None
-    ttl: int | None = None
-    """Microseconds from the commit; None: the entry does not expire."""
+    ttl: Ttl = None
     condition: Condition | None = None
     lease_id: str | None = None
 
@@ -66,7 +68,7 @@ class MergePatch(msgspec.Struct, frozen=True):
 
     key: str
     patch: Json
-    ttl: int | None = None
+    ttl: Ttl = None
     condition: Condition | None = None
     lease_id: str | None = None
 
@@ -85,7 +87,18 @@ class JsonPatch(msgspec.Struct, frozen=True):
 
     key: str
     steps: tuple[PatchStep, ...]
-    ttl: int | None = None
+    ttl: Ttl = None
+    condition: Condition | None = None
+    lease_id: str | None = None
+
+
+class Increment(msgspec.Struct, frozen=True):
+    """Add `amount` to a number: the value, or, with `path`, that part of it. What is missing counts as 0."""
+
+    key: str
+    amount: int | float
+    path: Pointer = ()
+    ttl: Ttl = None
     condition: Condition | None = None
     lease_id: str | None = None
 
@@ -95,8 +108,8 @@ class Delete(msgspec.Struct, frozen=True):
 
     key: str
     path: Pointer | None = None
-    ttl: int | None = None
-    """As in `Put`; only with `path`."""
+    ttl: Ttl = None
+    """Only with `path`."""
     condition: Condition | None = None
     lease_id: str | None = None
 
@@ -148,7 +161,7 @@ class Expire(msgspec.Struct, frozen=True):
 
 # Transactions -------------------------------------------------------------------------------------------------
 
-EntryOperation = Put | MergePatch | JsonPatch | Delete
+EntryOperation = Put | Increment | MergePatch | JsonPatch | Delete
 
 
 class RevisionCheck(msgspec.Struct, frozen=True, gc=False):

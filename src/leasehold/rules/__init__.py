@@ -3,7 +3,7 @@
     batch.py        one batch of operations, in order
     plain_puts.py   a batch of plain puts, in one loop
     overlay.py      the state that a batch is decided on
-    entries.py      writes, partial updates and deletions of entries
+    entries.py      writes, increments, partial updates and deletions of entries
     leases.py       acquire, renew, release
     transactions.py several checks and operations, all or nothing
     fences.py       the rule that refuses a write under a stale lease

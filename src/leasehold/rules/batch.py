@@ -15,6 +15,7 @@ from leasehold.model import (
     Change,
     Expire,
     Expired,
+    Increment,
     LockOperation,
     Operation,
     Outcome,
@@ -116,6 +117,8 @@ def apply(overlay: Overlay, operation: Operation) -> Outcome:
         return leases.release(overlay, operation)
     if isinstance(operation, Expire):
         return _expire(overlay, operation)
+    if isinstance(operation, Increment):
+        return entries.increment(overlay, operation)
     if isinstance(operation, Transaction):
         return transactions.transact(overlay, operation)
     return entries.change(overlay, operation)

@@ -1,4 +1,4 @@
-"""Writes, partial updates and deletions of entries."""
+"""Writes, increments, partial updates and deletions of entries."""
 
 from leasehold import values
 from leasehold.errors import ServiceError, not_found
@@ -8,11 +8,13 @@ from leasehold.model import (
     Deleted,
     Deletion,
     Entry,
+    Increment,
     Json,
     JsonPatch,
     MergePatch,
     Pointer,
     Put,
+    Ttl,
     Written,
 )
 from leasehold.rules.conditions import check, names_revisions
@@ -35,6 +37,33 @@ def put(overlay: Overlay, operation: Put) -> Written:
         before = b"" if current is None else current.value
         values.check_size(operation.value, overlay.max_value_bytes, before=before)
     return _write(overlay, current, operation.key, operation.value, operation.ttl)
+
+
+def increment(overlay: Overlay, operation: Increment) -> Written:
+    """Add to a number. Integers are exact; the sum with a number that is not an integer is rounded to a double.
+
+    Raises `conflict` if there is something other than a number, or if the sum is out of range.
+    """
+    if operation.lease_id is not None:
+        check_fence(overlay, operation.lease_id)
+    current = overlay.live(ENTRY, operation.key)
+    if operation.condition is not None:
+        check(operation.condition, current, overlay.incarnation)
+    before = b"" if current is None else current.value
+    path = operation.path
+    overlay.begin_work(len(before))
+    with values.collector_paused(len(before)):
+        value = _empty_for(path) if current is None else values.decode(before)
+        total = values.sum_of(values.number_at(value, path), operation.amount)
+        encoded = values.encode_bounded(
+            values.set_at(value, path, total), max_bytes=overlay.max_value_bytes, before=before
+        )
+        del value
+    return _write(overlay, current, operation.key, encoded, operation.ttl, path or None, values.encode(total))
+
+
+def _empty_for(path: Pointer) -> Json:
+    return values.container_for(path) if path else 0
 
 
 def change(overlay: Overlay, operation: Delete | MergePatch | JsonPatch) -> Written | Deleted:
@@ -87,7 +116,7 @@ def _write(
     current: Entry | None,
     key: str,
     value: bytes,
-    ttl: int | None,
+    ttl: Ttl,
     path: Pointer | None = None,
     part: bytes | None = None,
 ) -> Written:
@@ -96,7 +125,12 @@ def _write(
     if current is not None:
         # The same string object for the key, so that a million overwritten entries do not keep two strings each.
         key, created_at = current.key, current.created_at
-    expires_at = None if ttl is None else now + ttl
+    if ttl is None:  # nearly always
+        expires_at = None
+    elif ttl == "keep":
+        expires_at = None if current is None else current.expires_at
+    else:
+        expires_at = now + ttl
     overlay.revision = revision = overlay.revision + 1
     entry = Entry(key, value, revision, created_at, now, expires_at)
     written = Written(entry, current is None, path, part)

@@ -22,6 +22,7 @@ from leasehold.model import (
     EntryOperation,
     ExistenceCheck,
     Found,
+    Increment,
     Json,
     LeaseCheck,
     Missing,
@@ -107,7 +108,11 @@ def _do(overlay: Overlay, transaction: Transaction) -> Committed:
 
 def _apply(overlay: Overlay, operation: EntryOperation | Read) -> Written | Deleted | Found | Missing:
     if isinstance(operation, Put):
-        return entries.put(overlay, operation)
+        written = entries.put(overlay, operation)
+        # The caller has sent this part.
+        return written if written.part is None else Written(written.entry, written.created, written.path)
+    if isinstance(operation, Increment):
+        return entries.increment(overlay, operation)
     if isinstance(operation, Read):
         return _read(overlay, operation.key)
     return entries.change(overlay, operation)

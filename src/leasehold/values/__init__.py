@@ -19,9 +19,11 @@ from leasehold.values.pointers import (
     container_for,
     format_pointer,
     get_at,
+    number_at,
     parse_pointer,
     remove_at,
     set_at,
+    sum_of,
 )
 from leasehold.values.text import (
     LARGE_BYTES,
@@ -57,6 +59,7 @@ __all__ = [
     "is_json",
     "json_patch",
     "merge_patch",
+    "number_at",
     "parse_json",
     "parse_json_patch",
     "parse_json_value",
@@ -65,6 +68,7 @@ __all__ = [
     "parse_pointer",
     "remove_at",
     "set_at",
+    "sum_of",
     "to_messagepack",
     "unreadable",
 ]

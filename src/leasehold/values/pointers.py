@@ -4,11 +4,12 @@ Functions that change a value modify it in place. The caller has decoded it for 
 change is refused. The inserted part is not modified, because an engine that retries applies the same change again.
 """
 
+import math
 import re
 from typing import Final
 
 from leasehold.errors import ServiceError
-from leasehold.limits import MAX_NESTING
+from leasehold.limits import MAX_INTEGER, MAX_NESTING, MIN_INTEGER
 from leasehold.model import Json, Pointer
 
 _WRONG_ESCAPE: Final = re.compile("~(?![01])")
@@ -90,6 +91,29 @@ def set_at(value: Json, path: Pointer, part: Json) -> Json:
 def container_for(path: Pointer) -> Json:
     """The container to create for the rest of a path: a list for `-` alone, otherwise an object."""
     return [] if path == ("-",) else {}
+
+
+def number_at(value: Json, path: Pointer) -> int | float:
+    """The number at `path`; 0 if there is nothing. Raises `conflict` for anything else."""
+    try:
+        part = get_at(value, path)
+    except ServiceError:
+        return 0
+    if isinstance(part, bool) or not isinstance(part, int | float):
+        raise ServiceError("conflict", "what is to be incremented is not a number")
+    return part
+
+
+def sum_of(number: float, amount: float) -> int | float:
+    """The sum: an exact integer, or a double if one of the two is no integer. Raises `conflict` out of range."""
+    try:
+        total = number + amount
+    except OverflowError:
+        total = math.inf
+    fits = math.isfinite(total) if type(total) is float else MIN_INTEGER <= total <= MAX_INTEGER
+    if not fits:
+        raise ServiceError("conflict", "the sum is out of range")
+    return total
 
 
 def remove_at(value: Json, path: Pointer) -> Json:

@@ -10,8 +10,15 @@ from leasehold.access.permissions import Principal
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Request, Response
 from leasehold.http.redaction import may_read
-from leasehold.http.routing.bodies import MAX_SHOWN_CHARACTERS, bodies_of, body_value, is_messagepack, members_of
-from leasehold.http.routing.parameters import CURRENT, flag_of, ttl_microseconds
+from leasehold.http.routing.bodies import (
+    MAX_SHOWN_CHARACTERS,
+    amount_of,
+    bodies_of,
+    body_value,
+    is_messagepack,
+    members_of,
+)
+from leasehold.http.routing.parameters import CURRENT, entry_ttl, flag_of
 from leasehold.http.routing.preconditions import FENCE, if_lease_of, parse_lease_id, refuse_conditions
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.keys import check_key
@@ -24,6 +31,7 @@ from leasehold.model import (
     EntryOperation,
     ExistenceCheck,
     Found,
+    Increment,
     Json,
     JsonPatch,
     LeaseCheck,
@@ -35,6 +43,7 @@ from leasehold.model import (
     Read,
     RevisionCheck,
     Transaction,
+    Ttl,
     ValueCheck,
     Written,
 )
@@ -151,6 +160,11 @@ def _put(members: Members) -> Put:
     return Put(_key(members), values.encode(_required(members, "value")), _path(members), _ttl(members))
 
 
+def _increment(members: Members) -> Increment:
+    _refuse_others(members, ("op", "key", "value", "path", "ttl"))
+    return Increment(_key(members), amount_of(_required(members, "value")), _path(members) or (), _ttl(members))
+
+
 def _merge(members: Members) -> MergePatch:
     _refuse_others(members, ("op", "key", "value", "ttl"))
     return MergePatch(_key(members), _required(members, "value"), _ttl(members))
@@ -173,6 +187,7 @@ def _get(members: Members) -> Read:
 
 _OPERATIONS: Final[Mapping[str, Callable[[Members], EntryOperation | Read]]] = {
     "put": _put,
+    "increment": _increment,
     "merge": _merge,
     "patch": _patch,
     "delete": _delete,
@@ -197,9 +212,8 @@ def _path(members: Members) -> Pointer | None:
     return values.parse_pointer(path)
 
 
-def _ttl(members: Members) -> int | None:
-    ttl = members.get("ttl")
-    return None if ttl is None else ttl_microseconds(ttl)
+def _ttl(members: Members) -> Ttl:
+    return entry_ttl(members.get("ttl"))
 
 
 def _required(members: Members, name: str) -> Json:
@@ -234,12 +248,12 @@ def show_committed(request: Request, outcome: Outcome) -> Response:
 
 
 def _result_json(result: Written | Deleted | Found | Missing, *, shows_all: bool) -> bytes:
-    """A write is shown without its value, which the caller has sent. `get` shows a changed value."""
+    """A write is shown without its value, which the caller has sent; an increment with the sum."""
     if isinstance(result, Written):
         path = None if result.path is None else values.format_pointer(result.path)
         if not shows_all:
             return receipt_json(result.entry, path=path)
-        return partial_entry_json(result.entry, value=None, path=path)
+        return partial_entry_json(result.entry, value=result.part, path=path)
     if isinstance(result, Found):
         return entry_json(result.entry)
     if isinstance(result, Missing):

@@ -54,6 +54,13 @@ def body_value(request: Request) -> Json:
     return values.parse_json_value(request.body)
 
 
+def amount_of(sent: Json) -> int | float:
+    """The number to add in an increment. Raises `invalid_argument`."""
+    if isinstance(sent, bool) or not isinstance(sent, int | float):
+        raise ServiceError("invalid_argument", "an increment adds a number")
+    return sent
+
+
 def members_of(body: Json, known: Collection[str]) -> dict[str, Json]:
     """The members of a body that must be an object and may have only the `known` members.
 

@@ -95,7 +95,12 @@ def _members(required: Mapping[str, Json], optional: Mapping[str, Json] | None =
 _KEY: Json = {"$ref": "#/components/schemas/Key"}
 _ANY: Json = {"description": "Any JSON value."}
 _PATH: Json = {"type": ["string", "null"], "description": "A JSON Pointer."}
-_TTL: Json = {"type": ["number", "null"], "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS}
+_TTL: Json = {
+    "anyOf": [
+        {"type": ["number", "null"], "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS},
+        {"const": "keep"},
+    ]
+}
 _CHECKS: list[Json] = [
     _members({"key": _KEY, "revision": {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_INTEGER}}),
     _members({"key": _KEY, "exists": {"type": "boolean"}}),
@@ -104,6 +109,7 @@ _CHECKS: list[Json] = [
 ]
 _TRANSACTION_OPERATIONS: list[Json] = [
     _members({"op": {"const": "put"}, "key": _KEY, "value": _ANY}, {"path": _PATH, "ttl": _TTL}),
+    _members({"op": {"const": "increment"}, "key": _KEY, "value": {"type": "number"}}, {"path": _PATH, "ttl": _TTL}),
     _members({"op": {"const": "merge"}, "key": _KEY, "value": _ANY}, {"ttl": _TTL}),
     _members(
         {"op": {"const": "patch"}, "key": _KEY, "patch": {"$ref": "#/components/schemas/JsonPatch"}}, {"ttl": _TTL}
@@ -223,7 +229,7 @@ SCHEMAS: dict[str, Json] = {
                 "items": {"type": ["string", "integer"]},
                 "description": "The part to write: a JSON Pointer or a list of its segments.",
             },
-            "ttl": {"type": ["number", "null"], "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS},
+            "ttl": _TTL,
         },
         "required": ["value"],
         "additionalProperties": False,

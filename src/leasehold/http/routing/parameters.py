@@ -24,7 +24,7 @@ from leasehold.limits import (
     MAX_WAIT_SECONDS,
     MIN_TTL_SECONDS,
 )
-from leasehold.model import Json, Pointer
+from leasehold.model import Json, Pointer, Ttl
 
 _STRING: Final[Mapping[str, Json]] = {"type": "string"}
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?")
@@ -101,19 +101,23 @@ def paths_of(request: Request) -> tuple[Pointer, ...] | None:
 
 TTL: Final = Parameter(
     "ttl",
-    "Seconds until the entry expires. Without it the entry does not expire.",
-    {"type": "number", "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS},
+    "Seconds until the entry expires, or `keep` for the expiry that it has. Without it the entry does not expire.",
+    {"anyOf": [{"type": "number", "minimum": MIN_TTL_SECONDS, "maximum": MAX_TTL_SECONDS}, {"const": "keep"}]},
 )
 
 
-def ttl_of(request: Request) -> int | None:
-    """The time to live of an entry, in microseconds."""
+def ttl_of(request: Request) -> Ttl:
+    """The time to live of an entry, in the query."""
     sent = request.query.get("ttl")
-    return None if sent is None else ttl_microseconds(decimal_of(sent[0]))
+    return None if sent is None else entry_ttl(decimal_of(sent[0]))
 
 
-def ttl_microseconds(sent: Json) -> int:
-    """The time to live of an entry, which was given as a number of seconds."""
+def entry_ttl(sent: Json) -> Ttl:
+    """The time to live of an entry: a number of seconds, `keep`, or null for none."""
+    if sent is None:
+        return None
+    if sent == "keep":
+        return "keep"
     return microseconds_of(sent, name="ttl", minimum=MIN_TTL_SECONDS, maximum=MAX_TTL_SECONDS)
 
 
@@ -201,6 +205,9 @@ def keys_of(request: Request) -> list[str]:
 
 # Options of the response --------------------------------------------------------------------------------------
 
+INCREMENT: Final = Parameter(
+    "increment", "The body is a number, which is added to the value or to the part at `path`.", {"type": "boolean"}
+)
 RAW: Final = Parameter("raw", "The body of the response is the value alone.", {"type": "boolean"})
 VALUES: Final = Parameter("values", "false leaves the values out.", {"type": "boolean"})
 CURRENT: Final = Parameter("current", "The error for failed checks has the current entries.", {"type": "boolean"})

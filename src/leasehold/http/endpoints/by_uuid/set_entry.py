@@ -8,7 +8,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.written_entry import written_response
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, body_value, is_messagepack, members_of
-from leasehold.http.routing.parameters import PREFER, parse_uuid, ttl_microseconds
+from leasehold.http.routing.parameters import PREFER, entry_ttl, parse_uuid
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Json, Outcome, Pointer, Put, Written
@@ -21,12 +21,11 @@ def set_entry(request: Request) -> Put:
     if "value" not in body:
         raise ServiceError("invalid_argument", '"value" is missing', details={"member": "value"})
     key = parse_uuid(body["key"]) if body.get("key") is not None else str(uuid4())
-    ttl = body.get("ttl")
     return Put(
         key,
         values.encode(body["value"]),
         _path_in(body.get("path")),
-        None if ttl is None else ttl_microseconds(ttl),
+        entry_ttl(body.get("ttl")),
         condition_of(request),
         if_lease_of(request),
     )
