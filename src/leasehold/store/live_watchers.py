@@ -16,12 +16,13 @@ from leasehold.completions import report
 from leasehold.engines.base import Space, compacted
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, KIND_OF, LEASE, Change, Changes
+from leasehold.store.heartbeats import Heartbeats
 from leasehold.store.watch_windows import FIRST_WINDOW_CHANGES, PrefixIndex, merged, next_size, pieces
 from leasehold.store.watchers import Format, Interest, Watcher
 from leasehold.tasks import cancel_and_wait, start_task
 
 TICK_SECONDS: Final = 1.0
-"""How often it is checked which watchers need a `progress`."""
+"""How often it is checked which watchers are due for a `progress`."""
 SLICE_WRITES: Final = 64
 """So many watchers are sent a window before other requests are served: 0.5 ms."""
 PIECE_WRITES: Final = 16
@@ -62,6 +63,7 @@ class LiveWatchers:
         self._groups: dict[Interest, _Group] = {}
         self._index: PrefixIndex[_Group] = PrefixIndex()
         self._groups_with_locks = 0
+        self._heartbeats = Heartbeats()
         self._size = FIRST_WINDOW_CHANGES
         self._head = 0
         """The largest revision that is known to be committed."""
@@ -104,6 +106,7 @@ class LiveWatchers:
         group.watchers[watcher] = None
         watcher.is_live, watcher.left = True, loop.create_future()
         watcher.joined_at, watcher.sent_at = self.position, loop.time()
+        self._heartbeats.put(watcher, watcher.sent_at + watcher.watch.heartbeat_seconds)
         if self._task is None:
             self._task = start_task(loop, self._run())
             self._timer = loop.call_later(TICK_SECONDS, self._tick)
@@ -121,6 +124,7 @@ class LiveWatchers:
             self._groups_with_locks -= interest.with_locks
             for prefix in interest.prefixes:
                 self._index.remove(prefix, group)
+        self._heartbeats.remove(watcher)
         watcher.is_live, watcher.cursor = False, cursor
         if not watcher.left.done():
             watcher.left.set_result(None)
@@ -174,14 +178,15 @@ class LiveWatchers:
                 self._sleeping = None
             self._is_woken = False
             try:
-                await self._read_on()
+                try:
+                    await self._read_on()
+                except ServiceError as error:
+                    # Each watcher finds out for itself what it misses. After other errors, the next tick tries again.
+                    if error.code == "revision_compacted":
+                        self._all_leave()
                 if self._is_tick_due:
                     self._is_tick_due = False
                     await self._send_progress()
-            except ServiceError as error:
-                # Each watcher finds out for itself what it misses. After other errors, the next tick tries again.
-                if error.code == "revision_compacted":
-                    self._all_leave()
             except Exception as failure:  # noqa: BLE001 - each watcher continues with what it has
                 report("changes could not be delivered to watchers", failure)
                 self._all_leave()
@@ -230,23 +235,21 @@ class LiveWatchers:
         self._delivered = self.position
 
     async def _send_progress(self) -> None:
-        """Send `progress` to each live watcher that was sent nothing for its heartbeat."""
+        """Send `progress` to each live watcher that was sent nothing for its heartbeat, and whose client reads."""
         now = asyncio.get_running_loop().time()
         texts: dict[Format, bytes] = {}
-        written = 0
-        everyone = [(watcher, watcher.left) for group in self._groups.values() for watcher in group.watchers]
-        for watcher, left in everyone:
-            watch = watcher.watch
-            if now - watcher.sent_at < watch.heartbeat_seconds or left is None or left.done():
-                continue
-            encoding = watch.interest.format
-            data = texts.get(encoding)
-            if data is None:
-                data = texts[encoding] = encoding.progress(self.position)
-            if not watcher.sink.is_paused:
-                watcher.sink.write(data)
-                watcher.sent_at = now
-            written += 1
-            if written >= SLICE_WRITES:
-                written = 0
-                await asyncio.sleep(0)
+        while due := self._heartbeats.take_due(now, SLICE_WRITES):
+            for watcher in due:
+                watch = watcher.watch
+                if watcher.sink.is_paused:
+                    self._heartbeats.put(watcher, now + TICK_SECONDS)
+                    continue
+                if now - watcher.sent_at >= watch.heartbeat_seconds:
+                    encoding = watch.interest.format
+                    data = texts.get(encoding)
+                    if data is None:
+                        data = texts[encoding] = encoding.progress(self.position)
+                    watcher.sink.write(data)
+                    watcher.sent_at = now
+                self._heartbeats.put(watcher, watcher.sent_at + watch.heartbeat_seconds)
+            await asyncio.sleep(0)

@@ -72,7 +72,7 @@ class Watch(msgspec.Struct, frozen=True):
 class Watcher:
     """One response. Its task is in `Watching.watch`."""
 
-    __slots__ = ("cursor", "ending", "is_live", "joined_at", "left", "sent_at", "sink", "watch")
+    __slots__ = ("cursor", "ending", "heartbeat_slot", "is_live", "joined_at", "left", "sent_at", "sink", "watch")
 
     def __init__(self, watch: Watch, sink: Sink) -> None:
         self.watch = watch
@@ -89,6 +89,8 @@ class Watcher:
         """The position at which it became live."""
         self.sent_at = 0.0
         """When it was last sent something as a live watcher, by the loop's clock."""
+        self.heartbeat_slot = 0
+        """Where it is in `Heartbeats`."""
         self.ending: ServiceError | None = None
         """Why the response is to end."""
 
