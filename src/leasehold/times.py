@@ -25,7 +25,7 @@ def format_time(microseconds: int) -> str:
 def time_bytes(microseconds: int) -> bytes:
     """`format_time` in bytes, for responses that are formatted as bytes."""
     second, fraction = divmod(microseconds, 1_000_000)
-    return f"{_format_second(second)}.{fraction:06d}Z".encode()
+    return b"%b.%06dZ" % (_second_bytes(second), fraction)
 
 
 @lru_cache(maxsize=4096)
@@ -45,6 +45,11 @@ def parse_time(text: str) -> int:
 @lru_cache(maxsize=4096)
 def _format_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=4096)
+def _second_bytes(second: int) -> bytes:
+    return _format_second(second).encode()
 
 
 @lru_cache(maxsize=4096)

@@ -52,6 +52,27 @@ def test_events_of_each_representation_have_the_same_members() -> None:
     assert body(SSE.changes([Deletion("a", 3)])) == b'data: {"key":"a","revision":3}\nevent: delete\nid: 3\n\n'
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ENTRY,
+        Entry("k", b"[1.5,-1,null]", 9, TIME, TIME + 1, TIME + 1_000_000),
+        Entry("large", b'"%b"' % (b"x" * 100_000), 9, TIME, TIME),
+    ],
+    ids=["plain", "changed, with an expiry", "large"],
+)
+@pytest.mark.parametrize("with_values", [True, False])
+def test_an_entry_is_the_same_in_each_representation(entry: Entry, with_values: bool) -> None:  # noqa: FBT001
+    encodings = [FORMATS[media, with_values] for media in (Media.EVENTS, Media.NDJSON, Media.MESSAGEPACK)]
+    for events in ([each.changes([entry]) for each in encodings], [each.snapshot([entry]) for each in encodings]):
+        text, line, packed = map(body, events)
+        from_line, from_packed = json.loads(line), msgspec.msgpack.decode(packed)
+        assert from_line == from_packed
+        assert list(from_line["data"]) == list(from_packed["data"])
+        assert json.loads(text.partition(b"\n")[0].removeprefix(b"data: ")) == from_line["data"]
+        assert ("value" in from_line["data"]) is with_values
+
+
 @pytest.mark.parametrize("encoding", FORMATS.values())
 def test_the_secret_of_a_lease_is_never_told(encoding: EventFormat) -> None:
     assert b"secret" not in encoding.changes([LEASE]) + encoding.snapshot([LEASE])
