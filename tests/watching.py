@@ -1,14 +1,16 @@
 """Watches over a connection of their own, read event by event."""
 
 import contextlib
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 from contract import messagepack_sequence, server_sent
-from running import Ended, Listening, Wire, message
+from running import Ended, Listening, Server, Wire, message
 
 EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
@@ -115,3 +117,31 @@ def _items(chunk: bytes, accept: str) -> list[Any]:
         return [server_sent(text) for text in chunk.decode().split("\n\n")[:-1]]
     assert chunk.endswith(b"\n")
     return [msgspec.json.decode(line) for line in chunk.split(b"\n")[:-1]]
+
+
+# Servers ------------------------------------------------------------------------------------------------------
+
+
+def gauge(server: Server, name: str) -> int:
+    """A gauge of the service: `watchers`, `watch_lag_revisions`."""
+    found = re.search(rf"^leasehold_{name} (\d+)", server.request("GET", "/metrics").text, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+def watchers(server: Server) -> int:
+    return gauge(server, "watchers")
+
+
+def put(server: Server, key: str, value: Any = 1, **options: Any) -> int:
+    """Write a value. Returns its revision."""
+    answer = server.put(key, json.dumps(value), **options)
+    assert answer.status_code in (200, 201), answer.text
+    revision = answer.json()["revision"]
+    assert isinstance(revision, int)
+    return revision
+
+
+def brief(events: Iterable[Event]) -> list[tuple[str, str, int | None]]:
+    """Name, subject and id of each event."""
+    return [(event.name, event.subject, event.id) for event in events]

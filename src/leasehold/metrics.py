@@ -20,7 +20,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 SECONDS_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
 SUMMED_GAUGES: Final = frozenset({"connections", "waiting_operations", "waiters", "waiting_reads", "watchers"})
-"""Gauges that are added up over all workers. The others describe the store and are the same for every worker."""
+"""Gauges that are added up over all workers."""
+LARGEST_GAUGES: Final = frozenset({"watch_lag_revisions"})
+"""Gauges of which the largest of all workers is shown. All others describe the store and are the same for every worker.
+"""
 
 GAUGES: Final[Mapping[str, str]] = {
     "connections": "Open connections.",
@@ -32,6 +35,7 @@ GAUGES: Final[Mapping[str, str]] = {
     "waiters": "Requests that wait for a lock.",
     "waiting_reads": "Reads that wait for another answer.",
     "watchers": "Open watches.",
+    "watch_lag_revisions": "Revisions that the watcher furthest behind has not been sent yet.",
     "journal_bytes": "Bytes of records in the journal since the last checkpoint.",
 }
 
@@ -109,6 +113,8 @@ class Metrics:
             whole.batches.add(others.batches)
             for name in SUMMED_GAUGES & others.gauges.keys():
                 whole.gauges[name] += others.gauges[name]
+            for name in LARGEST_GAUGES & others.gauges.keys():
+                whole.gauges[name] = max(whole.gauges[name], others.gauges[name])
         registry = CollectorRegistry()
         registry.register(_Families(whole))
         return generate_latest(registry)

@@ -28,6 +28,10 @@ def _nothing(_name: bytes, _data: bytes, _cursor: int | None) -> bytes:
     return b""
 
 
+def _no_put(_entry: Entry, _cursor: int | None, _with_value: bool) -> bytes:  # noqa: FBT001 - the signature of a `Put`
+    return b""
+
+
 class FaultySpace(MemorySpace):
     """Fails to read changes when the test says so, and notes what is read."""
 
@@ -140,6 +144,7 @@ def scenario(test: Callable[[Scene], Awaitable[None]]) -> Callable[[], None]:
             live = scene.store._watching._live
             assert not live
             assert (live._index._by_prefix, live._index._lengths, live._groups_with_locks) == ({}, {}, 0)
+            assert (len(live._heartbeats), scene.store._watching.lag) == (0, 0)
             await scene.store.close()
 
         asyncio.run(play())
@@ -175,7 +180,7 @@ async def test_a_commit_is_encoded_once_for_all_watchers_with_the_same_interest(
             encoded.append(len(changes))
             return LINES.changes(changes)
 
-    counting = Counting(_nothing, is_text=True, with_values=True)
+    counting = Counting(_nothing, _no_put, is_text=True, with_values=True)
     sinks = []
     for _ in range(50):
         sinks.append(FakeSink())
@@ -418,6 +423,38 @@ async def test_progress_is_sent_after_silence_and_not_to_readers_that_are_behind
     assert ("progress" in spoken.names, "progress" in slow.names) == (False, False)
 
 
+@scenario
+async def test_progress_is_sent_while_the_storage_is_away(scene: Scene) -> None:
+    sink = scene.watch(heartbeat_seconds=1.0)
+    await scene.settle()
+    scene.space.failures = [unavailable("away") for _ in range(1_000)]
+    scene.commit("a")
+    while "progress" not in sink.names:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.05)
+    assert sink.ids == [0]
+    scene.space.failures = []
+    while 1 not in sink.ids:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.05)
+    assert applied(sink) == scene.state
+
+
+@scenario
+async def test_the_lag_is_that_of_the_slowest_watcher(scene: Scene) -> None:
+    slow, _quick = scene.watch(), scene.watch()
+    await scene.settle()
+    scene.commit("a", "b", "c")
+    await scene.settle()
+    assert scene.store._watching.lag == 0
+    slow.is_paused = True
+    for number in range(5):
+        scene.commit(f"k{number}")
+        await scene.settle()
+    assert scene.store._watching.lag == 5
+    slow.resume()
+    await scene.settle()
+    assert scene.store._watching.lag == 0
+
+
 # Faults -------------------------------------------------------------------------------------------------------
 
 
@@ -445,7 +482,7 @@ async def test_an_unexpected_exception_costs_no_event(scene: Scene) -> None:
                 raise MemoryError
             return LINES.changes(changes)
 
-    breaking = Breaking(_nothing, is_text=True, with_values=True)
+    breaking = Breaking(_nothing, _no_put, is_text=True, with_values=True)
     sink, healthy = FakeSink(), scene.watch()
     scene.tasks.append(asyncio.create_task(scene.store.watch(Watch(Interest(("",), breaking)), sink)))
     await scene.settle()

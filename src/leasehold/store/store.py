@@ -70,6 +70,7 @@ class Store:
         degraded = self.fault is not None
         own = {"waiting_operations": len(self._lane), "waiters": len(self._queues)}
         own |= {"waiting_reads": len(self._waiting_reads), "watchers": len(self._watching)}
+        own["watch_lag_revisions"] = self._watching.lag
         own |= {"revision": self.space.revision, "degraded": int(degraded)}
         return {**own, **self.space.gauges()}
 

@@ -47,10 +47,21 @@ class Watching:
         self._lease_pages = lease_pages
         self._live = LiveWatchers(space)
         self._watchers: set[Watcher] = set()
+        self._behind: set[Watcher] = set()
+        """Those that catch up."""
         self._stopping: ServiceError | None = None
 
     def __len__(self) -> int:
         return len(self._watchers)
+
+    @property
+    def lag(self) -> int:
+        """How many revisions the watcher that is furthest behind has not been sent yet."""
+        sent = [watcher.cursor for watcher in self._behind]
+        if self._live:
+            sent.append(self._live.position)
+        head = self._space.revision
+        return max(head - min(sent, default=head), 0)
 
     async def require_known(self, cursor: int) -> None:
         """Raise `revision_compacted` if the history does not reach back to `cursor`, or if it ends before it."""
@@ -80,11 +91,13 @@ class Watching:
             if watcher.is_live:
                 self._live.leave(watcher, self._live.position)
             self._watchers.discard(watcher)
+            self._behind.discard(watcher)
 
     async def _follow(self, watcher: Watcher) -> None:
         """Raises the error with which the response ends."""
         watcher.require_going_on()
         await self._begin(watcher)
+        self._behind.add(watcher)
         while True:
             try:
                 await self._catch_up(watcher)
@@ -93,8 +106,10 @@ class Watching:
                     raise
                 await self._reset(watcher)
                 continue
+            self._behind.discard(watcher)
             assert watcher.left is not None
             await watcher.left
+            self._behind.add(watcher)
             watcher.require_going_on()
             await watcher.sink.give_way()
 
