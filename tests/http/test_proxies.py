@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -14,7 +15,8 @@ from contract import messagepack_sequence
 from fronting import HOST, KINDS, PAGE, Front, block_of, fronted
 from programs import needs
 from proxy import Proxy, proxy_on_a_thread
-from running import Ended, Server, refusal, running, until
+from running import Ended, Server, Wire, refusal, running, until
+from watching import watchers
 
 pytestmark = needs("nginx", "haproxy", "apache2", "varnishd", "lighttpd", "openssl")
 
@@ -160,6 +162,30 @@ def test_a_stream_of_8_mb_is_complete_at_the_pace_of_its_reader(
 def test_a_streamed_part_is_complete(front: Front, key: str) -> None:
     uuid = front.client.post("/set", json={"value": {"a": key * 10_000}}).json()["key"]
     assert msgspec.msgpack.decode(front.client.get(f"/stream/{uuid}?path=/a").content) == key * 10_000
+
+
+def test_a_watch_passes_each_event_at_once(front: Front, origin: Server, key: str) -> None:
+    with front.wire() as wire:
+        fields = f"Host: {HOST}\r\nAccept: application/x-ndjson"
+        wire.send(f"GET /watch?prefix={key}&heartbeat=1 HTTP/1.1\r\n{fields}\r\n\r\n".encode())
+        assert wire.head().status == 200
+        events = lines(wire)
+        assert next(events)["event"] == "ready"
+        revision = 0
+        for number in range(3):
+            revision = origin.put(key, str(number)).json()["revision"]
+            event = next(event for event in events if event["event"] != "progress")
+            assert (event["id"], event["data"]["value"]) == (revision, number)
+        assert next(event for event in events if event["event"] == "progress")["id"] >= revision
+    until(lambda: watchers(origin) == 0)
+
+
+def lines(wire: Wire) -> Iterator[Any]:
+    """JSON, line by line. A proxy may divide the chunks of a response in another way."""
+    text = b""
+    while (chunk := wire.chunk()) != b"":
+        *whole, text = (text + chunk).split(b"\n")
+        yield from map(json.loads, whole)
 
 
 # Lost responses -----------------------------------------------------------------------------------------------

@@ -1,19 +1,17 @@
 """`GET /watch`: the events of entries and locks, from a snapshot, from a cursor, or from now on."""
 
 import json
-import re
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from callers import BOTH, FORBIDDEN, UNAUTHENTICATED, WRITER, bearer, token
 from databases import STORES
 from running import Server, Wire, leasehold, message, refusal, running, until
 from waiting import LIVE, SOON_SECONDS, Go, every_store, is_silent, ways_to_go
-from watching import EVENTS, LINES, PACKED, Event, Watch
+from watching import EVENTS, LINES, PACKED, Event, Watch, brief, put, watchers
 
 INVALID = (400, "invalid_argument")
 COMPACTED = (410, "revision_compacted")
@@ -26,24 +24,14 @@ def server(any_server: Server) -> Server:
     return any_server
 
 
-def watchers(server: Server, headers: dict[str, str] | None = None) -> int:
-    found = re.search(
-        r"^leasehold_watchers (\d+)", server.request("GET", "/metrics", headers=headers or {}).text, re.MULTILINE
-    )
-    assert found is not None
-    return int(found[1])
-
-
-def put(server: Server, key: str, value: Any = 1, **options: Any) -> int:
-    answer = server.put(key, json.dumps(value), **options)
-    assert answer.status_code in (200, 201), answer.text
-    revision = answer.json()["revision"]
-    assert isinstance(revision, int)
-    return revision
-
-
-def brief(events: list[Event]) -> list[tuple[str, str, int | None]]:
-    return [(event.name, event.subject, event.id) for event in events]
+@pytest.fixture(scope="module", params=STORES)
+def guarded(
+    request: pytest.FixtureRequest, secret_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server that asks for tokens, on each engine."""
+    store = STORES[request.param](tmp_path_factory.mktemp("guarded"))
+    with running(store, environment={"LEASEHOLD_AUTH_SECRET_FILE": str(secret_file)}) as started:
+        yield started
 
 
 # Events -------------------------------------------------------------------------------------------------------
@@ -211,19 +199,6 @@ def test_a_cursor_from_before_a_restore_is_refused_with_410(tmp_path: Path) -> N
             assert [watch.next().name, *(event.subject for event in watch.ready())] == ["reset", "a", "b"]
 
 
-@pytest.mark.parametrize("store", ["file", "postgres"])
-def test_a_watcher_resumes_after_a_restart(tmp_path: Path, store: str) -> None:
-    with running(STORES[store](tmp_path)) as own:
-        put(own, "a")
-        cursor = put(own, "b")
-        deleted = own.delete("a").json()["revision"]
-        changed = put(own, "c")
-        own.restart()
-        with Watch(own, f"since={cursor}") as watch:
-            watch.ready()
-            assert brief(watch.through(changed)) == [("delete", "a", deleted), ("put", "c", changed)]
-
-
 # Revisions ----------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +233,14 @@ def test_progress_comes_after_the_heartbeat_of_silence(server: Server, key: str)
         names = [event.name for event in watch.take(3)]
         took = time.monotonic() - started
     assert (names, 3 <= took < 3 + SOON_SECONDS) == (["ready", "progress", "progress"], True)
+
+
+def test_progress_comes_after_15_seconds_unless_the_request_says_otherwise() -> None:
+    with running() as own, Watch(own) as watch:
+        watch.ready()
+        started = time.monotonic()
+        assert watch.next().name == "progress"
+        assert 14 <= time.monotonic() - started < 15 + SOON_SECONDS
 
 
 def test_events_come_in_the_order_of_revisions(server: Server, key: str) -> None:
@@ -415,10 +398,12 @@ def test_a_watch_ends_when_the_token_expires_and_can_be_resumed(guarded: Server,
     started = time.monotonic()
     with Watch(guarded, f"prefix={key}/", authorization(reader)) as watch:
         cursor = watch.next().id
+        watch.wire.send(LIVE)
         [end] = watch.rest()
         took = time.monotonic() - started
         assert (end.name, end.data["error"], end.id) == ("end", "unauthenticated", None)
-        # The response is complete, so the connection can be used for the next request.
+        # The response is complete, so the request behind it is answered, and the connection can be used again.
+        assert watch.wire.answer().status == 200
         assert watch.wire.send(LIVE).answer().status == 200
     changed = put(guarded, f"{key}/a", headers=BOTH)
     with Watch(guarded, f"prefix={key}/&since={cursor}", authorization(BOTH)) as watch:

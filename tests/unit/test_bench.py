@@ -13,6 +13,7 @@ from bench.load import Load
 from bench.results import Instance, Results, Verdict, is_good, verdicts
 from bench.rows import Bar, Limit, Row
 from bench.starting import PEERS, SERVICES
+from bench.watching import MarkCounter
 from bench.workload import ALL_KEYS_REQUESTS, Work, drawn_keys
 
 FAST, SLOW = "3.11.2", "3.11.7"
@@ -58,6 +59,15 @@ def test_a_load_of_all_keys_requests_each_key_equally_often(key_count: int) -> N
     names = list(drawn_keys(Work.GET_ALL, key_count, random.Random(1)))
     assert len(names) == ALL_KEYS_REQUESTS
     assert len(set(names)) == len(set(names[:key_count])) == key_count
+
+
+def test_marks_are_counted_wherever_a_stream_is_divided() -> None:
+    stream = b"event: put\n\nevent: progress\n\nevent: put\n\nevent: putevent: put\n"
+    for size in range(1, len(stream) + 1):
+        counter = MarkCounter(b"event: put\n")
+        for begin in range(0, len(stream), size):
+            counter.feed(stream[begin : begin + size])
+        assert counter.count == 3
 
 
 # Rows and sides -----------------------------------------------------------------------------------------------
@@ -111,6 +121,20 @@ def test_two_stores_of_the_service_are_compared_with_the_same_interpreter() -> N
         },
     )
     assert [each.measured for each in verdicts(found)] == ["0.90 (0.90-0.90)"] * 2
+
+
+def test_a_bar_may_compare_with_another_row() -> None:
+    row = Row("txn", "A", Work.TRANSACTION, 64, (rows.LEASEHOLD,), (Bar((rows.LEASEHOLD,), 2.0, against_row="single"),))
+    single = Row("single", "B", Work.PIPELINED, 64, (rows.LEASEHOLD,))
+    found = results(row, single)
+    for of_row, rates in ((row, (300.0, 200.0)), (single, (100.0, 125.0))):
+        pythons = zip((FAST, SLOW), rates, strict=True)
+        measured(found, of_row, {Instance(rows.LEASEHOLD, python): [rate] for python, rate in pythons})
+    assert [(each.title, each.measured, each.is_met) for each in verdicts(found)] == [
+        ("A, 64 connections: leasehold / leasehold, single", "3.00 (3.00-3.00)", True),
+        ("A, 64 connections: leasehold / leasehold, single", "1.60 (1.60-1.60)", False),
+    ]
+    assert {each.reason for each in verdicts(results(row))} == {"single was not run"}
 
 
 def test_a_goal_without_a_requirement_cannot_fail_a_run() -> None:
