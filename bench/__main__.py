@@ -18,11 +18,14 @@ from pathlib import Path
 from types import FrameType
 
 from bench import plot, postgresql, report, results, rows
+from bench.catching_up import WatchedLeasehold
 from bench.interpreters import Interpreter, interpreters
 from bench.machine import facts, sync_seconds, versions
 from bench.processes import BenchError, MissingProgramError, program
 from bench.results import Instance, Results, spread
 from bench.rows import (
+    CATCH_UP,
+    CATCH_UP_STALL,
     IDLE,
     LIMITS,
     MEMORY,
@@ -30,6 +33,9 @@ from bench.rows import (
     ROWS,
     STALL,
     START,
+    WATCHERS_IDLE,
+    WATCHERS_MEMORY,
+    Limit,
     Row,
     rounds_of,
 )
@@ -104,7 +110,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _nothing_yet(options: argparse.Namespace, pythons: Sequence[Interpreter]) -> Results:
-    names = options.only or rows.NAMES
+    names = set(options.only or rows.NAMES)
+    names |= {bar.against_row for row in ROWS if row.name in names for bar in row.bars if bar.against_row}
     return Results(
         rows=[row for row in ROWS if row.name in names],
         limits=[limit for limit in LIMITS if limit.name in names],
@@ -167,6 +174,8 @@ def _examine(instance: Instance, side: Side, found: Results) -> None:
             _look_at_idleness(instance, side, found)
         case ProbedLeasehold():
             _attack(instance, side, found)
+        case WatchedLeasehold():
+            _watch(instance, side, found)
         case _:
             pass
 
@@ -209,8 +218,37 @@ def _look_at_idleness(instance: Instance, awaited: AwaitedLeasehold, found: Resu
         found.failures[IDLE.name, instance] = str(error)
 
 
+def _watch(instance: Instance, watched: WatchedLeasehold, found: Results) -> None:
+    """Measure idle watchers, and one that catches up."""
+    try:
+        if {WATCHERS_IDLE, WATCHERS_MEMORY} & {*found.limits}:
+            idle = watched.idleness()
+            found.figures[WATCHERS_IDLE.name, instance] = [idle.percent]
+            found.figures[WATCHERS_MEMORY.name, instance] = [idle.kib_each]
+        if CATCH_UP in found.limits:
+            _note_media(instance, CATCH_UP, watched.catch_up_ms(), found)
+    except BenchError as error:
+        for limit in found.limits:
+            if limit.side == instance.side and (limit.name, instance) not in found.figures:
+                found.failures[limit.name, instance] = str(error)
+
+
+def _note_media(instance: Instance, limit: Limit, figures: Mapping[str, float], found: Results) -> None:
+    """The slowest representation counts; the note has all of them."""
+    found.figures[limit.name, instance] = [max(figures.values())]
+    each = "; ".join(f"{media} {figure:.1f} {limit.unit}" for media, figure in figures.items())
+    found.notes.append(f"Python {instance.python}: {limit.title}: {each}.")
+
+
 def _attack(instance: Instance, probed: ProbedLeasehold, found: Results) -> None:
     """Measure the longest stall of the event loop, and note which requests caused the longest ones."""
+    try:
+        if CATCH_UP_STALL in found.limits:
+            _note_media(instance, CATCH_UP_STALL, probed.catch_up_stalls(), found)
+    except BenchError as error:
+        found.failures[CATCH_UP_STALL.name, instance] = str(error)
+    if STALL not in found.limits:
+        return
     try:
         stalls = probed.stalls()
     except BenchError as error:

@@ -5,10 +5,7 @@ script on which connection an answer came. This client has one thread, checks ea
 core it used. That must stay well below one core, otherwise the client is what is measured.
 """
 
-import re
-import resource
 import select
-import socket
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,18 +14,15 @@ from typing import Final
 
 import msgspec
 
+from bench.connections import ANSWER_SECONDS, body_of, connect, connections, raise_descriptor_limit
 from bench.load import Load
 from bench.processes import BenchError
 
 LEASE_SECONDS: Final = 60
 """The ttl of the leases in the load, on every side."""
-_ANSWER_SECONDS: Final = 20.0
 _NO_ANSWER_SECONDS: Final = 0.3
 """A caller without an answer after this time counts as waiting."""
-_SPARE_DESCRIPTORS: Final = 200
 _CHUNK_BYTES: Final = 1 << 16
-_GOOD: Final = (b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Locker(msgspec.Struct, frozen=True):
@@ -44,8 +38,8 @@ class _Client:
 
     __slots__ = ("_locker", "_received", "began", "connection", "holds")
 
-    def __init__(self, connections: ExitStack, port: int, locker: Locker) -> None:
-        self.connection = connections.enter_context(_connect(port))
+    def __init__(self, stack: ExitStack, port: int, locker: Locker) -> None:
+        self.connection = stack.enter_context(connect(port))
         self._locker = locker
         self._received = b""
         self.holds = False
@@ -63,7 +57,7 @@ class _Client:
     def receive(self) -> bytes | None:
         """Read once. Returns the body of the answer when it is complete."""
         self._received += self.connection.recv(_CHUNK_BYTES)
-        body = _body_of(self._received)
+        body = body_of(self._received)
         if body is not None:
             self._received = b""
             self.holds = not self.holds
@@ -77,8 +71,8 @@ class _Client:
 
 def check_exclusion(port: int, first: Locker, second: Locker) -> None:
     """Raises BenchError unless `second` waits for a lock that `first` holds, and gets it after the release."""
-    with _connections() as connections:
-        one, other = (_Client(connections, port, locker) for locker in (first, second))
+    with connections() as stack:
+        one, other = (_Client(stack, port, locker) for locker in (first, second))
         one.acquire()
         acquired = one.answer()
         other.acquire()
@@ -95,8 +89,8 @@ def run_lockers(port: int, lockers: Sequence[Locker], *, seconds: int) -> Load:
 
     Every client ends with a release. What ends after `seconds` does not count.
     """
-    with _connections() as connections, select.epoll() as ready:
-        clients = {client.connection.fileno(): client for client in (_Client(connections, port, it) for it in lockers)}
+    with connections() as stack, select.epoll() as ready:
+        clients = {client.connection.fileno(): client for client in (_Client(stack, port, it) for it in lockers)}
         for descriptor in clients:
             ready.register(descriptor, select.EPOLLIN)
         latencies: list[float] = []
@@ -105,7 +99,7 @@ def run_lockers(port: int, lockers: Sequence[Locker], *, seconds: int) -> Load:
         for client in clients.values():
             client.acquire()
         while clients:
-            events = ready.poll(_ANSWER_SECONDS)
+            events = ready.poll(ANSWER_SECONDS)
             if not events:
                 raise BenchError(f"no answer to {len(clients)} clients")
             for descriptor, _ in events:
@@ -131,49 +125,12 @@ def run_lockers(port: int, lockers: Sequence[Locker], *, seconds: int) -> Load:
 @contextmanager
 def waiting(port: int, requests: Sequence[bytes]) -> Iterator[None]:
     """Send all requests and check that none gets an answer until the block ends. Raises BenchError."""
-    _raise_descriptor_limit(len(requests))
-    with _connections() as connections, select.epoll() as ready:
+    raise_descriptor_limit(len(requests))
+    with connections() as stack, select.epoll() as ready:
         for request in requests:
-            connection = connections.enter_context(_connect(port))
+            connection = stack.enter_context(connect(port))
             connection.sendall(request)
             ready.register(connection, select.EPOLLIN)
         yield
         if answered := ready.poll(0):
             raise BenchError(f"{len(answered)} or more of {len(requests)} did not wait")
-
-
-@contextmanager
-def _connections() -> Iterator[ExitStack]:
-    """Closes the connections opened in it, and raises any failure of one as BenchError."""
-    try:
-        with ExitStack() as stack:
-            yield stack
-    except OSError as error:
-        raise BenchError(f"a connection failed: {error}") from error
-
-
-def _connect(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_SECONDS)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
-
-
-def _body_of(answer: bytes) -> bytes | None:
-    """The body of a complete answer, or None while a part is missing. Raises BenchError if it is no success or has no
-    body."""
-    head, end, body = answer.partition(b"\r\n\r\n")
-    if answer and not end:
-        return None
-    length = _LENGTH.search(head)
-    if not head.startswith(_GOOD) or length is None:
-        raise BenchError(f"a client of locks was answered with {answer[:200]!r}")
-    return body if len(body) == int(length[1]) else None
-
-
-def _raise_descriptor_limit(connections: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _SPARE_DESCRIPTORS
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise BenchError(f"{wanted:,} files must be open at once, and {hard:,} may be")
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -16,11 +16,16 @@ from typing import ClassVar, Final
 import msgspec
 
 from bench import processes
+from bench.connections import raise_descriptor_limit
 from bench.locking import LEASE_SECONDS, Locker
 from bench.processes import BenchError, exchange
 from bench.service import EntryAnswer
 from bench.sides import SETTLE_SECONDS, LockStore, Server, Store
+from bench.watching import Watched
 from bench.workload import Work, http_request, key, value
+
+_WATCHERS: Final = 1_000
+"""The most of one row. webdis has two connections for each of them."""
 
 
 class _GetAnswer(msgspec.Struct):
@@ -43,6 +48,7 @@ class Webdis(Store):
         command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--loglevel", "warning"]
         process = processes.start(stack, command, log)
         processes.wait_until(lambda: processes.listens(redis), process, log)
+        raise_descriptor_limit(2 * _WATCHERS)
         settings = {"redis_host": "127.0.0.1", "redis_port": redis, "http_host": "127.0.0.1", "http_port": self.port}
         settings |= {"threads": 2, "daemonize": False, "database": 0, "verbosity": 0, "logfile": os.devnull}
         file = folder / "webdis.json"
@@ -70,6 +76,17 @@ class Webdis(Store):
 
     def put(self, name: str, text: bytes) -> bytes:
         return http_request("PUT", f"/SET/{name}", {"Host": "127.0.0.1"}, text)
+
+    def watched(self) -> Watched:
+        """A channel of redis. Unlike a watch, it keeps nothing: a subscriber that is not connected misses messages."""
+        headers = {"Host": "127.0.0.1"}
+        return Watched(
+            watch=http_request("GET", "/SUBSCRIBE/k", headers),
+            ready=b'"subscribe"',
+            event=b'"message"',
+            publish=lambda _, text: http_request("PUT", "/PUBLISH/k", headers, text),
+            shown=lambda text: msgspec.json.encode(text.decode()),
+        )
 
     def value_in(self, answer: bytes) -> bytes:
         return msgspec.json.decode(answer, type=_GetAnswer).GET.encode()
@@ -117,13 +134,26 @@ class Etcd(LockStore):
         pair = (base64.b64encode(name.encode()), base64.b64encode(text))
         return http_request("POST", "/v3/kv/put", self._headers(), b'{"key":"%b","value":"%b"}' % pair)
 
+    def watched(self) -> Watched:
+        # The keys that begin with "k": up to the next letter.
+        asked = (base64.b64encode(b"k"), base64.b64encode(b"l"))
+        return Watched(
+            watch=http_request(
+                "POST", "/v3/watch", self._headers(), b'{"create_request":{"key":"%b","range_end":"%b"}}' % asked
+            ),
+            ready=b'"created":true',
+            event=b'"kv":{',
+            publish=self.put,
+            shown=base64.b64encode,
+        )
+
     def lockers(self, names: Sequence[str]) -> list[Locker]:
         """Clients of etcd's lock service. Each has a lease, granted once, under which it locks and unlocks."""
         return [Locker(self._lock(name, self._grant()), self._unlock) for name in names]
 
     def _grant(self) -> str:
         request = http_request("POST", "/v3/lease/grant", self._headers(), b'{"TTL":%d}' % LEASE_SECONDS)
-        return msgspec.json.decode(self._succeed(request), type=_GrantAnswer).ID
+        return msgspec.json.decode(self.succeed(request), type=_GrantAnswer).ID
 
     def _lock(self, name: str, lease: str) -> bytes:
         asked = (base64.b64encode(name.encode()), lease.encode())

@@ -97,9 +97,12 @@ def _judge_bar(results: Results, row: Row, bar: Bar, python: str) -> Verdict:
     rows, side = [row, *(each for each in results.rows if each.name in bar.also_rows)], row.sides[0]
     title = results.title(row, *rows[1:])
     title += f": {side} / {'best of ' * (len(bar.against) > 1)}{' and '.join(bar.against)}"
+    title += f", {bar.against_row}" * (bar.against_row is not None)
     required, goal = f"≥ {bar.required:g}" if bar.required else "", f"{bar.goal:g}" if bar.goal else ""
+    if bar.against_row is not None and bar.against_row not in {each.name for each in results.rows}:
+        return Verdict(title, python, "", required, goal, None, None, f"{bar.against_row} was not run")
     needed = [(each.name, _instance(side, python)) for each in rows]
-    needed += [(row.name, _instance(other, python)) for other in bar.against]
+    needed += [(bar.against_row or row.name, _instance(other, python)) for other in bar.against]
     for row_name, instance in needed:
         if instance in results.missing:
             return Verdict(title, python, "", required, goal, None, None, f"{instance.side} is missing")

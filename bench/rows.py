@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from bench.workload import AWAITED_LOCKS, WAITERS, Work
+from bench.workload import AWAITED_LOCKS, CHANGES, PUTS, WAITERS, WATCHERS, WRITERS, Work
 
 LEASEHOLD: Final = "leasehold"
 LEASEHOLD_LARGE: Final = "leasehold-large"
@@ -15,13 +15,15 @@ WEBDIS: Final = "webdis+redis"
 ETCD: Final = "etcd"
 NGINX: Final = "nginx"
 LEASEHOLD_AWAITED: Final = "leasehold-awaited"
+LEASEHOLD_WATCHED: Final = "leasehold-watched"
 LEASEHOLD_PROBED: Final = "leasehold-probed"
 LEASEHOLD_PG: Final = "leasehold-pg"
 LEASEHOLD_PG_2: Final = "leasehold-pg-2"
 """The service with two workers."""
 LEASEHOLD_PG_RELAYED: Final = "leasehold-pg-relayed"
 OWN: Final = frozenset({
-    LEASEHOLD, LEASEHOLD_LARGE, LEASEHOLD_AWAITED, LEASEHOLD_PROBED, LEASEHOLD_PG, LEASEHOLD_PG_2, LEASEHOLD_PG_RELAYED,
+    LEASEHOLD, LEASEHOLD_LARGE, LEASEHOLD_AWAITED, LEASEHOLD_WATCHED, LEASEHOLD_PROBED, LEASEHOLD_PG, LEASEHOLD_PG_2,
+    LEASEHOLD_PG_RELAYED,
 })  # fmt: skip
 """The sides that are the service. Each runs once for each interpreter that is measured; the others are peers."""
 PGBENCH_1: Final = "pgbench-1"
@@ -43,6 +45,8 @@ class Bar(msgspec.Struct, frozen=True):
     required: float | None = None
     goal: float | None = None
     also_rows: tuple[str, ...] = ()
+    against_row: str | None = None
+    """The row in which the sides in `against` are taken; None: this one."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -100,6 +104,19 @@ ROWS: Final = (
         "lock", "lock acquire + release, 64 locks", Work.LOCK, 64, (LEASEHOLD, ETCD, LEASEHOLD_PG),
         (Bar((ETCD,), required=3.0),),
     ),
+    Row(
+        "watch", f"events to watchers of one prefix, {WRITERS[Work.WATCH]} writers", Work.WATCH, 1_000,
+        (LEASEHOLD, WEBDIS, ETCD), (Bar((WEBDIS, ETCD), required=2.0, goal=4.0),),
+    ),
+    Row(
+        "watch-1", f"events to watchers of one prefix, {WRITERS[Work.WATCH_ONE]} writer", Work.WATCH_ONE, 1_000,
+        (LEASEHOLD, WEBDIS, ETCD),
+    ),
+    Row(
+        "txn", f"transaction of {PUTS} puts", Work.TRANSACTION, 64, (LEASEHOLD,),
+        (Bar((LEASEHOLD,), required=2.0, goal=4.0, against_row="pipelined"),),
+    ),
+    Row("pipelined", f"{PUTS} puts, pipelined", Work.PIPELINED, 64, (LEASEHOLD,)),
     Row("lock-1", "lock acquire + release", Work.LOCK, 1, (LEASEHOLD, ETCD, LEASEHOLD_PG)),
     Row(
         "pg-get", "GET, PostgreSQL", Work.GET, 64, (LEASEHOLD_PG, *_PGBENCH, PGBENCH_64_J2, LEASEHOLD_PG_2),
@@ -127,7 +144,23 @@ IDLE: Final = Limit(
 STALL: Final = Limit(
     "stall", "longest stall of the event loop by one client's worst requests", LEASEHOLD_PROBED, "ms", required=50,
 )  # fmt: skip
-LIMITS: Final = (MEMORY, START, PARTIAL, IDLE, STALL)
+WATCHERS_IDLE: Final = Limit(
+    "watchers", f"{WATCHERS:,} idle watchers: processor time", LEASEHOLD_WATCHED, "% of a core", required=1,
+)  # fmt: skip
+WATCHERS_MEMORY: Final = Limit(
+    "watchers-memory", f"{WATCHERS:,} idle watchers: memory (RSS) of each", LEASEHOLD_WATCHED, "KiB", required=25,
+)  # fmt: skip
+CATCH_UP: Final = Limit(
+    "catch-up", f"a watcher catches up {CHANGES:,} changes, in the slowest representation: processor time",
+    LEASEHOLD_WATCHED, "ms", required=150,
+)  # fmt: skip
+CATCH_UP_STALL: Final = Limit(
+    "catch-up-stall", f"a watcher catches up {CHANGES:,} changes: longest stall of the event loop (processor time)",
+    LEASEHOLD_PROBED, "ms", required=5,
+)  # fmt: skip
+LIMITS: Final = (
+    MEMORY, START, PARTIAL, IDLE, STALL, WATCHERS_IDLE, WATCHERS_MEMORY, CATCH_UP, CATCH_UP_STALL,
+)  # fmt: skip
 NAMES: Final = tuple(item.name for item in (*ROWS, *LIMITS))
 
 _FEW_ROUNDS: Final = 3
@@ -137,7 +170,7 @@ _COMPARED: Final = frozenset(
     for bar in row.bars
     for pair in (
         *((name, row.sides[0]) for name in (row.name, *bar.also_rows)),
-        *((row.name, side) for side in bar.against),
+        *((bar.against_row or row.name, side) for side in bar.against),
     )
 )
 """Names of rows and sides."""

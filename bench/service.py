@@ -15,13 +15,27 @@ from typing import Final
 import msgspec
 
 from bench import processes
+from bench.load import Load
 from bench.locking import LEASE_SECONDS, Locker, waiting
 from bench.machine import Memory, cpu_seconds, memory_of
 from bench.postgresql import PostgreSQL
 from bench.processes import BenchError, exchange
 from bench.relay import Relay, Traffic
 from bench.sides import SETTLE_SECONDS, LockStore
-from bench.workload import AWAITED_LOCKS, MIB, WAITERS, document, http_request, key, lock, write_foreign_store
+from bench.watching import Watched
+from bench.workload import (
+    AWAITED_LOCKS,
+    MIB,
+    PUTS,
+    WAITERS,
+    Work,
+    document,
+    http_request,
+    key,
+    lock,
+    value,
+    write_foreign_store,
+)
 from leasehold.access.permissions import PERMISSIONS
 from leasehold.access.token_minting import mint_token
 
@@ -117,6 +131,10 @@ class Leasehold(LockStore):
     def stop(self) -> None:
         processes.stop(self._process)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def memory(self) -> Memory:
         return memory_of(self._process.pid)
 
@@ -131,6 +149,32 @@ class Leasehold(LockStore):
 
     def value_in(self, answer: bytes) -> bytes:
         return bytes(msgspec.json.decode(answer, type=EntryAnswer).value)
+
+    def request(self, work: Work, name: str, rng: random.Random) -> bytes:
+        """`name` is not used for several puts: they have keys of their own."""
+        if work not in (Work.TRANSACTION, Work.PIPELINED):
+            return super().request(work, name, rng)
+        puts = [(key(number), value(rng)) for number in rng.sample(range(self.key_count), PUTS)]
+        if work is Work.PIPELINED:
+            return b"".join(self.put(each, text) for each, text in puts)
+        do = b",".join(b'{"op":"put","key":"%b","value":%b}' % (each.encode(), text) for each, text in puts)
+        return http_request("POST", "/txn", self._json_headers(), b'{"do":[%b]}' % do)
+
+    def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
+        load = super().run(work, connections=connections, seconds=seconds, seed=seed)
+        if work is not Work.PIPELINED:
+            return load
+        # wrk counts each of the puts.
+        return msgspec.structs.replace(load, operations_per_second=load.operations_per_second / PUTS)
+
+    def watched(self) -> Watched:
+        return Watched(
+            watch=http_request("GET", "/watch?prefix=k", self.headers()),
+            ready=b"\nevent: ready\n",
+            event=b"\nevent: put\n",
+            publish=self.put,
+            shown=lambda text: text,
+        )
 
     def _json_headers(self) -> Mapping[str, str]:
         return {**self.headers(), **_JSON}
@@ -198,7 +242,7 @@ class RelayedLeasehold(Leasehold):
 
     def _count(self, request: bytes) -> Traffic:
         before = self._relay.traffic()
-        self._succeed(request)
+        self.succeed(request)
         after = self._relay.traffic()
         return Traffic(after.sent - before.sent, after.received - before.received)
 
@@ -220,7 +264,7 @@ class AwaitedLeasehold(Leasehold):
         super().__init__(stack, folder, program, environment=dict.fromkeys(names, most))
         self.start()
         for name in map(lock, range(AWAITED_LOCKS)):
-            self._succeed(_acquire(name, self._json_headers(), _HOLD))
+            self.succeed(_acquire(name, self._json_headers(), _HOLD))
 
     def idle_percent(self) -> float:
         """Processor time as a percentage of one core, while WAITERS requests wait and nothing else happens."""
@@ -237,7 +281,7 @@ class AwaitedLeasehold(Leasehold):
         deadline = time.monotonic() + _QUEUE_SECONDS
         asked = http_request("GET", "/locks", self.headers())
         while True:
-            answer = msgspec.json.decode(self._succeed(asked), type=_LocksAnswer)
+            answer = msgspec.json.decode(self.succeed(asked), type=_LocksAnswer)
             if (count := sum(each.waiters for each in answer.locks)) == WAITERS:
                 return
             if time.monotonic() > deadline:

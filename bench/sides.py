@@ -12,7 +12,19 @@ import msgspec
 from bench.load import Load, run_wrk
 from bench.locking import Locker, check_exclusion, run_lockers
 from bench.processes import BenchError, exchange
-from bench.workload import MAX_VALUE_BYTES, SMALL_STORE_KEYS, Work, drawn_keys, key, lock, value, write_requests
+from bench.watching import Watched, check_delivery, run_watchers
+from bench.workload import (
+    BURSTS,
+    MAX_VALUE_BYTES,
+    SMALL_STORE_KEYS,
+    WRITERS,
+    Work,
+    drawn_keys,
+    key,
+    lock,
+    value,
+    write_requests,
+)
 
 SETTLE_SECONDS: Final = 0.3
 """The pause between two loads, because wrk disconnects while requests are in progress."""
@@ -64,7 +76,7 @@ class Server(Side):
         return run_wrk(self.port, requests, connections=connections, seconds=seconds, seed=seed)
 
     def _expect(self, name: str, text: bytes) -> None:
-        answer = self._succeed(self.get(name))
+        answer = self.succeed(self.get(name))
         try:
             found = self.value_in(answer)
         except msgspec.MsgspecError as error:
@@ -72,7 +84,8 @@ class Server(Side):
         if found != text:
             raise BenchError(f"wrote {text!r}, read {found!r}")
 
-    def _succeed(self, request: bytes) -> bytes:
+    def succeed(self, request: bytes) -> bytes:
+        """The body of the answer. Raises BenchError unless it is a success."""
         status, body = exchange(self.port, request)
         if status not in {200, 201}:
             raise BenchError(f"{request[:60]!r} was answered with {status} {body[:200]!r}")
@@ -87,11 +100,26 @@ class Server(Side):
 
 
 class Store(Server):
-    """A side that also supports writes."""
+    """A side that also supports writes, and watchers."""
 
     @abstractmethod
     def put(self, name: str, text: bytes) -> bytes:
         """The request that writes the JSON `text` under the key `name`."""
+
+    @abstractmethod
+    def watched(self) -> Watched:
+        """How the keys are watched."""
+
+    def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
+        if work not in WRITERS:
+            return super().run(work, connections=connections, seconds=seconds, seed=seed)
+        rng, watched = random.Random(seed), self.watched()
+        check_delivery(self.port, watched, key(rng.randrange(self.key_count)), value(rng))
+        bursts = [
+            [watched.publish(key(number), value(rng)) for number in rng.sample(range(self.key_count), WRITERS[work])]
+            for _ in range(BURSTS)
+        ]
+        return run_watchers(self.port, watched, watchers=connections, bursts=bursts, seconds=seconds)
 
     def request(self, work: Work, name: str, rng: random.Random) -> bytes:
         if work in (Work.GET, Work.GET_ALL):
@@ -100,13 +128,13 @@ class Store(Server):
 
     def verify(self, rng: random.Random) -> None:
         name, text = key(rng.randrange(self.key_count)), value(rng)
-        self._succeed(self.put(name, text))
+        self.succeed(self.put(name, text))
         self._expect(name, text)
 
     def fill(self) -> None:
         rng = random.Random(2)
         for number in range(self.key_count):
-            self._succeed(self.put(key(number), value(rng)))
+            self.succeed(self.put(key(number), value(rng)))
 
 
 class LockStore(Store):

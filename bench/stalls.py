@@ -10,11 +10,12 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import msgspec
 
+from bench.catching_up import MARKS, catch_up, write_changes
 from bench.processes import BenchError
 from bench.service import Leasehold
 from bench.workload import MIB, http_request
@@ -149,6 +150,10 @@ def _patches() -> Iterator[Attack]:
     yield Attack("merge patch: nothing", (("PATCH", "/kv/worst", headers, b"{}"),), _BODIES["nested objects"])
 
 
+PROCESSOR: Final = 1
+"""A `ProbedLeasehold.clock`."""
+
+
 class ProbedLeasehold(Leasehold):
     """The service with a probe in its event loop. `program`: the command `bench.probe`.
 
@@ -160,20 +165,36 @@ class ProbedLeasehold(Leasehold):
 
     def stalls(self) -> Mapping[str, float]:
         """Stalls in milliseconds, by the name of the attack."""
-        self.start()
-        try:
+        with self._started():
             return self._stalls()
-        finally:
-            self.stop()
 
     def _stalls(self) -> Mapping[str, float]:
         found: dict[str, float] = {}
         for attack in worst_requests():
-            self._succeed(self.put("worst", b"0" if attack.value is None else attack.value))
+            self.succeed(self.put("worst", b"0" if attack.value is None else attack.value))
             self._longest_turn()
             self._send(attack)
             found[attack.name] = max(found.get(attack.name, 0.0), self._longest_turn())
         return found
+
+    def catch_up_stalls(self) -> Mapping[str, float]:
+        """Processor time, in milliseconds, of the longest stall while a watcher catches up, by media type."""
+        found = {}
+        with self._started():
+            cursor = write_changes(self)
+            for media in MARKS:
+                self._longest_turn()
+                catch_up(self, cursor, media)
+                found[media] = self._longest_turn(PROCESSOR)
+        return found
+
+    @contextmanager
+    def _started(self) -> Iterator[None]:
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
 
     def _send(self, attack: Attack) -> None:
         """Send all requests at once and wait for the last answer."""
@@ -197,7 +218,7 @@ class ProbedLeasehold(Leasehold):
                 if not received.rstrip().endswith(b"}"):
                     raise BenchError(f"{attack.name}: the connection ended with {received[-80:]!r}")
 
-    def _longest_turn(self) -> float:
+    def _longest_turn(self, clock: int | None = None) -> float:
         log = self.folder / "log"
         before = len(_TOLD.findall(log.read_bytes()))
         os.kill(self._process.pid, signal.SIGUSR1)
@@ -205,6 +226,6 @@ class ProbedLeasehold(Leasehold):
         while time.monotonic() < deadline:
             told = _TOLD.findall(log.read_bytes())
             if len(told) > before:
-                return float(told[-1][self.clock])
+                return float(told[-1][self.clock if clock is None else clock])
             time.sleep(0.001)
         raise BenchError("the probe does not answer")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import rows
+from bench.catching_up import WatchedLeasehold
 from bench.interpreters import Interpreter
 from bench.peers import Etcd, Nginx, Webdis
 from bench.postgresql import PgBench, PostgreSQL
@@ -71,6 +72,7 @@ SERVICES: Final[Mapping[str, StartService]] = {
     ),
     rows.LEASEHOLD_PROBED: lambda site, own, python: ProbedLeasehold(site.stack, own, python.probe),
     rows.LEASEHOLD_AWAITED: lambda site, own, python: AwaitedLeasehold(site.stack, own, python.service),
+    rows.LEASEHOLD_WATCHED: lambda site, own, python: WatchedLeasehold(site.stack, own, python.service),
     rows.LEASEHOLD_LARGE: lambda site, own, python: LargeLeasehold(
         site.stack, own, python.service, key_count=site.key_count_large, starts=site.starts
     ),

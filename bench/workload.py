@@ -41,6 +41,26 @@ class Work(StrEnum):
     """As GET_ALL. The values have MAX_VALUE_BYTES, like those of the large store."""
     LOCK = "LOCK"
     """Acquire a lock and release it. Each connection has its own lock."""
+    WATCH = "WATCH"
+    """Send events to watchers of one prefix: one on each connection. The events are made by 64 writers at a time."""
+    WATCH_ONE = "WATCH-one"
+    """As WATCH, with one writer."""
+    TRANSACTION = "TRANSACTION"
+    """Ten puts of different keys in one transaction."""
+    PIPELINED = "PIPELINED"
+    """Ten puts of different keys, which are sent together."""
+
+
+WRITERS: Final = {Work.WATCH: 64, Work.WATCH_ONE: 1}
+"""Requests in a burst of events."""
+BURSTS: Final = 100
+"""Bursts generated for one kind of work. The client repeats them in a cycle."""
+PUTS: Final = 10
+"""Of a TRANSACTION, and of an operation of PIPELINED."""
+WATCHERS: Final = 10_000
+"""Idle watchers of the service."""
+CHANGES: Final = 100_000
+"""Which a watcher catches up. The service knows no more."""
 
 
 def key(number: int) -> str:
@@ -56,7 +76,7 @@ def drawn_keys(work: Work, key_count: int, rng: random.Random) -> Iterator[str]:
             yield from map(key, numbers)
             left -= len(numbers)
     else:
-        for _ in range(REQUESTS):
+        for _ in range(REQUESTS // PUTS if work in (Work.TRANSACTION, Work.PIPELINED) else REQUESTS):
             yield key(rng.randrange(key_count))
 
 
