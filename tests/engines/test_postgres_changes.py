@@ -8,9 +8,11 @@ import pytest
 from databases import Database, run, shared_server_url
 from driving import Driver
 
+from leasehold.engines import base
 from leasehold.engines.postgres import space, sql
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
+from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, LEASE, AnyKind, Change, Changes, Deletion, Entry, Lease, LeaseEnd, Touched
 
 _numbers = count(1)
@@ -136,6 +138,62 @@ def test_only_the_last_removal_of_a_name_is_stored(driver: Driver, database: Dat
     rows = database.fetch("SELECT kind, key, revision FROM deletions ORDER BY kind")
     assert [tuple(row) for row in rows] == [("entry", "l", 11), ("lease", "l", 10)]
     assert facts(changes(driver, LEASE, 3, 1)) == ([("l", 10, False)], 11)
+
+
+def stored_removals(database: Database) -> int:
+    number = database.fetch("SELECT count(*) FROM deletions")[0][0]
+    assert isinstance(number, int)
+    return number
+
+
+def test_removals_of_large_transactions_are_bounded_in_number(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each revision has 64 of them. What is known is complete, and a reader that is too far behind is told so."""
+    monkeypatch.setattr(base, "HISTORY_CHANGES", 500)
+    for begin in (1, 61):
+        with Driver(PostgresEngine(database.url).space()) as driver:
+            for revision in range(begin, begin + 60):
+                commit(driver, *at_one_revision(*(Deletion(f"{revision}/{number}", revision) for number in range(64))))
+                assert stored_removals(database) <= 1_000 + 2 * 64
+            head = begin + 59
+            oldest = oldest_known(driver, head)
+            assert 1_000 - 2 * 64 <= 64 * (head - oldest) <= 1_000
+            found = facts(changes(driver, ENTRY, oldest, 10_000))[0]
+            assert sorted(found) == sorted(
+                (f"{revision}/{number}", revision, False)
+                for revision in range(oldest + 1, head + 1)
+                for number in range(64)
+            )
+
+
+def oldest_known(driver: Driver, head: int) -> int:
+    """The revision that the refusal of an old one names."""
+    with pytest.raises(ServiceError) as caught:
+        changes(driver, ENTRY, 1, 1)
+    assert caught.value.code == "revision_compacted"
+    oldest = caught.value.details["oldest"]
+    assert isinstance(oldest, int)
+    assert oldest < head
+    return oldest
+
+
+def test_removals_that_were_stored_without_a_bound_are_removed_in_steps(
+    driver: Driver, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "HISTORY_CHANGES", 100)
+    database.execute(
+        "INSERT INTO deletions (namespace, kind, key, revision)"
+        "  SELECT 'default', 'entry', 'k' || number, 1 + number / 50 FROM generate_series(1, 1000) AS number;"
+        "UPDATE head SET revision = 50"
+    )
+    numbers = []
+    for revision in range(51, 151):
+        commit(driver, *at_one_revision(*(Deletion(f"{revision}/{number}", revision) for number in range(10))))
+        numbers.append(stored_removals(database))
+    assert max(numbers) <= 1_010
+    assert numbers[0] > 900
+    assert numbers[-1] <= 200 + 20
 
 
 def test_changes_are_known_after_a_restart(database: Database) -> None:

@@ -20,12 +20,12 @@ from typing import Final, Protocol
 import msgspec
 
 from leasehold.errors import ServiceError
-from leasehold.model import KIND_OF, AnyKind, Change, Changes, Entry, Kind, Page, R, Touched, View
+from leasehold.model import KIND_OF, AnyKind, Change, Changes, Counted, Entry, Kind, Page, R, Touched, View
 
 DEFAULT_NAMESPACE: Final = "default"
 HISTORY_CHANGES: Final = 100_000
-"""Every engine knows the changes of this many revisions before the head, and answers no queries for older ones. An
-engine that keeps them in memory may know fewer revisions if these have more than twice this many changes."""
+"""Every engine knows the changes of this many revisions before the head, and answers no queries for older ones. It may
+know fewer revisions if these have more than twice this many changes."""
 
 Clock = Callable[[], int]
 """Microseconds since the epoch, never going back."""

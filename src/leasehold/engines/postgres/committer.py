@@ -51,6 +51,9 @@ log = structlog.get_logger(__name__)
 
 RESOLVE_SECONDS: Final = 2.0
 """The minimum time to look for the outcome of a COMMIT, even after the time for retries has ended."""
+MAX_REMOVALS_FACTOR: Final = 2
+"""At most this many times HISTORY_CHANGES removals of a kind are known. Without this limit, transactions of 128
+deletions each would store 13 million of them."""
 _KIND_NAMES: Final = [kind.name for kind in KINDS]
 
 
@@ -127,6 +130,8 @@ class Committer:
         """The id of the database process that wrote the last batch."""
         self._unanswered: Written | None = None
         """The batch whose COMMIT may be done and has no answer yet."""
+        self._uncounted_removals: int | None = None
+        """Removals since this server last counted those that are stored. None: it has not counted them yet."""
         self._pipeline: Pipeline | None = None
         """That of the connection that was used last."""
 
@@ -271,6 +276,7 @@ class Committer:
         head, of_kinds = changes[-1].revision, by_kind(changes)
         parts: list[sql.Part] = []
         arguments: list[object] = []
+        removed = 0
         for kind in KINDS:
             if kind in of_kinds:
                 records = of_kinds[kind]
@@ -282,16 +288,34 @@ class Committer:
                 parts.append((kind, bool(removals)))
                 arguments += TABLES[kind].values(records)  # type: ignore[arg-type] # of this kind
                 if removals:
+                    removed += len(removals)
                     arguments += [each.name for each in removals], [each.revision for each in removals]
         self._batch += 1
         self._process = pipeline.connection.get_server_pid()
         signature = (self.writer_id, self._batch, loaded.now)
         with time_limit(pipeline.connection, SILENCE_SECONDS):
             await pipeline.add(sql.write(tuple(parts)), self._namespace, head, *signature, *arguments)
-            floor = head - base.HISTORY_CHANGES
-            if floor - loaded.compacted > base.HISTORY_CHANGES // 10:
-                await pipeline.add(sql.COMPACT, self._namespace, floor, _KIND_NAMES)
+            await self._compact(pipeline, head, loaded.compacted, removed)
         return Written(head, loaded.head, self._batch, of_kinds)
+
+    async def _compact(self, pipeline: Pipeline, head: int, compacted: int, removed: int) -> None:
+        """Forget the oldest removals, if they are too old or if there are too many. `removed`: by this batch.
+
+        Each server counts the stored removals, at its first one and then once for so many new ones. It deletes the rows
+        of twice as many, so the table becomes smaller even if all servers remove records as fast as they can.
+        """
+        interval = base.HISTORY_CHANGES // 10
+        floor = head - base.HISTORY_CHANGES
+        must_compact = floor - compacted > interval
+        if removed:
+            uncounted = interval if self._uncounted_removals is None else self._uncounted_removals + removed
+            if uncounted >= interval:
+                most = MAX_REMOVALS_FACTOR * base.HISTORY_CHANGES
+                [[surplus]] = await pipeline.fetch(sql.SURPLUS, self._namespace, most)
+                floor, uncounted, must_compact = max(floor, surplus or 0), 0, True
+            self._uncounted_removals = uncounted
+        if must_compact:
+            await pipeline.add(sql.COMPACT, self._namespace, max(floor, compacted), _KIND_NAMES, 2 * interval)
 
     async def _write_parts(
         self, connection: Connection, kind: AnyKind, records: Sequence[Change], loaded: Loaded
@@ -340,4 +364,4 @@ class Committer:
             for kind in KINDS:
                 arguments += [*TABLES[kind].values([]), [], []]
             await connection.fetch(sql.write(parts), self._namespace, *arguments)
-            await connection.execute(sql.COMPACT, self._namespace, compacted, _KIND_NAMES)
+            await connection.execute(sql.COMPACT, self._namespace, compacted, _KIND_NAMES, 0)

@@ -61,10 +61,15 @@ STOP_CLEANING: Final = "DELETE FROM writers WHERE namespace = $1 AND writer = $2
 
 COMPACT: Final = """
     WITH removed AS (
-        DELETE FROM deletions WHERE namespace = $1 AND kind = ANY($3::text[]) AND revision <= $2
+        DELETE FROM deletions WHERE namespace = $1 AND (kind, revision, key) IN (
+            SELECT kind, revision, key FROM deletions WHERE namespace = $1 AND kind = ANY($3::text[]) AND revision <= $2
+            ORDER BY kind, revision, key LIMIT $4
+        )
     )
     UPDATE head SET compacted_revision = $2 WHERE namespace = $1
 """
+"""revision, kinds, limit. Forgets all removals up to a revision, and deletes some of their rows. The others are deleted
+later: nothing reads them."""
 
 # Names and times --------------------------------------------------------------------------------------------------
 
@@ -287,6 +292,18 @@ EXPIRED: Final = " UNION ALL ".join(
     for kind, table in TABLES.items()
 )
 """limit, clock. At most `limit` names of each kind, one kind after the other."""
+
+SURPLUS: Final = "SELECT max(revision) FROM ({}) AS surplus".format(
+    " UNION ALL ".join(
+        f"""(
+            SELECT revision FROM deletions WHERE namespace = $1 AND kind = '{kind.name}'
+            ORDER BY revision DESC OFFSET $2 LIMIT 1
+        )"""
+        for kind in TABLES
+    )
+)
+"""number. The revision up to which removals must be forgotten, so that at most so many of each kind are known; or
+NULL."""
 
 HOLDS_ANYTHING: Final = "SELECT " + " OR ".join(
     f"EXISTS (SELECT FROM {table.name} WHERE namespace = $1)" for table in TABLES.values()
