@@ -191,6 +191,30 @@ def test_every_write_with_keep_keeps_the_expiry(server: Server, key: str) -> Non
     assert result["expires_at"] == server.get(key).json()["expires_at"] == expires_at
 
 
+def test_every_operation_of_a_transaction_with_keep_keeps_the_expiry(server: Server, key: str) -> None:
+    members: list[dict[str, object]] = [
+        {"op": "put", "value": {"n": 1}},
+        {"op": "put", "path": "/n", "value": 2},
+        {"op": "increment", "path": "/n", "value": 1},
+        {"op": "merge", "value": {"n": 2}},
+        {"op": "patch", "patch": []},
+    ]
+    keys = [f"{key}/{number}" for number in range(len(members))]
+    before = [server.put(name, '{"n": 1}', params={"ttl": "3000"}).json()["expires_at"] for name in keys]
+    do = [each | {"key": name, "ttl": "keep"} for name, each in zip(keys, members, strict=True)]
+    results = server.request("POST", "/txn", json={"do": do}).json()["results"]
+    assert [result["expires_at"] for result in results] == before
+    assert [server.get(name).json()["expires_at"] for name in keys] == before
+
+
+@pytest.mark.parametrize("value", ["1", '"text"', "null", "[1]", '{"a": 1}'])
+def test_an_empty_json_patch_extends_a_ttl_and_changes_no_value(server: Server, key: str, value: str) -> None:
+    before = server.put(key, value, params={"ttl": 60}).json()
+    after = server.patch(key, "[]", kind="json-patch", params={"ttl": 6_000}).json()
+    assert (after["value"], after["created_at"]) == (before["value"], before["created_at"])
+    assert after["expires_at"] > before["expires_at"]
+
+
 def test_a_write_by_uuid_with_keep_keeps_the_expiry(server: Server, uuid: str) -> None:
     expires_at = server.request("POST", "/set", json={"key": uuid, "value": 1, "ttl": 3000}).json()["expires_at"]
     kept = server.request("POST", "/set", json={"key": uuid, "value": 2, "ttl": "keep"})
