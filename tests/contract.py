@@ -6,7 +6,7 @@ The codes are repeated here, so that no code can change its status without a fai
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Contract:
         schema = self.resolve(schema)
         kinds = schema.get("type", [])
         kinds = [kinds] if isinstance(kinds, str) else kinds
-        found: list[str] = []
+        found = self._faults_of_any(schema.get("anyOf", ()), value, at=at)
         if kinds and not any(_is(value, kind) for kind in kinds):
             found.append(f"{at or '/'} is no {' or '.join(kinds)}")
         if "const" in schema and value != schema["const"]:
@@ -158,6 +158,11 @@ class Contract:
             for index, item in enumerate(value):
                 found += self.faults(schema["items"], item, at=f"{at}/{index}")
         return found
+
+    def _faults_of_any(self, schemas: Sequence[Any], value: Any, *, at: str) -> list[str]:
+        """The faults, unless `value` fits one of the schemas."""
+        each = [self.faults(schema, value, at=at) for schema in schemas]
+        return [] if [] in each else [fault for faults in each for fault in faults]
 
 
 def _decoded(response: httpx.Response) -> Any:

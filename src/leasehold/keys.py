@@ -3,9 +3,14 @@ wrote."""
 
 import unicodedata
 from collections.abc import Sequence
+from typing import Final
 
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_KEY_BYTES
+
+_LAST_CHARACTER: Final = "\U0010ffff"
+BEHIND_ANY_KEY: Final = _LAST_CHARACTER * (MAX_KEY_BYTES // len(_LAST_CHARACTER.encode()) + 1)
+"""Sorts behind all keys. So a prefix followed by it sorts behind all keys that begin with this prefix."""
 
 
 def check_key(key: str) -> None:

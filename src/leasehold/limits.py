@@ -26,6 +26,13 @@ MAX_GATHERED_BYTES: Final = 8 * MIB
 have no more."""
 MAX_READ_KEYS: Final = 128
 """The most `key` parameters of one list."""
+MAX_COUNTED_ENTRIES: Final = 1_000_000
+"""The most entries that one request counts."""
+MAX_LIST_WORK_BYTES: Final = 128 * MIB
+"""A list ends, with the place at which it can be continued, when it has read this many bytes of values that it does not
+show: those of entries that it leaves out, and those of which it shows a part."""
+MAX_GATHERED_LISTS: Final = 4
+"""The most lists that are made in one piece at the same time. Each has up to MAX_GATHERED_BYTES."""
 MAX_TRANSACTION_CHECKS: Final = 128
 MAX_TRANSACTION_OPERATIONS: Final = 128
 MAX_PATHS: Final = 100

@@ -1,9 +1,11 @@
 """The contract of `engines.base.Space`, as tests that an engine's test module inherits."""
 
 import asyncio
+import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +24,17 @@ from leasehold.model import (
     Change,
     Deletion,
     Entry,
+    Kind,
     Lease,
     LeaseEnd,
+    Page,
+    R,
     Touched,
     View,
 )
+
+LARGE_VALUE = b'"%b"' % random.Random(1).randbytes(300_000).hex().encode()
+"""PostgreSQL cannot make it much smaller."""
 
 
 def lease(lock: str, revision: int, clock: FrozenClock, *, seconds: int = 30, lease_id: str = "") -> Lease:
@@ -51,6 +59,42 @@ def commit_leases(driver: Driver, *changes: Change) -> None:
 
 def locks_held(driver: Driver) -> list[str]:
     return [each.lock for each in driver.run(driver.space.scan(LEASE, "", None, 100)).records]
+
+
+def read_all(driver: Driver, kind: Kind[R], names: Sequence[str]) -> Page[R]:
+    """The records with these names, of all pages."""
+
+    async def read() -> Page[R]:
+        async with aclosing(driver.space.read_all(kind, names)) as pages:
+            found = [page async for page in pages]
+        assert {(page.revision, page.next_after) for page in found} == {(found[0].revision, None)}
+        return Page([record for page in found for record in page.records], found[0].revision, None)
+
+    return driver.run(read())
+
+
+def scanned(driver: Driver, prefix: str, after: str | None, limit: int, *, is_reversed: bool) -> list[str]:
+    """The keys of a list, of all pages."""
+    keys: list[str] = []
+    while True:
+        page = driver.run(driver.space.scan(ENTRY, prefix, after, limit, is_reversed=is_reversed))
+        assert len(page.records) <= limit
+        keys += [entry.key for entry in page.records]
+        after = page.next_after
+        if after is None:
+            return keys
+
+
+def counted(driver: Driver, prefix: str, after: str | None, limit: int, *, is_reversed: bool) -> list[int]:
+    """How many records each part of a list has."""
+    counts: list[int] = []
+    while True:
+        part = driver.run(driver.space.count(ENTRY, prefix, after, limit, is_reversed=is_reversed))
+        counts.append(part.count)
+        if part.is_complete:
+            return counts
+        assert part.last is not None
+        after = part.last
 
 
 def expired(driver: Driver, kind: AnyKind, limit: int) -> list[str]:
@@ -251,6 +295,39 @@ class SpaceConformance(ABC):
         page = driver.run(driver.space.scan(ENTRY, "", None, 1))
         assert ([entry.key for entry in page.records], page.next_after) == (["c"], None)
 
+    @pytest.mark.parametrize("is_reversed", [False, True])
+    @pytest.mark.parametrize("prefix", ["", "b", "b/", "b/1", "x", "\U0010ffff", "b\0"])
+    @pytest.mark.parametrize("after", [None, "", "a", "b", "b/1", "b/1\0", "b0", "c", "\U0010ffff", "\U0010ffff" * 128])
+    def test_a_list_is_the_same_in_both_directions_and_in_pages_of_any_size(
+        self, driver: Driver, clock: FrozenClock, prefix: str, after: str | None, *, is_reversed: bool
+    ) -> None:
+        driver.commit(("b/0", b"1"), ("d", b"1"), expires_at=clock.now + 1)
+        keys = sorted(["a", "b", "b/1", "b/2", "b/é", "c", "\uffee", "\U0010ffff", "\U0010ffff/1"], key=str.encode)
+        driver.commit(*((key, b"1") for key in keys))
+        clock.now += 1
+        expected = [key for key in keys if key.startswith(prefix)]
+        if after is not None:
+            expected = [key for key in expected if (key < after if is_reversed else key > after)]
+        if is_reversed:
+            expected.reverse()
+        for limit in (1, 2, 100):
+            assert scanned(driver, prefix, after, limit, is_reversed=is_reversed) == expected
+            assert sum(counted(driver, prefix, after, limit, is_reversed=is_reversed)) == len(expected)
+
+    @pytest.mark.parametrize("is_reversed", [False, True])
+    def test_a_part_of_a_list_is_counted_up_to_the_limit(self, driver: Driver, *, is_reversed: bool) -> None:
+        driver.commit(*((f"k{number}", b"1") for number in range(5)))
+        assert counted(driver, "k", None, 5, is_reversed=is_reversed)[0] == 5
+        assert counted(driver, "k", None, 2, is_reversed=is_reversed) == [2, 2, 1]
+        part = driver.run(driver.space.count(ENTRY, "", None, 3, is_reversed=is_reversed))
+        assert (part.last, part.revision) == ("k2", 5)
+
+    def test_locks_are_counted_and_listed_in_descending_order(self, driver: Driver, clock: FrozenClock) -> None:
+        commit_leases(driver, *(lease(name, number, clock) for number, name in enumerate("abc", start=1)))
+        page = driver.run(driver.space.scan(LEASE, "", "c", 10, is_reversed=True))
+        assert [each.lock for each in page.records] == ["b", "a"]
+        assert driver.run(driver.space.count(LEASE, "", "a", 10)).count == 2
+
     # Several records at one moment --------------------------------------------------------------------------------
 
     def test_several_records_are_read_in_the_order_of_their_names_without_missing_and_expired_ones(
@@ -259,7 +336,7 @@ class SpaceConformance(ABC):
         driver.commit(("old", b"1"), expires_at=clock.now + 1)
         driver.commit(("a", b"1"), ("b", b"2"), ("é", b"3"))
         clock.now += 1
-        page = driver.run(driver.space.read_all(ENTRY, ["é", "missing", "b", "old", "a", "b"]))
+        page = read_all(driver, ENTRY, ["é", "missing", "b", "old", "a", "b"])
         assert [(entry.key, entry.value) for entry in page.records] == [
             ("é", b"3"),
             ("b", b"2"),
@@ -273,9 +350,42 @@ class SpaceConformance(ABC):
     ) -> None:
         commit_leases(driver, lease("l", 1, clock))
         for names in ([], ["l"]):
-            page = driver.run(driver.space.read_all(ENTRY, names))
+            page = read_all(driver, ENTRY, names)
             assert (page.records, page.revision) == ([], 1)
-        assert driver.run(driver.space.read_all(LEASE, ["m", "l"])).records == [lease("l", 1, clock)]
+        assert read_all(driver, LEASE, ["m", "l"]).records == [lease("l", 1, clock)]
+
+    def test_several_large_records_are_of_one_moment(self, driver: Driver) -> None:
+        """An engine may read them in several queries."""
+        names = [f"{number}" for number in range(6)]
+        driver.commit(*((name, LARGE_VALUE) for name in names))
+        removals = [Deletion(name, 7 + number) for number, name in enumerate(names)]
+
+        async def read_while_others_write() -> list[Page[Entry]]:
+            found: list[Page[Entry]] = []
+            async with aclosing(driver.space.read_all(ENTRY, names)) as pages:
+                async for page in pages:
+                    if not found:
+                        finished: asyncio.Future[ServiceError | None] = asyncio.get_running_loop().create_future()
+                        driver.space.commit(Touched({ENTRY: names}), lambda *_: removals, finished.set_result)
+                        assert await finished is None
+                    found.append(page)
+            return found
+
+        pages = driver.run(read_while_others_write())
+        assert [entry.key for page in pages for entry in page.records] == names
+        assert {page.revision for page in pages} == {6}
+        assert driver.values() == {}
+
+    def test_a_reader_of_several_records_may_stop_early(self, driver: Driver) -> None:
+        driver.commit(*((f"{number}", LARGE_VALUE) for number in range(6)))
+
+        async def read_one_page() -> Page[Entry]:
+            async with aclosing(driver.space.read_all(ENTRY, [f"{number}" for number in range(6)])) as pages:
+                return await anext(pages)
+
+        for _ in range(4):
+            assert driver.run(read_one_page()).records[0].key == "0"
+        driver.put("a")
 
     # Several changes of one revision ------------------------------------------------------------------------------
 

@@ -34,13 +34,14 @@ from leasehold.engines import open_engine
 from leasehold.engines.base import Decide
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.memory.engine import MemoryEngine
-from leasehold.engines.postgres import differences, listener, schema, space, sql
+from leasehold.engines.postgres import differences, listener, schema, sql
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.engines.postgres.listener import Listener
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.engines.postgres.tables import entries
 from leasehold.errors import ServiceError
+from leasehold.keys import BEHIND_ANY_KEY
 from leasehold.limits import KIB, MAX_NESTING, MIB
 from leasehold.model import ENTRY, LEASE, Change, Deletion, Entry, Json, View
 
@@ -337,11 +338,11 @@ def test_a_list_by_prefix_reads_only_its_part_of_the_index(driver: Driver, datab
     async def plan() -> str:
         connection = await Address(database.url).connect()
         await connection.execute(
-            f"PREPARE scan (text, text, text, text, int, timestamptz) AS {sql.OF_KIND[ENTRY].scan}"
+            f"PREPARE scan (text, text, text, text, int, timestamptz, bigint) AS {sql.OF_KIND[ENTRY].scan}"
         )
-        behind = "b/" + space.LAST_CHARACTER * 129
+        behind = "b/" + BEHIND_ANY_KEY
         rows = await connection.fetch(
-            f"EXPLAIN (ANALYZE, BUFFERS OFF, FORMAT JSON) EXECUTE scan ('default', 'b/', '', '{behind}', 3, NULL)"
+            f"EXPLAIN (ANALYZE, BUFFERS OFF, FORMAT JSON) EXECUTE scan ('default', 'b/', '', '{behind}', 3, NULL, 1000)"
         )
         await connection.close()
         text = rows[0][0]

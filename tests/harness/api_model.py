@@ -8,6 +8,7 @@ import copy
 import json
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -502,6 +503,50 @@ class KeyValueMachine(RuleBasedStateMachine):
         assert ([entry["key"] for entry in page["entries"]], page["next"]) == (expected, following)
 
     @rule(
+        prefix=st.sampled_from(["", "a", "a/", "abcd-"]),
+        after=st.none() | KEYS,
+        limit=st.none() | st.integers(1, 4),
+        paths=st.lists(SEGMENTS, max_size=2, unique=True),
+        reverse=st.booleans(),
+        by_uuid=st.booleans(),
+    )
+    def list_parts(
+        self,
+        *,
+        prefix: str,
+        after: str | None,
+        limit: int | None,
+        paths: list[tuple[str, ...]],
+        reverse: bool,
+        by_uuid: bool,
+    ) -> None:
+        """A page of parts, in any order, and how many there are."""
+        route = "/get" if by_uuid else "/kv"
+        params: dict[str, Any] = {"prefix": self.folder + prefix, "path": [pointer(path) for path in paths]}
+        params |= {"reverse": str(reverse).lower()}
+        params |= {} if after is None else {"after": self.folder + after}
+        params |= {} if limit is None else {"limit": limit}
+        expected: list[tuple[str, Any]] = []
+        for key in self.sorted_keys()[:: -1 if reverse else 1]:
+            is_behind = after is None or (key.encode() < after.encode() if reverse else key.encode() > after.encode())
+            if key.startswith(prefix) and is_behind and (not by_uuid or key in ENDS_OF_UUIDS):
+                with suppress(Refused):
+                    expected.append((self.folder + key, self.parts(key, paths)))
+        has_more = limit is not None and len(expected) > limit
+        expected = expected[:limit]
+        following = expected[-1][0] if has_more else None
+        page = self.server.request("GET", route, params=params).json()
+        assert same([[entry["key"], entry["value"]] for entry in page["entries"]], expected)
+        assert (page["next"], page["revision"]) == (following, self.revision)
+        counted = self.server.request("GET", route, params={**params, "count": ""}).json()
+        assert counted == {"count": len(expected), "revision": self.revision, "next": following}
+
+    def parts(self, key: str, paths: list[tuple[str, ...]]) -> Any:
+        """What a read with these paths has as its value."""
+        parts = {pointer(path): get(self.value(key), path) for path in paths}
+        return self.value(key) if not paths else parts if len(paths) > 1 else next(iter(parts.values()))
+
+    @rule(
         checks=st.lists(CHECKS, max_size=2),
         operations=st.lists(OPERATIONS, max_size=4, unique_by=lambda operation: operation["key"]),
         reads=st.lists(KEYS, max_size=2),
@@ -687,6 +732,16 @@ class KeyValueMachine(RuleBasedStateMachine):
         expected = {"lock": self.folder + lock, "released": True, "revision": self.revision}
         assert (response.status_code, response.json()) == (200, expected)
         del self.leases[lock]
+
+    @rule(lock=LOCKS, path=st.sampled_from([None, "/unlock"]))
+    def release_by_force(self, lock: str, path: str | None) -> None:
+        response = self.ask("DELETE", lock, path, force=True)
+        if self.leases.pop(lock, None) is None:
+            self.compare_refusal(response, Refused(404, "lock_not_found"))
+            return
+        self.revision += 1
+        expected = {"lock": self.folder + lock, "released": True, "revision": self.revision}
+        assert (response.status_code, response.json()) == (200, expected)
 
     @rule(prefix=st.sampled_from(["", "a", "a/", "abcd-"]))
     def list_locks(self, prefix: str) -> None:

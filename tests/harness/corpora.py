@@ -386,8 +386,18 @@ def key_cases() -> Iterator[Case]:
             yield Case(f"path {path[:20]}: {method}", message(method, f"/kv/m/path?path={path}", body=b"1"), "")
     for query in QUERIES:
         yield Case(f"query {query}", message("PUT", f"/kv/m/query?{query}", body=b"1"), "400 invalid_argument")
+
+
+def list_cases() -> Iterator[Case]:
     for limit in ("0", "-1", "10001", "1e2", "%D9%A1", "", "9" * 1000, "1.0"):
         yield Case(f"limit {limit[:20]}", message("GET", f"/kv?prefix=m/no&limit={limit}"), "400 invalid_argument")
+    for route in ("/kv", "/get"):
+        for query in ("reverse=2", "count=no", "reverse&reverse", "count=%00", "count=1&count=1", "key=a&after=a"):
+            yield Case(f"{route}?{query}", message("GET", f"{route}?{query}"), "400 invalid_argument")
+        for path in BAD_PATHS:
+            yield Case(f"{route}: path {path}", message("GET", f"{route}?count&path={path}"), "400 invalid_path")
+        for path in ("/a/" + "9" * 1000, "/a/-1", "/" * 100, "/a/-/-"):
+            yield Case(f"{route}: path {path[:20]}", message("GET", f"{route}?prefix=m/path&path={path}"), "200")
 
 
 # Locks ----------------------------------------------------------------------------------------------------------
@@ -523,4 +533,5 @@ def all_cases() -> Iterator[Case]:
     yield from json_cases()
     yield from http_cases()
     yield from key_cases()
+    yield from list_cases()
     yield from lock_cases()

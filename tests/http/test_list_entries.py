@@ -194,13 +194,13 @@ def test_values_with_another_value_is_refused(server: Server) -> None:
 # Parameters ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("query", ["prefx=a", "Prefix=a", "ttl=5", "path=/a", "raw", "cursor=x"])
+@pytest.mark.parametrize("query", ["prefx=a", "Prefix=a", "ttl=5", "reversed", "raw", "cursor=x"])
 def test_an_unknown_parameter_of_a_list_is_refused(server: Server, query: str) -> None:
     response = server.request("GET", f"/kv?{query}")
     assert (refusal(response), response.json()["parameter"]) == (INVALID_ARGUMENT, query.partition("=")[0])
 
 
-@pytest.mark.parametrize("name", ["prefix", "after", "limit", "values"])
+@pytest.mark.parametrize("name", ["prefix", "after", "limit", "values", "reverse", "count"])
 def test_a_repeated_parameter_of_a_list_is_refused(server: Server, name: str) -> None:
     assert refusal(server.request("GET", f"/kv?{name}=1&{name}=1")) == INVALID_ARGUMENT
 

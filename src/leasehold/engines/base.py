@@ -113,18 +113,30 @@ class Space(Protocol):
     def peek(self) -> Callable[[str], Entry | None] | None:
         """Returns a committed entry by its key at once, expired or not. None: the records are not in memory; `read`."""
 
-    async def scan(self, kind: Kind[R], prefix: str, after: str | None, limit: int) -> Page[R]:
+    async def scan(
+        self, kind: Kind[R], prefix: str, after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Page[R]:
         """Records whose name begins with `prefix`, sorted by the UTF-8 bytes of their names.
 
         `after` is exclusive; `limit` is 1..MAX_PAGE_ENTRIES. Only committed records that have not expired. A page with
         a `next_after` may have fewer records than `limit`, even none, so that an engine can stop after many expired
-        records. `Page.revision` is the head before the first record was read: the page has all changes up to it.
+        records, or after many bytes. `Page.revision` is the head before the first record was read: the page has all
+        changes up to it. `is_reversed`: in descending order, and only names less than `after`.
         """
 
-    async def read_all(self, kind: Kind[R], names: Sequence[str]) -> Page[R]:
+    async def count(
+        self, kind: Kind[R], prefix: str, after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Counted:
+        """How many records `scan` would return. Counts at most `limit`, or fewer if that takes long.
+
+        A part of the list that is not complete has a `last`, and it may have counted nothing.
+        """
+
+    def read_all(self, kind: Kind[R], names: Sequence[str]) -> AsyncGenerator[Page[R]]:
         """The records with these names as of one moment, in the order of `names`, without those that are missing.
 
-        `Page.revision` is the head at that moment; `next_after` is None.
+        They come in one or more pages, so that the caller can stop when it has enough. `Page.revision` is the head at
+        that moment; `next_after` is None. The caller must close the generator.
         """
 
     async def moment(self) -> Moment:

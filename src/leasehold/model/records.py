@@ -173,6 +173,19 @@ class Page(msgspec.Struct, Generic[R], frozen=True, gc=False):
     next_after: str | None
 
 
+class Counted(msgspec.Struct, frozen=True, gc=False):
+    """How many records a part of a list has.
+
+    `last`: the name at which the part ends, from which on the rest can be counted; None: there was nothing to count.
+    """
+
+    count: int
+    revision: int
+    last: str | None
+    is_complete: bool
+    """The part is the whole list."""
+
+
 class Changes(msgspec.Struct, frozen=True, gc=False):
     """Changes in the order of their revisions, complete up to `revision`: the `after` of the next call."""
 

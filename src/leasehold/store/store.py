@@ -9,9 +9,9 @@ from leasehold import rules
 from leasehold.engines.backups import backup_text
 from leasehold.engines.base import DEFAULT_NAMESPACE, Engine
 from leasehold.errors import ServiceError
-from leasehold.limits import MIB, Limits
+from leasehold.limits import MAX_GATHERED_LISTS, MIB, Limits
 from leasehold.metrics import Metrics
-from leasehold.model import ENTRY, LEASE, Acquire, Entry, Kind, Lease, Operation, Outcome, Page, R, Read
+from leasehold.model import ENTRY, LEASE, Acquire, Counted, Entry, Kind, Lease, Operation, Outcome, Page, R, Read
 from leasehold.store.batch import Done
 from leasehold.store.cleaning import Cleaning
 from leasehold.store.lane import Lane
@@ -44,6 +44,8 @@ class Store:
         """See `Watching`."""
         self._cleaning = Cleaning(self.space, self.submit, self._catch_up)
         self._is_backing_up = False
+        self.gathering = asyncio.Semaphore(MAX_GATHERED_LISTS)
+        """Hold it while a list is made in one piece, because each may take MAX_GATHERED_BYTES. Others wait."""
 
     async def open(self) -> None:
         """Open the space and begin to remove expired records. Raises the errors of `Space.open`."""
@@ -116,23 +118,27 @@ class Store:
         self.submit(operation, partial(_finish, result))
         return await result
 
-    async def entries(self, keys: Sequence[str]) -> Page[Entry]:
+    def entries(self, keys: Sequence[str]) -> AsyncGenerator[Page[Entry]]:
         """Several entries as of one moment; see `Space.read_all`."""
-        return await self.space.read_all(ENTRY, keys)
+        return self.space.read_all(ENTRY, keys)
 
-    async def page(self, prefixes: Sequence[str], after: str | None, limit: int) -> Page[Entry]:
+    async def page(
+        self, prefixes: Sequence[str], after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Page[Entry]:
         """At most `limit` (1..MAX_PAGE_ENTRIES) entries whose keys begin with one of `prefixes`; see `Space.scan`.
 
         The prefixes must be sorted, and none may begin with another.
         """
-        return await self._page(ENTRY, prefixes, after, limit)
+        return await self._page(ENTRY, prefixes, after, limit, is_reversed=is_reversed)
 
-    async def _page(self, kind: Kind[R], prefixes: Sequence[str], after: str | None, limit: int) -> Page[R]:
+    async def _page(
+        self, kind: Kind[R], prefixes: Sequence[str], after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Page[R]:
         records: list[R] = []
         revision: int | None = None
-        for prefix in prefixes:
+        for prefix in _prefixes_left(prefixes, after, is_reversed=is_reversed):
             room = limit - len(records)
-            page = await self.space.scan(kind, prefix, after, max(room, 1))
+            page = await self.space.scan(kind, prefix, after, max(room, 1), is_reversed=is_reversed)
             revision = page.revision if revision is None else revision
             if not room and page.records:
                 return Page(records, revision, records[-1].name)
@@ -141,7 +147,28 @@ class Store:
                 return Page(records, revision, page.next_after)
         return Page(records, self.space.revision if revision is None else revision, None)
 
-    async def pages(self, prefixes: Sequence[str], after: str | None, limit: int | None) -> AsyncGenerator[Page[Entry]]:
+    async def count(
+        self, prefixes: Sequence[str], after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Counted:
+        """How many entries there are, but at most `limit`. The arguments are those of `page`."""
+        count, position = 0, after
+        revision: int | None = None
+        for prefix in _prefixes_left(prefixes, after, is_reversed=is_reversed):
+            is_complete = False
+            while not is_complete:
+                part = await self.space.count(ENTRY, prefix, position, limit - count, is_reversed=is_reversed)
+                revision = part.revision if revision is None else revision
+                count, is_complete = count + part.count, part.is_complete
+                position = position if part.last is None else part.last
+                if count == limit:
+                    rest = await self.page(prefixes, position, 1, is_reversed=is_reversed)
+                    return Counted(count, revision, position, not rest.records and rest.next_after is None)
+                await asyncio.sleep(0)
+        return Counted(count, self.space.revision if revision is None else revision, position, is_complete=True)
+
+    async def pages(
+        self, prefixes: Sequence[str], after: str | None, limit: int | None, *, is_reversed: bool = False
+    ) -> AsyncGenerator[Page[Entry]]:
         """The entries after the key `after`, in pages: `limit` entries, or all.
 
         Changes that are committed in the meantime may or may not be included. Memory is bounded: a page's size is known
@@ -149,7 +176,9 @@ class Store:
         """
         position, size, left = after, FIRST_PAGE_ENTRIES, limit
         while True:
-            page = await self.page(prefixes, position, size if left is None else min(size, left))
+            page = await self.page(
+                prefixes, position, size if left is None else min(size, left), is_reversed=is_reversed
+            )
             yield page
             if left is not None:
                 left -= len(page.records)
@@ -219,6 +248,13 @@ class Store:
         self._queues.stop()
         self._waiting_reads.stop()
         self._watching.stop()
+
+
+def _prefixes_left(prefixes: Sequence[str], after: str | None, *, is_reversed: bool) -> Sequence[str]:
+    """The prefixes of names that a list has behind `after`, in the order of the list."""
+    if is_reversed:
+        return [each for each in reversed(prefixes) if after is None or each < after]
+    return [each for each in prefixes if after is None or after < each or after.startswith(each)]
 
 
 def _finish(result: asyncio.Future[Outcome], outcome: Outcome | ServiceError) -> None:

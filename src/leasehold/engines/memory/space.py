@@ -19,7 +19,7 @@ from leasehold.engines.base import (
 from leasehold.engines.memory.state import State
 from leasehold.engines.state import empty_state
 from leasehold.errors import ServiceError, outcome_unknown, unavailable
-from leasehold.model import ENTRY, KINDS, AnyKind, Change, Changes, Entry, Kind, Page, R, Touched, is_expired
+from leasehold.model import ENTRY, KINDS, AnyKind, Change, Changes, Counted, Entry, Kind, Page, R, Touched, is_expired
 
 PAGE_ENTRIES: Final = 512
 """Entries in one page of a moment."""
@@ -56,13 +56,22 @@ class InMemorySpace:
             record = None
         done(record)
 
-    async def scan(self, kind: Kind[R], prefix: str, after: str | None, limit: int) -> Page[R]:
-        return self._state.table(kind).page(prefix, after, limit, self.revision, self._clock())
+    async def scan(
+        self, kind: Kind[R], prefix: str, after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Page[R]:
+        table, now = self._state.table(kind), self._clock()
+        return table.page(prefix, after, limit, self.revision, now, is_reversed=is_reversed)
 
-    async def read_all(self, kind: Kind[R], names: Sequence[str]) -> Page[R]:
+    async def count(
+        self, kind: Kind[R], prefix: str, after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Counted:
+        table, now = self._state.table(kind), self._clock()
+        return table.count(prefix, after, limit, self.revision, now, is_reversed=is_reversed)
+
+    async def read_all(self, kind: Kind[R], names: Sequence[str]) -> AsyncGenerator[Page[R]]:
         now = self._clock()
         found = map(self._state.records(kind).get, names)
-        return Page([each for each in found if each is not None and not is_expired(each, now)], self.revision, None)
+        yield Page([each for each in found if each is not None and not is_expired(each, now)], self.revision, None)
 
     async def moment(self) -> Moment:
         keys, by_key = self._state.table(ENTRY).copy_by_name()

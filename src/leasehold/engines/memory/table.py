@@ -7,7 +7,7 @@ many.
 
 import heapq
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import compress
 from operator import attrgetter
@@ -17,7 +17,8 @@ from sortedcontainers import SortedList
 
 from leasehold.engines.memory.history import History
 from leasehold.engines.state import Contents, KindSnapshot
-from leasehold.model import Change, JsonText, Kind, Page, R, is_expired
+from leasehold.keys import BEHIND_ANY_KEY
+from leasehold.model import Change, Counted, JsonText, Kind, Page, R, is_expired
 
 STALE_EXPIRIES: Final = 1_024
 """The maximum length of `_expiries` is twice the number of records, plus this."""
@@ -72,18 +73,17 @@ class Table(Generic[R]):
 
     # Reads ----------------------------------------------------------------------------------------------------
 
-    def page(self, prefix: str, after: str | None, limit: int, revision: int, now: int) -> Page[R]:
+    def page(
+        self, prefix: str, after: str | None, limit: int, revision: int, now: int, *, is_reversed: bool = False
+    ) -> Page[R]:
         """Live records in the order of their names, as in `Space.scan`.
 
         Python compares strings by code points, which is the order of their UTF-8 bytes.
         """
-        exclusive = after is not None and after >= prefix
         found: list[R] = []
         skipped = 0
         last = ""
-        for name in self._names.irange(after if exclusive else prefix, inclusive=(not exclusive, True)):
-            if not name.startswith(prefix):
-                break
+        for name in self._names_of(prefix, after, is_reversed=is_reversed):
             record = self.by_name[name]
             if is_expired(record, now):
                 skipped += 1
@@ -95,6 +95,36 @@ class Table(Generic[R]):
             found.append(record)
             last = name
         return Page(found, revision, None)
+
+    def count(
+        self, prefix: str, after: str | None, limit: int, revision: int, now: int, *, is_reversed: bool = False
+    ) -> Counted:
+        """How many live records there are, as in `Space.count`. It looks at each of them only if some have expired."""
+        if not self._expiries or self._expiries[0][0] > now:
+            begin, end = self._places_of(prefix, after, is_reversed=is_reversed)
+            count = min(end - begin, limit)
+            if count <= 0:
+                return Counted(0, revision, None, is_complete=True)
+            last = self._names[end - count if is_reversed else begin + count - 1]
+            return Counted(count, revision, last, is_complete=count == end - begin)
+        count = 0
+        name: str | None = None
+        for passed, name in enumerate(self._names_of(prefix, after, is_reversed=is_reversed), start=1):
+            count += not is_expired(self.by_name[name], now)
+            if count == limit or passed == MAX_SKIPPED:
+                return Counted(count, revision, name, is_complete=False)
+        return Counted(count, revision, name, is_complete=True)
+
+    def _names_of(self, prefix: str, after: str | None, *, is_reversed: bool) -> Iterable[str]:
+        """The names of a list, expired records included. The arguments are those of `Space.scan`."""
+        low, high, includes_low = _bounds(prefix, after, is_reversed=is_reversed)
+        return () if low >= high else self._names.irange(low, high, (includes_low, False), is_reversed)
+
+    def _places_of(self, prefix: str, after: str | None, *, is_reversed: bool) -> tuple[int, int]:
+        """The places of the same names in `_names`: from the first number to before the second one."""
+        low, high, includes_low = _bounds(prefix, after, is_reversed=is_reversed)
+        names = self._names
+        return names.bisect_left(low) if includes_low else names.bisect_right(low), names.bisect_left(high)
 
     def expired(self, limit: int, now: int) -> list[str]:
         """The names of expired records, the earliest expiry first. Each call returns them until they are removed."""
@@ -193,6 +223,16 @@ class Table(Generic[R]):
         by_name, removals = dict(self.by_name), self.history.known_removals(head)
         apply_changes(self.kind, changes, by_name, removals)
         return KindSnapshot(self.kind, sorted(by_name), list(by_name.values()), removals)
+
+
+def _bounds(prefix: str, after: str | None, *, is_reversed: bool) -> tuple[str, str, bool]:
+    """Between which names a list is, and whether it includes the first of them. It does not include the second one."""
+    behind = prefix + BEHIND_ANY_KEY
+    if after is None:
+        return prefix, behind, True
+    if is_reversed:
+        return prefix, min(after, behind), True
+    return (after, behind, False) if after >= prefix else (prefix, behind, True)
 
 
 def _no_json(_record: object) -> bytes:

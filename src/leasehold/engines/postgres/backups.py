@@ -11,6 +11,7 @@ from leasehold.engines.file.offline import Restored
 from leasehold.engines.postgres import schema, sql
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, collect_warnings, time_limit
+from leasehold.engines.postgres.lists import PAGE_WEIGHT
 from leasehold.engines.postgres.tables import entries
 from leasehold.engines.state import StoredState
 from leasehold.errors import unavailable
@@ -71,8 +72,8 @@ async def _pages(connection: Connection, namespace: str, clock: Clock | None) ->
     while True:
         now = None if clock is None else clock()
         with time_limit(connection, PAGE_SILENCE_SECONDS):
-            rows = await connection.fetch(_STATEMENTS.next_page, namespace, after, size, now)
-        page = [entries.record(*row) for row in rows]
+            rows = await connection.fetch(_STATEMENTS.next_page, namespace, after, size, now, PAGE_WEIGHT)
+        page = [entries.record(*row[1:]) for row in rows]
         if not page:
             return
         yield page

@@ -1,7 +1,8 @@
 """Connections for lists and for rare queries."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from leasehold.engines.postgres.failures import FAILURES
@@ -26,11 +27,7 @@ class Pool:
 
     async def ask(self, query: Callable[[Connection], Awaitable[T]], *, retry_seconds: float | None = None) -> T:
         """Run a query. It is repeated while its failure is transient, for `retry_seconds`. Raises ServiceError."""
-        try:
-            async with asyncio.timeout(RETRY_SECONDS):
-                link = await self._links.get()
-        except TimeoutError as timeout:
-            raise unavailable("too many lists are being read") from timeout
+        link = await self._next_link()
         try:
             seconds = self._fault.retry_seconds() if retry_seconds is None else retry_seconds
             return await link.run(query, retry_seconds=seconds, silence=LIST_SILENCE_SECONDS)
@@ -38,3 +35,32 @@ class Pool:
             raise self._fault.failed(failure) from failure
         finally:
             self._links.put_nowait(link)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Connection]:
+        """A connection for several queries, which are not repeated. A failure in the block becomes a ServiceError.
+
+        If the block ends with an exception, the connection is dropped, unless the block belongs to a generator that was
+        closed: such a block must leave the connection without a transaction.
+        """
+        link = await self._next_link()
+        try:
+            yield await link.connected()
+        except GeneratorExit:
+            raise
+        except FAILURES as failure:
+            link.drop()
+            raise self._fault.failed(failure) from failure
+        except BaseException:
+            link.drop()
+            raise
+        finally:
+            self._links.put_nowait(link)
+
+    async def _next_link(self) -> Link:
+        """Wait for a link that is not in use. It must be put back."""
+        try:
+            async with asyncio.timeout(RETRY_SECONDS):
+                return await self._links.get()
+        except TimeoutError as timeout:
+            raise unavailable("too many lists are being read") from timeout

@@ -9,8 +9,8 @@ without changes of every kind comes first. So when changes are published, all ea
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Final, TypeVar
 
 import asyncpg
@@ -37,13 +37,12 @@ from leasehold.engines.postgres.feed import Feed
 from leasehold.engines.postgres.known_head import Head
 from leasehold.engines.postgres.links import CLOSE_SECONDS, Address, Connection, Link
 from leasehold.engines.postgres.listener import Listener
+from leasehold.engines.postgres.lists import Listed, Lists, sendable
 from leasehold.engines.postgres.pool import Pool
 from leasehold.engines.postgres.reads import Reads
-from leasehold.engines.postgres.sql import joined
-from leasehold.engines.postgres.tables import TABLES, table_of
+from leasehold.engines.postgres.tables import TABLES
 from leasehold.errors import ServiceError, unavailable
-from leasehold.limits import MAX_KEY_BYTES
-from leasehold.model import KINDS, AnyKind, Change, Changes, Kind, Page, R, Touched, is_removal
+from leasehold.model import KINDS, AnyKind, Change, Changes, Counted, Kind, Page, R, Touched, is_removal
 from leasehold.tasks import start_task
 
 T = TypeVar("T")
@@ -60,8 +59,6 @@ WRITER_MICROSECONDS: Final = 7 * 86_400 * 1_000_000
 """At the start, rows in `writers` that are older than a week are deleted. A server needs its row for seconds."""
 SCANNED_CHANGES: Final = 2_000
 """Changes of any name that one query for the changes under a prefix reads: 4 ms."""
-LAST_CHARACTER: Final = "\U0010ffff"
-_BEHIND_ANY_NAME: Final = LAST_CHARACTER * (MAX_KEY_BYTES // len(LAST_CHARACTER.encode()) + 1)
 
 
 class PostgresSpace:
@@ -129,6 +126,7 @@ class PostgresSpace:
         listening = Link(address)
         self._links = [self._writer, listening, *lists, *readers]
         self._pool = Pool(lists, fault)
+        self._lists = Lists(self._pool, self._namespace, self._clock, self._head.see)
         self._cleaner = Cleaner(self._namespace, self._ask)
         self._reads = Reads(readers, self._namespace, self._clock, fault.retry_seconds, fault.failed, self._head.see)
         self._listener = Listener(
@@ -184,44 +182,33 @@ class PostgresSpace:
             return
         self._reads.read(kind, name, done)
 
-    async def scan(self, kind: Kind[R], prefix: str, after: str | None, limit: int) -> Page[R]:
-        start, above = _sendable(prefix), _sendable(after or "")
-        statement = sql.OF_KIND[kind].scan  # type: ignore[index] # one of several kinds
+    async def scan(
+        self, kind: Kind[R], prefix: str, after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Page[R]:
+        self._check_open()
+        return await self._lists.scan(kind, Listed(prefix, after, limit, is_reversed))
 
-        async def query(connection: Connection) -> list[asyncpg.Record]:
-            before = start + _BEHIND_ANY_NAME
-            # The query asks for one more record, which shows whether there is a next page.
-            return await connection.fetch(statement, self._namespace, start, above, before, limit + 1, self._time())
+    async def count(
+        self, kind: Kind[R], prefix: str, after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Counted:
+        self._check_open()
+        return await self._lists.count(kind, Listed(prefix, after, limit, is_reversed))
 
-        rows = await self._ask(query)
-        record = table_of(kind).record
-        records = [record(*row[1:]) for row in rows if row[1] is not None]
-        page = records[:limit]
-        return Page(page, rows[0][0], page[-1].name if len(records) > limit else None)
-
-    async def read_all(self, kind: Kind[R], names: Sequence[str]) -> Page[R]:
-        statement = sql.OF_KIND[kind].read_all  # type: ignore[index] # one of several kinds
-
-        async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(statement, self._namespace, joined(dict.fromkeys(names)), self._time())
-
-        rows = await self._ask(query)
-        revision, incarnation = rows[0][:2]
-        self._head.see(incarnation)
-        record = table_of(kind).record
-        found = {row[2]: record(*row[2:]) for row in rows if row[2] is not None}
-        return Page([found[name] for name in names if name in found], revision, None)
+    async def read_all(self, kind: Kind[R], names: Sequence[str]) -> AsyncGenerator[Page[R]]:
+        self._check_open()
+        async with aclosing(self._lists.read_all(kind, names)) as pages:
+            async for page in pages:
+                yield page
 
     async def moment(self) -> Moment:
-        if not self._is_open:
-            raise unavailable("the store is closed")
+        self._check_open()
         try:
             return await backups.moment(Address(self._url), self._namespace, self._clock)
         except FAILURES as failure:
             raise as_service_error(failure) from failure
 
     async def changes(self, kind: AnyKind, after_revision: int, prefix: str, limit: int) -> Changes:
-        start = _sendable(prefix)
+        start = sendable(prefix)
         scanned = max(limit, SCANNED_CHANGES) if start else limit
         statement, table = sql.OF_KIND[kind].changes, TABLES[kind]
 
@@ -257,9 +244,13 @@ class PostgresSpace:
 
     async def _ask(self, query: Callable[[Connection], Awaitable[T]]) -> T:
         """Run the query of a list, or a rare query. Raises ServiceError."""
+        self._check_open()
+        return await self._pool.ask(query)
+
+    def _check_open(self) -> None:
+        """Raise `unavailable` if the space is not open."""
         if not self._is_open:
             raise unavailable("the store is closed")
-        return await self._pool.ask(query)
 
     def _time(self) -> int | None:
         """The parameter `clock` of the statements."""
@@ -347,11 +338,3 @@ class PostgresSpace:
 
     async def _commit_nothing(self) -> None:
         await self._pool.ask(self._committer.commit_nothing, retry_seconds=0.0)
-
-
-def _sendable(text: str) -> str:
-    """Replace U+0000, which PostgreSQL does not accept, in a prefix or in a position between names.
-
-    No name contains a control character, so U+0001 sorts the same among the names.
-    """
-    return text.replace("\0", "\1")

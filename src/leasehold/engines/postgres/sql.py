@@ -111,24 +111,41 @@ class KindStatements:
             {source} AND stored.{name} = {_any_of("$2")} AND {_is_live("$3")}
         """
         """names, clock. Returns the incarnation of the same moment, too: an ETag may be compared with that one only."""
-        self.scan = f"""
+        listed = f"AND stored.{name} >= $2 AND stored.{name} > $3 AND stored.{name} < $4 AND {_is_live('$6')}"
+        self.scan, self.scan_back = (
+            f"""
             SELECT head.revision, page.* FROM head LEFT JOIN LATERAL (
-                SELECT {columns} {source}
-                AND stored.{name} >= $2 AND stored.{name} > $3 AND stored.{name} < $4 AND {_is_live("$6")}
-                ORDER BY stored.{name} LIMIT $5
-            ) AS page ON true WHERE head.namespace = $1 ORDER BY page.{name}
-        """
-        """from, after, before, limit, clock. Each row begins with the head, and there is at least one row."""
+                {_bounded(table, f"SELECT * {source} {listed} ORDER BY stored.{name} {order} LIMIT $5", order, "$7")}
+            ) AS page ON true WHERE head.namespace = $1 ORDER BY page.{name} {order}
+            """
+            for order in ("ASC", "DESC")
+        )
+        """from, after, before, limit, clock, weight. The rows are as in `_bounded`, after the head. There is at least
+        one row. `scan_back` has them in descending order."""
+        self.count, self.count_back = (
+            f"""
+            SELECT head.revision, counted.* FROM head CROSS JOIN LATERAL (
+                SELECT count(*), {last}(name) FROM (
+                    SELECT stored.{name} AS name {source} {listed} ORDER BY stored.{name} {order} LIMIT $5
+                ) AS listed
+            ) AS counted WHERE head.namespace = $1
+            """
+            for order, last in (("ASC", "max"), ("DESC", "min"))
+        )
+        """from, after, before, limit, clock. Returns the head, the number, and the last name."""
         self.read_all = f"""
             SELECT head.revision, head.incarnation, found.* FROM head LEFT JOIN LATERAL (
-                SELECT {columns} {source} AND stored.{name} = {_any_of("$2")} AND {_is_live("$3")}
+                SELECT stored.weight > $4, {_light_columns(table, "stored.weight <= $4")} FROM (
+                    SELECT stored.*, sum({_weight(table)}) OVER () AS weight
+                    {source} AND stored.{name} = {_any_of("$2")} AND {_is_live("$3")}
+                ) AS stored
             ) AS found ON true WHERE head.namespace = $1
         """
-        """names, clock. Each row begins with the head and its incarnation, and there is at least one row."""
-        self.next_page = f"""
-            SELECT {columns} {source} AND stored.{name} > $2 AND {_is_live("$4")} ORDER BY stored.{name} LIMIT $3
-        """
-        """after, limit, clock."""
+        """names, clock, weight. Each row begins with the head, its incarnation, and whether all records together have
+        more weight; then their large columns are NULL. There is at least one row."""
+        later = f"SELECT * {source} AND stored.{name} > $2 AND {_is_live('$4')} ORDER BY stored.{name} LIMIT $3"
+        self.next_page = f"{_bounded(table, later, 'ASC', '$5')} ORDER BY stored.{name}"
+        """after, limit, clock, weight. The rows are as in `_bounded`."""
         self.add = _insert(table, _casts(table, count(2)))
         """The arrays of `Table.values`."""
         self.changes = _changes(table)
@@ -141,6 +158,44 @@ def _read(table: AnyTable) -> str:
     return ", ".join(
         column.expression if not column.read else f"{column.read} AS {column.name}" for column in table.columns
     )
+
+
+def _light_columns(table: AnyTable, condition: str) -> str:
+    """The columns; the large ones only if the condition holds, otherwise NULL."""
+    return ", ".join(
+        f"CASE WHEN {condition} THEN {column.expression} END AS {column.name}" if column.is_large else column.expression
+        for column in table.columns
+    )
+
+
+COMPRESSED_WEIGHT: Final = 16
+"""How many times its size in the table a compressed value counts. PostgreSQL compresses JSON to as little as a 90th, so
+records of a given weight have up to 6 times as many bytes; usually they have fewer."""
+
+
+def _weight(table: AnyTable) -> str:
+    """The weight of the row `stored`: about the bytes of its large columns, found without reading them."""
+    sizes = (
+        f"coalesce(pg_column_size(stored.{name}) * CASE WHEN pg_column_compression(stored.{name}) IS NULL"
+        f" THEN 1 ELSE {COMPRESSED_WEIGHT} END, 0)"
+        for name in (column.name for column in table.columns if column.is_large)
+    )
+    return " + ".join(sizes) or "0"
+
+
+def _bounded(table: AnyTable, records: str, order: str, weight: str) -> str:
+    """The first of these records: those whose weight together is at most `weight`, and one more.
+
+    A row has the number of all `records`, which shows whether there are more, and then the columns.
+    """
+    return f"""
+        SELECT stored.found, {_read(table)} FROM (
+            SELECT stored.*, count(*) OVER () AS found, sum({_weight(table)}) OVER (
+                ORDER BY stored.{table.name_column} {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ) AS weight_before
+            FROM ({records}) AS stored
+        ) AS stored WHERE coalesce(stored.weight_before, 0) <= {weight}
+    """
 
 
 def _casts(table: AnyTable, numbers: Iterable[int]) -> str:

@@ -153,6 +153,22 @@ SCHEMAS: dict[str, Json] = {
         },
         "required": ["entries", "revision", "next"],
     },
+    "EntryListOrCount": {
+        "anyOf": [
+            {"$ref": "#/components/schemas/EntryList"},
+            _object(
+                {
+                    "count": {"type": "integer", "minimum": 0},
+                    "revision": {"type": "integer", "minimum": 0},
+                    "next": {
+                        "type": ["string", "null"],
+                        "description": "The `after` for the entries that are not counted.",
+                    },
+                }
+            ),
+        ],
+        "description": "The entries; with `count`, how many there are.",
+    },
     "Event": {
         "type": "object",
         "description": "An event of a watch. In `text/event-stream` its members are the fields of an event.",

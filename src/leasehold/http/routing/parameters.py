@@ -149,7 +149,15 @@ def microseconds_of(sent: Json, *, name: str, minimum: float, maximum: float) ->
 # Lists --------------------------------------------------------------------------------------------------------
 
 PREFIX: Final = Parameter("prefix", "Only names that begin with it.", _STRING)
-AFTER: Final = Parameter("after", "Only names greater than it.", _STRING)
+AFTER: Final = Parameter("after", "Only names greater than it; with `reverse`, only names less than it.", _STRING)
+REVERSE: Final = Parameter("reverse", "In descending order.", {"type": "boolean"})
+COUNT: Final = Parameter("count", "Only how many there are.", {"type": "boolean"})
+LIST_PATHS: Final = Parameter(
+    "path",
+    "JSON Pointer to a part of each value. Entries without this part, or without one of several, are left out.",
+    _STRING,
+    repeated=True,
+)
 LIMIT: Final = Parameter(
     "limit",
     "The maximum number of items in the response. Its member `next` is the `after` of the next page.",

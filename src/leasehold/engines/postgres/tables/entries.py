@@ -57,12 +57,12 @@ TABLE: Final = Table(
     columns=(
         Column("key", "text"),
         # JSONB writes numbers without exponents: 10 characters may become 300. So it is read only if there is no text.
-        Column("data", "jsonb", read="CASE WHEN stored.exact IS NULL THEN stored.data END"),
+        Column("data", "jsonb", read="CASE WHEN stored.exact IS NULL THEN stored.data END", is_large=True),
         Column("revision", "bigint"),
         Column("created_at", "timestamptz"),
         Column("updated_at", "timestamptz"),
         Column("expires_at", "timestamptz"),
-        Column("exact", "text"),
+        Column("exact", "text", is_large=True),
     ),
     record=record,
     values=values,

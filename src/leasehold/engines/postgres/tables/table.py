@@ -10,11 +10,15 @@ from leasehold.model import Kind, R, Record
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column other than `namespace`. `read`: the expression that reads it from the row `stored`, if not its name."""
+    """A column other than `namespace`. `read`: the expression that reads it from the row `stored`, if not its name.
+
+    `is_large`: its values may have megabytes, so a query reads a limited number of them.
+    """
 
     name: str
     type: str
     read: str = ""
+    is_large: bool = False
 
     @property
     def expression(self) -> str:

@@ -42,13 +42,13 @@ def show_entry(request: Request, outcome: Outcome) -> Response:
     if not request.query:
         return Response(200, entry_json(entry), entry.revision)
     tag = raw_tag(request)
-    value, path = _shown_value(request, outcome)
+    value, path = shown_value(request, outcome)
     if tag:
         return Response(200, value, entry.revision, tag)
     return Response(200, partial_entry_json(entry, value=value, path=path), entry.revision)
 
 
-def _shown_value(request: Request, found: Found) -> tuple[bytes, str | None]:
+def shown_value(request: Request, found: Found) -> tuple[bytes, str | None]:
     """The whole value, one part, or an object of several parts by their paths; and the path if it is one part."""
     if found.parts is None:
         return found.entry.value, None

@@ -1,19 +1,25 @@
-"""`GET /kv`: entries in ascending order of their keys, streamed as JSON or as a page of MessagePack."""
+"""`GET /kv`: entries in the order of their keys, streamed as JSON or as a page of MessagePack; or their number."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Final
 
 import msgspec
 
-from leasehold.http.endpoints.kv.listed_entry import encoder_of
+from leasehold.errors import ErrorCode
+from leasehold.http.endpoints.kv.listed_entry import Encoder, encoder_of
 from leasehold.http.endpoints.kv.several_entries import several_entries
+from leasehold.http.endpoints.kv.shown_parts import Pages, Shown, shown_pages, shown_parts_of
 from leasehold.http.media_types import Media
 from leasehold.http.messages import GatheredList, Request, Response, Stream, gathered
 from leasehold.http.routing.parameters import (
     AFTER,
+    COUNT,
     KEYS,
     LIMIT,
+    LIST_PATHS,
     PREFIX,
+    REVERSE,
     VALUES,
     after_of,
     flag_of,
@@ -21,30 +27,69 @@ from leasehold.http.routing.parameters import (
     prefixes_of,
 )
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
-from leasehold.limits import MAX_GATHERED_BYTES, MAX_PAGE_ENTRIES
-from leasehold.model import Entry, Page
-
-Pages = AsyncGenerator[Page[Entry]]
-"""Entries in ascending order of their keys. The list continues after the `next_after` of the last page."""
+from leasehold.limits import MAX_COUNTED_ENTRIES, MAX_GATHERED_BYTES, MAX_PAGE_ENTRIES
+from leasehold.model import Counted
+from leasehold.store.store import Store
 
 
 async def list_entries(request: Request, service: Service) -> Response | Stream:
     if "key" in request.query:
         return await several_entries(request, service)
-    prefixes, after = prefixes_of(request), after_of(request)
-    return await list_response(request, lambda limit: service.store.pages(prefixes, after, limit))
+    return await list_response(request, service, prefixes_of(request), shown_parts_of(request))
 
 
-async def list_response(request: Request, pages_of: Callable[[int | None], Pages]) -> Response | Stream:
-    """The response of a list. `pages_of`: given the limit, the entries to list; None: all of them."""
-    with_values = flag_of(request, "values", default=True)
+async def list_response(
+    request: Request, service: Service, prefixes: Sequence[str], shown: Shown | None
+) -> Response | Stream:
+    """The list of the entries with these prefixes, or how many there are. `shown`: what is shown of each; None: all."""
+    listing = _Listing(service.store, prefixes, after_of(request), flag_of(request, REVERSE.name, default=False), shown)
     limit = limit_of(request)
+    if flag_of(request, COUNT.name, default=False):
+        counted = await listing.count(limit)
+        next_after = None if counted.is_complete else counted.last
+        return Response(200, b'{"count":%d,' % counted.count + _list_end(counted.revision, next_after))
+    with_values = flag_of(request, "values", default=True)
+    paths = request.query.get("path", ())
+    encoder = encoder_of(request.media, with_values=with_values, path=paths[0] if len(paths) == 1 else None)
     if request.media is Media.MESSAGEPACK:
-        return await _packed_list(pages_of(limit or MAX_PAGE_ENTRIES), with_values=with_values)
-    return Stream(Media.JSON, _json_chunks(pages_of(limit), with_values=with_values))
+        return await _packed_list(service, listing.pages(limit or MAX_PAGE_ENTRIES), encoder)
+    return Stream(Media.JSON, _json_chunks(listing.pages(limit), encoder))
 
 
-async def _packed_list(pages: Pages, *, with_values: bool) -> Response:
+class _Listing(msgspec.Struct, frozen=True):
+    """What a request lists. It continues behind `after`."""
+
+    store: Store
+    prefixes: Sequence[str]
+    after: str | None
+    is_reversed: bool
+    shown: Shown | None
+
+    def pages(self, limit: int | None) -> Pages:
+        """The entries as they are shown, at most `limit`."""
+        if self.shown is None:
+            return self.store.pages(self.prefixes, self.after, limit, is_reversed=self.is_reversed)
+        pages = self.store.pages(self.prefixes, self.after, None, is_reversed=self.is_reversed)
+        return shown_pages(pages, self.shown, limit)
+
+    async def count(self, limit: int | None) -> Counted:
+        """How many entries the list has, but at most `limit`."""
+        if self.shown is None:
+            limit = limit or MAX_COUNTED_ENTRIES
+            return await self.store.count(self.prefixes, self.after, limit, is_reversed=self.is_reversed)
+        count = 0
+        revision: int | None = None
+        last: str | None = None
+        async with aclosing(self.pages(limit)) as pages:
+            async for page in pages:
+                revision = page.revision if revision is None else revision
+                count += len(page.records)
+                last = page.next_after
+        assert revision is not None
+        return Counted(count, revision, last, is_complete=last is None)
+
+
+async def _packed_list(service: Service, pages: Pages, encoder: Encoder) -> Response:
     """The list as MessagePack, which cannot be streamed, because the length comes first.
 
     It ends at its limit, or at MAX_GATHERED_BYTES: ten thousand values may be gigabytes.
@@ -52,10 +97,10 @@ async def _packed_list(pages: Pages, *, with_values: bool) -> Response:
     found = GatheredList("entries", Media.MESSAGEPACK)
     revision: int | None = None
     next_after: str | None = None
-    async with aclosing(pages):
+    async with service.store.gathering, aclosing(pages):
         async for page in pages:
             revision = page.revision if revision is None else revision
-            await found.add(map(encoder_of(Media.MESSAGEPACK, with_values=with_values), page.records))
+            await found.add(map(encoder, page.records))
             next_after = page.next_after
             if found.size_bytes > MAX_GATHERED_BYTES:
                 break
@@ -63,7 +108,7 @@ async def _packed_list(pages: Pages, *, with_values: bool) -> Response:
     return found.response(revision, next_after)
 
 
-async def _json_chunks(pages: Pages, *, with_values: bool) -> AsyncGenerator[bytes]:
+async def _json_chunks(pages: Pages, encoder: Encoder) -> AsyncGenerator[bytes]:
     separator = b'{"entries":[\n'
     revision: int | None = None
     next_after: str | None = None
@@ -71,31 +116,29 @@ async def _json_chunks(pages: Pages, *, with_values: bool) -> AsyncGenerator[byt
         # The revision before the first entry was read: the list has every change up to it.
         revision = page.revision if revision is None else revision
         next_after = page.next_after
-        for chunk in gathered(b",\n" + text for text in _entry_texts(page, with_values=with_values)):
+        for chunk in gathered(b",\n" + text for text in map(encoder, page.records)):
             yield separator + chunk.removeprefix(b",\n") if separator else chunk
             separator = b""
     assert revision is not None
     yield separator + b"\n]," + _list_end(revision, next_after) + b"\n"
 
 
-def _entry_texts(page: Page[Entry], *, with_values: bool) -> Iterator[bytes]:
-    return map(encoder_of(Media.JSON, with_values=with_values), page.records)
-
-
 def _list_end(revision: int, next_after: str | None) -> bytes:
     return b'"revision":%d,"next":%b}' % (revision, msgspec.json.encode(next_after))
 
 
-LIST_PARAMETERS = (PREFIX, AFTER, LIMIT, VALUES)
+LIST_PARAMETERS = (PREFIX, AFTER, LIMIT, REVERSE, COUNT, LIST_PATHS, VALUES)
 """Those of every list of entries."""
+LIST_RESPONSES = (DocumentedResponse(200, "The entries, or how many there are.", "EntryListOrCount"),)
+LIST_ERRORS: Final[tuple[ErrorCode, ...]] = ("invalid_path", "too_large", "upgrade_required")
 
 ROUTE = Route(
     "GET",
     "/kv",
     AsyncEndpoint(list_entries),
-    "List entries in ascending order of their keys, or get several entries by key",
+    "List or count entries in the order of their keys, or get several entries by key",
     "read",
-    (DocumentedResponse(200, "The entries.", "EntryList"),),
-    ("upgrade_required", "too_large"),
+    LIST_RESPONSES,
+    LIST_ERRORS,
     (*LIST_PARAMETERS, KEYS),
 )

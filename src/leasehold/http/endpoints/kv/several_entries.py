@@ -1,5 +1,7 @@
 """`GET /kv?key=a&key=b`: several entries as of one moment, in the order of the request, without the missing ones."""
 
+from contextlib import aclosing
+
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.listed_entry import encoder_of
 from leasehold.http.messages import GatheredList, Request, Response
@@ -15,13 +17,18 @@ async def several_entries(request: Request, service: Service) -> Response:
     keys, with_values = keys_of(request), flag_of(request, "values", default=True)
     for key in keys:
         request.principal.require_covered(key)
-    page = await service.store.entries(keys)
-    if with_values and sum(len(entry.value) for entry in page.records) > MAX_GATHERED_BYTES:
-        raise ServiceError(
-            "too_large",
-            f"the values together are larger than {MAX_GATHERED_BYTES} bytes; ask for fewer keys",
-            details={"limit": MAX_GATHERED_BYTES},
-        )
     found = GatheredList("entries", request.media)
-    await found.add(map(encoder_of(request.media, with_values=with_values), page.records))
-    return found.response(page.revision, None)
+    encoder = encoder_of(request.media, with_values=with_values)
+    size = revision = 0
+    async with service.store.gathering, aclosing(service.store.entries(keys)) as pages:
+        async for page in pages:
+            revision = page.revision
+            size += sum(len(entry.value) for entry in page.records)
+            if with_values and size > MAX_GATHERED_BYTES:
+                raise ServiceError(
+                    "too_large",
+                    f"the values together are larger than {MAX_GATHERED_BYTES} bytes; ask for fewer keys",
+                    details={"limit": MAX_GATHERED_BYTES},
+                )
+            await found.add(map(encoder, page.records))
+        return found.response(revision, None)

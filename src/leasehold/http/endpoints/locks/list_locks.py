@@ -20,16 +20,17 @@ async def list_locks(request: Request, service: Service) -> Response:
     left = limit_of(request) or MAX_PAGE_ENTRIES
     found = GatheredList("locks", request.media)
     revision: int | None = None
-    while True:
-        page = await store.lease_page(prefixes, after, min(left, LOCKS_AT_ONCE))
-        revision = page.revision if revision is None else revision
-        texts = (lock_json(lease, store.waiting_for(lease.lock)) for lease in page.records)
-        await found.add(map(values.to_messagepack, texts) if found.is_packed else texts)
-        left -= len(page.records)
-        after = page.next_after
-        if after is None or not left or found.size_bytes > MAX_GATHERED_BYTES:
-            return found.response(revision, after)
-        await asyncio.sleep(0)
+    async with store.gathering:
+        while True:
+            page = await store.lease_page(prefixes, after, min(left, LOCKS_AT_ONCE))
+            revision = page.revision if revision is None else revision
+            texts = (lock_json(lease, store.waiting_for(lease.lock)) for lease in page.records)
+            await found.add(map(values.to_messagepack, texts) if found.is_packed else texts)
+            left -= len(page.records)
+            after = page.next_after
+            if after is None or not left or found.size_bytes > MAX_GATHERED_BYTES:
+                return found.response(revision, after)
+            await asyncio.sleep(0)
 
 
 ROUTE = Route(
