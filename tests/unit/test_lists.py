@@ -11,7 +11,8 @@ from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.http.endpoints.kv import shown_parts
 from leasehold.http.endpoints.kv.several_entries import several_entries
 from leasehold.http.endpoints.kv.shown_parts import shown_pages
-from leasehold.http.messages import CHUNK_BYTES, Headers, Request, Response
+from leasehold.http.media_types import Media
+from leasehold.http.messages import CHUNK_BYTES, GatheredList, Headers, Request, Response
 from leasehold.http.routing.route import Service
 from leasehold.limits import MAX_GATHERED_LISTS, Limits
 from leasehold.model import Entry, Page, Put
@@ -63,7 +64,7 @@ def test_a_list_has_the_next_position_only_if_another_entry_is_shown(
     limit: int | None, count: int, following: str | None
 ) -> None:
     source = Source(11)
-    pages = collected(shown_pages(source.pages(), odd, limit))
+    pages = collected(shown_pages(source.pages(), odd, limit, asyncio.Lock()))
     assert keys(pages) == ["001", "003", "005", "007", "009"][:count]
     assert (pages[-1].next_after, {page.revision for page in pages}) == (following, {7})
     assert source.is_closed
@@ -79,7 +80,7 @@ def test_a_list_that_leaves_much_out_ends_and_can_be_continued(
     lists = 0
     after: str | None = None
     while True:
-        pages = collected(shown_pages(source.pages(after), odd, limit))
+        pages = collected(shown_pages(source.pages(after), odd, limit, asyncio.Lock()))
         found += keys(pages)
         lists += 1
         assert source.is_closed
@@ -103,12 +104,46 @@ def test_a_list_lets_the_event_loop_go_on_while_it_leaves_entries_out() -> None:
 
         turn()
         source = Source(60, b"1" * CHUNK_BYTES)
-        async for page in shown_pages(source.pages(), lambda _: None, None):
+        async for page in shown_pages(source.pages(), lambda _: None, None, asyncio.Lock()):
             assert page.records == []
         is_over = True
         return turns
 
     assert asyncio.run(turns_during_a_list()) > 60
+
+
+@pytest.mark.parametrize("is_packed", [False, True], ids=["with parts", "as MessagePack"])
+def test_an_iteration_of_the_event_loop_has_one_piece_of_work_of_all_lists(*, is_packed: bool) -> None:
+    works = 0
+
+    def shown(_: Entry) -> Entry | None:
+        nonlocal works
+        works += 1
+        return None
+
+    def encoded() -> Iterator[bytes]:
+        nonlocal works
+        for _ in range(5):
+            works += 1
+            yield b"x" * (CHUNK_BYTES + 1)
+
+    async def parts(turn: asyncio.Lock) -> None:
+        async for _ in shown_pages(Source(5, b"1" * CHUNK_BYTES).pages(), shown, None, turn):
+            pass
+
+    async def packed(turn: asyncio.Lock) -> None:
+        await GatheredList("entries", Media.MESSAGEPACK, turn).add(encoded())
+
+    async def most_at_once() -> int:
+        turn = asyncio.Lock()
+        lists = [asyncio.ensure_future((packed if is_packed else parts)(turn)) for _ in range(20)]
+        most = before = 0
+        while not all(each.done() for each in lists):
+            await asyncio.sleep(0)
+            most, before = max(most, works - before), works
+        return most
+
+    assert (asyncio.run(most_at_once()), works) == (1, 100)
 
 
 def run_with_store(work: Callable[[Store], Awaitable[T]]) -> T:
@@ -168,7 +203,9 @@ def test_a_limited_number_of_lists_is_made_at_the_same_time() -> None:
                 yield page
             making -= 1
 
-        service = cast("Service", SimpleNamespace(store=SimpleNamespace(entries=slow, gathering=store.gathering)))
+        service = cast(
+            "Service", SimpleNamespace(store=SimpleNamespace(entries=slow, gathering=store.gathering, turn=store.turn))
+        )
         requests: Iterator[Request] = (
             Request("GET", b"/kv", Headers(), query={"key": ["a"]}) for _ in range(5 * MAX_GATHERED_LISTS)
         )

@@ -341,7 +341,7 @@ def turns_of(texts: list[bytes], media: Media) -> tuple[int, Response]:
                 await asyncio.sleep(0)
 
         task = asyncio.create_task(others())
-        found = GatheredList("entries", media)
+        found = GatheredList("entries", media, asyncio.Lock())
         await found.add(map(to_messagepack, texts) if found.is_packed else texts)
         done = True
         await task

@@ -155,11 +155,13 @@ def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
 class GatheredList:
     """A list in one response: `{"NAME": [items], "revision": …, "next": …}`.
 
-    Its items are encoded one by one, because to encode all of them at once would block the event loop.
+    Its items are encoded one by one, because to encode all of them at once would block the event loop. `turn`: that of
+    the store, for which all lists wait.
     """
 
-    def __init__(self, name: str, media: Media) -> None:
+    def __init__(self, name: str, media: Media, turn: asyncio.Lock) -> None:
         self._name = name
+        self._turn = turn
         self.is_packed = media is Media.MESSAGEPACK
         self._items: list[bytes] = []
         self._unyielded_bytes = 0
@@ -168,13 +170,24 @@ class GatheredList:
 
     async def add(self, items: Iterable[bytes]) -> None:
         """Add items in the representation of the list. Yields to the event loop every 64 KiB."""
+        left = iter(items)
+        is_over = False
+        while not is_over:
+            async with self._turn:
+                is_over = self._add_some(left)
+                if self._unyielded_bytes > CHUNK_BYTES:
+                    self._unyielded_bytes = 0
+                    await asyncio.sleep(0)
+
+    def _add_some(self, items: Iterator[bytes]) -> bool:
+        """Add up to CHUNK_BYTES, or one larger item. True: there are no more."""
         for item in items:
             self._items.append(item)
             self.size_bytes += len(item)
             self._unyielded_bytes += len(item)
             if self._unyielded_bytes > CHUNK_BYTES:
-                self._unyielded_bytes = 0
-                await asyncio.sleep(0)
+                return False
+        return True
 
     def response(self, revision: int, next_after: str | None) -> Response:
         items = self._items

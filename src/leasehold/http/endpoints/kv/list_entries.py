@@ -70,7 +70,7 @@ class _Listing(msgspec.Struct, frozen=True):
         if self.shown is None:
             return self.store.pages(self.prefixes, self.after, limit, is_reversed=self.is_reversed)
         pages = self.store.pages(self.prefixes, self.after, None, is_reversed=self.is_reversed)
-        return shown_pages(pages, self.shown, limit)
+        return shown_pages(pages, self.shown, limit, self.store.turn)
 
     async def count(self, limit: int | None) -> Counted:
         """How many entries the list has, but at most `limit`."""
@@ -94,7 +94,7 @@ async def _packed_list(service: Service, pages: Pages, encoder: Encoder) -> Resp
 
     It ends at its limit, or at MAX_GATHERED_BYTES: ten thousand values may be gigabytes.
     """
-    found = GatheredList("entries", Media.MESSAGEPACK)
+    found = GatheredList("entries", Media.MESSAGEPACK, service.store.turn)
     revision: int | None = None
     next_after: str | None = None
     async with service.store.gathering, aclosing(pages):

@@ -17,7 +17,7 @@ async def several_entries(request: Request, service: Service) -> Response:
     keys, with_values = keys_of(request), flag_of(request, "values", default=True)
     for key in keys:
         request.principal.require_covered(key)
-    found = GatheredList("entries", request.media)
+    found = GatheredList("entries", request.media, service.store.turn)
     encoder = encoder_of(request.media, with_values=with_values)
     size = revision = 0
     async with service.store.gathering, aclosing(service.store.entries(keys)) as pages:

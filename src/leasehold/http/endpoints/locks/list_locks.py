@@ -18,7 +18,7 @@ async def list_locks(request: Request, service: Service) -> Response:
     """A page in one piece. It is not streamed: only few locks are held at a time."""
     store, prefixes, after = service.store, prefixes_of(request), after_of(request)
     left = limit_of(request) or MAX_PAGE_ENTRIES
-    found = GatheredList("locks", request.media)
+    found = GatheredList("locks", request.media, store.turn)
     revision: int | None = None
     async with store.gathering:
         while True:
