@@ -210,6 +210,13 @@ def _transactions() -> Iterator[Attack]:
         one = b'{"op":"put","key":"worst","value":%b}'
         body = _BODIES[kind] if len(_BODIES[kind]) < MIB - 100 else _filled(b"1", size=MIB - 100)
         yield attack(f"one put of {kind}", _transaction(one % body))
+        for form, headers in (("", json), (" as MessagePack", packed)):
+            asked = (("POST", "/txn", headers, gets),)
+            yield Attack(f"POST /txn{form}, 100 clients: 128 gets of {kind}", asked, None, 100, large)
+        asked = (("POST", "/txn?current", packed, shown),)
+        yield Attack(f"POST /txn as MessagePack, 100 clients: failed checks of {kind}", asked, None, 100, large)
+        asked = (("POST", "/txn", json, _transaction(*tests)),)
+        yield Attack(f"POST /txn, 100 clients: 120 tests of {kind}", asked, None, 100, small)
     steps = _filled(b'{"op":"add","path":"/-","value":[1]}', 6_000 // _SEVERAL)
     patches = [b'{"op":"patch","key":"several/%d","patch":%b}' % (number, steps) for number in range(_SEVERAL)]
     lists = {f"several/{number}": b"[]" for number in range(_SEVERAL)}
@@ -246,6 +253,8 @@ def _lists() -> Iterator[Attack]:
         same = "&".join(["key=worst"] * 8)
         asked = (("GET", f"/kv?{same}", as_packed, None),)
         yield Attack(f"GET /kv?key= as MessagePack, one 8 times: {kind}", asked, _BODIES[kind])
+        asked = (("GET", f"/kv?{keys}", as_packed, None),)
+        yield Attack(f"GET /kv?key= as MessagePack, 100 clients: 128 {kind}", asked, None, 100, large)
         asked = (("GET", "/kv?path=/0", {}, None),)
         yield Attack(f"GET /kv, a part, 100 clients: {kind}", asked, _BODIES[kind], 100)
         yield Attack(f"DELETE /kv?prefix= of {kind}", (("DELETE", "/kv?prefix=several/", {}, None),), entries=whole)
