@@ -129,7 +129,7 @@ def seen(steps: Sequence[Step], *, fast_paths: bool, tokens: bool = False, limit
         await scene.store.close()
         result.written = [transport.written for transport in scene.transports]
         figures = scene.metrics._figures({})
-        series = "GET /kv/{key} 200"
+        series = "GET /kv/{key} 200 1.1"
         result.requests = {name: sum(seconds.counts) for name, seconds in figures.requests.items()}
         if series in figures.requests:
             result.requests[series] = (figures.requests[series].counts, figures.requests[series].total)

@@ -32,6 +32,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "nginx": "nginx",
     "openssl": "openssl",
     "pgbouncer": "pgbouncer",
+    "promtool": "prometheus",
     "strace": "strace",
     "unshare": "util-linux",
     "varnishd": "varnish",

@@ -17,9 +17,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-SECONDS_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SECONDS_BOUNDS: Final = (
+    *(0.0005, 0.001, 0.0025),
+    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+)
+"""The bounds that the conventions of OpenTelemetry advise, and smaller ones: most requests take less than 5 ms."""
 BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
-SUMMED_GAUGES: Final = frozenset({"connections", "waiting_operations", "waiters", "waiting_reads", "watchers"})
+SUMMED_GAUGES: Final = frozenset(
+    {"connections", "max_connections", "waiting_operations", "waiters", "waiting_reads", "watchers"}
+)
 """Gauges that are added up over all workers."""
 LARGEST_GAUGES: Final = frozenset({"watch_lag_revisions"})
 """Gauges of which the largest of all workers is shown. All others describe the store and are the same for every worker.
@@ -27,6 +33,7 @@ LARGEST_GAUGES: Final = frozenset({"watch_lag_revisions"})
 
 GAUGES: Final[Mapping[str, str]] = {
     "connections": "Open connections.",
+    "max_connections": "The limit of open connections.",
     "waiting_operations": "Changes that wait in the lane for the next commit.",
     "revision": "The head: the revision of the last change that readers can see.",
     "degraded": "1 while writes cannot be made durable.",
@@ -38,6 +45,26 @@ GAUGES: Final[Mapping[str, str]] = {
     "watch_lag_revisions": "Revisions that the watcher furthest behind has not been sent yet.",
     "journal_bytes": "Bytes of records in the journal since the last checkpoint.",
 }
+
+COUNTERS: Final[Mapping[str, str]] = {
+    "fenced_writes_refused": "Writes and transactions that were refused because their lease was not alive.",
+}
+
+KNOWN_METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+"""Those of RFC 9110, and PATCH. OpenTelemetry calls every other method OTHER_METHOD."""
+OTHER_METHOD: Final = "_OTHER"
+NO_ROUTE: Final = "-"
+_REQUEST_LABELS: Final = (
+    "http_request_method",
+    "http_route",
+    "http_response_status_code",
+    "error_type",
+    "network_protocol_version",
+    "url_scheme",
+)
+"""The attributes of `http.server.request.duration`, as Prometheus writes their names:
+https://opentelemetry.io/docs/specs/semconv/http/http-metrics and
+https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics"""
 
 
 class Distribution(msgspec.Struct):
@@ -60,11 +87,16 @@ class Distribution(msgspec.Struct):
 
 
 class Figures(msgspec.Struct):
-    """All numbers of one process. The keys of `requests` are method, route pattern and status, separated by spaces."""
+    """All numbers of one process.
+
+    The keys of `requests` are method, route pattern, status and version of HTTP, separated by spaces.
+    """
 
     requests: dict[str, Distribution] = {}
     batches: Distribution = msgspec.field(default_factory=lambda: Distribution([0] * (len(BATCH_BOUNDS) + 1)))
     gauges: dict[str, float] = {}
+    counters: dict[str, int] = {}
+    """By the names in COUNTERS."""
 
 
 class Metrics:
@@ -72,19 +104,28 @@ class Metrics:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._requests: dict[tuple[str, str, int], Distribution] = {}
+        self._requests: dict[tuple[str, str, int, str], Distribution] = {}
         self._batches = Distribution([0] * (len(BATCH_BOUNDS) + 1))
+        self._counters = dict.fromkeys(COUNTERS, 0)
 
-    def seconds_of(self, method: str, pattern: str, status: int) -> Distribution:
+    def seconds_of(self, method: str, pattern: str, status: int, version: str = "1.1") -> Distribution:
         """The histogram of these requests. It is shown from the first call on, so call it for an answer."""
-        distribution = self._requests.get((method, pattern, status))
+        series = (method, pattern, status, version)
+        distribution = self._requests.get(series)
         if distribution is None:
-            distribution = self._requests[method, pattern, status] = Distribution([0] * (len(SECONDS_BOUNDS) + 1))
+            distribution = self._requests[series] = Distribution([0] * (len(SECONDS_BOUNDS) + 1))
         return distribution
 
-    def count_request(self, method: str, pattern: str, status: int, seconds: float) -> None:
-        distribution = self._requests.get((method, pattern, status)) or self.seconds_of(method, pattern, status)
+    def count_request(self, method: str, pattern: str, status: int, seconds: float, version: str) -> None:
+        """`version`: of HTTP, `1.1` or `1.0`."""
+        distribution = self._requests.get((method, pattern, status, version))
+        if distribution is None:
+            distribution = self.seconds_of(method, pattern, status, version)
         distribution.count_seconds(seconds)
+
+    def count(self, counter: str) -> None:
+        """`counter`: one of COUNTERS."""
+        self._counters[counter] += 1
 
     def count_batch(self, operations: int) -> None:
         self._batches.counts[bisect_left(BATCH_BOUNDS, operations)] += 1
@@ -115,15 +156,18 @@ class Metrics:
                 whole.gauges[name] += others.gauges[name]
             for name in LARGEST_GAUGES & others.gauges.keys():
                 whole.gauges[name] = max(whole.gauges[name], others.gauges[name])
+            for name in whole.counters.keys() & others.counters.keys():
+                whole.counters[name] += others.counters[name]
         registry = CollectorRegistry()
         registry.register(_Families(whole))
         return generate_latest(registry)
 
     def _figures(self, gauges: Mapping[str, float]) -> Figures:
         return Figures(
-            {f"{method} {pattern} {status}": _copy(seen) for (method, pattern, status), seen in self._requests.items()},
+            {" ".join(map(str, series)): _copy(seen) for series, seen in self._requests.items()},
             _copy(self._batches),
             dict(gauges),
+            dict(self._counters),
         )
 
     def _others(self) -> Iterator[Figures]:
@@ -148,12 +192,12 @@ class _Families(Collector):
 
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(
-            "leasehold_request_seconds",
-            "Time from the complete request to its response, by method, route and status.",
-            labels=("method", "route", "status"),
+            "http_server_request_duration_seconds",
+            "Time from the complete request to its response.",
+            labels=_REQUEST_LABELS,
         )
-        for series, seen in sorted(self._figures.requests.items()):
-            seconds.add_metric(series.split(" "), _buckets(SECONDS_BOUNDS, seen), seen.total)
+        for labels, seen in sorted(_by_labels(self._figures.requests).items()):
+            seconds.add_metric(labels, _buckets(SECONDS_BOUNDS, seen), seen.total)
         yield seconds
         batches = HistogramMetricFamily("leasehold_batch_operations", "Changes that shared one durable commit.")
         batches.add_metric((), _buckets(BATCH_BOUNDS, self._figures.batches), self._figures.batches.total)
@@ -162,6 +206,29 @@ class _Families(Collector):
         yield CounterMetricFamily("leasehold_commits", "Durable commits.", value=commits)
         for name, value in self._figures.gauges.items():
             yield GaugeMetricFamily(f"leasehold_{name}", GAUGES[name], value=value)
+        for name, total in self._figures.counters.items():
+            yield CounterMetricFamily(f"leasehold_{name}", COUNTERS[name], value=total)
+
+
+def _by_labels(requests: Mapping[str, Distribution]) -> Mapping[tuple[str, ...], Distribution]:
+    """The histograms by the values of _REQUEST_LABELS. All unknown methods together are OTHER_METHOD."""
+    merged: dict[tuple[str, ...], Distribution] = {}
+    for series, seen in requests.items():
+        method, pattern, status, version = series.split(" ")
+        # An empty label is the same as none. Only a failure of the server is an error in the conventions.
+        labels = (
+            method if method in KNOWN_METHODS else OTHER_METHOD,
+            "" if pattern == NO_ROUTE else pattern,
+            status,
+            status if status >= "500" else "",
+            version,
+            "http",
+        )
+        if labels in merged:
+            merged[labels].add(seen)
+        else:
+            merged[labels] = _copy(seen)
+    return merged
 
 
 def _buckets(bounds: tuple[float, ...], seen: Distribution) -> list[tuple[str, float]]:

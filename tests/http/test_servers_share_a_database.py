@@ -279,7 +279,9 @@ def test_entries_are_created_and_read_by_uuid(ask: Alternating) -> None:
 # Metrics ------------------------------------------------------------------------------------------------------
 
 READS = re.compile(
-    r'^leasehold_request_seconds_count\{method="GET",route="/kv/\{key\}",status="404"\} (\S+)$', re.MULTILINE
+    r'^http_server_request_duration_seconds_count\{(?=.*method="GET")(?=.*route="/kv/\{key\}")(?=.*code="404").*\} '
+    r"(\S+)$",
+    re.MULTILINE,
 )
 
 

@@ -36,6 +36,7 @@ from leasehold.http.wire.sending import Sender, unframed
 from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
 from leasehold.model import Found, NotModified, Operation, Outcome, Read, Transaction, keys_in, name_of
+from leasehold.rules.fences import refused_by_fence
 from leasehold.tasks import start_task
 
 log = structlog.get_logger(__name__)
@@ -276,7 +277,7 @@ class Answerer(ABC):
                     log.warning("stream broken off", request_id=request.request_id.decode(), exc_info=error)
                     self.abort()
         self._task = None
-        self._note_stream(request)
+        self._shared.note(request, 200, self._started_at)
         if self._state is STREAMING:
             self._current = None
             self._finish(request, close=close)
@@ -293,7 +294,7 @@ class Answerer(ABC):
             return
         self._current = None  # whatever fails from here on, the request must not be answered again
         self._sender.write(head)
-        self._note_stream(request)
+        self._shared.note(request, 200, self._started_at)
         if request.method != "HEAD":
             try:
                 await stream.run(self._sender)
@@ -305,12 +306,6 @@ class Answerer(ABC):
         if self._state is WAITING:
             self._finish(request, close=close or shared.stopping)
 
-    def _note_stream(self, request: Request) -> None:
-        shared = self._shared
-        shared.metrics.count_request(request.method, request.pattern, 200, shared.moment() - self._started_at)
-        if shared.logs_requests:
-            shared.log_request(request.method, request.path, 200, request.request_id)
-
     # Responses ------------------------------------------------------------------------------------------------
 
     def _respond(self, response: Response) -> None:
@@ -319,11 +314,7 @@ class Answerer(ABC):
             return
         shared = self._shared
         close = not request.keep_alive or shared.stopping
-        shared.metrics.count_request(
-            request.method, request.pattern, response.status, shared.moment() - self._started_at
-        )
-        if shared.logs_requests:
-            shared.log_request(request.method, request.path, response.status, request.request_id)
+        shared.note(request, response.status, self._started_at)
         transport = self._sender.transport
         if transport is not None:
             templates = shared.templates
@@ -344,6 +335,8 @@ class Answerer(ABC):
                 exc_info=error.__cause__,
                 details=dict(error.details),
             )
+        if refused_by_fence(error):
+            self._shared.metrics.count("fenced_writes_refused")
         self._shared.admission.set_cors_lines(request.headers)  # it may have been refused before it was admitted
         if error.status in REFUSALS:
             self._shared.refusals.record(request, error, self._address)

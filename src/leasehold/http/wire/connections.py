@@ -136,7 +136,8 @@ class Connections:
         self._moment = 0.0
 
     def gauges(self) -> Mapping[str, float]:
-        return {"connections": len(self._members), **self.store.gauges()}
+        own = {"connections": len(self._members), "max_connections": self.limits.max_connections}
+        return {**own, **self.store.gauges()}
 
     def next_request_id(self) -> bytes:
         return b"%b-%x" % (self.request_id_prefix, next(self.request_numbers))
@@ -156,6 +157,13 @@ class Connections:
             error.__cause__ = failure
             return error
         return None
+
+    def note(self, request: Request, status: int, started_at: float) -> None:
+        """Count a request that was answered, and log it. `started_at`: the `moment` at which it began."""
+        seconds = self.moment() - started_at
+        self.metrics.count_request(request.method, request.pattern, status, seconds, request.version)
+        if self.logs_requests:
+            self.log_request(request.method, request.path, status, request.request_id)
 
     def log_request(self, method: str, path: bytes, status: int, request_id: bytes) -> None:
         """Log the path without its query, and neither a header field nor a value."""
