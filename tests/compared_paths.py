@@ -1,9 +1,11 @@
 """Two services with equal stores and clocks get the same bytes, and one of them has no fast paths.
 
-All that can be noticed of them is compared: each byte that they send, their metrics, and their logs.
+All that can be noticed of them is compared: each byte that they send, their metrics, their logs, and their spans. The
+service without fast paths also parses each request that has a `traceparent`.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -17,15 +19,18 @@ from leasehold.access.token_keys import VerificationKey
 from leasehold.access.token_verification import Verifier
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.http.endpoints import ROUTES
+from leasehold.http.messages import Request
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.quick_get import QuickGet
 from leasehold.http.wire.quick_put import QuickPut
+from leasehold.http.wire.trace_field import without_trace
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.store.store import Store
+from leasehold.trace_context import TraceContext
 
 SECRET = b"s" * 32
 ORIGIN = ("http", "page.example", 80)
@@ -40,16 +45,20 @@ class Seen:
     """By its connections, in the order in which they were made."""
     requests: dict[str, Any] = field(default_factory=dict)
     log: list[Any] = field(default_factory=list)
+    spans: list[Any] = field(default_factory=list)
     quick: int = 0
     """Answers of the fast path of GET."""
     quick_writes: int = 0
     """Answers of the fast path of POST and PUT."""
 
+    def noticed(self) -> dict[str, Any]:
+        return {"written": self.written, "requests": self.requests, "log": self.log, "spans": self.spans}
+
 
 class Scene:
     """A service without a network, and one client, which connects again when its connection is closed."""
 
-    def __init__(self, *, fast_paths: bool, tokens: bool, limits: Limits) -> None:
+    def __init__(self, *, fast_paths: bool, tokens: bool, limits: Limits, logs: bool, spans: list[Any] | None) -> None:
         self.now = 1_000_000
         """Seconds, of the store's clock and of the clock for tokens."""
         engine = MemoryEngine(clock=lambda: self.now * 1_000_000)
@@ -60,8 +69,22 @@ class Scene:
         admission = Admission(verifier, frozenset({"a", "localhost"}), origins=frozenset({ORIGIN}))
         self.metrics = Metrics()
         service = Service(self.store, limits, lambda: 0.0, b"{}", self.metrics, dict)
-        self.shared = Connections(Router(ROUTES), admission, service, logs_requests=True, fast_paths=fast_paths)
+
+        def record_span(request: Request, trace: TraceContext, status: int, _started_at: float, client: str) -> None:
+            assert spans is not None
+            spans.append((request.method, request.path, trace, status, client))
+
+        self.shared = Connections(
+            Router(ROUTES),
+            admission,
+            service,
+            logs_requests=logs,
+            fast_paths=fast_paths,
+            record_span=None if spans is None else record_span,
+        )
         self.shared.request_id_prefix = b"0" * 12
+        for _ in range(0xFFF):  # then all ids have the same length
+            next(self.shared.request_numbers)
         self.transports: list[Transport] = []
         self.connect()
 
@@ -98,8 +121,16 @@ class Scene:
         self.now += seconds
 
 
-def seen(steps: Sequence[Step], *, fast_paths: bool, tokens: bool = False, limits: Limits | None = None) -> Seen:
-    """What a service does at these steps."""
+def seen(
+    steps: Sequence[Step],
+    *,
+    fast_paths: bool,
+    tokens: bool = False,
+    limits: Limits | None = None,
+    logs: bool = True,
+    spans: bool = False,
+) -> Seen:
+    """What a service does at these steps. `logs`: whether it logs each request. `spans`: whether it records spans."""
     result = Seen()
     answer = QuickGet.answer
 
@@ -116,7 +147,13 @@ def seen(steps: Sequence[Step], *, fast_paths: bool, tokens: bool = False, limit
         return data
 
     async def run() -> None:
-        scene = Scene(fast_paths=fast_paths, tokens=tokens, limits=limits or Limits())
+        scene = Scene(
+            fast_paths=fast_paths,
+            tokens=tokens,
+            limits=limits or Limits(),
+            logs=logs,
+            spans=result.spans if spans else None,
+        )
         await scene.store.open()
         for step in steps:
             step(scene)
@@ -141,6 +178,7 @@ def seen(steps: Sequence[Step], *, fast_paths: bool, tokens: bool = False, limit
         patch(
             "leasehold.http.endpoints.by_uuid.set_entry.uuid4", lambda: f"00000000-0000-4000-8000-{next(numbers):012x}"
         ),
+        patch("leasehold.http.wire.connection.without_trace", without_trace if fast_paths else lambda _: None),
         patch.object(QuickGet, "answer", counted),
         patch.object(QuickPut, "answer", counted_write),
         capture_logs() as log,
@@ -162,12 +200,23 @@ def written_quickly(steps: Sequence[Step], **options: Any) -> int:
     return compared(steps, **options).quick_writes
 
 
-def compared(steps: Sequence[Step], **options: Any) -> Seen:
-    """What the service with fast paths does. Fails if the one without does anything else."""
+def compared(steps: Sequence[Step], *, same_ids: bool = True, **options: Any) -> Seen:
+    """What the service with fast paths does. Fails if the one without does anything else.
+
+    `same_ids`: whether their request ids are compared, too. A request with a body takes two when it is parsed.
+    """
     quick, general = (seen(steps, fast_paths=fast_paths, **options) for fast_paths in (True, False))
-    assert (quick.written, quick.requests, quick.log) == (general.written, general.requests, general.log)
+    noticed = [each.noticed() if same_ids else _without_ids(each.noticed()) for each in (quick, general)]
+    assert noticed[0] == noticed[1]
     assert (general.quick, general.quick_writes) == (0, 0)
     return quick
+
+
+def _without_ids(noticed: dict[str, Any]) -> dict[str, Any]:
+    return noticed | {
+        "written": [re.sub(b"0{12}-[0-9a-f]+", b"id", each) for each in noticed["written"]],
+        "log": [line | {"request_id": "id"} for line in noticed["log"]],
+    }
 
 
 def message(method: str, target: str, *fields: str, body: bytes = b"") -> bytes:

@@ -4,6 +4,7 @@ import pytest
 
 from leasehold.http.messages import Headers
 from leasehold.http.wire.header_cache import CHANGING_FIELDS, CONNECTION_FIELDS, MAX_HEADS, HeaderCache
+from leasehold.limits import Limits
 
 
 def request(**fields: str) -> tuple[bytes, Headers]:
@@ -16,7 +17,7 @@ def request(**fields: str) -> tuple[bytes, Headers]:
 
 @pytest.fixture
 def heads() -> HeaderCache:
-    return HeaderCache(8_192)
+    return HeaderCache(Limits())
 
 
 def test_a_block_that_was_parsed_before_is_returned_from_the_cache(heads: HeaderCache) -> None:
@@ -52,3 +53,36 @@ def test_a_full_cache_drops_its_older_half(heads: HeaderCache) -> None:
         heads.remember(data, headers)
     known = [heads.recall(data) is not None for data, _ in blocks]
     assert known == [False] * (MAX_HEADS // 2) + [True] * (MAX_HEADS // 2 + 1)
+
+
+# The field of a trace -------------------------------------------------------------------------------------------
+
+
+def traced(number: int, **fields: str) -> tuple[bytes, Headers]:
+    return request(host="localhost", traceparent=f"00-{number:032x}-00f067aa0ba902b7-01", **fields)
+
+
+def test_a_block_is_kept_without_the_field_of_its_trace(heads: HeaderCache) -> None:
+    data, headers = traced(1)
+    heads.remember(data, headers)
+    plain, _ = request(host="localhost")
+    recalled = heads.recall(plain)
+    assert recalled is not None
+    assert (recalled.headers, recalled.trace, heads.recall(data)) == ({b"host": b"localhost"}, None, None)
+
+
+def test_a_block_with_two_traces_is_not_kept(heads: HeaderCache) -> None:
+    data, _ = traced(1)
+    _, second = traced(2)
+    headers = Headers()
+    headers.update(second | {b"traceparent": second[b"traceparent"] + b", " + second[b"traceparent"]})
+    heads.remember(data, headers)
+    assert heads.recall(request(host="localhost")[0]) is None
+
+
+def test_a_block_that_another_field_would_bring_over_a_limit_is_not_kept() -> None:
+    data, headers = request(host="localhost", accept="*/*")
+    for limits, is_kept in ((Limits(max_header_fields=3), True), (Limits(max_header_fields=2), False)):
+        heads = HeaderCache(limits)
+        heads.remember(data, headers)
+        assert (heads.recall(data) is not None) is is_kept

@@ -20,6 +20,7 @@ from leasehold.http.media_types import Media
 from leasehold.http.redaction import may_read, redacted
 from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
 from leasehold.store.watchers import Sink
+from leasehold.trace_context import TraceContext
 from leasehold.values.entry_text import ENTRY_JSON
 
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
@@ -84,6 +85,14 @@ class Request(msgspec.Struct):
     """The largest value that it may store. Set if its body is large."""
     argument: bytes = b""
     """The variable part of the path (a key), still percent-encoded. Set by the router."""
+    trace: TraceContext | None = None
+    """The trace that it belongs to."""
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """What its log lines and its error name: the request id, and the id of its trace if it has one."""
+        own = {"request_id": self.request_id.decode("ascii")}
+        return own if self.trace is None else own | {"trace_id": self.trace.trace_id}
 
     def take_query(self, query: bytes) -> None:
         """Set the query, or the refusal if it is malformed."""
@@ -325,7 +334,7 @@ def error_response(request: Request, error: ServiceError) -> Response:
     body = {
         "error": error.code,
         "message": error.message,
-        "request_id": request.request_id.decode("ascii"),
+        **request.ids,
         **error.details,
     }
     return Response(error.status, msgspec.json.encode(body), headers=tuple(error.headers.items()))

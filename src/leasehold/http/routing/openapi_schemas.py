@@ -319,6 +319,7 @@ SCHEMAS: dict[str, Json] = {
             "error": {"enum": list(STATUS_BY_CODE)},
             "message": {"type": "string"},
             "request_id": {"type": "string"},
+            "trace_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
         },
         "required": ["error", "message", "request_id"],
         "description": "`error` is for programs, `message` for people. There may be more members.",

@@ -53,7 +53,7 @@ class RefusalLog:
             route=request.pattern,
             client=client,
             **subject,
-            request_id=request.request_id.decode(),
+            **request.ids,
         )
 
     def sweep(self, now: float, *, last: bool = False) -> None:

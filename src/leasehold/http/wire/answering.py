@@ -38,6 +38,7 @@ from leasehold.limits import KIB
 from leasehold.model import Found, NotModified, Operation, Outcome, Read, Transaction, keys_in, name_of
 from leasehold.rules.fences import refused_by_fence
 from leasehold.tasks import start_task
+from leasehold.trace_context import TraceContext
 
 log = structlog.get_logger(__name__)
 
@@ -166,8 +167,11 @@ class Answerer(ABC):
 
     # Writes on the fast path ----------------------------------------------------------------------------------
 
-    def _begin_quickly(self, data: bytes) -> bool:
-        """Begin `data` on the fast path of a write. Returns False if the general path must begin it."""
+    def _begin_quickly(self, data: bytes, trace: TraceContext | None = None) -> bool:
+        """Begin `data` on the fast path of a write. Returns False if the general path must begin it.
+
+        `trace`: see `QuickPut.begin`.
+        """
         quick_put = self._shared.quick_put
         if (
             quick_put is None
@@ -178,7 +182,7 @@ class Answerer(ABC):
         ):
             return False
         try:
-            begun = quick_put.begin(data)
+            begun = quick_put.begin(data, trace)
             if begun is None:
                 return False
             self._begun_put, self._state = begun, WORKING
@@ -274,10 +278,10 @@ class Answerer(ABC):
                 try:
                     await self._sender.stream(first, chunks)
                 except Exception as error:  # the status is sent already: only an incomplete response shows it
-                    log.warning("stream broken off", request_id=request.request_id.decode(), exc_info=error)
+                    log.warning("stream broken off", **request.ids, exc_info=error)
                     self.abort()
         self._task = None
-        self._shared.note(request, 200, self._started_at)
+        self._shared.note(request, 200, self._started_at, self._address)
         if self._state is STREAMING:
             self._current = None
             self._finish(request, close=close)
@@ -294,13 +298,13 @@ class Answerer(ABC):
             return
         self._current = None  # whatever fails from here on, the request must not be answered again
         self._sender.write(head)
-        self._shared.note(request, 200, self._started_at)
+        self._shared.note(request, 200, self._started_at, self._address)
         if request.method != "HEAD":
             try:
                 await stream.run(self._sender)
                 self._sender.write(LAST_CHUNK)
             except Exception as error:  # only an incomplete response shows it
-                log.warning("stream broken off", request_id=request.request_id.decode(), exc_info=error)
+                log.warning("stream broken off", **request.ids, exc_info=error)
                 self.abort()
         self._task = None
         if self._state is WAITING:
@@ -314,7 +318,7 @@ class Answerer(ABC):
             return
         shared = self._shared
         close = not request.keep_alive or shared.stopping
-        shared.note(request, response.status, self._started_at)
+        shared.note(request, response.status, self._started_at, self._address)
         transport = self._sender.transport
         if transport is not None:
             templates = shared.templates
@@ -330,7 +334,7 @@ class Answerer(ABC):
         if error.code == "internal":
             log.error(
                 "request failed",
-                request_id=request.request_id.decode(),
+                **request.ids,
                 reason=error.message,
                 exc_info=error.__cause__,
                 details=dict(error.details),

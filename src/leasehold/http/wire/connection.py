@@ -24,6 +24,7 @@ from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.deadlines import missed, timeout
 from leasehold.http.wire.request_parser import RequestParser
 from leasehold.http.wire.states import AT_END, WHEN_IDLE, Answering, AtEnd, Receiving, Step, is_busy, moved
+from leasehold.http.wire.trace_field import without_trace
 from leasehold.limits import KIB, MAX_QUEUED_BODY_BYTES
 
 MAX_QUEUED_REQUESTS: Final = 32
@@ -53,6 +54,7 @@ class Connection(Answerer, asyncio.Protocol):
         "_is_advancing",
         "_is_feeding",
         "_is_reading_paused",
+        "_is_traced",
         "_parser",
         "_queue",
         "_queued_bytes",
@@ -70,6 +72,8 @@ class Connection(Answerer, asyncio.Protocol):
         """Read before the pause."""
         self._familiar: Headers | None = None
         """Of an earlier request, if `quick_get` knows it."""
+        self._is_traced = False
+        """The last request that `_receive_traced` was given had a `traceparent`, so it is given the next one first."""
         # Requests behind the one that is being answered:
         self._queue: deque[Request] = deque()
         self._queued_bytes = 0
@@ -99,6 +103,8 @@ class Connection(Answerer, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._awaits_quota:
             self._quota_used = 0
+        if self._is_traced and self._receive_traced(data):
+            return
         if self._familiar is not None and self._answer_quickly(data, self._familiar):
             return
         if len(data) <= SLICE_BYTES:
@@ -106,10 +112,9 @@ class Connection(Answerer, asyncio.Protocol):
                 return
             request = self._parser.recall(data)
             if request is not None:
-                self._receive(request)
-                quick_get = self._shared.quick_get
-                if quick_get is not None and request.headers is not self._familiar and quick_get.knows(request):
-                    self._familiar = request.headers
+                self._receive_recalled(request)
+                return
+            if not self._is_traced and self._receive_traced(data):
                 return
             self._feed(data)
         else:
@@ -156,6 +161,36 @@ class Connection(Answerer, asyncio.Protocol):
             report("the fast path of a GET failed", failure)
             return False
         self._reception.since = self._shared.tick
+        return True
+
+    def _receive_recalled(self, request: Request) -> None:
+        """Receive a request whose header block is in the cache."""
+        self._receive(request)
+        quick_get = self._shared.quick_get
+        if quick_get is not None and request.headers is not self._familiar and quick_get.knows(request):
+            self._familiar = request.headers
+
+    def _receive_traced(self, data: bytes) -> bool:
+        """Receive a request that has a `traceparent` and whose other fields are in the cache.
+
+        Returns False if `data` must be parsed. The fast paths neither log a trace nor record a span.
+        """
+        found = without_trace(data) if len(data) <= SLICE_BYTES else None
+        self._is_traced = found is not None
+        if found is None:
+            return False
+        rest, trace = found
+        shared = self._shared
+        if not shared.logs_requests and (shared.record_span is None or not trace.is_sampled):
+            if self._familiar is not None and self._answer_quickly(rest, self._familiar):
+                return True
+            if rest[:1] == b"P" and self._begin_quickly(rest, trace):
+                return True
+        request = self._parser.recall(rest)
+        if request is None:
+            return False
+        request.trace = trace
+        self._receive_recalled(request)
         return True
 
     def _feed_unparsed(self) -> None:

@@ -6,7 +6,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from itertools import count
@@ -30,11 +30,17 @@ from leasehold.http.wire.quick_put import QuickPut
 from leasehold.http.wire.sending import Outbox, RoundRobin
 from leasehold.process.descriptors import REFUSED_CONNECTIONS
 from leasehold.process.memory_trim import give_back_memory
+from leasehold.trace_context import TraceContext
 
 log = structlog.get_logger(__name__)
 
 CROWD_CONNECTIONS: Final = 1_000
 """When so many have closed, the memory that they took is returned to the system."""
+
+
+RecordSpan = Callable[[Request, TraceContext, int, float, str], None]
+"""Records the span of an answered request. Gets the request, its trace, the status, the `perf_counter` at which it
+began, and the address of the client."""
 
 
 class Member(Protocol):
@@ -59,6 +65,7 @@ class Connections:
         logs_requests: bool,
         most_refused: int = REFUSED_CONNECTIONS,
         fast_paths: bool = True,
+        record_span: RecordSpan | None = None,
     ) -> None:
         self.router = router
         self.admission = admission
@@ -69,8 +76,10 @@ class Connections:
         self.loop = asyncio.get_running_loop()
         self.logs_requests = logs_requests
         """Whether each request is logged. Faults are logged in any case."""
+        self.record_span = record_span
+        """None: no spans are recorded."""
         self.stopping = False
-        self.header_cache = HeaderCache(self.limits.max_request_line_bytes)
+        self.header_cache = HeaderCache(self.limits)
         self.bodies = BodiesInFlight()
         self.unsent = UnsentAnswers()
         self.outbox = Outbox(self.loop)
@@ -158,21 +167,26 @@ class Connections:
             return error
         return None
 
-    def note(self, request: Request, status: int, started_at: float) -> None:
-        """Count a request that was answered, and log it. `started_at`: the `moment` at which it began."""
+    def note(self, request: Request, status: int, started_at: float, client: str) -> None:
+        """Count a request that was answered, log it, and record its span.
+
+        `started_at`: the `moment` at which it began. `client`: the address of the connection's peer.
+        """
         seconds = self.moment() - started_at
         self.metrics.count_request(request.method, request.pattern, status, seconds, request.version)
         if self.logs_requests:
-            self.log_request(request.method, request.path, status, request.request_id)
+            self.log_request(request.method, request.path, status, request.ids)
+        if request.trace is not None and self.record_span is not None and request.trace.is_sampled:
+            self.record_span(request, request.trace, status, started_at, client)
 
-    def log_request(self, method: str, path: bytes, status: int, request_id: bytes) -> None:
-        """Log the path without its query, and neither a header field nor a value."""
+    def log_request(self, method: str, path: bytes, status: int, ids: Mapping[str, str]) -> None:
+        """Log the path without its query, and neither a header field nor a value. `ids`: see `Request.ids`."""
         log.debug(
             "request",
             method=method,
             path=path[:256].decode("ascii", "backslashreplace"),
             status=status,
-            request_id=request_id.decode(),
+            **ids,
         )
 
     async def keep_deadlines(self) -> None:

@@ -2,6 +2,7 @@
 
 A client sends the same header fields with every request. The cache keeps the bytes of a block that the parser and all
 checks have accepted. A request that arrives complete, in one read, with such a block needs no parser.
+The field `traceparent` is left out of the block that is kept, so it is known with and without this field.
 Measured on a GET with two fields: 0.9 µs in place of 3.3 µs, a quarter of the service's own work for it.
 """
 
@@ -12,6 +13,10 @@ from typing import Final
 import msgspec
 
 from leasehold.http.messages import Headers, Request
+from leasehold.http.wire.trace_field import FIELD_BYTES, without_trace
+from leasehold.limits import Limits
+from leasehold.trace_context import HEADER as TRACEPARENT
+from leasehold.trace_context import parse_traceparent
 
 MAX_HEADS: Final = 1_024
 MAX_BLOCK_BYTES: Final = 2_048
@@ -25,8 +30,8 @@ CHANGING_FIELDS: Final = frozenset(
     )
 )
 """Fields whose values differ from request to request. Their blocks would be used once and displace others."""
-_PARSED_FIELDS: Final = CONNECTION_FIELDS | CHANGING_FIELDS
-"""A block with one of them is not kept."""
+_PARSED_FIELDS: Final = (CONNECTION_FIELDS | CHANGING_FIELDS) - {TRACEPARENT}
+"""A block with one of them is not kept. `traceparent` is left out of a block that is kept."""
 
 _REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE) (/[!-\"$->@-~]*)(?:\?([!-\"$-~]*))? HTTP/1\.1\r\n"
@@ -42,8 +47,12 @@ class Head(msgspec.Struct, frozen=True):
 class HeaderCache:
     """Shared by all connections. When it is full it drops the older half; blocks that are in use come back at once."""
 
-    def __init__(self, max_target_bytes: int) -> None:
-        self._max_target_bytes = max_target_bytes
+    def __init__(self, limits: Limits) -> None:
+        self._max_target_bytes = limits.max_request_line_bytes
+        # A block that is kept must also be within the limits when it has a `traceparent` in addition. The limit of
+        # bytes counts a space in each field, which the block may lack.
+        self._max_fields = limits.max_header_fields - 1
+        self._max_block_bytes = min(MAX_BLOCK_BYTES, limits.max_header_bytes - FIELD_BYTES - self._max_fields)
         self._heads: dict[bytes, Head] = {}
         self._block_bytes = 0
         """Of the last block that was found."""
@@ -87,18 +96,26 @@ class HeaderCache:
 
     def remember(self, data: bytes, headers: Headers) -> None:
         """Keep the block of a request that the parser accepted, if `data` is exactly this request."""
+        if not _PARSED_FIELDS.isdisjoint(headers):
+            return
+        if TRACEPARENT in headers:
+            traced = without_trace(data)
+            if traced is None or parse_traceparent(headers[TRACEPARENT]) is None:  # there are two
+                return
+            data = traced[0]
         line = _REQUEST_LINE.match(data)
         if line is None:
             return
         begin = line.end()
         end = data.find(b"\r\n\r\n", begin) + 4
         content_length = int(headers.get(b"content-length", b"0"))
-        if end - begin > MAX_BLOCK_BYTES or len(data) != end + content_length:
+        if end - begin > self._max_block_bytes or len(data) != end + content_length:
             return
-        if not _PARSED_FIELDS.isdisjoint(headers):
+        if data.count(b"\r\n", begin, end) - 1 > self._max_fields:
             return
         if len(self._heads) >= MAX_HEADS:
             for block in list(islice(self._heads, MAX_HEADS // 2)):
                 del self._heads[block]
+        headers.pop(TRACEPARENT, None)  # the request has its trace already
         headers.block = block = data[begin:end]
         self._heads[block] = Head(headers, content_length)

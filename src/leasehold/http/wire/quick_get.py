@@ -19,7 +19,7 @@ A new option of a GET needs nothing here if it is a query parameter. If it is a 
 `messages.OPTIONS`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 from leasehold.http.messages import Headers, Request, Templates
@@ -59,7 +59,7 @@ class GetContext(Protocol):
 
     def renew_templates(self) -> Templates: ...
 
-    def log_request(self, method: str, path: bytes, status: int, request_id: bytes) -> None: ...
+    def log_request(self, method: str, path: bytes, status: int, ids: Mapping[str, str]) -> None: ...
 
 
 class QuickGet:
@@ -133,7 +133,8 @@ class QuickGet:
         answer = self._format % (number, cors_lines, revision, size, name, value, revision, created_at, updated_at)
         self._counts[0] += 1
         if context.logs_requests:
-            context.log_request("GET", b"/kv/" + path, 200, b"%b-%x" % (context.request_id_prefix, number))
+            request_id = b"%b-%x" % (context.request_id_prefix, number)
+            context.log_request("GET", b"/kv/" + path, 200, {"request_id": request_id.decode()})
         return answer
 
     def _renew(self) -> None:

@@ -18,7 +18,7 @@ A new option of these requests needs nothing here if it is a query parameter. If
 `messages.OPTIONS`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -35,6 +35,7 @@ from leasehold.metrics import Distribution, Metrics
 from leasehold.model import Outcome, Put, Written
 from leasehold.store.store import Store
 from leasehold.times import time_bytes
+from leasehold.trace_context import TraceContext
 from leasehold.values.entry_text import ENTRY_JSON, encode_text
 
 PATTERN: Final = "/kv/{key}"
@@ -68,7 +69,7 @@ class PutContext(Protocol):
 
     def renew_templates(self) -> Templates: ...
 
-    def log_request(self, method: str, path: bytes, status: int, request_id: bytes) -> None: ...
+    def log_request(self, method: str, path: bytes, status: int, ids: Mapping[str, str]) -> None: ...
 
 
 class BegunPut(msgspec.Struct, frozen=True, gc=False):
@@ -79,6 +80,7 @@ class BegunPut(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
     number: int
     """The number in its request id."""
+    trace: TraceContext | None
 
 
 class QuickPut:
@@ -109,8 +111,11 @@ class QuickPut:
         self._format = b""
         """The format string of the answer, with the two above."""
 
-    def begin(self, data: bytes) -> BegunPut | None:
-        """The write that `data`, read after a whole request, asks for. None: the general path must begin it."""
+    def begin(self, data: bytes, trace: TraceContext | None) -> BegunPut | None:
+        """The write that `data`, read after a whole request, asks for. None: the general path must begin it.
+
+        `trace`: the trace of the request, whose field is not in `data`.
+        """
         if data[:9] != b"POST /kv/" and data[:8] != b"PUT /kv/":
             return None
         line, _, rest = data.partition(_LINE_END)
@@ -149,7 +154,7 @@ class QuickPut:
             operation = Put(key, values.parse_json(body))
         except ServiceError:
             return None
-        return BegunPut(operation, method, headers, next(self._context.request_numbers))
+        return BegunPut(operation, method, headers, next(self._context.request_numbers), trace)
 
     def answer(self, begun: BegunPut, outcome: Outcome | ServiceError, seconds: float) -> bytes | None:
         """The answer to a write. None: the general path must give it, to the request that `request` makes.
@@ -172,7 +177,7 @@ class QuickPut:
             histogram = self._histograms[begun.method] = context.metrics.seconds_of(begun.method, PATTERN, 200)
         histogram.count_seconds(seconds)
         if context.logs_requests:
-            context.log_request(begun.method, _path(begun), 200, self._request_id(begun))
+            context.log_request(begun.method, _path(begun), 200, {"request_id": self._request_id(begun).decode()})
         return answer
 
     def request(self, begun: BegunPut) -> Request:
@@ -186,6 +191,7 @@ class QuickPut:
             keep_alive=True,
             request_id=self._request_id(begun),
             principal=principal,
+            trace=begun.trace,
         )
 
     def _request_id(self, begun: BegunPut) -> bytes:

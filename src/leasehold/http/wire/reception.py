@@ -18,6 +18,8 @@ from leasehold.http.messages import Headers, Request, accepted_request_id
 from leasehold.http.wire import head_faults
 from leasehold.http.wire.states import Receiving, moved
 from leasehold.limits import DRAINED_BODY_BYTES, KIB, Limits
+from leasehold.trace_context import HEADER as TRACEPARENT
+from leasehold.trace_context import parse_traceparent
 
 FRAMING_ALLOWANCE: Final = 8
 """A body in chunks of one byte takes six bytes a chunk. More than this many times the limit of a body is an attack."""
@@ -306,6 +308,9 @@ class Reception:
         )
         if query:
             request.take_query(query)
+        traceparent = self.headers.get(TRACEPARENT)
+        if traceparent is not None:
+            request.trace = parse_traceparent(traceparent)
         return request
 
 

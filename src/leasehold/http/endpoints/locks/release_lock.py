@@ -56,7 +56,7 @@ def _forced_release(request: Request, lock: str, *, has_lease: bool) -> Release:
         "a lease is ended by force",
         lock=printable(lock),
         sub=printable(request.principal.subject),
-        request_id=request.request_id.decode(),
+        **request.ids,
     )
     return Release(lock, is_forced=True)
 
