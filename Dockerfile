@@ -1,8 +1,9 @@
 FROM python:3.13-slim AS build
 WORKDIR /build
 RUN python -m venv /opt/leasehold
-COPY requirements/serve.txt requirements/postgres.txt requirements/
-RUN /opt/leasehold/bin/pip install --no-cache-dir -r requirements/serve.txt -r requirements/postgres.txt
+COPY requirements/serve.txt requirements/postgres.txt requirements/otel.txt requirements/
+RUN /opt/leasehold/bin/pip install --no-cache-dir -r requirements/serve.txt -r requirements/postgres.txt \
+    -r requirements/otel.txt
 COPY pyproject.toml README.md ./
 COPY src src
 RUN /opt/leasehold/bin/pip install --no-cache-dir --no-deps --no-build-isolation .

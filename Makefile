@@ -69,7 +69,7 @@ $(VENV)/.serve: requirements/serve.txt requirements/postgres.txt pyproject.toml 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
+$(VENV)/.dev: requirements/dev.txt requirements/otel.txt $(VENV)/.serve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	@$(BIN)/python tools/pins.py --unpinned | xargs -r \
 		$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes

@@ -28,11 +28,12 @@ fails."""
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of this process without settings of the service and without the variables of `make test`.
+    """The environment of this process without settings of the service or of OpenTelemetry, and without the variables
+    of `make test`.
 
     A `make` in a test would otherwise take these for its own: `ARGS="-k journal"` is not an option of the service.
     """
-    foreign = ("LEASEHOLD_", "MAKE", "MFLAGS", "ARGS")
+    foreign = ("LEASEHOLD_", "OTEL_", "MAKE", "MFLAGS", "ARGS")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 

@@ -37,9 +37,10 @@ class Pin:
 
 def roots(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
     """The requirements that each file of `requirements/` must pin, from `pyproject.toml`."""
+    extras = project["project"]["optional-dependencies"]
     texts = {
         "serve.txt": [*project["project"]["dependencies"], *project["build-system"]["requires"], *EDITABLE_INSTALL],
-        "postgres.txt": project["project"]["optional-dependencies"]["postgres"],
+        **{f"{extra}.txt": requirements for extra, requirements in extras.items()},
         "dev.txt": project["dependency-groups"]["dev"],
     }
     return {file: [Requirement(text) for text in requirements] for file, requirements in texts.items()}

@@ -21,7 +21,9 @@ KUBERNETES = {
 OF_ANOTHER_SERVICE = {name.replace("LEASEHOLD_", "LEASEHOLD_DB_"): value for name, value in KUBERNETES.items()}
 """The same for a Service called `leasehold-db`."""
 VARIABLES = [
-    f"LEASEHOLD_{name.upper()}" for name in (*Settings.__struct_fields__, *Limits.__struct_fields__) if name != "limits"
+    f"LEASEHOLD_{name.upper()}"
+    for name in (*Settings.__struct_fields__, *Limits.__struct_fields__)
+    if name not in ("exports_spans", "limits")
 ]
 
 
@@ -138,3 +140,42 @@ def test_a_variable_that_only_resembles_a_kubernetes_variable_is_reported(name: 
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_a_setting_is_not_reported_as_ignored(variable: str) -> None:
     assert ignored_variables({variable: "1"}) == {}
+
+
+# OpenTelemetry --------------------------------------------------------------------------------------------------
+
+COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "exports"),
+    [
+        ({}, False),
+        (COLLECTOR, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:4318/v1/traces"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
+        (COLLECTOR | {"OTEL_SDK_DISABLED": "TRUE"}, False),
+        (COLLECTOR | {"OTEL_SDK_DISABLED": "false"}, True),
+        (COLLECTOR | {"OTEL_TRACES_EXPORTER": "none"}, False),
+        (COLLECTOR | {"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        (COLLECTOR | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False),
+        (COLLECTOR | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, True),
+        (
+            COLLECTOR | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
+            True,
+        ),
+    ],
+)
+def test_spans_are_exported_if_a_collector_is_named(environment: dict[str, str], *, exports: bool) -> None:
+    assert load_settings(environment, {}).exports_spans is exports
+
+
+def test_a_protocol_that_spans_cannot_be_sent_with_is_reported() -> None:
+    wrong = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    assert list(ignored_variables(COLLECTOR | wrong)) == [*wrong]
+    assert (ignored_variables(wrong), ignored_variables(COLLECTOR)) == ({}, {})
+
+
+def test_no_setting_of_leasehold_turns_the_export_on() -> None:
+    assert load_settings({"LEASEHOLD_EXPORTS_SPANS": "true"}, {}).exports_spans is False
+    assert "LEASEHOLD_EXPORTS_SPANS" in ignored_variables({"LEASEHOLD_EXPORTS_SPANS": "true"})

@@ -60,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Origins, separated by commas, whose web pages may use the service from a browser."""
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
+    exports_spans: bool = False
+    """Whether a variable of OpenTelemetry names a collector: see `_names_a_collector`."""
     limits: Limits = Limits()
 
 
@@ -77,7 +79,9 @@ def load_settings(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> 
     if "auth_secret_file" in given and "auth_public_key_file" in given:
         sources = " and ".join(given[name].source for name in ("auth_secret_file", "auth_public_key_file"))
         raise ServiceError("invalid_argument", f"{sources} cannot be combined: give a secret or a public key")
-    return msgspec.structs.replace(_convert(given, Settings), limits=limits)
+    return msgspec.structs.replace(
+        _convert(given, Settings), exports_spans=_names_a_collector(environment), limits=limits
+    )
 
 
 def _check_names(given: Mapping[str, "_Given"]) -> None:
@@ -91,7 +95,11 @@ def _check_names(given: Mapping[str, "_Given"]) -> None:
 
 _REPEATED: Final = {"allowed_origins": "--allowed-origin"}
 """Flags that can be repeated and whose name is the singular of the setting's name."""
-_NAMES: Final = (*Limits.__struct_fields__, *(name for name in Settings.__struct_fields__ if name != "limits"))
+_NO_SETTINGS: Final = ("exports_spans", "limits")
+_NAMES: Final = (
+    *Limits.__struct_fields__,
+    *(name for name in Settings.__struct_fields__ if name not in _NO_SETTINGS),
+)
 """The names of all settings."""
 
 
@@ -175,7 +183,7 @@ _SERVICE_VARIABLE: Final = re.compile(
 
 
 def ignored_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables with the prefix `LEASEHOLD_` that are ignored and may be a mistake, with the reason for each."""
+    """The variables that are ignored and may be a mistake, with the reason for each."""
     settings = [_variable(name) for name in _NAMES]
     reasons: dict[str, str] = {}
     for variable, value in sorted(environment.items()):
@@ -188,12 +196,44 @@ def ignored_variables(environment: Mapping[str, str]) -> dict[str, str]:
             similar = get_close_matches(variable.removeprefix(PREFIX).lower(), _NAMES, n=1, cutoff=0.7)
             hint = f"; did you mean {_variable(similar[0])}?" if similar else ""
             reasons[variable] = f"no such setting{hint}"
+    protocol = _wrong_protocol(environment)
+    if protocol is not None and any(environment.get(variable) for variable in COLLECTOR_VARIABLES):
+        reasons[protocol] = f"spans are sent as {_PROTOCOL} only, so none are sent"
     return reasons
 
 
 def _is_service_link(variable: str, value: str) -> bool:
     """Whether Kubernetes made the variable: `LEASEHOLD_PORT=tcp://10.96.12.3:8080` for a Service called `leasehold`."""
     return variable.endswith("PORT") and "://" in value
+
+
+# OpenTelemetry ------------------------------------------------------------------------------------------------
+
+COLLECTOR_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOL_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOL: Final = "http/protobuf"
+
+
+def _names_a_collector(environment: Mapping[str, str]) -> bool:
+    """Whether spans are to be exported, by the variables that every program with OpenTelemetry reads.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables
+    """
+    return (
+        any(environment.get(variable) for variable in COLLECTOR_VARIABLES)
+        and environment.get("OTEL_SDK_DISABLED", "").lower() != "true"
+        and environment.get("OTEL_TRACES_EXPORTER", "").lower() != "none"
+        and _wrong_protocol(environment) is None
+    )
+
+
+def _wrong_protocol(environment: Mapping[str, str]) -> str | None:
+    """The variable that asks for another protocol than the one of the exporter."""
+    for variable in _PROTOCOL_VARIABLES:
+        value = environment.get(variable)
+        if value:
+            return None if value == _PROTOCOL else variable
+    return None
 
 
 # Durations ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
     interpreter.py   thread switching and garbage collection
     listening.py     the socket
     log.py           the log
+    span_export.py   spans for OpenTelemetry; imported only if they are exported
     stopping.py      what stops the service
     workers.py       several of these servers on one port
 
@@ -26,7 +27,7 @@ from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.openapi import openapi
 from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
-from leasehold.http.wire.connections import Connections
+from leasehold.http.wire.connections import Connections, RecordSpan
 from leasehold.limits import SHUTDOWN_REST_SECONDS
 from leasehold.metrics import Metrics
 from leasehold.process.descriptors import connections_within, raise_limit
@@ -83,13 +84,15 @@ async def serve(
         if lifeline is None:  # the supervisor warns once for all its workers
             warn_of_exposure(settings, address)
 
+        # Before the store, so that the store is closed first.
+        record_span = _open_span_export(stack) if settings.exports_spans else None
         metrics = Metrics(metrics_folder)
         store = Store(open_engine(settings.store), settings.limits, metrics)
         if not await _open_unless_stopped(store, stop):
             return
         stack.push_async_callback(store.close)
 
-        connections = _connections(settings, store, admission, metrics, started, most_refused)
+        connections = _connections(settings, store, admission, metrics, started, most_refused, record_span)
         sweeper = loop.create_task(connections.keep_deadlines())
         stack.callback(sweeper.cancel)
 
@@ -140,8 +143,26 @@ async def _open_unless_stopped(store: Store, stop: asyncio.Event) -> bool:
     return True
 
 
+def _open_span_export(stack: AsyncExitStack) -> RecordSpan | None:
+    """Begin to export spans. None if the extra is not installed: the variables may be meant for other programs."""
+    try:
+        from leasehold.server.span_export import SpanExport  # OpenTelemetry is an extra
+    except ModuleNotFoundError:
+        log.warning("no spans are exported: OpenTelemetry is missing; install '.[otel]' from a clone of Leasehold")
+        return None
+    export = SpanExport()
+    stack.push_async_callback(export.close)
+    return export.record
+
+
 def _connections(
-    settings: Settings, store: Store, admission: Admission, metrics: Metrics, started: float, most_refused: int
+    settings: Settings,
+    store: Store,
+    admission: Admission,
+    metrics: Metrics,
+    started: float,
+    most_refused: int,
+    record_span: RecordSpan | None,
 ) -> Connections:
     """The HTTP side: the routes, what their endpoints use, and the connections. `started`: by the loop's clock."""
     loop = asyncio.get_running_loop()
@@ -159,6 +180,11 @@ def _connections(
         gauges=gauges,
     )
     connections = Connections(
-        router, admission, service, logs_requests=settings.log_level == "debug", most_refused=most_refused
+        router,
+        admission,
+        service,
+        logs_requests=settings.log_level == "debug",
+        most_refused=most_refused,
+        record_span=record_span,
     )
     return connections
