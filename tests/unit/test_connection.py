@@ -19,6 +19,8 @@ from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
 from leasehold.http.wire.reception import Reception
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
+from leasehold.model import Operation
+from leasehold.store.batch import Done
 from leasehold.store.store import Store
 
 
@@ -219,6 +221,40 @@ def test_leave_to_continue_comes_after_the_answers_to_all_requests_of_one_read(f
         return re.findall(rb"HTTP/1.1 (\d+)", transport.written)
 
     assert asyncio.run(scenario()) == [b"404", b"404", b"404", b"100"]
+
+
+def test_requests_with_large_bodies_of_many_clients_are_begun_one_in_an_iteration() -> None:
+    """Each may take 40 ms."""
+    body = b'"%b"' % (b"x" * 100_000)
+    put = b"PUT /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def scenario() -> tuple[int, list[bytes]]:
+        store = Store(MemoryEngine(), Limits())
+        await store.open()
+        submitted, submit = 0, store.submit
+
+        def count(operation: Operation, done: Done) -> None:
+            nonlocal submitted
+            submitted += 1
+            submit(operation, done)
+
+        store.submit = count
+        shared, transports = connections_of(store), [Transport() for _ in range(20)]
+        connections = [Connection(shared) for _ in transports]
+        for connection, transport in zip(connections, transports, strict=True):
+            connection.connection_made(transport)
+            connection.data_received(put + GET)
+        most = before = 0
+        for _ in range(100):
+            await asyncio.sleep(0)
+            most, before = max(most, submitted - before), submitted
+        for connection in connections:
+            connection.connection_lost(None)
+        await store.close()
+        return most, [b" ".join(re.findall(rb"HTTP/1.1 (\d+)", transport.written)) for transport in transports]
+
+    most, answers = asyncio.run(scenario())
+    assert (most, sorted(set(answers)), len(answers)) == (1, [b"200 200", b"201 200"], 20)
 
 
 def responses_to(*sent: bytes) -> bytes:

@@ -149,13 +149,15 @@ class Answerer(ABC):
             if isinstance(outcome, ServiceError):
                 self._respond_error(request, outcome)
                 return
-            response = self._endpoint.response(request, outcome)
-            if request.media is MESSAGEPACK and len(response.body or b"") > SLOW_ANSWER_BYTES:
-                self._shared.round_robin.enqueue(partial(self._respond_later, request, response, is_stored=is_stored))
-            else:
-                self._respond(response)
+            self._respond_in_turn(request, self._endpoint.response(request, outcome), is_stored=is_stored)
         except BaseException as failure:  # noqa: BLE001 - as in _begin
             self._fail(request, failure, is_stored=is_stored)
+
+    def _respond_in_turn(self, request: Request, response: Response, *, is_stored: bool = False) -> None:
+        if request.media is MESSAGEPACK and len(response.body or b"") > SLOW_ANSWER_BYTES:
+            self._shared.round_robin.enqueue(partial(self._respond_later, request, response, is_stored=is_stored))
+        else:
+            self._respond(response)
 
     def _respond_later(self, request: Request, response: Response, *, is_stored: bool) -> None:
         if self._current is not request:  # the connection is closed
@@ -345,7 +347,7 @@ class Answerer(ABC):
         if error.status in REFUSALS:
             self._shared.refusals.record(request, error, self._address)
         request.media = error_media(request.headers.get(b"accept"))
-        self._respond(error_response(request, error))
+        self._respond_in_turn(request, error_response(request, error))
 
     def _refuse(self, request: Request, refusal: ServiceError) -> None:
         """Respond with an error, or with `internal` if that fails."""

@@ -31,6 +31,11 @@ MAX_QUEUED_REQUESTS: Final = 32
 """When more pipelined requests are queued, no more is read from the connection."""
 COUNTED_BODY_BYTES: Final = 16 * KIB
 """Larger bodies count toward the budget of all connections together."""
+SLOW_BODY_BYTES: Final = 64 * KIB
+"""A request with a larger body is begun in its own iteration of the event loop: many clients may send one at the same
+moment, and each takes up to 40 ms."""
+_RENEWED: Final = -1
+"""The quota that is used directly after it was renewed, in an iteration of the connection's own."""
 SLICE_BYTES: Final = 4 * KIB
 """How much of a read is parsed before the queued requests are counted: one read may bring thousands."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -226,7 +231,8 @@ class Connection(Answerer, asyncio.Protocol):
         if request.body and len(request.body) > COUNTED_BODY_BYTES:
             self._shared.bodies.take(len(request.body))
             request.max_value_bytes = self._shared.limits.max_body_bytes
-        if self._state is IDLE and self._quota_used < QUOTA and not self._sender.is_paused:
+        is_quick = len(request.body) <= SLOW_BODY_BYTES
+        if self._state is IDLE and is_quick and self._quota_used < QUOTA and not self._sender.is_paused:
             self._quota_used += 1
             self._begin(request)
             return
@@ -254,7 +260,8 @@ class Connection(Answerer, asyncio.Protocol):
         self._is_advancing = True
         try:
             while self._state is QUEUED and not self._sender.is_paused:
-                if self._quota_used >= QUOTA:
+                is_slow = len(self._queue[0].body) > SLOW_BODY_BYTES
+                if self._quota_used >= QUOTA or (is_slow and self._quota_used > _RENEWED):
                     self._ask_for_quota()
                     break
                 self._quota_used += 1
@@ -293,7 +300,7 @@ class Connection(Answerer, asyncio.Protocol):
 
     def _renew_quota(self) -> None:
         self._awaits_quota = False
-        self._quota_used = 0
+        self._quota_used = _RENEWED
         try:
             self._advance()
         except BaseException as failure:  # noqa: BLE001 - the loop would only log it
