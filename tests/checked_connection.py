@@ -68,7 +68,7 @@ class CheckedConnection(Connection):
         """What holds whenever the event loop is not inside a connection."""
         receiving, answering = self.states
         current, queue = self._current, self._queue
-        if self._begun_put is not None:
+        if self._begun is not None:
             assert answering is Answering.WORKING
             assert current is None
         elif answering in (Answering.WORKING, Answering.WAITING, Answering.STREAMING):

@@ -13,28 +13,80 @@ from typing import Any
 from unittest.mock import patch
 
 from checked_connection import ILLEGAL, CheckedConnection, Transport, connected
+from running import ANSWER_SECONDS
 from structlog.testing import capture_logs
 
 from leasehold.access.token_keys import VerificationKey
 from leasehold.access.token_verification import Verifier
+from leasehold.completions import complete_all
+from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, Engine, ReadDone
 from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import MemorySpace
+from leasehold.errors import ServiceError, internal
 from leasehold.http.endpoints import ROUTES
 from leasehold.http.messages import Request
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
 from leasehold.http.wire.connections import Connections
-from leasehold.http.wire.quick_get import QuickGet
+from leasehold.http.wire.quick_get import BegunGet, QuickGet
 from leasehold.http.wire.quick_put import QuickPut
+from leasehold.http.wire.states import Answering
 from leasehold.http.wire.trace_field import without_trace
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
+from leasehold.model import Kind, R
 from leasehold.store.store import Store
 from leasehold.trace_context import TraceContext
 
 SECRET = b"s" * 32
+INCARNATION = "5f3a9c"
 ORIGIN = ("http", "page.example", 80)
+TURNS = 6
+"""Of the event loop: enough for what is scheduled while no request is being answered."""
 Step = Callable[["Scene"], None]
+EngineOf = Callable[[Clock], Engine]
+
+
+class DistantSpace(MemorySpace):
+    """As if the records were on another machine: there is no `peek`, and a read ends in a later turn of the loop."""
+
+    fault_of_reads: ServiceError | None = None
+    """What the next reads end with."""
+
+    @property  # type: ignore[override]
+    def peek(self) -> None:
+        return None
+
+    @peek.setter
+    def peek(self, _: object) -> None:
+        pass
+
+    def read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
+        asyncio.get_running_loop().call_soon(self._end_read, kind, name, done)
+
+    def _end_read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
+        results: list[R | ServiceError | None] = []
+        if self.fault_of_reads is None:
+            super().read(kind, name, results.append)
+        else:
+            results.append(self.fault_of_reads)
+        complete_all(iter([(done, results[0])]), lambda: internal("the service failed while it answered"))
+
+
+def in_memory(clock: Clock) -> MemoryEngine:
+    return MemoryEngine(clock=clock)
+
+
+def distant(clock: Clock) -> MemoryEngine:
+    engine = MemoryEngine(clock=clock)
+    engine._spaces[DEFAULT_NAMESPACE] = DistantSpace(clock=clock)
+    return engine
+
+
+ENGINES: dict[str, EngineOf] = {"in memory": in_memory, "distant": distant}
+usual_engine: EngineOf = in_memory
+"""The engine of scenes whose test names none."""
 
 
 @dataclass
@@ -58,13 +110,26 @@ class Seen:
 class Scene:
     """A service without a network, and one client, which connects again when its connection is closed."""
 
-    def __init__(self, *, fast_paths: bool, tokens: bool, limits: Limits, logs: bool, spans: list[Any] | None) -> None:
+    def __init__(
+        self,
+        engine_of: EngineOf,
+        *,
+        fast_paths: bool,
+        tokens: bool,
+        limits: Limits,
+        logs: bool,
+        spans: list[Any] | None,
+    ) -> None:
         self.now = 1_000_000
         """Seconds, of the store's clock and of the clock for tokens."""
-        engine = MemoryEngine(clock=lambda: self.now * 1_000_000)
-        self.space = engine.space()
+        self.passed = 1.0
+        """Seconds, of the clock of the metrics."""
+        engine = engine_of(lambda: self.now * 1_000_000)
+        self.space: Any = engine.space()
+        self.is_in_process = isinstance(self.space, MemorySpace)
         self.store = Store(engine, limits)
-        self.restore("5f3a9c")
+        if self.is_in_process:
+            self.restore(INCARNATION)
         verifier = Verifier([VerificationKey("HS256", SECRET)], now=lambda: self.now) if tokens else None
         admission = Admission(verifier, frozenset({"a", "localhost"}), origins=frozenset({ORIGIN}))
         self.metrics = Metrics()
@@ -85,16 +150,41 @@ class Scene:
         self.shared.request_id_prefix = b"0" * 12
         for _ in range(0xFFF):  # then all ids have the same length
             next(self.shared.request_numbers)
+        self.connections: list[CheckedConnection] = []
         self.transports: list[Transport] = []
         self.connect()
+
+    async def open(self) -> None:
+        await self.store.open()
+        if not self.is_in_process:
+            await self.store._cleaning.stop()  # it would take revisions at times that differ from run to run
+
+    async def settle(self) -> None:
+        """Wait until the service has done what it can do without another step."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._turn()
+            while self._is_busy():  # noqa: ASYNC110 - it may wait for another process
+                await asyncio.sleep(0.0 if self.is_in_process else 0.0005)
+            await self._turn()
+
+    async def _turn(self) -> None:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    def _is_busy(self) -> bool:
+        return not self.store._lane._idle.is_set() or any(
+            connection._state is Answering.WORKING
+            or (connection._state in (Answering.STREAMING, Answering.QUEUED) and not connection._sender.is_paused)
+            for connection in self.connections
+        )
 
     def restore(self, incarnation: str) -> None:
         """As if the store had been restored from a backup."""
         self.space.incarnation = self.space._state.incarnation = incarnation
 
     def connect(self) -> None:
-        self.connection: CheckedConnection
         self.connection, transport = connected(self.shared)
+        self.connections.append(self.connection)
         self.transports.append(transport)
 
     def send(self, data: bytes) -> None:
@@ -129,13 +219,20 @@ def seen(
     limits: Limits | None = None,
     logs: bool = True,
     spans: bool = False,
+    engine_of: EngineOf | None = None,
 ) -> Seen:
     """What a service does at these steps. `logs`: whether it logs each request. `spans`: whether it records spans."""
     result = Seen()
-    answer = QuickGet.answer
+    scenes: list[Scene] = []
+    answer, complete = QuickGet.answer, QuickGet.complete
 
-    def counted(self: QuickGet, *arguments: Any) -> bytes | None:
+    def counted(self: QuickGet, *arguments: Any) -> bytes | BegunGet | None:
         data = answer(self, *arguments)
+        result.quick += isinstance(data, bytes)
+        return data
+
+    def counted_completion(self: QuickGet, *arguments: Any) -> bytes | None:
+        data = complete(self, *arguments)
         result.quick += data is not None
         return data
 
@@ -148,38 +245,37 @@ def seen(
 
     async def run() -> None:
         scene = Scene(
+            engine_of or usual_engine,
             fast_paths=fast_paths,
             tokens=tokens,
             limits=limits or Limits(),
             logs=logs,
             spans=result.spans if spans else None,
         )
-        await scene.store.open()
+        scenes.append(scene)
+        await scene.open()
         for step in steps:
             step(scene)
-            for _ in range(12):
-                await asyncio.sleep(0)
+            await scene.settle()
         for transport in scene.transports:
             transport.lose()
-        for _ in range(12):
-            await asyncio.sleep(0)
+        await scene.settle()
         await scene.store.close()
         result.written = [transport.written for transport in scene.transports]
         figures = scene.metrics._figures({})
-        series = "GET /kv/{key} 200 1.1"
-        result.requests = {name: sum(seconds.counts) for name, seconds in figures.requests.items()}
-        if series in figures.requests:
-            result.requests[series] = (figures.requests[series].counts, figures.requests[series].total)
+        result.requests = {name: (seconds.counts, seconds.total) for name, seconds in figures.requests.items()}
 
     numbers = count(1)
     with (
         patch("leasehold.http.wire.connections.time", lambda: 0.0),
+        patch("leasehold.http.wire.connections.perf_counter", lambda: scenes[0].passed),
         patch("leasehold.http.endpoints.locks.acquire_lock.secrets.token_hex", lambda _: f"{next(numbers):032x}"),
         patch(
             "leasehold.http.endpoints.by_uuid.set_entry.uuid4", lambda: f"00000000-0000-4000-8000-{next(numbers):012x}"
         ),
         patch("leasehold.http.wire.connection.without_trace", without_trace if fast_paths else lambda _: None),
         patch.object(QuickGet, "answer", counted),
+        patch.object(QuickGet, "complete", counted_completion),
         patch.object(QuickPut, "answer", counted_write),
         capture_logs() as log,
     ):

@@ -2,10 +2,25 @@
 
 import random
 from collections.abc import Iterator
+from itertools import count
+from typing import Any
 from unittest.mock import patch
 
+import compared_paths
 import pytest
-from compared_paths import SECRET, Scene, Step, answered_quickly, message, put, seen, send
+from compared_paths import (
+    SECRET,
+    DistantSpace,
+    Scene,
+    Step,
+    answered_quickly,
+    compared,
+    distant,
+    message,
+    put,
+    seen,
+    send,
+)
 from harness import depth
 from harness.corpora import all_cases
 from hypothesis import given, settings
@@ -14,9 +29,19 @@ from msgspec.structs import replace
 
 from leasehold.access.token_keys import VerificationKey
 from leasehold.access.token_minting import mint_token
+from leasehold.errors import unavailable
+from leasehold.http.wire.connection import Connection
 from leasehold.limits import Limits
 from leasehold.model import ENTRY
 from leasehold.values import UNREADABLE
+
+
+@pytest.fixture(scope="module", params=compared_paths.ENGINES, autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test runs with entries in memory, and with an engine that reads them from elsewhere."""
+    with patch.object(compared_paths, "usual_engine", compared_paths.ENGINES[request.param]):
+        yield
+
 
 GET = message("GET", "/kv/k")
 KNOWN: list[Step] = [put("/kv/k"), send(GET), send(GET)]
@@ -268,6 +293,93 @@ def test_a_fault_on_the_fast_path_is_logged_and_the_general_path_answers(functio
     general = seen([*KNOWN, send(GET)], fast_paths=False)
     assert (quick.written[0].count(b" 200 OK"), quick.requests) == (3, general.requests)
     assert [event["event"] for event in quick.log if event["log_level"] == "error"] == ["the fast path of a GET failed"]
+
+
+# Reads in flight ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", ["lose", "close", "eof", "abort", "stop", "stop and drain"])
+def test_events_while_a_read_is_in_flight(event: str) -> None:
+    def begin(scene: Scene) -> None:
+        scene.send(GET)
+        connection, transport = scene.connection, scene.transports[-1]
+        assert (connection._begun is None) == (scene.shared.quick_get is None)
+        if event == "lose":
+            transport.lose()
+        elif event == "close":
+            transport.close()
+        elif event == "eof":
+            assert connection.eof_received() is True
+        elif event == "abort":
+            connection.abort()
+        else:
+            scene.stop()
+            if event == "stop and drain":
+                connection.stop()
+
+    answered_quickly([*KNOWN, begin, send(GET), Scene.connect, send(GET)], engine_of=distant)
+
+
+def test_requests_behind_a_read_wait_for_it() -> None:
+    def behind(scene: Scene) -> None:
+        for data in (GET, message("PUT", "/kv/k", body=b"2"), GET, GET + GET, GET[:9], GET[9:]):
+            scene.send(data)
+
+    assert answered_quickly([*KNOWN, behind, send(GET)], engine_of=distant) == 2
+
+
+def test_the_time_of_a_read_is_counted() -> None:
+    def begin(scene: Scene) -> None:
+        scene.send(GET)
+        scene.passed += 0.003
+
+    result = compared([*KNOWN, begin, send(GET)], engine_of=distant)
+    counts, total = result.requests["GET /kv/{key} 200 1.1"]
+    assert (result.quick, counts[:5], total) == (2, [3, 0, 0, 1, 0], pytest.approx(0.003))
+
+
+def test_a_token_that_ends_before_the_read_does_was_valid_in_time() -> None:
+    def begin(scene: Scene) -> None:
+        get_of_ten_seconds(scene)
+        scene.wait(11)
+
+    known, get_of_ten_seconds = known_to(bearer("read", seconds=10))
+    assert answered_quickly([*known, begin, get_of_ten_seconds], tokens=True, engine_of=distant) == 1
+
+
+def test_a_read_that_fails_is_answered_with_its_error() -> None:
+    def fail(scene: Scene) -> None:
+        scene.space.fault_of_reads = unavailable("the database cannot be reached")
+
+    assert answered_quickly([*KNOWN, fail, send(GET), send(GET)], engine_of=distant) == 0
+
+
+def test_a_read_that_cannot_be_begun_is_begun_by_the_general_path() -> None:
+    real, calls = DistantSpace.read, count(1)
+
+    def fails_once(space: DistantSpace, *arguments: Any) -> None:
+        if next(calls) == 3:  # the first one of the fast path
+            raise MemoryError
+        real(space, *arguments)
+
+    with patch.object(DistantSpace, "read", fails_once):
+        quick = seen([*KNOWN, send(GET), send(GET)], fast_paths=True, engine_of=distant)
+    assert (quick.written[0].count(b" 200 OK"), quick.quick) == (4, 1)
+    assert [event["event"] for event in quick.log if event["log_level"] == "error"] == ["the fast path of a GET failed"]
+
+
+def test_a_fault_after_the_answer_to_a_read_ends_the_connection() -> None:
+    real, calls = Connection._continue, count(1)
+
+    def fails_once(connection: Connection) -> None:
+        if next(calls) == 4:
+            raise MemoryError
+        real(connection)
+
+    with patch.object(Connection, "_continue", fails_once):
+        quick = seen([*KNOWN, send(GET), send(GET)], fast_paths=True, engine_of=distant)
+    assert [written.count(b"HTTP/1.1 20") for written in quick.written] == [4, 1]
+    assert [event["event"] for event in quick.log if event["log_level"] == "error"] == ["a connection was broken off"]
 
 
 # Any requests ---------------------------------------------------------------------------------------------------

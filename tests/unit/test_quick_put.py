@@ -262,7 +262,7 @@ def test_events_while_a_write_is_in_flight(event: str) -> None:
     def begin(scene: Scene) -> None:
         scene.send(PUT)
         connection, transport = scene.connection, scene.transports[-1]
-        assert (connection._begun_put is None) == (scene.shared.quick_put is None)
+        assert (connection._begun is None) == (scene.shared.quick_put is None)
         if event == "lose":
             transport.lose()
         elif event == "close":

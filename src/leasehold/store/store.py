@@ -11,7 +11,22 @@ from leasehold.engines.base import DEFAULT_NAMESPACE, Engine
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_GATHERED_LISTS, MIB, Limits
 from leasehold.metrics import Metrics
-from leasehold.model import ENTRY, LEASE, Acquire, Counted, Entry, Kind, Lease, Operation, Outcome, Page, R, Read
+from leasehold.model import (
+    ENTRY,
+    LEASE,
+    Acquire,
+    Counted,
+    Entry,
+    Found,
+    Kind,
+    Lease,
+    NotModified,
+    Operation,
+    Outcome,
+    Page,
+    R,
+    Read,
+)
 from leasehold.store.batch import Done
 from leasehold.store.cleaning import Cleaning
 from leasehold.store.lane import Lane
@@ -93,17 +108,18 @@ class Store:
         """
 
         def finish(entry: Entry | ServiceError | None) -> None:
-            if isinstance(entry, ServiceError):
-                done(entry)
-                return
-            try:
-                outcome = rules.evaluate_read(read, entry, self.space.incarnation)
-            except ServiceError as refusal:
-                done(refusal)
-                return
-            done(outcome)
+            done(self.outcome(read, entry))
 
         self.space.read(ENTRY, read.key, finish)
+
+    def outcome(self, read: Read, entry: Entry | ServiceError | None) -> Found | NotModified | ServiceError:
+        """The outcome of `read`, for which the space has given `entry`."""
+        if isinstance(entry, ServiceError):
+            return entry
+        try:
+            return rules.evaluate_read(read, entry, self.space.incarnation)
+        except ServiceError as refusal:
+            return refusal
 
     async def fetch(self, read: Read) -> Outcome:
         """`read` for coroutines."""

@@ -30,7 +30,6 @@ from leasehold.http.routing.negotiation import error_media, negotiate
 from leasehold.http.routing.refusal_log import REFUSALS
 from leasehold.http.routing.route import AsyncEndpoint, PureEndpoint
 from leasehold.http.wire.connections import Connections
-from leasehold.http.wire.quick_put import BegunPut
 from leasehold.http.wire.reception import Reception
 from leasehold.http.wire.sending import Sender, unframed
 from leasehold.http.wire.states import Answering, Receiving, moved
@@ -38,7 +37,6 @@ from leasehold.limits import KIB
 from leasehold.model import Found, NotModified, Operation, Outcome, Read, Transaction, keys_in, name_of
 from leasehold.rules.fences import refused_by_fence
 from leasehold.tasks import start_task
-from leasehold.trace_context import TraceContext
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +61,6 @@ class Answerer(ABC):
 
     __slots__ = (
         "_address",
-        "_begun_put",
         "_current",
         "_endpoint",
         "_quota_used",
@@ -84,8 +81,6 @@ class Answerer(ABC):
         self._quota_used = 0
         # Of the request that is being answered:
         self._current: Request | None = None
-        self._begun_put: BegunPut | None = None
-        """A write on the fast path, in place of a current request."""
         self._endpoint: PureEndpoint | None = None
         self._started_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -166,67 +161,6 @@ class Answerer(ABC):
             self._respond(response)
         except BaseException as failure:  # noqa: BLE001 - as in _begin
             self._fail(request, failure, is_stored=is_stored)
-
-    # Writes on the fast path ----------------------------------------------------------------------------------
-
-    def _begin_quickly(self, data: bytes, trace: TraceContext | None = None) -> bool:
-        """Begin `data` on the fast path of a write. Returns False if the general path must begin it.
-
-        `trace`: see `QuickPut.begin`.
-        """
-        quick_put = self._shared.quick_put
-        if (
-            quick_put is None
-            or self._state is not IDLE
-            or self._reception.state is not BETWEEN_REQUESTS
-            or self._sender.is_paused
-            or self._quota_used >= QUOTA
-        ):
-            return False
-        try:
-            begun = quick_put.begin(data, trace)
-            if begun is None:
-                return False
-            self._begun_put, self._state = begun, WORKING
-            self._started_at = self._shared.moment()
-            self._quota_used += 1
-            self._shared.store.submit(begun.operation, self._complete_quickly)
-        except BaseException as failure:  # noqa: BLE001 - the general path begins it, or says that it cannot
-            report("the fast path of a write failed", failure)
-            if self._begun_put is not None:
-                self._begun_put, self._state = None, IDLE
-            return False
-        return True
-
-    def _complete_quickly(self, outcome: Outcome | ServiceError) -> None:
-        """Called by the store with the outcome of the write that was begun. The connection may be closed by then."""
-        begun, quick_put, transport = self._begun_put, self._shared.quick_put, self._sender.transport
-        if begun is None or quick_put is None:
-            return
-        answer: bytes | None = None
-        try:
-            answer = quick_put.answer(begun, outcome, self._shared.moment() - self._started_at)
-            if answer is not None and transport is not None:
-                self._shared.outbox.post(transport, answer)
-        except BaseException as failure:  # noqa: BLE001 - the general path answers
-            report("the fast path of a write failed", failure)
-            answer = None
-        if answer is None:
-            self._resume(quick_put.request(begun), outcome)
-            return
-        self._begun_put = None
-        try:
-            self._quota_used += len(answer) // LARGE_BYTES
-            self._continue()
-        except BaseException as failure:  # noqa: BLE001 - the request is answered, so no error can be
-            self._break_off(failure)
-
-    def _resume(self, request: Request, outcome: Outcome | ServiceError) -> None:
-        """Let the general path answer a request that the fast path has begun."""
-        route = self._shared.router.match(request)
-        assert type(route.endpoint) is PureEndpoint
-        self._endpoint, self._current, self._begun_put = route.endpoint, request, None
-        self._complete(outcome)
 
     # Requests that stream or wait -----------------------------------------------------------------------------
 

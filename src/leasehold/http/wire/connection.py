@@ -4,7 +4,8 @@ The service owns its listener, as databases do, so this is an `asyncio.Protocol`
 
 - `RequestParser` and `Reception` make requests of the bytes that arrive.
 - `Connection` queues the requests and begins one after the other.
-- `Answerer`, its base class, answers one request.
+- `Answerer`, a base class, answers one request.
+- `QuickAnswerer`, its other base class, begins and answers requests on the fast paths.
 - `Sender` sends the responses.
 
 `states.py` says what a connection may do next. The life of a request:
@@ -16,12 +17,12 @@ import asyncio
 from collections import deque
 from typing import Final, cast
 
-from leasehold.completions import report
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Headers, Request
-from leasehold.http.wire.answering import QUOTA, Answerer
+from leasehold.http.wire.answering import QUOTA
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.deadlines import missed, timeout
+from leasehold.http.wire.quick_requests import QuickAnswerer
 from leasehold.http.wire.request_parser import RequestParser
 from leasehold.http.wire.states import AT_END, WHEN_IDLE, Answering, AtEnd, Receiving, Step, is_busy, moved
 from leasehold.http.wire.trace_field import without_trace
@@ -50,7 +51,7 @@ LOST: Final = Answering.LOST
 BETWEEN_REQUESTS: Final = Receiving.IDLE
 
 
-class Connection(Answerer, asyncio.Protocol):
+class Connection(QuickAnswerer, asyncio.Protocol):
     """The protocol of one accepted socket."""
 
     __slots__ = (
@@ -152,22 +153,6 @@ class Connection(Answerer, asyncio.Protocol):
 
     # Receiving ------------------------------------------------------------------------------------------------
 
-    def _answer_quickly(self, data: bytes, headers: Headers) -> bool:
-        """Answer `data` on the fast path. Returns False if the general path must answer it."""
-        sender, quick_get = self._sender, self._shared.quick_get
-        if self._state is not IDLE or self._reception.state is not BETWEEN_REQUESTS or sender.is_paused:
-            return False
-        try:
-            answer = None if quick_get is None else quick_get.answer(data, headers)
-            if answer is None or sender.transport is None:
-                return False
-            self._shared.outbox.post(sender.transport, answer)
-        except BaseException as failure:  # noqa: BLE001 - the general path answers, or says that it cannot
-            report("the fast path of a GET failed", failure)
-            return False
-        self._reception.since = self._shared.tick
-        return True
-
     def _receive_recalled(self, request: Request) -> None:
         """Receive a request whose header block is in the cache."""
         self._receive(request)
@@ -187,7 +172,7 @@ class Connection(Answerer, asyncio.Protocol):
         rest, trace = found
         shared = self._shared
         if not shared.logs_requests and (shared.record_span is None or not trace.is_sampled):
-            if self._familiar is not None and self._answer_quickly(rest, self._familiar):
+            if self._familiar is not None and self._answer_quickly(rest, self._familiar, trace):
                 return True
             if rest[:1] == b"P" and self._begin_quickly(rest, trace):
                 return True
@@ -355,7 +340,7 @@ class Connection(Answerer, asyncio.Protocol):
         if self._current is not None:
             self._queue.append(self._current)
             self._current = None
-        self._begun_put = None
+        self._begun = None
         for request in self._queue:
             if len(request.body) > COUNTED_BODY_BYTES:
                 self._shared.bodies.give_back(len(request.body))

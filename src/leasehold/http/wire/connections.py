@@ -100,7 +100,7 @@ class Connections:
         self.request_id_prefix = os.urandom(6).hex().encode()
         self.request_numbers: Iterator[int] = count(1)
         self._emptied = asyncio.Event()
-        self.quick_get = QuickGet(self) if fast_paths and self.store.space.peek is not None else None
+        self.quick_get = QuickGet(self) if fast_paths else None
         self.quick_put = QuickPut(self) if fast_paths else None
         """None: every request takes the general path. For tests."""
 

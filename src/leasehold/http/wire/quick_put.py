@@ -6,7 +6,8 @@ response, and formats the answer once. The write itself goes through the lane, a
 Invariants:
 
 - It begins and answers exactly as the general path would, or it leaves that to the general path. So the service works
-  without it: without this module, and without the lines in `Connection` and `Connections` that name it.
+  without it: without this module, and without the lines in `QuickAnswerer`, `Connection` and `Connections` that name
+  it.
 - It begins one kind of write: a whole value, without a query and without a header that changes its effect.
 - It gives one kind of answer: 200 with the replaced entry. For each other outcome `request` makes the request that the
   general path would have had, and the general path answers it.

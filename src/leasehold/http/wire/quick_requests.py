@@ -1,0 +1,156 @@
+"""Requests on the fast paths: begun, completed, answered.
+
+`QuickAnswerer` is the part of a connection that lets `quick_get` and `quick_put` begin or answer a request. Whatever a
+fast path does not answer, the general path does (`Answerer`).
+"""
+
+from typing import Final
+
+from leasehold.completions import report
+from leasehold.errors import ServiceError
+from leasehold.http.messages import Headers, Request
+from leasehold.http.routing.route import PureEndpoint
+from leasehold.http.wire.answering import LARGE_BYTES, QUOTA, Answerer
+from leasehold.http.wire.connections import Connections
+from leasehold.http.wire.quick_get import BegunGet
+from leasehold.http.wire.quick_put import BegunPut
+from leasehold.http.wire.states import Answering, Receiving
+from leasehold.model import ENTRY, Entry, Outcome, Read
+from leasehold.trace_context import TraceContext
+
+# Globals are looked up faster than members of an enum.
+IDLE: Final = Answering.IDLE
+WORKING: Final = Answering.WORKING
+BETWEEN_REQUESTS: Final = Receiving.IDLE
+
+
+class QuickAnswerer(Answerer):
+    """The part of a connection that answers requests on the fast paths."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__(connections)
+        self._begun: BegunGet | BegunPut | None = None
+        """A request on a fast path, in place of a current request."""
+
+    def _answer_quickly(self, data: bytes, headers: Headers, trace: TraceContext | None = None) -> bool:
+        """Answer `data` on the fast path, or begin the read that it needs. False: the general path must answer it.
+
+        `trace`: see `QuickGet.answer`.
+        """
+        sender, quick_get = self._sender, self._shared.quick_get
+        if (
+            self._state is not IDLE
+            or self._reception.state is not BETWEEN_REQUESTS
+            or sender.is_paused
+            or self._quota_used >= QUOTA
+        ):
+            return False
+        try:
+            answer = None if quick_get is None else quick_get.answer(data, headers, trace)
+            if answer is None or sender.transport is None:
+                return False
+            if isinstance(answer, BegunGet):
+                self._begin_read(answer)
+                return True
+            self._shared.outbox.post(sender.transport, answer)
+        except BaseException as failure:  # noqa: BLE001 - the general path answers, or says that it cannot
+            report("the fast path of a GET failed", failure)
+            self._forget_begun()
+            return False
+        self._reception.since = self._shared.tick
+        return True
+
+    def _begin_read(self, begun: BegunGet) -> None:
+        """Let the engine read an entry for the fast path of a GET."""
+        self._begun, self._state = begun, WORKING
+        self._started_at = self._shared.moment()
+        self._quota_used += 1
+        self._shared.store.space.read(ENTRY, begun.key, self._complete_read)
+
+    def _begin_quickly(self, data: bytes, trace: TraceContext | None = None) -> bool:
+        """Begin `data` on the fast path of a write. Returns False if the general path must begin it.
+
+        `trace`: see `QuickPut.begin`.
+        """
+        quick_put = self._shared.quick_put
+        if (
+            quick_put is None
+            or self._state is not IDLE
+            or self._reception.state is not BETWEEN_REQUESTS
+            or self._sender.is_paused
+            or self._quota_used >= QUOTA
+        ):
+            return False
+        try:
+            begun = quick_put.begin(data, trace)
+            if begun is None:
+                return False
+            self._begun, self._state = begun, WORKING
+            self._started_at = self._shared.moment()
+            self._quota_used += 1
+            self._shared.store.submit(begun.operation, self._complete_write)
+        except BaseException as failure:  # noqa: BLE001 - the general path begins it, or says that it cannot
+            report("the fast path of a write failed", failure)
+            self._forget_begun()
+            return False
+        return True
+
+    def _forget_begun(self) -> None:
+        """The fast path has failed to begin a request, so the general path begins it."""
+        if self._begun is not None:
+            self._begun, self._state = None, IDLE
+
+    def _complete_read(self, entry: Entry | ServiceError | None) -> None:
+        """Called by the engine with the entry of the read that was begun. The connection may be closed by then."""
+        begun, quick_get = self._begun, self._shared.quick_get
+        if type(begun) is not BegunGet or quick_get is None:
+            return
+        try:
+            answer = quick_get.complete(begun, entry, self._shared.moment() - self._started_at)
+            self._post(answer)
+        except BaseException as failure:  # noqa: BLE001 - the general path answers
+            report("the fast path of a GET failed", failure)
+            answer = None
+        if answer is None:
+            self._resume(quick_get.request(begun), self._shared.store.outcome(Read(begun.key), entry))
+        else:
+            self._end_quickly(len(answer))
+
+    def _complete_write(self, outcome: Outcome | ServiceError) -> None:
+        """Called by the store with the outcome of the write that was begun. The connection may be closed by then."""
+        begun, quick_put = self._begun, self._shared.quick_put
+        if type(begun) is not BegunPut or quick_put is None:
+            return
+        try:
+            answer = quick_put.answer(begun, outcome, self._shared.moment() - self._started_at)
+            self._post(answer)
+        except BaseException as failure:  # noqa: BLE001 - the general path answers
+            report("the fast path of a write failed", failure)
+            answer = None
+        if answer is None:
+            self._resume(quick_put.request(begun), outcome)
+        else:
+            self._end_quickly(len(answer))
+
+    def _post(self, answer: bytes | None) -> None:
+        transport = self._sender.transport
+        if answer is not None and transport is not None:
+            self._shared.outbox.post(transport, answer)
+
+    def _end_quickly(self, answer_bytes: int) -> None:
+        """The answer to a request of a fast path was posted."""
+        self._begun = None
+        try:
+            self._quota_used += answer_bytes // LARGE_BYTES
+            self._continue()
+        except BaseException as failure:  # noqa: BLE001 - the request is answered, so no error can be
+            self._break_off(failure)
+
+    def _resume(self, request: Request, outcome: Outcome | ServiceError) -> None:
+        """Let the general path answer a request that a fast path has begun."""
+        route = self._shared.router.match(request)
+        assert type(route.endpoint) is PureEndpoint
+        self._endpoint, self._current, self._begun = route.endpoint, request, None
+        self._complete(outcome)
