@@ -68,13 +68,31 @@ def _jsonb(value: bytes) -> bytes:
     return _sized(to_jsonb(value))
 
 
-def _array_of(element_type: int, field: Field) -> Field:
+def _texts(values: Sequence[str]) -> list[bytes]:
+    return [_length(len(text)) + text for text in map(str.encode, values)]
+
+
+def _int8s(values: Sequence[int]) -> list[bytes]:
+    return [_number(8, value) for value in values]
+
+
+def _timestamps(values: Sequence[int]) -> list[bytes]:
+    return [_number(8, value - EPOCH_MICROSECONDS) for value in values]
+
+
+def _jsonbs(values: Sequence[bytes]) -> list[bytes]:
+    return [_length(len(value)) + value for value in map(to_jsonb, values)]
+
+
+def _array_of(element_type: int, fields: Callable[..., list[bytes]]) -> Field:
+    """`fields` encodes values that are not None: all of an array at once, because a call takes as long as one value."""
+
     def array(values: Sequence[object]) -> bytes:
         if not values:
             return _sized(_empty_array(0, 0, element_type))
-        elements = [_NULL if value is None else field(value) for value in values]
-        head = _array(1, None in values, element_type, len(values), 1)
-        return _sized(b"".join((head, *elements)))
+        has_null = None in values
+        elements = [_NULL if value is None else fields((value,))[0] for value in values] if has_null else fields(values)
+        return _sized(b"".join((_array(1, has_null, element_type, len(values), 1), *elements)))
 
     return array
 
@@ -86,9 +104,9 @@ FIELDS: Final[Mapping[int, Field]] = {
     _TIMESTAMPTZ: _timestamptz,
     _UUID: _uuid,
     _JSONB: _jsonb,
-    1009: _array_of(_TEXT, _text),
-    1016: _array_of(_INT8, _int8),
-    1185: _array_of(_TIMESTAMPTZ, _timestamptz),
-    3807: _array_of(_JSONB, _jsonb),
+    1009: _array_of(_TEXT, _texts),
+    1016: _array_of(_INT8, _int8s),
+    1185: _array_of(_TIMESTAMPTZ, _timestamps),
+    3807: _array_of(_JSONB, _jsonbs),
 }
 """By the OID of the type, which is the same in every database (`pg_type.dat`)."""
