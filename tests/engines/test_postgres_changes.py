@@ -118,7 +118,10 @@ def test_the_changes_of_a_rare_prefix_are_read_in_parts_with_growing_revisions(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(space, "SCANNED_CHANGES", 10)
-    commit(driver, *(entry(f"a/{number}", number) for number in range(1, 100)), entry("b/1", 100))
+    for begin in range(1, 101, 5):
+        commit(
+            driver, *(entry("b/1" if number == 100 else f"a/{number}", number) for number in range(begin, begin + 5))
+        )
     found, after = [], 0
     revisions = []
     while after < 100:
@@ -137,7 +140,7 @@ def test_only_the_last_removal_of_a_name_is_stored(driver: Driver, database: Dat
     commit(driver, Deletion("l", 11))
     rows = database.fetch("SELECT kind, key, revision FROM deletions ORDER BY kind")
     assert [tuple(row) for row in rows] == [("entry", "l", 11), ("lease", "l", 10)]
-    assert facts(changes(driver, LEASE, 3, 1)) == ([("l", 10, False)], 11)
+    assert facts(changes(driver, LEASE, 3, 10)) == ([("l", 10, False)], 11)
 
 
 def stored_removals(database: Database) -> int:
@@ -214,6 +217,8 @@ def test_a_page_of_many_changes_reads_only_its_part_of_the_tables(driver: Driver
         f"  FROM generate_series(1, {HISTORY}) AS number, unnest('{{entry,lease}}'::text[]) AS kind;"
         f"INSERT INTO data SELECT 'default', 'e' || number, '1', NULL, number, now(), now(), NULL"
         f"  FROM generate_series(1, {HISTORY}) AS number;"
+        f"INSERT INTO batches SELECT 'default', kind, number, 0, ARRAY['k' || number, 'e' || number]"
+        f"  FROM generate_series(1, {HISTORY}) AS number, unnest('{{entry,lease}}'::text[]) AS kind;"
         f"UPDATE head SET revision = {HISTORY}; ANALYZE"
     )
 

@@ -9,7 +9,7 @@ import pytest
 from databases import Database, commit, run, shared_server_url, until
 from driving import Driver
 
-from leasehold.engines.postgres import schema
+from leasehold.engines.postgres import schema, sql
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.model import ENTRY, LEASE, Deletion
 
@@ -111,3 +111,57 @@ def test_a_server_of_0_1_0_can_delete_during_and_after_the_migration(database: D
         return [(change.name, change.revision) for change in changes.changes]
 
     assert run(scenario())[-1] == ("a", 12)
+
+
+OLDER_PUT = """
+    WITH written AS (
+        INSERT INTO data (namespace, key, data, revision, created_at, updated_at)
+        VALUES ($1, $2, '1', $3, now(), now())
+        ON CONFLICT (namespace, key) DO UPDATE SET data = excluded.data, revision = excluded.revision
+    )
+    UPDATE head SET revision = $3 WHERE namespace = $1
+"""
+
+
+def test_changes_by_a_server_of_0_1_0_are_found_among_those_of_newer_ones(database: Database) -> None:
+    """It writes no row into `batches`, where newer servers look for changes."""
+
+    def put_by_older(key: str, revision: int) -> None:
+        database.fetch(OLDER_PUT, "default", key, revision)
+
+    with Driver(PostgresEngine(database.url).space()) as driver:
+
+        def changes(after: int) -> list[tuple[str, int]]:
+            found = driver.run(driver.space.changes(ENTRY, after, "", 2))
+            assert found.revision == min(after + 2, 6)
+            return [(change.name, change.revision) for change in found.changes]
+
+        def has_all(after: int) -> bool:
+            statement = sql.OF_KIND[ENTRY].changes
+            return bool(database.fetch(statement, "default", after, "", 10, 10)[0][2])
+
+        driver.commit(("a", b"1"))
+        driver.commit(("b", b"1"))
+        assert [has_all(after) for after in range(3)] == [True, True, True]
+        put_by_older("c", 3)
+        put_by_older("d", 4)
+        assert [has_all(after) for after in range(5)] == [False] * 5
+        driver.commit(("e", b"1"))
+        driver.commit(("f", b"1"))
+        assert [has_all(after) for after in range(7)] == [False, False, False, False, True, True, True]
+        expected = [(key, number) for number, key in enumerate("abcdef", start=1)]
+        assert [changes(after) for after in range(7)] == [expected[after : after + 2] for after in range(7)]
+
+
+@pytest.mark.parametrize("is_migrated", [False, True])
+def test_no_index_contains_a_column_that_each_write_changes(database: Database, is_migrated: bool) -> None:  # noqa: FBT001
+    """So PostgreSQL can rewrite a row without a new item in every index (HOT)."""
+    if is_migrated:
+        make_0_1_0(database)
+    with Driver(PostgresEngine(database.url).space()):
+        pass
+    rows = database.fetch("""
+        SELECT DISTINCT attname FROM pg_index CROSS JOIN unnest(indkey) AS number
+        JOIN pg_attribute ON attrelid = indrelid AND attnum = number WHERE indrelid = 'data'::regclass
+    """)
+    assert {row[0] for row in rows} == {"namespace", "key", "expires_at"}

@@ -27,7 +27,7 @@ STATEMENTS: dict[str, str] = {
         if len({kind for kind, _ in parts}) == size
     },
 }
-TABLE_NAMES = ("head", "writers", "deletions", *(table.name for table in TABLES.values()))
+TABLE_NAMES = ("head", "writers", "deletions", "batches", *(table.name for table in TABLES.values()))
 USED = re.compile(rf"\b(?:FROM|INTO|UPDATE|JOIN) (?:{'|'.join(TABLE_NAMES)})\b")
 NAMED = re.compile(r"namespace = \$1\b|\(namespace,[^)]*\)\s+(?:VALUES \(\$1\b|SELECT \$1\b)")
 VOLATILE = re.compile(

@@ -32,6 +32,7 @@ async def go_back(database: Database, revision: int) -> None:
     statements = (
         f"DELETE FROM data WHERE revision > {revision}",
         f"DELETE FROM deletions WHERE revision > {revision}",
+        f"DELETE FROM batches WHERE revision > {revision}",
         f"UPDATE head SET revision = {revision}",
     )
     await asyncio.to_thread(database.execute, ";".join(statements))

@@ -25,6 +25,7 @@ HARMS = {
     "entries may not be inserted": (f"REVOKE INSERT ON data FROM {ROLE}", f"GRANT INSERT ON data TO {ROLE}"),
     "the head may not be updated": (f"REVOKE UPDATE ON head FROM {ROLE}", f"GRANT UPDATE ON head TO {ROLE}"),
     "deletions may not be removed": (f"REVOKE DELETE ON deletions FROM {ROLE}", f"GRANT DELETE ON deletions TO {ROLE}"),
+    "batches may not be noted": (f"REVOKE INSERT ON batches FROM {ROLE}", f"GRANT INSERT ON batches TO {ROLE}"),
     "batches may not be signed": (f"REVOKE UPDATE ON writers FROM {ROLE}", f"GRANT UPDATE ON writers TO {ROLE}"),
 }
 NO_WRITES = "the database refuses all writes now"
@@ -119,7 +120,7 @@ def test_an_empty_commit_changes_nothing_and_matches_no_batch(database: Database
 
 
 def contents(database: Database) -> list[object]:
-    tables = ("data", "head", "locks", "deletions")
+    tables = ("data", "head", "locks", "deletions", "batches")
     return [tuple(row) for table in tables for row in database.fetch(f"SELECT * FROM {table}")]
 
 

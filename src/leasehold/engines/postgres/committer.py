@@ -283,10 +283,13 @@ class Committer:
                 removals = [change for change in records if is_removal(change)]
                 if removals:
                     records = [change for change in records if not is_removal(change)]
+                whole = records
                 if kind in loaded.rows:
-                    records = await self._write_parts(pipeline.connection, kind, records, loaded)
+                    whole = await self._write_parts(pipeline.connection, kind, records, loaded)
                 parts.append((kind, bool(removals)))
-                arguments += TABLES[kind].values(records)  # type: ignore[arg-type] # of this kind
+                arguments += TABLES[kind].values(whole)  # type: ignore[arg-type] # of this kind
+                if TABLES[kind].document is not None:
+                    arguments.append([] if len(whole) == len(records) else _others(records, whole))
                 if removals:
                     removed += len(removals)
                     arguments += [each.name for each in removals], [each.revision for each in removals]
@@ -294,7 +297,7 @@ class Committer:
         self._process = pipeline.connection.get_server_pid()
         signature = (self.writer_id, self._batch, loaded.now)
         with time_limit(pipeline.connection, SILENCE_SECONDS):
-            await pipeline.add(sql.write(tuple(parts)), self._namespace, head, *signature, *arguments)
+            await pipeline.add(sql.write(tuple(parts)), self._namespace, head, *signature, loaded.head, *arguments)
             await self._compact(pipeline, head, loaded.compacted, removed)
         return Written(head, loaded.head, self._batch, of_kinds)
 
@@ -306,7 +309,8 @@ class Committer:
         """
         interval = base.HISTORY_CHANGES // 10
         floor = head - base.HISTORY_CHANGES
-        must_compact = floor - compacted > interval
+        # Often, because each commit has left a row in `batches`, and a commit that deletes many of them takes long.
+        must_compact = floor - compacted > base.HISTORY_CHANGES // 100
         if removed:
             uncounted = interval if self._uncounted_removals is None else self._uncounted_removals + removed
             if uncounted >= interval:
@@ -360,8 +364,17 @@ class Committer:
             now, head, compacted = rows[0][:3]
             await connection.fetch(sql.LAST_BATCH, self._namespace, self.probe_id)
             parts = tuple((kind, True) for kind in KINDS)
-            arguments: list[object] = [head, self.probe_id, 0, now]
+            arguments: list[object] = [head, self.probe_id, 0, now, head]
             for kind in KINDS:
-                arguments += [*TABLES[kind].values([]), [], []]
+                arguments += TABLES[kind].values([])
+                if TABLES[kind].document is not None:
+                    arguments.append([])
+                arguments += [], []
             await connection.fetch(sql.write(parts), self._namespace, *arguments)
             await connection.execute(sql.COMPACT, self._namespace, compacted, _KIND_NAMES, 0)
+
+
+def _others(records: Sequence[Change], whole: Sequence[Change]) -> list[str]:
+    """The names of the records that were written in part."""
+    names = {record.name for record in whole}
+    return [record.name for record in records if record.name not in names]

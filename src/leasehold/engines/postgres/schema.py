@@ -31,6 +31,12 @@ MIGRATIONS: Final[Mapping[str, frozenset[str]]] = {
     "0002_leases.sql": frozenset({"locks.revision", "locks.ttl"}),
     "0003_incarnation.sql": frozenset({"head.incarnation"}),
     "0004_removals.sql": frozenset({"deletions.kind"}),
+    "0005_batches.sql": frozenset(
+        {
+            *("batches.namespace", "batches.kind", "batches.revision"),
+            *("batches.complete_from", "batches.names"),
+        }
+    ),
 }
 """The scripts in their order, each with the columns that it adds. These columns show that it was run by hand."""
 

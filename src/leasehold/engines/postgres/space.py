@@ -210,23 +210,24 @@ class PostgresSpace:
     async def changes(self, kind: AnyKind, after_revision: int, prefix: str, limit: int) -> Changes:
         start = sendable(prefix)
         scanned = max(limit, SCANNED_CHANGES) if start else limit
-        statement, table = sql.OF_KIND[kind].changes, TABLES[kind]
+        of_kind, table = sql.OF_KIND[kind], TABLES[kind]
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
             # The query asks for one more change, which shows whether any are left.
-            arguments = (after_revision, start, scanned + 1, limit + 1)
-            return await connection.fetch(statement, self._namespace, *arguments)
+            arguments = (self._namespace, after_revision, start, scanned, limit + 1)
+            rows = await connection.fetch(of_kind.changes, *arguments)
+            return rows if rows[0][2] else await connection.fetch(of_kind.changes_of_tables, *arguments)
 
         rows = await self._ask(query)
-        head, compacted, found, scanned_to = rows[0][:4]
+        head, compacted, _, is_end, scanned_to = rows[0][:5]
         # Every engine keeps the same number of changes, so that all make the same promise.
         oldest = max(compacted, head - base.HISTORY_CHANGES)
         if after_revision < oldest:
             raise base.compacted(oldest)
         changes: list[Change] = [
-            table.record(*row[7:]) if row[6] else kind.removal(row[4], row[5]) for row in rows if row[4] is not None
+            table.record(*row[8:]) if row[7] else kind.removal(row[5], row[6]) for row in rows if row[5] is not None
         ]
-        complete_to = head if found <= scanned else scanned_to
+        complete_to = head if is_end else scanned_to
         if len(changes) > limit:
             complete_to = changes[limit - 1].revision
             changes = [change for change in changes if change.revision <= complete_to]

@@ -7,11 +7,11 @@ except in tests, which give the time.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from itertools import count
+from itertools import chain, count
 from typing import Final
 
 from leasehold.engines.postgres.tables import TABLES, AnyTable
-from leasehold.model import AnyKind
+from leasehold.model import KINDS, AnyKind
 
 CHANNEL: Final = "leasehold"
 
@@ -64,6 +64,11 @@ COMPACT: Final = """
         DELETE FROM deletions WHERE namespace = $1 AND (kind, revision, key) IN (
             SELECT kind, revision, key FROM deletions WHERE namespace = $1 AND kind = ANY($3::text[]) AND revision <= $2
             ORDER BY kind, revision, key LIMIT $4
+        )
+    ), forgotten AS (
+        DELETE FROM batches WHERE namespace = $1 AND (kind, revision) IN (
+            SELECT kind, revision FROM batches WHERE namespace = $1 AND kind = ANY($3::text[]) AND revision <= $2
+            ORDER BY kind, revision LIMIT $4
         )
     )
     UPDATE head SET compacted_revision = $2 WHERE namespace = $1
@@ -149,7 +154,10 @@ class KindStatements:
         self.add = _insert(table, _casts(table, count(2)))
         """The arrays of `Table.values`."""
         self.changes = _changes(table)
-        """after_revision, prefix, scanned, limit."""
+        """after_revision, prefix, scanned, limit. The third column of the first row: whether `batches` has all of them.
+        If not, use `changes_of_tables`."""
+        self.changes_of_tables = _changes_of_tables(table)
+        """The same, by reading all records: a server of an older version has written some without `batches`."""
         self.set_part, self.remove_part = _write_part(table)
         """name, path, the values of the columns beside the document; `set_part` also has the part."""
 
@@ -208,34 +216,84 @@ def _insert(table: AnyTable, arrays: str) -> str:
     return f"INSERT INTO {table.name} (namespace, {names}) SELECT $1, * FROM unnest({arrays})"
 
 
-def _changes(table: AnyTable) -> str:
-    """Reads the first `scanned` records and removals by revision. Returns the first `limit` of them with the prefix.
+_IN_LOG: Final = f"kind = ANY('{{{','.join(kind.name for kind in KINDS)}}}'::text[])"
+"""Of any kind. Each commit has a row in `batches` with its head as the revision."""
 
-    `WITH TIES` returns all changes of a revision, never a part of them. Each change is looked up by name once more,
-    because a name that was written again still has a removal. The LIMIT in that lookup prevents a join that would read
-    the whole table.
+
+def _changes(table: AnyTable) -> str:
+    """Reads the names in the next batches, about `scanned`, and looks up the record or the removal of each name.
+
+    Returns the first `limit` of those with the prefix. A name is skipped if it has changed again after these batches.
+    Each row begins with the head and the compacted revision; whether `batches` has all changes; whether no batches are
+    left, and the revision of the last one that was read. Then the name, the revision, whether there is a record, and
+    the record.
+
+    `WITH TIES` returns all changes of a revision, never a part of them; those are in the order of their names. The
+    LIMIT in the lookups prevents joins that would read whole tables.
     """
-    after = "namespace = $1 AND revision > $2 ORDER BY revision FETCH FIRST $4 ROWS WITH TIES"
+    kind, name = table.kind.name, table.name_column
+    return f"""
+        WITH batch AS MATERIALIZED (
+            SELECT revision, names, sum(cardinality(names)) OVER (ORDER BY revision) - cardinality(names) AS ahead
+            FROM (
+                SELECT revision, names FROM batches WHERE namespace = $1 AND kind = '{kind}' AND revision > $2
+                ORDER BY revision LIMIT $4::bigint + 1
+            ) AS next
+        ), bound AS MATERIALIZED (
+            SELECT count(*) FILTER (WHERE ahead >= $4::bigint) = 0 AS is_end,
+                max(revision) FILTER (WHERE ahead < $4::bigint) AS revision
+            FROM batch
+        ), named AS MATERIALIZED (
+            SELECT DISTINCT name FROM batch CROSS JOIN unnest(names) AS name
+            WHERE ahead < $4::bigint AND starts_with(name, $3)
+        )
+        SELECT head.revision, head.compacted_revision, EXISTS (
+            SELECT FROM batches
+            WHERE namespace = $1 AND {_IN_LOG} AND revision = head.revision AND complete_from <= $2
+        ), bound.is_end, bound.revision, change.*
+        FROM head CROSS JOIN bound LEFT JOIN LATERAL (
+            SELECT named.name AS changed_name, coalesce(found.revision, removed.revision) AS changed_at,
+                found.{name} IS NOT NULL AS is_there, found.*
+            FROM named LEFT JOIN LATERAL (
+                SELECT {_read(table)} FROM {table.name} AS stored
+                WHERE namespace = $1 AND stored.{name} = named.name LIMIT 1
+            ) AS found ON true LEFT JOIN LATERAL (
+                SELECT revision FROM deletions
+                WHERE namespace = $1 AND kind = '{kind}' AND key = named.name AND found.{name} IS NULL LIMIT 1
+            ) AS removed ON true
+            WHERE coalesce(found.revision, removed.revision) > $2
+            AND coalesce(found.revision, removed.revision) <= bound.revision
+            ORDER BY changed_at FETCH FIRST $5 ROWS WITH TIES
+        ) AS change ON true WHERE head.namespace = $1 ORDER BY change.changed_at, change.changed_name
+    """
+
+
+def _changes_of_tables(table: AnyTable) -> str:
+    """Reads the first `scanned` records and removals by revision. Returns rows like those of `_changes`.
+
+    Each change is looked up by name once more, because a name that was written again still has a removal.
+    """
+    after = "namespace = $1 AND revision > $2 ORDER BY revision FETCH FIRST ($4::bigint + 1) ROWS WITH TIES"
     return f"""
         WITH scanned AS MATERIALIZED (
             SELECT * FROM (
                 (SELECT {table.name_column} AS name, revision, true AS is_there FROM {table.name} WHERE {after})
                 UNION ALL
                 (SELECT key, revision, false FROM deletions WHERE kind = '{table.kind.name}' AND {after})
-            ) AS either ORDER BY revision FETCH FIRST $4 ROWS WITH TIES
+            ) AS either ORDER BY revision FETCH FIRST ($4::bigint + 1) ROWS WITH TIES
         ), bound AS MATERIALIZED (
-            SELECT count(*) AS scanned, max(revision) AS revision FROM scanned
+            SELECT count(*) <= $4::bigint AS is_end, max(revision) AS revision FROM scanned
         )
-        SELECT head.revision, head.compacted_revision, bound.scanned, bound.revision, change.*
+        SELECT head.revision, head.compacted_revision, true, bound.is_end, bound.revision, change.*
         FROM head CROSS JOIN bound LEFT JOIN LATERAL (
-            SELECT scanned.name AS scanned_name, scanned.revision AS changed_at, scanned.is_there, found.*
+            SELECT scanned.name AS changed_name, scanned.revision AS changed_at, scanned.is_there, found.*
             FROM scanned LEFT JOIN LATERAL (
                 SELECT {_read(table)} FROM {table.name} AS stored
                 WHERE namespace = $1 AND stored.{table.name_column} = scanned.name LIMIT 1
             ) AS found ON true
             WHERE starts_with(scanned.name, $3) AND (scanned.is_there OR found.{table.name_column} IS NULL)
             ORDER BY scanned.revision FETCH FIRST $5 ROWS WITH TIES
-        ) AS change ON true WHERE head.namespace = $1 ORDER BY change.changed_at
+        ) AS change ON true WHERE head.namespace = $1 ORDER BY change.changed_at, change.changed_name
     """
 
 
@@ -300,24 +358,30 @@ def _stored(kinds: Sequence[AnyKind]) -> str:
 def write(parts: Sequence[Part]) -> str:
     """Write a batch, without its COMMIT: the records, the removals, the head, the signature, the notification.
 
-    Parameters: head, writer, batch, time. Then for each part: the arrays of `Table.values`, and, if it removes records,
-    their names and revisions. Only the last removal of a name is stored, so that `changes` reads no earlier one.
+    Parameters: head, writer, batch, time, and the head before. Then for each part: the arrays of `Table.values`; if the
+    table has a document, the names that were written by `set_part` and `remove_part`; if it removes records, their
+    names and revisions. Only the last removal of a name is stored, so that `changes` reads no earlier one.
 
     Returns no row, so that COMMIT can be sent with it: OFFSET skips the row after its expressions were computed.
     """
-    numbers = count(6)
+    numbers = count(7)
     steps = []
     for kind, removes in parts:
         table = TABLES[kind]
         name = table.name_column
         updates = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns[1:])
+        first = next(numbers)
+        changed = [f"${first}::text[]"]
         steps.append(f"""
             written_{kind.name} AS (
-                {_insert(table, _casts(table, numbers))}
+                {_insert(table, _casts(table, chain((first,), numbers)))}
                 ON CONFLICT (namespace, {name}) DO UPDATE SET {updates}
             )""")
+        if table.document is not None:
+            changed.append(f"${next(numbers)}::text[]")
         if removes:
             names, revisions = f"${next(numbers)}::text[]", f"${next(numbers)}::bigint[]"
+            changed.append(names)
             steps.append(f"""
             removed_{kind.name} AS (
                 DELETE FROM {table.name} WHERE namespace = $1 AND {name} = ANY({names})
@@ -327,9 +391,20 @@ def write(parts: Sequence[Part]) -> str:
                 INSERT INTO deletions (namespace, kind, key, revision)
                 SELECT $1, '{kind.name}', * FROM unnest({names}, {revisions})
             )""")
+        steps.append(f"""
+            logged_{kind.name} AS (
+                INSERT INTO batches (namespace, kind, revision, complete_from, names)
+                SELECT $1, '{kind.name}', $2::bigint, complete_from, names
+                FROM log CROSS JOIN (SELECT {" || ".join(changed)}) AS changed (names) WHERE cardinality(names) > 0
+                ON CONFLICT (namespace, kind, revision) DO UPDATE SET names = batches.names || excluded.names
+            )""")
     kinds = "".join(f" || chr({ord(SEPARATOR)}) || '{kind.name}'" for kind, _ in parts)
     return f"""
-        WITH {", ".join(steps)}, advanced AS (
+        WITH log AS MATERIALIZED (
+            SELECT coalesce((
+                SELECT complete_from FROM batches WHERE namespace = $1 AND {_IN_LOG} AND revision = $6::bigint LIMIT 1
+            ), $6::bigint) AS complete_from
+        ), {", ".join(steps)}, advanced AS (
             UPDATE head SET revision = $2 WHERE namespace = $1
         ), signed AS (
             INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $3, $4, $5)
@@ -364,5 +439,6 @@ HOLDS_ANYTHING: Final = "SELECT " + " OR ".join(
     f"EXISTS (SELECT FROM {table.name} WHERE namespace = $1)" for table in TABLES.values()
 )
 REMOVE_EVERYTHING: Final = tuple(
-    f"DELETE FROM {name} WHERE namespace = $1" for name in (*(table.name for table in TABLES.values()), "deletions")
+    f"DELETE FROM {name} WHERE namespace = $1"
+    for name in (*(table.name for table in TABLES.values()), "deletions", "batches")
 )

@@ -42,7 +42,8 @@ class Document(msgspec.Struct, Generic[R], frozen=True):
 class Table(msgspec.Struct, Generic[R], frozen=True):
     """The table of one kind. Its primary key is the namespace and the first of `columns`, which holds the name.
 
-    It also has the columns `revision` and `expires_at`, each in an index after the namespace.
+    It also has the columns `revision` and `expires_at`. An index has `expires_at` after the namespace. No index has
+    `revision`: PostgreSQL can then rewrite a row without touching an index, if its expiry does not change.
     """
 
     kind: Kind[R]
