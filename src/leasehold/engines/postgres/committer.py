@@ -248,9 +248,7 @@ class Committer:
             await pipeline.add(sql.BEGIN)
             await pipeline.add(sql.LOCK_HEAD, self._namespace)
             rows = await pipeline.fetch(sql.load(names.kinds), *arguments)
-        if not rows:
-            raise asyncpg.InterfaceError("the head row is missing")
-        now, head, compacted, incarnation = rows[0][: sql.LOADED_AT]
+        now, head, compacted, incarnation = _current(rows)
         offset = sql.LOADED_AT
         self._head.see(incarnation)
         by_name: dict[AnyKind, Mapping[str, Record]] = {}
@@ -359,9 +357,7 @@ class Committer:
             now = None if self._clock is None else self._clock()
             await connection.fetch(sql.LOCK_HEAD, self._namespace)
             rows = await connection.fetch(sql.load(EVERY_KIND.kinds), self._namespace, now, *EVERY_KIND.parameters)
-            if not rows:
-                raise asyncpg.InterfaceError("the head row is missing")
-            now, head, compacted = rows[0][:3]
+            now, head, compacted, _ = _current(rows)
             await connection.fetch(sql.LAST_BATCH, self._namespace, self.probe_id)
             parts = tuple((kind, True) for kind in KINDS)
             arguments: list[object] = [head, self.probe_id, 0, now, head]
@@ -372,6 +368,15 @@ class Committer:
                 arguments += [], []
             await connection.fetch(sql.write(parts), self._namespace, *arguments)
             await connection.execute(sql.COMPACT, self._namespace, compacted, _KIND_NAMES, 0)
+
+
+def _current(rows: Sequence[asyncpg.Record]) -> tuple[int, int, int, str | None]:
+    """The time, the head, the compacted revision and the incarnation, of the rows of `sql.load`."""
+    for row in rows:  # it is the first one, although nothing in SQL says so
+        if row[1] is not None:
+            now, head, compacted, incarnation = row[: sql.LOADED_AT]
+            return now, head, compacted, incarnation
+    raise asyncpg.InterfaceError("the head row is missing")
 
 
 def _others(records: Sequence[Change], whole: Sequence[Change]) -> list[str]:

@@ -326,15 +326,17 @@ def load(kinds: Sequence[AnyKind]) -> str:
     """Read the clock and the head, and load the records of a batch. Lock the head before.
 
     Parameters: clock. Then for each kind its names, and the values of its lookup if it has one; each made by `joined`.
-    Each row begins with the time and the head. A row has the columns of all `kinds`; those of the other kinds are NULL.
+    The first row has the time and the head, the others are records; what a row does not have is NULL. A row has the
+    columns of all `kinds`.
     """
-    stored = f"LEFT JOIN ({_stored(kinds)}) AS stored ON true" if kinds else ""
+    columns = "".join(f", NULL::{column.type}" for kind in kinds for column in TABLES[kind].columns)
+    stored = f"UNION ALL SELECT NULL, NULL, NULL, NULL, stored.* FROM ({_stored(kinds)}) AS stored" if kinds else ""
     return f"""
         WITH current AS MATERIALIZED (
             SELECT coalesce($2::timestamptz, clock_timestamp()) AS now, revision, compacted_revision, incarnation
             FROM head WHERE namespace = $1
         )
-        SELECT current.*{", stored.*" if kinds else ""} FROM current {stored}
+        SELECT current.*{columns} FROM current {stored}
     """
 
 
