@@ -324,5 +324,27 @@ def send(*data: bytes) -> Step:
     return lambda scene: scene.send(b"".join(data))
 
 
+CONNECTION_FIELDS: Sequence[tuple[tuple[str, ...], bool]] = (
+    (("Connection: keep-alive",), True),
+    (("connection: Keep-Alive",), True),
+    (("CONNECTION:KEEP-ALIVE \t",), True),
+    (("Connection: keep-alive", "Keep-Alive: timeout=5, max=100"), True),
+    (("Proxy-Connection: keep-alive",), True),
+    (("Connection: close",), False),
+    (("Connection: keep-alive, close",), False),
+    (("Connection: close, keep-alive",), False),
+    (("Connection: keep-alive", "Connection: close"), False),
+    (("Connection: keep-alive", "Connection: keep-alive"), False),
+    (("Connection: keep-alive", "Proxy-Connection: close"), False),
+    (("Connection: keep-alive,",), False),
+    (("Connection: keep-alive, X-Request-Id",), False),
+    (("Connection: keep-alive, Upgrade", "Upgrade: h2c"), False),
+    (("Connection: keep-alive", "Upgrade: h2c"), False),
+    (("Connection: keepalive",), False),
+    (("Connection:",), False),
+)
+"""Fields of a request, and whether a fast path may answer requests with them."""
+
+
 def put(target: str, body: bytes = b'{"a":1}', *fields: str) -> Step:
     return send(message("PUT", target, *fields, body=body))

@@ -47,6 +47,28 @@ def test_blocks_with_connection_fields_are_parsed_each_time(heads: HeaderCache, 
     assert heads.recall(data) is None
 
 
+@pytest.mark.parametrize("value", ["keep-alive", "Keep-Alive", "KEEP-ALIVE"])
+def test_a_block_that_asks_to_keep_the_connection_is_kept(heads: HeaderCache, value: str) -> None:
+    data, headers = request(host="localhost", connection=value)
+    heads.remember(data, headers)
+    assert heads.recall(data) is not None
+
+
+@pytest.mark.parametrize(
+    "value", ["close", "keep-alive, close", "keep-alive,", "keep-alive, upgrade", "keep-alive, keep-alive", "x", ""]
+)
+def test_blocks_with_another_option_of_the_connection_are_parsed_each_time(heads: HeaderCache, value: str) -> None:
+    data, headers = request(host="localhost", connection=value)
+    heads.remember(data, headers)
+    assert heads.recall(data) is None
+
+
+def test_a_known_block_does_not_make_a_request_one_of_http_1_1(heads: HeaderCache) -> None:
+    data, headers = request(host="localhost", connection="keep-alive")
+    heads.remember(data, headers)
+    assert heads.recall(data.replace(b"HTTP/1.1", b"HTTP/1.0")) is None
+
+
 def test_a_full_cache_drops_its_older_half(heads: HeaderCache) -> None:
     blocks = [request(host="localhost", authorization=f"Bearer {number}") for number in range(MAX_HEADS + 1)]
     for data, headers in blocks:

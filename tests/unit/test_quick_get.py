@@ -9,6 +9,7 @@ from unittest.mock import patch
 import compared_paths
 import pytest
 from compared_paths import (
+    CONNECTION_FIELDS,
     SECRET,
     DistantSpace,
     Scene,
@@ -246,6 +247,18 @@ def test_a_client_that_reads_slowly_is_answered_when_it_reads_on() -> None:
     assert answered_quickly(steps) == 1
 
 
+@pytest.mark.parametrize(("fields", "quick"), CONNECTION_FIELDS)
+def test_only_a_request_to_keep_the_connection_is_known(fields: tuple[str, ...], quick: bool) -> None:  # noqa: FBT001
+    get = message("GET", "/kv/k", *fields)
+    assert answered_quickly([put("/kv/k"), *[send(get)] * 5]) == (3 if quick else 0)
+
+
+def test_a_request_of_http_1_0_with_a_known_block_takes_the_general_path() -> None:
+    get = message("GET", "/kv/k", "Connection: keep-alive")
+    old = get.replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert answered_quickly([put("/kv/k"), *[send(get)] * 3, send(old), send(old), send(get)]) == 2
+
+
 def test_requests_are_answered_in_their_order() -> None:
     write = message("PUT", "/kv/k", body=b"3")
     steps = [send(GET, GET), send(write, GET), send(*[GET] * 50), send(write, GET[:20]), send(GET[20:], GET), send(GET)]
@@ -397,6 +410,7 @@ def test_every_case_of_the_corpus() -> None:
 KEYS = [*["k"] * 20, *["a/b"] * 10, "e%20f", "ä", "k?raw", "k?path=/a", "%6b", "", 'q"', "k#"]
 FIELDS = [(BOTH,), (bearer("read"),), (bearer("read", prefixes=["a"]),), (bearer("read", seconds=3),), ()]
 FIELDS += [(BOTH, "Origin: http://page.example"), (BOTH, "Accept: application/msgpack"), (BOTH, "If-None-Match: *")]
+FIELDS += [(BOTH, "Connection: keep-alive"), (BOTH, "Connection: keep-alive"), (BOTH, "Connection: close")]
 EVENTS: list[Step] = [Scene.connect, Scene.read_slowly, *[Scene.read_on] * 6, lambda scene: scene.wait(1)]
 
 

@@ -6,7 +6,7 @@ from itertools import count
 from unittest.mock import DEFAULT, patch
 
 import pytest
-from compared_paths import SECRET, Scene, Step, message, put, seen, send, written_quickly
+from compared_paths import CONNECTION_FIELDS, SECRET, Scene, Step, message, put, seen, send, written_quickly
 from harness import depth
 from harness.corpora import all_cases
 from hypothesis import given, settings
@@ -239,6 +239,18 @@ def test_a_client_that_reads_slowly_is_served_when_it_reads_on() -> None:
     assert written_quickly(steps) == 1
 
 
+@pytest.mark.parametrize(("fields", "quick"), CONNECTION_FIELDS)
+def test_only_a_request_to_keep_the_connection_takes_it(fields: tuple[str, ...], quick: bool) -> None:  # noqa: FBT001
+    write = message("POST", "/kv/k", *fields, body=VALUE)
+    assert written_quickly([*KNOWN, *[send(write)] * 4]) == (3 if quick else 0)
+
+
+def test_a_request_of_http_1_0_with_a_known_block_takes_the_general_path() -> None:
+    write = message("POST", "/kv/k", "Connection: keep-alive", body=VALUE)
+    old = write.replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert written_quickly([*KNOWN, send(write), send(write), send(old), send(old), send(write)]) == 2
+
+
 def test_requests_are_answered_in_their_order() -> None:
     def behind(scene: Scene) -> None:
         for data in (POST, GET, POST, POST + GET, PUT[:-2], PUT[-2:], GET):
@@ -351,6 +363,7 @@ BODIES = [b"1", b"2", b'{"a":1}', b'{"a":[2]}', b'{"a":3}', b" 4", b"{", b"-0", 
 FIELDS = [(BOTH,), (bearer("write"),), (bearer("read", "write", prefixes=["a"]),), ()]
 FIELDS += [(bearer("read", "write", seconds=3),), (BOTH, "Origin: http://page.example"), (BOTH, "If-Match: *")]
 FIELDS += [(BOTH, "Content-Type: application/msgpack"), (BOTH, "Prefer: return=minimal")]
+FIELDS += [(BOTH, "Connection: keep-alive"), (BOTH, "Connection: keep-alive"), (BOTH, "Connection: close")]
 EVENTS: list[Step] = [Scene.connect, Scene.read_slowly, *[Scene.read_on] * 6, lambda scene: scene.wait(1)]
 
 

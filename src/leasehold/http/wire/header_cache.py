@@ -20,8 +20,10 @@ from leasehold.trace_context import parse_traceparent
 
 MAX_HEADS: Final = 1_024
 MAX_BLOCK_BYTES: Final = 2_048
-CONNECTION_FIELDS: Final = frozenset((b"connection", b"expect", b"transfer-encoding", b"upgrade"))
-"""Fields that concern the connection or the framing."""
+CONNECTION_FIELDS: Final = frozenset((b"expect", b"transfer-encoding", b"upgrade"))
+"""Fields that concern the connection or the framing, beside Connection."""
+KEEP_ALIVE: Final = b"keep-alive"
+"""The only value of Connection in a block that is kept. Many clients send it, and in HTTP/1.1 it changes nothing."""
 CHANGING_FIELDS: Final = frozenset(
     (
         *(b"if-match", b"if-none-match", b"if-lease", b"idempotency-key", b"x-request-id"),
@@ -96,7 +98,7 @@ class HeaderCache:
 
     def remember(self, data: bytes, headers: Headers) -> None:
         """Keep the block of a request that the parser accepted, if `data` is exactly this request."""
-        if not _PARSED_FIELDS.isdisjoint(headers):
+        if not _PARSED_FIELDS.isdisjoint(headers) or headers.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
             return
         if TRACEPARENT in headers:
             traced = without_trace(data)
