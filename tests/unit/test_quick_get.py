@@ -301,7 +301,7 @@ def test_a_shorter_limit_for_lines_is_kept() -> None:
 
 @pytest.mark.parametrize("function", ["encode_text", "time_bytes"])
 def test_a_fault_on_the_fast_path_is_logged_and_the_general_path_answers(function: str) -> None:
-    with patch(f"leasehold.http.wire.quick_get.{function}", side_effect=MemoryError):
+    with patch(f"leasehold.http.wire.quick_answer.{function}", side_effect=MemoryError):
         quick = seen([*KNOWN, send(GET)], fast_paths=True)
     general = seen([*KNOWN, send(GET)], fast_paths=False)
     assert (quick.written[0].count(b" 200 OK"), quick.requests) == (3, general.requests)

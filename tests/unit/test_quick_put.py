@@ -308,9 +308,11 @@ def test_a_shorter_limit_for_lines_is_kept() -> None:
     assert written_quickly([*KNOWN, send(PUT), put("/kv/" + "k" * 90, VALUE)], limits=limits) == 0
 
 
-@pytest.mark.parametrize("function", ["Put", "BegunPut", "encode_text", "time_bytes"])
+@pytest.mark.parametrize(
+    "function", ["quick_put.Put", "quick_put.BegunPut", "quick_answer.encode_text", "quick_answer.time_bytes"]
+)
 def test_a_fault_on_the_fast_path_is_logged_and_the_general_path_answers(function: str) -> None:
-    with patch(f"leasehold.http.wire.quick_put.{function}", side_effect=MemoryError):
+    with patch(f"leasehold.http.wire.{function}", side_effect=MemoryError):
         quick = seen([*KNOWN, send(PUT)], fast_paths=True)
     general = seen([*KNOWN, send(PUT)], fast_paths=False)
     assert quick.written[0].count(b"HTTP/1.1 20") == 2
@@ -337,7 +339,7 @@ def test_a_fault_after_the_answer_ends_the_connection() -> None:
 def test_a_request_that_cannot_be_made_again_is_answered_at_the_second_attempt() -> None:
     """The lane calls a completion that raises once more."""
     effects = [MemoryError, DEFAULT]
-    with patch("leasehold.http.wire.quick_put.Request", wraps=Request, side_effect=effects):
+    with patch("leasehold.http.wire.quick_answer.Request", wraps=Request, side_effect=effects):
         quick = seen([*KNOWN, put("/kv/new", VALUE), send(GET)], fast_paths=True)
     assert [line for line in quick.written[0].splitlines() if line.startswith(b"HTTP/")] == [
         b"HTTP/1.1 201 Created",

@@ -9,6 +9,7 @@ head_faults.py      what is wrong with the head of a request
 header_cache.py     header blocks that need not be parsed again
 quick_get.py        the fast path of a plain GET
 quick_put.py        the fast path of a plain POST or PUT
+quick_answer.py     what the fast paths share: which paths they serve, and the answer with an entry
 quick_requests.py   requests on the fast paths: begun, completed, answered
 answering.py        one request: begun, completed, answered
 sending.py          how responses are sent: together, or streamed at the client's pace

@@ -24,53 +24,14 @@ A new option of a GET needs nothing here if it is a query parameter. If it is a 
 `messages.OPTIONS`.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Final, Protocol
-
 import msgspec
 
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Headers, Request, Templates
-from leasehold.http.routing.admission import Admission
+from leasehold.http.wire.quick_answer import BEFORE_KEY, LINE_END, LONGEST_LINE_BYTES, QuickAnswer, QuickContext, is_key
 from leasehold.keys import check_key
-from leasehold.limits import MAX_KEY_BYTES, Limits
-from leasehold.metrics import Distribution, Metrics
 from leasehold.model import Entry
-from leasehold.store.store import Store
-from leasehold.times import time_bytes
 from leasehold.trace_context import TraceContext
-from leasehold.values.entry_text import ENTRY_JSON, encode_text
-
-PATTERN: Final = "/kv/{key}"
-_LINE_END: Final = b" HTTP/1.1\r\n"
-_BEFORE_KEY: Final = b" /kv/"
-_LONGEST_LINE_BYTES: Final = len(b"GET /kv/") + MAX_KEY_BYTES + len(_LINE_END)
-_JSON_BYTES: Final = len(ENTRY_JSON % (b"", b"", b"", time_bytes(0), time_bytes(0))) + len(b"\n")
-"""The length of a body without its key, value and revision."""
-
-# A path with one of these is not the key itself. A number is found in bytes faster than bytes are.
-_PERCENT: Final = ord("%")
-_QUESTION_MARK: Final = ord("?")
-_NUMBER_SIGN: Final = ord("#")
-_SPACE: Final = ord(" ")
-
-
-class GetContext(Protocol):
-    """What the connections of a server share."""
-
-    admission: Admission
-    common_lines: bytes
-    limits: Limits
-    logs_requests: bool
-    metrics: Metrics
-    request_id_prefix: bytes
-    request_numbers: Iterator[int]
-    stopping: bool
-    store: Store
-
-    def renew_templates(self) -> Templates: ...
-
-    def log_request(self, method: str, path: bytes, status: int, ids: Mapping[str, str]) -> None: ...
 
 
 class BegunGet(msgspec.Struct, frozen=True, gc=False):
@@ -86,28 +47,14 @@ class BegunGet(msgspec.Struct, frozen=True, gc=False):
 class QuickGet:
     """Shared by all connections of a server."""
 
-    __slots__ = (
-        "_admission",
-        "_common_lines",
-        "_context",
-        "_format",
-        "_histogram",
-        "_incarnation",
-        "_request_numbers",
-        "_space",
-    )
+    __slots__ = ("_admission", "_answer", "_context", "_request_numbers", "_space")
 
-    def __init__(self, context: GetContext) -> None:
+    def __init__(self, context: QuickContext) -> None:
         self._context = context
         self._admission = context.admission
         self._space = context.store.space
         self._request_numbers = context.request_numbers
-        self._common_lines = b""
-        self._incarnation = ""
-        self._format = b""
-        """The format string of the answer, with the two above."""
-        self._histogram = Distribution([0])
-        """That of these requests in the metrics, once there is an answer."""
+        self._answer = QuickAnswer("GET", context, Templates.entry_read)
 
     def knows(self, request: Request) -> bool:
         """Whether later requests of the connection with the header block of this one may be given to `answer`."""
@@ -118,7 +65,7 @@ class QuickGet:
             and headers.is_plain
             and headers.principal is not None
             and "read" in headers.principal.permissions
-            and self._context.limits.max_request_line_bytes >= _LONGEST_LINE_BYTES
+            and self._context.limits.max_request_line_bytes >= LONGEST_LINE_BYTES
         )
 
     def answer(self, data: bytes, headers: Headers, trace: TraceContext | None) -> bytes | BegunGet | None:
@@ -128,13 +75,13 @@ class QuickGet:
         knows. `trace`: the trace of the request, whose field is not in `data`.
         """
         principal = headers.principal
-        line, _, block = data.partition(_LINE_END)
+        line, _, block = data.partition(LINE_END)
         if block != headers.block or self._context.stopping:
             return None
-        method, _, path = line.partition(_BEFORE_KEY)
-        if method != b"GET" or _PERCENT in path or _QUESTION_MARK in path or _NUMBER_SIGN in path or _SPACE in path:
+        method, _, path = line.partition(BEFORE_KEY)
+        if method != b"GET" or not is_key(path):
             return None
-        if principal is None or not path.isascii() or not self._admission.readmits(headers, principal):
+        if principal is None or not self._admission.readmits(headers, principal):
             return None
         key = path.decode()
         if principal.prefixes is not None and not principal.covers(key):
@@ -149,7 +96,7 @@ class QuickGet:
         entry = peek(key)
         if entry is None or entry.expires_at is not None or not entry.value:
             return None
-        return self._answer(headers, next(self._request_numbers), entry, 0.0)
+        return self._answer.encode(entry, headers, next(self._request_numbers), 0.0)
 
     def complete(self, begun: BegunGet, entry: Entry | ServiceError | None, seconds: float) -> bytes | None:
         """The answer to a read. None: the general path must give it, to the request that `request` makes.
@@ -158,46 +105,8 @@ class QuickGet:
         """
         if type(entry) is not Entry or entry.expires_at is not None or not entry.value or self._context.stopping:
             return None
-        return self._answer(begun.headers, begun.number, entry, seconds)
+        return self._answer.encode(entry, begun.headers, begun.number, seconds)
 
     def request(self, begun: BegunGet) -> Request:
         """The request as the general path would have made it and admitted it."""
-        principal = begun.headers.principal
-        assert principal is not None
-        return Request(
-            "GET",
-            b"/kv/" + begun.key.encode(),
-            begun.headers,
-            keep_alive=True,
-            request_id=self._request_id(begun.number),
-            principal=principal,
-            trace=begun.trace,
-        )
-
-    def _answer(self, headers: Headers, number: int, entry: Entry, seconds: float) -> bytes:
-        context = self._context
-        if context.common_lines is not self._common_lines or self._space.incarnation is not self._incarnation:
-            self._renew()
-        name, value, revision = encode_text(entry.key), entry.value, b"%d" % entry.revision
-        created_at = updated_at = time_bytes(entry.created_at)
-        if entry.updated_at != entry.created_at:
-            updated_at = time_bytes(entry.updated_at)
-        size = len(name) + len(value) + len(revision) + _JSON_BYTES
-        cors_lines = headers.cors_lines
-        answer = self._format % (number, cors_lines, revision, size, name, value, revision, created_at, updated_at)
-        self._histogram.count_seconds(seconds)
-        if context.logs_requests:
-            request_id = self._request_id(number)
-            context.log_request("GET", b"/kv/" + entry.key.encode(), 200, {"request_id": request_id.decode()})
-        return answer
-
-    def _request_id(self, number: int) -> bytes:
-        return b"%b-%x" % (self._context.request_id_prefix, number)
-
-    def _renew(self) -> None:
-        """Bring the format string up to date: once a second, and when the incarnation has changed."""
-        context = self._context
-        templates = context.renew_templates()
-        self._format = templates.entry_read(common=context.common_lines, request_id=context.request_id_prefix + b"-%x")
-        self._common_lines, self._incarnation = context.common_lines, templates.incarnation
-        self._histogram = context.metrics.seconds_of("GET", PATTERN, 200)
+        return self._answer.request(begun.key, begun.headers, begun.number, begun.trace)

@@ -1,0 +1,135 @@
+"""What the fast paths share: which paths they serve, and the answer with an entry.
+
+Only `quick_get` and `quick_put` use this module. A fast path keeps a `QuickAnswer` for each of its methods.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, Protocol
+
+from leasehold.http.messages import Headers, Request, Templates
+from leasehold.http.routing.admission import Admission
+from leasehold.limits import MAX_KEY_BYTES, Limits
+from leasehold.metrics import Distribution, Metrics
+from leasehold.model import Entry
+from leasehold.store.store import Store
+from leasehold.times import time_bytes
+from leasehold.trace_context import TraceContext
+from leasehold.values.entry_text import ENTRY_JSON, encode_text
+
+LINE_END: Final = b" HTTP/1.1\r\n"
+BEFORE_KEY: Final = b" /kv/"
+LONGEST_LINE_BYTES: Final = len(b"POST /kv/") + MAX_KEY_BYTES + len(LINE_END)
+"""The fast paths do not check the length of a line, so no shorter limit may be set."""
+_PATTERN: Final = "/kv/{key}"
+_JSON_BYTES: Final = len(ENTRY_JSON % (b"", b"", b"", time_bytes(0), time_bytes(0))) + len(b"\n")
+"""The length of a body without its key, value and revision."""
+
+# A number is found in bytes faster than bytes are.
+_PERCENT: Final = ord("%")
+_QUESTION_MARK: Final = ord("?")
+_NUMBER_SIGN: Final = ord("#")
+_SPACE: Final = ord(" ")
+
+
+class QuickContext(Protocol):
+    """What the connections of a server share."""
+
+    admission: Admission
+    common_lines: bytes
+    limits: Limits
+    logs_requests: bool
+    metrics: Metrics
+    request_id_prefix: bytes
+    request_numbers: Iterator[int]
+    stopping: bool
+    store: Store
+
+    def renew_templates(self) -> Templates: ...
+
+    def log_request(self, method: str, path: bytes, status: int, ids: Mapping[str, str]) -> None: ...
+
+
+class Template(Protocol):
+    """`Templates.entry_read` or `Templates.entry_written`."""
+
+    def __call__(self, templates: Templates, /, *, common: bytes, request_id: bytes) -> bytes: ...
+
+
+def is_key(path: bytes) -> bool:
+    """Whether a path, as it stands behind BEFORE_KEY, is the key itself: without an escape and without a query."""
+    return (
+        path.isascii()
+        and _PERCENT not in path
+        and _QUESTION_MARK not in path
+        and _NUMBER_SIGN not in path
+        and _SPACE not in path
+    )
+
+
+class QuickAnswer:
+    """The answer to the requests of one method: 200 with an entry that does not expire."""
+
+    __slots__ = ("_common_lines", "_context", "_format", "_histogram", "_incarnation", "_space", "_template", "method")
+
+    def __init__(self, method: str, context: QuickContext, template: Template) -> None:
+        self.method = method
+        self._context = context
+        self._space = context.store.space
+        self._template = template
+        self._histogram: Distribution | None = None
+        """Of these requests in the metrics. None before the first answer."""
+        self._common_lines = b""
+        self._incarnation = ""
+        self._format = b""
+        """The format string of the answer, with the two above."""
+
+    def encode(self, entry: Entry, headers: Headers, number: int, seconds: float) -> bytes:
+        """The answer to a request, which is also counted and logged.
+
+        `headers`: of the request. `number`: in its request id. `seconds`: since its beginning.
+        """
+        context = self._context
+        if context.common_lines is not self._common_lines or self._space.incarnation is not self._incarnation:
+            self._renew()
+        name, value, revision = encode_text(entry.key), entry.value, b"%d" % entry.revision
+        created_at = updated_at = time_bytes(entry.created_at)
+        if entry.updated_at != entry.created_at:
+            updated_at = time_bytes(entry.updated_at)
+        size = len(name) + len(value) + len(revision) + _JSON_BYTES
+        cors_lines = headers.cors_lines
+        answer = self._format % (number, cors_lines, revision, size, name, value, revision, created_at, updated_at)
+        if self._histogram is None:
+            self._histogram = context.metrics.seconds_of(self.method, _PATTERN, 200)
+        self._histogram.count_seconds(seconds)
+        if context.logs_requests:
+            context.log_request(self.method, _path(entry.key), 200, {"request_id": self._request_id(number).decode()})
+        return answer
+
+    def request(self, key: str, headers: Headers, number: int, trace: TraceContext | None) -> Request:
+        """The request as the general path would have made it and admitted it, without its body."""
+        principal = headers.principal
+        assert principal is not None
+        return Request(
+            self.method,
+            _path(key),
+            headers,
+            keep_alive=True,
+            request_id=self._request_id(number),
+            principal=principal,
+            trace=trace,
+        )
+
+    def _request_id(self, number: int) -> bytes:
+        return b"%b-%x" % (self._context.request_id_prefix, number)
+
+    def _renew(self) -> None:
+        """Bring the format string up to date: once a second, and when the incarnation has changed."""
+        context = self._context
+        templates = context.renew_templates()
+        request_id = context.request_id_prefix + b"-%x"
+        self._format = self._template(templates, common=context.common_lines, request_id=request_id)
+        self._common_lines, self._incarnation = context.common_lines, templates.incarnation
+
+
+def _path(key: str) -> bytes:
+    return b"/kv/" + key.encode()
