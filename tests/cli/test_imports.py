@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ LIGHT = (*SERVICE, *VERIFYING, "msgspec", "pathlib", "shutil", "json", "http.cli
 
 RUN = """
 import atexit, os, sys
-atexit.register(lambda: os.write(2, "\\n".join(sys.modules).encode()))
+found = lambda: (name for name, module in sys.modules.items() if module is not None)
+atexit.register(lambda: os.write(2, "\\n".join(found()).encode()))
 from leasehold.__main__ import main
 main()
 """
@@ -64,6 +66,16 @@ def test_a_token_is_made_without_an_import_of_the_verification(tmp_path: Path) -
     (tmp_path / "secret").write_text(SECRET)
     modules = imported("token", f"--auth-secret-file={tmp_path / 'secret'}", "--subject=a", "--permission=read")
     assert unwanted(modules, (*SERVICE, *VERIFYING, "http.client")) == []
+
+
+def test_a_service_imports_nothing_that_only_other_programs_need(tmp_path: Path) -> None:
+    """`rich` is in the environment of the tests. structlog would import it."""
+    assert find_spec("rich") is not None
+    with Server(tmp_path / "data.json", program=("-c", RUN)) as server:
+        assert server.terminate() == 0
+        modules = set(server.log().splitlines())
+    assert {"structlog", "leasehold.server.run"} <= modules
+    assert unwanted(modules, ("rich", "pygments", "markdown_it")) == []
 
 
 def test_only_the_module_of_the_command_is_imported() -> None:
