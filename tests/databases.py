@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
+from driving import json_text
 from running import ANSWER_SECONDS, START_SECONDS, free_port
 
 from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, Decide, Engine, Space
@@ -353,7 +354,7 @@ def counting(key: str) -> Decide:
 
     def decide(view: View, revision: int, now: int) -> Sequence[Change]:
         before = view.records(ENTRY).get(key)
-        number = 0 if before is None else int(before.value)
+        number = 0 if before is None else int(json_text(before.value))
         return [Entry(key, b"%d" % (number + 1), revision + 1, now if before is None else before.created_at, now)]
 
     return decide

@@ -13,7 +13,7 @@ from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.memory.space import MemorySpace
 from leasehold.engines.state import AnyContents, Contents, StoredState
 from leasehold.errors import ServiceError
-from leasehold.model import ENTRY, LEASE, AnyKind, Change, Deletion, Entry, Lease, Touched, View
+from leasehold.model import ENTRY, LEASE, AnyKind, Change, Deletion, Entry, Lease, Touched, Value, View
 
 T = TypeVar("T")
 
@@ -41,6 +41,12 @@ def stored_state(
         LEASE: Contents(leases or {}),  # type: ignore[arg-type]
     }
     return StoredState(contents, revision, revision, incarnation)
+
+
+def json_text(value: Value | None) -> bytes:
+    """A value that must be JSON."""
+    assert isinstance(value, bytes)
+    return value
 
 
 class FrozenClock:
@@ -91,7 +97,7 @@ class Driver:
         return self._runner.run(coroutine)
 
     def try_commit(
-        self, *batch: tuple[str, bytes | None], expires_at: int | None = None, alone: bool = False
+        self, *batch: tuple[str, Value | None], expires_at: int | None = None, alone: bool = False
     ) -> ServiceError | None:
         """Commit, and return the refusal. `alone`: as an isolated commit, otherwise as from a busy lane."""
         if isinstance(self.space, FileSpace):
@@ -122,12 +128,12 @@ class Driver:
 
         return self.run(commit())
 
-    def commit(self, *batch: tuple[str, bytes | None], expires_at: int | None = None) -> None:
+    def commit(self, *batch: tuple[str, Value | None], expires_at: int | None = None) -> None:
         """Commit a batch as from a busy lane, through the journal."""
         error = self.try_commit(*batch, expires_at=expires_at)
         assert error is None, error.message
 
-    def put(self, key: str, value: bytes = b"1", *, expires_at: int | None = None) -> None:
+    def put(self, key: str, value: Value = b"1", *, expires_at: int | None = None) -> None:
         """Commit one entry as from an idle lane."""
         error = self.try_commit((key, value), expires_at=expires_at, alone=True)
         assert error is None, error.message
@@ -156,11 +162,11 @@ class Driver:
         """Let the event loop do what is scheduled for now, or for the next moment."""
         self.run(asyncio.sleep(0.05))
 
-    def value(self, key: str) -> bytes | None:
+    def value(self, key: str) -> Value | None:
         entry = self.read(key)
         return None if entry is None else entry.value
 
-    def values(self) -> dict[str, bytes]:
+    def values(self) -> dict[str, Value]:
         page = self.run(self.space.scan(ENTRY, "", None, 10_000))
         return {entry.key: entry.value for entry in page.records}
 

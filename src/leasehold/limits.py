@@ -48,6 +48,10 @@ MAX_CHANGE_WORK_BYTES: Final = 3 * MIB // 2
 """The most work that one change of a value may take, in bytes of JSON that could be decoded, checked and encoded in the
 same time. All of it takes 30 to 40 ms. See `values/budgets.py`."""
 MAX_REQUEST_ID_CHARACTERS: Final = 128
+MAX_MEDIA_TYPE_CHARACTERS: Final = 255
+"""Of a value that is bytes, with its parameters."""
+MAX_RANGES: Final = 16
+"""A request for more ranges of a value is answered with the whole value."""
 
 MIN_LEASE_SECONDS: Final = 1.0
 MAX_LEASE_SECONDS: Final = 2_592_000.0

@@ -21,7 +21,9 @@ from leasehold.model import (
     KINDS,
     LEASE,
     AnyKind,
+    Binary,
     Change,
+    Content,
     Deletion,
     Entry,
     Kind,
@@ -30,11 +32,14 @@ from leasehold.model import (
     Page,
     R,
     Touched,
+    Value,
     View,
 )
 
 LARGE_VALUE = b'"%b"' % random.Random(1).randbytes(300_000).hex().encode()
 """PostgreSQL cannot make it much smaller."""
+EVERY_BYTE = Binary("application/octet-stream", Content(range(256)))
+NO_BYTES = Binary("image/svg+xml", Content())
 
 
 def lease(lock: str, revision: int, clock: FrozenClock, *, seconds: int = 30, lease_id: str = "") -> Lease:
@@ -158,6 +163,42 @@ class SpaceConformance(ABC):
         driver.put("username", b'"alice"', expires_at=clock.now + 1)
         assert driver.read("username") == Entry("username", b'"alice"', 1, clock.now, clock.now, clock.now + 1)
 
+    def test_bytes_are_read_as_they_were_decided(self, driver: Driver, clock: FrozenClock) -> None:
+        """Alone, beside JSON in one commit, over JSON, under JSON, and in lists and changes."""
+        driver.put("alone", EVERY_BYTE, expires_at=clock.now + 1)
+        assert driver.read("alone") == Entry("alone", EVERY_BYTE, 1, clock.now, clock.now, clock.now + 1)
+        driver.commit(("empty", NO_BYTES), ("json", b"[-0.0]"), ("other", EVERY_BYTE))
+        assert driver.values() == {"alone": EVERY_BYTE, "empty": NO_BYTES, "json": b"[-0.0]", "other": EVERY_BYTE}
+        driver.commit(("json", EVERY_BYTE), ("other", b"1e300"), ("empty", b"null"), ("alone", None))
+        assert driver.values() == {"empty": b"null", "json": EVERY_BYTE, "other": b"1e300"}
+        driver.commit(("other", Binary("text/plain; charset=utf-8", Content(b"\xe9"))))
+        changes = changes_of(driver, ENTRY, 4, "", 10)
+        assert [change.value for change in changes if isinstance(change, Entry)] == [
+            EVERY_BYTE,
+            b"null",
+            Binary("text/plain; charset=utf-8", Content(b"\xe9")),
+        ]
+
+    def test_bytes_are_seen_by_the_decision_of_the_next_commit(self, driver: Driver) -> None:
+        driver.put("a", EVERY_BYTE)
+        seen: list[Entry | None] = []
+
+        def decide(view: View, _revision: int, _now: int) -> Sequence[Change]:
+            seen.append(view.records(ENTRY).get("a"))
+            return []
+
+        driver.decide_and_commit(["a"], decide)
+        assert [each and each.value for each in seen] == [EVERY_BYTE]
+
+    def test_a_large_value_is_replaced_by_bytes_and_back(self, driver: Driver) -> None:
+        """PostgreSQL writes only a part of a large document that was changed in one place."""
+        large = b'{"a":"%b","b":1}' % (b"x" * 40_000)
+        for value in (large, Binary("image/png", Content(large)), Binary("image/png", Content(large[:-1])), large):
+            driver.commit(("a", value))
+            assert driver.value("a") == value
+        driver.commit(("a", large.replace(b'"b":1', b'"b":2')))
+        assert driver.value("a") == large.replace(b'"b":1', b'"b":2')
+
     def test_a_missing_key_reads_as_none(self, driver: Driver) -> None:
         assert driver.read("username") is None
 
@@ -173,7 +214,7 @@ class SpaceConformance(ABC):
 
     def test_decide_sees_the_committed_state_the_head_and_the_time(self, driver: Driver, clock: FrozenClock) -> None:
         driver.put("a", b"1")
-        seen: list[tuple[bytes | None, bool, int, int]] = []
+        seen: list[tuple[Value | None, bool, int, int]] = []
 
         def decide(view: View, revision: int, now: int) -> Sequence[Change]:
             entry = view.records(ENTRY).get("a")
@@ -750,10 +791,12 @@ class DurableConformance(SpaceConformance):
         with make_driver() as driver:
             driver.put("a", b'{"b":["\xc3\xa9",1.5,null]}', expires_at=clock.now + 5)
             driver.commit(("b", b"1"), ("c", b"2"), ("b", None))
+            driver.commit(("d", EVERY_BYTE), ("e", NO_BYTES))
             before = driver.run(driver.space.scan(ENTRY, "", None, 100))
         with make_driver() as driver:
             assert driver.run(driver.space.scan(ENTRY, "", None, 100)) == before
-            assert driver.space.revision == 4
+            assert driver.space.revision == 6
+            assert driver.values() | {"d": EVERY_BYTE, "e": NO_BYTES} == driver.values()
 
     def test_the_head_does_not_go_back_when_everything_is_removed(self, make_driver: Callable[[], Driver]) -> None:
         with make_driver() as driver:

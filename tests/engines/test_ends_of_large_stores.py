@@ -16,6 +16,7 @@ from leasehold.engines.file.offline import moment_of_files
 from leasehold.engines.file.recovery import inspect
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
+from leasehold.model import Value
 
 LARGE = b'"' + b"x" * 300_000 + b'"'
 """With this value, `data.json` is not written by each commit."""
@@ -34,7 +35,7 @@ def stop(driver: Driver) -> Sequence[str]:
     return [entry["event"] for entry in logs]
 
 
-def values(folder: Path) -> dict[str, bytes]:
+def values(folder: Path) -> dict[str, Value]:
     with file_driver(folder) as driver:
         return driver.values()
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.space import FileSpace
 from leasehold.errors import ServiceError
+from leasehold.model import Value
 
 DATA, JOURNAL, LOCK = "data.json", "data.json.journal", "data.json.lock"
 OTHER = b'{"username": "alice"}'
@@ -45,13 +46,13 @@ def verify(driver: Driver) -> None:
     driver.run(driver.space.verify())
 
 
-def found_after_kill(driver: Driver, folder: Path) -> dict[str, bytes]:
+def found_after_kill(driver: Driver, folder: Path) -> dict[str, Value]:
     driver.kill()
     with file_driver(folder) as again:
         return again.values()
 
 
-def replaced(folder: Path) -> dict[str, bytes]:
+def replaced(folder: Path) -> dict[str, Value]:
     return {path.name: path.read_bytes() for path in folder.glob("*.replaced-*")}
 
 

@@ -1,5 +1,7 @@
 """The framing of the journal: which records are read, what is a torn end, and what is corruption."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from leasehold.engines.file.journal import (
     encode_record,
 )
 from leasehold.errors import ServiceError
-from leasehold.model import Change, Deletion, Entry
+from leasehold.model import Binary, Change, Content, Deletion, Entry
 
 FIRST: list[Change] = [Entry("a", b'"x"', 8, 5, 6, 7), Deletion("b", 9)]
 SECOND: list[Change] = [Entry("\u00e9", b"[1,2]", 10, 5, 6)]
@@ -97,6 +99,28 @@ def test_a_marker_without_a_valid_record_is_not_corruption() -> None:
 def test_the_marker_cannot_be_part_of_a_key_or_value() -> None:
     with pytest.raises(UnicodeDecodeError):
         MARKER.decode()
+
+
+def test_bytes_that_are_a_valid_record_are_not_taken_for_one() -> None:
+    """A client may write them. If the record with them is torn, they must not look like the record after it."""
+    forged = Content(MARKER + RECORDS[1] * 3)
+    changes: list[Change] = [Entry("a", Binary("image/png", forged), 9, 5, 6)]
+    record = encode_record(9, changes)
+    assert read(HEADER + record)[0] == [changes]
+    for size in (len(record) - 1, len(record) - 2):
+        assert read(HEADER + record[:size])[0] == []
+    found, reader = read(HEADER + bytes(40) + record[40:])
+    assert (found, reader.torn_bytes > 0) == ([], True)
+
+
+def test_a_record_with_bytes_that_are_not_base64_is_corruption() -> None:
+    changes: list[Change] = [Entry("a", Binary("image/png", Content(b"abc")), 8, 5, 6)]
+    payload = encode_record(8, changes)[RECORD_HEADER_BYTES:]
+    assert b"YWJj" in payload
+    payload = payload.replace(b"YWJj", b"YW=j")
+    checksum = zlib.crc32(payload, zlib.crc32(struct.pack(">IQ", len(payload), 8)))
+    record = struct.pack(">4sIQI", MARKER, len(payload), 8, checksum) + payload
+    assert "cannot be decoded" in refusal(HEADER + record)
 
 
 @pytest.mark.parametrize(

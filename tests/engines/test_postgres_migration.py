@@ -11,7 +11,9 @@ from driving import Driver
 
 from leasehold.engines.postgres import schema, sql
 from leasehold.engines.postgres.engine import PostgresEngine
-from leasehold.model import ENTRY, LEASE, Deletion
+from leasehold.engines.postgres.links import Address
+from leasehold.model import ENTRY, LEASE, Binary, Content, Deletion
+from leasehold.values import UNREADABLE, is_json
 
 _numbers = count(1)
 
@@ -44,6 +46,39 @@ def test_the_migrations_of_0_1_0_come_first_and_are_unchanged() -> None:
     assert tuple(schema.MIGRATIONS)[:3] == SCRIPTS_OF_0_1_0
     digests = [hashlib.sha256(script.encode()).hexdigest()[:16] for script in schema.load_scripts()[:3]]
     assert digests == DIGESTS
+
+
+def test_a_database_of_the_version_before_takes_bytes_after_the_migration(database: Database) -> None:
+    """Its servers cannot read them, and say so. What they write instead is read as it is."""
+
+    async def deploy() -> None:
+        connection = await Address(database.url).connect()
+        await schema.deploy(connection, schema.load_scripts()[:5], now=0)
+        await connection.close()
+
+    run(deploy())
+    database.execute("INSERT INTO head VALUES ('default', 1, 0, '5f3a9c')")
+    database.execute("INSERT INTO data VALUES ('default', 'a', '1', NULL, 1, now(), now(), NULL)")
+    with Driver(PostgresEngine(database.url).space()) as driver:
+        assert driver.values() == {"a": b"1"}
+        driver.commit(("a", Binary("image/png", Content(b"\0"))), ("b", Binary("image/png", Content(b"2"))))
+        older = "SELECT key, data::text, exact FROM data ORDER BY key"  # what they read
+        assert [tuple(row) for row in database.fetch(older)] == [("a", "null", ""), ("b", "null", "")]
+        assert not is_json(b"")
+        database.execute("UPDATE data SET data = 'null', exact = NULL WHERE key = 'a'")  # what they write
+        database.execute("UPDATE data SET data = '0', exact = '-0.0' WHERE key = 'b'")
+        assert driver.values() == {"a": b"null", "b": b"-0.0"}
+        driver.commit(("a", b"1"))
+        assert database.fetch("SELECT media, bytes FROM data WHERE key = 'a'")[0][:] == (None, None)
+
+
+def test_a_row_without_its_bytes_cannot_be_read(database: Database) -> None:
+    with Driver(PostgresEngine(database.url).space()) as driver:
+        driver.put("a", Binary("image/png", Content(b"1")))
+        database.execute("UPDATE data SET bytes = NULL")
+        assert driver.value("a") == UNREADABLE
+        driver.put("a", b"2")
+        assert driver.value("a") == b"2"
 
 
 def make_0_1_0(database: Database) -> None:

@@ -9,13 +9,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 from databases import Database, commit, counting, database_for, opened, run, writing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxy import Proxy
 
 from leasehold.engines.postgres import messages, sql
 from leasehold.engines.postgres.links import Address
 from leasehold.engines.postgres.pipeline import Pipeline
+from leasehold.model import Content
 
 INT8 = st.integers(-(2**63), 2**63 - 1)
 TIMES = st.integers(0, 253_402_300_799_999_999)
@@ -184,6 +185,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "text": TEXTS,
     "timestamptz": TIMES,
     "uuid": st.uuids(),
+    "bytea": st.binary(max_size=20).map(Content) | st.binary(max_size=20),
     "jsonb": st.sampled_from([b"1", b'{"a": [1, null]}', b'"\\u00e9"', b"[]"]),
 }
 ARRAYS = {f"{name}[]": st.lists(st.none() | values, max_size=5) for name, values in VALUES.items() if name != "uuid"}
@@ -207,6 +209,7 @@ def test_a_value_is_encoded_as_asyncpg_encodes_it(database: Database, name: str)
         entered = pipeline_on(database.url)
         pipeline = runner.run(entered.__aenter__())
 
+        @settings(deadline=None)
         @given(st.lists(st.none() | {**VALUES, **ARRAYS}[name], min_size=1, max_size=20))
         def all_are_equal(values: list[object]) -> None:
             runner.run(compare(pipeline, values))

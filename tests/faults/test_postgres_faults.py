@@ -27,6 +27,7 @@ from databases import (
     until,
     writing,
 )
+from driving import json_text
 from harness.postgres_faults import Cut, Cutter
 from proxy import Proxy
 from running import ANSWER_SECONDS
@@ -71,7 +72,7 @@ async def number_in(engine: PostgresSpace, key: str = "n") -> tuple[int, int]:
     """The number and its revision. They are equal if no commit was lost or repeated."""
     entry = await read(engine, key)
     assert isinstance(entry, Entry), entry
-    return int(entry.value), entry.revision
+    return int(json_text(entry.value)), entry.revision
 
 
 def fault_in(engine: PostgresSpace) -> str | None:

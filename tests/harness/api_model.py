@@ -4,6 +4,7 @@ The model has the rules in the simplest form: values are copied, changed by shor
 the status, value and revision of every answer, and that refused requests change nothing.
 """
 
+import base64
 import copy
 import json
 import traceback
@@ -79,7 +80,19 @@ CHECKS = st.one_of(
     st.tuples(st.just("lease"), st.none(), st.sampled_from(["alive", "alive", "former", "unknown"])),
 )
 """Checks of a transaction: the kind, the key, and what is expected. ABSENT stands for the value that is there."""
+BYTES = st.binary(max_size=6) | st.just(b"[1]")
+MEDIA_TYPES = st.sampled_from(["application/octet-stream", "image/png", "text/plain; charset=latin-1"])
+
+
+class Bytes(NamedTuple):
+    """A value that is bytes."""
+
+    media: str
+    data: bytes
+
+
 OPERATIONS = st.one_of(
+    st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": st.builds(Bytes, MEDIA_TYPES, BYTES)}),
     st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": VALUES, "path": st.none() | SEGMENTS}),
     st.fixed_dictionaries({"op": st.just("increment"), "key": KEYS, "value": AMOUNTS, "path": st.none() | SEGMENTS}),
     st.fixed_dictionaries({"op": st.just("merge"), "key": KEYS, "value": VALUES}),
@@ -127,7 +140,9 @@ def parsed(text: str) -> tuple[str, ...]:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equality of JSON values: the order of members does not matter, and true is not 1."""
+    """Equality of values: the order of members does not matter, and true is not 1. Bytes are equal to no JSON value."""
+    if isinstance(left, Bytes) or isinstance(right, Bytes):
+        return type(left) is type(right) and bool(left == right)
     return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
 
 
@@ -138,6 +153,8 @@ def index_of(segment: str, size: int) -> int:
 
 
 def get(value: Any, path: tuple[str, ...]) -> Any:
+    if isinstance(value, Bytes):
+        raise conflict()
     for segment in path:
         if isinstance(value, list):
             value = value[index_of(segment, len(value))]
@@ -150,6 +167,8 @@ def get(value: Any, path: tuple[str, ...]) -> Any:
 
 def put(value: Any, path: tuple[str, ...], part: Any) -> Any:
     """A write with `path`: missing containers are created."""
+    if isinstance(value, Bytes) or isinstance(part, Bytes):
+        raise conflict()
     if not path:
         return part
     first, *others = path
@@ -165,6 +184,13 @@ def put(value: Any, path: tuple[str, ...], part: Any) -> Any:
         raise conflict()
     index = index_of(first, len(value))
     return [*value[:index], put(value[index], rest, part), *value[index + 1 :]]
+
+
+def written(value: Any, path: tuple[str, ...] | None, part: Any) -> Any:
+    """A write with `path`, or, if it is None, of the whole value."""
+    if path is None:
+        return part
+    return put(empty(path) if value is ABSENT else value, path, part)
 
 
 def empty(path: tuple[str, ...]) -> Any:
@@ -219,6 +245,8 @@ def increment(value: Any, path: tuple[str, ...], amount: float) -> Any:
     """Add to a number. What is missing counts as 0."""
     if value is ABSENT:
         value = empty(path) if path else 0
+    if isinstance(value, Bytes):
+        raise conflict()
     try:
         number = get(value, path)
     except Refused:
@@ -232,6 +260,8 @@ def increment(value: Any, path: tuple[str, ...], amount: float) -> Any:
 
 
 def merge(value: Any, patch: Any) -> Any:
+    if isinstance(value, Bytes):
+        raise conflict()
     if not isinstance(patch, dict):
         return patch
     merged = dict(value) if isinstance(value, dict) else {}
@@ -244,6 +274,8 @@ def merge(value: Any, patch: Any) -> Any:
 
 
 def patched(value: Any, steps: list[dict[str, Any]]) -> Any:
+    if isinstance(value, Bytes):
+        raise conflict()
     for step in steps:
         try:
             value = patched_once(value, step)
@@ -302,6 +334,7 @@ class KeyValueMachine(RuleBasedStateMachine):
     def request(self, method: str, key: str, **options: Any) -> httpx.Response:
         """Send a request for an entry. `params` without a value are omitted."""
         options["params"] = {name: text for name, text in options.pop("params", {}).items() if text is not None}
+        options["headers"] = {"Accept": "application/json"} | options.pop("headers", {})
         return self.server.request(method, f"/kv/{quote(self.folder + key)}", **options)
 
     def headers(self, key: str, condition: Condition) -> dict[str, str]:
@@ -392,6 +425,30 @@ class KeyValueMachine(RuleBasedStateMachine):
         response = self.request(method, key, content=json.dumps(value), headers=headers, params={"ttl": ttl})
         self.change(key, condition, response, lambda _: value, ttl)
 
+    @rule(key=KEYS, media=MEDIA_TYPES, data=BYTES, condition=CONDITIONS, ttl=TTLS, path=st.none() | st.just(""))
+    def write_bytes(
+        self, *, key: str, media: str, data: bytes, condition: Condition, ttl: Ttl, path: str | None
+    ) -> None:
+        headers = self.headers(key, condition) | {"Content-Type": media}
+        response = self.request("POST", key, content=data, headers=headers, params={"ttl": ttl, "path": path})
+        value = Bytes(media, data)
+        self.change(key, condition, response, lambda v: value if path is None else put(v, (), value), ttl)
+
+    @rule(key=KEYS, begin=st.integers(0, 4))
+    def read_as_anything(self, key: str, begin: int) -> None:
+        """With an Accept that takes bytes: they are sent as they are, or from a position on."""
+        value = self.value(key)
+        response = self.request("GET", key, headers={"Accept": "*/*"})
+        ranged = self.request("GET", key, headers={"Accept": "*/*", "Range": f"bytes={begin}-"})
+        if not isinstance(value, Bytes):
+            assert response.status_code == ranged.status_code == (404 if value is ABSENT else 200)
+            return
+        assert (response.content, response.headers["Content-Type"]) == (value.data, value.media)
+        if begin < len(value.data):
+            assert (ranged.status_code, ranged.content) == (206, value.data[begin:])
+        else:
+            assert ranged.status_code == 416
+
     @rule(key=UUIDS, path=st.none() | SEGMENTS, part=VALUES, condition=CONDITIONS, ttl=TTLS, upper=st.booleans())
     def write_by_uuid(
         self, *, key: str, path: tuple[str, ...] | None, part: Any, condition: Condition, ttl: Ttl, upper: bool
@@ -399,20 +456,22 @@ class KeyValueMachine(RuleBasedStateMachine):
         uuid = (self.folder + key).upper() if upper else self.folder + key
         body = {"key": uuid, "value": part, "path": None if path is None else list(path), "ttl": ttl}
         response = self.server.request("POST", "/set", json=body, headers=self.headers(key, condition))
-        place = path or ()
-        self.change(key, condition, response, lambda v: put(empty(place) if v is ABSENT else v, place, part), ttl)
+        self.change(key, condition, response, lambda value: written(value, path, part), ttl)
 
     @rule(key=UUIDS, paths=st.lists(SEGMENTS, max_size=2))
     def read_by_uuid(self, key: str, paths: list[tuple[str, ...]]) -> None:
         """Read by UUID and compare with `/kv`, which the other rules compare with the model."""
         params = {"path": [pointer(path) for path in paths]}
-        by_uuid = self.server.request("GET", f"/get/{self.folder}{key}", params=params)
+        headers = {"Accept": "application/json"}
+        by_uuid = self.server.request("GET", f"/get/{self.folder}{key}", params=params, headers=headers)
         by_key = self.request("GET", key, params=dict(params))
         names = ("request_id",)
         left, right = ({n: part for n, part in r.json().items() if n not in names} for r in (by_uuid, by_key))
         assert (by_uuid.status_code, left) == (by_key.status_code, right)
         streamed = self.server.request("GET", f"/stream/{self.folder}{key}")
-        if key in self.entries:
+        if isinstance(self.value(key), Bytes):
+            assert streamed.content == self.entries[key]["value"].data
+        elif key in self.entries:
             assert same(msgspec.msgpack.decode(streamed.content), self.entries[key]["value"])
         else:
             assert streamed.status_code == 404
@@ -635,6 +694,9 @@ class KeyValueMachine(RuleBasedStateMachine):
             sent["ttl"] = ttl
         if operation.get("path") is not None:
             sent["path"] = pointer(operation["path"])
+        if isinstance(operation.get("value"), Bytes):
+            media, data = sent.pop("value")
+            sent |= {"base64": base64.b64encode(data).decode(), "media": media}
         if "patch" in operation:
             sent["patch"] = [
                 step | {"path": pointer(step["path"]), "from": pointer(step["from"])} for step in operation["patch"]
@@ -658,8 +720,7 @@ class KeyValueMachine(RuleBasedStateMachine):
             case "increment":
                 after = increment(value, operation["path"] or (), operation["value"])
             case _:
-                path = operation["path"] or ()
-                after = put(empty(path) if value is ABSENT else value, path, operation["value"])
+                after = written(value, operation.get("path"), operation["value"])
         is_expiring = expires(self.entries.get(key), ttl)
         self.entries[key] = {"value": after, "revision": self.revision + 1, "expires": is_expiring}
 
@@ -778,7 +839,11 @@ class KeyValueMachine(RuleBasedStateMachine):
         assert (response.status_code, response.json()["error"]) == expected.args
 
     def compare(self, entry: dict[str, Any], expected: dict[str, Any]) -> None:
-        assert same(entry["value"], expected["value"])
+        value = expected["value"]
+        if isinstance(value, Bytes):
+            assert (entry["media"], entry["size"], "value" in entry) == (value.media, len(value.data), False)
+        else:
+            assert same(entry["value"], value)
         assert (entry["revision"], "expires_at" in entry) == (expected["revision"], expected["expires"])
 
 

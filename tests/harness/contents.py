@@ -10,6 +10,7 @@ from driving import Driver, set_pace
 from msgspec.structs import replace as replaced
 
 from leasehold.engines.file import journal, ownership, policy, reserve, snapshot
+from leasehold.engines.file.journal import MARKER
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.space import InMemorySpace
 from leasehold.engines.state import StoredState
@@ -20,12 +21,15 @@ from leasehold.model import (
     KIND_OF,
     KINDS,
     LEASE,
+    Binary,
     Change,
+    Content,
     Deletion,
     Entry,
     Lease,
     LeaseEnd,
     Touched,
+    Value,
     is_removal,
 )
 
@@ -137,7 +141,9 @@ def random_batch(rng: random.Random, before: Contents, now: int, *, most: int) -
 def _entry_change(rng: random.Random, key: str, contents: Contents, revision: int, now: int) -> Change:
     if rng.random() < 0.25:
         return Deletion(key, revision)
-    value = b'"%d %b"' % (revision, rng.choice("xyz").encode() * rng.choice(VALUE_BYTES))
+    value: Value = b'"%d %b"' % (revision, rng.choice("xyz").encode() * rng.choice(VALUE_BYTES))
+    if rng.random() < 0.2:
+        value = Binary("image/png", Content(rng.randbytes(rng.choice(VALUE_BYTES)) + MARKER))
     before = contents.entries.get(key)
     created_at = now if before is None else before.created_at
     return Entry(key, value, revision, created_at, now, rng.choice([None, now + TTL]))

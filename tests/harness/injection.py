@@ -27,7 +27,7 @@ from typing import Final, Self
 import msgspec
 import structlog
 import uvloop
-from driving import set_pace
+from driving import json_text, set_pace
 
 import leasehold
 from harness import Finding
@@ -434,7 +434,7 @@ class Witness:
         revisions = {entry.key: entry.revision for entry in page.records}
         self._check_pair(revisions)
         self._check_revisions(list(revisions.values()))
-        seen = {entry.key: msgspec.json.decode(entry.value) for entry in page.records}
+        seen = {entry.key: msgspec.json.decode(json_text(entry.value)) for entry in page.records}
         for request, answer in zip(requests, answers, strict=True):
             if request.key is None or request.after is None:
                 continue
@@ -482,7 +482,7 @@ def _allowed(answer: Answer, before: Value, after: Value) -> list[Value]:
 
 async def contents(store: Store) -> dict[str, Value]:
     page = await store.page([""], None, 10_000)
-    return {entry.key: msgspec.json.decode(entry.value) for entry in page.records}
+    return {entry.key: msgspec.json.decode(json_text(entry.value)) for entry in page.records}
 
 
 # The harness --------------------------------------------------------------------------------------------------

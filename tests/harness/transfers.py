@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from driving import Driver
+from driving import Driver, json_text
 from running import message
 
 from harness import Finding
@@ -300,7 +300,7 @@ class Books:
     def check_end(self, entries: Mapping[str, Entry], head: int) -> None:
         """Compare with what is stored at the end."""
         stored = {
-            name: (entry.revision, msgspec.json.decode(entry.value)["balance"])
+            name: (entry.revision, msgspec.json.decode(json_text(entry.value))["balance"])
             for name, entry in entries.items()
             if name in NAMES
         }

@@ -50,7 +50,7 @@ MESSAGEPACK = values(st.integers(-(2**63), 2**64 - 1))
 PATHS = st.sampled_from(["", "/", "/a", "/a/0", "/a/-", "/b/c", "/~1", "/0", "/-", "/a/b/c/d", "a", "/~", "/~2"])
 UUIDS = st.sampled_from(FUZZ_UUIDS)
 KEYS = st.sampled_from(FUZZ_KEYS) | st.sampled_from(FUZZ_KEYS) | TEXTS.map("fuzz/{}".format)
-TAGS = st.sampled_from(["*", '"1"', 'W/"1"', '"1-raw"', '"1", "2"', "1", '"', "", '"\xff"', "*,*"])
+TAGS = st.sampled_from(["*", '"2-bytes"', '"1"', 'W/"1"', '"1-raw"', '"1", "2"', "1", '"', "", '"\xff"', "*,*"])
 HEADER_TEXTS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=12)
 MEDIA = st.sampled_from(
     [
@@ -60,6 +60,10 @@ MEDIA = st.sampled_from(
         "application/merge-patch+json",
         "application/json-patch+json",
         "text/plain",
+        "text/plain; charset=latin-1",
+        "image/png",
+        "image/*",
+        "application/octet-stream",
         "application/json; charset=utf-16",
         "*/*",
         "application/*;q=0.5, text/html",
@@ -95,6 +99,10 @@ TRANSACTION_OPERATIONS = st.one_of(
     st.fixed_dictionaries({"op": st.just("get"), "key": KEYS}),
     st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": MESSAGEPACK}, optional=_TTLS),
     st.fixed_dictionaries({"op": st.just("put"), "key": KEYS, "value": MESSAGEPACK, "path": PATHS}),
+    st.fixed_dictionaries(
+        {"op": st.just("put"), "key": KEYS, "base64": st.sampled_from(["", "AP8=", "AP8=", "AP8", 1])},
+        optional={**_TTLS, "media": st.sampled_from(["image/png", "text/plain; a=b", None, "text/html", ""])},
+    ),
     st.fixed_dictionaries({"op": st.just("increment"), "key": KEYS, "value": MESSAGEPACK}, optional={"path": PATHS}),
     st.fixed_dictionaries({"op": st.just("merge"), "key": KEYS, "value": MESSAGEPACK}, optional=_TTLS),
     st.fixed_dictionaries({"op": st.just("patch"), "key": KEYS, "patch": steps_of(MESSAGEPACK)}),
@@ -142,14 +150,19 @@ def own() -> Iterator[Server]:
         yield started
 
 
+HEADER_FIELDS = dict.fromkeys(["If-Match", "If-None-Match", "If-Range"], TAGS) | {
+    "Range": st.sampled_from(["bytes=0-0", "bytes=-2", "bytes=1-", "bytes=0-0,2-3", "bytes=99-", "bytes=-0"])
+}
+
+
 def texts_for(parameter: Any) -> st.SearchStrategy[str]:
     """Texts that fit a parameter, mostly, and some that do not."""
     schema = parameter["schema"]
     schema = schema.get("items", schema)
     if parameter["name"] == "path":
         fitting: st.SearchStrategy[str] = PATHS
-    elif parameter["name"] in ("If-Match", "If-None-Match"):
-        fitting = TAGS
+    elif parameter["name"] in HEADER_FIELDS:
+        fitting = HEADER_FIELDS[parameter["name"]]
     elif parameter["name"] == "wait":
         return WAITS.map(str)
     elif parameter["name"] in ("lease_id", "If-Lease"):
@@ -180,6 +193,9 @@ def fitting_bodies(operation: Any) -> st.SearchStrategy[Body]:
     for media, content in operation.get("requestBody", {"content": {}})["content"].items():
         name = content["schema"]["$ref"].rpartition("/")[2]
         encode = msgspec.msgpack.encode if media == "application/vnd.msgpack" else encode_json
+        if name == "Bytes":
+            fitting.append(st.tuples(st.just(media.replace("*", "png")), st.binary(max_size=40)))
+            continue
         if name == "Set":
             texts = SETS.map(encode)
         elif name == "Transaction":
@@ -294,6 +310,7 @@ def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
     def send(drawn: Sent) -> None:
         own.put(FUZZ_UUIDS[0], '{"a": [1, {"b": null}]}', headers={"Prefer": "return=minimal"})
         own.put("fuzz/a", '{"a": [1, {"b": null}], "b": "text", "0": 0}')
+        own.put("fuzz/ä", "bytes", headers={"Content-Type": "image/png"})
         request = drawn.with_lease(leases.get(drawn.lock, NO_LEASE))
         response = own.request(request.method, request.target, headers=request.headers, content=request.body)
         assert response.status_code < 500
@@ -317,7 +334,7 @@ def not_met(seen: set[tuple[str, int]]) -> set[object]:
     transactions = {status for route, status in seen if route == "POST /txn"}
     return (
         ({200, 400, 404, 412} - transactions)
-        | ({200, 201, 400, 404, 406, 409, 412, 415, 423} - statuses)
+        | ({200, 201, 206, 400, 404, 406, 409, 412, 415, 423} - statuses)
         | ({"GET", "POST", "PUT", "PATCH", "DELETE"} - methods)
         | ({("POST", 201), ("PUT", 200), ("DELETE", 200), ("GET", 200)} - locks)
     )

@@ -47,7 +47,7 @@ class Transport(asyncio.Transport):
 def connections_of(store: Store) -> Connections:
     metrics = Metrics()
     service = Service(store, Limits(), lambda: 0.0, b"{}", metrics, dict)
-    return Connections(Router(kv.ROUTES), Admission(None, None), service, logs_requests=False)
+    return Connections(Router(kv.routes(())), Admission(None, None), service, logs_requests=False)
 
 
 GET = b"GET /kv/a HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from leasehold.model import (
+    Binary,
     Committed,
+    Content,
     Deleted,
     Entry,
     Expired,
@@ -25,11 +27,15 @@ from leasehold.model import (
 )
 
 ENTRY = Entry("k", b'{"a":1}', 7, 1, 2, 3)
+BYTES = Entry("k", Binary("image/png", Content(b"\0\xff\xc0\xf5R")), 7, 1, 2)
 LEASE = Lease("l", "id", 1, 2, 3, 4, 5, "alice", b"null")
 OUTCOMES: list[Outcome] = [
     Found(ENTRY),
+    Found(BYTES, None, is_ranged=False),
     Found(ENTRY, (b"1", b"2")),
     NotModified(7),
+    NotModified(7, "image/png"),
+    Written(BYTES, created=False),
     Written(ENTRY, created=True),
     Written(ENTRY, created=False, path=("a", "0"), part=b"1"),
     Deleted("k", 8),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from driving import stored_state
+from driving import json_text, stored_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -220,11 +220,11 @@ def changed(value: Json, operation: EntryOperation) -> Json:
     members = dict(value) if isinstance(value, dict) else None
     match operation:
         case Put(path=None):
-            after: Json = json_of(operation.value)
+            after: Json = json_of(json_text(operation.value))
         case Put(path=(name,)):
             if members is None:
                 raise RefusedError("conflict")
-            after = members | {name: json_of(operation.value)}
+            after = members | {name: json_of(json_text(operation.value))}
         case Delete(path=(name,)):
             if members is None or name not in members:
                 raise RefusedError("path_not_found")
@@ -375,7 +375,11 @@ class Store:
             self.state.revision,
             {
                 entry.key: Kept(
-                    json_of(entry.value), entry.revision, entry.created_at, entry.updated_at, entry.expires_at
+                    json_of(json_text(entry.value)),
+                    entry.revision,
+                    entry.created_at,
+                    entry.updated_at,
+                    entry.expires_at,
                 )
                 for entry in self.state.records(ENTRY).values()
             },

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from driving import stored_state
+from driving import json_text, stored_state
 
 from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
@@ -73,7 +73,7 @@ def outcome_of(operation: SingleOperation) -> Outcome:
 def value_after(operation: SingleOperation) -> bytes:
     outcome = outcome_of(operation)
     assert isinstance(outcome, Written)
-    return outcome.entry.value
+    return json_text(outcome.entry.value)
 
 
 def refusal_of(operation: SingleOperation) -> ServiceError:
@@ -405,7 +405,7 @@ def test_a_read_returns_the_entry() -> None:
 
 def test_a_read_of_paths_returns_the_parts_in_the_requested_order() -> None:
     found = evaluate_read(Read("user", paths=(("name",), ())), ALICE, INCARNATION)
-    assert found == Found(ALICE, (b'"alice"', ALICE.value))
+    assert found == Found(ALICE, (b'"alice"', json_text(ALICE.value)))
 
 
 def test_a_read_of_a_missing_key_is_not_found() -> None:
@@ -449,7 +449,7 @@ def large_after(operation: SingleOperation) -> bytes | str:
     if isinstance(outcome, ServiceError):
         return outcome.code
     assert isinstance(outcome, Written)
-    return outcome.entry.value
+    return json_text(outcome.entry.value)
 
 
 def test_a_value_whose_stored_text_is_too_large_is_refused() -> None:

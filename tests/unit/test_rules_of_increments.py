@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from driving import stored_state
+from driving import json_text, stored_state
 
 from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
@@ -45,7 +45,7 @@ def sums(value: bytes | None, path: Pointer, amount: float) -> tuple[bytes, byte
     assert isinstance(outcome, Written), outcome
     assert outcome.path == (path or None)
     assert outcome.created == (value is None)
-    return outcome.entry.value, outcome.part
+    return json_text(outcome.entry.value), outcome.part
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from leasehold.errors import ServiceError
+from leasehold.http.media_types import DEFAULT_BINARY_TYPES, parse_binary_types
 from leasehold.limits import Limits
 from leasehold.server.config import Flag, Settings, ignored_variables, load_settings
 
@@ -84,6 +85,23 @@ def test_a_wrong_variable_is_reported_with_its_value_and_what_is_accepted(
     variable: str, value: str, message: str
 ) -> None:
     assert fault({variable: value}) == message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("image", "image/", "/png", "*", "*/png", "image/*/*", "image/png;q=1", "a b/c", "image/png text/plain"),
+        *("application/json", "text/json", "application/x-www-form-urlencoded", "application/vnd.msgpack", "a/b+json"),
+    ],
+)
+def test_what_cannot_be_a_media_type_of_bytes_is_refused(value: str) -> None:
+    assert fault({"LEASEHOLD_BINARY_TYPES": f"text/plain,{value}"}).startswith("LEASEHOLD_BINARY_TYPES: ")
+
+
+def test_the_media_types_of_bytes_are_types_and_ranges_or_none() -> None:
+    assert parse_binary_types(load_settings({}, {}).binary_types) == DEFAULT_BINARY_TYPES
+    assert parse_binary_types(" Text/HTML ,image/*,,*/*") == ("text/html", "image/*", "*/*")
+    assert parse_binary_types("none") == ()
 
 
 def test_a_wrong_flag_is_reported_by_the_name_of_the_flag() -> None:

@@ -5,7 +5,7 @@ from driving import stored_state
 
 from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
-from leasehold.model import ENTRY, LEASE, Acquire, Delete, Entry, Put, Release
+from leasehold.model import ENTRY, LEASE, Acquire, Delete, Entry, Put, Release, Value
 from leasehold.rules.batch import apply
 from leasehold.rules.overlay import Overlay, Staging
 
@@ -25,7 +25,7 @@ def names(overlay: Overlay) -> list[tuple[str, int]]:
     return [(change.name, change.revision) for change in overlay.changes()]
 
 
-def value_of(overlay: Overlay, key: str) -> bytes | None:
+def value_of(overlay: Overlay, key: str) -> Value | None:
     entry = overlay.live(ENTRY, key)
     return None if entry is None else entry.value
 

@@ -25,7 +25,7 @@ from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import KIB
 from leasehold.model import Entry
-from leasehold.values.entry_text import entry_json
+from leasehold.values.entry_text import stored_entry_json
 
 CHUNK_BYTES: Final = 64 * KIB
 READ_BYTES: Final = 1_024 * KIB
@@ -56,7 +56,7 @@ async def backup_text(moment: Moment) -> AsyncGenerator[bytes]:
 
 def _line(entry: Entry) -> bytes:
     try:
-        return entry_json(entry)
+        return stored_entry_json(entry)
     except ServiceError as error:
         reason = "has a value that cannot be read: write or delete it, then back up again"
         raise unavailable(f"the entry {entry.key!r} {reason}") from error

@@ -22,7 +22,7 @@ from leasehold.http.media_types import Media
 from leasehold.http.messages import chunked
 from leasehold.model import Change, Deletion, Entry, Json, Lease, Record
 from leasehold.times import format_time
-from leasehold.values.entry_text import entry_json, partial_entry_json
+from leasehold.values.entry_text import entry_json, entry_messagepack, partial_entry_json
 
 _UNICODE_LINE_ENDS: Final = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
 _encode_text: Final = msgspec.json.Encoder().encode
@@ -57,8 +57,11 @@ def _line(name: bytes, data: bytes, cursor: int | None) -> bytes:
 
 
 def _packed(name: bytes, data: bytes, cursor: int | None) -> bytes:
+    return _packed_data(name, values.to_messagepack(data), cursor)
+
+
+def _packed_data(name: bytes, packed: bytes, cursor: int | None) -> bytes:
     text = _pack(name.decode())
-    packed = values.to_messagepack(data)
     if cursor is None:
         return b"\x82\xa5event%b\xa4data%b" % (text, packed)
     return b"\x83\xa5event%b\xa2id%b\xa4data%b" % (text, _pack(cursor), packed)
@@ -89,6 +92,8 @@ class _PackedPut(msgspec.Struct, frozen=True, gc=False):
 def _packed_put(entry: Entry, cursor: int | None, with_value: bool) -> bytes:  # noqa: FBT001 - see Put
     """Half of the time of converting the whole text of the entry: only the value is decoded."""
     text = entry.value
+    if not text:
+        return _packed_put_of_bytes(entry, cursor, with_value)
     value: Json | msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     if with_value:
         value = values.decode(text) if len(text) <= values.LARGE_BYTES else msgspec.Raw(values.to_messagepack(text))
@@ -105,6 +110,13 @@ def _packed_put(entry: Entry, cursor: int | None, with_value: bool) -> bytes:  #
         return _pack(_PackedPut("put", msgspec.UNSET if cursor is None else cursor, data))
     except (OverflowError, RecursionError) as error:
         raise values.unreadable(key=entry.key) from error
+
+
+def _packed_put_of_bytes(entry: Entry, cursor: int | None, with_value: bool) -> bytes:  # noqa: FBT001 - see Put
+    """If the value is bytes, or cannot be read."""
+    if with_value:
+        return _packed_data(b"put", entry_messagepack(entry), cursor)
+    return _packed(b"put", partial_entry_json(entry, value=None, path=None), cursor)
 
 
 class EventFormat:

@@ -27,7 +27,8 @@ NO_QUERY: Final[Mapping[str, list[str]]] = {}
 
 
 CONTENT_RANGE: Final = b"content-range"
-OPTIONS: Final = frozenset((b"if-match", b"if-none-match", b"if-lease", b"prefer", CONTENT_RANGE))
+RANGE: Final = b"range"
+OPTIONS: Final = frozenset((b"if-match", b"if-none-match", b"if-lease", b"prefer", RANGE, CONTENT_RANGE))
 
 
 class Headers(dict[bytes, bytes]):
@@ -103,7 +104,10 @@ class Request(msgspec.Struct):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """`body` is JSON text. It is None for 304, which has a `revision`, and for 204, which has none."""
+    """`body` is JSON text. It is None for 304, which has a `revision`, and for 204, which has none.
+
+    If `Request.media` is BYTES, `body` is sent as it is, with `content_type`.
+    """
 
     status: int
     body: bytes | None
@@ -114,6 +118,8 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[tuple[str, str], ...] = ()
     is_packed: bool = False
     """`body` is MessagePack already."""
+    content_type: str = ""
+    """If `Request.media` is BYTES: the Content-Type."""
 
 
 CHUNK_BYTES: Final = 64 * KIB
@@ -127,6 +133,9 @@ class Stream(msgspec.Struct, frozen=True):
     chunks: AsyncGenerator[bytes]
     revision: int | None = None
     """Becomes the ETag."""
+    content_type: str = ""
+    """If `media` is BYTES: the Content-Type."""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class EventStream(msgspec.Struct, frozen=True):
@@ -300,19 +309,23 @@ def _encode_other(
         return (_START + _NO_STORE + b"\r\n") % start if revision is None else templates.not_modified % (*start, *tag)
     if media is Media.MESSAGEPACK and not response.is_packed:
         body = values.to_messagepack(body)
+    content_type = media.line
+    if media is Media.BYTES:
+        content_type = response.content_type.encode("latin-1")
     size = len(body) + (media is _JSON)
     if request.method == "HEAD":
         body = b""
     if revision is None:
-        return (_START + _NO_STORE + _BODY) % (*start, media.line, size, body)
+        return (_START + _NO_STORE + _BODY) % (*start, content_type, size, body)
     cache = _REVALIDATE if request.method in ("GET", "HEAD") else _NO_STORE
-    return (_START + cache + templates.etag + _BODY) % (*start, *tag, media.line, size, body)
+    return (_START + cache + templates.etag + _BODY) % (*start, *tag, content_type, size, body)
 
 
 def encode_stream_head(
     request: Request, stream: Stream | EventStream, *, common: bytes, templates: Templates, close: bool
 ) -> bytes:
     media = stream.media
+    line = media.line
     parts = [_START % (STATUS_LINES[200], common, request.request_id + request.headers.cors_lines)]
     if isinstance(stream, EventStream):
         parts.append(_NO_STORE + _NO_BUFFERING)
@@ -320,7 +333,10 @@ def encode_stream_head(
         parts.append(_NO_STORE)
     else:
         parts.append(_REVALIDATE + templates.etag % (stream.revision, b"", media.tag))
-    parts.append(b"Content-Type: " + media.line + b"\r\nTransfer-Encoding: chunked")
+    if isinstance(stream, Stream) and media is Media.BYTES:
+        line = stream.content_type.encode("latin-1")
+        parts += [f"{name}: {value}\r\n".encode("latin-1") for name, value in stream.headers]
+    parts.append(b"Content-Type: " + line + b"\r\nTransfer-Encoding: chunked")
     if close:
         parts.append(b"\r\nConnection: close")
     parts.append(b"\r\n\r\n")

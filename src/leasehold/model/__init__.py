@@ -4,7 +4,8 @@
     operations.py   reads and changes that callers request
     outcomes.py     the results of operations
 
-Values are `bytes`: compact JSON text from `values.encode`. It is decoded only if an operation needs a part of it.
+Values are `bytes`: compact JSON text from `values.encode`, which is decoded only if an operation needs a part of it. A
+value that is not JSON is a `Binary`: bytes and their media type.
 Times are integers: microseconds since the epoch, UTC.
 """
 
@@ -62,8 +63,10 @@ from leasehold.model.records import (
     KINDS,
     LEASE,
     AnyKind,
+    Binary,
     Change,
     Changes,
+    Content,
     Counted,
     Deletion,
     Entry,
@@ -78,9 +81,12 @@ from leasehold.model.records import (
     Revision,
     Time,
     Touched,
+    Value,
     View,
     is_expired,
     is_removal,
+    restored,
+    storable,
 )
 
 __all__ = [
@@ -90,11 +96,13 @@ __all__ = [
     "LEASE",
     "Acquire",
     "AnyKind",
+    "Binary",
     "Change",
     "Changes",
     "Check",
     "Committed",
     "Condition",
+    "Content",
     "Counted",
     "Delete",
     "Deleted",
@@ -143,6 +151,7 @@ __all__ = [
     "Transaction",
     "Ttl",
     "Unchanged",
+    "Value",
     "ValueCheck",
     "View",
     "Written",
@@ -152,4 +161,6 @@ __all__ = [
     "is_removal",
     "keys_in",
     "name_of",
+    "restored",
+    "storable",
 ]

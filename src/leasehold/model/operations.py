@@ -1,10 +1,11 @@
 """The operations that callers request. To add one, add a struct here and a branch in `rules/batch.py`."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
-from leasehold.model.records import AnyKind
+from leasehold.model.records import AnyKind, Value
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Pointer = tuple[str, ...]
@@ -25,12 +26,13 @@ class Condition(msgspec.Struct, frozen=True):
 
     `if_match`: the entry must have one of these tags. `if_none_match`: it must have none of them. None: no condition.
     `changed`: tags in If-Match that a proxy has altered, in their original form. They never match; they are there to
-    explain the error.
+    explain the error. `if_range`: a range of the bytes is sent only if the entry has one of these tags.
     """
 
     if_match: Tags | None = None
     if_none_match: Tags | None = None
     changed: tuple[Tag, ...] = ()
+    if_range: tuple[Tag, ...] | None = None
 
 
 # Reads --------------------------------------------------------------------------------------------------------
@@ -42,6 +44,9 @@ class Read(msgspec.Struct, frozen=True, gc=False):
     key: str
     paths: tuple[Pointer, ...] | None = None
     condition: Condition | None = None
+    condition_of_bytes: Callable[[str], Condition | None] | None = None
+    """Given the media type of a value that is bytes, the condition in place of `condition`: which representation is
+    read, and so which tags count, depends on the media type. None: `condition`."""
 
 
 # Changes of entries -------------------------------------------------------------------------------------------
@@ -56,7 +61,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     """Create or replace an entry, or, with `path`, that part of its value."""
 
     key: str
-    value: bytes
+    value: Value
     path: Pointer | None = None
     ttl: Ttl = None
     condition: Condition | None = None

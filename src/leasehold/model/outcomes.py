@@ -6,20 +6,25 @@ from typing import Final
 import msgspec
 
 from leasehold.model.operations import Pointer
-from leasehold.model.records import Entry, Lease
+from leasehold.model.records import Entry, Lease, restored, storable
 
 
 class Found(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """The entry that was read. `parts`: the JSON text at each of `Read.paths`, in their order."""
+    """The entry that was read. `parts`: the JSON text at each of `Read.paths`, in their order.
+
+    `is_ranged`: a range of the bytes may be sent. It is false if the entry does not have the tag in If-Range.
+    """
 
     entry: Entry
     parts: tuple[bytes, ...] | None = None
+    is_ranged: bool = True
 
 
 class NotModified(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """The caller already has this revision."""
+    """The caller already has this revision. `media`: the media type of the value, if it is bytes."""
 
     revision: int
+    media: str | None = None
 
 
 class Written(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -87,6 +92,6 @@ class Unchanged(msgspec.Struct, frozen=True, tag=True):
 
 Outcome = Found | NotModified | Written | Deleted | Missing | Committed | Leased | Held | Released | Expired | Unchanged
 
-encode_outcome: Final[Callable[[Outcome], bytes]] = msgspec.msgpack.Encoder().encode
-decode_outcome: Final[Callable[[bytes], Outcome]] = msgspec.msgpack.Decoder(Outcome).decode
+encode_outcome: Final[Callable[[Outcome], bytes]] = msgspec.msgpack.Encoder(enc_hook=storable).encode
+decode_outcome: Final[Callable[[bytes], Outcome]] = msgspec.msgpack.Decoder(Outcome, dec_hook=restored).decode
 """Raises `msgspec.DecodeError` for bytes that are not from `encode_outcome`."""

@@ -6,8 +6,9 @@ field of a record is its name. The annotations of the other fields define their 
 `Revision`. If the name of a field differs in text, it is a `msgspec.field(name=…)`.
 """
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Generic, Protocol, TypeVar
+from typing import Annotated, Final, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -19,6 +20,58 @@ Revision = Annotated[int, "revision"]
 """A revision of the space, 1 or greater, and not greater than the head."""
 
 
+class Content(bytes):
+    """The bytes of a value that is not JSON.
+
+    A class of its own, because `bytes` are JSON text, and because an encoder of MessagePack must be told how to store
+    it: see `storable`.
+    """
+
+    __slots__ = ()
+
+
+class Binary(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A value that is bytes. `media`: their media type, as in a Content-Type.
+
+    It counts as false, as UNREADABLE does. So `not value` asks whether there is no JSON text, and what serves JSON
+    values only needs no further check.
+    """
+
+    media: str
+    data: Content
+
+    def __post_init__(self) -> None:
+        if type(self.data) is not Content:  # it would be stored as it is, and not be read back
+            raise TypeError("the data of a Binary is Content")
+
+    def __len__(self) -> int:
+        """The number of bytes."""
+        return len(self.data)
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+Value = JsonText | Binary
+
+
+def storable(content: object) -> bytes:
+    """How Content is stored within MessagePack: as base64, which cannot look like a record of the journal.
+
+    The `enc_hook` of an encoder. Raises NotImplementedError for an object of any other class.
+    """
+    if type(content) is Content:
+        return b64encode(content)
+    raise NotImplementedError
+
+
+def restored(kind: type, stored: object) -> object:
+    """The inverse of `storable`: the `dec_hook` of a decoder. Raises ValueError for what is not base64."""
+    if kind is Content and isinstance(stored, bytes):
+        return Content(b64decode(stored, validate=True))
+    raise NotImplementedError
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     """A key and its value, as committed.
 
@@ -27,7 +80,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     """
 
     key: str
-    value: JsonText
+    value: Value
     revision: Revision
     created_at: Time
     updated_at: Time

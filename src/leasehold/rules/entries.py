@@ -4,6 +4,7 @@ from leasehold import values
 from leasehold.errors import ServiceError, not_found
 from leasehold.model import (
     ENTRY,
+    Binary,
     Delete,
     Deleted,
     Deletion,
@@ -15,8 +16,10 @@ from leasehold.model import (
     Pointer,
     Put,
     Ttl,
+    Value,
     Written,
 )
+from leasehold.rules.binary import json_text_of, no_parts
 from leasehold.rules.conditions import check, names_revisions
 from leasehold.rules.fences import check_fence
 from leasehold.rules.overlay import Overlay
@@ -34,7 +37,7 @@ def put(overlay: Overlay, operation: Put) -> Written:
         return _put_at(overlay, current, operation, operation.path)
     if len(operation.value) > overlay.max_value_bytes:
         # A body within the limit may be larger in its stored form: `1e15` becomes `1000000000000000.0`.
-        before = b"" if current is None else current.value
+        before: Value = b"" if current is None else current.value
         values.check_size(operation.value, overlay.max_value_bytes, before=before)
     return _write(overlay, current, operation.key, operation.value, operation.ttl)
 
@@ -49,7 +52,7 @@ def increment(overlay: Overlay, operation: Increment) -> Written:
     current = overlay.live(ENTRY, operation.key)
     if operation.condition is not None:
         check(operation.condition, current, overlay.incarnation)
-    before = b"" if current is None else current.value
+    before = b"" if current is None else json_text_of(current)
     path = operation.path
     overlay.begin_work(len(before))
     with values.collector_paused(len(before)):
@@ -87,18 +90,21 @@ def change(overlay: Overlay, operation: Delete | MergePatch | JsonPatch) -> Writ
 
 
 def _put_at(overlay: Overlay, current: Entry | None, operation: Put, path: Pointer) -> Written:
-    before = b"" if current is None else current.value
+    part = operation.value
+    if isinstance(part, Binary):
+        raise no_parts()
+    before = b"" if current is None else json_text_of(current)
     overlay.begin_work(len(before))
     with values.collector_paused(len(before)):
         container = values.container_for(path) if current is None else values.decode(before)
-        value = values.set_at(container, path, values.decode(operation.value))
+        value = values.set_at(container, path, values.decode(part))
         encoded = values.encode_bounded(value, max_bytes=overlay.max_value_bytes, before=before)
         del container, value
-    return _write(overlay, current, operation.key, encoded, operation.ttl, path, operation.value)
+    return _write(overlay, current, operation.key, encoded, operation.ttl, path, part)
 
 
 def _rewrite(overlay: Overlay, current: Entry, operation: Delete | MergePatch | JsonPatch) -> Written:
-    before = current.value
+    before = json_text_of(current)
     overlay.begin_work(len(before))
     budget = WorkBudget(len(before))
     try:
@@ -115,7 +121,7 @@ def _write(
     overlay: Overlay,
     current: Entry | None,
     key: str,
-    value: bytes,
+    value: Value,
     ttl: Ttl,
     path: Pointer | None = None,
     part: bytes | None = None,

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from leasehold import values
 from leasehold.errors import ServiceError, not_found
 from leasehold.limits import MAX_PARTS_BYTES
-from leasehold.model import Entry, Found, Json, NotModified, Pointer, Read
+from leasehold.model import Binary, Entry, Found, Json, NotModified, Pointer, Read
+from leasehold.rules.binary import no_parts
 from leasehold.rules.conditions import check_match, matches
 
 
@@ -16,17 +17,36 @@ def evaluate_read(read: Read, entry: Entry | None, incarnation: str) -> Found | 
     """
     if entry is None:
         raise not_found()
+    if not entry.value:
+        return _without_text(read, entry, incarnation)
     condition = read.condition
     if condition is not None:
         check_match(condition, entry, incarnation)
         if condition.if_none_match is not None and matches(condition.if_none_match, entry, incarnation):
             return NotModified(entry.revision)
-    if not entry.value:
-        raise values.unreadable(key=entry.key)
     if read.paths is None:
         return Found(entry)
     with values.collector_paused(len(entry.value)):
         return Found(entry, _parts(values.decode(entry.value), read.paths))
+
+
+def _without_text(read: Read, entry: Entry, incarnation: str) -> Found | NotModified:
+    """The result of a read if the value is bytes, or if it is UNREADABLE."""
+    value = entry.value
+    media = value.media if isinstance(value, Binary) else None
+    condition = read.condition
+    if media is not None and read.condition_of_bytes is not None:
+        condition = read.condition_of_bytes(media)
+    if condition is not None:
+        check_match(condition, entry, incarnation)
+        if condition.if_none_match is not None and matches(condition.if_none_match, entry, incarnation):
+            return NotModified(entry.revision, media)
+    if media is None:
+        raise values.unreadable(key=entry.key)
+    if read.paths is not None:
+        raise no_parts()
+    if_range = None if condition is None else condition.if_range
+    return Found(entry, None, if_range is None or matches(if_range, entry, incarnation))
 
 
 def _parts(value: Json, paths: Sequence[Pointer]) -> tuple[bytes, ...]:

@@ -15,6 +15,7 @@ from leasehold.model import (
     ENTRY,
     LEASE,
     AnyKind,
+    Binary,
     Committed,
     Deleted,
     Entry,
@@ -122,7 +123,7 @@ def _read(overlay: Overlay, key: str) -> Found | Missing:
     entry = overlay.live(ENTRY, key)
     if entry is None:
         return Missing(key)
-    if not entry.value:
+    if not entry.value and not isinstance(entry.value, Binary):
         raise values.unreadable(key=key)
     return Found(entry)
 
@@ -194,25 +195,27 @@ class _Checking:
             return False
         if isinstance(check, ExistenceCheck):
             return True
+        if isinstance(entry.value, Binary):
+            return False  # bytes are equal to no JSON value
         try:
-            part = values.get_at(self._value(entry), check.path)
+            part = values.get_at(self._value(entry, entry.value), check.path)
         except ServiceError as error:
             if error.code == "path_not_found":
                 return False
             raise
         return values.are_equal(part, check.value)
 
-    def _value(self, entry: Entry) -> Json:
+    def _value(self, entry: Entry, text: bytes) -> Json:
         if entry.key not in self._decoded:
-            self._overlay.begin_work(len(entry.value))
-            with values.collector_paused(len(entry.value)):
-                self._decoded[entry.key] = values.decode(entry.value)
+            self._overlay.begin_work(len(text))
+            with values.collector_paused(len(text)):
+                self._decoded[entry.key] = values.decode(text)
         return self._decoded[entry.key]
 
     def _current(self, entry: Entry) -> bytes:
-        """The entry as text. Without its value if there is no room for it, or if it cannot be read."""
-        size = len(entry.value)
-        if not size or size > self._room_bytes:
+        """The entry as text. Without its value if there is no room for it, or if it is bytes or cannot be read."""
+        text = entry.value
+        if not text or len(text) > self._room_bytes:
             return partial_entry_json(entry, value=None, path=None)
-        self._room_bytes -= size
-        return partial_entry_json(entry, value=entry.value, path=None)
+        self._room_bytes -= len(text)
+        return partial_entry_json(entry, value=text, path=None)

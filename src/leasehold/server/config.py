@@ -7,7 +7,7 @@ accepted.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -16,6 +16,7 @@ from msgspec import Meta, inspect
 
 from leasehold.access.hosts import parse_allowed_hosts, parse_allowed_origins
 from leasehold.errors import ServiceError
+from leasehold.http.media_types import DEFAULT_BINARY_TYPES, parse_binary_types
 from leasehold.limits import Limits
 
 PREFIX: Final = "LEASEHOLD_"
@@ -58,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Host names, separated by commas, that a service on loopback accepts in addition to its own."""
     allowed_origins: str = ""
     """Origins, separated by commas, whose web pages may use the service from a browser."""
+    binary_types: str = ", ".join(DEFAULT_BINARY_TYPES)
+    """The media types of bodies that are stored as bytes, separated by commas; `none`: no such body is accepted."""
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     exports_spans: bool = False
@@ -85,7 +88,7 @@ def load_settings(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> 
 
 
 def _check_names(given: Mapping[str, "_Given"]) -> None:
-    for name, parse in (("allowed_hosts", parse_allowed_hosts), ("allowed_origins", parse_allowed_origins)):
+    for name, parse in _PARSERS.items():
         if name in given:
             try:
                 parse(str(given[name].value))
@@ -93,6 +96,12 @@ def _check_names(given: Mapping[str, "_Given"]) -> None:
                 raise ServiceError("invalid_argument", f"{given[name].source}: {error.message}") from error
 
 
+_PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "allowed_hosts": parse_allowed_hosts,
+    "allowed_origins": parse_allowed_origins,
+    "binary_types": parse_binary_types,
+}
+"""Settings that are texts with a syntax of their own."""
 _REPEATED: Final = {"allowed_origins": "--allowed-origin"}
 """Flags that can be repeated and whose name is the singular of the setting's name."""
 _NO_SETTINGS: Final = ("exports_spans", "limits")

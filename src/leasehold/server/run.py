@@ -22,7 +22,8 @@ import uvloop
 from msgspec.structs import replace
 
 from leasehold.engines import open_engine
-from leasehold.http.endpoints import ROUTES
+from leasehold.http.endpoints import routes
+from leasehold.http.media_types import parse_binary_types
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.openapi import openapi
 from leasehold.http.routing.route import Service
@@ -170,7 +171,7 @@ def _connections(
     def gauges() -> Mapping[str, float]:
         return connections.gauges()
 
-    router = Router(ROUTES)
+    router = Router(routes(parse_binary_types(settings.binary_types)))
     service = Service(
         store,
         settings.limits,

@@ -4,11 +4,13 @@ text.py          parse and encode JSON and MessagePack, with every check of a va
 pointers.py      JSON Pointers: read and change the part of a value
 patches.py       merge patches and JSON patches
 budgets.py       how much work one change of a value may take
+binary.py        values that are bytes: their media type, and base64
 json_text.py     facts about a JSON text, without decoding it
 messagepack.py   the number of lists and maps in a MessagePack body, without decoding it
-entry_text.py    the JSON text of an entry
+entry_text.py    an entry as JSON text, and as MessagePack
 """
 
+from leasehold.values.binary import from_base64, parse_media_type, to_base64, type_of
 from leasehold.values.patches import (
     are_equal,
     json_patch,
@@ -55,6 +57,7 @@ __all__ = [
     "encode_bounded",
     "fits_messagepack",
     "format_pointer",
+    "from_base64",
     "get_at",
     "is_json",
     "json_patch",
@@ -63,12 +66,15 @@ __all__ = [
     "parse_json",
     "parse_json_patch",
     "parse_json_value",
+    "parse_media_type",
     "parse_messagepack",
     "parse_messagepack_value",
     "parse_pointer",
     "remove_at",
     "set_at",
     "sum_of",
+    "to_base64",
     "to_messagepack",
+    "type_of",
     "unreadable",
 ]

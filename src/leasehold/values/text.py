@@ -8,7 +8,7 @@ MIN_INTEGER..MAX_INTEGER, other numbers are finite doubles, and nesting is at mo
 import gc
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from itertools import chain
 from types import TracebackType
 from typing import Final
@@ -158,9 +158,9 @@ def encode_bounded(value: Json, *, max_bytes: int, before: bytes = b"") -> bytes
     return encoded
 
 
-def check_size(text: bytes, max_bytes: int, *, before: bytes) -> None:
-    """Raise `too_large` if `text` is over `max_bytes`, unless it is no larger than `before`."""
-    if len(text) > max_bytes and len(text) > len(before):
+def check_size(value: Sized, max_bytes: int, *, before: Sized) -> None:
+    """Raise `too_large` if a value is over `max_bytes`, unless it is no larger than `before`."""
+    if len(value) > max_bytes and len(value) > len(before):
         raise too_large(max_bytes)
 
 

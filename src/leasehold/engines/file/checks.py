@@ -18,7 +18,7 @@ from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError
 from leasehold.keys import check_key, check_keys
 from leasehold.limits import MAX_NESTING
-from leasehold.model import ENTRY, LEASE, AnyKind, Entry, Lease, Record
+from leasehold.model import ENTRY, LEASE, AnyKind, Binary, Entry, Lease, Record
 
 _ESCAPE: Final = b"\\u"
 """Leasehold writes it only for control characters. In an edited file it may be U+0000 or half of a surrogate pair."""
@@ -59,6 +59,10 @@ def checked_entry(entry: Entry, *, needs_no_check: bool = False) -> Entry:
     """
     check_key(entry.key)
     value = entry.value
+    if isinstance(value, Binary):
+        if values.parse_media_type(value.media) != value.media:
+            raise ServiceError("invalid_argument", "its media is not a media type")
+        return entry
     if needs_no_check and (len(value) <= MAX_NESTING or not _may_be_deep(value)):
         return entry
     return replace(entry, value=values.parse_json(value, max_containers=None))
@@ -70,9 +74,22 @@ _value_of = operator.attrgetter("value")
 def _checked_entries(entries: Sequence[Entry], keys: Sequence[str]) -> Sequence[Entry]:
     check_keys(keys)
     texts = list(map(_value_of, entries))
+    if all(texts):
+        entries_of_bytes = []
+    else:
+        entries_of_bytes = [entry for entry in entries if isinstance(entry.value, Binary)]
+        texts = list(filter(None, texts))
     if needs_no_check(b",".join(texts)) and not any(len(text) > MAX_NESTING and _may_be_deep(text) for text in texts):
+        for entry in entries_of_bytes:
+            checked_entry(entry)
         return entries
-    return [checked_entry(entry, needs_no_check=needs_no_check(entry.value)) for entry in entries]
+    return list(map(checked_one, entries))
+
+
+def checked_one(entry: Entry) -> Entry:
+    """As `checked_entry`, after a search in the text of this entry."""
+    text = entry.value
+    return checked_entry(entry, needs_no_check=needs_no_check(text)) if text else checked_entry(entry)
 
 
 def _may_be_deep(text: bytes) -> bool:

@@ -3,7 +3,8 @@
     file    = header, record, record, …, zeros
     header  = magic (8), format (4), base revision (8), incarnation of the store (6), CRC-32 of these (4)
     record  = marker (4), payload length (4), first revision (8), CRC-32 of length, revision and payload (4), payload
-    payload = MessagePack: the changes of one batch, whole entries and leases, in the order of their revisions
+    payload = MessagePack: the changes of one batch, whole entries and leases, in the order of their revisions.
+              A value that is bytes is base64.
 
 Numbers are big-endian. The base revision is the head when the journal was created: a reader needs the state up to it.
 The incarnation shows to which `data.json` the journal belongs; format 1, of version 0.1.0, does not have it.
@@ -36,12 +37,13 @@ from leasehold.engines.file.disk import (
 )
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MIB
-from leasehold.model import Change
+from leasehold.model import Change, restored, storable
 
 MAGIC: Final = b"\x89LSHOLD\n"
 FORMAT: Final = 2
 MARKER: Final = b"\xff\xc0\xf5R"
-"""The first three bytes do not occur in UTF-8 text, so a key or value cannot look like a record."""
+"""The first three bytes do not occur in UTF-8 text, so a key or value cannot look like a record. Bytes could, so they
+are stored as base64."""
 
 FIRST_CHUNK_BYTES: Final = 256 * KIB
 CHUNK_BYTES: Final = 4 * MIB
@@ -57,8 +59,8 @@ _CRC: Final = struct.Struct(">I")
 HEADER_BYTES: Final = _HEADER.size + _CRC.size
 RECORD_HEADER_BYTES: Final = _RECORD.size
 
-_encode_changes = msgspec.msgpack.Encoder().encode
-_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+_encode_changes = msgspec.msgpack.Encoder(enc_hook=storable).encode
+_decode_changes = msgspec.msgpack.Decoder(list[Change], dec_hook=restored).decode
 
 
 def encode_header(base_revision: int, incarnation: str) -> bytes:

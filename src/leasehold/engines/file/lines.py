@@ -7,17 +7,18 @@ because there may be millions of them: decoding a line takes 0.4 µs instead of 
 """
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import repeat
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import msgspec
 
 from leasehold.engines.file.fields import JSON, REVISION, TIME, Field, fields_of
-from leasehold.model import ENTRY, AnyKind, Entry, Record
+from leasehold.model import ENTRY, AnyKind, Binary, Entry, Record, Value
 from leasehold.times import format_time, parse_time
-from leasehold.values.entry_text import entry_json
+from leasehold.values.binary import from_base64
+from leasehold.values.entry_text import stored_entry_json
 
 Convert = Callable[..., object]
 
@@ -31,11 +32,12 @@ Line = msgspec.Struct
 class LineFormat(msgspec.Struct, frozen=True):
     """The functions for lines of one kind. `decode…` raise msgspec.DecodeError and UnicodeDecodeError."""
 
-    decode_lines: Callable[[bytes], list[Line]]
+    decode_lines: Callable[[bytes], Sequence[Line]]
     """Decodes a JSON list of lines."""
     decode_line: Callable[[bytes], Line]
     records: Callable[[Sequence[Line]], list[Record]]
-    """The records of lines. Raises ValueError for a time that is not in the format of `times.format_time`."""
+    """The records of lines. Raises ValueError for a time that is not in the format of `times.format_time`, and for an
+    entry with neither or both of a JSON value and bytes."""
     encode: Callable[[Record], bytes]
     """Raises ServiceError `internal` for an entry that cannot be read."""
     name_member: str
@@ -51,21 +53,34 @@ class LineFormat(msgspec.Struct, frozen=True):
 def line_format(kind: AnyKind) -> LineFormat:
     """The lines of a kind."""
     fields = fields_of(kind.record)
-    line_type = EntryLine if kind is ENTRY else _derived_line(kind.record, fields)
+    name = fields[0].member
+    revisions_of = tuple(operator.attrgetter(field.member) for field in fields if field.annotation == REVISION)
+    if kind is ENTRY:
+        return LineFormat(
+            _decode_entry_lines,
+            _decode_any_line,
+            _entries,  # type: ignore[arg-type] # of its lines
+            stored_entry_json,  # type: ignore[arg-type] # of its records
+            name,
+            operator.attrgetter(name),
+            _entries_by_key,  # type: ignore[arg-type] # of its records
+            revisions_of,
+        )
+    line_type = _derived_line(kind.record, fields)
     return LineFormat(
         msgspec.json.Decoder(list[line_type]).decode,  # type: ignore[valid-type] # it is known at run time only
         msgspec.json.Decoder(line_type).decode,
-        _entries if kind is ENTRY else _derived_records(kind.record, fields),  # type: ignore[arg-type] # by its kind
-        entry_json if kind is ENTRY else _derived_encode(line_type, fields),  # type: ignore[arg-type] # by its kind
-        fields[0].member,
-        operator.attrgetter(fields[0].member),
-        _entries_by_key if kind is ENTRY else _by_name,  # type: ignore[arg-type] # by its kind
-        tuple(operator.attrgetter(field.member) for field in fields if field.annotation == REVISION),
+        _derived_records(kind.record, fields),
+        _derived_encode(line_type, fields),
+        name,
+        operator.attrgetter(name),
+        _by_name,
+        revisions_of,
     )
 
 
 class EntryLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """The line of an entry."""
+    """The line of an entry whose value is JSON."""
 
     key: str
     value: msgspec.Raw
@@ -78,19 +93,54 @@ class EntryLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 _key_of, _value_of, _revision_of, _created_at_of, _updated_at_of, _expires_at_of = map(
     operator.attrgetter, EntryLine.__struct_fields__
 )
+_NO_VALUE: Final = msgspec.Raw()
 
 
-def _entries(lines: Sequence[EntryLine]) -> list[Entry]:
+class AnyEntryLine(msgspec.Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """The line of any entry. It has `value`, or `media` and `base64`.
+
+    In a list from the API, with `base64`, it has `media`, `size`, and base64 as `value`.
+    """
+
+    key: str
+    value: msgspec.Raw = _NO_VALUE
+    media: str | None = None
+    base64: str | None = None
+    size: int | None = None
+    revision: Annotated[int, msgspec.Meta(ge=1)]
+    created_at: str
+    updated_at: str
+    expires_at: str | None = None
+
+
+_decode_json_lines: Final = msgspec.json.Decoder(list[EntryLine]).decode
+_decode_any_lines: Final = msgspec.json.Decoder(list[AnyEntryLine]).decode
+_decode_string: Final = msgspec.json.Decoder(str).decode
+_decode_any_line: Final = msgspec.json.Decoder(AnyEntryLine).decode
+
+
+def _decode_entry_lines(text: bytes) -> Sequence[Line]:
+    """All lines as EntryLine, or all as AnyEntryLine, which takes longer."""
+    try:
+        return _decode_json_lines(text)
+    except msgspec.ValidationError:
+        return _decode_any_lines(text)
+
+
+def _entries(lines: Sequence[EntryLine] | Sequence[AnyEntryLine]) -> list[Entry]:
     """The entries of lines, made column by column with `map`: a function call for each line would double the time."""
     created, updated = list(map(_created_at_of, lines)), list(map(_updated_at_of, lines))
     expiries: Sequence[str | None] = list(map(_expires_at_of, lines))
     created_at = list(map(parse_time, created))
+    # `bytes` copies the value. A reference would keep the whole block in memory.
+    values: Iterable[Value] = map(bytes, map(_value_of, lines))
+    if lines and isinstance(lines[0], AnyEntryLine):
+        values = map(_value_in, cast("Sequence[AnyEntryLine]", lines))
     return list(
         map(
             Entry,
             map(_key_of, lines),
-            # `bytes` copies the value. A reference would keep the whole block in memory.
-            map(bytes, map(_value_of, lines)),
+            values,
             map(_revision_of, lines),
             created_at,
             # Most entries were never changed. Equal times mostly share one object (see `parse_time`).
@@ -98,6 +148,23 @@ def _entries(lines: Sequence[EntryLine]) -> list[Entry]:
             repeat(None) if expiries.count(None) == len(expiries) else map(_time_of, expiries),
         )
     )
+
+
+def _value_in(line: AnyEntryLine) -> Value:
+    """The JSON text or the bytes in a line. Raises ValueError unless it has exactly one of them."""
+    text, media, base64 = bytes(line.value), line.media, line.base64
+    if media is None:
+        if text and base64 is None and line.size is None:
+            return text
+    elif text and base64 is None and line.size is not None:
+        base64 = _decode_string(text)
+        text = b""
+    if text or media is None or base64 is None:
+        raise ValueError("an entry has a value, or media and base64")
+    content = from_base64(base64)
+    if line.size not in (None, len(content)):
+        raise ValueError("the size is another one")
+    return Binary(media, content)
 
 
 def _entries_by_key(entries: Sequence[Entry]) -> Mapping[str, Record]:

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from leasehold.engines import base
-from leasehold.engines.file.checks import check_of, checked_entry, needs_no_check
+from leasehold.engines.file.checks import check_of, checked_one
 from leasehold.engines.file.disk import Disk, close_quietly, read_all
 from leasehold.engines.file.documents import read_snapshot
 from leasehold.engines.file.journal import JournalReader
@@ -183,7 +183,7 @@ def _checked(change: Change, reader: JournalReader, offset: int) -> Change:
     """The change, checked by the rules of the API. A valid checksum does not prove that Leasehold wrote it."""
     try:
         if type(change) is Entry:
-            return checked_entry(change, needs_no_check=needs_no_check(change.value))
+            return checked_one(change)
         if is_removal(change):
             check_key(change.name)
             return change

@@ -18,7 +18,7 @@ from sortedcontainers import SortedList
 from leasehold.engines.memory.history import History
 from leasehold.engines.state import Contents, KindSnapshot
 from leasehold.keys import BEHIND_ANY_KEY
-from leasehold.model import Change, Counted, JsonText, Kind, Page, R, is_expired
+from leasehold.model import Change, Counted, JsonText, Kind, Page, R, Value, is_expired
 
 STALE_EXPIRIES: Final = 1_024
 """The maximum length of `_expiries` is twice the number of records, plus this."""
@@ -27,7 +27,8 @@ MAX_SKIPPED: Final = 5_000
 """After skipping this many expired or stale records, a call ends early. It has then taken 1 to 5 ms."""
 
 LINE_BYTES: Final = 128
-"""The approximate size of a line of `data.json` without its name and its JSON text."""
+"""The approximate size of a line of `data.json` without its name and its JSON text. Bytes are counted as they are,
+although base64 is a third longer."""
 TEXT_FIELD_BYTES: Final = 48
 """The approximate size of each other string."""
 REMOVAL_LINE_BYTES: Final = 64
@@ -52,7 +53,7 @@ class Table(Generic[R]):
         name_field = kind.record.__struct_fields__[0]
         self._name_of = attrgetter(name_field)
         """50 ns faster per change than the property `name`."""
-        texts = [field for field, form in fields.items() if form == JsonText]
+        texts = [field for field, form in fields.items() if form in (JsonText, Value)]
         self._json_of = attrgetter(texts[0]) if texts else _no_json
         others = sum(1 for field, form in fields.items() if form is str and field != name_field)
         self._line_bytes = LINE_BYTES + others * TEXT_FIELD_BYTES

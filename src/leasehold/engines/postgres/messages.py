@@ -84,6 +84,10 @@ def _jsonbs(values: Sequence[bytes]) -> list[bytes]:
     return [_length(len(value)) + value for value in map(to_jsonb, values)]
 
 
+def _byteas(values: Sequence[bytes]) -> list[bytes]:
+    return [_length(len(value)) + value for value in values]
+
+
 def _array_of(element_type: int, fields: Callable[..., list[bytes]]) -> Field:
     """`fields` encodes values that are not None: all of an array at once, because a call takes as long as one value."""
 
@@ -97,13 +101,15 @@ def _array_of(element_type: int, fields: Callable[..., list[bytes]]) -> Field:
     return array
 
 
-_INT8, _TEXT, _TIMESTAMPTZ, _UUID, _JSONB = 20, 25, 1184, 2950, 3802
+_BYTEA, _INT8, _TEXT, _TIMESTAMPTZ, _UUID, _JSONB = 17, 20, 25, 1184, 2950, 3802
 FIELDS: Final[Mapping[int, Field]] = {
+    _BYTEA: _sized,
     _INT8: _int8,
     _TEXT: _text,
     _TIMESTAMPTZ: _timestamptz,
     _UUID: _uuid,
     _JSONB: _jsonb,
+    1001: _array_of(_BYTEA, _byteas),
     1009: _array_of(_TEXT, _texts),
     1016: _array_of(_INT8, _int8s),
     1185: _array_of(_TIMESTAMPTZ, _timestamps),

@@ -37,6 +37,7 @@ MIGRATIONS: Final[Mapping[str, frozenset[str]]] = {
             *("batches.complete_from", "batches.names"),
         }
     ),
+    "0006_bytes.sql": frozenset({"data.media", "data.bytes"}),
 }
 """The scripts in their order, each with the columns that it adds. These columns show that it was run by hand."""
 

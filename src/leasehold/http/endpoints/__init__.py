@@ -12,8 +12,19 @@ A file has one command: how its request is parsed, how its response is encoded, 
 leases are in `rules`, not here.
 """
 
-from leasehold.http.endpoints import backup, by_uuid, kv, locks, system, transactions, watch
+from collections.abc import Sequence
+from typing import Final
 
-ROUTES = (
-    kv.ROUTES + by_uuid.ROUTES + transactions.ROUTES + locks.ROUTES + (watch.ROUTE,) + backup.ROUTES + system.ROUTES
-)
+from leasehold.http.endpoints import backup, by_uuid, kv, locks, system, transactions, watch
+from leasehold.http.media_types import DEFAULT_BINARY_TYPES
+from leasehold.http.routing.route import Route
+
+
+def routes(binary_types: Sequence[str] = DEFAULT_BINARY_TYPES) -> tuple[Route, ...]:
+    """All routes. `binary_types`: the media types of bodies that are stored as bytes."""
+    of_entries = kv.routes(binary_types) + by_uuid.ROUTES + transactions.routes(binary_types)
+    return of_entries + locks.ROUTES + (watch.ROUTE,) + backup.ROUTES + system.ROUTES
+
+
+ROUTES: Final = routes()
+"""With the default settings."""

@@ -1,6 +1,7 @@
 """`POST /txn`: several checks and operations, all or nothing, at one revision (docs/transactions.md)."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from leasehold import values
 from leasehold.access.permissions import Principal
 from leasehold.errors import ServiceError
+from leasehold.http.media_types import Media, is_allowed
 from leasehold.http.messages import Request, Response
 from leasehold.http.redaction import may_read
 from leasehold.http.routing.bodies import (
@@ -18,12 +20,13 @@ from leasehold.http.routing.bodies import (
     is_messagepack,
     members_of,
 )
-from leasehold.http.routing.parameters import CURRENT, entry_ttl, flag_of
+from leasehold.http.routing.parameters import BASE64, CURRENT, entry_ttl, flag_of
 from leasehold.http.routing.preconditions import FENCE, if_lease_of, parse_lease_id, refuse_conditions
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.keys import check_key
 from leasehold.limits import MAX_INTEGER, MAX_TRANSACTION_CHECKS, MAX_TRANSACTION_OPERATIONS
 from leasehold.model import (
+    Binary,
     Check,
     Committed,
     Delete,
@@ -47,17 +50,24 @@ from leasehold.model import (
     ValueCheck,
     Written,
 )
-from leasehold.values.entry_text import entry_json, partial_entry_json, receipt_json
+from leasehold.values.entry_text import (
+    entry_json,
+    entry_json_with_base64,
+    entry_messagepack,
+    partial_entry_json,
+    receipt_json,
+)
 
 T = TypeVar("T")
 Members = Mapping[str, Json]
 
 
-def transact(request: Request) -> Transaction:
+def transact(binary_types: Sequence[str], request: Request) -> Transaction:
+    flag_of(request, BASE64.name, default=False)  # a wrong one is refused before anything is done
     refuse_conditions(request, "conditions of a transaction are in the member if")
     body = members_of(body_value(request), ("if", "do"))
     checks = _each(body.get("if"), "if", MAX_TRANSACTION_CHECKS, _check)
-    operations = _each(body.get("do"), "do", MAX_TRANSACTION_OPERATIONS, _operation)
+    operations = _each(body.get("do"), "do", MAX_TRANSACTION_OPERATIONS, partial(_operation, binary_types))
     if not operations:
         raise _wrong("do is a list of at least one operation")
     _check_that_keys_are_written_once(operations)
@@ -147,8 +157,10 @@ def _revision(sent: Json) -> int | None:
     raise _wrong("revision is an integer, or null for a key that does not exist")
 
 
-def _operation(members: Members) -> EntryOperation | Read:
+def _operation(binary_types: Sequence[str], members: Members) -> EntryOperation | Read:
     op = members.get("op")
+    if op == "put" and "base64" in members:
+        return _put_bytes(members, binary_types)
     read = _OPERATIONS.get(op) if isinstance(op, str) else None
     if read is None:
         raise _wrong(f"op is one of {', '.join(_OPERATIONS)}")
@@ -158,6 +170,23 @@ def _operation(members: Members) -> EntryOperation | Read:
 def _put(members: Members) -> Put:
     _refuse_others(members, ("op", "key", "value", "path", "ttl"))
     return Put(_key(members), values.encode(_required(members, "value")), _path(members), _ttl(members))
+
+
+def _put_bytes(members: Members, binary_types: Sequence[str]) -> Put:
+    _refuse_others(members, ("op", "key", "base64", "media", "ttl"))
+    sent, text = members.get("media"), members["base64"]
+    if sent is None:
+        sent = Media.BYTES.content_type
+    media = values.parse_media_type(sent) if isinstance(sent, str) else None
+    if media is None or not is_allowed(media, binary_types):
+        raise _wrong(f"media is one of {', '.join(binary_types)}")
+    try:
+        data = values.from_base64(text) if isinstance(text, str) else None
+    except ValueError:
+        data = None
+    if data is None:
+        raise _wrong("base64 is a string in base64, with padding and without line breaks")
+    return Put(_key(members), Binary(media, data), None, _ttl(members))
 
 
 def _increment(members: Members) -> Increment:
@@ -243,11 +272,29 @@ def _wrong(message: str) -> ServiceError:
 def show_committed(request: Request, outcome: Outcome) -> Response:
     assert isinstance(outcome, Committed)
     shows_all = may_read(request.principal)
-    results = b",\n".join(_result_json(result, shows_all=shows_all) for result in outcome.results)
-    return Response(200, b'{"revision":%d,"results":[%b]}' % (outcome.revision, results))
+    with_base64 = flag_of(request, BASE64.name, default=False)
+    texts = [_result_json(result, shows_all=shows_all, with_base64=with_base64) for result in outcome.results]
+    if request.media is Media.MESSAGEPACK and any(map(_shows_bytes, outcome.results)):
+        return Response(200, _packed(outcome, texts), is_packed=True)
+    return Response(200, b'{"revision":%d,"results":[%b]}' % (outcome.revision, b",\n".join(texts)))
 
 
-def _result_json(result: Written | Deleted | Found | Missing, *, shows_all: bool) -> bytes:
+def _shows_bytes(result: Written | Deleted | Found | Missing) -> bool:
+    return isinstance(result, Found) and isinstance(result.entry.value, Binary)
+
+
+def _packed(outcome: Committed, texts: Sequence[bytes]) -> bytes:
+    """The response as MessagePack, which shows the values that are bytes. `texts`: the results as JSON."""
+    pack = msgspec.msgpack.encode
+    head = b"\x82" + pack("revision") + pack(outcome.revision) + pack("results")
+    items = [
+        entry_messagepack(result.entry) if isinstance(result, Found) else values.to_messagepack(text)
+        for result, text in zip(outcome.results, texts, strict=True)
+    ]
+    return b"".join((head, b"\xdc", len(items).to_bytes(2, "big"), *items))
+
+
+def _result_json(result: Written | Deleted | Found | Missing, *, shows_all: bool, with_base64: bool) -> bytes:
     """A write is shown without its value, which the caller has sent; an increment with the sum."""
     if isinstance(result, Written):
         path = None if result.path is None else values.format_pointer(result.path)
@@ -255,17 +302,22 @@ def _result_json(result: Written | Deleted | Found | Missing, *, shows_all: bool
             return receipt_json(result.entry, path=path)
         return partial_entry_json(result.entry, value=result.part, path=path)
     if isinstance(result, Found):
-        return entry_json(result.entry)
+        return entry_json_with_base64(result.entry) if with_base64 else entry_json(result.entry)
     if isinstance(result, Missing):
         return msgspec.json.encode({"key": result.key, "revision": None})
     return msgspec.json.encode({"key": result.key, "deleted": True, "revision": result.revision})
 
 
-ROUTES = (
-    Route(
+def routes(binary_types: Sequence[str]) -> tuple[Route, ...]:
+    """`binary_types`: the media types of bytes that may be stored, in lower case."""
+    return (_route(binary_types),)
+
+
+def _route(binary_types: Sequence[str]) -> Route:
+    return Route(
         "POST",
         "/txn",
-        PureEndpoint(transact, show_committed),
+        PureEndpoint(partial(transact, binary_types), show_committed),
         "Do several operations, all or none, if all checks hold",
         "any",
         (DocumentedResponse(200, "Done.", "TransactionDone"),),
@@ -282,8 +334,7 @@ ROUTES = (
             "patch_failed",
             "storage_full",
         ),
-        (CURRENT, FENCE),
+        (CURRENT, BASE64, FENCE),
         bodies_of("Transaction"),
         check_head=is_messagepack,
-    ),
-)
+    )

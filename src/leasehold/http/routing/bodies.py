@@ -3,14 +3,14 @@
 Readers raise `unsupported_media_type`, `invalid_json`, `too_large` and `invalid_argument`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from leasehold import values
 from leasehold.errors import ServiceError
-from leasehold.http.media_types import ACCEPT, Media, content_type
+from leasehold.http.media_types import ACCEPT, Media, accepted_types, binary_type, content_type
 from leasehold.http.messages import Request
-from leasehold.model import Json
+from leasehold.model import Binary, Content, Json, Value
 
 JSON_TYPES: Final = ("application/json", "application/x-www-form-urlencoded", "")
 """Content types of bodies that are read as JSON. curl sends the form type with `-d` by default."""
@@ -40,11 +40,37 @@ def is_messagepack(request: Request) -> bool:
     )
 
 
-def body_text(request: Request) -> bytes:
-    """The body as a checked, compact JSON text."""
+def body_of_entry(request: Request, binary_types: Sequence[str]) -> Value:
+    """The value in the body of a write: a checked, compact JSON text, or bytes. `binary_types`: those of bytes."""
+    if request.headers.content_type in JSON_TYPES:  # nearly always; it is set since an earlier request
+        return values.parse_json(request.body)
+    media = binary_type(request.headers, binary_types)
+    if media is not None:
+        return Binary(media, Content(request.body))
+    _require_value(request, binary_types)
     if is_messagepack(request):
         return values.parse_messagepack(request.body, max_bytes=request.max_value_bytes)
     return values.parse_json(request.body)
+
+
+def check_entry_head(binary_types: Sequence[str], request: Request) -> None:
+    """Raise `unsupported_media_type` for a body that `body_of_entry` does not accept."""
+    headers = request.headers
+    if headers.content_type not in JSON_TYPES and binary_type(headers, binary_types) is None:
+        _require_value(request, binary_types)
+
+
+def _require_value(request: Request, binary_types: Sequence[str]) -> None:
+    """Raise `unsupported_media_type` unless the body is JSON or MessagePack."""
+    try:
+        is_messagepack(request)
+    except ServiceError as error:
+        accepted = accepted_types(binary_types)
+        headers = {**error.headers, "Accept": accepted}
+        message = f"send the header Content-Type with one of {accepted}"
+        if request.headers.content_type is None:  # not because of the type
+            message = error.message
+        raise ServiceError(error.code, message, headers=headers) from error
 
 
 def body_value(request: Request) -> Json:

@@ -6,12 +6,13 @@
 from typing import Final
 
 EXPOSED_HEADERS: Final = (
-    "ETag, Location, Retry-After, Allow, Accept-Patch, Preference-Applied, WWW-Authenticate, X-Request-Id"
+    "ETag, Location, Retry-After, Allow, Accept-Patch, Accept-Ranges, Content-Disposition, Content-Range, "
+    "Preference-Applied, WWW-Authenticate, X-Request-Id"
 )
 """Headers of a response that a page of an allowed origin may read, beside those that any page may read."""
 _REQUEST_HEADERS: Final = (
-    "Authorization, Content-Type, Idempotency-Key, If-Lease, If-Match, If-None-Match, Last-Event-ID, Prefer, "
-    "X-Request-Id"
+    "Authorization, Content-Type, Idempotency-Key, If-Lease, If-Match, If-None-Match, If-Range, Last-Event-ID, Prefer, "
+    "Range, X-Request-Id"
 )
 PREFLIGHT_HEADERS: Final = (
     ("Access-Control-Allow-Headers", _REQUEST_HEADERS),

@@ -1,6 +1,7 @@
 """Content negotiation: which representation an Accept header selects, and what a Prefer header asks for."""
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -17,14 +18,42 @@ def negotiate(accept: bytes | None, offered: tuple[Media, ...]) -> Media:
 
     Source: RFC 9110, section 12.5.1. Raises `not_acceptable`.
     """
+    best = _best(accept, tuple(media.content_type for media in offered))
+    if best is None:
+        raise not_acceptable(media.content_type for media in offered)
+    return offered[best]
+
+
+@lru_cache(maxsize=256)
+def negotiate_bytes(accept: bytes | None, name: str, offered: tuple[Media, ...]) -> Media | None:
+    """As `negotiate`, for a value that is bytes: also BYTES, which comes first of several equals. None: none of them.
+
+    `name`: the media type of the bytes, without parameters.
+    """
+    best = _best(accept, (name, *(media.content_type for media in offered)))
+    return None if best is None else (Media.BYTES, *offered)[best]
+
+
+def negotiate_or_bytes(accept: bytes | None, offered: tuple[Media, ...]) -> Media:
+    """As `negotiate`; BYTES instead of an error, because the value may be bytes of a type that the client accepts."""
+    try:
+        return negotiate(accept, offered)
+    except ServiceError:
+        return Media.BYTES
+
+
+def not_acceptable(names: Iterable[str]) -> ServiceError:
+    return ServiceError("not_acceptable", f"available media types: {', '.join(names)}")
+
+
+def _best(accept: bytes | None, names: Sequence[str]) -> int | None:
+    """The index of the name with the highest quality; None if all have the quality 0."""
     if accept is None or not accept.strip():
-        return offered[0]
+        return 0
     ranges = [_media_range(text) for text in accept.decode("latin-1").split(",") if text.strip()]
-    best = max(offered, key=lambda media: _quality(media.content_type, ranges))
-    if not _quality(best.content_type, ranges):
-        available = ", ".join(media.content_type for media in offered)
-        raise ServiceError("not_acceptable", f"available media types: {available}")
-    return best
+    qualities = [_quality(name, ranges) for name in names]
+    best = max(qualities)
+    return qualities.index(best) if best else None
 
 
 def error_media(accept: bytes | None) -> Media:

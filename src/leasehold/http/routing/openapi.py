@@ -32,7 +32,7 @@ BODY_ERRORS: tuple[ErrorCode, ...] = ("invalid_json", "too_large", "unsupported_
 ERROR_MEDIA = tuple(media.content_type for media in JSON_FIRST)
 OF_FENCED_WRITES: dict[int, tuple[ErrorCode, ...]] = {412: ("lease_lost",)}
 """Codes that a fenced write sends with another status than the one in `STATUS_BY_CODE`."""
-ERROR_HEADERS: dict[int, tuple[str, ...]] = {401: ("WWW-Authenticate",)}
+ERROR_HEADERS: dict[int, tuple[str, ...]] = {401: ("WWW-Authenticate",), 416: ("Content-Range",)}
 
 
 def openapi(router: Router) -> bytes:
@@ -119,8 +119,13 @@ def _response(response: DocumentedResponse, offers: tuple[Media, ...]) -> Json:
         "description": response.description,
         "headers": {name: HEADERS[name] for name in headers},
     }
+    content: dict[str, Json] = {}
     if response.schema is not None:
-        shown["content"] = {media.content_type: _schema(response.schema) for media in offers}
+        content |= {media.content_type: _schema(response.schema) for media in offers}
+    if response.has_bytes:
+        content["*/*"] = _schema("Bytes")
+    if content:
+        shown["content"] = content
     return shown
 
 

@@ -23,6 +23,7 @@ HEADERS: dict[str, Json] = {
         "description": "no-cache if the response can be revalidated by its ETag, otherwise no-store.",
         "schema": {"enum": ["no-cache", "no-store"]},
     },
+    "Content-Range": {"description": "The number of bytes of the value.", "schema": {"type": "string"}},
     "ETag": {
         "description": 'The revision of the entry and the incarnation of the store: "42.5f3a9c".',
         "schema": {"type": "string"},
@@ -36,8 +37,10 @@ HEADERS: dict[str, Json] = {
 _TIME: Json = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000001Z"]}
 _ENTRY_MEMBERS: dict[str, Json] = {
     "key": {"$ref": "#/components/schemas/Key"},
-    "value": {"description": "Any JSON value; missing if the request asked to leave it out."},
+    "value": {"description": "Any JSON value, or bytes in base64; missing if it was not asked for."},
     "path": {"type": "string", "description": "The JSON Pointer of `value`, if `value` is a part."},
+    "media": {"type": "string", "description": "The media type of a value that is bytes."},
+    "size": {"type": "integer", "minimum": 0, "description": "The number of bytes, if the value is bytes."},
     "revision": {"type": "integer", "minimum": 1},
     "created_at": _TIME,
     "updated_at": _TIME,
@@ -48,6 +51,10 @@ _ENTRY: dict[str, Json] = {
     "properties": _ENTRY_MEMBERS,
     "required": ["key", "revision", "created_at", "updated_at"],
     "additionalProperties": False,
+}
+_STORED_ENTRY: dict[str, Json] = {
+    **_ENTRY,
+    "properties": {**_ENTRY_MEMBERS, "base64": {"type": "string", "description": "A value that is bytes."}},
 }
 _UUID: Json = {"type": "string", "format": "uuid"}
 _NAME: Json = {"$ref": "#/components/schemas/Name"}
@@ -101,6 +108,8 @@ _TTL: Json = {
         {"const": "keep"},
     ]
 }
+_BASE64: Json = {"type": "string", "contentEncoding": "base64", "description": "A value that is bytes."}
+_MEDIA: Json = {"type": ["string", "null"], "description": "The media type of the bytes: application/octet-stream."}
 _CHECKS: list[Json] = [
     _members({"key": _KEY, "revision": {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_INTEGER}}),
     _members({"key": _KEY, "exists": {"type": "boolean"}}),
@@ -109,6 +118,7 @@ _CHECKS: list[Json] = [
 ]
 _TRANSACTION_OPERATIONS: list[Json] = [
     _members({"op": {"const": "put"}, "key": _KEY, "value": _ANY}, {"path": _PATH, "ttl": _TTL}),
+    _members({"op": {"const": "put"}, "key": _KEY, "base64": _BASE64}, {"media": _MEDIA, "ttl": _TTL}),
     _members({"op": {"const": "increment"}, "key": _KEY, "value": {"type": "number"}}, {"path": _PATH, "ttl": _TTL}),
     _members({"op": {"const": "merge"}, "key": _KEY, "value": _ANY}, {"ttl": _TTL}),
     _members(
@@ -137,13 +147,14 @@ SCHEMAS: dict[str, Json] = {
         "description": f"UTF-8, 1 to {MAX_KEY_BYTES} bytes; no control characters; no empty, '.' or '..' segments.",
     },
     "Value": {"description": "Any JSON value."},
+    "Bytes": {"type": "string", "format": "binary"},
     "Entry": _ENTRY,
     "Written": {
         **_ENTRY,
         "required": ["key", "revision", "updated_at"],
         "description": "The entry; without the permission `read`, without `value` and `created_at`.",
     },
-    "EntryOrValue": {"description": "An Entry; with `raw`, any JSON value."},
+    "EntryOrValue": {"description": "An Entry; with `raw`, any JSON value; or bytes."},
     "EntryList": {
         "type": "object",
         "properties": {
@@ -305,7 +316,7 @@ SCHEMAS: dict[str, Json] = {
             "leasehold": {"type": "integer"},
             "incarnation": {"type": "string", "pattern": "^[0-9a-f]{6}$"},
             "revision": {"type": "integer"},
-            "entries": {"type": "array", "items": {"$ref": "#/components/schemas/Entry"}},
+            "entries": {"type": "array", "items": _STORED_ENTRY},
             "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
         },
         "required": ["leasehold", "incarnation", "revision", "entries", "sha256"],

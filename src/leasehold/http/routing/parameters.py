@@ -217,6 +217,7 @@ INCREMENT: Final = Parameter(
     "increment", "The body is a number, which is added to the value or to the part at `path`.", {"type": "boolean"}
 )
 RAW: Final = Parameter("raw", "The body of the response is the value alone.", {"type": "boolean"})
+BASE64: Final = Parameter("base64", "In JSON, a value that is bytes is shown in base64.", {"type": "boolean"})
 VALUES: Final = Parameter("values", "false leaves the values out.", {"type": "boolean"})
 CURRENT: Final = Parameter("current", "The error for failed checks has the current entries.", {"type": "boolean"})
 PREFER: Final = Parameter("Prefer", "return=minimal leaves the value out of the response.", _STRING, "header")

@@ -1,7 +1,8 @@
 """Preconditions: the headers If-Match and If-None-Match (RFC 9110, sections 8.8.3 and 13.1), and If-Lease.
 
 An ETag consists of the entry's revision, the incarnation of the store, and a suffix for the representation:
-`"42.5f3a9c"`, `"42.5f3a9c-raw"`, `"42.5f3a9c-msgpack"`. A tag without the incarnation, `"42"`, is accepted, too.
+`"42.5f3a9c"`, `"42.5f3a9c-raw"`, `"42.5f3a9c-msgpack"`, `"42.5f3a9c-bytes"`. A tag without the incarnation, `"42"`, is
+accepted, too.
 
 This module only parses the headers. `rules` decides whether a precondition holds.
 """
@@ -17,12 +18,17 @@ from leasehold.limits import MAX_LEASE_ID_CHARACTERS
 from leasehold.model import Condition, Json, Tag, Tags
 
 IF_LEASE: Final = b"if-lease"
+IF_RANGE: Final = b"if-range"
 
 CONDITIONS: Final = (
     Parameter("If-Match", '"*" or the ETags of the revisions that the entry must have.', {"type": "string"}, "header"),
     Parameter(
         "If-None-Match", '"*" or the ETags of revisions that the entry must not have.', {"type": "string"}, "header"
     ),
+)
+RANGES: Final = (
+    Parameter("Range", "Ranges of a value that is bytes.", {"type": "string", "examples": ["bytes=0-99"]}, "header"),
+    Parameter("If-Range", "The ETag for which the ranges are meant.", {"type": "string"}, "header"),
 )
 FENCE: Final = Parameter(
     "If-Lease",
@@ -33,7 +39,10 @@ FENCE: Final = Parameter(
 WRITE_CONDITIONS: Final = (*CONDITIONS, FENCE)
 
 _ENTITY_TAG = re.compile(r'[\s,]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*')
-_OWN = r"(?P<revision>0|[1-9][0-9]{0,18})(?:\.(?P<incarnation>[0-9a-f]{6}))?(?P<representation>(?:-raw)?(?:-msgpack)?)"
+_OWN = (
+    r"(?P<revision>0|[1-9][0-9]{0,18})(?:\.(?P<incarnation>[0-9a-f]{6}))?"
+    "(?P<representation>-bytes|(?:-raw)?(?:-msgpack)?)"
+)
 _OWN_TAG = re.compile(_OWN)
 _COMPRESSED_TAG = re.compile(_OWN + "(?:--?|[;+:])(?:gzip|br|brotli|zstd|deflate|compress|df)")
 """As compressing proxies write it: `"42.5f3a9c-gzip"` (Apache, Caddy), `"…;gzip"`, `"…-br"`, `"…--gzip"` (Jetty)."""
@@ -57,6 +66,20 @@ def condition_of(request: Request, *, tag: bytes | None = None) -> Condition | N
     sent = headers.get(b"if-none-match")
     if_none_match = None if sent is None else _if_none_match(_entity_tags("If-None-Match", sent), accepts=tag)
     return Condition(if_match, if_none_match, changed)
+
+
+def if_range_of(request: Request, *, tag: bytes) -> tuple[Tag, ...] | None:
+    """If-Range (RFC 9110, section 13.1.5): the tags of which the entry must have one if a range is to be sent.
+
+    None without the header. Only a strong tag with the suffix `tag` counts. A date does not, because no response has a
+    Last-Modified.
+    """
+    sent = request.headers.get(IF_RANGE)
+    if sent is None:
+        return None
+    found = _ENTITY_TAG.fullmatch(sent.decode("latin-1").strip())
+    own = None if found is None or found[1] is not None else _OWN_TAG.fullmatch(found[2])
+    return () if own is None or own["representation"].encode() != tag else (_tag(own),)
 
 
 def if_lease_of(request: Request) -> str | None:

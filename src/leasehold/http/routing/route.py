@@ -70,6 +70,8 @@ class DocumentedResponse(msgspec.Struct, frozen=True):
     schema: str | None = None
     etag: bool = False
     headers: tuple[str, ...] = ()
+    has_bytes: bool = False
+    """It may be a value that is bytes, with the media type of the value."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -92,6 +94,9 @@ class Route(msgspec.Struct, frozen=True):
     """Called before the body is received. Raises `unsupported_media_type`."""
     offers: tuple[Media, ...] = JSON_FIRST
     """Representations of the response; the first is the default."""
+    serves_bytes: bool = False
+    """The response may be a value that is bytes. Then `Accept` is decided when the value is known: until then,
+    `Request.media` is BYTES if it takes none of `offers`."""
     waiting: "Route | None" = None
     """The route of requests with the parameter `wait`. Without that parameter, a request needs no task."""
 

@@ -26,7 +26,7 @@ from leasehold.http.messages import (
     encode_stream_head,
     error_response,
 )
-from leasehold.http.routing.negotiation import error_media, negotiate
+from leasehold.http.routing.negotiation import error_media, negotiate, negotiate_or_bytes
 from leasehold.http.routing.refusal_log import REFUSALS
 from leasehold.http.routing.route import AsyncEndpoint, PureEndpoint
 from leasehold.http.wire.connections import Connections
@@ -113,7 +113,8 @@ class Answerer(ABC):
             route = shared.router.match(request)
             request.principal = principal = shared.admission.admit(request, route.permission)
             if not request.headers.is_plain or route.offers is not JSON_FIRST:
-                request.media = negotiate(request.headers.get(b"accept"), route.offers)
+                accept = request.headers.get(b"accept")
+                request.media = (negotiate_or_bytes if route.serves_bytes else negotiate)(accept, route.offers)
             endpoint = route.endpoint
             if type(endpoint) is PureEndpoint:
                 self._endpoint = endpoint

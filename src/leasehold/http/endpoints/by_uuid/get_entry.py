@@ -4,17 +4,15 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from leasehold.http.endpoints.kv.get_entry import ERRORS, PARAMETERS, RESPONSES, show_entry, waiting
+from leasehold.http.endpoints.kv.get_entry import ERRORS, PARAMETERS, RESPONSES, read_of, show_entry, waiting
 from leasehold.http.messages import Request
-from leasehold.http.routing.parameters import paths_of, raw_tag, uuid_of
-from leasehold.http.routing.preconditions import condition_of
+from leasehold.http.routing.parameters import uuid_of
 from leasehold.http.routing.route import PureEndpoint, Route
 from leasehold.model import Read
 
 
 def read_entry(request: Request) -> Read:
-    tag = raw_tag(request) + request.media.tag
-    return Read(uuid_of(request), paths_of(request), condition_of(request, tag=tag))
+    return read_of(request, uuid_of(request))
 
 
 _ROUTE: Final = Route(
@@ -26,5 +24,6 @@ _ROUTE: Final = Route(
     RESPONSES,
     ERRORS,
     PARAMETERS,
+    serves_bytes=True,
 )
 ROUTE: Final = replace(_ROUTE, waiting=replace(_ROUTE, endpoint=waiting(read_entry)))

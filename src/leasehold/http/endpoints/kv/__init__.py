@@ -1,6 +1,7 @@
 """`/kv`: entries by key. One file for each command.
 
 get_entry.py      GET /kv/{key}
+binary_entry.py   the response of GET if the value is bytes
 put_entry.py      POST and PUT /kv/{key}
 patch_entry.py    PATCH /kv/{key}
 delete_entry.py   DELETE /kv/{key}
@@ -11,13 +12,19 @@ listed_entry.py   an item of a list
 written_entry.py  the response of POST, PUT and PATCH
 """
 
-from leasehold.http.endpoints.kv import delete_entries, delete_entry, get_entry, list_entries, patch_entry, put_entry
+from collections.abc import Sequence
 
-ROUTES = (
-    get_entry.ROUTE,
-    *put_entry.ROUTES,
-    patch_entry.ROUTE,
-    delete_entry.ROUTE,
-    delete_entries.ROUTE,
-    list_entries.ROUTE,
-)
+from leasehold.http.endpoints.kv import delete_entries, delete_entry, get_entry, list_entries, patch_entry, put_entry
+from leasehold.http.routing.route import Route
+
+
+def routes(binary_types: Sequence[str]) -> tuple[Route, ...]:
+    """`binary_types`: see `media_types.binary_type`."""
+    return (
+        get_entry.ROUTE,
+        *put_entry.routes(binary_types),
+        patch_entry.ROUTE,
+        delete_entry.ROUTE,
+        delete_entries.ROUTE,
+        list_entries.ROUTE,
+    )

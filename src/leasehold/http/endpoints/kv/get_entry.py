@@ -1,7 +1,7 @@
 """`GET /kv/{key}`: an entry, parts of its value, or the value alone. With `wait`, it waits for a change."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -10,53 +10,77 @@ from msgspec.structs import replace
 from leasehold.access.permissions import Principal
 from leasehold.access.token_verification import unauthenticated
 from leasehold.errors import ErrorCode, ServiceError
+from leasehold.http.endpoints.kv.binary_entry import (
+    condition_of_bytes,
+    show_bytes,
+    show_not_acceptable,
+    show_not_modified,
+)
+from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.parameters import (
+    BASE64,
     PATHS,
     RAW,
     WAIT,
+    flag_of,
     is_key_only,
     key_of,
     paths_of,
     raw_tag,
     wait_seconds_of,
 )
-from leasehold.http.routing.preconditions import CONDITIONS, condition_of
+from leasehold.http.routing.preconditions import CONDITIONS, RANGES, condition_of
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Parameter, PureEndpoint, Route, Service
 from leasehold.model import Found, NotModified, Outcome, Read
 from leasehold.values.entry_text import entry_json, partial_entry_json
+
+_BYTES: Final = Media.BYTES
+"""Of a request whose `Accept` takes no representation of a JSON value."""
 
 
 def read_entry(request: Request) -> Read:
     if is_key_only(request):
         return Read(key_of(request))
+    return read_of(request, key_of(request))
+
+
+def read_of(request: Request, key: str) -> Read:
+    flag_of(request, BASE64.name, default=False)  # a wrong one is refused, whatever the value is
     tag = raw_tag(request) + request.media.tag
-    return Read(key_of(request), paths_of(request), condition_of(request, tag=tag))
+    return Read(key, paths_of(request), condition_of(request, tag=tag), condition_of_bytes(request))
 
 
 def show_entry(request: Request, outcome: Outcome) -> Response:
     if isinstance(outcome, NotModified):
+        if outcome.media is not None:
+            return show_not_modified(request, outcome, outcome.media)
         return Response(304, None, outcome.revision, raw_tag(request))
     assert isinstance(outcome, Found)
     entry = outcome.entry
+    text = entry.value
+    if not text:
+        return show_bytes(request, outcome)
+    if request.media is _BYTES:
+        return show_not_acceptable(request, *(media.content_type for media in JSON_FIRST))
     if not request.query:
         return Response(200, entry_json(entry), entry.revision)
     tag = raw_tag(request)
-    value, path = shown_value(request, outcome)
+    value, path = shown_value(request, text, outcome.parts)
     if tag:
         return Response(200, value, entry.revision, tag)
     return Response(200, partial_entry_json(entry, value=value, path=path), entry.revision)
 
 
-def shown_value(request: Request, found: Found) -> tuple[bytes, str | None]:
+def shown_value(request: Request, value: bytes, parts: Sequence[bytes] | None) -> tuple[bytes, str | None]:
     """The whole value, one part, or an object of several parts by their paths; and the path if it is one part."""
-    if found.parts is None:
-        return found.entry.value, None
+    if parts is None:
+        return value, None
     paths = request.query["path"]
     if len(paths) == 1:
-        return found.parts[0], paths[0]
-    parts = {path: msgspec.Raw(part) for path, part in zip(paths, found.parts, strict=True)}
-    return msgspec.json.encode(parts), None
+        return parts[0], paths[0]
+    by_path = {path: msgspec.Raw(part) for path, part in zip(paths, parts, strict=True)}
+    return msgspec.json.encode(by_path), None
 
 
 def waiting(read_of: Callable[[Request], Read]) -> AsyncEndpoint:
@@ -87,17 +111,22 @@ def _require_unexpired(caller: Principal) -> None:
 
 
 RESPONSES: Final = (
-    DocumentedResponse(200, "The entry; with `raw`, its value.", "EntryOrValue", etag=True),
+    DocumentedResponse(
+        200, "The entry; with `raw`, its value; or a value that is bytes.", "EntryOrValue", etag=True, has_bytes=True
+    ),
+    DocumentedResponse(206, "Ranges of a value that is bytes.", etag=True, has_bytes=True),
     DocumentedResponse(304, "The client already has this revision.", None, etag=True),
 )
 ERRORS: Final[tuple[ErrorCode, ...]] = (
     "not_found",
     "path_not_found",
+    "conflict",
     "precondition_failed",
+    "range_not_satisfiable",
     "too_large",
     "too_many_requests",
 )
-PARAMETERS: Final[tuple[Parameter, ...]] = (PATHS, RAW, WAIT, *CONDITIONS)
+PARAMETERS: Final[tuple[Parameter, ...]] = (PATHS, RAW, BASE64, WAIT, *CONDITIONS, *RANGES)
 
 _ROUTE: Final = Route(
     "GET",
@@ -108,5 +137,6 @@ _ROUTE: Final = Route(
     RESPONSES,
     ERRORS,
     PARAMETERS,
+    serves_bytes=True,
 )
 ROUTE: Final = replace(_ROUTE, waiting=replace(_ROUTE, endpoint=waiting(read_entry)))

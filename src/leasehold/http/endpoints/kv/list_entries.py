@@ -14,6 +14,7 @@ from leasehold.http.media_types import Media
 from leasehold.http.messages import GatheredList, Request, Response, Stream, gathered
 from leasehold.http.routing.parameters import (
     AFTER,
+    BASE64,
     COUNT,
     KEYS,
     LIMIT,
@@ -50,7 +51,12 @@ async def list_response(
         return Response(200, b'{"count":%d,' % counted.count + _list_end(counted.revision, next_after))
     with_values = flag_of(request, "values", default=True)
     paths = request.query.get("path", ())
-    encoder = encoder_of(request.media, with_values=with_values, path=paths[0] if len(paths) == 1 else None)
+    encoder = encoder_of(
+        request.media,
+        with_values=with_values,
+        path=paths[0] if len(paths) == 1 else None,
+        with_base64=flag_of(request, BASE64.name, default=False),
+    )
     if request.media is Media.MESSAGEPACK:
         return await _packed_list(service, listing.pages(limit or MAX_PAGE_ENTRIES), encoder)
     return Stream(Media.JSON, _json_chunks(listing.pages(limit), encoder))
@@ -127,7 +133,7 @@ def _list_end(revision: int, next_after: str | None) -> bytes:
     return b'"revision":%d,"next":%b}' % (revision, msgspec.json.encode(next_after))
 
 
-LIST_PARAMETERS = (PREFIX, AFTER, LIMIT, REVERSE, COUNT, LIST_PATHS, VALUES)
+LIST_PARAMETERS = (PREFIX, AFTER, LIMIT, REVERSE, COUNT, LIST_PATHS, VALUES, BASE64)
 """Those of every list of entries."""
 LIST_RESPONSES = (DocumentedResponse(200, "The entries, or how many there are.", "EntryListOrCount"),)
 LIST_ERRORS: Final[tuple[ErrorCode, ...]] = ("invalid_path", "too_large", "upgrade_required")

@@ -7,22 +7,29 @@ from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.model import Entry
-from leasehold.values.entry_text import entry_json, partial_entry_json
+from leasehold.values.entry_text import entry_json, entry_json_with_base64, entry_messagepack, partial_entry_json
 
 Encoder = Callable[[Entry], bytes]
 
 
-def encoder_of(media: Media, *, with_values: bool, path: str | None = None) -> Encoder:
-    """How an item is encoded in this representation. `path`: of which part of the value it is."""
+def encoder_of(media: Media, *, with_values: bool, path: str | None = None, with_base64: bool = False) -> Encoder:
+    """How an item is encoded in this representation. `path`: of which part of the value it is.
+
+    `with_base64`: in JSON, values that are bytes are shown in base64.
+    """
     if path is not None and with_values:
         return partial(_packed_part if media is Media.MESSAGEPACK else _part, path)
     if media is Media.MESSAGEPACK:
         return packed_entry if with_values else _packed_without_value
-    return entry_json if with_values else _entry_without_value
+    if not with_values:
+        return _entry_without_value
+    return entry_json_with_base64 if with_base64 else entry_json
 
 
 def _part(path: str, entry: Entry) -> bytes:
-    return partial_entry_json(entry, value=entry.value, path=path)
+    part = entry.value
+    assert isinstance(part, bytes)
+    return partial_entry_json(entry, value=part, path=path)
 
 
 def _packed_part(path: str, entry: Entry) -> bytes:
@@ -31,9 +38,8 @@ def _packed_part(path: str, entry: Entry) -> bytes:
 
 def packed_entry(entry: Entry) -> bytes:
     """An entry as MessagePack. Raises `internal`, naming the key, if MessagePack cannot represent the value."""
-    text = entry_json(entry)
     try:
-        return values.to_messagepack(text)
+        return entry_messagepack(entry)
     except ServiceError as error:
         raise values.unreadable(key=entry.key) from error
 

@@ -17,7 +17,7 @@ from leasehold.http.endpoints.kv.get_entry import shown_value
 from leasehold.http.messages import CHUNK_BYTES, Request
 from leasehold.http.routing.parameters import paths_of
 from leasehold.limits import MAX_LIST_WORK_BYTES
-from leasehold.model import Entry, Found, Page, Pointer, Read
+from leasehold.model import Binary, Entry, Found, Page, Pointer, Read
 
 Pages = AsyncGenerator[Page[Entry]]
 """Entries in the order of the list. It continues behind the `next_after` of the last page."""
@@ -101,7 +101,13 @@ def shown_parts_of(request: Request) -> Shown | None:
 
 
 def _part(request: Request, entry: Entry, paths: Sequence[Pointer]) -> Entry | None:
-    """The entry with the value that a GET with these paths shows. None if the GET would not find it."""
+    """The entry with the value that a GET with these paths shows. None if the GET would not find it.
+
+    Also None if its value is bytes, which have no parts.
+    """
+    text = entry.value
+    if isinstance(text, Binary):
+        return None
     try:
         found = rules.evaluate_read(Read(entry.key, tuple(paths)), entry, "")
     except ServiceError as error:
@@ -111,5 +117,5 @@ def _part(request: Request, entry: Entry, paths: Sequence[Pointer]) -> Entry | N
             raise ServiceError(error.code, error.message, details={**error.details, "key": entry.key}) from error
         raise
     assert isinstance(found, Found)
-    value, _ = shown_value(request, found)
+    value, _ = shown_value(request, text, found.parts)
     return replace(entry, value=value)
