@@ -10,8 +10,9 @@ from functools import cache
 from itertools import chain, count
 from typing import Final
 
+from leasehold.engines.postgres.change_statements import OF_ANY_KIND, changes, changes_of_tables
 from leasehold.engines.postgres.tables import TABLES, AnyTable
-from leasehold.model import KINDS, AnyKind
+from leasehold.model import AnyKind
 
 CHANNEL: Final = "leasehold"
 
@@ -110,7 +111,7 @@ class KindStatements:
 
     def __init__(self, table: AnyTable) -> None:
         source = f"FROM {table.name} AS stored WHERE namespace = $1"
-        name, columns = table.name_column, _read(table)
+        name, columns = table.name_column, table.selected
         self.read = f"""
             SELECT {columns}, (SELECT incarnation FROM head WHERE namespace = $1)
             {source} AND stored.{name} = {_any_of("$2")} AND {_is_live("$3")}
@@ -153,19 +154,13 @@ class KindStatements:
         """after, limit, clock, weight. The rows are as in `_bounded`."""
         self.add = _insert(table, _casts(table, count(2)))
         """The arrays of `Table.values`."""
-        self.changes = _changes(table)
+        self.changes = changes(table)
         """after_revision, prefix, scanned, limit. The third column of the first row: whether `batches` has all of them.
         If not, use `changes_of_tables`."""
-        self.changes_of_tables = _changes_of_tables(table)
+        self.changes_of_tables = changes_of_tables(table)
         """The same, by reading all records: a server of an older version has written some without `batches`."""
         self.set_part, self.remove_part = _write_part(table)
         """name, path, the values of the columns beside the document; `set_part` also has the part."""
-
-
-def _read(table: AnyTable) -> str:
-    return ", ".join(
-        column.expression if not column.read else f"{column.read} AS {column.name}" for column in table.columns
-    )
 
 
 def _light_columns(table: AnyTable, condition: str) -> str:
@@ -197,7 +192,7 @@ def _bounded(table: AnyTable, records: str, order: str, weight: str) -> str:
     A row has the number of all `records`, which shows whether there are more, and then the columns.
     """
     return f"""
-        SELECT stored.found, {_read(table)} FROM (
+        SELECT stored.found, {table.selected} FROM (
             SELECT stored.*, count(*) OVER () AS found, sum({_weight(table)}) OVER (
                 ORDER BY stored.{table.name_column} {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) AS weight_before
@@ -214,87 +209,6 @@ def _casts(table: AnyTable, numbers: Iterable[int]) -> str:
 def _insert(table: AnyTable, arrays: str) -> str:
     names = ", ".join(column.name for column in table.columns)
     return f"INSERT INTO {table.name} (namespace, {names}) SELECT $1, * FROM unnest({arrays})"
-
-
-_IN_LOG: Final = f"kind = ANY('{{{','.join(kind.name for kind in KINDS)}}}'::text[])"
-"""Of any kind. Each commit has a row in `batches` with its head as the revision."""
-
-
-def _changes(table: AnyTable) -> str:
-    """Reads the names in the next batches, about `scanned`, and looks up the record or the removal of each name.
-
-    Returns the first `limit` of those with the prefix. A name is skipped if it has changed again after these batches.
-    Each row begins with the head and the compacted revision; whether `batches` has all changes; whether no batches are
-    left, and the revision of the last one that was read. Then the name, the revision, whether there is a record, and
-    the record.
-
-    `WITH TIES` returns all changes of a revision, never a part of them; those are in the order of their names. The
-    LIMIT in the lookups prevents joins that would read whole tables.
-    """
-    kind, name = table.kind.name, table.name_column
-    return f"""
-        WITH batch AS MATERIALIZED (
-            SELECT revision, names, sum(cardinality(names)) OVER (ORDER BY revision) - cardinality(names) AS ahead
-            FROM (
-                SELECT revision, names FROM batches WHERE namespace = $1 AND kind = '{kind}' AND revision > $2
-                ORDER BY revision LIMIT $4::bigint + 1
-            ) AS next
-        ), bound AS MATERIALIZED (
-            SELECT count(*) FILTER (WHERE ahead >= $4::bigint) = 0 AS is_end,
-                max(revision) FILTER (WHERE ahead < $4::bigint) AS revision
-            FROM batch
-        ), named AS MATERIALIZED (
-            SELECT DISTINCT name FROM batch CROSS JOIN unnest(names) AS name
-            WHERE ahead < $4::bigint AND starts_with(name, $3)
-        )
-        SELECT head.revision, head.compacted_revision, EXISTS (
-            SELECT FROM batches
-            WHERE namespace = $1 AND {_IN_LOG} AND revision = head.revision AND complete_from <= $2
-        ), bound.is_end, bound.revision, change.*
-        FROM head CROSS JOIN bound LEFT JOIN LATERAL (
-            SELECT named.name AS changed_name, coalesce(found.revision, removed.revision) AS changed_at,
-                found.{name} IS NOT NULL AS is_there, found.*
-            FROM named LEFT JOIN LATERAL (
-                SELECT {_read(table)} FROM {table.name} AS stored
-                WHERE namespace = $1 AND stored.{name} = named.name LIMIT 1
-            ) AS found ON true LEFT JOIN LATERAL (
-                SELECT revision FROM deletions
-                WHERE namespace = $1 AND kind = '{kind}' AND key = named.name AND found.{name} IS NULL LIMIT 1
-            ) AS removed ON true
-            WHERE coalesce(found.revision, removed.revision) > $2
-            AND coalesce(found.revision, removed.revision) <= bound.revision
-            ORDER BY changed_at FETCH FIRST $5 ROWS WITH TIES
-        ) AS change ON true WHERE head.namespace = $1 ORDER BY change.changed_at, change.changed_name
-    """
-
-
-def _changes_of_tables(table: AnyTable) -> str:
-    """Reads the first `scanned` records and removals by revision. Returns rows like those of `_changes`.
-
-    Each change is looked up by name once more, because a name that was written again still has a removal.
-    """
-    after = "namespace = $1 AND revision > $2 ORDER BY revision FETCH FIRST ($4::bigint + 1) ROWS WITH TIES"
-    return f"""
-        WITH scanned AS MATERIALIZED (
-            SELECT * FROM (
-                (SELECT {table.name_column} AS name, revision, true AS is_there FROM {table.name} WHERE {after})
-                UNION ALL
-                (SELECT key, revision, false FROM deletions WHERE kind = '{table.kind.name}' AND {after})
-            ) AS either ORDER BY revision FETCH FIRST ($4::bigint + 1) ROWS WITH TIES
-        ), bound AS MATERIALIZED (
-            SELECT count(*) <= $4::bigint AS is_end, max(revision) AS revision FROM scanned
-        )
-        SELECT head.revision, head.compacted_revision, true, bound.is_end, bound.revision, change.*
-        FROM head CROSS JOIN bound LEFT JOIN LATERAL (
-            SELECT scanned.name AS changed_name, scanned.revision AS changed_at, scanned.is_there, found.*
-            FROM scanned LEFT JOIN LATERAL (
-                SELECT {_read(table)} FROM {table.name} AS stored
-                WHERE namespace = $1 AND stored.{table.name_column} = scanned.name LIMIT 1
-            ) AS found ON true
-            WHERE starts_with(scanned.name, $3) AND (scanned.is_there OR found.{table.name_column} IS NULL)
-            ORDER BY scanned.revision FETCH FIRST $5 ROWS WITH TIES
-        ) AS change ON true WHERE head.namespace = $1 ORDER BY change.changed_at, change.changed_name
-    """
 
 
 def _write_part(table: AnyTable) -> tuple[str, str]:
@@ -346,7 +260,7 @@ def _stored(kinds: Sequence[AnyKind]) -> str:
     for kind in kinds:
         table = TABLES[kind]
         columns = ", ".join(
-            _read(other) if other is table else ", ".join(f"NULL::{column.type}" for column in other.columns)
+            other.selected if other is table else ", ".join(f"NULL::{column.type}" for column in other.columns)
             for other in map(TABLES.__getitem__, kinds)
         )
         for column in (table.name_column, table.lookup):
@@ -404,7 +318,8 @@ def write(parts: Sequence[Part]) -> str:
     return f"""
         WITH log AS MATERIALIZED (
             SELECT coalesce((
-                SELECT complete_from FROM batches WHERE namespace = $1 AND {_IN_LOG} AND revision = $6::bigint LIMIT 1
+                SELECT complete_from FROM batches
+                WHERE namespace = $1 AND {OF_ANY_KIND} AND revision = $6::bigint LIMIT 1
             ), $6::bigint) AS complete_from
         ), {", ".join(steps)}, advanced AS (
             UPDATE head SET revision = $2 WHERE namespace = $1

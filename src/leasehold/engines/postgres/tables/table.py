@@ -62,6 +62,13 @@ class Table(msgspec.Struct, Generic[R], frozen=True):
     be notified at about the same time."""
 
     @property
+    def selected(self) -> str:
+        """All columns of the row `stored`, for a SELECT."""
+        return ", ".join(
+            column.expression if not column.read else f"{column.read} AS {column.name}" for column in self.columns
+        )
+
+    @property
     def name_column(self) -> str:
         """The column that holds the name."""
         return self.columns[0].name
