@@ -92,11 +92,15 @@ def members_of(body: Json, known: Collection[str]) -> dict[str, Json]:
 
     Raises `invalid_argument`; the detail `member` is the first unknown member.
     """
-    expected = f"the body is an object with the members {', '.join(known)}"
     if not isinstance(body, dict):
-        raise ServiceError("invalid_argument", expected)
+        raise ServiceError("invalid_argument", _expected(known))
     for name in body:
         if name not in known:
             shown = name[:MAX_SHOWN_CHARACTERS]
-            raise ServiceError("invalid_argument", f'unknown member "{shown}"; {expected}', details={"member": shown})
+            message = f'unknown member "{shown}"; {_expected(known)}'
+            raise ServiceError("invalid_argument", message, details={"member": shown})
     return body
+
+
+def _expected(known: Collection[str]) -> str:
+    return f"the body is an object with the members {', '.join(known)}"

@@ -26,6 +26,7 @@ from leasehold.limits import (
 )
 from leasehold.model import Json, Pointer, Ttl
 
+Number = int | float
 _STRING: Final[Mapping[str, Json]] = {"type": "string"}
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?")
 """A decimal number. `float` alone would also accept `1_000` and `nan`."""
@@ -140,7 +141,7 @@ def decimal_of(text: str) -> float | str:
 
 def microseconds_of(sent: Json, *, name: str, minimum: float, maximum: float) -> int:
     """Microseconds from a number of seconds. `name`, `minimum`, `maximum`: of the parameter, in seconds."""
-    is_number = isinstance(sent, int | float) and not isinstance(sent, bool)
+    is_number = isinstance(sent, Number) and not isinstance(sent, bool)
     if is_number and minimum <= (number := cast("float", sent)) <= maximum:
         return round(number * 1_000_000)
     raise ServiceError("invalid_argument", f"{name} is a number of seconds, {minimum:g} to {maximum:.0f}")

@@ -20,7 +20,7 @@ _SECOND: Final = 1_000_000
 
 
 def _acquire(naming: Naming) -> AsyncEndpoint:
-    known = MEMBERS | naming.members
+    known = sorted(MEMBERS | naming.members)
 
     async def acquire(request: Request, service: Service) -> Response:
         members = lock_members_of(request, known)

@@ -4,7 +4,7 @@ Each member can be in the body or in the query, but not in both. Readers raise `
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -22,11 +22,13 @@ Members = Mapping[str, Json]
 _TOKEN: Final = re.compile("[0-9]{1,18}")
 
 
-def lock_members_of(request: Request, known: frozenset[str]) -> Members:
-    """The members of the body and of the query. Only `known` ones are allowed."""
+def lock_members_of(request: Request, known: Collection[str]) -> Members:
+    """The members of the body and of the query. Only `known` ones are allowed; an error lists them in this order."""
     if IF_LEASE in request.headers:
         raise ServiceError("invalid_argument", "If-Lease applies to writes of entries; send lease_id instead")
-    body = members_of(body_value(request), sorted(known)) if request.body else {}
+    body = members_of(body_value(request), known) if request.body else {}
+    if not request.query:  # nearly always
+        return body
     query = {name: _in_query(request, name, sent[0]) for name, sent in request.query.items()}
     if twice := body.keys() & query.keys():
         raise ServiceError("invalid_argument", f"{min(twice)} is in the body and in the query; send it once")

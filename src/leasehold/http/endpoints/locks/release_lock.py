@@ -27,7 +27,7 @@ MEMBERS: Final = frozenset({"lease_id", "token", "force"})
 
 
 def _release(naming: Naming) -> PureEndpoint:
-    known = MEMBERS | naming.members
+    known = sorted(MEMBERS | naming.members)
 
     def release(request: Request) -> Release:
         members = lock_members_of(request, known)

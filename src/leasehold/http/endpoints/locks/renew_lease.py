@@ -23,7 +23,7 @@ MEMBERS: Final = frozenset({"lease_id", "ttl"})
 
 
 def _renew(naming: Naming) -> PureEndpoint:
-    known = MEMBERS | naming.members
+    known = sorted(MEMBERS | naming.members)
 
     def renew(request: Request) -> Renew:
         members = lock_members_of(request, known)
