@@ -171,7 +171,7 @@ class Answerer(ABC):
                 self._close()
                 return
             request.is_connected = self._sender.is_connected
-            self._state = moved(self._state, Answering.WAITING)
+            self._state = WAITING
         self._task = start_task(self._shared.loop, self._run(endpoint, request))
 
     async def _run(self, endpoint: AsyncEndpoint, request: Request) -> None:

@@ -22,6 +22,7 @@ from leasehold.http.messages import Headers, Request
 from leasehold.http.wire.answering import QUOTA
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.deadlines import missed, timeout
+from leasehold.http.wire.quick_put import QUICK_PUTS
 from leasehold.http.wire.quick_requests import QuickAnswerer
 from leasehold.http.wire.request_parser import RequestParser
 from leasehold.http.wire.states import AT_END, WHEN_IDLE, Answering, AtEnd, Receiving, Step, is_busy, moved
@@ -114,7 +115,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
         if self._familiar is not None and self._answer_quickly(data, self._familiar):
             return
         if len(data) <= SLICE_BYTES:
-            if data[:1] == b"P" and self._begin_quickly(data):  # a POST or PUT
+            if data.startswith(QUICK_PUTS) and self._begin_quickly(data):
                 return
             request = self._parser.recall(data)
             if request is not None:
@@ -174,7 +175,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
         if not shared.logs_requests and (shared.record_span is None or not trace.is_sampled):
             if self._familiar is not None and self._answer_quickly(rest, self._familiar, trace):
                 return True
-            if rest[:1] == b"P" and self._begin_quickly(rest, trace):
+            if rest.startswith(QUICK_PUTS) and self._begin_quickly(rest, trace):
                 return True
         request = self._parser.recall(rest)
         if request is None:
