@@ -291,7 +291,7 @@ def ids_inside_transactions() -> None:
     """Each event of a watch has an id, also those after which the revision goes on."""
 
     def changes_with_ids(self: EventFormat, changes: Sequence[Change]) -> bytes:
-        return self._chunk(self._event(change, change.revision) for change in changes)
+        return self._chunk(changes, [change.revision for change in changes])
 
     EventFormat.changes = changes_with_ids  # type: ignore[method-assign]
 

@@ -9,8 +9,7 @@ because EventSource fires its own events with these names.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -67,9 +66,20 @@ def _packed_data(name: bytes, packed: bytes, cursor: int | None) -> bytes:
     return b"\x83\xa5event%b\xa2id%b\xa4data%b" % (text, _pack(cursor), packed)
 
 
-def _text_put(frame: Frame, entry: Entry, cursor: int | None, with_value: bool) -> bytes:  # noqa: FBT001 - see Put
+def _server_sent_put(entry: Entry, cursor: int | None, with_value: bool) -> bytes:  # noqa: FBT001 - see Put
+    """As `_server_sent`, which would take a tenth of the time of the whole."""
     data = entry_json(entry) if with_value else partial_entry_json(entry, value=None, path=None)
-    return frame(b"put", data, cursor)
+    if cursor is None:
+        return b"data: %b\nevent: put\n\n" % data
+    return b"data: %b\nevent: put\nid: %d\n\n" % (data, cursor)
+
+
+def _line_put(entry: Entry, cursor: int | None, with_value: bool) -> bytes:  # noqa: FBT001 - see Put
+    """As `_line`, which would take a tenth of the time of the whole."""
+    data = entry_json(entry) if with_value else partial_entry_json(entry, value=None, path=None)
+    if cursor is None:
+        return b'{"event":"put","data":%b}\n' % data
+    return b'{"event":"put","id":%d,"data":%b}\n' % (cursor, data)
 
 
 class _PackedEntry(msgspec.Struct, frozen=True, gc=False):
@@ -130,30 +140,38 @@ class EventFormat:
 
     def changes(self, changes: Sequence[Change]) -> bytes:
         revisions = list(map(revision_of, changes))
-        following = [*revisions[1:], None]
-        event = self._event
-        # A list, because a generator is resumed once for each event: a twelfth of the time of the whole.
-        return self._chunk(
-            [
-                event(change, None if revision == next_revision else revision)
-                for change, revision, next_revision in zip(changes, revisions, following, strict=True)
-            ]
-        )
+        cursors = [
+            None if revision == following else revision
+            for revision, following in zip(revisions, [*revisions[1:], None], strict=True)
+        ]
+        return self._chunk(changes, cursors)
 
     def snapshot(self, records: Sequence[Record]) -> bytes:
-        return self._chunk([self._event(record, None) for record in records])
+        return self._chunk(records, [None] * len(records))
 
-    def _chunk(self, events: Iterable[bytes]) -> bytes:
+    def _chunk(self, changes: Sequence[Change], cursors: Sequence[int | None]) -> bytes:
+        put, other, with_values = self._put, self._other_event, self._with_values
+        try:
+            events = [
+                put(change, cursor, with_values) if type(change) is Entry else other(change, cursor)
+                for change, cursor in zip(changes, cursors, strict=True)
+            ]
+        except ServiceError:  # one cannot be read, or not in this format; the other events must go on
+            events = list(map(self._event, changes, cursors))
         data = b"".join(events)
         # Once for all events, because a search in each of them takes a tenth of the time of the whole.
         return chunked(json_line(data) if self._is_text else data)
 
     def _event(self, change: Change, cursor: int | None) -> bytes:
-        if type(change) is Entry:
-            try:
-                return self._put(change, cursor, self._with_values)
-            except ServiceError:  # it cannot be read, or not in this format; the other events must go on
-                return self._put(change, cursor, False)  # noqa: FBT003 - see Put
+        """The event of a change. An entry whose value cannot be shown is shown without it."""
+        if type(change) is not Entry:
+            return self._other_event(change, cursor)
+        try:
+            return self._put(change, cursor, self._with_values)
+        except ServiceError:
+            return self._put(change, cursor, False)  # noqa: FBT003 - see Put
+
+    def _other_event(self, change: Change, cursor: int | None) -> bytes:
         if type(change) is Lease:
             return self._frame(b"lock", _held(change), cursor)
         if type(change) is Deletion:
@@ -200,8 +218,8 @@ def _formats(media: Media, frame: Frame, put: Put, *, is_text: bool) -> dict[tup
 
 
 FORMATS: Final[Mapping[tuple[Media, bool], EventFormat]] = {
-    **_formats(Media.EVENTS, _server_sent, partial(_text_put, _server_sent), is_text=True),
-    **_formats(Media.NDJSON, _line, partial(_text_put, _line), is_text=True),
+    **_formats(Media.EVENTS, _server_sent, _server_sent_put, is_text=True),
+    **_formats(Media.NDJSON, _line, _line_put, is_text=True),
     **_formats(Media.MESSAGEPACK, _packed, _packed_put, is_text=False),
 }
 """By media type, and whether entries are sent with their values."""
