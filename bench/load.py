@@ -18,6 +18,7 @@ class Load(msgspec.Struct, frozen=True):
 
     operations_per_second: float
     p50_ms: float
+    """0 if the client does not know its latencies; the same for `p99_ms`."""
     p99_ms: float
     client_share: float | None = None
     """Processor time of the client as a share of one core; None if it was not measured."""

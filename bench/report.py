@@ -114,7 +114,7 @@ def _load_cells(results: Results) -> list[list[str]]:
                 rate = spread([load.operations_per_second for load in loads])
                 p50, p99 = spread([load.p50_ms for load in loads]), spread([load.p99_ms for load in loads])
                 figures = [f"{len(loads)}", f"{rate.median:,.0f} ({rate.low:,.0f}-{rate.high:,.0f})"]
-                figures += [f"{p50.median:.2f}", f"{p99.median:.2f}"]
+                figures += [f"{each.median:.2f}" if each.median else "" for each in (p50, p99)]
             lines.append([results.title(row), instance.side, instance.python, *figures])
     return lines
 
