@@ -115,8 +115,12 @@ class QuickAnswerer(Answerer):
             answer = None
         if answer is None:
             self._resume(quick_get.request(begun), self._shared.store.outcome(Read(begun.key), entry))
-        else:
+            return
+        self._begun = None
+        try:
             self._end_quickly(len(answer))
+        except BaseException as failure:  # noqa: BLE001 - the request is answered, so no error can be
+            self._break_off(failure)
 
     def _complete_write(self, outcome: Outcome | ServiceError) -> None:
         """Called by the store with the outcome of the write that was begun. The connection may be closed by then."""
@@ -131,8 +135,12 @@ class QuickAnswerer(Answerer):
             answer = None
         if answer is None:
             self._resume(quick_put.request(begun), outcome)
-        else:
+            return
+        self._begun = None
+        try:
             self._end_quickly(len(answer))
+        except BaseException as failure:  # noqa: BLE001 - the request is answered, so no error can be
+            self._break_off(failure)
 
     def _post(self, answer: bytes | None) -> None:
         transport = self._sender.transport
@@ -141,12 +149,8 @@ class QuickAnswerer(Answerer):
 
     def _end_quickly(self, answer_bytes: int) -> None:
         """The answer to a request of a fast path was posted."""
-        self._begun = None
-        try:
-            self._quota_used += answer_bytes // LARGE_BYTES
-            self._continue()
-        except BaseException as failure:  # noqa: BLE001 - the request is answered, so no error can be
-            self._break_off(failure)
+        self._quota_used += answer_bytes // LARGE_BYTES
+        self._continue()
 
     def _resume(self, request: Request, outcome: Outcome | ServiceError) -> None:
         """Let the general path answer a request that a fast path has begun."""
