@@ -35,6 +35,8 @@ from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Para
 from leasehold.model import Found, NotModified, Outcome, Read
 from leasehold.values.entry_text import entry_json, partial_entry_json
 
+_EARLY_SECONDS: Final = 0.01
+"""A timer may be that early: the clock of the event loop stands still during an iteration, and has milliseconds."""
 _BYTES: Final = Media.BYTES
 """Of a request whose `Accept` takes no representation of a JSON value."""
 
@@ -93,7 +95,7 @@ def waiting(read_of: Callable[[Request], Read]) -> AsyncEndpoint:
         read, wait_seconds = read_of(request), wait_seconds_of(request)
         caller = request.principal
         caller.require_covered(read.key)
-        token_seconds = caller.expires_at - time.time()
+        token_seconds = caller.expires_at - time.time() + _EARLY_SECONDS
         try:
             outcome = await service.store.fetch_waiting(read, min(wait_seconds, token_seconds))
         except ServiceError:
