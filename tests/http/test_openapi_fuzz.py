@@ -256,7 +256,7 @@ def requests(draw: st.DrawFn, contract: Contract) -> Sent:
     routes = [(path, method) for path, methods in document["paths"].items() for method in methods]
     # Where there is most to find:
     several = [route for route in routes if "{key}" in route[0] or "lock" in route[0] or route[0] in ("/renew", "/txn")]
-    path, method = draw(st.sampled_from(routes + 2 * several))
+    path, method = draw(st.sampled_from(routes + 2 * several + 10 * [("/kv/{key}", "get")]))
     operation = document["paths"][path][method]
     name = draw(KEYS if draw(st.integers(0, 2)) == 0 else st.sampled_from(FUZZ_KEYS))
     target = path.replace("{key}", quote(name)).replace("{name}", quote(name))
@@ -264,8 +264,10 @@ def requests(draw: st.DrawFn, contract: Contract) -> Sent:
     query: list[tuple[str, str]] = []
     headers: dict[str, str] = {}
     asks_in_body = draw(st.booleans())
+    seldom = draw(st.sampled_from([3, 9]))
     for parameter in operation["parameters"]:
-        wanted = not asks_in_body if parameter["name"] in IN_BODY else draw(st.integers(0, 3)) == 0
+        most = 1 if parameter["name"] == "Range" else seldom
+        wanted = not asks_in_body if parameter["name"] in IN_BODY else draw(st.integers(0, most)) == 0
         if parameter["in"] == "path" or not wanted:
             continue
         if parameter["in"] == "header":

@@ -72,6 +72,7 @@ def test_without_accept_the_answer_is_json(server: Server, key: str) -> None:
 def test_an_accept_header_without_an_available_type_is_not_acceptable(
     server: Server, key: str, path: str, accept: str
 ) -> None:
+    server.put(key, "1")  # which types an entry has is known only once there is one
     assert refusal(server.request("GET", path.format(key), headers={"Accept": accept})) == NOT_ACCEPTABLE
 
 
