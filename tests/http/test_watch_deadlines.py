@@ -107,6 +107,6 @@ def test_the_lag_is_that_of_the_watcher_that_is_furthest_behind(any_server: Serv
         last = change_much(server, key)
         quick.through(last)
         lag = gauge(server, "watch_lag_revisions")
-        assert 0 < lag < CHANGES
+        assert 0 < lag <= CHANGES  # all of them, if nothing has been sent to the slow one yet
     until(lambda: watchers(server) == 0)
     assert gauge(server, "watch_lag_revisions") == 0
