@@ -17,6 +17,7 @@ from leasehold.http.routing.route import Service
 from leasehold.limits import MAX_GATHERED_LISTS, Limits
 from leasehold.model import Entry, Page, Put
 from leasehold.store.store import Store
+from leasehold.store.turns import Turn
 
 T = TypeVar("T")
 
@@ -127,15 +128,15 @@ def test_an_iteration_of_the_event_loop_has_one_piece_of_work_of_all_lists(*, is
             works += 1
             yield b"x" * (CHUNK_BYTES + 1)
 
-    async def parts(turn: asyncio.Lock) -> None:
+    async def parts(turn: Turn) -> None:
         async for _ in shown_pages(Source(5, b"1" * CHUNK_BYTES).pages(), shown, None, turn):
             pass
 
-    async def packed(turn: asyncio.Lock) -> None:
+    async def packed(turn: Turn) -> None:
         await GatheredList("entries", Media.MESSAGEPACK, turn).add(encoded())
 
     async def most_at_once() -> int:
-        turn = asyncio.Lock()
+        turn = Turn()
         lists = [asyncio.ensure_future((packed if is_packed else parts)(turn)) for _ in range(20)]
         most = before = 0
         while not all(each.done() for each in lists):

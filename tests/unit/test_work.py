@@ -5,7 +5,7 @@ The limits are those of the worst inputs known. Before there were budgets, each 
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -22,6 +22,7 @@ from leasehold.http.messages import CHUNK_BYTES, GatheredList, Response
 from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
 from leasehold.model import ENTRY, Delete, Entry, Json, JsonPatch, MergePatch, Operation, PatchStep, Put, Read
 from leasehold.rules import evaluate, evaluate_read
+from leasehold.store.turns import Turn
 from leasehold.values import (
     decode,
     encode,
@@ -341,7 +342,7 @@ def turns_of(texts: list[bytes], media: Media) -> tuple[int, Response]:
                 await asyncio.sleep(0)
 
         task = asyncio.create_task(others())
-        found = GatheredList("entries", media, asyncio.Lock())
+        found = GatheredList("entries", media, Turn())
         await found.add(map(to_messagepack, texts) if found.is_packed else texts)
         done = True
         await task
@@ -358,3 +359,28 @@ def test_other_callbacks_run_while_a_list_that_is_not_streamed_is_made(media: Me
     assert turns > len(b"".join(texts)) // (2 * CHUNK_BYTES)
     assert response.body is not None
     assert decoder(response.body) == {"entries": [decode(text) for text in texts], "revision": 7, "next": "z"}
+
+
+def test_many_short_lists_yield_as_often_as_one_long_list() -> None:
+    item, lists = b"x" * (CHUNK_BYTES // 4), 40
+    longest = encoded = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal encoded
+        encoded += 1
+        yield item
+
+    async def watch_iterations(adding: asyncio.Future[list[None]]) -> None:
+        nonlocal longest, encoded
+        while not adding.done():
+            longest, encoded = max(longest, encoded), 0
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        turn = Turn()
+        adding = asyncio.gather(*(GatheredList("entries", Media.JSON, turn).add(counted()) for _ in range(lists)))
+        await watch_iterations(adding)
+        await adding
+
+    asyncio.run(scenario())
+    assert 0 < longest <= 5  # more than CHUNK_BYTES end a turn

@@ -19,6 +19,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.http.redaction import may_read, redacted
 from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
+from leasehold.store.turns import Turn
 from leasehold.store.watchers import Sink
 from leasehold.trace_context import TraceContext
 from leasehold.values.entry_text import ENTRY_JSON
@@ -177,33 +178,32 @@ class GatheredList:
     the store, for which all lists wait.
     """
 
-    def __init__(self, name: str, media: Media, turn: asyncio.Lock) -> None:
+    def __init__(self, name: str, media: Media, turn: Turn) -> None:
         self._name = name
         self._turn = turn
         self.is_packed = media is Media.MESSAGEPACK
         self._items: list[bytes] = []
-        self._unyielded_bytes = 0
         self.size_bytes = 0
         """Of the items."""
 
     async def add(self, items: Iterable[bytes]) -> None:
-        """Add items in the representation of the list. Yields to the event loop every 64 KiB."""
+        """Add items in the representation of the list. All lists together yield to the event loop every 64 KiB."""
         left = iter(items)
         is_over = False
         while not is_over:
             async with self._turn:
                 is_over = self._add_some(left)
-                if self._unyielded_bytes > CHUNK_BYTES:
-                    self._unyielded_bytes = 0
+                if self._turn.encoded_bytes > CHUNK_BYTES:
+                    self._turn.encoded_bytes = 0
                     await asyncio.sleep(0)
 
     def _add_some(self, items: Iterator[bytes]) -> bool:
-        """Add up to CHUNK_BYTES, or one larger item. True: there are no more."""
+        """Add items until the turn has CHUNK_BYTES or more. True: there are no more."""
         for item in items:
             self._items.append(item)
             self.size_bytes += len(item)
-            self._unyielded_bytes += len(item)
-            if self._unyielded_bytes > CHUNK_BYTES:
+            self._turn.encoded_bytes += len(item)
+            if self._turn.encoded_bytes > CHUNK_BYTES:
                 return False
         return True
 

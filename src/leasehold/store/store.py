@@ -32,6 +32,7 @@ from leasehold.store.cleaning import Cleaning
 from leasehold.store.lane import Lane
 from leasehold.store.lock_feed import LockFeed
 from leasehold.store.lock_queues import IsConnected, LockQueues
+from leasehold.store.turns import Turn
 from leasehold.store.waiting_reads import WaitingReads
 from leasehold.store.watching import Watching
 
@@ -61,9 +62,7 @@ class Store:
         self._is_backing_up = False
         self.gathering = asyncio.Semaphore(MAX_GATHERED_LISTS)
         """Hold it while a list is made in one piece, because each may take MAX_GATHERED_BYTES. Others wait."""
-        self.turn = asyncio.Lock()
-        """Hold it for a piece of long work, until the next iteration of the event loop. So however many requests cause
-        such work, an iteration has one piece."""
+        self.turn = Turn()
 
     async def open(self) -> None:
         """Open the space and begin to remove expired records. Raises the errors of `Space.open`."""
