@@ -45,6 +45,8 @@ ORIGIN = ("http", "page.example", 80)
 TURNS = 6
 """Of the event loop: enough for what is scheduled while no request is being answered."""
 Step = Callable[["Scene"], None]
+ENDINGS = ["lose", "close", "eof", "abort", "stop", "stop and drain"]
+"""Ways in which the last connection, or the service, may end while a request is in flight."""
 EngineOf = Callable[[Clock], Engine]
 
 
@@ -209,6 +211,21 @@ class Scene:
 
     def wait(self, seconds: int) -> None:
         self.now += seconds
+
+    def end(self, way: str) -> None:
+        """`way`: one of ENDINGS."""
+        if way == "lose":
+            self.transports[-1].lose()
+        elif way == "close":
+            self.transports[-1].close()
+        elif way == "eof":
+            assert self.connection.eof_received() is True
+        elif way == "abort":
+            self.connection.abort()
+        else:
+            self.stop()
+            if way == "stop and drain":
+                self.connection.stop()
 
 
 def seen(

@@ -10,6 +10,7 @@ import compared_paths
 import pytest
 from compared_paths import (
     CONNECTION_FIELDS,
+    ENDINGS,
     SECRET,
     DistantSpace,
     Scene,
@@ -311,24 +312,12 @@ def test_a_fault_on_the_fast_path_is_logged_and_the_general_path_answers(functio
 # Reads in flight ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("event", ["lose", "close", "eof", "abort", "stop", "stop and drain"])
+@pytest.mark.parametrize("event", ENDINGS)
 def test_events_while_a_read_is_in_flight(event: str) -> None:
     def begin(scene: Scene) -> None:
         scene.send(GET)
-        connection, transport = scene.connection, scene.transports[-1]
-        assert (connection._begun is None) == (scene.shared.quick_get is None)
-        if event == "lose":
-            transport.lose()
-        elif event == "close":
-            transport.close()
-        elif event == "eof":
-            assert connection.eof_received() is True
-        elif event == "abort":
-            connection.abort()
-        else:
-            scene.stop()
-            if event == "stop and drain":
-                connection.stop()
+        assert (scene.connection._begun is None) == (scene.shared.quick_get is None)
+        scene.end(event)
 
     answered_quickly([*KNOWN, begin, send(GET), Scene.connect, send(GET)], engine_of=distant)
 

@@ -6,7 +6,7 @@ from itertools import count
 from unittest.mock import DEFAULT, patch
 
 import pytest
-from compared_paths import CONNECTION_FIELDS, SECRET, Scene, Step, message, put, seen, send, written_quickly
+from compared_paths import CONNECTION_FIELDS, ENDINGS, SECRET, Scene, Step, message, put, seen, send, written_quickly
 from harness import depth
 from harness.corpora import all_cases
 from hypothesis import given, settings
@@ -269,24 +269,12 @@ def test_many_requests_in_one_read_take_the_general_path() -> None:
     assert written_quickly([*KNOWN, send(PUT, PUT), send(PUT * 3), send(PUT)]) == 1
 
 
-@pytest.mark.parametrize("event", ["lose", "close", "eof", "abort", "stop", "stop and drain"])
+@pytest.mark.parametrize("event", ENDINGS)
 def test_events_while_a_write_is_in_flight(event: str) -> None:
     def begin(scene: Scene) -> None:
         scene.send(PUT)
-        connection, transport = scene.connection, scene.transports[-1]
-        assert (connection._begun is None) == (scene.shared.quick_put is None)
-        if event == "lose":
-            transport.lose()
-        elif event == "close":
-            transport.close()
-        elif event == "eof":
-            assert connection.eof_received() is True
-        elif event == "abort":
-            connection.abort()
-        else:
-            scene.stop()
-            if event == "stop and drain":
-                connection.stop()
+        assert (scene.connection._begun is None) == (scene.shared.quick_put is None)
+        scene.end(event)
 
     written_quickly([*KNOWN, begin, send(GET), Scene.connect, send(GET)])
 
