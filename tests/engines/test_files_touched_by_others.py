@@ -6,11 +6,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from driving import Driver, file_driver
 from structlog.testing import capture_logs
 
+from leasehold.engines.file import ownership
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.space import FileSpace
 from leasehold.errors import ServiceError
@@ -28,13 +30,18 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def driver(folder: Path) -> Iterator[Driver]:
-    """A small store with an entry in `data.json` and one in the journal. Killed at the end."""
-    driver = file_driver(folder).__enter__()
-    driver.put("quiet", b"1")
-    driver.commit(("busy", b"2"))
-    yield driver
-    if not driver.has_ended:
-        driver.kill()
+    """A small store with an entry in `data.json` and one in the journal. Killed at the end.
+
+    It looks at its files before each commit. Otherwise a test that is fast enough would fall into the millisecond in
+    which it does not look again.
+    """
+    with patch.object(ownership, "RECENT_NANOSECONDS", 0):
+        driver = file_driver(folder).__enter__()
+        driver.put("quiet", b"1")
+        driver.commit(("busy", b"2"))
+        yield driver
+        if not driver.has_ended:
+            driver.kill()
 
 
 STORED = {"busy": b"2", "quiet": b"1"}

@@ -538,9 +538,18 @@ def _figures_of_pauses(pauses: Sequence[Pause], events: Sequence[Event]) -> Mapp
     return {"pauses": len(pauses), "holders paused past their ttl": held, **figures}
 
 
+def _list_of(service: Server, lock: str) -> Sequence[str]:
+    """What was appended under a lock. It is empty if no holder came to that."""
+    response = service.get(lock)
+    if response.status_code == 404:
+        return ()
+    elements: list[str] = response.json()["value"]
+    return elements
+
+
 def _finding(service: Server, crowd: Crowd) -> Finding:
     locks = sorted({event.lock for event in crowd.events})
-    lists = {lock: service.value(lock) for lock in locks}
+    lists = {lock: _list_of(service, lock) for lock in locks}
     figures = Counter(
         {f"answers: {outcome}": count for outcome, count in Counter(e.outcome for e in crowd.events).items()}
     )
