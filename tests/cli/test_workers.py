@@ -263,7 +263,9 @@ def test_workers_end_when_their_supervisor_is_killed(workers: Workers) -> None:
     workers.process.kill()
     workers.process.wait(ANSWER_SECONDS)
     until(lambda: not any(is_alive(pid) for pid in pids))
-    assert (workers.asked(), workers.log_text().count("stopped")) == (None, 2)
+    # The system's list of children may lack one, which is then still stopping.
+    until(lambda: workers.log_text().count("stopped") == 2)
+    assert workers.asked() is None
 
 
 def test_workers_without_a_supervisor_use_little_cpu_while_they_drain() -> None:
