@@ -110,7 +110,7 @@ def expired(server: Server) -> Iterator[Any]:
     return iter(leases)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def secret_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("secret") / "secret"
     path.write_bytes(SECRET + b"\n")
@@ -124,6 +124,16 @@ def guarded(secret_file: Path) -> Iterator[Server]:
     environment = {"LEASEHOLD_AUTH_SECRET_FILE": str(secret_file)}
     with running(environment=environment, log_level="debug") as started:
         yield started
+
+
+@pytest.fixture(scope="session", params=STORES)
+def any_guarded(
+    request: pytest.FixtureRequest, secret_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A shared server for each engine that asks for tokens. A module overrides `guarded` with it."""
+    store = STORES[request.param](tmp_path_factory.mktemp("guarded"))
+    with running(store, environment={"LEASEHOLD_AUTH_SECRET_FILE": str(secret_file)}) as shared:
+        yield shared
 
 
 @pytest.fixture

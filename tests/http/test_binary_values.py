@@ -2,6 +2,7 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 from callers import BOTH, READER, WRITER
 from contract import sequence
+from databases import STORES
 from running import Server, Wire, message, refusal, running, tag_of, until
 from watching import EVENTS, LINES, PACKED, Watch
 
@@ -673,12 +675,13 @@ def test_a_caller_that_may_only_write_is_told_nothing_of_what_is_stored(secret_f
 # The setting --------------------------------------------------------------------------------------------------
 
 
-def with_types(types: str) -> Any:
-    return running(environment={"LEASEHOLD_BINARY_TYPES": types})
+def with_types(types: str, store: str = "memory:") -> Any:
+    return running(store, environment={"LEASEHOLD_BINARY_TYPES": types})
 
 
-def test_the_operator_decides_which_media_types_are_stored() -> None:
-    with with_types("text/html, Video/*") as own:
+@pytest.mark.parametrize("engine", STORES)
+def test_the_operator_decides_which_media_types_are_stored(engine: str, tmp_path: Path) -> None:
+    with with_types("text/html, Video/*", STORES[engine](tmp_path)) as own:
         assert store(own, "a", media="text/html").status_code == 201
         assert own.get("a").headers["Content-Disposition"] == "attachment"
         assert store(own, "b", media="video/mp4").status_code == 201

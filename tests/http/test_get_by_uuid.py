@@ -8,6 +8,7 @@ import httpx
 import msgspec
 import pytest
 from contract import sequence
+from databases import STORES
 from running import Server, Wire, message, refusal, running
 
 MESSAGEPACK = "application/vnd.msgpack"
@@ -92,18 +93,16 @@ def test_similar_paths_are_not_found(server: Server, path: str) -> None:
 # GET /get -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def mixed() -> Iterator[Server]:
+@pytest.fixture(scope="module", params=STORES)
+def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with 40 UUIDs as keys, in order in `MIXED`, among 2,000 other keys, many of which look alike."""
-    with running() as own:
-        for number in range(1_000):
-            own.put(f"{number:04x}", "0")
-            own.put(f"name/{number}", "0")
-        for number, key in enumerate(MIXED):
-            own.put(key, str(number))
-            own.put(f"{key}/x", "0")
-            own.put(key.replace("-", "_"), "0")
-        own.put(MIXED[0].upper(), "0")
+    with running(STORES[request.param](tmp_path_factory.mktemp("mixed"))) as own:
+        values = {key: number for number, key in enumerate(MIXED)}
+        others = [*(f"{number:04x}" for number in range(1_000)), *(f"name/{number}" for number in range(1_000))]
+        others += [*(f"{key}/x" for key in MIXED), *(key.replace("-", "_") for key in MIXED), MIXED[0].upper()]
+        do = [{"op": "put", "key": key, "value": value} for key, value in (dict.fromkeys(others, 0) | values).items()]
+        for begin in range(0, len(do), 100):
+            assert own.request("POST", "/txn", json={"do": do[begin : begin + 100]}).status_code == 200
         yield own
 
 

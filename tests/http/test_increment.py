@@ -21,6 +21,12 @@ def server(any_server: Server) -> Server:
     return any_server
 
 
+@pytest.fixture(scope="module")
+def guarded(any_guarded: Server) -> Server:
+    """Permissions are tested on every engine, too."""
+    return any_guarded
+
+
 def add(server: Server, key: str, amount: Any, query: str = "", **options: Any) -> httpx.Response:
     return server.request("POST", f"/kv/{key}?increment{query}", content=json.dumps(amount), **options)
 

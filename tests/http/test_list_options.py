@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import pytest
 from callers import BOTH, NAMES, PREFIX_SETS, WRITER, bearer, covered, put, token
+from databases import STORES
 from running import Server, Wire, message, refusal, running, until
 
 INVALID_ARGUMENT = (400, "invalid_argument")
@@ -20,6 +21,12 @@ UUIDS = [f"{number:02x}0e8400-e29b-41d4-a716-446655440000" for number in range(0
 def server(any_server: Server) -> Server:
     """Every test of this file runs on every engine."""
     return any_server
+
+
+@pytest.fixture(scope="module")
+def guarded(any_guarded: Server) -> Server:
+    """Permissions are tested on every engine, too."""
+    return any_guarded
 
 
 @pytest.fixture(scope="module")
@@ -245,10 +252,10 @@ def test_several_keys_cannot_be_combined_with_these(server: Server, query: str) 
 # GET /get -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def mixed() -> Iterator[Server]:
+@pytest.fixture(scope="module", params=STORES)
+def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with UUIDs as keys, among other keys."""
-    with running() as own:
+    with running(STORES[request.param](tmp_path_factory.mktemp("mixed"))) as own:
         for number, key in enumerate(UUIDS):
             own.put(key, json.dumps({"n": number} if number % 2 else [number]))
             own.put(f"{key}/x", '{"n": 0}')

@@ -1,7 +1,7 @@
 """Permissions and prefixes of tokens for locks, release by token, and release by force."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,13 @@ from callers import (
     pages,
     token,
 )
-from databases import STORES
 from running import Server, refusal, running
+
+
+@pytest.fixture(scope="module")
+def guarded(any_guarded: Server) -> Server:
+    """Every test of this file with tokens runs on every engine."""
+    return any_guarded
 
 
 def lock_requests(lock: str, uuid: str, lease_id: str) -> list[tuple[str, str]]:
@@ -248,47 +253,32 @@ def test_a_service_without_tokens_releases_by_force(uuid: str) -> None:
         assert own.request("DELETE", f"/locks/{uuid}?force").status_code == 200
 
 
-# On every engine ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", params=STORES)
-def guarded_store(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, secret_file: Path
-) -> Iterator[Server]:
-    """A server that asks for tokens, with each engine."""
-    store = STORES[request.param](tmp_path_factory.mktemp("store"))
-    with running(store, arguments=[f"--auth-secret-file={secret_file}"]) as own:
-        yield own
-
-
-def test_only_the_holder_its_lease_id_or_force_ends_a_lease(guarded_store: Server, uuid: str) -> None:
-    lease = acquire(guarded_store, uuid, OF_ANOTHER, ttl=2_592_000).json()
+def test_only_the_holder_its_lease_id_or_force_ends_a_lease(guarded: Server, uuid: str) -> None:
+    lease = acquire(guarded, uuid, OF_ANOTHER, ttl=2_592_000).json()
     refused = [
-        unlock(guarded_store, uuid, BOTH),
-        unlock(guarded_store, uuid, BOTH, token=lease["token"]),
-        unlock(guarded_store, uuid, OF_ANOTHER, token=lease["token"] + 1),
-        unlock(guarded_store, uuid, BOTH, lease_id="0" * 32),
-        unlock(guarded_store, uuid, BOTH, force=True),
+        unlock(guarded, uuid, BOTH),
+        unlock(guarded, uuid, BOTH, token=lease["token"]),
+        unlock(guarded, uuid, OF_ANOTHER, token=lease["token"] + 1),
+        unlock(guarded, uuid, BOTH, lease_id="0" * 32),
+        unlock(guarded, uuid, BOTH, force=True),
     ]
     lost = (409, "lease_lost")
     assert [refusal(each) for each in refused] == [(400, "invalid_argument"), FORBIDDEN, lost, lost, FORBIDDEN]
     done = [
-        unlock(guarded_store, uuid, OF_ANOTHER, token=lease["token"]),
-        unlock(guarded_store, uuid, BOTH, lease_id=acquire(guarded_store, uuid, OF_ANOTHER).json()["lease_id"]),
+        unlock(guarded, uuid, OF_ANOTHER, token=lease["token"]),
+        unlock(guarded, uuid, BOTH, lease_id=acquire(guarded, uuid, OF_ANOTHER).json()["lease_id"]),
     ]
-    acquire(guarded_store, uuid, OF_ANOTHER)
-    done.append(unlock(guarded_store, uuid, ADMIN, force=True))
+    acquire(guarded, uuid, OF_ANOTHER)
+    done.append(unlock(guarded, uuid, ADMIN, force=True))
     assert [each.status_code for each in done] == [200] * 3
 
 
-def test_a_holder_whose_lease_was_ended_by_force_can_do_nothing_with_it(
-    guarded_store: Server, uuid: str, key: str
-) -> None:
-    lease_id = acquire(guarded_store, uuid, BOTH, ttl=2_592_000).json()["lease_id"]
-    assert guarded_store.put(key, "1", headers=BOTH | {"If-Lease": lease_id}).status_code == 201
-    assert guarded_store.request("DELETE", f"/locks/{uuid}?force", headers=ADMIN).status_code == 200
-    assert refusal(guarded_store.put(key, "2", headers=BOTH | {"If-Lease": lease_id})) == (412, "lease_lost")
-    renewal = guarded_store.request("PUT", f"/locks/{uuid}", json={"lease_id": lease_id}, headers=BOTH)
+def test_a_holder_whose_lease_was_ended_by_force_can_do_nothing_with_it(guarded: Server, uuid: str, key: str) -> None:
+    lease_id = acquire(guarded, uuid, BOTH, ttl=2_592_000).json()["lease_id"]
+    assert guarded.put(key, "1", headers=BOTH | {"If-Lease": lease_id}).status_code == 201
+    assert guarded.request("DELETE", f"/locks/{uuid}?force", headers=ADMIN).status_code == 200
+    assert refusal(guarded.put(key, "2", headers=BOTH | {"If-Lease": lease_id})) == (412, "lease_lost")
+    renewal = guarded.request("PUT", f"/locks/{uuid}", json={"lease_id": lease_id}, headers=BOTH)
     assert refusal(renewal) == (409, "lease_lost")
-    assert refusal(unlock(guarded_store, uuid, BOTH, lease_id=lease_id)) == (404, "lock_not_found")
-    assert guarded_store.get(key, headers=BOTH).json()["value"] == 1
+    assert refusal(unlock(guarded, uuid, BOTH, lease_id=lease_id)) == (404, "lock_not_found")
+    assert guarded.get(key, headers=BOTH).json()["value"] == 1

@@ -20,6 +20,12 @@ def server(still_server: Server) -> Server:
     return still_server
 
 
+@pytest.fixture(scope="module")
+def guarded(any_guarded: Server) -> Server:
+    """Permissions are tested on every engine, too."""
+    return any_guarded
+
+
 @pytest.fixture
 def key() -> str:
     return f"several/{next(_numbers):05}"

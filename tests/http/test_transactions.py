@@ -20,6 +20,12 @@ def server(still_server: Server) -> Server:
     return still_server
 
 
+@pytest.fixture(scope="module")
+def guarded(any_guarded: Server) -> Server:
+    """Permissions are tested on every engine, too."""
+    return any_guarded
+
+
 @pytest.fixture
 def key() -> str:
     return f"txn/{next(_numbers):05}"
@@ -272,6 +278,13 @@ def test_values_that_are_read_may_have_2_mib_together(server: Server, key: str) 
     assert (refusal(more), more.json()["limit"]) == ((413, "too_large"), 2 * 1024 * 1024)
     packed = transact(server, op("get", f"{key}/a"), op("get", f"{key}/b"), headers={"Accept": MSGPACK})
     assert len(msgspec.msgpack.decode(packed.content)["results"]) == 2
+
+
+def test_the_limit_of_bodies_applies(server: Server, key: str) -> None:
+    body = json.dumps({"do": [op("put", key, value=1)]}).encode().ljust(1024 * 1024)
+    assert server.request("POST", "/txn", content=body).status_code == 200
+    more = server.request("POST", "/txn", content=body + b" ")
+    assert (refusal(more), more.json()["limit"]) == ((413, "too_large"), len(body))
 
 
 # Permissions --------------------------------------------------------------------------------------------------

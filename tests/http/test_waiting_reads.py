@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from callers import FORBIDDEN, READER, UNAUTHENTICATED, WRITER, bearer, put, token
-from databases import STORES
+from databases import STORES, database_for
 from running import Answer, Server, Wire, message, refusal, running, tag_of, until
 from waiting import LIVE, SOON_SECONDS, Go, every_store, is_silent, ways_to_go
 
@@ -26,6 +26,12 @@ Wires = Callable[[], Wire]
 def server(any_server: Server) -> Server:
     """Every test of this file runs on every engine."""
     return any_server
+
+
+@pytest.fixture(scope="module")
+def guarded(any_guarded: Server) -> Server:
+    """Permissions are tested on every engine, too."""
+    return any_guarded
 
 
 def waiting(server: Server, headers: dict[str, str] | None = None) -> int:
@@ -205,6 +211,25 @@ def test_an_entry_that_expires_during_a_wait_is_answered_with_404(server: Server
     revision = server.put(key, "1", params={"ttl": 0.5}).json()["revision"]
     tag = tag_of(server, revision)
     assert refusal(server.get(key, params={"wait": 2}, headers={"If-None-Match": tag})) == NOT_FOUND
+
+
+# What a wait costs ---------------------------------------------------------------------------------------------
+
+
+def test_reads_that_wait_hold_no_connection_of_the_database(tmp_path: Path) -> None:
+    database = database_for(tmp_path).create()
+    sessions = "SELECT state FROM pg_stat_activity WHERE application_name = 'reads that wait'"
+    with running(f"{database.url}&application_name=reads%20that%20wait") as own, contextlib.ExitStack() as stack:
+        tag = tag_of(own, own.put("a", "1").json()["revision"])
+        many = [stack.enter_context(Wire(own)) for _ in range(200)]
+        for number, wire in enumerate(many):
+            key = "a" if number % 2 else f"missing/{number}"
+            wire.send(message("GET", f"/kv/{key}?wait={LONG}", f"If-None-Match: {tag}"))
+        until(lambda: waiting(own) == len(many))
+        until(lambda: {row["state"] for row in database.fetch(sessions)} == {"idle"})
+        assert (len(database.fetch(sessions)) < 20, waiting(own)) == (True, len(many))
+        own.put("a", "2")
+        assert [wire.answer().value for wire in many[1::2]] == [2] * 100
 
 
 # Clients that leave -------------------------------------------------------------------------------------------

@@ -24,14 +24,10 @@ def server(any_server: Server) -> Server:
     return any_server
 
 
-@pytest.fixture(scope="module", params=STORES)
-def guarded(
-    request: pytest.FixtureRequest, secret_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server that asks for tokens, on each engine."""
-    store = STORES[request.param](tmp_path_factory.mktemp("guarded"))
-    with running(store, environment={"LEASEHOLD_AUTH_SECRET_FILE": str(secret_file)}) as started:
-        yield started
+@pytest.fixture(scope="module")
+def guarded(any_guarded: Server) -> Server:
+    """Permissions are tested on every engine, too."""
+    return any_guarded
 
 
 # Events -------------------------------------------------------------------------------------------------------
