@@ -88,6 +88,15 @@ def _encoded_or_same(value: Json, body: bytes) -> bytes:
 
 def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS) -> Json:
     """Like `parse_json`, but returns the decoded value."""
+    if (
+        len(body) <= MAX_NESTING
+        and json_text.BACKSLASH not in body
+        and (json_text.MINUS not in body or body.find(b"-0") < 0)
+    ):
+        # As in `parse_json`. A function for both would cost a third of what this saves.
+        value = _decoded(body)
+        _check_integers(value)
+        return value
     if len(body) > MAX_NESTING and (brackets := json_text.brackets_at_most(body)) > MAX_NESTING:
         _check_brackets(body, brackets, max_containers)
     value = _decoded(body)
