@@ -13,9 +13,8 @@ from itertools import compress
 from operator import attrgetter
 from typing import Final, Generic, get_type_hints
 
-from sortedcontainers import SortedList
-
 from leasehold.engines.memory.history import History
+from leasehold.engines.memory.ordered_names import OrderedNames
 from leasehold.engines.state import Contents, KindSnapshot
 from leasehold.keys import BEHIND_ANY_KEY
 from leasehold.model import Change, Counted, JsonText, Kind, Page, R, Value, is_expired
@@ -57,7 +56,7 @@ class Table(Generic[R]):
         self._json_of = attrgetter(texts[0]) if texts else _no_json
         others = sum(1 for field, form in fields.items() if form is str and field != name_field)
         self._line_bytes = LINE_BYTES + others * TEXT_FIELD_BYTES
-        self._names: SortedList[str] = SortedList(self.by_name)
+        self._names = OrderedNames(self.by_name)
         # A start waits for these passes over all records. `map` with a getter takes a third of the time of a loop.
         records = self.by_name.values()
         expiries = list(map(_expires_at_of, records))
@@ -106,7 +105,7 @@ class Table(Generic[R]):
             count = min(end - begin, limit)
             if count <= 0:
                 return Counted(0, revision, None, is_complete=True)
-            last = self._names[end - count if is_reversed else begin + count - 1]
+            last = self._names.in_order()[end - count if is_reversed else begin + count - 1]
             return Counted(count, revision, last, is_complete=count == end - begin)
         count = 0
         name: str | None = None
@@ -119,12 +118,12 @@ class Table(Generic[R]):
     def _names_of(self, prefix: str, after: str | None, *, is_reversed: bool) -> Iterable[str]:
         """The names of a list, expired records included. The arguments are those of `Space.scan`."""
         low, high, includes_low = _bounds(prefix, after, is_reversed=is_reversed)
-        return () if low >= high else self._names.irange(low, high, (includes_low, False), is_reversed)
+        return () if low >= high else self._names.in_order().irange(low, high, (includes_low, False), is_reversed)
 
     def _places_of(self, prefix: str, after: str | None, *, is_reversed: bool) -> tuple[int, int]:
         """The places of the same names in `_names`: from the first number to before the second one."""
         low, high, includes_low = _bounds(prefix, after, is_reversed=is_reversed)
-        names = self._names
+        names = self._names.in_order()
         return names.bisect_left(low) if includes_low else names.bisect_right(low), names.bisect_left(high)
 
     def expired(self, limit: int, now: int) -> list[str]:
@@ -207,12 +206,12 @@ class Table(Generic[R]):
 
     def copy_by_name(self) -> tuple[Sequence[str], Mapping[str, R]]:
         """Copies: the sorted names, and the records by name. 30 ms for a million."""
-        return list(self._names), self.by_name.copy()
+        return list(self._names.in_order()), self.by_name.copy()
 
     def snapshot(self, head: int) -> KindSnapshot[R]:
         """The snapshot of the current records."""
         removals = self.history.known_removals(head)
-        return KindSnapshot(self.kind, list(self._names), list(self.by_name.values()), removals)
+        return KindSnapshot(self.kind, list(self._names.in_order()), list(self.by_name.values()), removals)
 
     def snapshot_after(self, changes: Sequence[Change], head: int) -> KindSnapshot[R]:
         """The snapshot after a batch. For small spaces only, because it sorts on the event loop."""
