@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from acquiring import acquired
 from databases import ENGINES
 from driving import FrozenClock
 
@@ -72,7 +73,7 @@ class Driver:
         return caught.value.code, caught.value.status
 
     def acquire(self, lock: str, lease_id: str, seconds: int = 10, *, wait: float = 0.0) -> Lease:
-        return self.run(self.store.acquire(Acquire(lock, lease_id, seconds * SECOND, b'{"n":1}', "alice"), wait))
+        return self.run(acquired(self.store, Acquire(lock, lease_id, seconds * SECOND, b'{"n":1}', "alice"), wait))
 
     def close(self) -> None:
         self.run(self.store.close())
@@ -224,7 +225,7 @@ def test_a_waiter_gets_the_lock_at_the_exact_end_of_the_previous_lease(driver: D
     first = driver.acquire("l", "1", 1)
 
     async def wait() -> Lease:
-        waiting = asyncio.create_task(driver.store.acquire(Acquire("l", "2", SECOND), 30))
+        waiting = asyncio.create_task(acquired(driver.store, Acquire("l", "2", SECOND), 30))
         await waiting_for(driver.store, 1)
         clock.now = first.expires_at - 1
         driver.store._queues.wake(["l"])  # an attempt now finds that it is still held
@@ -241,8 +242,8 @@ def test_a_waiter_that_was_cancelled_never_gets_the_lock(driver: Driver, clock: 
     driver.acquire("l", "1")
 
     async def leave_and_release() -> Lease:
-        leaving = asyncio.create_task(driver.store.acquire(Acquire("l", "2", SECOND), 30))
-        staying = asyncio.create_task(driver.store.acquire(Acquire("l", "3", SECOND), 30))
+        leaving = asyncio.create_task(acquired(driver.store, Acquire("l", "2", SECOND), 30))
+        staying = asyncio.create_task(acquired(driver.store, Acquire("l", "3", SECOND), 30))
         await waiting_for(driver.store, 2)
         leaving.cancel()
         with suppress(asyncio.CancelledError):
@@ -257,11 +258,11 @@ def test_a_waiter_that_was_cancelled_never_gets_the_lock(driver: Driver, clock: 
 
 def test_a_lease_is_released_if_its_caller_was_cancelled_before_the_answer(driver: Driver, clock: FrozenClock) -> None:
     async def vanish() -> Lease:
-        vanishing = asyncio.create_task(driver.store.acquire(Acquire("l", "1", 1000 * SECOND), 30))
+        vanishing = asyncio.create_task(acquired(driver.store, Acquire("l", "1", 1000 * SECOND), 30))
         await asyncio.sleep(0)  # its attempt is in the lane
         vanishing.cancel()
         with suppress(asyncio.CancelledError):
             await vanishing
-        return await driver.store.acquire(Acquire("l", "2", SECOND), 30)
+        return await acquired(driver.store, Acquire("l", "2", SECOND), 30)
 
     assert driver.run(vanish()).lease_id == "2"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from acquiring import acquired
 from databases import Database, database_for, run
 from harness.locks import PLANTED
 from harness.postgres_faults import BIND_COMMIT
@@ -166,7 +167,7 @@ def scenario(
 
 @scenario
 async def test_an_acquisition_whose_lost_commit_is_found_is_granted(store: Store, cut: Cut) -> None:
-    asking = asyncio.create_task(store.acquire(acquisition("1"), 0))
+    asking = asyncio.create_task(acquired(store, acquisition("1"), 0))
     while not cut.is_away:  # noqa: ASYNC110 - waits for the proxy
         await asyncio.sleep(0.01)
     cut.disarm()
@@ -178,7 +179,7 @@ async def test_an_acquisition_whose_lost_commit_is_found_is_granted(store: Store
 @scenario
 async def test_an_acquisition_with_an_unknown_outcome_is_released(store: Store, cut: Cut) -> None:
     with pytest.raises(ServiceError) as caught:
-        await store.acquire(acquisition("1"), 0)
+        await acquired(store, acquisition("1"), 0)
     assert (caught.value.code, caught.value.message) == (
         "unavailable",
         "the change may or may not have been stored",
@@ -189,7 +190,7 @@ async def test_an_acquisition_with_an_unknown_outcome_is_released(store: Store, 
     cut.disarm()
     while store.space.fault is not None:  # noqa: ASYNC110 - waits for housekeeping
         await asyncio.sleep(0.01)
-    assert (await in_time(store.acquire(acquisition("2"), LONG))).lease_id == "2"
+    assert (await in_time(acquired(store, acquisition("2"), LONG))).lease_id == "2"
 
 
 @scenario
@@ -197,8 +198,8 @@ async def test_a_release_with_an_unknown_outcome_wakes_the_waiters(store: Store,
     """They are woken when the database is back and not before, because a failing attempt would remove them from the
     queue."""
     cut.disarm()
-    await store.acquire(acquisition("1"), 0)
-    waiting = asyncio.create_task(store.acquire(acquisition("2"), LONG))
+    await acquired(store, acquisition("1"), 0)
+    waiting = asyncio.create_task(acquired(store, acquisition("2"), LONG))
     while store.waiting_for("l") < 1:  # noqa: ASYNC110 - a waiter signals nothing when it arrives
         await asyncio.sleep(0)
     await submit(store, Release("another"))  # after the waiter's attempt

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from acquiring import acquired
 from driving import memory_of
 
 from leasehold.engines.memory.space import MemorySpace
@@ -60,7 +61,7 @@ def on_a_store(test: Callable[[Store, RemoteSpace], Awaitable[None]]) -> Callabl
 
 
 async def waiting(store: Store, lease_id: str) -> asyncio.Task[object]:
-    task: asyncio.Task[object] = asyncio.create_task(store.acquire(Acquire("l", lease_id, LONG), 60))
+    task: asyncio.Task[object] = asyncio.create_task(acquired(store, Acquire("l", lease_id, LONG), 60))
     while store.waiting_for("l") < 1:  # noqa: ASYNC110 - nothing tells of a waiter
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
@@ -75,7 +76,7 @@ async def release(store: Store, lease_id: str) -> None:
 
 @on_a_store
 async def test_a_waiter_gets_a_lock_that_another_server_released(store: Store, space: RemoteSpace) -> None:
-    await store.acquire(Acquire("l", "1", LONG), 0)
+    await acquired(store, Acquire("l", "1", LONG), 0)
     waiter = await waiting(store, "2")
     await release(store, "1")
     await waiter
@@ -84,7 +85,7 @@ async def test_a_waiter_gets_a_lock_that_another_server_released(store: Store, s
 
 @on_a_store
 async def test_nothing_is_asked_while_nobody_waits(store: Store, space: RemoteSpace) -> None:
-    await store.acquire(Acquire("l", "1", LONG), 0)
+    await acquired(store, Acquire("l", "1", LONG), 0)
     await release(store, "1")
     await asyncio.sleep(0)
     assert space.asked == []
@@ -92,7 +93,7 @@ async def test_nothing_is_asked_while_nobody_waits(store: Store, space: RemoteSp
 
 @on_a_store
 async def test_all_queues_are_woken_when_the_changes_are_no_longer_known(store: Store, space: RemoteSpace) -> None:
-    await store.acquire(Acquire("l", "1", LONG), 0)
+    await acquired(store, Acquire("l", "1", LONG), 0)
     waiter = await waiting(store, "2")
     space.failures = [ServiceError("revision_compacted", "too old")]
     await release(store, "1")
@@ -101,7 +102,7 @@ async def test_all_queues_are_woken_when_the_changes_are_no_longer_known(store: 
 
 @on_a_store
 async def test_the_changes_are_asked_for_again_after_a_failure(store: Store, space: RemoteSpace) -> None:
-    await store.acquire(Acquire("l", "1", LONG), 0)
+    await acquired(store, Acquire("l", "1", LONG), 0)
     waiter = await waiting(store, "2")
     space.failures = [unavailable("away")] * 2
     await release(store, "1")
@@ -111,7 +112,7 @@ async def test_the_changes_are_asked_for_again_after_a_failure(store: Store, spa
 
 @on_a_store
 async def test_parts_of_the_changes_that_end_early_are_followed_by_the_next(store: Store, space: RemoteSpace) -> None:
-    await store.acquire(Acquire("l", "1", LONG), 0)
+    await acquired(store, Acquire("l", "1", LONG), 0)
     waiter = await waiting(store, "2")
     space.empty_parts = 2
     await release(store, "1")
@@ -126,8 +127,8 @@ def test_only_locks_whose_lease_ended_are_woken(count: int) -> None:
     @on_a_store
     async def run(store: Store, space: RemoteSpace) -> None:
         for number in range(count):
-            await store.acquire(Acquire(f"l{number}", "1", LONG), 0)
-        await store.acquire(Acquire("l", "1", LONG), 0)
+            await acquired(store, Acquire(f"l{number}", "1", LONG), 0)
+        await acquired(store, Acquire("l", "1", LONG), 0)
         waiter = await waiting(store, "2")
         store._queues.wake = woken.append  # type: ignore[assignment, method-assign]
         store._lock_feed._published(space.revision, [LeaseEnd("l0", space.revision)])

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from acquiring import acquired
 
 from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.limits import MAX_WAITERS
@@ -62,7 +63,7 @@ class Lane:
     def come(
         self, lease_id: str, *, wait: float = LONG, lock: str = "l", is_connected: Callable[[], bool] = lambda: True
     ) -> asyncio.Task[Lease]:
-        acquiring = self.queues.acquire(acquire(lease_id, lock=lock), wait, is_connected)
+        acquiring = acquired(self.queues, acquire(lease_id, lock=lock), wait, is_connected)
         return asyncio.get_running_loop().create_task(acquiring)
 
 
@@ -280,6 +281,44 @@ async def test_a_waiter_that_leaves_the_middle_of_the_queue_is_skipped(lane: Lan
     lane.queues.wake(["l"])
     lane.grant()
     assert (await got(first), await got(third)) == ("1", "3")
+
+
+@scenario
+async def test_a_caller_that_comes_again_as_soon_as_it_is_refused_gets_an_attempt_of_its_own(lane: Lane) -> None:
+    told: list[Outcome | ServiceError] = []
+
+    def come_again(outcome: Outcome | ServiceError) -> None:
+        told.append(outcome)
+        lane.queues.acquire(acquire("again"), 0, told.append)
+
+    lane.queues.acquire(acquire("1"), 0, come_again)
+    lane.answer(HELD)
+    assert (len(told), lane.attempts) == (1, ["again"])
+    lane.grant()
+    assert [type(each) for each in told] == [ServiceError, Leased]
+    assert lane.asked == []
+
+
+@scenario
+async def test_a_lease_is_released_once_if_its_waiter_is_cancelled_twice(lane: Lane) -> None:
+    told: list[Outcome | ServiceError] = []
+    waiter = lane.queues.acquire(acquire("1"), 0, told.append)
+    lane.grant()
+    waiter.cancel()
+    waiter.cancel()
+    assert (len(told), lane.releases) == (1, ["1"])
+
+
+@scenario
+async def test_a_waiter_that_is_cancelled_is_told_nothing(lane: Lane) -> None:
+    told: list[Outcome | ServiceError] = []
+    first = lane.queues.acquire(acquire("1"), LONG, told.append)
+    second = lane.queues.acquire(acquire("2"), LONG, told.append)
+    second.cancel()
+    first.cancel()
+    second.cancel()
+    lane.answer(HELD)
+    assert (told, lane.asked) == ([], [])
 
 
 # Waiting times ------------------------------------------------------------------------------------------------

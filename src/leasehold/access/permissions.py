@@ -2,8 +2,9 @@
 
 A caller needs both: the permission that the route asks for, and a prefix that covers the key or the lock. The routes
 say which permission they need, and `routing/admission.py` checks it. If it depends on the request, the endpoint checks
-it. The prefixes are checked in one place for all `PureEndpoint`s (`http/wire/answering.py`). An `AsyncEndpoint` checks
-them itself: one name by `Principal.require_covered`, a list by `covered_prefixes`, a backup by `covers`.
+it. The prefixes are checked in one place for all operations of pure endpoints (`http/wire/answering.py`). An
+`AsyncEndpoint` checks them itself: one name by `Principal.require_covered`, a list by `covered_prefixes`, a backup by
+`covers`.
 """
 
 import math

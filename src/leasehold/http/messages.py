@@ -81,8 +81,6 @@ class Request(msgspec.Struct):
     """The caller. Set once the request is admitted."""
     pattern: str = "-"
     """The pattern of its route. Set by the router; `-` without a route."""
-    is_connected: Callable[[], bool] = lambda: True
-    """Whether the client is still connected. Set for endpoints that wait."""
     max_value_bytes: int | None = None
     """The largest value that it may store. Set if its body is large."""
     argument: bytes = b""

@@ -14,7 +14,6 @@ from leasehold.metrics import Metrics
 from leasehold.model import (
     ENTRY,
     LEASE,
-    Acquire,
     Counted,
     Entry,
     Found,
@@ -31,7 +30,7 @@ from leasehold.store.batch import Done
 from leasehold.store.cleaning import Cleaning
 from leasehold.store.lane import Lane
 from leasehold.store.lock_feed import LockFeed
-from leasehold.store.lock_queues import IsConnected, LockQueues
+from leasehold.store.lock_queues import LockQueues
 from leasehold.store.turns import Turn
 from leasehold.store.waiting_reads import WaitingReads
 from leasehold.store.watching import Watching
@@ -53,6 +52,8 @@ class Store:
         self.submit = self._lane.submit
         """See `Lane.submit`."""
         self._queues = LockQueues(self.submit)
+        self.acquire = self._queues.acquire
+        """Wait for a lock in the order of arrival; see `LockQueues.acquire`."""
         self._lock_feed = LockFeed(self.space, self._queues)
         self._waiting_reads = WaitingReads(self.space)
         self._watching = Watching(self.space, partial(self.pages, after=None, limit=None), self._lease_pages)
@@ -224,10 +225,6 @@ class Store:
             self._is_backing_up = False
 
     # Locks ----------------------------------------------------------------------------------------------------
-
-    async def acquire(self, operation: Acquire, wait_seconds: float, is_connected: IsConnected = lambda: True) -> Lease:
-        """Wait for a lock, at most `wait_seconds`, in the order of arrival; see `LockQueues.acquire`."""
-        return await self._queues.acquire(operation, wait_seconds, is_connected)
 
     def waiting_for(self, lock: str) -> int:
         """How many callers wait for a lock at this server."""

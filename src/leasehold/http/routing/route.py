@@ -5,7 +5,7 @@ has the routes of its endpoints. To add a route, add it there, and to the table 
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -15,7 +15,7 @@ from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.messages import EventStream, Request, Response, Stream
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
-from leasehold.model import Json, Operation, Outcome, Read
+from leasehold.model import Acquire, Json, Operation, Outcome, Read
 from leasehold.store.store import Store
 
 
@@ -42,10 +42,23 @@ class PureEndpoint(msgspec.Struct, frozen=True):
     response: Callable[[Request, Outcome], Response]
 
 
+class AcquireEndpoint(msgspec.Struct, frozen=True):
+    """An endpoint of two pure functions that acquires a lock.
+
+    `operation` returns, in addition, the maximum number of seconds to wait for the lock. As long as the request waits,
+    the connection must watch whether the client is still there. This needs no coroutine and no task, either.
+    """
+
+    operation: Callable[[Request], tuple[Acquire, float]]
+    response: Callable[[Request, Outcome], Response]
+    waits: ClassVar[bool] = True
+    """As `AsyncEndpoint.waits`."""
+
+
 class AsyncEndpoint(msgspec.Struct, frozen=True):
     """An endpoint that streams or waits, as a coroutine.
 
-    `waits`: it waits for a lock or for a change, so the connection must watch whether the client is still there.
+    `waits`: it waits for a change, so the connection must watch whether the client is still there.
     """
 
     run: Callable[[Request, Service], Awaitable[Response | Stream | EventStream]]
@@ -79,7 +92,7 @@ class Route(msgspec.Struct, frozen=True):
 
     method: str
     pattern: str
-    endpoint: PureEndpoint | AsyncEndpoint
+    endpoint: PureEndpoint | AcquireEndpoint | AsyncEndpoint
     summary: str
     permission: RoutePermission | None
     """None: no token is needed."""

@@ -8,7 +8,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from contextlib import aclosing
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -28,7 +28,7 @@ from leasehold.http.messages import (
 )
 from leasehold.http.routing.negotiation import error_media, negotiate, negotiate_or_bytes
 from leasehold.http.routing.refusal_log import REFUSALS
-from leasehold.http.routing.route import AsyncEndpoint, PureEndpoint
+from leasehold.http.routing.route import AcquireEndpoint, AsyncEndpoint, PureEndpoint
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.reception import Reception
 from leasehold.http.wire.sending import Sender, unframed
@@ -56,6 +56,12 @@ WAITING: Final = Answering.WAITING
 MESSAGEPACK: Final = Media.MESSAGEPACK
 
 
+class Cancellable(Protocol):
+    """What is cancelled if the client leaves. `cancel` may be called again."""
+
+    def cancel(self) -> object: ...
+
+
 class Answerer(ABC):
     """The part of a connection that answers one request."""
 
@@ -81,9 +87,10 @@ class Answerer(ABC):
         self._quota_used = 0
         # Of the request that is being answered:
         self._current: Request | None = None
-        self._endpoint: PureEndpoint | None = None
+        self._endpoint: PureEndpoint | AcquireEndpoint | None = None
         self._started_at = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._task: Cancellable | None = None
+        """The task that works on it, or its place in the queue of a lock."""
 
     @abstractmethod
     def _finish(self, request: Request, *, close: bool) -> None:
@@ -128,7 +135,7 @@ class Answerer(ABC):
                 else:
                     self._quota_used += len(request.body) // LARGE_BYTES
                     shared.store.submit(operation, self._complete)
-            elif type(endpoint) is AsyncEndpoint:
+            elif not isinstance(endpoint, PureEndpoint):
                 self._start(endpoint, request)
         except ServiceError as refusal:
             self._refuse(request, refusal)
@@ -140,39 +147,65 @@ class Answerer(ABC):
         request = self._current
         if request is None or self._endpoint is None:
             return
-        is_stored = not isinstance(outcome, ServiceError | Found | NotModified)
         try:
             if isinstance(outcome, ServiceError):
                 self._respond_error(request, outcome)
                 return
-            self._respond_in_turn(request, self._endpoint.response(request, outcome), is_stored=is_stored)
+            self._respond_in_turn(request, self._endpoint.response(request, outcome), outcome)
         except BaseException as failure:  # noqa: BLE001 - as in _begin
-            self._fail(request, failure, is_stored=is_stored)
+            self._fail(request, failure, is_stored=_is_stored(outcome))
 
-    def _respond_in_turn(self, request: Request, response: Response, *, is_stored: bool = False) -> None:
+    def _respond_in_turn(
+        self, request: Request, response: Response, outcome: Outcome | ServiceError | None = None
+    ) -> None:
+        """`outcome`: what the response shows, if the store was asked."""
         if request.media is MESSAGEPACK and len(response.body or b"") > SLOW_ANSWER_BYTES:
-            self._shared.round_robin.enqueue(partial(self._respond_later, request, response, is_stored=is_stored))
+            self._shared.round_robin.enqueue(partial(self._respond_later, request, response, outcome))
         else:
             self._respond(response)
 
-    def _respond_later(self, request: Request, response: Response, *, is_stored: bool) -> None:
+    def _respond_later(self, request: Request, response: Response, outcome: Outcome | ServiceError | None) -> None:
         if self._current is not request:  # the connection is closed
             return
         try:
             self._respond(response)
         except BaseException as failure:  # noqa: BLE001 - as in _begin
-            self._fail(request, failure, is_stored=is_stored)
+            self._fail(request, failure, is_stored=_is_stored(outcome))
+
+    def _start(self, endpoint: AcquireEndpoint | AsyncEndpoint, request: Request) -> None:
+        if endpoint.waits and self._reception.state is Receiving.CLIENT_CLOSED:
+            self._close()  # the client may be gone, and must not get the lock
+        elif isinstance(endpoint, AcquireEndpoint):
+            self._acquire(endpoint, request)
+        else:
+            if endpoint.waits:
+                self._state = WAITING
+            self._task = start_task(self._shared.loop, self._run(endpoint, request))
+
+    # Requests that wait for a lock ----------------------------------------------------------------------------
+
+    def _acquire(self, endpoint: AcquireEndpoint, request: Request) -> None:
+        operation, wait_seconds = endpoint.operation(request)
+        if request.principal.prefixes is not None:
+            _require_covered(request.principal, operation)
+        self._endpoint = endpoint
+        self._state = WAITING
+        waiter = self._shared.store.acquire(operation, wait_seconds, self._complete_acquisition, self._may_get_lock)
+        if self._current is request:  # it is not answered yet
+            self._task = waiter
+
+    def _may_get_lock(self) -> bool:
+        """Whether the client is still there. If it is not, nothing else will end the connection."""
+        if self._state is WAITING and self._sender.is_connected():
+            return True
+        self.abort()
+        return False
+
+    def _complete_acquisition(self, outcome: Outcome | ServiceError) -> None:
+        self._task = None
+        self._complete(outcome)
 
     # Requests that stream or wait -----------------------------------------------------------------------------
-
-    def _start(self, endpoint: AsyncEndpoint, request: Request) -> None:
-        if endpoint.waits:
-            if self._reception.state is Receiving.CLIENT_CLOSED:  # it may be gone, and must not get the lock
-                self._close()
-                return
-            request.is_connected = self._sender.is_connected
-            self._state = WAITING
-        self._task = start_task(self._shared.loop, self._run(endpoint, request))
 
     async def _run(self, endpoint: AsyncEndpoint, request: Request) -> None:
         try:
@@ -322,6 +355,11 @@ class Answerer(ABC):
         except BaseException as second:  # noqa: BLE001 - then close at once
             report("a connection could not be closed in good order", second)
             self._sender.abort()
+
+
+def _is_stored(outcome: Outcome | ServiceError | None) -> bool:
+    """Whether it is the outcome of a change that was made."""
+    return outcome is not None and not isinstance(outcome, ServiceError | Found | NotModified)
 
 
 def _require_covered(principal: Principal, asked: Read | Operation) -> None:

@@ -106,6 +106,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
         self._end_requests()
         if self._task is not None:
             self._task.cancel()
+            self._task = None  # a waiter refers to this connection
 
     def data_received(self, data: bytes) -> None:
         if not self._awaits_quota:

@@ -49,8 +49,8 @@ class Answering(Enum):
     WORKING = auto()
     """The store or a task works on one."""
     WAITING = auto()
-    """A task waits for a lock, which only a connected client may get, or for changes. A watch sends its events in this
-    state."""
+    """It waits for a lock, which only a connected client may get, or a task waits for changes. A watch sends its events
+    in this state."""
     STREAMING = auto()
     """The head of a response is sent, and its body is being made. A failure closes the connection."""
     CLOSED = auto()

@@ -10,22 +10,21 @@ from leasehold.http.endpoints.locks.lock_requests import BY_UUID, IN_PATH, TTL, 
 from leasehold.http.messages import Request, Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.parameters import microseconds_of
-from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Parameter, Route, Service
+from leasehold.http.routing.route import AcquireEndpoint, DocumentedResponse, Parameter, Route
 from leasehold.limits import DEFAULT_LEASE_SECONDS, DEFAULT_WAIT_SECONDS, MAX_OWNER_BYTES, MAX_WAIT_SECONDS
-from leasehold.model import Acquire
+from leasehold.model import Acquire, Leased, Outcome
 
 MEMBERS: Final = frozenset({"ttl", "wait", "owner"})
 LEASE_ID_BYTES: Final = 16
 _SECOND: Final = 1_000_000
 
 
-def _acquire(naming: Naming) -> AsyncEndpoint:
+def _acquire(naming: Naming) -> AcquireEndpoint:
     known = sorted(MEMBERS | naming.members)
 
-    async def acquire(request: Request, service: Service) -> Response:
+    def acquire(request: Request) -> tuple[Acquire, float]:
         members = lock_members_of(request, known)
         lock = naming.name_of(request, members)
-        request.principal.require_covered(lock)
         ttl = ttl_of(members)
         operation = Acquire(
             lock,
@@ -34,10 +33,14 @@ def _acquire(naming: Naming) -> AsyncEndpoint:
             _owner_of(members),
             request.principal.subject,
         )
-        lease = await service.store.acquire(operation, _wait_seconds_of(members), request.is_connected)
-        return Response(201, lease_json(lease))
+        return operation, _wait_seconds_of(members)
 
-    return AsyncEndpoint(acquire, waits=True)
+    return AcquireEndpoint(acquire, show_acquired)
+
+
+def show_acquired(_request: Request, outcome: Outcome) -> Response:
+    assert isinstance(outcome, Leased)
+    return Response(201, lease_json(outcome.lease))
 
 
 def _wait_seconds_of(members: Members) -> float:
