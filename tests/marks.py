@@ -9,6 +9,7 @@ holds, the module says `pytestmark = pytest.mark.database`. A test that starts a
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -48,18 +49,22 @@ def _functions_of(item: pytest.Function) -> Iterator[Callable[..., Any]]:
         yield definitions[-1].func
 
 
+_without: Final[dict[int, object]] = {}
+"""By their ids, objects that do not lead to an entrance. They are kept, so that no other object gets an id of them."""
+
+
 @functools.cache
 def uses_database(function: Callable[..., Any]) -> bool:
     """Whether a function, or one of the tests' own that it names, names an entrance. Names are followed, not calls."""
     waiting: list[object] = [function]
-    seen: set[int] = set()
+    seen: dict[int, object] = {}
     while waiting:
         found = waiting.pop()
         if any(found is entrance for entrance in ENTRANCES):
             return True
-        if id(found) in seen or not _is_ours(found):
+        if id(found) in seen or id(found) in _without or not _is_ours(found):
             continue
-        seen.add(id(found))
+        seen[id(found)] = found
         if isinstance(found, type):
             waiting += vars(found).values()
         elif isinstance(found := inspect.unwrap(found) if callable(found) else found, FunctionType):
@@ -67,12 +72,18 @@ def uses_database(function: Callable[..., Any]) -> bool:
             if KIND in constants:
                 return True
             waiting += _values_of(names, found)
+    _without.update(seen)
     return False
 
 
 def _is_ours(found: object) -> bool:
-    module = inspect.getmodule(found)
-    file = getattr(module, "__file__", None)
+    name = found.__name__ if isinstance(found, ModuleType) else getattr(found, "__module__", None)
+    return isinstance(name, str) and _is_of_the_tests(name)
+
+
+@functools.cache
+def _is_of_the_tests(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None)
     return file is not None and Path(file).is_relative_to(TESTS)
 
 
