@@ -78,6 +78,13 @@ def test_a_service_imports_nothing_that_only_other_programs_need(tmp_path: Path)
     assert unwanted(modules, ("rich", "pygments", "markdown_it")) == []
 
 
+def test_a_check_imports_nothing_that_only_other_programs_need(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text("{}")
+    modules = imported("check", str(tmp_path / "data.json"))
+    assert {"structlog", "leasehold.engines"} <= modules
+    assert unwanted(modules, ("rich", "pygments", "markdown_it")) == []
+
+
 def test_only_the_module_of_the_command_is_imported() -> None:
     own = {name for name in imported("check", "--help") if name.startswith("leasehold.cli")}
     assert own == {f"leasehold.cli{name}" for name in ("", ".app", ".arguments", ".check")}

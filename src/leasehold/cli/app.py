@@ -65,8 +65,17 @@ def _run_command(words: Sequence[str]) -> int:
     if name != "serve":  # `serve` installs its own handlers
         take_ends()
     if name in MODULES:
+        _leave_out_rich()
         return command(name).run(f"{PROGRAM} {name}", words[1:])
     return _run_alone(words)
+
+
+def _leave_out_rich() -> None:
+    """Let `import rich` fail in this process (Python reference, section 5.3.1), as if the package were not installed.
+
+    structlog imports it where it can, for tracebacks that the log does not print. This takes 5 MB and 50 ms.
+    """
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
 
 # `leasehold` without a command --------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """`leasehold serve`: runs the service in one or several processes."""
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -71,17 +70,8 @@ def _flags(arguments: Arguments) -> Mapping[str, "Flag"]:
     }
 
 
-def _leave_out_rich() -> None:
-    """Let `import rich` fail in this process (Python reference, section 5.3.1), as if the package were not installed.
-
-    structlog imports it where it can, for tracebacks that the log does not print. This takes 5 MB and 50 ms.
-    """
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
-
-
 def run(program: str, words: Sequence[str]) -> int:
     arguments = parse(program, words)
-    _leave_out_rich()
 
     from leasehold.server.config import ignored_variables, load_settings
 
