@@ -22,6 +22,8 @@ help: ## list these commands
 serve: $(VENV)/.serve ## run the service on ./data.json
 	@exec $(BIN)/leasehold serve $(ARGS)
 
+# The tests start hundreds of services. If the environment forbids bytecode, each start compiles the service again.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## run all tests in three processes (in one: ARGS="-n 0")
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
