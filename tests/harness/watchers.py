@@ -21,14 +21,13 @@ from typing import Any, Self
 import msgspec
 from contract import messagepack_sequence, server_sent
 from running import Server, Wire, message, running
+from watching import Watch
 
 from harness import Finding
 from harness.locks import PLANTED
 from harness.watch_states import State, WatcherState
 
 WAIT_SECONDS = 120.0
-STABLE_SECONDS = 3.0
-"""A difference that stays for so long after the last event is one."""
 INTERESTS: Sequence[tuple[str, ...]] = (
     ("",),
     ("k/",),
@@ -277,24 +276,34 @@ def contents(service: Server) -> tuple[int, State, dict[str, int]]:
             )
 
 
+def remove_expired(service: Server) -> None:
+    """Wait until all entries that have expired by now are removed. Those that expire first are removed first."""
+    revision = service.put("ttl/last", "1", params={"ttl": 0.1}).json()["revision"]
+    with Watch(service, f"prefix=ttl/last&since={revision}&heartbeat=1") as watch:
+        while watch.next().name != "delete":
+            pass
+
+
 def compare(service: Server, crowd: Crowd) -> list[str]:
-    """Wait until all watchers have the state of the store. Returns the differences that stay."""
+    """Wait until all watchers have reached the head of the store. Returns the differences, while nobody writes."""
     deadline = time.monotonic() + WAIT_SECONDS
-    stable_since, before = time.monotonic(), -1
+    has_expired_entries = True
     while True:
         head, entries, tokens = contents(service)
         behind, differences = crowd.standing(head, entries, tokens)
         if crowd.broken():
             return crowd.broken()
-        if not behind and not differences:
-            return []
-        if head != before or behind:
-            stable_since, before = time.monotonic(), head
-        if not behind and time.monotonic() > stable_since + STABLE_SECONDS:
+        # A server that was killed may leave a transaction that PostgreSQL commits later.
+        is_complete = not behind and service.revision() == head
+        if is_complete and differences and has_expired_entries:
+            remove_expired(service)
+            has_expired_entries = False
+        elif is_complete:
             return differences
-        if time.monotonic() > deadline:
+        elif time.monotonic() > deadline:
             return [f"{name} does not reach {head}" for name in behind] + differences
-        time.sleep(0.1)
+        else:
+            time.sleep(0.1)
 
 
 def watch_through_kills(
