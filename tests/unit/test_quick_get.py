@@ -87,6 +87,13 @@ def test_targets_that_are_not_the_key_itself_take_the_general_path(stored: str, 
     assert answered_quickly([*KNOWN, put(f"/kv/{stored}"), send(asked)]) == 0
 
 
+@pytest.mark.parametrize("line", [b"k", b"/kv/k", b"GET k", b"GET /k", b"GET /kv/", b"GET /kv/GET /kv/k", b"PUT /kv/k"])
+def test_other_lines_before_a_known_block_take_the_general_path(line: bytes) -> None:
+    assert answered_quickly([*KNOWN, send(GET.replace(b"GET /kv/k", line)), send(GET)]) <= 1
+    quick = seen([*KNOWN, send(GET.replace(b"GET /kv/k", line))], fast_paths=True)
+    assert quick.quick == 0
+
+
 @pytest.mark.parametrize(
     "value",
     [b"1", b'"text"', b"[" * 100 + b"]" * 100, b'"%b"' % (b"x" * 100_000), '"ä\u2028🦊"'.encode()],

@@ -43,7 +43,10 @@ class Headers(dict[bytes, bytes]):
     def __init__(self) -> None:
         super().__init__()
         self.block = b""
-        """The header block, from the end of the request line to the blank line. Empty unless it is in the cache."""
+        """What follows the target of a request: the version, and the header fields up to the blank line.
+
+        Empty unless the header block is in the cache.
+        """
         self.content_type: str | None = None
         """The result of `media_types.content_type`, once that was called."""
         self.is_plain = False

@@ -18,6 +18,8 @@ from leasehold.limits import Limits
 from leasehold.trace_context import HEADER as TRACEPARENT
 from leasehold.trace_context import parse_traceparent
 
+LINE_END: Final = b" HTTP/1.1\r\n"
+"""The end of the line of each request that is kept."""
 MAX_HEADS: Final = 1_024
 MAX_BLOCK_BYTES: Final = 2_048
 CONNECTION_FIELDS: Final = frozenset((b"expect", b"transfer-encoding", b"upgrade"))
@@ -119,5 +121,5 @@ class HeaderCache:
             for block in list(islice(self._heads, MAX_HEADS // 2)):
                 del self._heads[block]
         headers.pop(TRACEPARENT, None)  # the request has its trace already
-        headers.block = block = data[begin:end]
-        self._heads[block] = Head(headers, content_length)
+        headers.block = LINE_END + data[begin:end]
+        self._heads[data[begin:end]] = Head(headers, content_length)

@@ -27,8 +27,8 @@ from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Headers, Request, Templates
 from leasehold.http.routing.bodies import JSON_TYPES
-from leasehold.http.wire.header_cache import HeaderCache
-from leasehold.http.wire.quick_answer import BEFORE_KEY, LINE_END, LONGEST_LINE_BYTES, QuickAnswer, QuickContext, is_key
+from leasehold.http.wire.header_cache import LINE_END, HeaderCache
+from leasehold.http.wire.quick_answer import BEFORE_KEY, LONGEST_LINE_BYTES, OTHER_BYTES, QuickAnswer, QuickContext
 from leasehold.keys import check_key
 from leasehold.model import Outcome, Put, Written
 from leasehold.trace_context import TraceContext
@@ -79,7 +79,7 @@ class QuickPut:
         line, _, rest = data.partition(LINE_END)
         method, _, path = line.partition(BEFORE_KEY)
         answer = self._answers.get(method)
-        if answer is None or not is_key(path):
+        if answer is None or path.translate(OTHER_BYTES) != path:
             return None
         found = self._header_cache.split(rest)
         if found is None or not self._is_enabled or self._context.stopping:
@@ -114,7 +114,7 @@ class QuickPut:
         """
         if type(outcome) is not Written or outcome.created or self._context.stopping:
             return None
-        return begun.answer.encode(outcome.entry, begun.headers, begun.number, seconds)
+        return begun.answer.encode(begun.operation.key, outcome.entry, begun.headers, begun.number, seconds)
 
     def request(self, begun: BegunPut) -> Request:
         """The request as the general path would have made it and admitted it, without its body."""

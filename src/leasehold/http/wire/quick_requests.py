@@ -39,27 +39,30 @@ class QuickAnswerer(Answerer):
 
         `trace`: see `QuickGet.answer`.
         """
-        sender, quick_get = self._sender, self._shared.quick_get
+        sender, reception, shared = self._sender, self._reception, self._shared
+        transport, quick_get = sender.transport, shared.quick_get
         if (
             self._state is not IDLE
-            or self._reception.state is not BETWEEN_REQUESTS
+            or reception.state is not BETWEEN_REQUESTS
             or sender.is_paused
             or self._quota_used >= QUOTA
+            or transport is None
+            or quick_get is None
         ):
             return False
         try:
-            answer = None if quick_get is None else quick_get.answer(data, headers, trace)
-            if answer is None or sender.transport is None:
+            answer = quick_get.answer(data, headers, trace)
+            if answer is None:
                 return False
-            if isinstance(answer, BegunGet):
+            if type(answer) is BegunGet:  # `isinstance` takes ten times as long for a struct
                 self._begin_read(answer)
                 return True
-            self._shared.outbox.post(sender.transport, answer)
+            shared.outbox.post(transport, answer)
         except BaseException as failure:  # noqa: BLE001 - the general path answers, or says that it cannot
             report("the fast path of a GET failed", failure)
             self._forget_begun()
             return False
-        self._reception.since = self._shared.tick
+        reception.since = shared.tick
         return True
 
     def _begin_read(self, begun: BegunGet) -> None:
