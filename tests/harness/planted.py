@@ -52,7 +52,7 @@ from leasehold.model import (
 from leasehold.rules import leases, transactions
 from leasehold.rules.conditions import check
 from leasehold.rules.fences import lease_lost
-from leasehold.rules.overlay import Overlay
+from leasehold.rules.overlay import Overlay, Staging
 from leasehold.store.lane import Lane
 from leasehold.store.lock_queues import LockQueues
 from leasehold.store.watchers import Watcher
@@ -267,7 +267,7 @@ def check_transactions_on_arrival() -> None:
             assert isinstance(space, FileSpace)
             overlay = Overlay(space._state, space.revision, space._clock(), self._max_value_bytes)
             try:
-                transactions._check(overlay, operation)
+                transactions._check(Staging(overlay), operation)
             except ServiceError as refusal:
                 done(refusal)
                 return

@@ -20,7 +20,20 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.http.messages import CHUNK_BYTES, GatheredList, Response
 from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
-from leasehold.model import ENTRY, Delete, Entry, Json, JsonPatch, MergePatch, Operation, PatchStep, Put, Read
+from leasehold.model import (
+    ENTRY,
+    Delete,
+    Entry,
+    Json,
+    JsonPatch,
+    MergePatch,
+    Operation,
+    PatchStep,
+    Put,
+    Read,
+    RevisionCheck,
+    Transaction,
+)
 from leasehold.rules import evaluate, evaluate_read
 from leasehold.store.turns import Turn
 from leasehold.values import (
@@ -295,6 +308,27 @@ def test_a_batch_takes_as_many_changes_as_its_budget_allows() -> None:
 
 def test_whole_values_do_not_use_the_work_budget_of_a_batch() -> None:
     assert decided(*[Put("a", b'"%b"' % (b"x" * 1000))] * 3_000, size=10) == 3_000
+
+
+SHOWING: list[Transaction] = [
+    Transaction((), tuple(map(Read, "abcd"))),
+    Transaction(tuple(RevisionCheck(key, None) for key in "abcd"), (Read("a"),), shows_current=True),
+]
+
+
+@pytest.mark.parametrize("transaction", SHOWING)
+def test_a_batch_ends_when_its_transactions_have_shown_many_bytes(transaction: Transaction) -> None:
+    """All answers of a batch are made in one iteration of the event loop."""
+    size = MAX_PARTS_BYTES // 4
+    view = State(stored_state({key: entry_of(b'"%b"' % (b"x" * (size - 2)), key) for key in "abcd"}, 1))
+    outcomes, _ = evaluate([transaction] * 100, view, 1, 0, max_value_bytes=MIB)
+    assert len(outcomes) == 4
+
+
+def test_what_a_transaction_shows_is_no_reason_to_refuse_it() -> None:
+    size = MAX_PARTS_BYTES // 2 - 100
+    reads = Transaction((), (Read("a"), Read("b"), Put("c", b"1", ("b",))))
+    assert decided(reads, reads, size=size) == 1
 
 
 def test_the_work_of_a_patch_counts_for_its_batch() -> None:

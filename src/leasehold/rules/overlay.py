@@ -133,11 +133,13 @@ class Staging(Overlay):
     batch; the caller gives it back.
     """
 
-    __slots__ = ("_batch",)
+    __slots__ = ("_batch", "shown_bytes")
 
     def __init__(self, batch: Overlay) -> None:
         super().__init__(batch._view, batch.revision, batch.now, batch.max_value_bytes)  # noqa: SLF001 - a part of it
         self.work_bytes = batch.work_bytes
+        self.shown_bytes = 0
+        """The bytes of stored values that the answer shows."""
         self._batch = batch
 
     def stored(self, kind: Kind[R], name: str) -> R | None:

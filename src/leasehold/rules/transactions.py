@@ -37,7 +37,7 @@ from leasehold.model import (
 from leasehold.rules import entries
 from leasehold.rules.fences import check_fence
 from leasehold.rules.overlay import BatchLimitError, Overlay, Staging
-from leasehold.values.budgets import DECISION_WORK_BYTES
+from leasehold.values.budgets import DECISION_WORK_BYTES, SHOWN_BYTES_FOR_ONE_BYTE
 from leasehold.values.entry_text import partial_entry_json
 
 Failed = dict[str, ErrorDetail]
@@ -71,7 +71,8 @@ def transact(overlay: Overlay, transaction: Transaction) -> Committed:
             details={"limit": MAX_BATCH_WORK_BYTES},
         ) from None
     finally:
-        overlay.work_bytes = staged.work_bytes + decisions
+        # What is shown only ends the batch. It is never the reason for a refusal: it has limits of its own.
+        overlay.work_bytes = staged.work_bytes + decisions + staged.shown_bytes // SHOWN_BYTES_FOR_ONE_BYTE
 
 
 def names_in(transaction: Transaction) -> list[tuple[AnyKind, str]]:
@@ -89,16 +90,15 @@ def lookups_in(transaction: Transaction) -> list[tuple[AnyKind, str]]:
 # Operations ---------------------------------------------------------------------------------------------------
 
 
-def _do(overlay: Overlay, transaction: Transaction) -> Committed:
+def _do(overlay: Staging, transaction: Transaction) -> Committed:
     before = revision = overlay.revision
     results: list[Written | Deleted | Found | Missing] = []
-    read_bytes = 0
     for index, operation in enumerate(transaction.operations):
         overlay.revision = before  # so all changes get the same revision
         try:
             result = _apply(overlay, operation)
             if isinstance(result, Found):
-                read_bytes = _add_read(read_bytes, result.entry)
+                _count_read(overlay, result.entry)
         except ServiceError as refusal:
             raise _of_operation(refusal, index, operation.key) from refusal
         results.append(result)
@@ -128,16 +128,16 @@ def _read(overlay: Overlay, key: str) -> Found | Missing:
     return Found(entry)
 
 
-def _add_read(read_bytes: int, entry: Entry) -> int:
-    """The size of all values that were read. Raises `too_large`, but not for a single one."""
-    total = read_bytes + len(entry.value)
-    if read_bytes and total > MAX_PARTS_BYTES:
+def _count_read(overlay: Staging, entry: Entry) -> None:
+    """Count the size of all values that were read. Raises `too_large`, but not for a single one."""
+    before = overlay.shown_bytes
+    overlay.shown_bytes += len(entry.value)
+    if before and overlay.shown_bytes > MAX_PARTS_BYTES:
         raise ServiceError(
             "too_large",
             f"the values that the transaction reads are together larger than {MAX_PARTS_BYTES} bytes",
             details={"limit": MAX_PARTS_BYTES},
         )
-    return total
 
 
 def _of_operation(refusal: ServiceError, index: int, key: str) -> ServiceError:
@@ -155,7 +155,7 @@ def _of_operation(refusal: ServiceError, index: int, key: str) -> ServiceError:
 # Checks -------------------------------------------------------------------------------------------------------
 
 
-def _check(overlay: Overlay, transaction: Transaction) -> None:
+def _check(overlay: Staging, transaction: Transaction) -> None:
     """Raise `precondition_failed` with all checks that do not hold."""
     checking = _Checking(overlay)
     failed = list(checking.failed(transaction))
@@ -167,11 +167,9 @@ def _check(overlay: Overlay, transaction: Transaction) -> None:
 class _Checking:
     """The checks of one transaction. Each value is decoded once."""
 
-    def __init__(self, overlay: Overlay) -> None:
+    def __init__(self, overlay: Staging) -> None:
         self._overlay = overlay
         self._decoded: dict[str, Json] = {}
-        self._room_bytes = MAX_PARTS_BYTES
-        """How many bytes of current values may still be shown."""
 
     def failed(self, transaction: Transaction) -> Iterator[Failed]:
         """The checks that do not hold, in their order."""
@@ -215,7 +213,8 @@ class _Checking:
     def _current(self, entry: Entry) -> bytes:
         """The entry as text. Without its value if there is no room for it, or if it is bytes or cannot be read."""
         text = entry.value
-        if not text or len(text) > self._room_bytes:
+        overlay = self._overlay
+        if not text or overlay.shown_bytes + len(text) > MAX_PARTS_BYTES:
             return partial_entry_json(entry, value=None, path=None)
-        self._room_bytes -= len(text)
+        overlay.shown_bytes += len(text)
         return partial_entry_json(entry, value=text, path=None)

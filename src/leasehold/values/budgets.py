@@ -18,6 +18,8 @@ MERGED_OBJECT_WORK_BYTES: Final = 24
 """Merging an object of a merge patch, in addition to its members."""
 DECISION_WORK_BYTES: Final = 100
 """Deciding one check or operation of a transaction, in addition to the work on its value: 3 µs."""
+SHOWN_BYTES_FOR_ONE_BYTE: Final = 8
+"""Showing so many bytes of stored values in the answer to a transaction costs one unit."""
 ELEMENTS_MOVED_FOR_ONE_BYTE: Final = 64
 """Moving so many elements of a list by one place costs one unit."""
 
