@@ -32,6 +32,7 @@ from bench.rows import (
     PARTIAL,
     ROWS,
     STALL,
+    STALL_BY_MANY,
     START,
     WATCHERS_IDLE,
     WATCHERS_MEMORY,
@@ -241,25 +242,28 @@ def _note_media(instance: Instance, limit: Limit, figures: Mapping[str, float], 
 
 
 def _attack(instance: Instance, probed: ProbedLeasehold, found: Results) -> None:
-    """Measure the longest stall of the event loop, and note which requests caused the longest ones."""
+    """Measure the longest stalls of the event loop, and note which requests caused them."""
     try:
         if CATCH_UP_STALL in found.limits:
             _note_media(instance, CATCH_UP_STALL, probed.catch_up_stalls(), found)
     except BenchError as error:
         found.failures[CATCH_UP_STALL.name, instance] = str(error)
-    if STALL not in found.limits:
-        return
-    try:
-        stalls = probed.stalls()
-    except BenchError as error:
-        found.failures[STALL.name, instance] = str(error)
-        return
+    for limit in (STALL, STALL_BY_MANY):
+        if limit in found.limits:
+            try:
+                _note_stalls(instance, limit, probed.stalls(of_many=limit is STALL_BY_MANY), found)
+            except BenchError as error:
+                found.failures[limit.name, instance] = str(error)
+
+
+def _note_stalls(instance: Instance, limit: Limit, stalls: Mapping[str, float], found: Results) -> None:
+    """The longest stall counts; the note has the longest ones."""
     worst = sorted(stalls, key=lambda name: stalls[name], reverse=True)
-    found.figures[STALL.name, instance] = [stalls[worst[0]]]
+    found.figures[limit.name, instance] = [stalls[worst[0]]]
     longest = "; ".join(f"{name} {stalls[name]:.0f} ms" for name in worst[:_WORST_STALLS])
     found.notes.append(
-        f"Python {instance.python}: the longest stalls of {len(stalls)} kinds of requests, of up to 1 MiB each: "
-        f"{longest}."
+        f"Python {instance.python}: {limit.title}: of {len(stalls)} kinds of requests, of up to 1 MiB each, the worst "
+        f"are {longest}."
     )
 
 

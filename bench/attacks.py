@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from bench.workload import MIB
-from leasehold.limits import MAX_CONTAINERS
+from leasehold.limits import MAX_CONTAINERS, MAX_UNSENT_BYTES
 
 _CONTAINERS: Final = MAX_CONTAINERS - 100
 """Lists and objects in one value; slightly fewer than the service allows."""
@@ -172,6 +172,17 @@ def _transaction(*operations: bytes, checks: Sequence[bytes] = ()) -> bytes:
 _GET_WORST: Final = b'{"op":"get","key":"worst"}'
 
 
+def _most_clients(entries: Mapping[str, bytes], headers: Mapping[str, str]) -> int:
+    """How many clients may be sent all entries at the same moment: up to 100.
+
+    More unsent bytes than MAX_UNSENT_BYTES end connections. A quarter is left for the rest of the answers.
+    """
+    values = list(entries.values())
+    if "Accept" in headers:
+        values = [msgspec.msgpack.encode(msgspec.json.decode(value)) for value in values]
+    return min(100, MAX_UNSENT_BYTES * 3 // 4 // sum(map(len, values)))
+
+
 def _transactions() -> Iterator[Attack]:
     json = {"Content-Type": "application/json"}
     packed = json | {"Accept": _MESSAGEPACK}
@@ -212,9 +223,11 @@ def _transactions() -> Iterator[Attack]:
         yield attack(f"one put of {kind}", _transaction(one % body))
         for form, headers in (("", json), (" as MessagePack", packed)):
             asked = (("POST", "/txn", headers, gets),)
-            yield Attack(f"POST /txn{form}, 100 clients: 128 gets of {kind}", asked, None, 100, large)
-        asked = (("POST", "/txn?current", packed, shown),)
-        yield Attack(f"POST /txn as MessagePack, 100 clients: failed checks of {kind}", asked, None, 100, large)
+            clients = _most_clients(large, headers)
+            yield Attack(f"POST /txn{form}, {clients} clients: 128 gets of {kind}", asked, None, clients, large)
+        asked, clients = (("POST", "/txn?current", packed, shown),), _most_clients(large, packed)
+        name = f"POST /txn as MessagePack, {clients} clients: failed checks of {kind}"
+        yield Attack(name, asked, None, clients, large)
         asked = (("POST", "/txn", json, _transaction(*tests)),)
         yield Attack(f"POST /txn, 100 clients: 120 tests of {kind}", asked, None, 100, small)
     steps = _filled(b'{"op":"add","path":"/-","value":[1]}', 6_000 // _SEVERAL)

@@ -144,6 +144,10 @@ IDLE: Final = Limit(
 STALL: Final = Limit(
     "stall", "longest stall of the event loop by one client's worst requests", LEASEHOLD_PROBED, "ms", required=50,
 )  # fmt: skip
+STALL_BY_MANY: Final = Limit(
+    "stall-by-many", "longest stall of the event loop by up to 100 clients that send the worst requests at once",
+    LEASEHOLD_PROBED, "ms", required=100, goal=50,
+)  # fmt: skip
 WATCHERS_IDLE: Final = Limit(
     "watchers", f"{WATCHERS:,} idle watchers: processor time", LEASEHOLD_WATCHED, "% of a core", required=1,
 )  # fmt: skip
@@ -159,7 +163,7 @@ CATCH_UP_STALL: Final = Limit(
     LEASEHOLD_PROBED, "ms", required=5,
 )  # fmt: skip
 LIMITS: Final = (
-    MEMORY, START, PARTIAL, IDLE, STALL, WATCHERS_IDLE, WATCHERS_MEMORY, CATCH_UP, CATCH_UP_STALL,
+    MEMORY, START, PARTIAL, IDLE, STALL, STALL_BY_MANY, WATCHERS_IDLE, WATCHERS_MEMORY, CATCH_UP, CATCH_UP_STALL,
 )  # fmt: skip
 NAMES: Final = tuple(item.name for item in (*ROWS, *LIMITS))
 

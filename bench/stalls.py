@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -32,14 +32,14 @@ class ProbedLeasehold(Leasehold):
     clock = 0
     """0: the elapsed time of the longest stall; 1: its processor time."""
 
-    def stalls(self) -> Mapping[str, float]:
-        """Stalls in milliseconds, by the name of the attack."""
+    def stalls(self, *, of_many: bool) -> Mapping[str, float]:
+        """Stalls in milliseconds, by the name of the attack. `of_many`: those by many clients, not by one."""
         with self._started():
-            return self._stalls()
+            return self._stalls(attack for attack in worst_requests() if (attack.clients > 1) is of_many)
 
-    def _stalls(self) -> Mapping[str, float]:
+    def _stalls(self, attacks: Iterable[Attack]) -> Mapping[str, float]:
         found: dict[str, float] = {}
-        for attack in worst_requests():
+        for attack in attacks:
             self.succeed(self.put("worst", b"0" if attack.value is None else attack.value))
             self._store(attack.entries)
             self._longest_turn()
