@@ -1,7 +1,13 @@
 """The memory budgets for clients' data, and which client is cut off when one is exceeded."""
 
+from collections.abc import Callable
+
+import pytest
+
 from leasehold.errors import ServiceError
-from leasehold.http.wire.in_flight import BodiesInFlight, UnsentAnswers
+from leasehold.http.messages import Headers, Request
+from leasehold.http.wire.in_flight import BodiesInFlight, BodiesInLane, UnsentAnswers, lane_bytes
+from leasehold.limits import MAX_CONTAINERS, MAX_LANE_BODIES_BYTES
 
 
 class Body:
@@ -95,3 +101,133 @@ def test_a_client_that_has_read_everything_is_not_closed() -> None:
     answers.forget(first)
     answers.note(second, 80)
     assert (first.is_cut, second.is_cut, answers.total_bytes) == (False, False, 80)
+
+
+class Large:
+    """A connection with a complete body, whose change is in the lane from `begin_large` on."""
+
+    def __init__(self, bodies: BodiesInLane, size: int, begun: list["Large"], *, is_paused: bool = False) -> None:
+        self.bodies = bodies
+        self.size = size
+        self.begun = begun
+        self.is_paused = is_paused
+
+    def begin_large(self) -> None:
+        if not self.is_paused and self.bodies.admit(self, self.size):
+            self.bodies.take(self, self.size)
+            self.begun.append(self)
+
+
+class Iterations:
+    """Calls what was enqueued, one in an iteration."""
+
+    def __init__(self) -> None:
+        self.enqueued: list[Callable[[], None]] = []
+
+    def run(self) -> None:
+        while self.enqueued:
+            self.enqueued.pop(0)()
+
+
+def test_bodies_over_the_budget_of_the_lane_begin_in_their_order_when_others_have_left() -> None:
+    iterations, begun = Iterations(), list[Large]()
+    bodies = BodiesInLane(iterations.enqueued.append, 100)
+    senders = [Large(bodies, size, begun) for size in (60, 40, 70, 10, 30)]
+    for sender in senders:
+        sender.begin_large()
+    iterations.run()
+    assert (begun, bodies.total_bytes) == (senders[:2], 100)  # the small ones do not overtake the one of 70
+    bodies.give_back(senders[1])
+    iterations.run()
+    assert (begun, bodies.total_bytes) == (senders[:2], 60)
+    bodies.give_back(senders[0])
+    iterations.run()
+    assert (begun, bodies.total_bytes) == (senders[:4], 80)
+    bodies.give_back(senders[2])
+    bodies.give_back(senders[2])  # has no effect
+    iterations.run()
+    assert (begun, bodies.total_bytes) == (senders, 40)
+
+
+def test_a_body_larger_than_the_budget_of_the_lane_begins_when_there_is_no_other() -> None:
+    iterations, begun = Iterations(), list[Large]()
+    bodies = BodiesInLane(iterations.enqueued.append, 100)
+    senders = [Large(bodies, size, begun) for size in (300, 200, 10)]
+    for sender in senders:
+        sender.begin_large()
+        assert begun == senders[:1]
+    for count, sender in enumerate(senders, start=1):
+        iterations.run()
+        assert begun == senders[:count]
+        bodies.give_back(sender)
+    assert (bodies.total_bytes, bodies.has_room(1_000)) == (0, True)
+
+
+def test_a_sender_that_leaves_or_cannot_begin_does_not_hold_up_those_behind_it() -> None:
+    iterations, begun = Iterations(), list[Large]()
+    bodies = BodiesInLane(iterations.enqueued.append, 100)
+    first, gone, slow, last = (Large(bodies, 90, begun) for _ in range(4))
+    for sender in (first, gone, slow, last):
+        sender.begin_large()
+    slow.is_paused = True
+    bodies.leave(gone)
+    bodies.give_back(first)
+    iterations.run()
+    assert begun == [first, last]
+    slow.is_paused = False
+    slow.begin_large()
+    bodies.give_back(last)
+    iterations.run()
+    assert begun == [first, last, slow]
+
+
+def test_a_smaller_body_begins_when_the_larger_one_before_it_has_left() -> None:
+    iterations, begun = Iterations(), list[Large]()
+    bodies = BodiesInLane(iterations.enqueued.append, 100)
+    first, gone, last = (Large(bodies, size, begun) for size in (60, 90, 40))
+    for sender in (first, gone, last):
+        sender.begin_large()
+    bodies.leave(gone)
+    iterations.run()
+    assert begun == [first, last]
+
+
+def test_a_body_that_fails_to_begin_does_not_hold_up_those_behind_it() -> None:
+    class Failing(Large):
+        def begin_large(self) -> None:
+            raise MemoryError
+
+    iterations, begun = Iterations(), list[Large]()
+    bodies = BodiesInLane(iterations.enqueued.append, 100)
+    first, failing, last = Large(bodies, 90, begun), Failing(bodies, 90, begun), Large(bodies, 90, begun)
+    first.begin_large()
+    assert not bodies.admit(failing, 90)
+    last.begin_large()
+    bodies.give_back(first)
+    with pytest.raises(MemoryError):
+        iterations.run()
+    iterations.run()
+    assert begun == [first, last]
+
+
+JSON, PACKED = b"application/json", b"application/x-msgpack"
+
+
+@pytest.mark.parametrize(
+    ("media", "body", "expected"),
+    [
+        (JSON, b"[" + b",".join([b"[]"] * 2_000) + b"]", 2_001 * 41),
+        (JSON, b'"%b"' % ("中" * 2_000).encode(), 6_002),
+        (JSON, b"[" * 100_000, MAX_CONTAINERS * 41),
+        (PACKED, b"\xdd" + b"\x90" * 2_000, 2_001 * 41),
+        (PACKED, b"\xc0[{" * 2_000, 6_000),
+        (PACKED, b"\x80" * 100_000, MAX_CONTAINERS * 41),
+    ],
+)  # fmt: skip
+def test_a_body_with_many_lists_and_objects_takes_more_of_the_budget_of_the_lane(
+    media: bytes, body: bytes, expected: int
+) -> None:
+    headers = Headers()
+    headers[b"content-type"] = media
+    assert lane_bytes(Request("POST", b"/", headers, body=body)) == expected
+    assert expected <= MAX_LANE_BODIES_BYTES

@@ -86,6 +86,8 @@ class Request(msgspec.Struct):
     """The pattern of its route. Set by the router; `-` without a route."""
     max_value_bytes: int | None = None
     """The largest value that it may store. Set if its body is large."""
+    lane_bytes: int = 0
+    """What its body takes of the budget of those in the write lane. 0 if it is small."""
     argument: bytes = b""
     """The variable part of the path (a key), still percent-encoded. Set by the router."""
     trace: TraceContext | None = None

@@ -36,6 +36,7 @@ from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
 from leasehold.model import Found, NotModified, Operation, Outcome, Read, Transaction, keys_in, name_of
 from leasehold.rules.fences import refused_by_fence
+from leasehold.store.batch import Done
 from leasehold.tasks import start_task
 
 log = structlog.get_logger(__name__)
@@ -69,6 +70,7 @@ class Answerer(ABC):
         "_address",
         "_current",
         "_endpoint",
+        "_is_in_lane",
         "_quota_used",
         "_reception",
         "_sender",
@@ -88,6 +90,8 @@ class Answerer(ABC):
         # Of the request that is being answered:
         self._current: Request | None = None
         self._endpoint: PureEndpoint | AcquireEndpoint | None = None
+        self._is_in_lane = False
+        """Its body counts as one in the lane, also after the connection is closed."""
         self._started_at = 0.0
         self._task: Cancellable | None = None
         """The task that works on it, or its place in the queue of a lock."""
@@ -107,6 +111,10 @@ class Answerer(ABC):
     @abstractmethod
     def abort(self) -> None:
         """Close at once."""
+
+    @abstractmethod
+    def begin_large(self) -> None:
+        """Begin the next request in an iteration of the connection's own. Never raises."""
 
     def _begin(self, request: Request) -> None:
         shared = self._shared
@@ -133,8 +141,8 @@ class Answerer(ABC):
                         self._quota_used = QUOTA  # the whole value is decoded for it
                     shared.store.read(operation, self._complete)
                 else:
-                    self._quota_used += len(request.body) // LARGE_BYTES
-                    shared.store.submit(operation, self._complete)
+                    submit = self._submit_large if request.lane_bytes else shared.store.submit
+                    submit(operation, self._complete)
             elif not isinstance(endpoint, PureEndpoint):
                 self._start(endpoint, request)
         except ServiceError as refusal:
@@ -142,8 +150,27 @@ class Answerer(ABC):
         except BaseException as failure:  # noqa: BLE001 - whatever it is, the client is answered
             self._fail(request, failure)
 
+    def _submit_large(self, operation: Operation, done: Done) -> None:
+        """Submit the change of the current request, whose body counts as one in the lane until `_complete`."""
+        request = self._current
+        assert request is not None
+        self._quota_used += len(request.body) // LARGE_BYTES
+        self._is_in_lane = True
+        try:
+            self._shared.lane_bodies.take(self, request.lane_bytes)
+            self._shared.store.submit(operation, done)
+        except BaseException:  # it is not in the lane
+            self._leave_lane()
+            raise
+
+    def _leave_lane(self) -> None:
+        self._shared.lane_bodies.give_back(self)
+        self._is_in_lane = False
+
     def _complete(self, outcome: Outcome | ServiceError) -> None:
         """Called by the store with the outcome of the current request. The connection may be closed by then."""
+        if self._is_in_lane:
+            self._leave_lane()
         request = self._current
         if request is None or self._endpoint is None:
             return

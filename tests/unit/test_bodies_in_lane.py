@@ -1,0 +1,334 @@
+"""The budget of the bodies in the write lane: how many are decoded at the same time, whatever becomes of them."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+
+from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.errors import ServiceError, internal
+from leasehold.http.endpoints import ROUTES
+from leasehold.http.routing.admission import Admission
+from leasehold.http.routing.route import Service
+from leasehold.http.routing.router import Router
+from leasehold.http.wire.connection import Connection
+from leasehold.http.wire.connections import Connections
+from leasehold.http.wire.in_flight import BodiesInLane, LargeSender
+from leasehold.limits import MAX_LANE_BODIES_BYTES, Limits
+from leasehold.metrics import Metrics
+from leasehold.model import Operation
+from leasehold.store.batch import Done
+from leasehold.store.store import Store
+
+CLIENTS = 100
+
+
+class Transport(asyncio.Transport):
+    """Records what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1)})
+        self.written = b""
+        self.is_aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_aborted = True
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", self.written)]
+
+
+class Counted(BodiesInLane):
+    """Keeps the most that was taken."""
+
+    most_bytes = most_bodies = 0
+
+    def take(self, sender: LargeSender, size: int) -> None:
+        super().take(sender, size)
+        self.most_bytes = max(self.most_bytes, self.total_bytes)
+        self.most_bodies = max(self.most_bodies, len(self._taken))
+
+
+class Server:
+    """Connections to an empty store."""
+
+    def __init__(self, store: Store, budget: int) -> None:
+        service = Service(store, Limits(), lambda: 0.0, b"{}", Metrics(), dict)
+        self.shared = Connections(Router(ROUTES), Admission(None, None), service, logs_requests=False)
+        self.bodies = self.shared.lane_bodies = Counted(self.shared.round_robin.enqueue, budget)
+        self.clients: list[tuple[Connection, Transport]] = []
+
+    def connect(self) -> tuple[Connection, Transport]:
+        connection, transport = Connection(self.shared), Transport()
+        connection.connection_made(transport)
+        self.clients.append((connection, transport))
+        return connection, transport
+
+    def send(self, request: bytes) -> tuple[Connection, Transport]:
+        connection, transport = self.connect()
+        connection.data_received(request)
+        return connection, transport
+
+
+def served(scenario: Callable[[Server], Awaitable[None]], *, budget: int = MAX_LANE_BODIES_BYTES) -> None:
+    """Run a scenario. At its end nothing may be counted, and nobody may wait."""
+
+    async def run() -> None:
+        store = Store(MemoryEngine(), Limits())
+        await store.open()
+        server = Server(store, budget)
+        await scenario(server)
+        for connection, _ in server.clients:
+            connection.connection_lost(None)
+        await store.close()
+        assert (server.bodies.total_bytes, server.bodies._taken, server.bodies._waiting) == (0, {}, {})
+
+    asyncio.run(run())
+
+
+async def iterations(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@contextmanager
+def held(store: Store) -> Iterator[list[tuple[Operation, Done]]]:
+    """Keep the changes that are submitted, and complete none."""
+    submitted: list[tuple[Operation, Done]] = []
+    submit = store.submit
+    store.submit = lambda operation, done: submitted.append((operation, done))
+    yield submitted
+    store.submit = submit
+
+
+def message(method: str, target: str, body: bytes, media: str = "application/json") -> bytes:
+    head = f"{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def put(size: int) -> bytes:
+    return message("PUT", "/kv/a", b'"%b"' % (b"x" * size))
+
+
+LISTS = b"[" + b",".join([b"[]"] * 2_000) + b"]"
+TESTS = b'{"op":"patch","key":"a","patch":[{"op":"test","path":"","value":%b}]}' % LISTS
+PACKED = "application/vnd.msgpack"
+REQUESTS = {
+    "a value of 20 KB": (put(20_000), 201, 200),
+    "a value of 100 KB": (put(100_000), 201, 200),
+    "many lists": (message("PUT", "/kv/a", LISTS), 201, 200),
+    "many lists as MessagePack": (message("PUT", "/kv/a", b"\xdc\x13\x88" + b"\x90" * 5_000, PACKED), 201, 200),
+    "bytes": (message("PUT", "/kv/a", b"x" * 20_000, "application/octet-stream"), 201, 200),
+    "a patch that is refused by the rules": (
+        message("PATCH", "/kv/none", LISTS, "application/merge-patch+json"), 404, 404,
+    ),
+    "a transaction": (message("POST", "/txn", b'{"do":[{"op":"put","key":"a","value":%b}]}' % LISTS), 200, 200),
+    "a transaction that fails": (message("POST", "/txn", b'{"do":[%b]}' % TESTS), 404, 404),
+    "a value that is no JSON": (message("PUT", "/kv/a", b"[" * 20_000), 400, 400),
+    "a value by UUID": (message("POST", "/set", b'{"value":%b}' % LISTS), 201, 201),
+    "a lock": (message("POST", "/locks/a", b'{"owner":%b}' % LISTS), 400, 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_the_bodies_in_the_lane_stay_within_the_budget_and_every_client_is_answered(kind: str) -> None:
+    request, first, others = REQUESTS[kind]
+    budget = 500_000
+
+    async def scenario(server: Server) -> None:
+        for _ in range(CLIENTS):
+            server.send(request)
+        await iterations(2_000)
+        answers = sorted(status for _, transport in server.clients for status in transport.statuses)
+        assert answers == sorted([first] + [others] * (CLIENTS - 1))
+        assert server.bodies.most_bytes <= budget
+        if kind not in ("a value that is no JSON", "a lock"):  # they are never in the lane
+            assert server.bodies.most_bodies >= 2
+
+    served(scenario, budget=budget)
+
+
+def test_a_body_larger_than_the_budget_is_accepted_alone() -> None:
+    async def scenario(server: Server) -> None:
+        for _ in range(5):
+            server.send(put(20_000))
+        await iterations(200)
+        assert [transport.statuses for _, transport in server.clients] == [[201], *[[200]] * 4]
+        assert server.bodies.most_bodies == 1
+
+    served(scenario, budget=1_000)
+
+
+def test_a_small_body_does_not_wait_for_the_large_ones() -> None:
+    async def scenario(server: Server) -> None:
+        with held(server.shared.store) as submitted:
+            for _ in range(3):
+                server.send(put(20_000))
+            assert len(submitted) == 1
+            server.send(put(1_000))
+            assert len(submitted) == 2
+            complete_all(submitted)
+            await iterations()
+            complete_all(submitted)
+            await iterations()
+            complete_all(submitted)
+
+    served(scenario, budget=30_000)
+
+
+def complete_all(submitted: list[tuple[Operation, Done]]) -> None:
+    while submitted:
+        submitted.pop()[1](internal("planned"))
+
+
+def test_a_client_that_leaves_while_its_body_waits_does_not_hold_up_the_next_one() -> None:
+    async def scenario(server: Server) -> None:
+        with held(server.shared.store) as submitted:
+            server.send(put(20_000))
+            gone, _ = server.send(put(20_000))
+            aborted, _ = server.send(put(100_000))
+            _, last = server.send(put(20_000))
+            await iterations()
+            assert len(submitted) == 1
+            gone.connection_lost(None)
+            aborted.abort()
+            assert len(server.bodies._waiting) == 1
+            assert server.shared.bodies.total_bytes == 2 * 20_002
+            complete_all(submitted)
+            await iterations()
+            assert len(submitted) == 1
+            complete_all(submitted)
+            await iterations()
+            assert last.statuses == [500]
+            server.clients.pop(1)
+
+    served(scenario, budget=30_000)
+
+
+def test_the_body_of_a_client_that_left_counts_until_its_change_is_completed() -> None:
+    async def scenario(server: Server) -> None:
+        with held(server.shared.store) as submitted:
+            gone, _ = server.send(put(20_000))
+            _, last = server.send(put(20_000))
+            gone.connection_lost(None)
+            await iterations()
+            assert (len(submitted), server.bodies.total_bytes) == (1, 20_002)
+            complete_all(submitted)
+            await iterations()
+            assert len(submitted) == 1
+            complete_all(submitted)
+            await iterations()
+            assert last.statuses == [500]
+            server.clients.pop(0)
+
+    served(scenario, budget=30_000)
+
+
+def failing_submit(_operation: Operation, _done: Done) -> None:
+    raise MemoryError
+
+
+def refusing_submit(_operation: Operation, done: Done) -> None:
+    done(ServiceError("unavailable", "planned"))
+
+
+def twice_completing_submit(operation: Operation, done: Done) -> None:
+    del operation
+    done(internal("planned"))
+    done(internal("planned again"))
+
+
+@pytest.mark.parametrize("submit", [failing_submit, refusing_submit, twice_completing_submit])
+def test_the_budget_is_returned_after_an_error(
+    submit: Callable[[Operation, Done], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(server: Server) -> None:
+        monkeypatch.setattr(server.shared.store, "submit", submit)
+        for _ in range(5):
+            server.send(put(20_000))
+        await iterations(200)
+        assert all(transport.statuses in ([500], [503]) for _, transport in server.clients)
+
+    served(scenario, budget=30_000)
+
+
+def test_requests_behind_a_body_that_waits_are_answered_in_order() -> None:
+    get = b"GET /kv/a HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    async def scenario(server: Server) -> None:
+        for _ in range(10):
+            server.send(put(20_000) + get + put(100_000) + put(100) + get)
+        await iterations(1_000)
+        assert {tuple(transport.statuses[1:]) for _, transport in server.clients} == {(200,) * 4}
+
+    served(scenario, budget=30_000)
+
+
+def test_a_client_that_does_not_read_does_not_hold_up_those_behind_it() -> None:
+    async def scenario(server: Server) -> None:
+        with held(server.shared.store) as submitted:
+            server.send(put(20_000))
+            slow, slow_transport = server.send(put(20_000))
+            _, last = server.send(put(20_000))
+            slow._sender.is_paused = True
+            complete_all(submitted)
+            await iterations()
+            complete_all(submitted)
+            await iterations()
+            assert (last.statuses, slow_transport.statuses) == ([500], [])
+            slow.resume_writing()
+            await iterations()
+            complete_all(submitted)
+            await iterations()
+            assert slow_transport.statuses == [500]
+
+    served(scenario, budget=30_000)
+
+
+def test_a_server_that_stops_closes_the_connections_whose_bodies_wait() -> None:
+    async def scenario(server: Server) -> None:
+        with held(server.shared.store) as submitted:
+            for _ in range(5):
+                server.send(put(20_000))
+            await server.shared.drain(0)
+            assert all(transport.is_aborted for _, transport in server.clients)
+            complete_all(submitted)
+            await iterations()
+            assert submitted == []
+
+    served(scenario, budget=30_000)
+
+
+def test_a_store_with_many_large_bodies_keeps_all_of_them() -> None:
+    """The budget changes when a change is decided, and not whether."""
+
+    async def scenario(server: Server) -> None:
+        for number in range(CLIENTS):
+            server.send(message("PUT", f"/kv/{number}", b'"%b"' % (b"%d" % number * 10_000)))
+        await iterations(2_000)
+        for number in range(CLIENTS):
+            _, transport = server.send(b"GET /kv/%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+            await iterations(3)
+            entry = msgspec.json.decode(transport.written.partition(b"\r\n\r\n")[2])
+            assert entry["value"] == str(number) * 10_000
+
+    served(scenario, budget=30_000)
