@@ -29,7 +29,7 @@ def outside_strings(text: bytes) -> bytes:
 
 def brackets_at_most(text: bytes) -> int:
     """An upper bound for `containers`: it also counts brackets in strings."""
-    return text.count(b"[") + text.count(b"{")
+    return len(text) - len(text.translate(None, b"[{"))  # one pass takes less time than counting each of the two
 
 
 def containers(text: bytes) -> int:
