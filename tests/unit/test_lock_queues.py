@@ -293,8 +293,10 @@ async def test_a_caller_that_comes_again_as_soon_as_it_is_refused_gets_an_attemp
 
     lane.queues.acquire(acquire("1"), 0, come_again)
     lane.answer(HELD)
+    await settled()
     assert (len(told), lane.attempts) == (1, ["again"])
     lane.grant()
+    await settled()
     assert [type(each) for each in told] == [ServiceError, Leased]
     assert lane.asked == []
 
@@ -306,7 +308,8 @@ async def test_a_lease_is_released_once_if_its_waiter_is_cancelled_twice(lane: L
     lane.grant()
     waiter.cancel()
     waiter.cancel()
-    assert (len(told), lane.releases) == (1, ["1"])
+    await settled()
+    assert (told, lane.releases) == ([], ["1"])
 
 
 @scenario
@@ -318,6 +321,7 @@ async def test_a_waiter_that_is_cancelled_is_told_nothing(lane: Lane) -> None:
     first.cancel()
     second.cancel()
     lane.answer(HELD)
+    await settled()
     assert (told, lane.asked) == ([], [])
 
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from leasehold.completions import complete_all, report
-from leasehold.errors import ServiceError, internal, unavailable
+from leasehold.completions import report
+from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import MAX_ABANDONED_LEASES, MAX_WAITERS
 from leasehold.model import Acquire, Held, Leased, Operation, Outcome, Release
 from leasehold.rules import lock_held
@@ -49,6 +49,7 @@ class Waiter:
         "may_wait",
         "operation",
         "timer",
+        "told",
     )
 
     def __init__(
@@ -66,7 +67,7 @@ class Waiter:
         self._queue = queue
         self.operation = operation
         self.done = done
-        """Gets `Leased` or an error, once."""
+        """Gets `Leased` or an error, once. It is called by the event loop, so it may acquire again."""
         self.is_connected = is_connected
         self.may_wait = may_wait
         """Whether it stays in the queue if its attempt fails. False after its deadline."""
@@ -77,9 +78,14 @@ class Waiter:
         self.has_ended = False
         """It has its outcome, or its caller has left."""
         self.has_lease = False
+        self.told: asyncio.Handle | None = None
+        """The call of `done`, once it has an outcome."""
 
     def cancel(self) -> None:
-        """The caller has left. If it has got the lease, the lease is released. It can be called again."""
+        """The caller has left, and gets no outcome from now on. If it has got the lease, the lease is released.
+
+        It can be called again.
+        """
         self._queues.remove(self._queue, self)
 
 
@@ -130,9 +136,9 @@ class LockQueues:
     ) -> Waiter:
         """Wait until the lock is free and all earlier waiters have had their turn; then `done` gets `Leased`.
 
-        `done` gets `lock_held` after `wait_seconds`, or the errors of the lane. It may be called before this returns.
-        The caller must cancel the waiter if it leaves before that. Raises `too_many_requests` if the queue is full,
-        and `unavailable` after `stop`.
+        `done` gets `lock_held` after `wait_seconds`, or the errors of the lane. It is called after this has returned.
+        The caller must cancel the waiter if it leaves before that. Raises `too_many_requests` if the queue is full, and
+        `unavailable` after `stop`.
         """
         if self._stopped:
             raise _stopping()
@@ -163,6 +169,8 @@ class LockQueues:
 
     def remove(self, queue: _Queue, waiter: Waiter) -> None:
         """See `Waiter.cancel`."""
+        if waiter.told is not None:
+            waiter.told.cancel()
         if waiter.has_lease:
             waiter.has_lease = False
             self._abandon(waiter.operation)
@@ -182,14 +190,11 @@ class LockQueues:
     def stop(self) -> None:
         """Refuse all waiters, except for those whose attempt is in the lane: they get the outcome of the attempt."""
         self._stopped = True
-        refused: list[Done] = []
         for queue in list(self._queues.values()):
             for waiter in list(queue.waiters):
                 waiter.may_wait = False
                 if waiter is not queue.attempt:
-                    self._end(queue, waiter)
-                    refused.append(waiter.done)
-        complete_all(((done, _stopping()) for done in refused), _completion_failed)
+                    self._finish(queue, waiter, _stopping())
 
     def catch_up(self) -> None:
         """Repeat what failed before: release abandoned leases, wake waiters. Called every second."""
@@ -221,21 +226,6 @@ class LockQueues:
 
     def _end_attempt(self, queue: _Queue, first: Waiter, outcome: Outcome | ServiceError) -> None:
         """If this raises, it is called again with an error. So each step must be safe to repeat."""
-        ended: list[tuple[Done, Outcome | ServiceError]] = []
-        try:
-            self._continue(queue, first, outcome, ended)
-        finally:
-            # Last: a caller that has its outcome may come again at once.
-            complete_all(iter(ended), _completion_failed)
-
-    def _continue(
-        self,
-        queue: _Queue,
-        first: Waiter,
-        outcome: Outcome | ServiceError,
-        ended: list[tuple[Done, Outcome | ServiceError]],
-    ) -> None:
-        """Continue after the attempt of `first`. The outcomes of waiters that have ended are added to `ended`."""
         queue.attempt = None
         if isinstance(outcome, Leased):
             # For the other waiters the lock is held from now on.
@@ -245,7 +235,7 @@ class LockQueues:
                 self._abandon(first.operation)
             else:
                 first.has_lease = True
-                self._finish(queue, first, outcome, ended)
+                self._finish(queue, first, outcome)
         elif isinstance(outcome, Held):
             queue.held = outcome
             self._start_timer(queue, first)
@@ -253,11 +243,11 @@ class LockQueues:
             assert isinstance(outcome, ServiceError)
             if outcome.is_outcome_unknown and not (first.has_lease and first.has_ended):
                 self._abandon(first.operation)
-            self._finish(queue, first, outcome, ended)
+            self._finish(queue, first, outcome)
             queue.held, queue.is_woken = None, True  # the state of the lock is unknown, so the next waiter attempts
         if queue.held is not None and queue.waiters:
             for waiter in [each for each in queue.waiters if not each.may_wait]:
-                self._finish(queue, waiter, _stopping() if self._stopped else lock_held(queue.held), ended)
+                self._finish(queue, waiter, _stopping() if self._stopped else lock_held(queue.held))
         if not queue.waiters:
             self._remove_queue(queue)
         elif queue.is_woken:
@@ -295,15 +285,10 @@ class LockQueues:
         if queue.attempt is None:
             self._try(queue)
 
-    def _finish(
-        self,
-        queue: _Queue,
-        waiter: Waiter,
-        outcome: Outcome | ServiceError,
-        ended: list[tuple[Done, Outcome | ServiceError]],
-    ) -> None:
+    def _finish(self, queue: _Queue, waiter: Waiter, outcome: Outcome | ServiceError) -> None:
         if not waiter.has_ended:
-            ended.append((waiter.done, outcome))
+            waiter.told = asyncio.get_running_loop().call_soon(waiter.done, outcome)
+            waiter.has_ended = True
         self._end(queue, waiter)
 
     def _end(self, queue: _Queue, waiter: Waiter) -> None:
@@ -344,7 +329,3 @@ class LockQueues:
 
 def _stopping() -> ServiceError:
     return unavailable("the service is shutting down")
-
-
-def _completion_failed() -> ServiceError:
-    return internal("the service failed while it made the answer")

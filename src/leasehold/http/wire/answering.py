@@ -174,6 +174,7 @@ class Answerer(ABC):
         request = self._current
         if request is None or self._endpoint is None:
             return
+        self._task = None
         try:
             if isinstance(outcome, ServiceError):
                 self._respond_error(request, outcome)
@@ -217,9 +218,7 @@ class Answerer(ABC):
             _require_covered(request.principal, operation)
         self._endpoint = endpoint
         self._state = WAITING
-        waiter = self._shared.store.acquire(operation, wait_seconds, self._complete_acquisition, self._may_get_lock)
-        if self._current is request:  # it is not answered yet
-            self._task = waiter
+        self._task = self._shared.store.acquire(operation, wait_seconds, self._complete, self._may_get_lock)
 
     def _may_get_lock(self) -> bool:
         """Whether the client is still there. If it is not, nothing else will end the connection."""
@@ -227,10 +226,6 @@ class Answerer(ABC):
             return True
         self.abort()
         return False
-
-    def _complete_acquisition(self, outcome: Outcome | ServiceError) -> None:
-        self._task = None
-        self._complete(outcome)
 
     # Requests that stream or wait -----------------------------------------------------------------------------
 
