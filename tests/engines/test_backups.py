@@ -310,8 +310,6 @@ from leasehold.engines.backups import backup_text, read_backup
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.postgres import backups
 
-steps = int(sys.argv[1])
-
 def step():
     global steps
     steps -= 1
@@ -339,13 +337,20 @@ async def connected(self):
 backups.Address.connect = connected
 
 async def keep(moment):
-    Path(sys.argv[4]).write_bytes(b"".join([chunk async for chunk in backup_text(moment)]))
-    return Path(sys.argv[4])
+    Path(sys.argv[3]).write_bytes(b"".join([chunk async for chunk in backup_text(moment)]))
+    return Path(sys.argv[3])
 
-backup = read_backup(OsDisk(), Path(sys.argv[2]), 0)
+backup = read_backup(OsDisk(), Path(sys.argv[1]), 0)
 sys.modules["leasehold.engines.file.disk"].OsDisk = KilledDisk
-asyncio.run(restore_store(sys.argv[3], backup, advance=0, keep=keep, now=0))
+for line in sys.stdin:
+    steps = int(line)
+    restoring = os.fork()
+    if restoring == 0:
+        asyncio.run(restore_store(sys.argv[2], backup, advance=0, keep=keep, now=0))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(restoring, 0)[1]), flush=True)
 """
+"""For each line, a restore in a process of its own. They are forked, because the imports take longer than a restore."""
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -358,19 +363,23 @@ def test_a_restore_that_is_killed_at_any_step_has_replaced_everything_or_nothing
     run(restore_store(url, before, advance=0, keep=None, now=NOW))
     found: dict[str, Entry] = {}
     steps = 0
-    for steps in range(200):
-        arguments = [str(steps), str(after), url, str(tmp_path / "kept.json")]
-        ended = subprocess.run([sys.executable, "-c", KILLED_AT, *arguments], capture_output=True, check=False)
-        revision, _, found, _ = run(opened_contents(open_engine(url)))
-        if ended.returncode == 0:
-            break
-        assert ended.returncode == -signal.SIGKILL, ended.stderr
-        if revision == 200:
-            # Killed between the last change and its end.
-            assert found.keys() == by_key(some_entries(15, 30)).keys()
-            run(restore_store(url, before, advance=0, keep=_kept_in(tmp_path), now=NOW))
-        else:
-            assert (revision, found.keys()) == (100, before.of(ENTRY).by_name.keys())
+    command = [sys.executable, "-c", KILLED_AT, str(after), url, str(tmp_path / "kept.json")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as restores:
+        assert restores.stdin is not None
+        assert restores.stdout is not None
+        for steps in range(200):
+            restores.stdin.write(f"{steps}\n")
+            ended = int(restores.stdout.readline())
+            revision, _, found, _ = run(opened_contents(open_engine(url)))
+            if ended == 0:
+                break
+            assert ended == -signal.SIGKILL
+            if revision == 200:
+                # Killed between the last change and its end.
+                assert found.keys() == by_key(some_entries(15, 30)).keys()
+                run(restore_store(url, before, advance=0, keep=_kept_in(tmp_path), now=NOW))
+            else:
+                assert (revision, found.keys()) == (100, before.of(ENTRY).by_name.keys())
     assert steps > 10
     assert found.keys() == by_key(some_entries(15, 30)).keys()
 
