@@ -15,6 +15,7 @@ from running import Ended, Listening, Server, Wire, message
 EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
 PACKED = "application/vnd.msgpack"
+EVENT_SCHEMA = {"$ref": "#/components/schemas/Event"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class Event:
 
 
 class Watch:
-    """One watch. The `with` block closes its connection. `query` is the part of the target after `?`."""
+    """One watch. The `with` block closes its connection. `query` is the part of the target after `?`.
+
+    Each event of a server is held against the description of the service.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Watch:
         receive_buffer_bytes: int | None = None,
     ) -> None:
         self.accept = accept
+        self._contract = server.contract if isinstance(server, Server) else None
         self.wire = Wire(server, receive_buffer_bytes=receive_buffer_bytes)
         try:
             self.wire.send(message("GET", f"/watch?{query}", f"Accept: {accept}", *fields))
@@ -66,6 +71,8 @@ class Watch:
         """The events until the response is complete. A chunk has whole events."""
         while (chunk := self.wire.chunk()) != b"":
             for item in _items(chunk, self.accept):
+                faults = self._contract.faults(EVENT_SCHEMA, item) if self._contract is not None else []
+                assert not faults, f"{item} has {faults}"
                 yield Event(item["event"], item["data"], item.get("id"))
 
     def next(self) -> Event:

@@ -130,6 +130,51 @@ def test_every_parameter_has_a_schema_and_is_listed_once(document: Any) -> None:
     assert wrong == []
 
 
+def test_the_description_says_which_parameters_are_required_and_how_often_others_may_be_given(document: Any) -> None:
+    described = {
+        (name, parameter["name"]): parameter["schema"].get("maxItems", "required")
+        for name, operation in operations(document)
+        for parameter in operation["parameters"]
+        if parameter["in"] != "path" and ("maxItems" in parameter["schema"] or "required" in parameter)
+    }
+    assert described == {
+        ("get /kv/{key}", "path"): 100,
+        ("get /get/{uuid}", "path"): 100,
+        ("get /kv", "path"): 100,
+        ("get /get", "path"): 100,
+        ("get /kv", "key"): 128,
+        ("get /watch", "prefix"): 16,
+        ("delete /kv", "prefix"): "required",
+    }
+
+
+HELD = {"lock": "a", "state": "held", "token": 1, "owner": None, "expires_at": "2026-01-31T12:00:00Z", "revision": 1}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "ready", "data": {"revision": 1}},
+        {"event": "reset", "id": 1, "data": {"revision": 1}},
+        {"event": "put", "id": 1, "data": {"key": "a", "revision": 1}},
+        {"event": "delete", "id": 1, "data": {"key": "a"}},
+        {"event": "lock", "id": 1, "data": HELD | {"lease_id": "a"}},
+        {"event": "lock", "id": 1, "data": HELD | {"state": "free"}},
+        {"event": "end", "data": {"error": "over", "message": "text"}},
+        {"event": "other", "data": {}},
+    ],
+)
+def test_an_event_that_breaks_the_promises_of_a_watch_does_not_fit_the_description(server: Server, event: Any) -> None:
+    schema = {"$ref": "#/components/schemas/Event"}
+    assert server.contract.faults(schema, {"event": "lock", "id": 1, "data": HELD}) == []
+    assert server.contract.faults(schema, event) != []
+
+
+@pytest.mark.parametrize("member", ["failed", "index", "key", "limit", "oldest", "deleted", "revision", "size", "step"])
+def test_the_members_of_errors_that_programs_use_are_described(document: Any, member: str) -> None:
+    assert member in document["components"]["schemas"]["Error"]["properties"]
+
+
 def test_every_answer_has_a_description(server: Server, document: Any) -> None:
     wrong = [
         (name, status)

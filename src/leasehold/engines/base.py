@@ -196,7 +196,7 @@ class Engine(Protocol):
 
 def compacted(oldest: int) -> ServiceError:
     """The error of `Space.changes` for a revision whose changes are no longer known. `oldest`: one whose are known."""
-    return ServiceError("revision_compacted", "changes that old are no longer known", details={"oldest": oldest})
+    return ServiceError("revision_compacted", "the changes since then are not known", details={"oldest": oldest})
 
 
 def by_kind(changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:

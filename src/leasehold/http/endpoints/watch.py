@@ -102,10 +102,17 @@ ROUTE: Final = Route(
     AsyncEndpoint(watch, waits=True),
     "Watch changes of entries and locks",
     "read",
-    (DocumentedResponse(200, "The events. The response ends when the token expires or the service stops.", "Event"),),
+    (
+        DocumentedResponse(
+            200,
+            "The events. The response ends when the token expires or the service stops.",
+            "Event",
+            headers=("X-Accel-Buffering",),
+        ),
+    ),
     ("upgrade_required", "revision_compacted"),
     (
-        Parameter("prefix", "Only names that begin with one of these.", {"type": "string"}, repeated=True),
+        Parameter("prefix", "Only names that begin with one of these.", {"type": "string"}, most=MAX_WATCH_PREFIXES),
         Parameter("snapshot", "First send all entries.", _BOOLEAN),
         Parameter("since", "Begin after this revision; without it, at the current one.", _REVISION),
         Parameter("locks", "Also send changes of locks.", _BOOLEAN),

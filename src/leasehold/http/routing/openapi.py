@@ -103,14 +103,15 @@ def _path_parameters(pattern: str) -> list[Json]:
 
 def _parameter(parameter: Parameter) -> Json:
     schema: Json = dict(parameter.schema)
-    if parameter.repeated:
-        schema = {"type": "array", "items": schema}
-    return {
+    if parameter.most > 1:
+        schema = {"type": "array", "items": schema, "maxItems": parameter.most}
+    described: dict[str, Json] = {
         "name": parameter.name,
         "in": parameter.location,
         "description": parameter.description,
         "schema": schema,
     }
+    return {**described, "required": True} if parameter.required else described
 
 
 def _response(response: DocumentedResponse, offers: tuple[Media, ...]) -> Json:

@@ -31,6 +31,7 @@ HEADERS: dict[str, Json] = {
     "Location": {"description": "The path of the new entry.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
     "WWW-Authenticate": {"description": "Bearer: a token is needed.", "schema": {"type": "string"}},
+    "X-Accel-Buffering": {"description": "no: a proxy sends each event on at once.", "schema": {"const": "no"}},
     "X-Request-Id": {"description": "Identifies this request in the log.", "schema": {"type": "string"}},
 }
 
@@ -139,6 +140,30 @@ _LOCK: Json = _object(
         },
     }
 )
+_REVISION: Json = {"type": "integer", "minimum": 1}
+_FAILED_CHECK: Json = _members(
+    {"index": {"type": "integer", "minimum": 0}},
+    {
+        "key": _KEY,
+        "revision": {"type": ["integer", "null"], "minimum": 1},
+        "current": {"anyOf": [_ENTRY, {"type": "null"}]},
+        "error": {"const": "lease_lost"},
+    },
+)
+_CURSOR: Json = {"type": "integer", "minimum": 0, "description": "All changes up to here that match have been sent."}
+_HOLDER: dict[str, Json] = {
+    **{name: _LEASE_MEMBERS[name] for name in ("token", "owner", "expires_at")},
+    "revision": _REVISION,
+}
+_HEAD: Json = _object({"revision": {"type": "integer", "minimum": 0}})
+_END: Json = _members({"error": {"enum": list(STATUS_BY_CODE)}, "message": {"type": "string"}}, {"oldest": _CURSOR})
+
+
+def _change_event(name: str, data: Json) -> Json:
+    """An event of one change. It has an id if it is the last one of its revision, and none in a snapshot."""
+    return _members({"event": {"const": name}, "data": data}, {"id": _CURSOR})
+
+
 SCHEMAS: dict[str, Json] = {
     "Key": {
         "type": "string",
@@ -181,15 +206,16 @@ SCHEMAS: dict[str, Json] = {
         "description": "The entries; with `count`, how many there are.",
     },
     "Event": {
-        "type": "object",
         "description": "An event of a watch. In `text/event-stream` its members are the fields of an event.",
-        "properties": {
-            "event": {"enum": ["put", "delete", "lock", "ready", "progress", "reset", "end"]},
-            "id": {"type": "integer", "minimum": 0, "description": "The cursor, if the event ends a revision."},
-            "data": {"type": "object"},
-        },
-        "required": ["event", "data"],
-        "additionalProperties": False,
+        "anyOf": [
+            _change_event("put", {"$ref": "#/components/schemas/Entry"}),
+            _change_event("delete", _object({"key": _KEY, "revision": _REVISION})),
+            _change_event("lock", _object({"lock": _NAME, "state": {"const": "held"}, **_HOLDER})),
+            _change_event("lock", _object({"lock": _NAME, "state": {"const": "free"}, "revision": _REVISION})),
+            _object({"event": {"enum": ["ready", "progress"]}, "id": _CURSOR, "data": _HEAD}),
+            _object({"event": {"const": "reset"}, "data": _HEAD}),
+            _object({"event": {"const": "end"}, "data": _END}),
+        ],
     },
     "Deleted": {
         "type": "object",
@@ -331,6 +357,18 @@ SCHEMAS: dict[str, Json] = {
             "message": {"type": "string"},
             "request_id": {"type": "string"},
             "trace_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+            "limit": {"type": "integer", "description": "The limit that the request exceeds."},
+            "revision": {"type": ["integer", "null"], "description": "Of the entry; null if there is none."},
+            "index": {"type": "integer", "minimum": 0, "description": "The operation that is refused."},
+            "key": {"type": "string", "description": "The key of this operation, or of an entry of a list."},
+            "failed": {"type": "array", "minItems": 1, "items": _FAILED_CHECK},
+            "oldest": {"type": "integer", "minimum": 0, "description": "A revision from which a watch can begin."},
+            "deleted": {"type": "integer", "minimum": 0, "description": "How many entries were deleted before."},
+            "step": {"type": "integer", "minimum": 0, "description": "The operation of the JSON patch that failed."},
+            "size": {"type": "integer", "minimum": 0, "description": "The number of bytes of the value."},
+            "member": {"type": "string", "description": "The member of the body that is wrong."},
+            "owner": _OWNER,
+            "expires_at": _TIME,
         },
         "required": ["error", "message", "request_id"],
         "description": "`error` is for programs, `message` for people. There may be more members.",

@@ -76,7 +76,7 @@ PATHS: Final = Parameter(
     "path",
     "JSON Pointer to a part. If it is repeated, the response has each part under its path.",
     _STRING,
-    repeated=True,
+    most=MAX_PATHS,
 )
 
 
@@ -157,7 +157,7 @@ LIST_PATHS: Final = Parameter(
     "path",
     "JSON Pointer to a part of each value. Entries without this part, or without one of several, are left out.",
     _STRING,
-    repeated=True,
+    most=MAX_PATHS,
 )
 LIMIT: Final = Parameter(
     "limit",
@@ -198,7 +198,10 @@ def limit_of(request: Request) -> int | None:
 
 
 KEYS: Final = Parameter(
-    "key", "A key. If it is repeated, the response has all of these entries, as of one moment.", _STRING, repeated=True
+    "key",
+    "A key. If it is repeated, the response has all of these entries, as of one moment.",
+    _STRING,
+    most=MAX_READ_KEYS,
 )
 
 

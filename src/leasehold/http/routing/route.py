@@ -72,7 +72,9 @@ class Parameter(msgspec.Struct, frozen=True):
     description: str
     schema: Mapping[str, Json]
     location: Literal["query", "header"] = "query"
-    repeated: bool = False
+    most: int = 1
+    """How many times it may be given."""
+    required: bool = False
 
 
 class DocumentedResponse(msgspec.Struct, frozen=True):
@@ -115,7 +117,7 @@ class Route(msgspec.Struct, frozen=True):
 
     def repeats(self, name: str) -> bool:
         """Whether a request may have the parameter several times."""
-        return any(parameter.name == name and parameter.repeated for parameter in self.parameters)
+        return any(parameter.name == name and parameter.most > 1 for parameter in self.parameters)
 
     def takes(self, name: str) -> bool:
         return any(parameter.name == name and parameter.location == "query" for parameter in self.parameters)

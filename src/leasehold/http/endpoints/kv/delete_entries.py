@@ -61,5 +61,5 @@ ROUTE = Route(
     "write",
     (DocumentedResponse(200, "How many were deleted.", "DeletedEntries"),),
     ("precondition_failed", "storage_full"),
-    (PREFIX, FENCE),
+    (msgspec.structs.replace(PREFIX, schema={"type": "string", "minLength": 1}, required=True), FENCE),
 )
