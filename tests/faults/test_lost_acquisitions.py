@@ -19,7 +19,7 @@ from harness.postgres_faults import BIND_COMMIT
 from proxy import Proxy
 from running import Server, Wire, message, running, until
 
-from leasehold.engines.postgres import committer, fault, pool
+from leasehold.engines.postgres import committer, fault, listener, pool
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.errors import ServiceError
@@ -149,6 +149,7 @@ def scenario(
         for module in (committer, fault, pool):
             monkeypatch.setattr(module, "RETRY_SECONDS", 0.5)
         monkeypatch.setattr(committer, "RESOLVE_SECONDS", 0.5)
+        monkeypatch.setattr(listener, "RELISTEN_SECONDS", 0.01)
 
         async def on_a_database() -> None:
             async with store_behind_a_proxy(database) as (store, cut):
@@ -196,7 +197,7 @@ async def test_an_acquisition_with_an_unknown_outcome_is_released(store: Store, 
 @scenario
 async def test_a_release_with_an_unknown_outcome_wakes_the_waiters(store: Store, cut: Cut) -> None:
     """They are woken when the database is back and not before, because a failing attempt would remove them from the
-    queue."""
+    queue. The head is read in the meantime, because the connection that listens is lost, too."""
     cut.disarm()
     await acquired(store, acquisition("1"), 0)
     waiting = asyncio.create_task(acquired(store, acquisition("2"), LONG))
@@ -204,7 +205,11 @@ async def test_a_release_with_an_unknown_outcome_wakes_the_waiters(store: Store,
         await asyncio.sleep(0)
     await submit(store, Release("another"))  # after the waiter's attempt
     cut.arm()
-    outcome = await submit(store, Release("l", "1"))
+    releasing = asyncio.create_task(submit(store, Release("l", "1")))
+    while not cut.is_away:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0)
+    store.space._listener._link.drop()  # type: ignore[attr-defined] # of PostgreSQL
+    outcome = await releasing
     assert isinstance(outcome, ServiceError)
     assert outcome.code == "unavailable"
     assert await store.lease("l") is None, "the release must have been stored"

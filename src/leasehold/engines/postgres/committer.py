@@ -130,6 +130,9 @@ class Committer:
         """The id of the database process that wrote the last batch."""
         self._unanswered: Written | None = None
         """The batch whose COMMIT may be done and has no answer yet."""
+        self.is_in_doubt = False
+        """The answer of a COMMIT is lost, and its outcome is looked for. Other servers and this one may see its changes
+        already, but no other batch can be committed."""
         self._uncounted_removals: int | None = None
         """Removals since this server last counted those that are stored. None: it has not counted them yet."""
         self._pipeline: Pipeline | None = None
@@ -145,7 +148,10 @@ class Committer:
         Raises unexpected exceptions only. The caller must then call `given_up`.
         """
         self._unanswered = None
-        return await self._try_until_done(names, decide)
+        try:
+            return await self._try_until_done(names, decide)
+        finally:
+            self.is_in_doubt = False
 
     async def _try_until_done(self, names: Names, decide: Decide) -> Written | ServiceError | None:
         """Repeat the attempt until the batch is committed or refused, or until the time for retries has ended."""
@@ -160,6 +166,7 @@ class Committer:
                 self._writer.drop()
                 if self._unanswered is not lost:
                     lost = self._unanswered
+                    self.is_in_doubt = lost is not None
                     deadline = max(deadline, loop.time() + RESOLVE_SECONDS)
                 # After any failure of a COMMIT, its outcome is looked for.
                 goes_on = is_transient(failure) or lost is not None

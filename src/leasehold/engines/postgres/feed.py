@@ -12,9 +12,9 @@ _Delivery = tuple[float, int, Sequence[Change] | None]
 
 
 class Feed:
-    """Calls subscribers if `may_deliver` returns true at that moment.
+    """Calls subscribers if `may_deliver` returns true at that moment; otherwise `catch_up` calls them.
 
-    It returns false while all writes are refused, because the attempts of the subscribers would fail.
+    It returns false while writes fail, because the attempts of the subscribers would fail, too.
 
     The deliveries of one kind are made in the order of their publication. So a delayed one delays those after it.
     """
@@ -24,6 +24,8 @@ class Feed:
         self._subscribers: dict[AnyKind, list[Published]] = {kind: [] for kind in KINDS}
         self._delayed: dict[AnyKind, deque[_Delivery]] = {kind: deque() for kind in KINDS}
         self._timers: dict[AnyKind, asyncio.TimerHandle] = {}
+        self._withheld: set[AnyKind] = set()
+        """Kinds of deliveries that were not made."""
 
     def subscribe(self, kind: AnyKind, published: Published) -> None:
         """See `Space.subscribe`."""
@@ -46,6 +48,12 @@ class Feed:
         """For each of `kinds`, there may be changes up to `revision` that this server does not know."""
         for kind in kinds:
             self.publish(kind, revision, None)
+
+    def catch_up(self, revision: int) -> None:
+        """Deliver what was withheld, as unknown changes up to `revision`, if that is possible now."""
+        if self._withheld and self._may_deliver():
+            kinds, self._withheld = self._withheld, set()
+            self.publish_unknown(kinds, revision)
 
     def close(self) -> None:
         """Drop all delayed deliveries."""
@@ -70,3 +78,5 @@ class Feed:
         if self._may_deliver():
             for published in self._subscribers[kind]:
                 published(revision, changes)
+        else:
+            self._withheld.add(kind)

@@ -79,7 +79,7 @@ class PostgresSpace:
         self._head = Head(namespace, make_incarnation)
         self._reports = Reports()
         self._fault = Fault(self._reports, self._commit_nothing, self._publish_every_kind)
-        self._feed = Feed(self._fault.takes_writes)
+        self._feed = Feed(self._may_attempt)
         self._is_open = False
         self._committing: asyncio.Task[None] | None = None
         """The last commit. It may be in flight."""
@@ -293,6 +293,7 @@ class PostgresSpace:
         finally:
             if written is not None:
                 self._publish(written, knew)
+            self._feed.catch_up(self._head.revision)
 
     def _publish(self, written: Written, knew: int) -> None:
         """Publish a commit of this server. `knew`: the head that this server knew before the commit."""
@@ -308,6 +309,10 @@ class PostgresSpace:
 
     def subscribe(self, kind: AnyKind, published: Published) -> None:
         self._feed.subscribe(kind, published)
+
+    def _may_attempt(self) -> bool:
+        """Whether a change that a subscriber attempts now may be committed."""
+        return self._fault.takes_writes() and not self._committer.is_in_doubt
 
     def _publish_every_kind(self) -> None:
         """Say that there may be changes of any kind that this server does not know."""
