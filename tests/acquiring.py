@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from leasehold.errors import ServiceError
-from leasehold.model import Acquire, Lease, Leased, Outcome
+from leasehold.model import Acquire, Keyed, Lease, Leased, Outcome, Replayed
 from leasehold.store.batch import Done
 from leasehold.store.lock_queues import IsConnected, LockQueues, Waiter
 
@@ -14,11 +14,14 @@ class HasAcquire(Protocol):
     """A store, or its queues."""
 
     @property
-    def acquire(self) -> Callable[[Acquire, float, Done, IsConnected], Waiter]: ...
+    def acquire(self) -> Callable[[Acquire | Keyed, float, Done, IsConnected], Waiter]: ...
 
 
 async def acquired(
-    store: HasAcquire | LockQueues, operation: Acquire, wait_seconds: float, is_connected: IsConnected = lambda: True
+    store: HasAcquire | LockQueues,
+    operation: Acquire | Keyed,
+    wait_seconds: float,
+    is_connected: IsConnected = lambda: True,
 ) -> Lease:
     """The lease; see `LockQueues.acquire`. Raises its errors, and CancelledError if the caller is not connected."""
     result: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
@@ -29,6 +32,8 @@ async def acquired(
         if isinstance(outcome, ServiceError):
             result.set_exception(outcome)
         else:
+            if isinstance(outcome, Replayed):
+                outcome = outcome.outcome
             assert isinstance(outcome, Leased)
             result.set_result(outcome.lease)
 

@@ -128,6 +128,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_header_fields: int = 100
     max_body_bytes: int = 1 * MIB
     """Also the largest size to which partial updates may grow a value."""
+    idempotency_seconds: float = 600.0
+    """How long the outcome of a request with an idempotency key is kept."""
+    max_receipts: int = 100_000
+    """How many outcomes are kept; the oldest ones are removed first. Together they may have 1 KiB for each."""
     max_connections: int = 10_000
     max_connections_per_address: int = 5_000
 

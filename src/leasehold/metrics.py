@@ -39,6 +39,7 @@ GAUGES: Final[Mapping[str, str]] = {
     "degraded": "1 while writes cannot be made durable.",
     "entries": "Entries in the store.",
     "leases": "Leases in the store, expired ones included until they are removed.",
+    "receipts": "Outcomes of requests with an Idempotency-Key that are kept, expired ones included until removed.",
     "waiters": "Requests that wait for a lock.",
     "waiting_reads": "Reads that wait for another answer.",
     "watchers": "Open watches.",
@@ -48,6 +49,7 @@ GAUGES: Final[Mapping[str, str]] = {
 
 COUNTERS: Final[Mapping[str, str]] = {
     "fenced_writes_refused": "Writes and transactions that were refused because their lease was not alive.",
+    "replayed_requests": "Requests with an Idempotency-Key that were done before, so only their response was repeated.",
 }
 
 KNOWN_METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})

@@ -20,20 +20,26 @@ from leasehold.model import (
     ENTRY,
     KINDS,
     LEASE,
+    RECEIPT,
     AnyKind,
     Binary,
     Change,
     Content,
+    DeletedEntries,
     Deletion,
     Entry,
     Kind,
     Lease,
     LeaseEnd,
+    Memo,
     Page,
     R,
+    Receipt,
+    ReceiptEnd,
     Touched,
     Value,
     View,
+    encode_memo,
 )
 
 LARGE_VALUE = b'"%b"' % random.Random(1).randbytes(300_000).hex().encode()
@@ -60,6 +66,22 @@ def commit_leases(driver: Driver, *changes: Change) -> None:
     """Write the given leases without any rules."""
     error = driver.decide_and_commit(Touched({LEASE: [change.name for change in changes]}), lambda *_: changes)
     assert error is None
+
+
+def commit_receipts(driver: Driver, *changes: Change) -> None:
+    """Write the given receipts without any rules."""
+    error = driver.decide_and_commit(Touched({RECEIPT: [change.name for change in changes]}), lambda *_: changes)
+    assert error is None
+
+
+def receipt(name: str, revision: int, expires_at: int, *, size: int = 20) -> Receipt:
+    memo = encode_memo(Memo(bytes(range(128, 148)) * (size // 20), DeletedEntries(1, 1)))
+    return Receipt(name, memo, revision, expires_at)
+
+
+def surplus(driver: Driver, most: int, *, most_bytes: int = 1_000_000, limit: int = 100) -> list[str]:
+    """All names that are surplus, in the order in which they are removed. An engine may look less often."""
+    return list(driver.run(driver.space.surplus(RECEIPT, most, most_bytes, limit)))
 
 
 def locks_held(driver: Driver) -> list[str]:
@@ -612,7 +634,7 @@ class SpaceConformance(ABC):
         both = (entry, lease("l", 2, clock))
         driver.decide_and_commit(Touched({ENTRY: ["a"], LEASE: ["l"]}), lambda *_: both)
         driver.settle()
-        assert heard == {ENTRY: [entry], LEASE: [lease("l", 2, clock)]}
+        assert heard == {ENTRY: [entry], LEASE: [lease("l", 2, clock)], RECEIPT: []}
 
     def test_a_commit_is_visible_when_it_is_published(self, driver: Driver, clock: FrozenClock) -> None:
         seen: list[int] = []
@@ -655,6 +677,67 @@ class SpaceConformance(ABC):
         assert expired(driver, ENTRY, 1000) == []
         clock.now += 1
         assert sorted(expired(driver, ENTRY, 1000)) == sorted(key for key, _ in batch)
+
+    # Receipts: a kind without a history ---------------------------------------------------------------------------
+
+    def test_a_receipt_and_a_change_of_one_revision_are_committed_together(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        kept = receipt("r", 1, clock.now + 10)
+        entry = Entry("a", b"1", 1, clock.now, clock.now)
+        seen: list[Receipt | None] = []
+
+        def decide(view: View, _revision: int, _now: int) -> Sequence[Change]:
+            seen.append(view.records(RECEIPT).get("r"))
+            return [] if len(seen) > 1 else [entry, kept]
+
+        for _ in range(2):
+            assert driver.decide_and_commit(Touched({ENTRY: ["a"], RECEIPT: ["r"]}), decide) is None
+        assert seen == [None, kept]
+        assert (driver.read("a"), driver.space.revision) == (entry, 1)
+
+    def test_a_kind_without_a_history_knows_no_changes_before_the_head(
+        self, driver: Driver, clock: FrozenClock
+    ) -> None:
+        commit_receipts(driver, receipt("r", 1, clock.now + 10))
+        driver.put("a")
+        with pytest.raises(ServiceError) as caught:
+            driver.run(driver.space.changes(RECEIPT, 1, "", 10))
+        assert (caught.value.code, caught.value.details) == ("revision_compacted", {"oldest": 2})
+        assert changes_of(driver, RECEIPT, 2, "", 10) == []
+        commit_receipts(driver, ReceiptEnd("r", 3), receipt("s", 3, clock.now + 10))
+        assert changes_of(driver, RECEIPT, 3, "", 10) == []
+
+    def test_its_changes_do_not_appear_among_those_of_other_kinds(self, driver: Driver, clock: FrozenClock) -> None:
+        driver.put("a")
+        commit_receipts(driver, receipt("r", 2, clock.now + 10))
+        commit_receipts(driver, ReceiptEnd("r", 3))
+        driver.put("b")
+        assert [change.name for change in all_changes(driver, ENTRY, 0, 10)] == ["a", "b"]
+        assert all_changes(driver, LEASE, 0, 10) == []
+
+    def test_expired_receipts_are_named_the_earliest_first(self, driver: Driver, clock: FrozenClock) -> None:
+        commit_receipts(driver, *(receipt(f"r{number}", 1, clock.now + 9 - number) for number in range(3)))
+        clock.now += 8
+        assert expired(driver, RECEIPT, 100) == ["r2", "r1"]
+
+    def test_surplus_records_are_named_the_earliest_first(self, driver: Driver, clock: FrozenClock) -> None:
+        commit_receipts(driver, *(receipt(f"r{number}", 1, clock.now + 9 - number) for number in range(5)))
+        assert surplus(driver, 2) == ["r4", "r3", "r2"]
+
+    def test_nothing_is_surplus_up_to_the_number(self, driver: Driver, clock: FrozenClock) -> None:
+        commit_receipts(driver, *(receipt(f"r{number}", 1, clock.now + number) for number in range(3)))
+        assert surplus(driver, 3) == []
+
+    def test_at_most_the_limit_of_surplus_records_is_named(self, driver: Driver, clock: FrozenClock) -> None:
+        commit_receipts(driver, *(receipt(f"r{number}", 1, clock.now + number) for number in range(5)))
+        assert surplus(driver, 0, limit=2) == ["r0", "r1"]
+        commit_receipts(driver, ReceiptEnd("r0", 2), ReceiptEnd("r1", 2))
+        assert surplus(driver, 0, limit=2) == ["r2", "r3"]
+
+    def test_records_are_surplus_if_they_are_too_large_together(self, driver: Driver, clock: FrozenClock) -> None:
+        commit_receipts(driver, *(receipt(f"r{number}", 1, clock.now + number, size=20_000) for number in range(5)))
+        assert surplus(driver, 100, most_bytes=45_000) == ["r0", "r1", "r2"]
 
     # Leases -------------------------------------------------------------------------------------------------------
 
@@ -784,6 +867,17 @@ class DurableConformance(SpaceConformance):
         with make_driver() as driver:
             assert driver.run(driver.space.scan(LEASE, "", None, 100)).records == kept
             assert driver.space.revision == 6
+
+    def test_receipts_are_there_after_a_restart(self, make_driver: Callable[[], Driver], clock: FrozenClock) -> None:
+        kept = [receipt("r", 1, clock.now + 10), receipt("s", 1, clock.now + 20)]
+        with make_driver() as driver:
+            commit_receipts(driver, *kept, receipt("gone", 1, clock.now + 30))
+            commit_receipts(driver, ReceiptEnd("gone", 2))
+        with make_driver() as driver:
+            assert driver.run(driver.space.scan(RECEIPT, "", None, 100)).records == kept
+            assert (driver.space.revision, driver.values()) == (2, {})
+            clock.now += 15
+            assert expired(driver, RECEIPT, 10) == ["r"]
 
     def test_committed_entries_are_there_after_a_restart(
         self, make_driver: Callable[[], Driver], clock: FrozenClock

@@ -9,11 +9,30 @@ from databases import Database, run, shared_server_url
 from driving import Driver
 
 from leasehold.engines import base
+from leasehold.engines.base import DEFAULT_NAMESPACE
 from leasehold.engines.postgres import space, sql
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.errors import ServiceError
-from leasehold.model import ENTRY, LEASE, AnyKind, Change, Changes, Deletion, Entry, Lease, LeaseEnd, Touched
+from leasehold.model import (
+    ENTRY,
+    KIND_OF,
+    LEASE,
+    RECEIPT,
+    AnyKind,
+    Change,
+    Changes,
+    Deletion,
+    Entry,
+    Lease,
+    LeaseEnd,
+    Memo,
+    Receipt,
+    ReceiptEnd,
+    Released,
+    Touched,
+    encode_memo,
+)
 
 _numbers = count(1)
 HISTORY = 100_000
@@ -37,9 +56,9 @@ def at_one_revision(*changes: Change) -> Sequence[Change]:
 
 
 def commit(driver: Driver, *changes: Change) -> None:
-    names: dict[AnyKind, list[str]] = {ENTRY: [], LEASE: []}
+    names: dict[AnyKind, list[str]] = {ENTRY: [], LEASE: [], RECEIPT: []}
     for change in changes:
-        names[ENTRY if isinstance(change, Entry | Deletion) else LEASE].append(change.name)
+        names[KIND_OF[type(change)]].append(change.name)
     assert driver.decide_and_commit(Touched(names), lambda *_: changes) is None
 
 
@@ -49,6 +68,10 @@ def entry(key: str, revision: int) -> Entry:
 
 def lease(lock: str, revision: int) -> Lease:
     return Lease(lock, f"of {lock}", revision, revision, 1, 2**50, 1, "", b"null")
+
+
+def receipt(request: str, revision: int) -> Receipt:
+    return Receipt(request, encode_memo(Memo(b"12345678", Released("l", revision))), revision, 2**50)
 
 
 def changes(driver: Driver, kind: AnyKind, after: int, limit: int, prefix: str = "") -> Changes:
@@ -99,6 +122,27 @@ def test_the_last_page_of_changes_ends_at_the_head(driver: Driver) -> None:
     assert changes(driver, ENTRY, 0, 1).revision == 1
     assert facts(changes(driver, ENTRY, 3, 1)) == ([], 3)
     assert facts(changes(driver, ENTRY, 0, 10, "c")) == ([], 3)
+
+
+def test_receipts_are_in_no_batch_and_do_not_interrupt_the_changes_of_others(
+    driver: Driver, database: Database
+) -> None:
+    """After a commit of receipts alone, the changes are still read from `batches`, not from whole tables."""
+    commit(driver, entry("a", 1), receipt("r", 1))
+    commit(driver, receipt("s", 2))
+    commit(driver, ReceiptEnd("r", 3))
+    rows = database.fetch("SELECT kind, revision, names FROM batches WHERE cardinality(names) > 0")
+    assert [tuple(row) for row in rows] == [("entry", 1, ["a"])]
+    assert database.fetch("SELECT count(*) FROM deletions")[0][0] == 0
+
+    def is_complete(after: int) -> object:
+        return database.fetch(sql.OF_KIND[ENTRY].changes, DEFAULT_NAMESPACE, after, "", 10, 11)[0][2]
+
+    assert [is_complete(after) for after in range(4)] == [True] * 4
+    commit(driver, entry("b", 4))
+    assert [is_complete(after) for after in range(5)] == [True] * 5
+    assert facts(changes(driver, ENTRY, 0, 10)) == ([("a", 1, True), ("b", 4, True)], 4)
+    assert facts(changes(driver, LEASE, 0, 10)) == ([], 4)
 
 
 def test_superseded_removals_are_skipped_and_all_other_changes_are_returned(driver: Driver) -> None:

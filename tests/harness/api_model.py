@@ -320,6 +320,7 @@ def patched_once(value: Any, step: dict[str, Any]) -> Any:
 # The machine --------------------------------------------------------------------------------------------------
 
 _folders = count(1)
+_keys = count(1)
 
 
 class KeyValueMachine(RuleBasedStateMachine):
@@ -341,8 +342,30 @@ class KeyValueMachine(RuleBasedStateMachine):
     def request(self, method: str, key: str, **options: Any) -> httpx.Response:
         """Send a request for an entry. `params` without a value are omitted."""
         options["params"] = {name: text for name, text in options.pop("params", {}).items() if text is not None}
-        options["headers"] = {"Accept": "application/json"} | options.pop("headers", {})
-        return self.server.request(method, f"/kv/{quote(self.folder + key)}", **options)
+        return self.send(method, f"/kv/{quote(self.folder + key)}", **options)
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request. Every other change is sent twice, with an idempotency key.
+
+        The repetition of a request that was done must repeat the response, and the model knows of one change only. So
+        it finds a change that was done twice. A refused request is refused again.
+        """
+        headers = {"Accept": "application/json"} | (options.pop("headers", None) or {})
+        number = next(_keys)
+        if method == "GET" or number % 2:
+            return self.server.request(method, path, headers=headers, **options)
+        headers |= {"Idempotency-Key": f'"{self.folder}{number}"'}
+        response = self.server.request(method, path, headers=headers, **options)
+        again = self.server.request(method, path, headers=headers, **options)
+        is_replayed = "Idempotent-Replayed" in again.headers
+        assert again.status_code == response.status_code, (response.text, again.text)
+        if response.is_success:
+            assert again.content == response.content
+            # There is no receipt if nothing was changed: after a deletion of nothing, or a transaction of reads.
+            assert is_replayed or path == "/txn" or again.json().get("deleted") == 0, response.text
+        else:
+            assert not is_replayed, again.text
+        return response
 
     def headers(self, key: str, condition: Condition) -> dict[str, str]:
         revision = self.entries.get(key, {}).get("revision", 1)
@@ -462,7 +485,7 @@ class KeyValueMachine(RuleBasedStateMachine):
     ) -> None:
         uuid = (self.folder + key).upper() if upper else self.folder + key
         body = {"key": uuid, "value": part, "path": None if path is None else list(path), "ttl": ttl}
-        response = self.server.request("POST", "/set", json=body, headers=self.headers(key, condition))
+        response = self.send("POST", "/set", json=body, headers=self.headers(key, condition))
         self.change(key, condition, response, lambda value: written(value, path, part), ttl)
 
     @rule(key=UUIDS, paths=st.lists(SEGMENTS, max_size=2))
@@ -626,7 +649,7 @@ class KeyValueMachine(RuleBasedStateMachine):
         do = [*operations, *({"op": "get", "key": key} for key in reads)]
         condition = Condition("none", of_lease)
         sent = {"if": [self.check_to_send(*check) for check in checks], "do": [self.to_send(each, ttl) for each in do]}
-        response = self.server.request("POST", "/txn", json=sent, headers=self.fence(condition))
+        response = self.send("POST", "/txn", json=sent, headers=self.fence(condition))
         if not do:
             assert response.status_code == 400
             return
@@ -743,7 +766,7 @@ class KeyValueMachine(RuleBasedStateMachine):
 
     @rule(prefix=st.sampled_from(["a/", "ab", "ä", "abcd-"]))
     def delete_prefix(self, prefix: str) -> None:
-        told = self.server.request("DELETE", "/kv", params={"prefix": self.folder + prefix}).json()
+        told = self.send("DELETE", "/kv", params={"prefix": self.folder + prefix}).json()
         gone = [key for key in self.entries if key.startswith(prefix)]
         self.revision += len(gone)
         assert (told["deleted"], told["revision"]) == (len(gone), self.revision)
@@ -754,8 +777,8 @@ class KeyValueMachine(RuleBasedStateMachine):
         """Send a request for a lock by its name, or, with `path`, by UUID."""
         name = self.folder + lock
         if path is None or lock not in ENDS_OF_UUIDS:
-            return self.server.request(method, f"/locks/{quote(name)}", json=asked)
-        return self.server.request("DELETE" if path == "/unlock" else "POST", path, json={"lock_id": name} | asked)
+            return self.send(method, f"/locks/{quote(name)}", json=asked)
+        return self.send("DELETE" if path == "/unlock" else "POST", path, json={"lock_id": name} | asked)
 
     @rule(lock=LOCKS, ttl=LOCK_TTLS, owner=VALUES, path=st.sampled_from([None, "/lock"]))
     def acquire(self, lock: str, ttl: float, owner: Any, path: str | None) -> None:
@@ -881,7 +904,8 @@ def follow_the_model(store: str | Path, seed_number: int, *, sequences: int, shr
             super().teardown()
             finding.figures["sequences"] += 1
 
-    with running(store) as OwnMachine.server:
+    # No receipt expires while the machine runs: an expiry takes a revision.
+    with running(store, environment={"LEASEHOLD_IDEMPOTENCY_SECONDS": "86400"}) as OwnMachine.server:
         try:
             run_state_machine_as_test(
                 seed(seed_number)(OwnMachine),

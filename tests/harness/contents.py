@@ -95,6 +95,8 @@ def in_memory(driver: Driver) -> Contents:
     compacted_revision = space._state.compacted_revision
     removals: dict[tuple[str, str], int] = {}
     for kind in KINDS:
+        if not kind.has_history:
+            continue
         changes = driver.run(space.changes(kind, compacted_revision, "", 10_000)).changes
         removals |= {(kind.name, change.name): change.revision for change in changes if is_removal(change)}
     entries = driver.run(space.scan(ENTRY, "", None, 10_000)).records

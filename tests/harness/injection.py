@@ -276,6 +276,7 @@ class Round:
             Request("POST", "/kv/list?path=/items/-", number, key="list", after=self._appended),
             Request("PATCH", "/kv/document", {"last": number}, MERGE, "document", self._merged),
             Request("POST", "/txn", self._transaction(), key="pair", after=lambda _: number),
+            self.keyed_request(),
         ]
         if self._lease is None:
             writes += [
@@ -293,6 +294,11 @@ class Round:
                 Request("DELETE", "/kv/passing", key="passing", after=lambda _: MISSING),
             ]
         return [*writes, *reads]
+
+    def keyed_request(self) -> Request:
+        """Counts the rounds. It may be sent again, and counts only once."""
+        fields = (("Idempotency-Key", f"{self._lock}/counted"),)
+        return Request("POST", "/kv/counted?increment", 1, fields, "counted", lambda _: self._number)
 
     def _transaction(self) -> Value:
         """Writes the same value to both entries of the pair."""
@@ -319,6 +325,7 @@ FIRST: Final[dict[str, Value]] = {
     "passing": 0,
     "pair": 0,
     "twin": 0,
+    "counted": 0,
 }
 
 
@@ -329,7 +336,7 @@ class Witness:
         self._service = service
         self._injector = injector
         self._finding = finding
-        self._clients = [Client(service.port) for _ in range(10)]
+        self._clients = [Client(service.port) for _ in range(11)]
         self._prober = Client(service.port)
         self._numbers = count(1)
         self._mark = secrets.token_hex(4)
@@ -359,7 +366,8 @@ class Witness:
         space = self._service.store.space
         if isinstance(space, FileSpace):
             set_pace(space, isolated=lease is None)  # so that `data.json` and the journal are written in turn
-        requests = Round(number, f"{self._mark}/{number}", lease).requests()
+        this_round = Round(number, f"{self._mark}/{number}", lease)
+        requests = this_round.requests()
         clients = self._clients[: len(requests)]
         for client in clients:
             if client.has_more():
@@ -385,6 +393,16 @@ class Witness:
                 self._lease = str(granted.body["lock"]), str(granted.body["lease_id"])
         await self._recover()
         await self._compare(requests, answers)
+        await self._repeat(this_round.keyed_request(), number)
+
+    async def _repeat(self, request: Request, number: int) -> None:
+        """Send the request with a key again: the change and its receipt are both stored, or neither is."""
+        await self._prober.connect()
+        self._prober.send(request)
+        answer = await self._prober.answer()
+        if answer.status != 200 or answer.body["value"] != number:
+            self._violate(f"{request.method} {request.path} was repeated in round {number}: {answer}")
+        self.stored["counted"] = number
 
     async def _install(self) -> None:
         """Install it on the threads of the service, too. An exception on a thread has removed it there."""

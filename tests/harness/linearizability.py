@@ -73,6 +73,9 @@ class AnyClient(Protocol):
 class Round(ABC):
     """Clients on one server or on several, while the servers are killed and paused. `rng` decides everything."""
 
+    planted = PLANTED
+    """The program with the planted bugs."""
+
     def __init__(self, store: str, rng: random.Random, operations: int, bug: str | None) -> None:
         self._store = store
         self.rng = rng
@@ -121,7 +124,7 @@ class Round(ABC):
             await self._look(self._places[0])
 
     async def _start(self, running: ExitStack, store: str) -> None:
-        program = ("-m", "leasehold") if self._bug is None else (PLANTED,)
+        program = ("-m", "leasehold") if self._bug is None else (self.planted,)
         environment = None if self._bug is None else {"LEASEHOLD_TEST_BUG": self._bug}
         server = Server(store, log_level="error", program=program, environment=environment)
         await asyncio.to_thread(running.enter_context, server)

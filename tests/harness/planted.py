@@ -119,7 +119,7 @@ def trust_waking() -> None:
         for lock in list(self._queues) if locks is None else locks:
             queue = self._queues.get(lock)
             if queue is not None and queue.waiters:
-                woken.add(queue.waiters[0].operation.lease_id)
+                woken.add(queue.waiters[0].acquire.lease_id)
         wake(self, locks)
 
     def acquire(overlay: Overlay, operation: Acquire) -> Leased | Held:

@@ -11,7 +11,7 @@ APP = "https://app.example.com"
 LOCAL = "http://localhost:3000"
 FORBIDDEN = (403, "forbidden")
 EXPOSED = {"etag", "location", "retry-after", "x-request-id", "allow", "accept-patch", "www-authenticate"}
-EXPOSED |= {"preference-applied"}
+EXPOSED |= {"preference-applied", "idempotent-replayed"}
 WRITES = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 

@@ -151,7 +151,8 @@ def own() -> Iterator[Server]:
 
 
 HEADER_FIELDS = dict.fromkeys(["If-Match", "If-None-Match", "If-Range"], TAGS) | {
-    "Range": st.sampled_from(["bytes=0-0", "bytes=-2", "bytes=1-", "bytes=0-0,2-3", "bytes=99-", "bytes=-0"])
+    "Range": st.sampled_from(["bytes=0-0", "bytes=-2", "bytes=1-", "bytes=0-0,2-3", "bytes=99-", "bytes=-0"]),
+    "Idempotency-Key": st.sampled_from(["a", '"a"', '"b', "c"]) | st.integers(0, 9999).map(str),
 }
 
 

@@ -16,6 +16,7 @@ def test_requests_generated_from_the_description_get_documented_answers() -> Non
     finding = drive_by_description("memory:", 1, examples=EXAMPLES)
     assert finding.violations == []
     assert min(finding.figures["answers 2xx"], finding.figures["answers 4xx"]) >= depth(100)
+    assert finding.figures["replayed answers"] > 0
 
 
 def test_an_undocumented_answer_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:

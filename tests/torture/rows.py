@@ -22,6 +22,7 @@ from harness.misbehaving_clients import survive_misbehaving_clients
 from harness.mounts import obstacle
 from harness.postgres_faults import PROMISE, rounds_of
 from harness.power_cuts import survive_power_cuts
+from harness.repeats import take_effect_once
 from harness.standby import PROMISE as STANDBY_PROMISE
 from harness.standby import round_of_failovers
 from harness.transfers import keep_the_sum
@@ -95,6 +96,15 @@ def _transactions_postgres(folder: Path, seed: int) -> Finding:
     return keep_the_sum(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5)
 
 
+def _repeats_file(folder: Path, seed: int) -> Finding:
+    return take_effect_once(STORES["file"](folder), seed, operations=8_000, kills=10, pauses=3)
+
+
+def _repeats_postgres(folder: Path, seed: int) -> Finding:
+    store = STORES["postgres"](folder)
+    return take_effect_once(store, seed, operations=5_000, kills=10, pauses=3, servers=2, lost_commits=10)
+
+
 def _watchers(folder: Path, seed: int) -> Finding:
     return watch_through_kills(STORES["file"](folder), seed, kills=15)
 
@@ -162,6 +172,8 @@ ROWS = (
         "operations",
         2,
     ),
+    Row("repeats-file", "requests with a key take effect once, file engine", _repeats_file, "lost answers"),
+    Row("repeats-postgres", "requests with a key take effect once, two servers", _repeats_postgres, "lost answers"),
     Row("watchers-file", "watchers end in the store's state, file engine", _watchers, "kills"),
     Row("watchers-postgres", "watchers end in the store's state, two servers", _watchers_of_two_servers, "kills"),
     Row(

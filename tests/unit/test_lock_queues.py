@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from acquiring import acquired
+from msgspec.structs import replace
 
 from leasehold.errors import ServiceError, outcome_unknown, unavailable
 from leasehold.limits import MAX_WAITERS
-from leasehold.model import Acquire, Held, Lease, Leased, Operation, Outcome, Release, Released
-from leasehold.store import lock_queues as queues
+from leasehold.model import Acquire, Held, Keyed, Lease, Leased, Operation, Outcome, Release, Released, Replayed
+from leasehold.store import abandoned_leases
 from leasehold.store.lock_queues import LockQueues
 
 SECOND = 1_000_000
@@ -40,12 +41,18 @@ class Lane:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Operation, Done]] = []
-        self.queues = LockQueues(lambda operation, done: self.asked.append((operation, done)))
+        self.done_before: dict[str, Replayed | ServiceError] = {}
+        """The outcomes that a waiter with an idempotency key finds, by the name of its receipt."""
+        self.queues = LockQueues(lambda operation, done: self.asked.append((operation, done)), self._recall)
+
+    def _recall(self, keyed: Keyed, done: Callable[[Replayed | ServiceError | None], None]) -> None:
+        done(self.done_before.get(keyed.receipt))
 
     @property
     def attempts(self) -> list[str]:
         """The lease ids of the acquisitions in the lane."""
-        return [operation.lease_id for operation, _ in self.asked if isinstance(operation, Acquire)]
+        asked = (operation.operation if isinstance(operation, Keyed) else operation for operation, _ in self.asked)
+        return [operation.lease_id for operation in asked if isinstance(operation, Acquire)]
 
     @property
     def releases(self) -> list[str | None]:
@@ -57,13 +64,24 @@ class Lane:
 
     def grant(self) -> None:
         operation = self.asked[0][0]
+        if isinstance(operation, Keyed):
+            operation = operation.operation
         assert isinstance(operation, Acquire)
         self.answer(Leased(lease(operation.lease_id, lock=operation.lock), NOW))
 
     def come(
-        self, lease_id: str, *, wait: float = LONG, lock: str = "l", is_connected: Callable[[], bool] = lambda: True
+        self,
+        lease_id: str,
+        *,
+        wait: float = LONG,
+        lock: str = "l",
+        is_connected: Callable[[], bool] = lambda: True,
+        receipt: str = "",
     ) -> asyncio.Task[Lease]:
-        acquiring = acquired(self.queues, acquire(lease_id, lock=lock), wait, is_connected)
+        """`receipt`: the name of its receipt; empty: it has no idempotency key."""
+        asked = acquire(lease_id, lock=lock)
+        operation = Keyed(asked, receipt, b"", SECOND) if receipt else asked
+        acquiring = acquired(self.queues, operation, wait, is_connected)
         return asyncio.get_running_loop().create_task(acquiring)
 
 
@@ -432,7 +450,7 @@ def test_the_release_of_an_abandoned_lease_is_retried_until_the_engine_accepts_i
 
 
 def test_the_number_of_remembered_abandoned_leases_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "MAX_ABANDONED_LEASES", 3)
+    monkeypatch.setattr(abandoned_leases, "MAX_ABANDONED_LEASES", 3)
 
     async def run() -> None:
         lane = Lane()
@@ -529,3 +547,170 @@ async def test_a_lease_for_a_client_whose_disconnect_was_not_seen_yet_is_release
     lane.queues.wake(["l"])
     lane.grant()
     assert await got(staying) == "staying"
+
+
+# Idempotency keys ---------------------------------------------------------------------------------------------
+
+DONE = Replayed(Leased(lease("earlier"), NOW))
+REUSED = ServiceError("idempotency_key_reused", "another request")
+
+
+@scenario
+async def test_an_acquisition_that_was_done_gets_its_lease_and_the_next_waiter_tries(lane: Lane) -> None:
+    first, second = lane.come("1", receipt="r"), lane.come("2")
+    await settled()
+    lane.answer(DONE)
+    assert await got(first) == "earlier"
+    assert lane.attempts == ["2"]
+    lane.grant()
+    assert await got(second) == "2"
+
+
+@scenario
+async def test_a_key_of_another_request_is_refused_and_the_next_waiter_tries(lane: Lane) -> None:
+    first, second = lane.come("1", receipt="r"), lane.come("2")
+    await settled()
+    lane.answer(REUSED)
+    assert await refused(first) == "idempotency_key_reused"
+    lane.grant()
+    assert await got(second) == "2"
+
+
+@scenario
+async def test_a_repetition_that_arrives_behind_others_does_not_wait_for_them(lane: Lane) -> None:
+    [first] = await come(lane, "1")
+    lane.answer(HELD)
+    lane.done_before["r"] = DONE
+    again = lane.come("2", receipt="r")
+    assert await got(again) == "earlier"
+    assert lane.attempts == []
+    await leave(first)
+
+
+@scenario
+async def test_a_key_of_another_request_is_refused_behind_others(lane: Lane) -> None:
+    [first] = await come(lane, "1")
+    lane.answer(HELD)
+    lane.done_before["r"] = REUSED
+    assert await refused(lane.come("2", receipt="r")) == "idempotency_key_reused"
+    await leave(first)
+
+
+@pytest.mark.parametrize("place", ["first", "behind others"])
+def test_a_repetition_that_waits_gets_the_lease_when_the_first_request_has_acquired_it(place: str) -> None:
+    @scenario
+    async def run(lane: Lane) -> None:
+        others = [] if place == "first" else await come(lane, "1")
+        again = lane.come("2", receipt="r")
+        await settled()
+        lane.answer(HELD)
+        lane.queues.recall([lease("earlier")])
+        await settled()
+        assert not again.done()
+        lane.done_before["r"] = DONE
+        lane.queues.recall([lease("earlier", lock="another")])
+        await settled()
+        assert not again.done()
+        lane.queues.recall([lease("earlier")])
+        assert await got(again) == "earlier"
+        for other in others:
+            await leave(other)
+
+    run()
+
+
+@scenario
+async def test_only_waiters_of_the_same_holder_look_for_the_outcome(lane: Lane) -> None:
+    [first] = await come(lane, "1")
+    lane.answer(HELD)
+    again = lane.come("2", receipt="r")
+    await settled()
+    lane.done_before["r"] = DONE
+    lane.queues.recall([replace(lease("earlier"), holder="another")])
+    await settled()
+    assert not again.done()
+    await leave(again)
+    await leave(first)
+
+
+@scenario
+async def test_a_repetition_that_does_not_wait_is_refused_with_the_lease_of_now(lane: Lane) -> None:
+    [first] = await come(lane, "1")
+    lane.answer(HELD)
+    again = lane.come("2", wait=0, receipt="r")
+    await settled()
+    assert lane.attempts == ["1"]
+    lane.answer(HELD)
+    assert await refused(again) == "lock_held"
+    await leave(first)
+
+
+@scenario
+async def test_a_repetition_gets_the_lease_of_the_attempt_whose_client_has_left_meanwhile(lane: Lane) -> None:
+    [first] = [lane.come("1", receipt="r")]
+    await settled()
+    await leave(first)
+    again = lane.come("2", wait=0, receipt="r")
+    await settled()
+    lane.done_before["r"] = Replayed(Leased(lease("1"), NOW))
+    lane.grant()
+    assert await got(again) == "1"
+    assert lane.asked == []
+
+
+@scenario
+async def test_the_time_of_a_repetition_ends_behind_others(lane: Lane) -> None:
+    [first] = await come(lane, "1")
+    lane.answer(HELD)
+    again = lane.come("2", wait=0.01, receipt="r")
+    while not lane.attempts:  # noqa: ASYNC110 - only a timer of the queue ends it
+        await asyncio.sleep(0.001)
+    lane.answer(HELD)
+    assert await refused(again) == "lock_held"
+    await leave(first)
+
+
+@pytest.mark.parametrize("receipt", ["", "r"])
+def test_the_lease_of_a_client_that_has_left_is_kept_only_with_a_key(receipt: str) -> None:
+    @scenario
+    async def run(lane: Lane) -> None:
+        left = lane.come("1", is_connected=lambda: False, receipt=receipt)
+        await settled()
+        lane.grant()
+        with suppress(asyncio.CancelledError):
+            await left
+        assert lane.releases == ([] if receipt else ["1"])
+        lane.asked.clear()
+
+    run()
+
+
+@pytest.mark.parametrize("receipt", ["", "r"])
+def test_an_acquisition_of_unknown_outcome_is_released_only_without_a_key(receipt: str) -> None:
+    @scenario
+    async def run(lane: Lane) -> None:
+        asked = lane.come("1", receipt=receipt)
+        await settled()
+        lane.answer(outcome_unknown())
+        assert await refused(asked) == "unavailable"
+        assert lane.releases == ([] if receipt else ["1"])
+        lane.asked.clear()
+
+    run()
+
+
+@scenario
+async def test_a_failure_to_look_for_outcomes_is_survived(lane: Lane) -> None:
+    [first] = await come(lane, "1")
+    lane.answer(HELD)
+    again = lane.come("2", receipt="r")
+    await settled()
+
+    def fail(_keyed: Keyed, _done: object) -> None:
+        raise MemoryError
+
+    lane.queues._recall = fail
+    lane.queues.recall([lease("earlier")])
+    assert not again.done()
+    await leave(again)
+    await leave(first)

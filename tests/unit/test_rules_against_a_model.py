@@ -103,6 +103,7 @@ class Model:
             return self._lock(operation, now)
         if isinstance(operation, Expire):
             return self._expire(operation, now)
+        assert isinstance(operation, EntryOperation)
         if operation.lease_id is None:
             return self._do(operation, now)
         alive = [lease.lease_id for lease in self.leases.values() if now < lease.expires_at]

@@ -83,9 +83,12 @@ def test_leases_of_the_batch_fence_staged_changes(overlay: Overlay) -> None:
     assert caught.value.code == "lease_lost"
 
 
-def test_only_entries_are_staged(overlay: Overlay) -> None:
+def test_changes_of_several_kinds_are_kept_together(overlay: Overlay) -> None:
     staged = Staging(overlay)
     apply(staged, Acquire("l", "id", 50))
-    with pytest.raises(AssertionError):
-        staged.keep()
+    apply(staged, Put("a", b"1", lease_id="id"))
     assert (names(overlay), overlay.live(LEASE, "l")) == ([], None)
+    staged.keep()
+    assert names(overlay) == [("l", 11), ("a", 12)]
+    apply(overlay, Put("b", b"1", lease_id="id"))
+    assert names(overlay)[-1] == ("b", 13)

@@ -157,6 +157,14 @@ class Space(Protocol):
         a time removes expired records.
         """
 
+    async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[str]:
+        """Names of the records beyond the `most` latest ones, and beyond the latest ones that have `most_bytes`.
+
+        The latest are those with the latest expiry; all records of the kind expire. At most `limit` names, the earliest
+        expiry first. Sizes are approximate. An engine may look less often than it is called, and return nothing. As
+        with `expired`, only one of several servers gets the names.
+        """
+
     def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
         """Become the only writer, call `decide`, make its changes durable, publish them, call `done`.
 

@@ -29,7 +29,9 @@ NO_QUERY: Final[Mapping[str, list[str]]] = {}
 
 CONTENT_RANGE: Final = b"content-range"
 RANGE: Final = b"range"
-OPTIONS: Final = frozenset((b"if-match", b"if-none-match", b"if-lease", b"prefer", RANGE, CONTENT_RANGE))
+OPTIONS: Final = frozenset(
+    (b"if-match", b"if-none-match", b"if-lease", b"idempotency-key", b"prefer", RANGE, CONTENT_RANGE)
+)
 
 
 class Headers(dict[bytes, bytes]):

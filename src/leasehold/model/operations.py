@@ -1,6 +1,6 @@
 """The operations that callers request. To add one, add a struct here and a branch in `rules/batch.py`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -164,6 +164,18 @@ class Expire(msgspec.Struct, frozen=True):
     name: str
 
 
+class DeleteEach(msgspec.Struct, frozen=True):
+    """Delete those of these entries that exist: the last step of a deletion by prefix.
+
+    `deleted`: how many entries the steps before have deleted. `revision`: the last revision that they have seen.
+    """
+
+    keys: tuple[str, ...]
+    deleted: int
+    revision: int
+    lease_id: str | None = None
+
+
 # Transactions -------------------------------------------------------------------------------------------------
 
 EntryOperation = Put | Increment | MergePatch | JsonPatch | Delete
@@ -218,7 +230,36 @@ class Transaction(msgspec.Struct, frozen=True):
 
 LockOperation = Acquire | Renew | Release
 SingleOperation = EntryOperation | LockOperation | Expire
-Operation = SingleOperation | Transaction
+RequestedOperation = EntryOperation | LockOperation | DeleteEach | Transaction
+"""What callers can request with an idempotency key."""
+
+
+class Keyed(msgspec.Struct, frozen=True):
+    """Do `operation` unless the same request was done already; then repeat its outcome.
+
+    `receipt`: the name of the receipt, a digest of the caller's `sub` and the idempotency key. `fingerprint`: a digest
+    of the rest of the request. A request with another fingerprint and the same receipt is refused. `ttl`: how long the
+    receipt is kept, in microseconds.
+    """
+
+    operation: RequestedOperation
+    receipt: str
+    fingerprint: bytes
+    ttl: int
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """Remove those of these receipts that have expired, or whose revision is at most `up_to`; all at one revision.
+
+    Only the store itself submits this, from `store/cleaning.py`. Receipts that were written since it looked are newer
+    than `up_to`.
+    """
+
+    receipts: tuple[str, ...]
+    up_to: int
+
+
+Operation = SingleOperation | DeleteEach | Transaction | Keyed | Forget
 """Anything that goes through the write lane."""
 
 
@@ -227,6 +268,18 @@ def name_of(asked: Read | SingleOperation) -> str:
     if isinstance(asked, LockOperation):
         return asked.lock
     return asked.name if isinstance(asked, Expire) else asked.key
+
+
+def names_asked(asked: Read | Operation) -> Sequence[str]:
+    """The keys and locks that an operation of a caller is about."""
+    if isinstance(asked, Keyed):
+        asked = asked.operation
+    if isinstance(asked, Transaction):
+        return keys_in(asked)
+    if isinstance(asked, DeleteEach):
+        return asked.keys
+    assert not isinstance(asked, Keyed | Forget), "only the store submits it"
+    return (name_of(asked),)
 
 
 def keys_in(transaction: Transaction) -> list[str]:

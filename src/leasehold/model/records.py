@@ -141,8 +141,41 @@ class LeaseEnd(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
         return self.lock
 
 
-Record = Entry | Lease
-Removal = Deletion | LeaseEnd
+class Receipt(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
+    """A change that was requested with an idempotency key, and its outcome. It is kept until `expires_at`.
+
+    There may be 100,000, and each takes less than 400 bytes of memory: so it has few fields, and what a repetition
+    needs is packed into one of them.
+    """
+
+    request: str
+    """A digest of the caller's `sub` and the idempotency key."""
+    memo: bytes
+    """A `Memo` (`outcomes.py`), encoded."""
+    revision: Revision
+    """That of the change, or the last one if the change has several."""
+    expires_at: Time
+
+    @property
+    def name(self) -> str:
+        """The digest."""
+        return self.request
+
+
+class ReceiptEnd(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
+    """A receipt that a commit removed, because it had expired or there were too many."""
+
+    request: str
+    revision: int
+
+    @property
+    def name(self) -> str:
+        """The digest."""
+        return self.request
+
+
+Record = Entry | Lease | Receipt
+Removal = Deletion | LeaseEnd | ReceiptEnd
 Change = Record | Removal
 """The state of one name after a commit: its record, or its removal."""
 
@@ -155,9 +188,18 @@ class Kind(Generic[R]):
     Each kind has its own names. A record replaces the record with the same name; a removal removes it.
     """
 
-    __slots__ = ("lookup", "name", "plural", "record", "removal")
+    __slots__ = ("has_history", "lookup", "name", "plural", "record", "removal")
 
-    def __init__(self, name: str, plural: str, record: type[R], removal: type[Removal], *, lookup: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        plural: str,
+        record: type[R],
+        removal: type[Removal],
+        *,
+        lookup: str = "",
+        has_history: bool = True,
+    ) -> None:
         self.name = name
         """In notifications and in messages: `entry`."""
         self.plural = plural
@@ -167,23 +209,26 @@ class Kind(Generic[R]):
         """Called with the name and the revision."""
         self.lookup = lookup
         """A second field by which a record can be found: a string that is unique. Empty: there is none."""
+        self.has_history = has_history
+        """Whether `Space.changes` knows the changes. Without a history, a removal leaves nothing behind."""
 
     def __repr__(self) -> str:
         return f"<kind {self.name}>"
 
 
-AnyKind = Kind[Entry] | Kind[Lease]
+AnyKind = Kind[Entry] | Kind[Lease] | Kind[Receipt]
 
 ENTRY: Final = Kind("entry", "entries", Entry, Deletion)
 LEASE: Final = Kind("lease", "leases", Lease, LeaseEnd, lookup="lease_id")
-KINDS: Final[Sequence[AnyKind]] = (ENTRY, LEASE)
+RECEIPT: Final = Kind("receipt", "receipts", Receipt, ReceiptEnd, has_history=False)
+KINDS: Final[Sequence[AnyKind]] = (ENTRY, LEASE, RECEIPT)
 KIND_OF: Final[Mapping[type, AnyKind]] = {change: kind for kind in KINDS for change in (kind.record, kind.removal)}
 """The kind of a change, by its type."""
 
 
 def is_removal(change: Change) -> bool:
     """Whether the change is a removal."""
-    return type(change) is Deletion or type(change) is LeaseEnd
+    return type(change) is Deletion or type(change) is LeaseEnd or type(change) is ReceiptEnd
 
 
 class Touched(msgspec.Struct, frozen=True):

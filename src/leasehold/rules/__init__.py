@@ -6,6 +6,7 @@
     entries.py      writes, increments, partial updates and deletions of entries
     leases.py       acquire, renew, release
     transactions.py several checks and operations, all or nothing
+    receipts.py     idempotency keys: a request is done once
     fences.py       the rule that refuses a write under a stale lease
     conditions.py   If-Match and If-None-Match
     reads.py        what a read returns
@@ -17,5 +18,6 @@ them again.
 from leasehold.rules.batch import evaluate, lookups_of, names_of, touched
 from leasehold.rules.leases import lock_held, lock_not_found
 from leasehold.rules.reads import evaluate_read
+from leasehold.rules.receipts import replayed
 
-__all__ = ["evaluate", "evaluate_read", "lock_held", "lock_not_found", "lookups_of", "names_of", "touched"]
+__all__ = ["evaluate", "evaluate_read", "lock_held", "lock_not_found", "lookups_of", "names_of", "replayed", "touched"]

@@ -10,12 +10,16 @@ from leasehold.errors import ErrorDetail, ServiceError
 from leasehold.model import (
     ENTRY,
     LEASE,
+    RECEIPT,
     Acquire,
     AnyKind,
     Change,
+    DeleteEach,
     Expire,
     Expired,
+    Forget,
     Increment,
+    Keyed,
     LockOperation,
     Operation,
     Outcome,
@@ -29,7 +33,7 @@ from leasehold.model import (
     is_expired,
     name_of,
 )
-from leasehold.rules import entries, leases, plain_puts, transactions
+from leasehold.rules import entries, leases, plain_puts, receipts, transactions
 from leasehold.rules.overlay import BatchLimitError, Overlay
 
 
@@ -93,6 +97,12 @@ def names_of(operation: Operation) -> Sequence[tuple[AnyKind, str]]:
         return ((LEASE, operation.lock),)
     if isinstance(operation, Expire):
         return ((operation.kind, operation.name),)
+    if isinstance(operation, Keyed):
+        return ((RECEIPT, operation.receipt), *names_of(operation.operation))
+    if isinstance(operation, Forget):
+        return [(RECEIPT, name) for name in operation.receipts]
+    if isinstance(operation, DeleteEach):
+        return [(ENTRY, key) for key in operation.keys]
     return ((ENTRY, operation.key),)
 
 
@@ -100,7 +110,9 @@ def lookups_of(operation: Operation) -> Sequence[tuple[AnyKind, str]]:
     """The records that an operation reads by the value of `Kind.lookup`: the lease of a fenced write."""
     if isinstance(operation, Transaction):
         return transactions.lookups_in(operation)
-    if isinstance(operation, LockOperation | Expire) or operation.lease_id is None:
+    if isinstance(operation, Keyed):
+        return lookups_of(operation.operation)
+    if isinstance(operation, LockOperation | Expire | Forget) or operation.lease_id is None:
         return ()
     return ((LEASE, operation.lease_id),)
 
@@ -115,17 +127,23 @@ def apply(overlay: Overlay, operation: Operation) -> Outcome:
         return leases.renew(overlay, operation)
     if isinstance(operation, Release):
         return leases.release(overlay, operation)
-    if isinstance(operation, Expire):
+    if isinstance(operation, Expire | Forget):
         return _expire(overlay, operation)
     if isinstance(operation, Increment):
         return entries.increment(overlay, operation)
     if isinstance(operation, Transaction):
         return transactions.transact(overlay, operation)
+    if isinstance(operation, Keyed):
+        return receipts.once(overlay, operation, apply)
+    if isinstance(operation, DeleteEach):
+        return entries.delete_each(overlay, operation)
     return entries.change(overlay, operation)
 
 
-def _expire(overlay: Overlay, operation: Expire) -> Expired | Unchanged:
-    """Remove a record of any kind if it has expired."""
+def _expire(overlay: Overlay, operation: Expire | Forget) -> Expired | Unchanged:
+    """Remove a record of any kind if it has expired, or receipts."""
+    if isinstance(operation, Forget):
+        return receipts.forget(overlay, operation)
     kind, name = operation.kind, operation.name
     record = overlay.stored(kind, name)  # type: ignore[misc] # one of several kinds
     if record is None or not is_expired(record, overlay.now):
@@ -138,7 +156,9 @@ def _expire(overlay: Overlay, operation: Expire) -> Expired | Unchanged:
 def _internal_error(operation: Operation, failure: Exception) -> ServiceError:
     """The error for an exception that is not a refusal: because of the stored record, or of a fault in the service."""
     details: dict[str, ErrorDetail] = {}
-    if not isinstance(operation, Transaction):
+    if isinstance(operation, Keyed):
+        operation = operation.operation
+    if not isinstance(operation, Transaction | Forget | DeleteEach):
         details["lock" if isinstance(operation, LockOperation) else "key"] = name_of(operation)
     error = ServiceError("internal", "the service failed; nothing was changed", details=details)
     error.__cause__ = failure

@@ -7,6 +7,8 @@ from leasehold.model import (
     Binary,
     Delete,
     Deleted,
+    DeletedEntries,
+    DeleteEach,
     Deletion,
     Entry,
     Increment,
@@ -22,7 +24,7 @@ from leasehold.model import (
 from leasehold.rules.binary import json_text_of, no_parts
 from leasehold.rules.conditions import check, names_revisions
 from leasehold.rules.fences import check_fence
-from leasehold.rules.overlay import Overlay
+from leasehold.rules.overlay import Overlay, Staging
 from leasehold.values.budgets import WorkBudget
 
 
@@ -87,6 +89,25 @@ def change(overlay: Overlay, operation: Delete | MergePatch | JsonPatch) -> Writ
         overlay.put(ENTRY, deletion.key, deletion)
         return deleted
     return _rewrite(overlay, current, operation)
+
+
+def delete_each(overlay: Overlay, operation: DeleteEach) -> DeletedEntries:
+    """Delete those of several entries that exist, each at its own revision.
+
+    If there are none, but the steps before have deleted some, it takes a revision for the receipt of all steps.
+    """
+    if operation.lease_id is not None:
+        check_fence(overlay, operation.lease_id)
+    staged = Staging(overlay)
+    keys = [key for key in operation.keys if staged.live(ENTRY, key) is not None]
+    for key in keys:
+        staged.put(ENTRY, key, Deletion(key, staged.next_revision()))
+    revision = staged.revision if keys else operation.revision
+    if not keys and operation.deleted:
+        staged.next_revision()
+    deleted = DeletedEntries(operation.deleted + len(keys), revision)
+    staged.keep()
+    return deleted
 
 
 def _put_at(overlay: Overlay, current: Entry | None, operation: Put, path: Pointer) -> Written:

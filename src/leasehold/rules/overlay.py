@@ -3,11 +3,12 @@
 `Staging` is such a state for several changes of one operation, which are added to the batch all at once.
 """
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import cast
 
 from leasehold.limits import MAX_BATCH_WORK_BYTES
-from leasehold.model import ENTRY, AnyKind, Change, Kind, R, View, is_expired
+from leasehold.model import AnyKind, Change, Kind, R, View, is_expired
 
 _revision_of = attrgetter("revision")
 
@@ -126,11 +127,11 @@ class Overlay:
 
 
 class Staging(Overlay):
-    """Changes of entries that are not in the batch yet: an operation makes several, or none.
+    """Changes that are not in the batch yet: an operation makes several, or none.
 
-    They are decided on the changes of the batch so far. `keep` adds them to the batch in one step. Until then they have
-    no effect, so an operation that raises has changed nothing, wherever it raises. `work_bytes` continues that of the
-    batch; the caller gives it back.
+    They are decided on the changes of the batch so far. `keep` adds them to the batch, all or none. Until then they
+    have no effect, so an operation that raises has changed nothing, wherever it raises. `work_bytes` continues that of
+    the batch; the caller gives it back.
     """
 
     __slots__ = ("_batch", "shown_bytes")
@@ -153,15 +154,37 @@ class Staging(Overlay):
         return None if record is None or is_expired(record, self.now) else record
 
     def _name_of(self, kind: Kind[R], value: str) -> str | None:
-        return self._batch._name_of(kind, value)  # noqa: SLF001 - as above
+        name = self._found.get((kind, value))  # type: ignore[arg-type] # of one of the kinds
+        return self._batch._name_of(kind, value) if name is None else name  # noqa: SLF001 - as above
 
     def keep(self) -> None:
-        """Add the changes to the batch. Call it last: nothing after it may raise."""
+        """Add the changes to the batch, all of them or, if this raises, none. Nothing after it may raise."""
         batch = self._batch
-        assert self._changes.keys() <= {ENTRY}, "only changes of one kind can be added in one step"
+        if self._found:
+            batch._found.update(self._found)  # noqa: SLF001 - as above; a name without such a record has no effect
+        several = len(self._changes) > 1
         for kind, changes in self._changes.items():
             kept = batch._changes.setdefault(kind, {})  # noqa: SLF001 - as above
             if not kept.keys().isdisjoint(changes):
                 batch._is_in_order = False  # noqa: SLF001 - as above
-            kept.update(changes)
+            if not several:  # one step by itself
+                kept.update(changes)
+        if several:
+            _update_all([(batch._changes[kind], changes) for kind, changes in self._changes.items()])  # noqa: SLF001
         batch.revision = self.revision
+
+
+def _update_all(merged: Sequence[tuple[dict[str, Change], dict[str, Change]]]) -> None:
+    """Add the second of each pair to the first. If it raises, because memory runs out, all are as before."""
+    before = [{name: kept[name] for name in changes if name in kept} for kept, changes in merged]
+    try:
+        for kept, changes in merged:
+            kept.update(changes)
+    except BaseException:
+        for (kept, changes), previous in zip(merged, before, strict=True):
+            for name in changes:
+                if name in previous:
+                    kept[name] = previous[name]
+                elif name in kept:
+                    del kept[name]
+        raise

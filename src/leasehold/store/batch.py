@@ -17,7 +17,7 @@ from leasehold import rules
 from leasehold.completions import complete_all, ends_the_process, report
 from leasehold.engines.base import Space
 from leasehold.errors import ServiceError, internal, outcome_unknown
-from leasehold.model import Change, Delete, Expire, Operation, Outcome, Read, Release, Transaction, View
+from leasehold.model import Change, Delete, Expire, Forget, Operation, Outcome, Read, Release, Transaction, View
 
 Done = Callable[[Outcome | ServiceError], None]
 """Gets the outcome of an operation. If it raises, it must have had no effect; it is called once more with an error."""
@@ -140,4 +140,4 @@ def _frees_space(operation: Operation) -> bool:
         return not operation.path
     if isinstance(operation, Transaction):
         return all(isinstance(each, Read) or _frees_space(each) for each in operation.operations)
-    return isinstance(operation, Expire | Release)
+    return isinstance(operation, Expire | Forget | Release)

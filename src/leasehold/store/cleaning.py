@@ -1,4 +1,4 @@
-"""Once a second: try to recover from a fault, or remove expired records in small steps."""
+"""Once a second: try to recover from a fault, or remove expired records and surplus receipts in small steps."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,7 +9,8 @@ import structlog
 from leasehold.completions import report
 from leasehold.engines.base import Space
 from leasehold.errors import ServiceError
-from leasehold.model import Expire, Operation, Outcome
+from leasehold.limits import KIB
+from leasehold.model import RECEIPT, Expire, Forget, Operation, Outcome
 from leasehold.store.batch import Done
 from leasehold.tasks import cancel_and_wait
 
@@ -21,12 +22,24 @@ EXPIRE_STEP: Final = 500
 
 
 class Cleaning:
-    """`submit` is the write lane; `catch_up` is called every second while there is no fault."""
+    """`submit` is the write lane; `catch_up` is called every second while there is no fault.
 
-    def __init__(self, space: Space, submit: Callable[[Operation, Done], None], catch_up: Callable[[], None]) -> None:
+    `max_receipts`: more receipts are removed, the oldest first. A receipt is much smaller than 1 KiB, except for those
+    that keep a value. So all together may have 1 KiB for each.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        submit: Callable[[Operation, Done], None],
+        catch_up: Callable[[], None],
+        *,
+        max_receipts: int,
+    ) -> None:
         self._space = space
         self._submit = submit
         self._catch_up = catch_up
+        self._max_receipts = max_receipts
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -45,6 +58,7 @@ class Cleaning:
                     continue
                 self._catch_up()
                 await self._remove_expired()
+                await self._remove_surplus()
             except ServiceError as error:
                 log.warning("expired records could not be removed", code=error.code, reason=error.message)
             except Exception as failure:  # noqa: BLE001 - it must run again, because nothing else calls `recover`
@@ -54,9 +68,26 @@ class Cleaning:
         """Remove expired records. Other operations are committed between the steps."""
         more = True
         while more:
+            revision = self._space.revision
             expired = await self._space.expired(EXPIRE_STEP)
-            await self._submit_all([Expire(kind, name) for kind, name in expired])
+            receipts = tuple(name for kind, name in expired if kind is RECEIPT)
+            await self._submit_all([Expire(kind, name) for kind, name in expired if kind is not RECEIPT])
+            await self._forget(receipts, revision)
             more = len(expired) >= EXPIRE_STEP
+
+    async def _remove_surplus(self) -> None:
+        more = True
+        while more:
+            revision = self._space.revision
+            most = self._max_receipts
+            surplus = tuple(await self._space.surplus(RECEIPT, most, most * KIB, EXPIRE_STEP))
+            await self._forget(surplus, revision)
+            more = len(surplus) >= EXPIRE_STEP
+
+    async def _forget(self, receipts: tuple[str, ...], revision: int) -> None:
+        """`revision`: that of the space before it named the receipts."""
+        if receipts:
+            await self._submit_all([Forget(receipts, revision)])
 
     async def _submit_all(self, operations: Sequence[Operation]) -> None:
         """Submit changes to the lane and wait for them. Raises the error of the first one that fails."""

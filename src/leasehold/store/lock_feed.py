@@ -1,4 +1,4 @@
-"""Wakes the queues of released locks. It learns of them from the changes that the space publishes.
+"""Tells the queues which locks were released and acquired. It learns of them from the changes of the space.
 
 A commit of this server is published with its changes. A commit of another server is published with its revision only.
 Then the feed queries the changes since the last known revision, if there are waiters.
@@ -11,7 +11,7 @@ from typing import Final
 from leasehold.completions import report
 from leasehold.engines.base import Space
 from leasehold.errors import ServiceError
-from leasehold.model import LEASE, Change, LeaseEnd
+from leasehold.model import LEASE, Change, Lease, LeaseEnd
 from leasehold.store.lock_queues import LockQueues
 from leasehold.tasks import cancel_and_wait
 
@@ -20,7 +20,7 @@ MAX_CHANGES: Final = 1_000
 
 
 class LockFeed:
-    """Subscribed to the leases of a space; wakes the queues of locks."""
+    """Subscribed to the leases of a space; tells the queues of locks."""
 
     def __init__(self, space: Space, queues: LockQueues) -> None:
         self._space = space
@@ -57,6 +57,9 @@ class LockFeed:
         released = [change.lock for change in changes if type(change) is LeaseEnd]
         if released:
             self._queues.wake(released)
+        acquired = [change for change in changes if type(change) is Lease and change.token == change.revision]
+        if acquired:
+            self._queues.recall(acquired)
 
     def _start_query(self) -> None:
         if self._task is None or self._task.done():

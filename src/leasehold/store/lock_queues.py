@@ -5,7 +5,10 @@ becomes the first, when the lock is released (by this server or another), when t
 time of any waiter ends (`_look_again`: the refusal must name the lease that holds the lock now). So waiting costs no
 work between attempts, a release wakes one waiter, and the commit decides whether the lock is free.
 
-If the caller has disconnected by the time its attempt is committed, the lease is released.
+If the caller has disconnected by the time its attempt is committed, the lease is released. An acquisition with an
+idempotency key (`Keyed`) is not: its caller may repeat the request, to get the same lease. The repetition may arrive
+while the first request still waits. So a waiter with a key that is not the first looks for the outcome when it arrives,
+and whenever the lock was acquired.
 
 Callers are told by callbacks, because most of them get the lock at once: a task and a future for each took 20,000 of
 289,000 instructions of an acquisition and a release over HTTP.
@@ -19,12 +22,14 @@ from typing import Final
 
 from leasehold.completions import report
 from leasehold.errors import ServiceError, unavailable
-from leasehold.limits import MAX_ABANDONED_LEASES, MAX_WAITERS
-from leasehold.model import Acquire, Held, Leased, Operation, Outcome, Release
+from leasehold.limits import MAX_WAITERS
+from leasehold.model import Acquire, Held, Keyed, Lease, Leased, Outcome, Replayed
 from leasehold.rules import lock_held
+from leasehold.store.abandoned_leases import AbandonedLeases, Submit
 from leasehold.store.batch import Done
 
-Submit = Callable[[Operation, Done], None]
+Recall = Callable[[Keyed, Callable[[Replayed | ServiceError | None], None]], None]
+"""`Store.recall`."""
 
 IsConnected = Callable[[], bool]
 """Whether the caller is still connected. Called when a lease is granted, because the server may not have read the end
@@ -41,6 +46,7 @@ class Waiter:
     __slots__ = (
         "_queue",
         "_queues",
+        "acquire",
         "deadline",
         "done",
         "has_ended",
@@ -56,7 +62,7 @@ class Waiter:
         self,
         queues: "LockQueues",
         queue: "_Queue",
-        operation: Acquire,
+        operation: Acquire | Keyed,
         done: Done,
         is_connected: IsConnected,
         *,
@@ -66,8 +72,9 @@ class Waiter:
         self._queues = queues
         self._queue = queue
         self.operation = operation
+        self.acquire = _acquire_in(operation)
         self.done = done
-        """Gets `Leased` or an error, once. It is called by the event loop, so it may acquire again."""
+        """Gets `Leased`, `Replayed` or an error, once. It is called by the event loop, so it may acquire again."""
         self.is_connected = is_connected
         self.may_wait = may_wait
         """Whether it stays in the queue if its attempt fails. False after its deadline."""
@@ -107,14 +114,13 @@ class _Queue:
 
 
 class LockQueues:
-    """All queues of a store. `submit` is its write lane."""
+    """All queues of a store. `submit` is its write lane, `recall` finds the outcome of an operation with a key."""
 
-    def __init__(self, submit: Submit) -> None:
+    def __init__(self, submit: Submit, recall: Recall) -> None:
         self._submit = submit
+        self._recall = recall
         self._queues: dict[str, _Queue] = {}
-        self._abandoned: dict[str, Release] = {}
-        """Leases whose caller has disconnected, by lease_id. They are released as soon as the engine commits it. At
-        most MAX_ABANDONED_LEASES."""
+        self._abandoned = AbandonedLeases(submit)
         self._stopped = False
         self._must_wake_all = False
         """An attempt could not be submitted; `catch_up` repeats it."""
@@ -132,19 +138,21 @@ class LockQueues:
         return 0 if queue is None else len(queue.waiters)
 
     def acquire(
-        self, operation: Acquire, wait_seconds: float, done: Done, is_connected: IsConnected = lambda: True
+        self, operation: Acquire | Keyed, wait_seconds: float, done: Done, is_connected: IsConnected = lambda: True
     ) -> Waiter:
         """Wait until the lock is free and all earlier waiters have had their turn; then `done` gets `Leased`.
 
-        `done` gets `lock_held` after `wait_seconds`, or the errors of the lane. It is called after this has returned.
-        The caller must cancel the waiter if it leaves before that. Raises `too_many_requests` if the queue is full, and
-        `unavailable` after `stop`.
+        `done` gets `Replayed` if the lock was acquired before with the same idempotency key, `idempotency_key_reused`
+        if something else was done with this key, `lock_held` after `wait_seconds`, or the errors of the lane. It is
+        called after this has returned. The caller must cancel the waiter if it leaves before that. Raises
+        `too_many_requests` if the queue is full, and `unavailable` after `stop`.
         """
         if self._stopped:
             raise _stopping()
-        queue = self._queues.get(operation.lock)
+        lock = _acquire_in(operation).lock
+        queue = self._queues.get(lock)
         if queue is None:
-            queue = self._queues[operation.lock] = _Queue(operation.lock)
+            queue = self._queues[lock] = _Queue(lock)
         elif len(queue.waiters) >= MAX_WAITERS:
             raise ServiceError(
                 "too_many_requests",
@@ -158,6 +166,9 @@ class LockQueues:
             queue.waiters.append(waiter)
             if queue.waiters[0] is waiter:
                 self._try(queue)
+            elif isinstance(operation, Keyed):
+                self._start_timer(queue, waiter)
+                self._look_for_outcome(queue, waiter, operation)
             elif waiter.may_wait:
                 self._start_timer(queue, waiter)
             else:
@@ -187,6 +198,18 @@ class LockQueues:
             self._must_wake_all = True
             report("waiters for a lock could not be woken", failure)
 
+    def recall(self, leases: Sequence[Lease]) -> None:
+        """These were acquired, perhaps by the same request of a waiter with an idempotency key. Never raises."""
+        try:
+            for lease in leases:
+                queue = self._queues.get(lease.lock)
+                for waiter in () if queue is None else list(queue.waiters):
+                    if isinstance(waiter.operation, Keyed) and waiter.acquire.holder == lease.holder:
+                        assert queue is not None
+                        self._look_for_outcome(queue, waiter, waiter.operation)
+        except Exception as failure:  # noqa: BLE001 - they look again when their time ends
+            report("waiters for a lock could not look for an earlier outcome", failure)
+
     def stop(self) -> None:
         """Refuse all waiters, except for those whose attempt is in the lane: they get the outcome of the attempt."""
         self._stopped = True
@@ -201,8 +224,7 @@ class LockQueues:
         if self._must_wake_all:
             self._must_wake_all = False
             self.wake(None)
-        for release in list(self._abandoned.values()):
-            self._release(release)
+        self._abandoned.release_all()
 
     # Attempts -------------------------------------------------------------------------------------------------
 
@@ -240,14 +262,14 @@ class LockQueues:
             queue.held = outcome
             self._start_timer(queue, first)
         else:
-            assert isinstance(outcome, ServiceError)
-            if outcome.is_outcome_unknown and not (first.has_lease and first.has_ended):
+            assert isinstance(outcome, ServiceError | Replayed)
+            is_unknown = isinstance(outcome, ServiceError) and outcome.is_outcome_unknown
+            if is_unknown and not (first.has_lease and first.has_ended):
                 self._abandon(first.operation)
             self._finish(queue, first, outcome)
             queue.held, queue.is_woken = None, True  # the state of the lock is unknown, so the next waiter attempts
         if queue.held is not None and queue.waiters:
-            for waiter in [each for each in queue.waiters if not each.may_wait]:
-                self._finish(queue, waiter, _stopping() if self._stopped else lock_held(queue.held))
+            self._refuse_those_that_do_not_wait(queue, queue.held)
         if not queue.waiters:
             self._remove_queue(queue)
         elif queue.is_woken:
@@ -255,11 +277,37 @@ class LockQueues:
         else:
             self._try_at_expiry(queue)
 
+    def _refuse_those_that_do_not_wait(self, queue: _Queue, held: Held) -> None:
+        for waiter in [each for each in queue.waiters if not each.may_wait]:
+            refusal = _stopping() if self._stopped else lock_held(held)
+            if isinstance(waiter.operation, Keyed):
+                # The attempt may have been that of the same request, whose client has left.
+                self._look_for_outcome(queue, waiter, waiter.operation, otherwise=refusal)
+            else:
+                self._finish(queue, waiter, refusal)
+
     def _try_at_expiry(self, queue: _Queue) -> None:
         assert queue.held is not None
         remaining = (queue.held.lease.expires_at - queue.held.now) * _MICROSECOND
         loop = asyncio.get_running_loop()
         queue.timer = loop.call_later(max(remaining, _MIN_PAUSE_SECONDS), self._try, queue)
+
+    def _look_for_outcome(
+        self, queue: _Queue, waiter: Waiter, keyed: Keyed, *, otherwise: ServiceError | None = None
+    ) -> None:
+        """End the wait if the operation was done before. If it was not: end it with `otherwise`, if that is given."""
+
+        def done(outcome: Replayed | ServiceError | None) -> None:
+            if isinstance(outcome, Replayed) or (outcome is not None and outcome.code == "idempotency_key_reused"):
+                self._finish(queue, waiter, outcome)
+            elif queue.attempt is waiter:
+                pass  # it may get the lock yet
+            elif otherwise is not None:
+                self._finish(queue, waiter, otherwise)
+            elif not waiter.may_wait and not waiter.has_ended:
+                self._try_if_idle(queue)
+
+        self._recall(keyed, done)
 
     # The end of a wait ----------------------------------------------------------------------------------------
 
@@ -310,21 +358,15 @@ class LockQueues:
         if self._queues.get(queue.lock) is queue:
             del self._queues[queue.lock]
 
-    # Abandoned leases -----------------------------------------------------------------------------------------
+    def _abandon(self, operation: Acquire | Keyed) -> None:
+        if not isinstance(operation, Keyed):  # with a key, the caller gets the lease when it repeats the request
+            self._abandoned.add(operation.lock, operation.lease_id)
 
-    def _abandon(self, operation: Acquire) -> None:
-        release = Release(operation.lock, operation.lease_id)
-        if len(self._abandoned) < MAX_ABANDONED_LEASES:
-            self._abandoned[operation.lease_id] = release
-        self._release(release)
 
-    def _release(self, release: Release) -> None:
-        def done(outcome: Outcome | ServiceError) -> None:
-            is_undecided = isinstance(outcome, ServiceError) and outcome.code not in ("lease_lost", "lock_not_found")
-            if not is_undecided and release.lease_id is not None:
-                self._abandoned.pop(release.lease_id, None)
-
-        self._submit(release, done)
+def _acquire_in(operation: Acquire | Keyed) -> Acquire:
+    acquire = operation.operation if isinstance(operation, Keyed) else operation
+    assert isinstance(acquire, Acquire)
+    return acquire
 
 
 def _stopping() -> ServiceError:

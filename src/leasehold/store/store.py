@@ -1,7 +1,7 @@
 """What endpoints use: reads, waiting for locks and for changes, and the write lane of one space."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -14,9 +14,11 @@ from leasehold.metrics import Metrics
 from leasehold.model import (
     ENTRY,
     LEASE,
+    RECEIPT,
     Counted,
     Entry,
     Found,
+    Keyed,
     Kind,
     Lease,
     NotModified,
@@ -25,6 +27,8 @@ from leasehold.model import (
     Page,
     R,
     Read,
+    Receipt,
+    Replayed,
 )
 from leasehold.store.batch import Done
 from leasehold.store.cleaning import Cleaning
@@ -51,7 +55,7 @@ class Store:
         self._lane = Lane(self.space, Metrics() if metrics is None else metrics, max_value_bytes=limits.max_body_bytes)
         self.submit = self._lane.submit
         """See `Lane.submit`."""
-        self._queues = LockQueues(self.submit)
+        self._queues = LockQueues(self.submit, self.recall)
         self.acquire = self._queues.acquire
         """Wait for a lock in the order of arrival; see `LockQueues.acquire`."""
         self._lock_feed = LockFeed(self.space, self._queues)
@@ -59,7 +63,7 @@ class Store:
         self._watching = Watching(self.space, partial(self.pages, after=None, limit=None), self._lease_pages)
         self.watch, self.require_known = self._watching.watch, self._watching.require_known
         """See `Watching`."""
-        self._cleaning = Cleaning(self.space, self.submit, self._catch_up)
+        self._cleaning = Cleaning(self.space, self.submit, self._catch_up, max_receipts=limits.max_receipts)
         self._is_backing_up = False
         self.gathering = asyncio.Semaphore(MAX_GATHERED_LISTS)
         """Hold it while a list is made in one piece, because each may take MAX_GATHERED_BYTES. Others wait."""
@@ -135,6 +139,30 @@ class Store:
         """`submit` for coroutines."""
         result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.submit(operation, partial(_finish, result))
+        return await result
+
+    def recall(self, keyed: Keyed, done: Callable[[Replayed | ServiceError | None], None]) -> None:
+        """Call `done` with the outcome of an operation that was done before; None: it was not, as of now.
+
+        For operations that are not simply submitted, because they wait or have several steps. `done` gets
+        `idempotency_key_reused` if another request was done with the key.
+        """
+
+        def finish(receipt: Receipt | ServiceError | None) -> None:
+            if isinstance(receipt, Receipt):
+                try:
+                    done(rules.replayed(receipt, keyed))
+                except ServiceError as refusal:
+                    done(refusal)
+            else:
+                done(receipt)
+
+        self.space.read(RECEIPT, keyed.receipt, finish)
+
+    async def fetch_recalled(self, keyed: Keyed) -> Replayed | None:
+        """`recall` for coroutines."""
+        result: asyncio.Future[Replayed | None] = asyncio.get_running_loop().create_future()
+        self.recall(keyed, partial(_finish_recalled, result))
         return await result
 
     def entries(self, keys: Sequence[str]) -> AsyncGenerator[Page[Entry]]:
@@ -279,3 +307,12 @@ def _finish(result: asyncio.Future[Outcome], outcome: Outcome | ServiceError) ->
         result.set_exception(outcome)
     else:
         result.set_result(outcome)
+
+
+def _finish_recalled(result: asyncio.Future[Replayed | None], recalled: Replayed | ServiceError | None) -> None:
+    if result.done():
+        return
+    if isinstance(recalled, ServiceError):
+        result.set_exception(recalled)
+    else:
+        result.set_result(recalled)

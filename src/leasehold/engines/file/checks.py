@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Final, cast
 
+import msgspec
 from msgspec.structs import replace
 
 from leasehold import values
@@ -18,7 +19,7 @@ from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError
 from leasehold.keys import check_key, check_keys
 from leasehold.limits import MAX_NESTING
-from leasehold.model import ENTRY, LEASE, AnyKind, Binary, Entry, Lease, Record
+from leasehold.model import ENTRY, LEASE, RECEIPT, AnyKind, Binary, Entry, Lease, Receipt, Record, decode_memo
 
 _ESCAPE: Final = b"\\u"
 """Leasehold writes it only for control characters. In an edited file it may be U+0000 or half of a surrogate pair."""
@@ -132,7 +133,14 @@ def _check_lease(lease: Lease) -> None:
         raise ServiceError("invalid_argument", "its token is greater than its revision")
 
 
-_EXTRA_CHECKS: Final[Mapping[AnyKind, Callable[..., None]]] = {LEASE: _check_lease}
+def _check_receipt(receipt: Receipt) -> None:
+    try:
+        decode_memo(receipt.memo)
+    except msgspec.DecodeError as error:
+        raise ServiceError("invalid_argument", "its memo is not as Leasehold writes it") from error
+
+
+_EXTRA_CHECKS: Final[Mapping[AnyKind, Callable[..., None]]] = {LEASE: _check_lease, RECEIPT: _check_receipt}
 """Checks that do not follow from the annotations of the fields."""
 
 

@@ -201,7 +201,8 @@ def _apply(change: Change, state: StoredState) -> None:
         by_name[name] = change
     else:
         by_name.pop(name, None)
-        removals[name] = change.revision
+        if kind.has_history:
+            removals[name] = change.revision
 
 
 def _forget_old_removals(state: StoredState) -> None:

@@ -92,3 +92,18 @@ class History(Generic[R]):
         if record is not None:
             return record if record.revision == revision else None
         return self._kind.removal(name, revision) if self.removals.get(name) == revision else None
+
+
+class NoHistory(History[R]):
+    """The history of a kind without one: it knows no change before the head."""
+
+    def trim(self, head: int) -> None:  # noqa: ARG002 - all changes are before it
+        """Forget all changes."""
+        self.revisions.clear()
+        self.names.clear()
+        self.removals.clear()
+
+    def changes(self, after_revision: int, prefix: str, limit: int, head: int) -> Changes:  # noqa: ARG002 - there are none
+        if after_revision < head:
+            raise base.compacted(head)
+        return Changes([], head)

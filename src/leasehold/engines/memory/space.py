@@ -85,6 +85,9 @@ class InMemorySpace:
         now = self._clock()
         return [(kind, name) for kind in KINDS for name in self._state.table(kind).expired(limit, now)]  # type: ignore[misc]
 
+    async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[str]:
+        return self._state.table(kind).surplus(most, most_bytes, limit)  # type: ignore[misc] # one of several kinds
+
     def subscribe(self, kind: AnyKind, published: Published) -> None:
         self._subscribers[kind].append(published)
 

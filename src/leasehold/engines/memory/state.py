@@ -27,7 +27,7 @@ class State:
         floor = max(stored.compacted_revision, stored.revision - base.HISTORY_CHANGES)
         self._floor = floor
         self._tables: Mapping[AnyKind, AnyTable] = {
-            kind: Table(kind, stored.of(kind), floor)  # type: ignore[arg-type] # one of several kinds
+            kind: Table(kind, stored.of(kind), floor if kind.has_history else stored.revision)  # type: ignore[arg-type]
             for kind in KINDS
         }
 
@@ -78,7 +78,7 @@ class State:
         return self._compacted_at(self.revision)
 
     def _compacted_at(self, head: int) -> int:
-        floors = (table.history.floor for table in self._tables.values())
+        floors = (table.history.floor for kind, table in self._tables.items() if kind.has_history)
         return max(self._floor, head - base.HISTORY_CHANGES, *floors)
 
     def snapshot(self) -> Snapshot:

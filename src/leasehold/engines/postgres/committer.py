@@ -296,8 +296,10 @@ class Committer:
                 if TABLES[kind].document is not None:
                     arguments.append([] if len(whole) == len(records) else _others(records, whole))
                 if removals:
+                    arguments.append([each.name for each in removals])
+                if removals and kind.has_history:
                     removed += len(removals)
-                    arguments += [each.name for each in removals], [each.revision for each in removals]
+                    arguments.append([each.revision for each in removals])
         self._batch += 1
         self._process = pipeline.connection.get_server_pid()
         signature = (self.writer_id, self._batch, loaded.now)
@@ -372,7 +374,7 @@ class Committer:
                 arguments += TABLES[kind].values([])
                 if TABLES[kind].document is not None:
                     arguments.append([])
-                arguments += [], []
+                arguments += ([], []) if kind.has_history else ([],)
             await connection.fetch(sql.write(parts), self._namespace, *arguments)
             await connection.execute(sql.COMPACT, self._namespace, compacted, _KIND_NAMES, 0)
 

@@ -38,6 +38,11 @@ MIGRATIONS: Final[Mapping[str, frozenset[str]]] = {
         }
     ),
     "0006_bytes.sql": frozenset({"data.media", "data.bytes"}),
+    "0007_receipts.sql": frozenset(
+        {
+            *("receipts.namespace", "receipts.request", "receipts.memo", "receipts.revision", "receipts.expires_at"),
+        }
+    ),
 }
 """The scripts in their order, each with the columns that it adds. These columns show that it was run by hand."""
 

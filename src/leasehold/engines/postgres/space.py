@@ -8,6 +8,7 @@ without changes of every kind comes first. So when changes are published, all ea
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -59,6 +60,8 @@ WRITER_MICROSECONDS: Final = 7 * 86_400 * 1_000_000
 """At the start, rows in `writers` that are older than a week are deleted. A server needs its row for seconds."""
 SCANNED_CHANGES: Final = 2_000
 """Changes of any name that one query for the changes under a prefix reads: 4 ms."""
+SURPLUS_SECONDS: Final = 5.0
+"""The time between two queries for surplus records, each of which reads all records of the kind: 60 ms for 100,000."""
 
 
 class PostgresSpace:
@@ -84,6 +87,8 @@ class PostgresSpace:
         self._committing: asyncio.Task[None] | None = None
         """The last commit. It may be in flight."""
         self._restoring: set[asyncio.Task[None]] = set()
+        self._looked_for_surplus_at = -math.inf
+        """By the loop's clock."""
 
     @property
     def revision(self) -> int:
@@ -221,7 +226,7 @@ class PostgresSpace:
         rows = await self._ask(query)
         head, compacted, _, is_end, scanned_to = rows[0][:5]
         # Every engine keeps the same number of changes, so that all make the same promise.
-        oldest = max(compacted, head - base.HISTORY_CHANGES)
+        oldest = max(compacted, head - base.HISTORY_CHANGES) if kind.has_history else head
         if after_revision < oldest:
             raise base.compacted(oldest)
         changes: list[Change] = [
@@ -242,6 +247,21 @@ class PostgresSpace:
             return []
         kinds = {kind.name: kind for kind in KINDS}
         return [(kinds[kind], name) for kind, name in rows]
+
+    async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[str]:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._looked_for_surplus_at + SURPLUS_SECONDS:
+            return []
+
+        async def query(connection: Connection) -> list[asyncpg.Record]:
+            return await connection.fetch(sql.OF_KIND[kind].surplus, self._namespace, most, most_bytes, limit)
+
+        rows = await self._ask(query)
+        if len(rows) < limit:
+            self._looked_for_surplus_at = loop.time()
+        if not rows or not await self._cleaner.may_clean():
+            return []
+        return [row[0] for row in rows]
 
     async def _ask(self, query: Callable[[Connection], Awaitable[T]]) -> T:
         """Run the query of a list, or a rare query. Raises ServiceError."""

@@ -159,6 +159,14 @@ class KindStatements:
         If not, use `changes_of_tables`."""
         self.changes_of_tables = changes_of_tables(table)
         """The same, by reading all records: a server of an older version has written some without `batches`."""
+        self.surplus = f"""
+            SELECT name FROM (
+                SELECT {name} AS name, expires_at, row_number() OVER latest AS place,
+                    sum({table.size or 0}) OVER latest AS bytes
+                {source} AND expires_at IS NOT NULL WINDOW latest AS (ORDER BY expires_at DESC, {name} DESC)
+            ) AS ranked WHERE place > $2 OR bytes > $3 ORDER BY expires_at, name LIMIT $4
+        """
+        """most, most_bytes, limit."""
         self.set_part, self.remove_part = _write_part(table)
         """name, path, the values of the columns beside the document; `set_part` also has the part."""
 
@@ -276,7 +284,8 @@ def write(parts: Sequence[Part]) -> str:
 
     Parameters: head, writer, batch, time, and the head before. Then for each part: the arrays of `Table.values`; if the
     table has a document, the names that were written by `set_part` and `remove_part`; if it removes records, their
-    names and revisions. Only the last removal of a name is stored, so that `changes` reads no earlier one.
+    names, and their revisions if the kind has a history. Only the last removal of a name is stored, so that `changes`
+    reads no earlier one.
 
     Returns no row, so that COMMIT can be sent with it: OFFSET skips the row after its expressions were computed.
     """
@@ -296,23 +305,35 @@ def write(parts: Sequence[Part]) -> str:
         if table.document is not None:
             changed.append(f"${next(numbers)}::text[]")
         if removes:
-            names, revisions = f"${next(numbers)}::text[]", f"${next(numbers)}::bigint[]"
+            names = f"${next(numbers)}::text[]"
             changed.append(names)
             steps.append(f"""
             removed_{kind.name} AS (
                 DELETE FROM {table.name} WHERE namespace = $1 AND {name} = ANY({names})
-            ), replaced_{kind.name} AS (
+            )""")
+            if kind.has_history:
+                steps.append(f"""
+            replaced_{kind.name} AS (
                 DELETE FROM deletions WHERE namespace = $1 AND kind = '{kind.name}' AND key = ANY({names})
             ), noted_{kind.name} AS (
                 INSERT INTO deletions (namespace, kind, key, revision)
-                SELECT $1, '{kind.name}', * FROM unnest({names}, {revisions})
+                SELECT $1, '{kind.name}', * FROM unnest({names}, ${next(numbers)}::bigint[])
             )""")
-        steps.append(f"""
+        if kind.has_history:
+            steps.append(f"""
             logged_{kind.name} AS (
                 INSERT INTO batches (namespace, kind, revision, complete_from, names)
                 SELECT $1, '{kind.name}', $2::bigint, complete_from, names
                 FROM log CROSS JOIN (SELECT {" || ".join(changed)}) AS changed (names) WHERE cardinality(names) > 0
                 ON CONFLICT (namespace, kind, revision) DO UPDATE SET names = batches.names || excluded.names
+            )""")
+        elif len(parts) == 1:
+            # Without names: the row shows that this commit, too, is complete. Else the next reader reads whole tables.
+            steps.append(f"""
+            logged_{kind.name} AS (
+                INSERT INTO batches (namespace, kind, revision, complete_from, names)
+                SELECT $1, '{kind.name}', $2::bigint, complete_from, '{{}}' FROM log
+                ON CONFLICT (namespace, kind, revision) DO NOTHING
             )""")
     kinds = "".join(f" || chr({ord(SEPARATOR)}) || '{kind.name}'" for kind, _ in parts)
     return f"""
@@ -347,6 +368,7 @@ SURPLUS: Final = "SELECT max(revision) FROM ({}) AS surplus".format(
             ORDER BY revision DESC OFFSET $2 LIMIT 1
         )"""
         for kind in TABLES
+        if kind.has_history
     )
 )
 """number. The revision up to which removals must be forgotten, so that at most so many of each kind are known; or

@@ -7,7 +7,7 @@ from typing import Final
 
 EXPOSED_HEADERS: Final = (
     "ETag, Location, Retry-After, Allow, Accept-Patch, Accept-Ranges, Content-Disposition, Content-Range, "
-    "Preference-Applied, WWW-Authenticate, X-Request-Id"
+    "Idempotent-Replayed, Preference-Applied, WWW-Authenticate, X-Request-Id"
 )
 """Headers of a response that a page of an allowed origin may read, beside those that any page may read."""
 _REQUEST_HEADERS: Final = (

@@ -9,6 +9,7 @@ import msgspec
 from leasehold import VERSION
 from leasehold.errors import STATUS_BY_CODE, ErrorCode
 from leasehold.http.media_types import JSON_FIRST, Media
+from leasehold.http.routing import idempotency
 from leasehold.http.routing.openapi_schemas import HEADERS, SCHEMAS
 from leasehold.http.routing.route import DocumentedResponse, Parameter, PureEndpoint, Route
 from leasehold.http.routing.router import Router
@@ -27,6 +28,7 @@ EVERYWHERE: tuple[ErrorCode, ...] = (
 )
 """Errors that every route can send."""
 KEY_ERRORS: tuple[ErrorCode, ...] = ("invalid_key", "invalid_argument")
+KEY_REUSE_ERRORS: tuple[ErrorCode, ...] = ("idempotency_key_reused", "invalid_argument")
 BODY_ERRORS: tuple[ErrorCode, ...] = ("invalid_json", "too_large", "unsupported_media_type")
 
 ERROR_MEDIA = tuple(media.content_type for media in JSON_FIRST)
@@ -68,13 +70,16 @@ def _operation(route: Route) -> Json:
     parameters = operation["parameters"]
     assert isinstance(parameters, list)
     parameters += [_parameter(parameter) for parameter in route.parameters]
+    if route.changes:
+        parameters.append(_parameter(idempotency.PARAMETER))
     if route.bodies:
         operation["requestBody"] = {
             "required": route.needs_body,
             "content": {media: _schema(name) for media, name in route.bodies.items()},
         }
     responses: dict[str, Json] = {
-        str(response.status): _response(response, route.offers) for response in route.responses
+        str(response.status): _response(response, route.offers, replayable=route.changes)
+        for response in route.responses
     }
     for status in sorted({STATUS_BY_CODE[code] for code in _errors(route)}):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
@@ -87,6 +92,8 @@ def _errors(route: Route) -> tuple[ErrorCode, ...]:
     errors = EVERYWHERE + route.errors
     if "{" in route.pattern or route.parameters:
         errors += KEY_ERRORS
+    if route.changes:
+        errors += KEY_REUSE_ERRORS
     if route.bodies:
         errors += BODY_ERRORS
     if type(route.endpoint) is PureEndpoint and route.permission == "write":
@@ -114,8 +121,10 @@ def _parameter(parameter: Parameter) -> Json:
     return {**described, "required": True} if parameter.required else described
 
 
-def _response(response: DocumentedResponse, offers: tuple[Media, ...]) -> Json:
+def _response(response: DocumentedResponse, offers: tuple[Media, ...], *, replayable: bool) -> Json:
     headers = ["X-Request-Id", "Cache-Control", *(["ETag"] if response.etag else []), *response.headers]
+    if replayable:
+        headers.append(idempotency.REPLAYED[0])
     shown: dict[str, Json] = {
         "description": response.description,
         "headers": {name: HEADERS[name] for name in headers},

@@ -28,6 +28,11 @@ HEADERS: dict[str, Json] = {
         "description": 'The revision of the entry and the incarnation of the store: "42.5f3a9c".',
         "schema": {"type": "string"},
     },
+    "Idempotent-Replayed": {
+        "description": "The request was done before, with the same Idempotency-Key. This repeats the response.",
+        "required": False,
+        "schema": {"const": "true"},
+    },
     "Location": {"description": "The path of the new entry.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
     "WWW-Authenticate": {"description": "Bearer: a token is needed.", "schema": {"type": "string"}},

@@ -15,7 +15,7 @@ from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.messages import EventStream, Request, Response, Stream
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
-from leasehold.model import Acquire, Json, Operation, Outcome, Read
+from leasehold.model import Acquire, Json, Keyed, Operation, Outcome, Read
 from leasehold.store.store import Store
 
 
@@ -49,7 +49,7 @@ class AcquireEndpoint(msgspec.Struct, frozen=True):
     the connection must watch whether the client is still there. This needs no coroutine and no task, either.
     """
 
-    operation: Callable[[Request], tuple[Acquire, float]]
+    operation: Callable[[Request], tuple[Acquire | Keyed, float]]
     response: Callable[[Request, Outcome], Response]
     waits: ClassVar[bool] = True
     """As `AsyncEndpoint.waits`."""
@@ -114,6 +114,11 @@ class Route(msgspec.Struct, frozen=True):
     `Request.media` is BYTES if it takes none of `offers`."""
     waiting: "Route | None" = None
     """The route of requests with the parameter `wait`. Without that parameter, a request needs no task."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether its requests may change something. These may have an idempotency key."""
+        return self.method not in ("GET", "OPTIONS")
 
     def repeats(self, name: str) -> bool:
         """Whether a request may have the parameter several times."""

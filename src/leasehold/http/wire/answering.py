@@ -34,7 +34,7 @@ from leasehold.http.wire.reception import Reception
 from leasehold.http.wire.sending import Sender, unframed
 from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
-from leasehold.model import Found, NotModified, Operation, Outcome, Read, Transaction, keys_in, name_of
+from leasehold.model import Found, NotModified, Operation, Outcome, Read, names_asked
 from leasehold.rules.fences import refused_by_fence
 from leasehold.store.batch import Done
 from leasehold.tasks import start_task
@@ -127,10 +127,11 @@ class Answerer(ABC):
                 return
             route = shared.router.match(request)
             request.principal = principal = shared.admission.admit(request, route.permission)
+            endpoint = route.endpoint
             if not request.headers.is_plain or route.offers is not JSON_FIRST:
                 accept = request.headers.get(b"accept")
                 request.media = (negotiate_or_bytes if route.serves_bytes else negotiate)(accept, route.offers)
-            endpoint = route.endpoint
+                endpoint = shared.idempotency.endpoint_of(request, route)
             if type(endpoint) is PureEndpoint:
                 self._endpoint = endpoint
                 operation = endpoint.operation(request)
@@ -386,5 +387,5 @@ def _is_stored(outcome: Outcome | ServiceError | None) -> bool:
 
 def _require_covered(principal: Principal, asked: Read | Operation) -> None:
     """Raise `forbidden` unless the token covers all keys, or the lock, of an operation."""
-    for name in keys_in(asked) if isinstance(asked, Transaction) else (name_of(asked),):
+    for name in names_asked(asked):
         principal.require_covered(name)

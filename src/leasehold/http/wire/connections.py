@@ -19,6 +19,7 @@ from leasehold.completions import report
 from leasehold.errors import ServiceError, internal, unavailable
 from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request, Templates
 from leasehold.http.routing.admission import Admission
+from leasehold.http.routing.idempotency import Idempotency
 from leasehold.http.routing.refusal_log import RefusalLog
 from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
@@ -73,6 +74,7 @@ class Connections:
         self.metrics = service.metrics
         self.store = service.store
         self.limits = service.limits
+        self.idempotency = Idempotency(self.limits.idempotency_seconds, self.metrics)
         self.loop = asyncio.get_running_loop()
         self.logs_requests = logs_requests
         """Whether each request is logged. Faults are logged in any case."""

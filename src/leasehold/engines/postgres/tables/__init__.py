@@ -7,15 +7,16 @@ about records are built from these descriptions (`sql`).
 from collections.abc import Mapping
 from typing import Final
 
-from leasehold.engines.postgres.tables import entries, leases
+from leasehold.engines.postgres.tables import entries, leases, receipts
 from leasehold.engines.postgres.tables.table import AnyTable, Table
-from leasehold.model import ENTRY, LEASE, AnyKind, Kind, R
+from leasehold.model import ENTRY, LEASE, RECEIPT, AnyKind, Kind, R
 
 __all__ = ["TABLES", "AnyTable", "Table", "table_of"]
 
 TABLES: Final[Mapping[AnyKind, AnyTable]] = {
     ENTRY: entries.TABLE,  # type: ignore[dict-item] # of this kind of record
     LEASE: leases.TABLE,  # type: ignore[dict-item]
+    RECEIPT: receipts.TABLE,  # type: ignore[dict-item]
 }
 
 

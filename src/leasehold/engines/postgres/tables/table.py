@@ -57,6 +57,8 @@ class Table(msgspec.Struct, Generic[R], frozen=True):
     lookup: str = ""
     """The column of `Kind.lookup`. An index has it after the namespace."""
     document: Document[R] | None = None
+    size: str = ""
+    """The expression for the size of a record in bytes, for a kind that is limited in number. Empty: it counts as 0."""
     is_contended: bool = False
     """Whether callers of several servers compete for a name as soon as its record is removed. If so, all servers must
     be notified at about the same time."""
