@@ -153,8 +153,8 @@ class Scene:
         for _ in range(0xFFF):  # then all ids have the same length
             next(self.shared.request_numbers)
         self.connections: list[CheckedConnection] = []
-        self._may_be_busy: list[tuple[CheckedConnection, Transport]] = []
-        """Without those that are lost and have ended: a scene has hundreds of them."""
+        self._may_be_busy: list[CheckedConnection] = []
+        """The last one, and those before it that had something to do when the service had settled last."""
         self.transports: list[Transport] = []
         self.connect()
 
@@ -170,8 +170,12 @@ class Scene:
             while self._is_busy():  # noqa: ASYNC110 - it may wait for another process
                 await asyncio.sleep(0.0 if self.is_in_process else 0.0005)
             await self._turn()
-        if not self._is_busy():
-            self._may_be_busy = [each for each in self._may_be_busy if not each[1].is_lost]
+        # Only the last connection gets requests. A scene may have hundreds, and most of them have nothing more to do.
+        self._may_be_busy = [
+            each
+            for each in self._may_be_busy
+            if each is self.connection or each._state not in (Answering.IDLE, Answering.CLOSED, Answering.LOST)
+        ]
 
     async def _turn(self) -> None:
         for _ in range(TURNS):
@@ -181,7 +185,7 @@ class Scene:
         return not self.store._lane._idle.is_set() or any(
             connection._state is Answering.WORKING
             or (connection._state in (Answering.STREAMING, Answering.QUEUED) and not connection._sender.is_paused)
-            for connection, _ in self._may_be_busy
+            for connection in self._may_be_busy
         )
 
     def restore(self, incarnation: str) -> None:
@@ -191,7 +195,7 @@ class Scene:
     def connect(self) -> None:
         self.connection, transport = connected(self.shared)
         self.connections.append(self.connection)
-        self._may_be_busy.append((self.connection, transport))
+        self._may_be_busy.append(self.connection)
         self.transports.append(transport)
 
     def send(self, data: bytes) -> None:
