@@ -120,6 +120,10 @@ last checkpoint. Then the process is ended by force. With the default this is 25
 """
 
 
+MAX_LIMIT_SECONDS: Final = 31_536_000.0
+"""The longest time in `Limits`: 365 days. Longer ones lead to times that cannot be written."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one server. Times are in seconds, sizes in bytes."""
 

@@ -79,6 +79,8 @@ def test_an_empty_variable_counts_as_not_set(variable: str) -> None:
         ("LEASEHOLD_MAX_BODY_BYTES", "0", "LEASEHOLD_MAX_BODY_BYTES must be greater than 0, not '0'"),
         ("LEASEHOLD_IDLE_TIMEOUT_SECONDS", "soon", "LEASEHOLD_IDLE_TIMEOUT_SECONDS must be a number, not 'soon'"),
         ("LEASEHOLD_IDLE_TIMEOUT_SECONDS", "nan", "LEASEHOLD_IDLE_TIMEOUT_SECONDS must be greater than 0, not 'nan'"),
+        ("LEASEHOLD_IDLE_TIMEOUT_SECONDS", "inf", "LEASEHOLD_IDLE_TIMEOUT_SECONDS must be at most 31536000, not 'inf'"),
+        ("LEASEHOLD_IDEMPOTENCY_SECONDS", "3e11", "LEASEHOLD_IDEMPOTENCY_SECONDS must be at most 31536000, not '3e11'"),
     ],
 )
 def test_a_wrong_variable_is_reported_with_its_value_and_what_is_accepted(

@@ -17,7 +17,7 @@ from msgspec import Meta, inspect
 from leasehold.access.hosts import parse_allowed_hosts, parse_allowed_origins
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import DEFAULT_BINARY_TYPES, parse_binary_types
-from leasehold.limits import Limits
+from leasehold.limits import MAX_LIMIT_SECONDS, Limits
 
 PREFIX: Final = "LEASEHOLD_"
 MAX_LEEWAY_SECONDS: Final = 300
@@ -77,8 +77,11 @@ def load_settings(environment: Mapping[str, str], flags: Mapping[str, Flag]) -> 
     limits = _convert(given, Limits)
     _check_names(given)
     for name in limits.__struct_fields__:
-        if not getattr(limits, name) > 0:  # also false for NaN
+        value = getattr(limits, name)
+        if not value > 0:  # also false for NaN
             raise _wrong(given[name], "must be greater than 0")
+        if name.endswith("_seconds") and value > MAX_LIMIT_SECONDS:
+            raise _wrong(given[name], f"must be at most {MAX_LIMIT_SECONDS:.0f}")
     if "auth_secret_file" in given and "auth_public_key_file" in given:
         sources = " and ".join(given[name].source for name in ("auth_secret_file", "auth_public_key_file"))
         raise ServiceError("invalid_argument", f"{sources} cannot be combined: give a secret or a public key")
