@@ -15,6 +15,9 @@ BEGUN_LINE: Final = re.compile(_METHOD + rb"(?: (?:[^\x00- \x7f]+(?: (?:H(?:T(?:
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 """RFC 9110, section 7.2: a host and a port, without a user and without a path."""
 
+SINGLE: Final = frozenset({b"idempotency-key"})
+"""Fields that may not be repeated, because two values joined by a comma are another valid value."""
+
 
 def head_fault(
     version: str, target: bytes, headers: Mapping[bytes, bytes], hosts: int, limits: Limits
@@ -38,6 +41,10 @@ def head_fault(
     if length is not None and int(length) > limits.max_body_bytes:
         return body_too_large(limits)
     return None
+
+
+def repeated(name: bytes) -> ServiceError:
+    return ServiceError("invalid_request", f"a request has at most one {name.decode().title()} header")
 
 
 def malformed() -> ServiceError:

@@ -216,6 +216,9 @@ class Reception:
         name, value = name.lower(), value.rstrip()  # llhttp strips only what stands before the value
         headers = self.headers
         if name in headers:
+            if name in head_faults.SINGLE:
+                self.refuse(head_faults.repeated(name))
+                return
             value = headers[name] + b", " + value
         if name == b"host":
             self._hosts += 1
