@@ -1,6 +1,7 @@
 """`Idempotency-Key`: a request is done once, and its repetition gets the same response."""
 
 import json
+import re
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -373,6 +374,30 @@ def test_a_malformed_key_is_refused_and_nothing_is_done(sent: str | bytes, serve
         lock = message("POST", f"/locks/{key}", "Idempotency-Key: @", body=b"")
         assert wire.send(lock.replace(b"@", raw)).answer().refusal == (400, "invalid_argument")
     assert server.get(key).status_code == 404
+
+
+@pytest.mark.parametrize("second", ["a", "b", "", '"a"'])
+def test_a_request_with_two_keys_is_refused_and_nothing_is_done(second: str, server: Server, key: str) -> None:
+    """Joined by a comma they would be a third key, so a repetition with one of them would be done again."""
+    with Wire(server) as wire:
+        fields = ("Idempotency-Key: a", f"idempotency-key: {second}")
+        wire.send(message("POST", f"/kv/{key}?increment", *fields, body=b"1"))
+        assert wire.answer().refusal == (400, "invalid_request")
+        assert wire.is_closed()
+    assert server.get(key).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("sent", "fits"),
+    [
+        *((each, True) for each in ("a", "a b", '"a"', '"a\\"b"', "x" * 255, '"' + "x" * 255 + '"', "a,b")),
+        *((each, False) for each in ("", '""', '"open', '"a"b"', "x" * 256, '"' + "x" * 256 + '"', " a", "ü")),
+    ],
+)
+def test_the_description_says_which_keys_are_accepted(sent: str, fits: bool, server: Server) -> None:  # noqa: FBT001
+    parameters = server.contract.document["paths"]["/kv/{key}"]["put"]["parameters"]
+    (schema,) = [each["schema"] for each in parameters if each["name"] == "Idempotency-Key"]
+    assert (re.search(schema["pattern"], sent) is not None) == fits
 
 
 # Callers ------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ REPLAYED: Final = ("Idempotent-Replayed", "true")
 PARAMETER: Final = Parameter(
     "Idempotency-Key",
     "Makes it safe to repeat the request: it is done once, and a repetition gets the response of the first one.",
-    {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS, "pattern": "^[!#-~]([ -~]*[!-~])?$"},
+    {"type": "string", "pattern": r"""^([!#-~]([ -~]{0,253}[!-~])?|"([ !#-\[\]-~]|\\["\\]){1,255}")$"""},
     "header",
 )
 
