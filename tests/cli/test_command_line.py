@@ -112,7 +112,7 @@ def test_a_relative_store_is_in_the_folder_where_the_command_runs(tmp_path: Path
         (["--log-level=loud"], {}),
         (["--log-format=xml"], {}),
         (["--store="], {}),
-        (["--store=redis://localhost"], {}),
+        (["--store=redis://localhost", "--port=0"], {}),
         ([], {"LEASEHOLD_PORT": "http"}),
         ([], {"LEASEHOLD_PORT": "65536"}),
         ([], {"LEASEHOLD_LOG_LEVEL": "LOUD"}),
