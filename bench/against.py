@@ -46,7 +46,8 @@ class Comparison(msgspec.Struct, frozen=True):
     """The ratios after/before of several pairs: their quartiles; the second one is the median."""
 
     rate: tuple[float, float, float]
-    p99: tuple[float, float, float]
+    p99: tuple[float, float, float] | None
+    """None if the client does not know its latencies."""
     p99_ms_before: float
     """The median."""
     p99_ms_after: float
@@ -54,9 +55,10 @@ class Comparison(msgspec.Struct, frozen=True):
 
 def compared(pairs: Sequence[Pair]) -> Comparison:
     """Needs at least two pairs."""
+    latencies = [pair.after.p99_ms / pair.before.p99_ms for pair in pairs if pair.before.p99_ms]
     return Comparison(
         rate=_quartiles([pair.after.operations_per_second / pair.before.operations_per_second for pair in pairs]),
-        p99=_quartiles([pair.after.p99_ms / pair.before.p99_ms for pair in pairs]),
+        p99=_quartiles(latencies) if len(latencies) > 1 else None,
         p99_ms_before=statistics.median(pair.before.p99_ms for pair in pairs),
         p99_ms_after=statistics.median(pair.after.p99_ms for pair in pairs),
     )
@@ -151,9 +153,16 @@ def _measure(row: Row, sides: Mapping[tuple[str, str], Side], number: int, *, se
 def _table(comparisons: Mapping[str, Comparison]) -> str:
     lines = ["", f"{'after / before':12}  {'rate':21}  {'p99':21}  p99 before, after"]
     for name, each in comparisons.items():
-        rate, p99 = (f"{median:5.3f} ({low:5.3f}-{high:5.3f})" for low, median, high in (each.rate, each.p99))
-        lines.append(f"{name:14}  {rate:21}  {p99:21}  {each.p99_ms_before:.2f}, {each.p99_ms_after:.2f} ms")
+        measured = f"{name:14}  {_shown(each.rate):21}"
+        if each.p99 is not None:
+            measured += f"  {_shown(each.p99):21}  {each.p99_ms_before:.2f}, {each.p99_ms_after:.2f} ms"
+        lines.append(measured)
     return "\n".join(lines)
+
+
+def _shown(quartiles: tuple[float, float, float]) -> str:
+    low, median, high = quartiles
+    return f"{median:5.3f} ({low:5.3f}-{high:5.3f})"
 
 
 if __name__ == "__main__":

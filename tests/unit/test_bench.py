@@ -224,8 +224,14 @@ def test_two_versions_are_compared_by_the_medians_of_their_pairs() -> None:
     rates_and_p99 = [((100, 1.0), (120, 1.1)), ((50, 4.0), (55, 2.0)), ((100, 2.0), (90, 2.0))]
     found = compared([Pair(load(*before), load(*after)) for before, after in rates_and_p99])
     assert found.rate[1] == pytest.approx(1.1)
-    assert found.p99[1] == pytest.approx(1.0)
+    assert found.p99 == pytest.approx((0.75, 1.0, 1.05))
     assert (found.p99_ms_before, found.p99_ms_after) == (2.0, 2.0)
+
+
+def test_two_versions_are_compared_without_the_latencies_that_a_client_does_not_know() -> None:
+    found = compared([Pair(load(100, 0.0), load(120, 0.0)), Pair(load(100, 0.0), load(110, 0.0))])
+    assert found.rate[1] == pytest.approx(1.15)
+    assert found.p99 is None
 
 
 def test_instructions_are_shown_beside_those_of_the_earlier_version() -> None:
