@@ -365,3 +365,21 @@ def test_a_publication_after_a_delayed_one_of_the_same_kind_waits_for_it() -> No
         assert heard.qsize() == 1
 
     run(scenario())
+
+
+def test_what_was_withheld_is_delivered_once_as_unknown_changes() -> None:
+    async def scenario() -> None:
+        is_in_doubt = True
+        heard: list[tuple[int, object]] = []
+        feed_ = Feed(lambda: not is_in_doubt)
+        feed_.subscribe(LEASE, lambda revision, changes: heard.append((revision, changes)))
+        feed_.publish(LEASE, 1, [])
+        feed_.publish_unknown([LEASE], 2)
+        feed_.catch_up(2)
+        assert heard == []
+        is_in_doubt = False
+        feed_.catch_up(3)
+        feed_.catch_up(4)
+        assert heard == [(3, None)]
+
+    run(scenario())

@@ -24,7 +24,7 @@ from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.errors import ServiceError
 from leasehold.limits import Limits
-from leasehold.model import Acquire, Lease, Operation, Outcome, Release
+from leasehold.model import LEASE, Acquire, Lease, Operation, Outcome, Release
 from leasehold.store.store import Store
 
 LONG = 60
@@ -175,6 +175,22 @@ async def test_an_acquisition_whose_lost_commit_is_found_is_granted(store: Store
     lease = await in_time(asking)
     assert (lease.lease_id, lease.token) == ("1", 1)
     assert await store.lease("l") == lease
+
+
+@scenario
+async def test_news_of_other_servers_that_come_while_an_outcome_is_looked_for_are_told_afterwards(
+    store: Store, cut: Cut
+) -> None:
+    asking = asyncio.create_task(acquired(store, acquisition("1"), 0))
+    while not cut.is_away:  # noqa: ASYNC110 - waits for the proxy
+        await asyncio.sleep(0.01)
+    told: list[object] = []
+    store.space.subscribe(LEASE, lambda _revision, changes: told.append(changes))
+    store.space._looked(1, store.space.incarnation, may_have_missed=True)  # type: ignore[attr-defined] # of PostgreSQL
+    assert told == []
+    cut.disarm()
+    await in_time(asking)
+    assert None in told
 
 
 @scenario
