@@ -1,10 +1,11 @@
 """Fixtures for tests of a running service, and the report of tests that need a program which this machine lacks."""
 
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import databases
 import pytest
@@ -13,6 +14,8 @@ from databases import STORES
 from marks import add_marks
 from programs import left_out, require
 from running import Server, Wire, running, until
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 _numbers = count(1)
 PROGRAMS: Mapping[str, Sequence[str]] = {
@@ -41,6 +44,24 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     require(name for mark in item.iter_markers("needs") for name in mark.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _judged((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _judged((yield))
+
+
+def _judged(report: Report) -> Report:
+    """The report of a test or a file. With `CI=true` one that was skipped has failed, whatever the reason."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"skipped with CI=true: {reason}"
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,9 +1,11 @@
-"""A test whose program is missing is skipped and listed at the end of the run. With `CI=true` it fails."""
+"""A test whose program is missing is skipped and listed at the end of the run. With `CI=true` it fails, as does
+every test that is skipped."""
 
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,17 +25,29 @@ def test_of_a_mark():
 def test_of_a_call():
     programs.program("no-such-program")
 
+@pytest.mark.skipif(True, reason="the system cannot do that")
+def test_of_the_system():
+    pass
+
 @programs.needs("sh")
 def test_that_runs():
     assert programs.program("sh").exists()
 """
 
 
-def run(folder: Path, *, ci: str) -> tuple[int, str]:
+SKIPPED_FILE = """
+import pytest
+
+pytest.skip("the system cannot do any of that", allow_module_level=True)
+"""
+
+
+def run(folder: Path, *, ci: str, arguments: Sequence[str] = ()) -> tuple[int, str]:
     (folder / "test_needs.py").write_text(FILE)
+    (folder / "test_system.py").write_text(SKIPPED_FILE)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", str(folder)],
+        [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", str(folder), *arguments],
         env=os.environ | {"PYTHONPATH": str(TESTS), "CI": ci},
         cwd=folder,
         capture_output=True,
@@ -46,15 +60,17 @@ def run(folder: Path, *, ci: str) -> tuple[int, str]:
 def test_a_test_without_its_program_is_skipped_and_listed_at_the_end(tmp_path: Path) -> None:
     code, output = run(tmp_path, ci="")
     assert code == 0, output
-    assert "1 passed, 2 skipped" in output
+    assert "1 passed, 4 skipped" in output
     assert "2 for want of no-such-program (apt-get install no-such-package)" in output
 
 
-def test_in_ci_a_test_without_its_program_fails(tmp_path: Path) -> None:
-    code, output = run(tmp_path, ci="true")
+def test_in_ci_no_test_is_skipped(tmp_path: Path) -> None:
+    code, output = run(tmp_path, ci="true", arguments=["--continue-on-collection-errors"])
     assert code == 1, output
-    assert "1 passed" in output
+    assert "1 failed, 1 passed, 3 errors" in output
     assert output.count("this machine lacks no-such-program (apt-get install no-such-package)") >= 2
+    assert "the system cannot do that" in output
+    assert "the system cannot do any of that" in output
 
 
 def test_ci_installs_every_program_that_tests_need() -> None:
