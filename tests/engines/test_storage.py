@@ -96,14 +96,14 @@ def forget_memory(_storage: Storage, _first_revision: int, _record: bytes) -> No
 
 def test_a_rewrite_of_all_files_is_refused_if_the_snapshot_lacks_durable_changes(storage: Storage) -> None:
     storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
-    storage.failed = True
+    storage._failure.failed = True
     with pytest.raises(WriteError):
         storage.rewrite_all(snapshot_at(0))
     assert storage.failed
 
 
 def test_nothing_is_written_after_a_failure_until_all_files_are_rewritten(storage: Storage, tmp_path: Path) -> None:
-    storage.failed = True
+    storage._failure.failed = True
     with pytest.raises(WriteError) as caught:
         storage.write_snapshot(snapshot_at(1), frees_space=False)
     with pytest.raises(WriteError):

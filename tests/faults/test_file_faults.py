@@ -16,9 +16,9 @@ from harness.disk_faults import CHANGES, WRITES, Fault, FaultyDisk, History, sur
 from leasehold.engines.file import disk as disk_module
 from leasehold.engines.file import journal as journal_module
 from leasehold.engines.file.disk import Disk, WriteError
+from leasehold.engines.file.failure import Failure
 from leasehold.engines.file.reserve import RESERVE_BYTES
 from leasehold.engines.file.space import FileSpace
-from leasehold.engines.file.storage import Storage
 
 SEED = 3
 """With this seed a run uses every file operation and starts with a torn journal."""
@@ -87,7 +87,7 @@ def unknown_outcomes_refused() -> Iterator[None]:
 @contextmanager
 def files_in_doubt_used() -> Iterator[None]:
     """A bug: the same files are used after a failure."""
-    with patch.object(Storage, "failed", property(lambda _: False, lambda _, __: None), create=True):
+    with patch.object(Failure, "failed", property(lambda _: False, lambda _, __: None), create=True):
         yield
 
 

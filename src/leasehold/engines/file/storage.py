@@ -19,7 +19,7 @@ Two threads call this module: the sync thread (everything except `checkpoint`) a
 import errno
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ import structlog
 
 from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.file.disk import Disk, Identity, WriteError, rename_durably, replace_file, write_errors
+from leasehold.engines.file.failure import Failure
 from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter
 from leasehold.engines.file.ownership import Ownership
 from leasehold.engines.file.probe import check_that_files_can_be_replaced, obstacles_as_unavailable
@@ -41,10 +42,7 @@ log = structlog.get_logger(__name__)
 
 
 class Storage:
-    """The files of one store, which this process owns. The docstring of the module lists them.
-
-    `failed`: the files may differ from memory. Nothing is written until `rewrite_all` has succeeded.
-    """
+    """The files of one store, which this process owns. The docstring of the module lists them."""
 
     def __init__(self, path: Path, disk: Disk) -> None:
         self._paths = Paths(path)
@@ -62,12 +60,13 @@ class Storage:
         self.revision = 0
         """The last revision that is known to be durable."""
         self.snapshot_revision = 0
-        self.failed = False
-        self._in_doubt = False
-        """As `failed`, but for the sync thread only. It is also true during a write."""
+        self._failure = Failure()
         self._has_stopped_checkpoints = False
-        self._stuck_by = errno.EIO
-        """Why the last `rewrite_all` failed."""
+
+    @property
+    def failed(self) -> bool:
+        """The files may differ from memory. Nothing is written until `rewrite_all` has succeeded."""
+        return self._failure.failed
 
     @property
     def journal_bytes(self) -> int:
@@ -139,7 +138,7 @@ class Storage:
 
         If a file was removed or replaced, this sets `failed`, so that `rewrite_all` writes all files again.
         """
-        with self._failing_unless_unchanged():
+        with self._failure.unless_unchanged(self._is_spoiled):
             self._check_owner()
             if self.failed or not self._data_mutex.acquire(blocking=False):
                 return  # a checkpoint is writing; the next call checks
@@ -165,7 +164,7 @@ class Storage:
             for path in self._paths.kept:
                 if self._owner.files.is_untouched(path):
                     continue
-                self.failed = True
+                self._failure.failed = True
                 done = "removed" if self._owner.files.is_missing(path) else "changed"
                 log.error(
                     "another program has touched a file of the store; all files are rewritten", file=path.name, by=done
@@ -176,7 +175,7 @@ class Storage:
     def append(self, first_revision: int, last_revision: int, record: bytes, *, frees_space: bool) -> None:
         """Make a batch durable in the journal. A batch that frees space may spend the reserve."""
         self._refuse_unless_ready(frees_space=frees_space)
-        with self._failing_unless_unchanged():
+        with self._failure.unless_unchanged(self._is_spoiled):
             self._check_owner(recent_is_enough=True)
             self.reserve.spend_for(lambda: self._append(first_revision, record), allowed=frees_space)
             self._check_owner()
@@ -185,7 +184,7 @@ class Storage:
     def write_snapshot(self, snapshot: Snapshot, *, frees_space: bool) -> None:
         """Make a batch durable with a new `data.json` that includes it."""
         self._refuse_unless_ready(frees_space=frees_space)
-        with self._failing_unless_unchanged():
+        with self._failure.unless_unchanged(self._is_spoiled):
             self._check_owner(recent_is_enough=True)
             self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=frees_space)
             self._check_owner()
@@ -244,7 +243,7 @@ class Storage:
         self._refuse_if_failed()
         if self.has_old_journal or self._journal is None:
             return
-        with self._failing_unless_unchanged():
+        with self._failure.unless_unchanged(self._is_spoiled):
             self._check_owner()
             self._owner.files.keep_what_others_put(self._paths.old_journal)
             self.has_old_journal = True
@@ -301,13 +300,13 @@ class Storage:
         self._refuse_if_failed()
         is_first = self.snapshot_revision < 0
         try:
-            with self._failing_unless_unchanged():
+            with self._failure.unless_unchanged(self._is_spoiled):
                 self._check_owner()
                 if self.snapshot_revision != self.revision:
                     self.reserve.spend_for(lambda: self._replace_data_slowly(snapshot), allowed=True)
                 self._drop_journals(snapshot.revision)
         except WriteError:
-            self.failed = self.failed or is_first
+            self._failure.failed = self.failed or is_first
             raise
         finally:
             self.reserve.make_again()
@@ -334,11 +333,11 @@ class Storage:
             self._drop_journals(snapshot.revision)
             self._check_owner()
         except WriteError as error:
-            self._stuck_by = errno.ENOSPC if error.full else errno.EIO
+            self._failure.note_failed_rewrite(error)
             raise
         finally:
             self.reserve.make_again()
-        self.failed = self._in_doubt = False
+        self._failure.end()
 
     def _drop_journals(self, revision: int) -> None:
         """Remove the journals. The snapshot of `revision` has all durable changes."""
@@ -375,26 +374,10 @@ class Storage:
             raise WriteError(OSError(errno.ENOSPC, "the reserve is spent"), nothing_changed=True)
 
     def _refuse_if_failed(self) -> None:
-        self.failed = self.failed or self._in_doubt  # the previous write ended with an unexpected exception
+        self._failure.look_back()
         if self._owner.lost:
             raise WriteError(OSError(errno.ESTALE, "another process has used the store"), nothing_changed=True)
-        if self.failed:
-            raise WriteError(OSError(self._stuck_by, "the files must be rewritten first"), nothing_changed=True)
+        self._failure.refuse()
 
-    @contextmanager
-    def _failing_unless_unchanged(self) -> Iterator[None]:
-        """Set `failed` if the `with` block raises, unless the error says that nothing has changed.
-
-        `_in_doubt` is true during the block, so that exceptions of any origin count. Otherwise a batch could be on disk
-        but not in memory; the next batch would take the same revisions, and the journal could not be read.
-        """
-        self.failed = self.failed or self._in_doubt  # the previous write ended with an unexpected exception
-        self._in_doubt = True
-        try:
-            yield
-        except WriteError as error:
-            is_spoiled = self._journal is not None and self._journal.spoiled
-            self.failed = self.failed or is_spoiled or not error.nothing_changed
-            self._in_doubt = False
-            raise
-        self._in_doubt = False
+    def _is_spoiled(self) -> bool:
+        return self._journal is not None and self._journal.spoiled
