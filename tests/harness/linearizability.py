@@ -157,7 +157,8 @@ class Round(ABC):
             # Not always directly after an answer.
             await asyncio.sleep(self.rng.uniform(0, MOST_DELAY_SECONDS))
             target = number % len(self._servers)
-            count = sum(client.connection.is_waiting for client in self._at(target))
+            while not (count := sum(each.connection.is_waiting for each in self._at(target))):  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.001)
             self.load.figures.update({f"{fault}s": 1, f"{fault}s with operations under way": count > 0})
             self.load.figures[f"operations under way at {fault}s"] += count
             await (self._kill if fault == "kill" else self._pause)(target)
