@@ -33,8 +33,9 @@ def clean_environment() -> dict[str, str]:
 
     A `make` in a test would otherwise take these for its own: `ARGS="-k journal"` is not an option of the service.
     """
-    foreign = ("LEASEHOLD_", "OTEL_", "MAKE", "MFLAGS", "ARGS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    foreign = ("LEASEHOLD_", "OTEL_", "MAKE")
+    of_make = {"MFLAGS", "ARGS", "PYTHON", "PYTHONS", "MINUTES", "SEED", "ROWS"}
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign) and name not in of_make}
 
 
 def http_client(url: str) -> httpx.Client:
