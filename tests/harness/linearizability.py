@@ -157,7 +157,7 @@ class Round(ABC):
             # Not always directly after an answer.
             await asyncio.sleep(self.rng.uniform(0, MOST_DELAY_SECONDS))
             target = number % len(self._servers)
-            while not (count := sum(each.connection.is_waiting for each in self._at(target))):  # noqa: ASYNC110 - no event
+            while not (count := self._under_way_at(target)) and not self.load.is_over:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.001)
             self.load.figures.update({f"{fault}s": 1, f"{fault}s with operations under way": count > 0})
             self.load.figures[f"operations under way at {fault}s"] += count
@@ -166,6 +166,9 @@ class Round(ABC):
     def _progress(self) -> None:
         if self.load.done >= self._awaited:
             self._progressed.set()
+
+    def _under_way_at(self, target: int) -> int:
+        return sum(client.connection.is_waiting for client in self._at(target))
 
     def _at(self, target: int) -> list[AnyClient]:
         return self._clients[target :: len(self._servers)]

@@ -300,16 +300,16 @@ def test_another_request_with_the_key_is_refused_and_does_nothing(
     suffix: str,
     body: bytes | None,
     headers: dict[str, str],
-    server: Server,
+    still_server: Server,
     key: str,
     once: dict[str, str],
 ) -> None:
-    server.put(key, "1", headers=once)
-    before = server.revision()
-    response = server.request(method, f"/kv/{key}{suffix}", headers=once | headers, content=body)
+    still_server.put(key, "1", headers=once)
+    before = still_server.revision()
+    response = still_server.request(method, f"/kv/{key}{suffix}", headers=once | headers, content=body)
     assert refusal(response) == REUSED
-    assert server.revision() == before
-    assert is_replayed(server.put(key, "1", headers=once))
+    assert still_server.revision() == before
+    assert is_replayed(still_server.put(key, "1", headers=once))
 
 
 def test_an_acquisition_with_the_key_of_another_request_is_refused(
