@@ -12,7 +12,7 @@ SEED ?=
 ROWS ?=
 
 .PHONY: help serve test lint format bench torture clean environment
-.PHONY: lint-format lint-style lint-types lint-layers lint-pins
+.PHONY: lint-format lint-style lint-types lint-layers lint-pins lint-client
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -27,8 +27,8 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## run all tests in three processes (in one: ARGS="-n 0")
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
-lint: $(VENV)/.dev ## check style, types, layers and pins, side by side
-	@$(MAKE) --no-print-directory --jobs=2 lint-types lint-format lint-style lint-layers lint-pins
+lint: $(VENV)/.dev ## check style, types, layers, pins and the client, side by side
+	@$(MAKE) --no-print-directory --jobs=2 lint-types lint-format lint-style lint-layers lint-pins lint-client
 
 lint-format: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
@@ -44,6 +44,10 @@ lint-layers: $(VENV)/.dev
 
 lint-pins: $(VENV)/.dev
 	@$(BIN)/python tools/pins.py
+
+lint-client: $(VENV)/.dev
+	@cd clients/python && $(abspath $(BIN))/mypy
+	@$(BIN)/python clients/python/tools/make_sync.py --check
 
 format: $(VENV)/.dev ## format the source, and fix what ruff can fix
 	$(BIN)/ruff format .
@@ -71,8 +75,9 @@ $(VENV)/.serve: requirements/serve.txt requirements/postgres.txt pyproject.toml 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/otel.txt $(VENV)/.serve
+$(VENV)/.dev: requirements/dev.txt requirements/otel.txt clients/python/pyproject.toml $(VENV)/.serve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable clients/python
 	@$(BIN)/python tools/pins.py --unpinned | xargs -r \
 		$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes
 	@touch $@

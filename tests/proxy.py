@@ -6,6 +6,7 @@ both ends lose the connection, and each has received what was forwarded before.
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -17,6 +18,20 @@ Watch = Callable[[bytes], int | None]
 """Gets each chunk before it is forwarded. Returns how many of its bytes may still pass, or None for all."""
 NewConnection = Callable[[], tuple[Watch, Watch]]
 """Makes the watches of one connection: for data to the server, and for data from it."""
+
+
+def cutting(rng: random.Random, request_bytes: int, response_bytes: int) -> NewConnection:
+    """Cuts each connection at a byte of its requests or of its responses, before so many have passed."""
+
+    def watch(left: int) -> Watch:
+        def passing(data: bytes) -> int | None:
+            nonlocal left
+            left -= len(data)
+            return None if left >= 0 else len(data) + left
+
+        return passing
+
+    return lambda: (watch(rng.randrange(request_bytes)), watch(rng.randrange(response_bytes)))
 
 
 class Proxy:

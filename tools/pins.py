@@ -1,6 +1,7 @@
 """Check that `requirements/*.txt` pin exactly what `pyproject.toml` needs, and that nothing else is installed.
 
-`pyproject.toml` lists the direct dependencies with their lowest supported versions. `requirements/*.txt` pin these, and
+`pyproject.toml` lists the direct dependencies with their lowest supported versions; those of the client, which the
+tests need, are in `clients/python/pyproject.toml`. `requirements/*.txt` pin these, and
 all their dependencies in turn, to one version each. `make lint` runs this check in the environment of `make test`. To
 add a dependency, add it to `pyproject.toml`, install it, and add the lines that this check asks for. To remove one,
 remove its lines: the Makefile then uninstalls what is installed and not pinned (`--unpinned`).
@@ -130,11 +131,14 @@ def find_unpinned(pins: Iterable[str], installed: Iterable[str]) -> list[str]:
 def main() -> int:
     folder = Path(__file__).parent.parent
     project = tomllib.loads((folder / "pyproject.toml").read_text())
+    client = tomllib.loads((folder / "clients/python/pyproject.toml").read_text())
+    project["dependency-groups"]["dev"] += client["project"]["dependencies"]
+    own = {canonicalize_name(each["project"]["name"]) for each in (project, client)}
     texts = {path.name: path.read_text() for path in sorted((folder / "requirements").glob("*.txt"))}
     installed: dict[str, Installed] = {
         canonicalize_name(each.name): Installed(each.version, [Requirement(text) for text in each.requires or ()])
         for each in distributions()
-        if canonicalize_name(each.name) != project["project"]["name"]
+        if canonicalize_name(each.name) not in own
     }
     if sys.argv[1:] == ["--unpinned"]:
         print("\n".join(find_unpinned(read_pins(texts, []), installed)))

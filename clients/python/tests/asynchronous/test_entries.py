@@ -1,0 +1,225 @@
+import math
+from typing import Any
+
+import pytest
+from running import Server
+
+from asynchronous.together import together
+from leasehold_client import (
+    AsyncClient,
+    Conflict,
+    Entry,
+    InvalidJson,
+    InvalidKey,
+    NotFound,
+    PatchFailed,
+    PathNotFound,
+    PreconditionFailed,
+    TooLarge,
+)
+
+pytestmark = pytest.mark.anyio
+
+VALUES = [
+    None, True, 0, -0.0, 1.5, 1e300, 2**64 - 1, -(2**63), "", "ä\U0001f600\u2028", [], {},
+    [1, [2, {"a": None}]], {"": 0},
+]  # fmt: skip
+KEYS = ["a b", "100%", "%41", "ä/ö", "a?b#c", "a+b&c=d", "~!$'()*,;:@", "a\\b", "..a/.b./c..", '"quoted"']
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+async def test_the_value_that_is_read_is_the_value_that_was_written(server: Server, key: str, value: Any) -> None:
+    async with AsyncClient(server.url) as db:
+        written = await db.put(key, value)
+        read = await db.get(key)
+        assert repr(read.value) == repr(written.value) == repr(value)
+        assert (read.key, read.revision, read.etag) == (key, written.revision, written.etag)
+        assert read.created_at is not None
+        assert read.created_at.tzinfo is not None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "\ud800", 2**64, -(2**63) - 1, "\0"], ids=repr)
+async def test_a_value_that_the_service_cannot_keep_is_refused(server: Server, key: str, value: Any) -> None:
+    async with AsyncClient(server.url) as db:
+        with pytest.raises(InvalidJson):
+            await db.put(key, value)
+        assert await db.get(key, default=None) is None
+
+
+@pytest.mark.parametrize("suffix", KEYS)
+async def test_a_key_is_sent_as_it_is(server: Server, key: str, suffix: str) -> None:
+    name = f"{key}/{suffix}"
+    async with AsyncClient(server.url) as db:
+        assert (await db.put(name, 1)).key == name
+        assert [entry.key async for entry in db.list(name)] == [name]
+        assert [entry.key for entry in await db.get_many([name])] == [name]
+        assert (await db.delete(name)).key == name
+        async with db.lock(name) as lease:
+            assert lease.name == name
+
+
+@pytest.mark.parametrize("path", ["", "/", "a//b", "a/../b", "./a", "a/.", "a/", "\ud800"])
+async def test_a_key_that_would_become_another_one_on_its_way_is_refused(server: Server, path: str) -> None:
+    async with AsyncClient(server.url) as db:
+        before = await db.count()
+        with pytest.raises(InvalidKey):
+            await db.put(path, 1)
+        assert await db.count() == before
+
+
+async def test_an_entry_or_a_part_that_does_not_exist(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        with pytest.raises(NotFound) as missing:
+            await db.get(key)
+        assert (missing.value.status, missing.value.code) == (404, "not_found")
+        assert missing.value.request_id is not None
+        assert await db.get(key, default=7) == 7
+        await db.put(key, {"a": 1})
+        with pytest.raises(PathNotFound):
+            await db.get(key, path="/b")
+        assert await db.get(key, path="/b", default=None) is None
+        with pytest.raises(Conflict):
+            await db.put(key, 1, path="/a/b")
+
+
+async def test_a_part_is_read_written_and_deleted(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        await db.put(key, {"a": 1, "list": [1]})
+        assert (await db.put(key, 2, path="/b/c")).path == "/b/c"
+        await db.put(key, 2, path="/list/-")
+        assert (await db.get(key, path="/list")).value == [1, 2]
+        assert (await db.delete(key, path="/a")).path == "/a"
+        assert (await db.get(key)).value == {"list": [1, 2], "b": {"c": 2}}
+
+
+async def test_a_write_with_a_condition_is_done_only_if_it_holds(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        first = await db.put(key, 1, if_absent=True)
+        with pytest.raises(PreconditionFailed) as refused:
+            await db.put(key, 2, if_absent=True)
+        assert refused.value.revision == first.revision
+        second = await db.put(key, 2, if_match=first)
+        third = await db.put(key, 3, if_match=second.revision)
+        fourth = await db.put(key, 4, if_match=third.etag)
+        for stale in (first, second.revision, third.etag, '"1.000000"'):
+            with pytest.raises(PreconditionFailed):
+                await db.delete(key, if_match=stale)
+            with pytest.raises(PreconditionFailed):
+                await db.increment(key, if_match=stale)
+        assert (await db.delete(key, if_match=fourth)).revision > fourth.revision
+
+
+async def test_the_time_to_live_is_set_kept_and_removed(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        first = await db.put(key, {"n": 1}, ttl=1000)
+        assert first.expires_at is not None
+        kept = [
+            await db.put(key, {"n": 1}, ttl="keep"),
+            await db.increment(key, path="/n"),
+            await db.merge(key, {"a": 1}),
+            await db.patch(key, [{"op": "remove", "path": "/a"}]),
+            await db.update(key, lambda value: value),
+        ]
+        assert {entry.expires_at for entry in kept} == {first.expires_at}
+        assert (await db.put(key, {"n": 1})).expires_at is None
+        assert (await db.increment(key, path="/n", ttl=60)).expires_at is not None
+
+
+async def test_patches_and_increments(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        with pytest.raises(NotFound):
+            await db.merge(key, {})
+        assert (await db.increment(key, 2**63)).value == 2**63
+        with pytest.raises(Conflict):
+            await db.increment(key, 2**63)
+        assert (await db.increment(key, -(2**63) + 1)).value == 1
+        await db.put(key, {"a": 1, "b": 2})
+        assert (await db.merge(key, {"a": None, "c": 3})).value == {"b": 2, "c": 3}
+        assert (await db.patch(key, [{"op": "move", "from": "/b", "path": "/d"}])).value == {"c": 3, "d": 2}
+        with pytest.raises(PatchFailed) as failed:
+            await db.patch(key, [{"op": "remove", "path": "/c"}, {"op": "test", "path": "/d", "value": 9}])
+        assert failed.value.step == 1
+        assert (await db.get(key)).value == {"c": 3, "d": 2}
+
+
+async def test_updates_at_the_same_time_lose_nothing(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+
+        async def count() -> None:
+            for _ in range(10):
+                await db.update(key, lambda value: {"n": value["n"] + 1}, default={"n": 0})
+
+        await together(count, count, count, count)
+        assert (await db.get(key)).value == {"n": 40}
+        assert (await db.update(key, lambda value: value * 2, path="/n")).value == 80
+
+
+async def test_an_update_without_a_value_or_with_a_failing_function_changes_nothing(server: Server, key: str) -> None:
+    def fail(value: Any) -> Any:
+        raise PreconditionFailed("of the caller")
+
+    async with AsyncClient(server.url) as db:
+        with pytest.raises(NotFound):
+            await db.update(key, lambda value: value)
+        with pytest.raises(PreconditionFailed, match="of the caller"):
+            await db.update(key, fail, default=1)
+        assert await db.get(key, default=None) is None
+
+
+async def test_a_list_has_all_pages(server: Server, key: str) -> None:
+    keys = [f"{key}/{number}" for number in range(7)]
+    async with AsyncClient(server.url) as db:
+        for number, each in enumerate(keys):
+            await db.put(each, {"n": number} if number % 2 else {})
+        prefix = f"{key}/"
+        assert [entry.key async for entry in db.list(prefix, page_entries=2)] == keys
+        assert [entry.value async for entry in db.list(prefix, page_entries=3, after=keys[4])] == [{"n": 5}, {}]
+        assert [entry.key async for entry in db.list(prefix, page_entries=2, reverse=True)] == keys[::-1]
+        assert [entry.value async for entry in db.list(prefix, page_entries=2, path="/n")] == [1, 3, 5]
+        assert {entry.value async for entry in db.list(prefix, values=False)} == {None}
+        assert [entry.key async for entry in db.list(f"{key}-none")] == []
+        assert await db.count(prefix) == 7
+        assert [entry.key for entry in await db.get_many([keys[3], f"{key}-none", keys[1]])] == [keys[3], keys[1]]
+        assert await db.delete_prefix(f"{prefix}") == 7
+        assert await db.count(prefix) == 0
+
+
+async def test_bytes_are_stored_as_they_are(server: Server, key: str) -> None:
+    content = bytes(range(256))
+    async with AsyncClient(server.url) as db:
+        written = await db.put(key, content, media="image/png")
+        read = await db.get(key)
+        assert (read.value, read.media, read.etag) == (content, "image/png", written.etag)
+        assert written.value == content
+        async with db.transaction() as transaction:
+            transaction.put(f"{key}/b", b"", media="text/plain")
+            transaction.get(key)
+        read_in_it = transaction.results[1]
+        assert isinstance(read_in_it, Entry)
+        assert (read_in_it.value, read_in_it.media) == (content, "image/png")
+        listed = [(entry.value, entry.media) async for entry in db.list(key)]
+        assert listed == [(content, "image/png"), (b"", "text/plain")]
+        assert (await db.update(key, lambda value: value[:2])).media == "image/png"
+        assert (await db.get(key)).value == b"\0\1"
+        with pytest.raises(TypeError):
+            await db.put(key, "text", media="image/png")
+
+
+async def test_a_value_that_is_too_large_is_refused(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        with pytest.raises(TooLarge) as refused:
+            await db.put(key, "x" * 2**20)
+        assert refused.value.details["limit"] == 2**20
+
+
+async def test_a_read_waits_for_an_entry_and_for_a_change(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        waited, written = await together(lambda: db.get(key, wait=math.inf), lambda: db.put(key, {"a": 1}))
+        assert waited == written
+        part, _ = await together(lambda: db.get(key, path="/b", wait=60), lambda: db.put(key, 2, path="/b"))
+        assert part.value == 2
+        known = await db.get(key)
+        changed, _ = await together(lambda: db.get(key, changed_from=known, wait=60), lambda: db.put(key, 3))
+        assert changed.value == 3
+        assert await db.get(key, changed_from=changed, wait=0.1) is changed
+        assert await db.get(f"{key}/none", wait=0.1, default=None) is None
