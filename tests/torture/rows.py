@@ -10,6 +10,7 @@ from databases import ENGINES, STORES
 from harness import Finding
 from harness.api_model import follow_the_model
 from harness.bad_input import send_bad_input
+from harness.client_calls import agree_in_spite_of_cuts
 from harness.clock_jumps import survive_clock_jumps
 from harness.described import drive_by_description
 from harness.disk_faults import Fault, survive_disk_faults
@@ -105,6 +106,10 @@ def _repeats_postgres(folder: Path, seed: int) -> Finding:
     return take_effect_once(store, seed, operations=5_000, kills=10, pauses=3, servers=2, lost_commits=10)
 
 
+def _client_calls(folder: Path, seed: int) -> Finding:
+    return agree_in_spite_of_cuts(folder, seed, calls=2_000)
+
+
 def _watchers(folder: Path, seed: int) -> Finding:
     return watch_through_kills(STORES["file"](folder), seed, kills=15)
 
@@ -174,6 +179,7 @@ ROWS = (
     ),
     Row("repeats-file", "requests with a key take effect once, file engine", _repeats_file, "lost answers"),
     Row("repeats-postgres", "requests with a key take effect once, two servers", _repeats_postgres, "lost answers"),
+    Row("clients", "calls of the Python clients are done once, whatever is cut", _client_calls, "calls"),
     Row("watchers-file", "watchers end in the store's state, file engine", _watchers, "kills"),
     Row("watchers-postgres", "watchers end in the store's state, two servers", _watchers_of_two_servers, "kills"),
     Row(
