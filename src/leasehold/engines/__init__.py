@@ -4,7 +4,7 @@ Each function imports only the engine that it needs. A command then starts in a 
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from leasehold.engines.base import Engine, Moment
     from leasehold.engines.file.offline import Restored
     from leasehold.engines.file.recovery import Report
+    from leasehold.engines.moves import Moved, Source, Target
     from leasehold.engines.state import StoredState
+    from leasehold.progress import Progress
 
 __all__ = [
     "advance_store",
     "inspect_file",
     "moment_of",
+    "move_store",
     "open_engine",
     "restore_store",
     "shown_url",
@@ -110,6 +113,43 @@ async def advance_store(url: str, *, by: int, now: int) -> int:
     from leasehold.engines.file.disk import OsDisk
 
     return offline.advance_files(_durable_path(url), OsDisk(), by=by, make_incarnation=new_incarnation, now=now)
+
+
+async def move_store(source: str, target: str, *, progress: "Progress", now: int) -> "Moved":
+    """Move everything in a store into an empty one; see `moves`. Neither may be in use. Raises ServiceError."""
+    from leasehold.engines.moves import move
+
+    async with _source_of(source, progress, now) as opened_source, _target_of(target, progress, now) as opened_target:
+        return await move(opened_source, opened_target, progress)
+
+
+def _source_of(url: str, progress: "Progress", now: int) -> "AbstractAsyncContextManager[Source]":
+    from leasehold.engines.base import new_incarnation
+
+    if is_postgres(url):
+        with _asyncpg_required():
+            from leasehold.engines.postgres import moves as in_database
+        return in_database.opened_source(url, make_incarnation=new_incarnation, now=now)
+
+    from leasehold.engines.file import moves as in_files
+    from leasehold.engines.file.disk import OsDisk
+
+    path = _durable_path(url)
+    return in_files.opened_source(path, OsDisk(), make_incarnation=new_incarnation, now=now, progress=progress)
+
+
+def _target_of(url: str, progress: "Progress", now: int) -> "AbstractAsyncContextManager[Target]":
+    from leasehold.engines.base import new_incarnation
+
+    if is_postgres(url):
+        with _asyncpg_required():
+            from leasehold.engines.postgres import moves as in_database
+        return in_database.opened_target(url, make_incarnation=new_incarnation, now=now)
+
+    from leasehold.engines.file import moves as in_files
+    from leasehold.engines.file.disk import OsDisk
+
+    return in_files.opened_target(_durable_path(url), OsDisk(), now=now, progress=progress)
 
 
 def _path_of(url: str) -> Path:

@@ -84,8 +84,11 @@ class Listener:
         # Notifications sent while this server did not listen are lost. The head may not show that, because commits of
         # this server advance it, too.
         may_have_missed = True
+        is_user = False
         while not lost.is_set():
             with time_limit(connection, SILENCE_SECONDS):
+                # The session of the start holds the lock, too, but it may have been replaced since.
+                is_user = is_user or await connection.fetchval(sql.USE, self._namespace)
                 head = await connection.fetchrow(sql.HEAD, self._namespace)
             if head is not None:
                 self._looked(head["revision"], head["incarnation"], may_have_missed)

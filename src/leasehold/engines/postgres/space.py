@@ -150,6 +150,8 @@ class PostgresSpace:
         """Create the tables and the head if they are missing. Returns the name of the schema."""
         now = time.time_ns() // 1000
         await schema.deploy(connection, schema.load_scripts(), now=now)
+        if not await connection.fetchval(sql.USE, self._namespace):
+            raise unavailable("the store cannot be opened: `leasehold move` is moving it")
         head = await schema.ensure_head(connection, self._namespace, self._make_incarnation)
         self._head.revision, self._head.incarnation = head
         schema_name = await connection.fetchval(sql.SCHEMA_NAME)

@@ -46,6 +46,12 @@ MOVE_HEAD: Final = "UPDATE head SET revision = $2, compacted_revision = $2, inca
 """Compacts all changes, so a reader that has the changes up to an earlier revision must read everything again."""
 SCHEMA_NAME: Final = "SELECT current_schema()"
 
+_USERS: Final = "hashtextextended(current_schema() || '/' || $1::text, 0)"
+USE: Final = f"SELECT pg_try_advisory_lock_shared({_USERS})"
+"""Returns false while `leasehold move` reads or fills the store. Otherwise it cannot, until the session ends."""
+KEEP_SERVERS_AWAY: Final = f"SELECT pg_try_advisory_xact_lock({_USERS})"
+"""For a move, until its transaction ends. Returns false while a server uses the store, or another move."""
+
 LAST_BATCH: Final = "SELECT batch FROM writers WHERE namespace = $1 AND writer = $2"
 """Lock the head first: then the transaction that may have written the batch has ended."""
 FORGET_WRITERS: Final = "DELETE FROM writers WHERE namespace = $1 AND written_at < $2"

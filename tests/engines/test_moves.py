@@ -1,0 +1,616 @@
+"""Moves between engines: what goes along, what is refused, and what a killed move leaves."""
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+from databases import Database, opened, run, shared_server_url
+from driving import INCARNATION, Driver, FrozenClock, file_driver
+from harness.contents import in_memory, random_batch
+from store_files import files
+
+from leasehold.engines import move_store, open_engine
+from leasehold.engines.file import moves as in_files
+from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.recovery import inspect
+from leasehold.engines.moves import Head, RemovedName, form_of, move
+from leasehold.engines.postgres import moves as in_database
+from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.lists import PAGE_WEIGHT
+from leasehold.errors import ServiceError
+from leasehold.model import (
+    ENTRY,
+    KINDS,
+    LEASE,
+    AnyKind,
+    Binary,
+    Change,
+    Content,
+    Entry,
+    Lease,
+    Record,
+    Touched,
+    Value,
+    is_removal,
+)
+from leasehold.progress import Progress
+
+NOW: Final = FrozenClock().now
+EARLY: Final = 1
+"""A time at which nothing has expired."""
+VALUES: tuple[Value, ...] = (
+    *(Binary("image/png", Content(range(256))), Binary("text/plain; charset=utf-8", Content())),
+    *(b"null", b"-0.0", b"1e300", b"18446744073709551615", b"[]", b'{"b":1,"a":[{"d":1.50,"c":-0.0}]}', b"true"),
+    '"🦊 \u2028 \\u0001 \\\\"'.encode(),
+)
+_numbers = count(1)
+
+
+def new_file(folder: Path) -> str:
+    store = folder / f"store-{next(_numbers)}" / "data.json"
+    store.parent.mkdir()
+    return str(store)
+
+
+def new_database(_folder: Path) -> str:
+    return Database(shared_server_url(), f"moves_{next(_numbers)}").create().url
+
+
+STORES: Mapping[str, Callable[[Path], str]] = {"file": new_file, "postgres": new_database}
+every_source = pytest.mark.parametrize("source_kind", STORES)
+every_target = pytest.mark.parametrize("target_kind", STORES)
+
+
+def moved(source: str, target: str) -> bool:
+    """Move a store. Returns whether the target was complete before."""
+    return run(move_store(source, target, progress=Progress(), now=NOW)).was_complete
+
+
+def refused(source: str, target: str) -> str:
+    with pytest.raises(ServiceError) as caught:
+        moved(source, target)
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+@contextmanager
+def driving(store: str) -> Iterator[Driver]:
+    """A space whose clock stands before any expiry."""
+    if Path(store).suffix == ".json":
+        with file_driver(Path(store).parent, clock=FrozenClock(EARLY)) as driver:
+            yield driver
+    else:
+        with Driver(PostgresEngine(store, clock=FrozenClock(EARLY)).space()) as driver:
+            yield driver
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that readers can find out about a store."""
+
+    revision: int
+    incarnation: str
+    records: Mapping[str, Sequence[object]]
+    changes: Mapping[tuple[str, int], object]
+    """By the kind, and the revision after which they were read: a list, or the error."""
+
+
+def observed(store: str) -> Observed:
+    with driving(store) as driver:
+        space = driver.space
+        records: dict[str, Sequence[object]] = {}
+        changes: dict[tuple[str, int], object] = {}
+        for kind in KINDS:
+            page = driver.run(space.scan(kind, "", None, 10_000))
+            records[kind.name] = [comparable(record) for record in page.records]
+            for after in (*range(0, space.revision, 7), space.revision):
+                changes[kind.name, after] = changes_after(driver, kind, after)
+        return Observed(space.revision, space.incarnation, records, changes)
+
+
+def changes_after(driver: Driver, kind: AnyKind, after: int) -> object:
+    try:
+        found = driver.run(driver.space.changes(kind, after, "", 10_000))
+    except ServiceError as error:
+        return error.code, error.details
+    return found.revision, sorted((each.revision, each.name, is_removal(each)) for each in found.changes)
+
+
+def comparable(record: object) -> object:
+    """With the value decoded, because JSONB does not keep the order of members."""
+    fields = list(msgspec.structs.astuple(record))  # type: ignore[arg-type] # a record
+    return [repr(msgspec.json.decode(field)) if type(field) is bytes else field for field in fields]
+
+
+def fill(store: str, seed: int) -> None:
+    """A file with random changes, some of them in its journal, and all kinds of values, some of which have expired."""
+    rng = random.Random(seed)
+    driver = file_driver(Path(store).parent).__enter__()
+    try:
+        for _ in range(40):
+            contents = in_memory(driver)
+            changes = random_batch(rng, contents, NOW, most=6)
+            driver.decide_and_commit([change.name for change in changes], lambda *_, c=changes: c)
+        driver.commit(*((f"größe/{number}", value) for number, value in enumerate(VALUES)))
+        driver.commit(("gone", b"1"), ("large", b'"' + b"x" * 300_000 + b'"'))
+        driver.commit(("gone", None), ("expired", b"1"), expires_at=NOW - 1)
+    finally:
+        driver.kill()
+
+
+def filled(kind: str, folder: Path, seed: int) -> str:
+    store = new_file(folder)
+    fill(store, seed)
+    if kind == "file":
+        return store
+    target = STORES[kind](folder)
+    assert not moved(store, target)
+    return target
+
+
+# What goes along ----------------------------------------------------------------------------------------------
+
+
+@every_target
+@every_source
+def test_a_moved_store_differs_in_nothing(
+    source_kind: str, target_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, size in (
+        (in_database, "PAGE_RECORDS", 7),
+        (in_database, "PAGE_REMOVALS", 2),
+        (in_files, "PAGE_RECORDS", 3),
+    ):
+        monkeypatch.setattr(module, name, size)
+    original = new_file(tmp_path)
+    fill(original, seed=1)
+    expected = observed(original)
+    source = original
+    if source_kind == "postgres":
+        source = new_database(tmp_path)
+        moved(original, source)
+    target = STORES[target_kind](tmp_path)
+    assert not moved(source, target)
+    assert expected.incarnation == INCARNATION
+    assert "True" in str(expected.changes["entry", 0])  # a removal
+    assert observed(target) == expected
+    assert observed(source) == expected
+
+
+def test_a_store_whose_history_is_compacted_knows_as_little_after_a_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leasehold.engines.base.HISTORY_CHANGES", 30)
+    source = new_file(tmp_path)
+    fill(source, seed=2)
+    expected = observed(source)
+    assert expected.changes["entry", 0] == ("revision_compacted", {"oldest": expected.revision - 30})
+    in_between, target = new_database(tmp_path), new_file(tmp_path)
+    moved(source, in_between)
+    assert observed(in_between) == expected
+    moved(in_between, target)
+    assert observed(target) == expected
+
+
+@every_target
+@every_source
+def test_a_store_without_a_change_at_its_head_can_be_moved(source_kind: str, target_kind: str, tmp_path: Path) -> None:
+    """A restore and `advance` leave such a store."""
+    original = new_file(tmp_path)
+    Path(original).write_bytes(
+        b'{"leasehold": 1, "incarnation": "abcdef", "revision": 9, "entries": [\n], "compacted_revision": 7}\n'
+    )
+    source, target = original, STORES[target_kind](tmp_path)
+    if source_kind == "postgres":
+        source = new_database(tmp_path)
+        moved(original, source)
+    moved(source, target)
+    assert observed(target) == observed(original)
+
+
+@every_target
+def test_a_store_of_version_0_1_0_gets_an_incarnation(target_kind: str, tmp_path: Path) -> None:
+    source, target = new_file(tmp_path), STORES[target_kind](tmp_path)
+    Path(source).write_bytes(b'{"leasehold": 1, "revision": 9, "entries": [\n]}\n')
+    moved(source, target)
+    assert len(observed(target).incarnation) == 6
+
+
+@every_target
+@every_source
+def test_an_old_lease_and_the_next_token_are_those_of_one_store(
+    source_kind: str, target_kind: str, tmp_path: Path
+) -> None:
+    source, target = filled(source_kind, tmp_path, seed=3), STORES[target_kind](tmp_path)
+    moved(source, target)
+    with driving(target) as driver:
+        head = driver.space.revision
+        seen: list[int] = []
+
+        def decide(_view: object, revision: int, now: int) -> Sequence[Change]:
+            seen.append(revision)
+            return [Lease("new", "id", revision + 1, revision + 1, now, now + 10**15, 10**15, "a", b"null")]
+
+        assert driver.decide_and_commit(Touched({LEASE: ["new"]}), decide) is None
+        assert seen == [head]
+        assert driver.space.revision == head + 1
+
+
+def test_a_page_of_a_database_has_a_limited_number_of_bytes(tmp_path: Path) -> None:
+    """The values cannot be compressed: the size of those that PostgreSQL has compressed is estimated only."""
+    rng = random.Random(21)
+    original, source = new_file(tmp_path), new_database(tmp_path)
+    with file_driver(Path(original).parent) as driver:
+        driver.commit(*((f"k{number}", Binary("image/png", Content(rng.randbytes(300_000)))) for number in range(20)))
+    moved(original, source)
+
+    async def sizes() -> list[int]:
+        async with in_database.opened_source(source, make_incarnation=str, now=NOW) as store:
+            return [sum(map(size_of, page)) async for page in store.records(ENTRY)]
+
+    found = run(sizes())
+    assert sum(found) == 20 * 300_000
+    assert max(found) <= PAGE_WEIGHT + 300_000
+
+
+def size_of(record: Record) -> int:
+    assert isinstance(record, Entry)
+    return len(record.value)
+
+
+# What is refused ----------------------------------------------------------------------------------------------
+
+
+@every_target
+@every_source
+def test_a_target_that_is_not_empty_is_refused_and_not_changed(
+    source_kind: str, target_kind: str, tmp_path: Path
+) -> None:
+    source, target = filled(source_kind, tmp_path, seed=4), filled(target_kind, tmp_path, seed=5)
+    before = observed(target)
+    assert refused(source, target) == "the target is not empty; nothing was changed"
+    assert observed(target) == before
+
+
+@every_target
+def test_a_target_with_the_head_of_the_source_and_another_value_is_refused(target_kind: str, tmp_path: Path) -> None:
+    source, target = filled("file", tmp_path, seed=6), STORES[target_kind](tmp_path)
+    moved(source, target)
+    assert moved(source, target)
+    data = Path(source)
+    with file_driver(data.parent):
+        pass  # so that there is no journal
+    text = data.read_text()
+    assert '"größe/2","value":null' in text
+    data.write_text(text.replace('"größe/2","value":null', '"größe/2","value":true'))
+    assert "is not empty" in refused(source, target)
+
+
+@every_source
+def test_a_store_in_use_is_neither_read_nor_filled(source_kind: str, tmp_path: Path) -> None:
+    used, other = filled(source_kind, tmp_path, seed=7), new_file(tmp_path)
+    fill(other, seed=8)
+    with driving(used):
+        assert "in use by" in refused(used, new_file(tmp_path))
+        assert "in use by" in refused(other, used)
+    empty = STORES[source_kind](tmp_path)
+    with driving(empty):
+        assert "in use by" in refused(other, empty)
+    assert not moved(used, new_file(tmp_path))
+
+
+def test_an_idle_server_uses_its_database_also_after_its_sessions_were_killed(tmp_path: Path) -> None:
+    database = Database(shared_server_url(), f"moves_{next(_numbers)}").create()
+
+    async def scenario() -> None:
+        async with opened(database.url):
+            await asyncio.to_thread(database.kill_sessions, wait_milliseconds=5_000)
+            async with asyncio.timeout(30):
+                while not await asyncio.to_thread(is_in_use, database.url, new_file(tmp_path)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+    run(scenario())
+    assert not is_in_use(database.url, new_file(tmp_path))
+
+
+def is_in_use(source: str, target: str) -> bool:
+    try:
+        moved(source, target)
+    except ServiceError as error:
+        return "in use by" in error.message
+    return False
+
+
+@every_source
+def test_no_server_can_start_while_its_store_is_moved(source_kind: str, tmp_path: Path) -> None:
+    source = filled(source_kind, tmp_path, seed=9)
+
+    async def start() -> str:
+        with pytest.raises(ServiceError) as caught:
+            await open_engine(source).space().open()
+        return caught.value.message
+
+    async def scenario() -> tuple[str, str]:
+        if source_kind == "file":
+            async with in_files.opened_source(
+                Path(source), OsDisk(), make_incarnation=str, now=NOW, progress=Progress()
+            ):
+                as_source = await start()
+            async with in_files.opened_target(Path(source), OsDisk(), now=NOW, progress=Progress()):
+                return as_source, await start()
+        async with in_database.opened_source(source, make_incarnation=str, now=NOW):
+            as_source = await start()
+        async with in_database.opened_target(source, make_incarnation=str, now=NOW):
+            return as_source, await start()
+
+    expected = "in use by another process" if source_kind == "file" else "`leasehold move` is moving it"
+    assert all(expected in message for message in run(scenario()))
+    with driving(source) as driver:
+        assert driver.space.revision > 0
+
+
+def test_missing_stores_are_refused_and_nothing_is_created(tmp_path: Path) -> None:
+    database = new_database(tmp_path)
+    assert "there is no store" in refused(str(tmp_path / "none.json"), new_file(tmp_path))
+    assert refused(database, new_file(tmp_path)) == "the database holds no store"
+    assert "no folder" in refused(filled("file", tmp_path, seed=10), str(tmp_path / "no" / "data.json"))
+    assert not list(tmp_path.glob("none*"))
+    assert "holds no store" in refused(database, new_file(tmp_path))
+
+
+def test_a_damaged_file_is_not_moved(tmp_path: Path) -> None:
+    source, target = new_file(tmp_path), new_file(tmp_path)
+    fill(source, seed=11)
+    journal = Path(f"{source}.journal")
+    damaged = bytearray(journal.read_bytes())
+    damaged[80] ^= 1
+    journal.write_bytes(damaged)
+    assert "is corrupt at byte" in refused(source, target)
+    assert not Path(target).exists()
+
+
+@every_target
+def test_an_entry_that_cannot_be_read_is_named_and_the_target_stays_empty(target_kind: str, tmp_path: Path) -> None:
+    database = Database(shared_server_url(), f"moves_{next(_numbers)}").create()
+    source = filled("file", tmp_path, seed=12)
+    moved(source, database.url)
+    database.execute("UPDATE data SET exact = 'not json' WHERE key = 'größe/3'")
+    target = STORES[target_kind](tmp_path)
+    assert "the entry 'größe/3' has a value that cannot be read" in refused(database.url, target)
+    assert not moved(source, target)
+
+
+# The comparison -----------------------------------------------------------------------------------------------
+
+
+Damage = Callable[[Sequence[Record]], Sequence[Record]]
+
+
+def _without_the_last(records: Sequence[Record]) -> Sequence[Record]:
+    return records[:-1]
+
+
+def _with_another_value(records: Sequence[Record]) -> Sequence[Record]:
+    return [Entry(r.key, b"0", *msgspec.structs.astuple(r)[2:]) if isinstance(r, Entry) else r for r in records]
+
+
+@pytest.mark.parametrize("damage", [_without_the_last, _with_another_value])
+@every_target
+def test_nothing_is_published_if_the_target_does_not_hold_what_was_written(
+    target_kind: str, damage: Damage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = filled("file", tmp_path, seed=13), STORES[target_kind](tmp_path)
+    kind = in_files.FileTarget if target_kind == "file" else in_database.PostgresTarget
+    add = kind.add
+
+    async def damaging(self: object, kind: AnyKind, records: Sequence[Record]) -> None:
+        await add(self, kind, damage(records))  # type: ignore[arg-type] # one of two targets
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "add", damaging)
+        assert "does not hold what was written to it" in refused(source, target)
+    if target_kind == "file":
+        assert list(files(Path(target).parent)) == ["data.json.lock"]
+    assert not moved(source, target)
+
+
+@every_target
+def test_nothing_is_published_if_removals_are_lost(
+    target_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = filled("file", tmp_path, seed=14), STORES[target_kind](tmp_path)
+    kind = in_files.FileTarget if target_kind == "file" else in_database.PostgresTarget
+
+    async def losing(*_: object) -> None:
+        pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "add_removals", losing)
+        assert "does not hold what was written to it" in refused(source, target)
+    assert not moved(source, target)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Entry("a", b'{"b":1,"a":2}', 1, 2, 3, 5),
+        Entry("a", b'{"b":1,"a":2.0}', 1, 2, 3, 4),
+        Entry("a", b'{"b":"1","a":2}', 1, 2, 3, 4),
+        Entry("a", b'[{"b":1},{"a":2}]', 1, 2, 3, 4),
+        Entry("a", Binary("image/png", Content(b'{"b":1,"a":2}')), 1, 2, 3, 4),
+    ],
+)
+def test_two_records_have_the_same_form_only_if_they_are_equal(other: Entry) -> None:
+    form = form_of(ENTRY)
+    record = Entry("a", b'{"b":1,"a":2}', 1, 2, 3, 4)
+    assert form(record) == form(Entry("a", b'{"a":2,"b":1}', 1, 2, 3, 4))
+    assert form(other) != form(record)
+
+
+# A kind that is added later -----------------------------------------------------------------------------------
+
+
+class _Recorded:
+    """A source, and a target that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.is_empty = True
+        self.head = Head("abcdef", 5, 0)
+        self.kept: dict[str, list[object]] = {}
+
+    async def count(self, _kind: AnyKind) -> int:
+        return 1
+
+    async def records(self, kind: AnyKind) -> AsyncGenerator[Sequence[Record]]:
+        yield [Entry("a", b"1", 1, 1, 1)] if kind is ENTRY else []
+
+    async def removals(self, _kind: AnyKind) -> AsyncGenerator[Sequence[RemovedName]]:
+        yield [RemovedName("b", 3)]
+
+    async def add(self, kind: AnyKind, records: Sequence[Record]) -> None:
+        self.kept.setdefault(kind.name, []).extend(records)
+
+    async def add_removals(self, kind: AnyKind, removals: Sequence[RemovedName]) -> None:
+        self.kept.setdefault(kind.name, []).extend(removals)
+
+    async def write(self, head: object) -> None:
+        self.kept["head"] = [head]
+
+    async def publish(self) -> None:
+        self.kept["published"] = []
+
+
+def test_every_kind_is_carried_along_by_its_name_alone() -> None:
+    source, target = _Recorded(), _Recorded()
+    run(move(source, target, Progress()))
+    assert set(target.kept) == {kind.name for kind in KINDS} | {"head", "published"}
+    assert target.kept["entry"] == [Entry("a", b"1", 1, 1, 1), RemovedName("b", 3)]
+    assert target.kept["head"] == [source.head]
+
+
+# Killed moves -------------------------------------------------------------------------------------------------
+
+KILLED_AT = """
+import asyncio, os, signal, sys
+from leasehold.engines import move_store
+from leasehold.engines.file import disk
+from leasehold.engines.postgres import links, moves
+from leasehold.errors import ServiceError
+from leasehold.progress import Progress
+
+steps = 0
+
+def step():
+    global steps
+    steps -= 1
+    if steps < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class KilledDisk(disk.OsDisk):
+    def __getattribute__(self, name):
+        step()
+        return super().__getattribute__(name)
+
+class KilledConnection:
+    def __init__(self, connection):
+        self._connection = connection
+
+    def __getattr__(self, name):
+        step()
+        return getattr(self._connection, name)
+
+connect = links.Address.connect
+
+async def connected(self):
+    return KilledConnection(await connect(self))
+
+links.Address.connect = connected
+disk.OsDisk = KilledDisk
+moves.PAGE_RECORDS = 20
+for line in sys.stdin:
+    steps, source, target = line.split()
+    child = os.fork()
+    if not child:
+        steps = int(steps)
+        try:
+            moved = asyncio.run(move_store(source, target, progress=Progress(), now=0))
+        except ServiceError as error:
+            os._exit(3 if "in use by" in error.message else 1)
+        os._exit(2 if moved.was_complete else 0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Moves stores, each in a process of its own, which is killed before one use of a disk or a connection."""
+MOVED, WAS_COMPLETE, IN_USE, KILLED = 0, 2, 3, -signal.SIGKILL
+
+
+@contextmanager
+def killed_moves() -> Iterator[Callable[[int, str, str], int]]:
+    """Calls with a step, a source and a target return the exit code of the process."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_AT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as forking:
+
+        def killed_at(step: int, source: str, target: str) -> int:
+            assert forking.stdin is not None
+            assert forking.stdout is not None
+            forking.stdin.write(f"{step} {source} {target}\n")
+            forking.stdin.flush()
+            return int(forking.stdout.readline())
+
+        yield killed_at
+        assert forking.stdin is not None
+        forking.stdin.close()
+
+
+@pytest.mark.parametrize(("source_kind", "target_kind"), [("file", "postgres"), ("postgres", "file")])
+def test_a_move_that_is_killed_at_any_step_has_moved_everything_or_nothing(
+    source_kind: str, target_kind: str, tmp_path: Path
+) -> None:
+    """One move after another into the same target is killed, each one step later, until one completes."""
+    source, target = filled(source_kind, tmp_path, seed=20), STORES[target_kind](tmp_path)
+    expected = observed(source)
+    step = completed = attempts = 0
+    with killed_moves() as killed_at:
+        while (code := killed_at(step, source, target)) != MOVED:
+            # The database may still be busy with the process that was killed.
+            assert code in (KILLED, WAS_COMPLETE, IN_USE)
+            attempts += 1
+            assert attempts < 3_000
+            assert target_revision(target) in (0, expected.revision)
+            if code == WAS_COMPLETE:
+                assert observed(target) == expected
+                completed += 1
+                target = STORES[target_kind](tmp_path)
+            elif code == KILLED:
+                step += 1
+    assert step > 20
+    assert completed > 0
+    assert observed(target) == expected
+    assert observed(source) == expected
+
+
+def target_revision(store: str) -> int:
+    """The head that a server would find. 0: the store is empty."""
+    path = Path(store)
+    if path.suffix == ".json":
+        return inspect(path, OsDisk()).revision
+    schema = store.rpartition("search_path=")[2]
+    database = Database(shared_server_url(), schema)
+    if not database.fetch("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'head'", schema):
+        return 0
+    [[revision, records]] = database.fetch(
+        "SELECT coalesce(max(revision), 0), (SELECT count(*) FROM data) + (SELECT count(*) FROM locks) FROM head"
+    )
+    assert isinstance(revision, int)
+    assert (revision == 0) is (records == 0)
+    return revision
