@@ -79,22 +79,20 @@ def refused(*arguments: str, code: int = FAULT) -> str:
 def test_the_commands_of_the_documentation_have_the_documented_results(tmp_path: Path) -> None:
     section = (DOCS / "operations.md").read_text().partition("## Backups\n")[2].partition("\n## ")[0]
     commands = "\n".join(line[2:] for line in section.splitlines() if line.startswith("$ "))
-    assert commands.count("leasehold ") == 6
-    database = new_database(tmp_path)
+    assert commands.count("leasehold ") == 4
     with running(tmp_path / "data.json") as server:
         fill(server, seed=5)
         expected = entries_of(server)
-        environment = clean_environment() | {"LEASEHOLD_STORE": database}
+        environment = clean_environment()
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         script = commands.replace("http://localhost:8080", server.url)
         subprocess.run(["bash", "-euc", script], cwd=tmp_path, env=environment, check=True, timeout=120)
-        backups = [json.loads((tmp_path / name).read_text()) for name in ("backup.json", "service.json", "move.json")]
-        assert backups[0] == backups[1] == backups[2]
+        backups = [json.loads((tmp_path / name).read_text()) for name in ("backup.json", "service.json")]
+        assert backups[0] == backups[1]
         head = server.revision()
-    for store in (tmp_path / "restored.json", database):
-        with running(store) as server:
-            assert entries_of(server) == expected
-            assert server.revision() == (head if store == database else head + 2 * 10**9)
+    with running(tmp_path / "restored.json") as server:
+        assert entries_of(server) == expected
+        assert server.revision() == head + 2 * 10**9
 
 
 # Backup and restore -------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ MODULES: Final = {
     "check": "check",
     "backup": "backup",
     "restore": "backup",
+    "move": "move",
     "advance": "backup",
     "token": "token",
 }
