@@ -36,6 +36,7 @@ SLOWLY: Final = SMALL_STEPS + RUN
 """`leasehold` that shows its progress at every step, in small steps."""
 END: Final = """
 step, by = sys.argv.pop(1), sys.argv.pop(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a shell runs in the background
 def write(text):
     if step in text:
         progress_line._write = lambda text: None
@@ -82,6 +83,8 @@ class Client:
         self.deleted = server.delete("watched").json()["revision"]
         put(server, "kept", {"b": 1, "a": [2.50, 1e300]})
         self.tag = server.get("kept").headers["ETag"]
+        self.once = {"Idempotency-Key": '"once"'}
+        self.counted = self.count(server)
         self.listed = server.request("GET", "/kv").json()["entries"]
         self.health = self.health_of(server)
         self.token = self.lease["token"]
@@ -91,11 +94,16 @@ class Client:
         health = server.request("GET", "/health").json()
         return health["revision"], health["incarnation"]
 
+    def count(self, server: Server) -> Any:
+        """Add 1 to a number, only once however often this is called. Returns the response."""
+        return server.put("count?increment", "1", headers=self.once).json()
+
     def goes_on(self, server: Server) -> None:
         """Everything that it knows is valid. Then it knows what it has changed."""
         assert self.health_of(server) == self.health
         assert server.request("GET", "/kv").json()["entries"] == self.listed
         assert server.get("kept", headers={"If-None-Match": self.tag}).status_code == 304
+        assert self.count(server) == self.counted
         with Watch(server, f"since={self.cursor}&locks") as watch:
             watch.ready()
             seen = brief(watch.through(self.deleted))
@@ -130,7 +138,7 @@ def test_a_client_goes_on_after_each_move(kind: str, other_kind: str, tmp_path: 
     for source, target in ((first, second), (second, third)):
         printed = done(source, target).splitlines()
         assert printed[0].endswith(
-            f" holds everything of {source}: 121 entries, 1 leases, at revision {client.health[0]}"
+            f" holds everything of {source}: 122 entries, 1 leases, 1 receipts, at revision {client.health[0]}"
         )
         assert "was not changed" in printed[1]
         with running(target) as server:

@@ -36,11 +36,15 @@ from leasehold.model import (
     Binary,
     Change,
     Content,
+    DeletedEntries,
     Entry,
     Lease,
+    Memo,
+    Receipt,
     Record,
     Touched,
     Value,
+    encode_memo,
     is_removal,
 )
 from leasehold.progress import Progress
@@ -129,6 +133,8 @@ def changes_after(driver: Driver, kind: AnyKind, after: int) -> object:
 def comparable(record: object) -> object:
     """With the value decoded, because JSONB does not keep the order of members."""
     fields = list(msgspec.structs.astuple(record))  # type: ignore[arg-type] # a record
+    if isinstance(record, Receipt):
+        return fields
     return [repr(msgspec.json.decode(field)) if type(field) is bytes else field for field in fields]
 
 
@@ -144,8 +150,15 @@ def fill(store: str, seed: int) -> None:
         driver.commit(*((f"größe/{number}", value) for number, value in enumerate(VALUES)))
         driver.commit(("gone", b"1"), ("large", b'"' + b"x" * 300_000 + b'"'))
         driver.commit(("gone", None), ("expired", b"1"), expires_at=NOW - 1)
+        driver.decide_and_commit([], lambda _view, revision, now: receipts_after(revision, now))
     finally:
         driver.kill()
+
+
+def receipts_after(revision: int, now: int) -> Sequence[Change]:
+    """At the head, so that no change of which the history knows is there."""
+    memo = encode_memo(Memo(b"12345678", DeletedEntries(3, 1)))
+    return [Receipt(f"digest-{number}", memo, revision + 1, now + 10**15) for number in range(5)]
 
 
 def filled(kind: str, folder: Path, seed: int) -> str:

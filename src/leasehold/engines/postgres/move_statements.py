@@ -21,9 +21,10 @@ ADD_BATCHES: Final = """
         f"UNION ALL SELECT '{kind.name}', {table.name_column}, revision FROM {table.name}"
         " WHERE namespace = $1 AND revision > $2"
         for kind, table in TABLES.items()
+        if kind.has_history
     )
 )
-"""compacted_revision. A row for each revision after it and each kind."""
+"""compacted_revision. A row for each revision after it and each kind that has a history."""
 ADD_BATCH_OF_HEAD: Final = f"""
     INSERT INTO batches (namespace, kind, revision, complete_from, names)
     SELECT $1, '{KINDS[0].name}', $2::bigint, $3::bigint, '{{}}'
