@@ -512,7 +512,8 @@ def survive_misbehaving_clients(
     """Let so many misbehaving clients loose on a server of `store`, which is empty at first.
 
     `is_measured`: another crowd comes before, so that the server has grown as large as it gets, and the p99 of good
-    clients must not more than double. A test does not look at that: the machine may do other things.
+    clients must not more than double. It is measured before and afterwards, because the disk and the other guests of
+    the machine change meanwhile; the larger one counts. A test does not look at that: the machine may do other things.
     """
     finding, terms = Finding(), Terms(deadline_seconds)
     with server_for_misbehaving_clients(store, terms, clients) as server:
@@ -534,27 +535,33 @@ def survive_misbehaving_clients(
             if not is_measured:
                 allowed = hold.bytes + KEPT_BYTES + clients * KEPT_BYTES_OF_A_CLIENT
             after = _hold_afterwards(server, terms, hold.descriptors, allowed)
-        finding.violations += misbehavior.faults + before.faults + during.faults
+        alone = [before]
+        if is_measured:
+            alone.append(asyncio.run(_good_while(server.address, asyncio.sleep(terms.deadline_seconds))))
+        for seen in (*alone, during):
+            finding.violations += seen.faults
+        finding.violations += misbehavior.faults
         if after.descriptors > hold.descriptors:
             finding.violations.append(f"{after.descriptors - hold.descriptors} descriptors were not given back")
         if after.bytes > allowed:
             finding.violations.append(f"the server grew from {hold.bytes:,} to {after.bytes:,} bytes")
         finding.violations += _left_behind(server, leases)
+    p99 = max(seen.p99 for seen in alone)
     finding.figures.update(misbehavior.kinds)
     finding.figures.update(
         {
             "misbehaving clients": clients,
-            "good requests before": len(before.seconds),
+            "good requests alone": sum(len(seen.seconds) for seen in alone),
             "good requests meanwhile": len(during.seconds),
-            "µs of p99 before": round(before.p99 * 1e6),
+            "µs of p99 alone": round(p99 * 1e6),
             "µs of p99 meanwhile": round(during.p99 * 1e6),
             "KiB before": hold.bytes // 1024,
             "KiB at most": after.peak_bytes // 1024,
             "KiB afterwards": after.bytes // 1024,
         }
     )
-    if is_measured and during.p99 > 2 * before.p99:
-        finding.violations.append(f"good clients' p99 went from {before.p99 * 1e3:.1f} to {during.p99 * 1e3:.1f} ms")
+    if is_measured and during.p99 > 2 * p99:
+        finding.violations.append(f"good clients' p99 went from {p99 * 1e3:.1f} to {during.p99 * 1e3:.1f} ms")
     return finding
 
 
