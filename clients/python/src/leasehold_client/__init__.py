@@ -17,14 +17,9 @@
     values.py         JSON
 """
 
-from typing import Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
-from ._async.client import AsyncClient
-from ._async.leases import AsyncLease
-from ._async.locking import AsyncHeldLock
-from ._async.transactions import AsyncTransaction
-from ._async.watching import AsyncWatch
-from ._async.writes import AsyncWrites
 from ._sync.client import Client
 from ._sync.leases import Lease
 from ._sync.locking import HeldLock
@@ -75,6 +70,7 @@ from .errors import (
     UpgradeRequired,
     UriTooLong,
 )
+from .protocol.messages import Request, Response
 from .records import (
     Deletion,
     Entry,
@@ -87,6 +83,14 @@ from .records import (
     Reset,
 )
 from .values import Json
+
+if TYPE_CHECKING:
+    from ._async.client import AsyncClient
+    from ._async.leases import AsyncLease
+    from ._async.locking import AsyncHeldLock
+    from ._async.transactions import AsyncTransaction
+    from ._async.watching import AsyncWatch
+    from ._async.writes import AsyncWrites
 
 __version__: Final = "0.2.0"
 
@@ -134,8 +138,10 @@ __all__ = [
     "PreconditionRequired",
     "RangeNotSatisfiable",
     "Ready",
+    "Request",
     "RequestTimeout",
     "Reset",
+    "Response",
     "RevisionCompacted",
     "ServiceError",
     "ServiceFailure",
@@ -156,3 +162,25 @@ __all__ = [
     "Watch",
     "Writes",
 ]
+
+_ASYNCHRONOUS: Final = {
+    "AsyncClient": "client",
+    "AsyncHeldLock": "locking",
+    "AsyncLease": "leases",
+    "AsyncTransaction": "transactions",
+    "AsyncWatch": "watching",
+    "AsyncWrites": "writes",
+}
+"""The modules of `_async`. They are imported at their first use: asyncio takes a third of the time of all imports."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ASYNCHRONOUS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f"._async.{_ASYNCHRONOUS[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_ASYNCHRONOUS]

@@ -15,6 +15,7 @@ from leasehold_client import (
     PatchFailed,
     PathNotFound,
     PreconditionFailed,
+    Request,
     TooLarge,
 )
 
@@ -223,3 +224,23 @@ async def test_a_read_waits_for_an_entry_and_for_a_change(server: Server, key: s
         assert changed.value == 3
         assert await db.get(key, changed_from=changed, wait=0.1) is changed
         assert await db.get(f"{key}/none", wait=0.1, default=None) is None
+
+
+async def test_a_request_of_ones_own_gets_the_response_as_it_was_sent(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        request = Request("POST", f"/kv/{key}?path=/n", content=b"1e2", is_change=True)
+        written = await db.send(request)
+        read = await db.send(Request("GET", f"/kv/{key}?raw"))
+        assert (written.status, read.content) == (201, b'{"n":100.0}\n')
+        assert read.headers["content-type"] == "application/json"
+        with pytest.raises(NotFound):
+            await db.send(Request("DELETE", f"/kv/{key}?path=/m", is_change=True))
+
+
+async def test_a_proxy_is_not_asked_for_a_service_on_this_machine(
+    server: Server, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with AsyncClient(server.url, retry_seconds=0) as db:
+        assert (await db.put(key, 1)).value == 1

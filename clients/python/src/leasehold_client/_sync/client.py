@@ -13,6 +13,7 @@ import httpx2
 
 from leasehold_client.errors import NotFound
 from leasehold_client.protocol import entries, locks
+from leasehold_client.protocol.messages import Request, Response, is_on_loopback
 from leasehold_client.protocol.retrying import MAX_RETRY_SECONDS
 from leasehold_client.protocol.watching import Interest
 from leasehold_client.records import Entry, Holder
@@ -72,6 +73,8 @@ class Client(Writes):
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=60.0),
                 # Loading certificates takes 20 ms.
                 verify=url.startswith("https://"),
+                # A proxy cannot reach the loopback interface of this machine.
+                trust_env=not is_on_loopback(url),
             )
         sender = Sender(
             http, url.rstrip("/"), Tokens(token), timeout_seconds=timeout_seconds, retry_seconds=retry_seconds
@@ -88,6 +91,14 @@ class Client(Writes):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def send(self, request: Request) -> Response:
+        """Send any request of the HTTP interface, and return the response as the service sent it.
+
+        For what the other methods do not do: they decode values, which may change how numbers are written. The token
+        and the retries are those of this client. Raises LeaseholdError for a status of 400 or more.
+        """
+        return self._sender.send(request)
 
     # Reads ----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from leasehold_client.errors import InvalidJson, InvalidKey, UnexpectedResponse
 from leasehold_client.values import Json, decode_object, encode
@@ -45,6 +45,13 @@ class Response:
 def target(path: str, parameters: Iterable[tuple[str, str]] = ()) -> str:
     query = "&".join(f"{name}={quote(text, safe='/')}" if text else name for name, text in parameters)
     return f"{path}?{query}" if query else path
+
+
+def is_on_loopback(url: str) -> bool:
+    """Whether the service is on this machine and speaks HTTP itself, without TLS."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "http" and (host in ("localhost", "::1") or host.startswith("127."))
 
 
 def named(collection: str, name: str) -> str:
