@@ -6,6 +6,7 @@ RUN /opt/leasehold/bin/pip install --no-cache-dir -r requirements/serve.txt -r r
     -r requirements/otel.txt
 COPY pyproject.toml README.md ./
 COPY src src
+COPY clients/python/src clients/python/src
 RUN /opt/leasehold/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.13-slim

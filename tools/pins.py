@@ -1,10 +1,10 @@
 """Check that `requirements/*.txt` pin exactly what `pyproject.toml` needs, and that nothing else is installed.
 
-`pyproject.toml` lists the direct dependencies with their lowest supported versions; those of the client, which the
-tests need, are in `clients/python/pyproject.toml`. `requirements/*.txt` pin these, and
-all their dependencies in turn, to one version each. `make lint` runs this check in the environment of `make test`. To
-add a dependency, add it to `pyproject.toml`, install it, and add the lines that this check asks for. To remove one,
-remove its lines: the Makefile then uninstalls what is installed and not pinned (`--unpinned`).
+`pyproject.toml` lists the direct dependencies with their lowest supported versions, those of the client included.
+`requirements/*.txt` pin these, and all their dependencies in turn, to one version each. `make lint` runs this check in
+the environment of `make test`. To add a dependency, add it to `pyproject.toml`, install it, and add the lines that this
+check asks for. To remove one, remove its lines: the Makefile then uninstalls what is installed and not pinned
+(`--unpinned`).
 """
 
 import sys
@@ -45,6 +45,12 @@ def roots(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
         "dev.txt": project["dependency-groups"]["dev"],
     }
     return {file: [Requirement(text) for text in requirements] for file, requirements in texts.items()}
+
+
+def faults_of_client(project: Mapping[str, Any], client: Mapping[str, Any]) -> list[str]:
+    """The package of the service contains that of the client, so it needs the same packages."""
+    missing = sorted({*client["project"]["dependencies"]} - {*project["project"]["dependencies"]})
+    return [f"pyproject.toml: the client needs {each}, which is not a dependency" for each in missing]
 
 
 def read_pins(texts: Mapping[str, str], faults: list[str]) -> dict[str, Pin]:
@@ -132,7 +138,6 @@ def main() -> int:
     folder = Path(__file__).parent.parent
     project = tomllib.loads((folder / "pyproject.toml").read_text())
     client = tomllib.loads((folder / "clients/python/pyproject.toml").read_text())
-    project["dependency-groups"]["dev"] += client["project"]["dependencies"]
     own = {canonicalize_name(each["project"]["name"]) for each in (project, client)}
     texts = {path.name: path.read_text() for path in sorted((folder / "requirements").glob("*.txt"))}
     installed: dict[str, Installed] = {
@@ -143,7 +148,7 @@ def main() -> int:
     if sys.argv[1:] == ["--unpinned"]:
         print("\n".join(find_unpinned(read_pins(texts, []), installed)))
         return 0
-    faults = find_faults(project, texts, installed)
+    faults = faults_of_client(project, client) + find_faults(project, texts, installed)
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

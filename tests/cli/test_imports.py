@@ -58,6 +58,15 @@ def test_a_status_imports_nothing_of_a_service(server: Server) -> None:
     assert unwanted(imported("status", f"--url={server.url}"), (*SERVICE, *VERIFYING)) == []
 
 
+@pytest.mark.parametrize("output", ["raw", "json", "table"])
+def test_a_get_imports_nothing_of_a_service(server: Server, output: str) -> None:
+    """A script may run it often. asyncio, which is in `SERVICE`, is for the asynchronous half of the client."""
+    server.put("read", "1")
+    modules = imported("get", "read", f"--output={output}", f"--url={server.url}")
+    assert "leasehold_client" in modules
+    assert unwanted(modules, (*SERVICE, *VERIFYING, "leasehold.engines", "leasehold.http", "rich", "click")) == []
+
+
 def test_a_backup_of_a_service_imports_nothing_of_a_service(server: Server, tmp_path: Path) -> None:
     assert unwanted(imported("backup", str(tmp_path / "b.json"), f"--url={server.url}"), (*SERVICE, *VERIFYING)) == []
 
@@ -87,14 +96,15 @@ def test_a_check_imports_nothing_that_only_other_programs_need(tmp_path: Path) -
 
 def test_only_the_module_of_the_command_is_imported() -> None:
     own = {name for name in imported("check", "--help") if name.startswith("leasehold.cli")}
-    assert own == {f"leasehold.cli{name}" for name in ("", ".app", ".arguments", ".check")}
+    assert own == {f"leasehold.cli{name}" for name in ("", ".app", ".arguments", ".exit_codes", ".check")}
 
 
 # The list of commands -----------------------------------------------------------------------------------------
 
 
 def test_every_command_is_listed_with_its_summary() -> None:
-    lines = leasehold("--help").stdout.partition("Commands:\n")[2].splitlines()
+    groups = leasehold("--help").stdout.split("\n\nCommands for ")[1:]
+    lines = [line for group in groups for line in group.splitlines()[1:]]
     listed = dict(line.split(maxsplit=1) for line in lines)
     assert listed == {name: command(name).summary for name in MODULES}
     assert max(map(len, lines)) <= 80

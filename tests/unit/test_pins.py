@@ -2,7 +2,7 @@
 
 import pytest
 from packaging.requirements import Requirement
-from pins import Installed, find_faults
+from pins import Installed, faults_of_client, find_faults
 
 PROJECT = {
     "project": {"dependencies": ["web[fast]>=2"], "optional-dependencies": {"postgres": ["driver>=1"]}},
@@ -70,3 +70,8 @@ def test_a_pinned_package_that_is_not_installed_is_reported() -> None:
     assert find_faults(PROJECT, TEXTS, {name: own for name, own in INSTALLED.items() if name != "driver"}) == [
         "postgres.txt: driver is pinned and not installed"
     ]
+
+
+def test_a_requirement_of_the_client_that_the_service_lacks_is_reported() -> None:
+    client = {"project": {"dependencies": ["web[fast]>=2", "http>=2"]}}
+    assert faults_of_client(PROJECT, client) == ["pyproject.toml: the client needs http>=2, which is not a dependency"]

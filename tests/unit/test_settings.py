@@ -157,6 +157,11 @@ def test_a_variable_that_only_resembles_a_kubernetes_variable_is_reported(name: 
     assert list(ignored_variables({name: "8080"})) == [name]
 
 
+@pytest.mark.parametrize("name", ["URL", "TOKEN", "TOKEN_FILE", "LEASE", "LOCK", "FENCE"])
+def test_a_variable_of_commands_is_not_reported(name: str) -> None:
+    assert ignored_variables({f"LEASEHOLD_{name}": "1"}) == {}
+
+
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_a_setting_is_not_reported_as_ignored(variable: str) -> None:
     assert ignored_variables({variable: "1"}) == {}

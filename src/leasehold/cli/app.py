@@ -1,10 +1,12 @@
 """The commands `leasehold` and `jwt-generator`: which command runs, `--help`, `--version` and the exit code.
 
-Exit codes: 0 for success, 1 for a fault, 2 for wrong usage. A fault or wrong usage is reported in one line on standard
-error. Only the module of the command that runs is imported, and it imports most modules only when it runs: the imports
-of `serve` take 0.2 s, and a health check runs every few seconds.
+A fault or wrong usage is reported in one line on standard error; `exit_codes.py` has the exit codes. Ctrl+C, and a
+reader of the output that has ended, end a command as they end other programs. Only the module of the command that runs
+is imported, and it imports most modules only when it runs: the imports of `serve` take 0.2 s, and a health check runs
+every few seconds.
 """
 
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -12,25 +14,39 @@ from importlib import import_module
 from typing import Final
 
 from leasehold import VERSION
+from leasehold.cli import exit_codes
 from leasehold.cli.arguments import Command, Parser
+from leasehold.cli.exit_codes import CommandFailed
 from leasehold.errors import ServiceError
-from leasehold.process.signal_mask import take_ends
-from leasehold.process.streams import hold_standard_streams, print_error, translate_output_errors
+from leasehold.process.signal_mask import end_by_signal, take_ends
+from leasehold.process.streams import (
+    NoReaderError,
+    hold_standard_streams,
+    print_error,
+    translate_output_errors,
+)
 
 PROGRAM: Final = "leasehold"
 SUMMARY: Final = "A durable JSON key-value store over HTTP, with lock leases that it enforces on writes."
 
-MODULES: Final = {
-    "serve": "serve",
-    "status": "status",
-    "check": "check",
-    "backup": "backup",
-    "restore": "backup",
-    "move": "move",
-    "advance": "backup",
-    "token": "token",
+GROUPS: Final = {
+    "Commands for a running service": {
+        "get": "get",
+        "put": "put",
+    },
+    "Commands for servers and stores": {
+        "serve": "serve",
+        "status": "status",
+        "check": "check",
+        "backup": "backup",
+        "restore": "backup",
+        "move": "move",
+        "advance": "backup",
+        "token": "token",
+    },
 }
 """The module of each command, in the order of `leasehold --help`. The module's `Command` has the name in capitals."""
+MODULES: Final = {name: module for group in GROUPS.values() for name, module in group.items()}
 
 
 def main() -> None:
@@ -55,9 +71,16 @@ def _run(program: str, run: Callable[[Sequence[str]], int]) -> None:
     try:
         with translate_output_errors():
             code = run(sys.argv[1:])
+    except CommandFailed as end:
+        print_error(f"{program}: {end.message}")
+        code = end.exit_code
     except ServiceError as error:
         print_error(f"{program}: {error.message}")
-        code = 2 if error.code == "invalid_argument" else 1
+        code = exit_codes.WRONG_USAGE if error.code == "invalid_argument" else exit_codes.FAILED
+    except KeyboardInterrupt:
+        end_by_signal(signal.SIGINT)
+    except NoReaderError:
+        end_by_signal(signal.SIGPIPE)
     sys.exit(code)
 
 
@@ -89,8 +112,11 @@ class _Arguments(Namespace):
 class _Parser(Parser):
     def format_help(self) -> str:
         width = max(map(len, MODULES))
-        commands = "".join(f"  {name:{width}}  {command(name).summary}\n" for name in MODULES)
-        return f"{super().format_help()}\nCommands:\n{commands}"
+        text = super().format_help()
+        for title, group in GROUPS.items():
+            lines = (f"  {name:{width}}  {command(name).summary}\n" for name in group)
+            text += f"\n{title}:\n{''.join(lines)}"
+        return text
 
 
 def _run_alone(words: Sequence[str]) -> int:
@@ -98,7 +124,7 @@ def _run_alone(words: Sequence[str]) -> int:
     parser.add_argument("--version", action="store_true", help="Print the version and exit.")
     if not words:
         parser.print_help()
-        return 2
+        return exit_codes.WRONG_USAGE
     if not words[0].startswith("-"):
         parser.fail_for_unknown(f"command {words[0]!r}", words[0], MODULES)
     parser.check_options(words)

@@ -6,8 +6,10 @@ are blocked in `__main__` and across forks, until an event loop (`server/stoppin
 (`server/workers.py`) handles them. Commands that run once restore the default action.
 """
 
+import os
 import signal
-from typing import Final
+import sys
+from typing import Final, NoReturn
 
 ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
@@ -30,3 +32,13 @@ def ignore_ends() -> None:
     """
     for number in ENDS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_by_signal(number: signal.Signals) -> NoReturn:
+    """End the process as if it had no handler for the signal, so that a shell sees how it ended.
+
+    The kernel does not do that to PID 1; then the exit code is what a shell would report.
+    """
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    sys.exit(128 + number)

@@ -4,6 +4,7 @@ If a command cannot print, it fails and reports that. The service goes on: its r
 started it, and serving does not depend on it.
 """
 
+import errno
 import io
 import os
 import select
@@ -24,6 +25,10 @@ STANDARD_ERROR: Final = 2
 
 class OutputError(OSError):
     """Standard output did not accept what was printed."""
+
+
+class NoReaderError(Exception):
+    """The program that read standard output has ended, as `head` does. A command ends as SIGPIPE would end it."""
 
 
 class _Output(io.FileIO):
@@ -70,11 +75,13 @@ def print_error(line: str) -> None:
 
 @contextmanager
 def translate_output_errors() -> Iterator[None]:
-    """Raise `unavailable` if standard output does not accept what is printed in the `with` block."""
+    """Raise `unavailable` if standard output does not accept what is printed in the `with` block, or NoReaderError."""
     try:
         yield
         sys.stdout.flush()
     except OutputError as error:
         # Otherwise the interpreter would try to write the rest of the buffer again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
+        if error.errno == errno.EPIPE:
+            raise NoReaderError from error
         raise unavailable(f"standard output cannot be written: {error.strerror}") from error

@@ -188,6 +188,8 @@ def _expected(kind: Any) -> str:  # noqa: ANN401 - the type of a field
 
 # Variables that are not settings ------------------------------------------------------------------------------
 
+_OF_COMMANDS: Final = frozenset({"FENCE", "LEASE", "LOCK", "TOKEN", "TOKEN_FILE", "URL"})
+"""The variables of commands that talk to a service, without their prefix: `cli/connecting.py`, `leasehold lock`."""
 _SERVICE_VARIABLE: Final = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
 )
@@ -199,13 +201,14 @@ def ignored_variables(environment: Mapping[str, str]) -> dict[str, str]:
     settings = [_variable(name) for name in _NAMES]
     reasons: dict[str, str] = {}
     for variable, value in sorted(environment.items()):
-        if not variable.startswith(PREFIX) or _SERVICE_VARIABLE.fullmatch(variable.removeprefix(PREFIX)):
+        name = variable.removeprefix(PREFIX)
+        if not variable.startswith(PREFIX) or name in _OF_COMMANDS or _SERVICE_VARIABLE.fullmatch(name):
             continue
         if _is_service_link(variable, value):
             if variable in settings:
                 reasons[variable] = "Kubernetes set it as a link to a Service; enableServiceLinks: false prevents that"
         elif variable not in settings:
-            similar = get_close_matches(variable.removeprefix(PREFIX).lower(), _NAMES, n=1, cutoff=0.7)
+            similar = get_close_matches(name.lower(), _NAMES, n=1, cutoff=0.7)
             hint = f"; did you mean {_variable(similar[0])}?" if similar else ""
             reasons[variable] = f"no such setting{hint}"
     protocol = _wrong_protocol(environment)

@@ -1,0 +1,96 @@
+"""The options that several commands for entries have, and what they mean in a request."""
+
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from leasehold.cli.arguments import Parser
+from leasehold.cli.connecting import WriteArguments, lease_of, seconds
+
+KEEP: Final = "keep"
+Pair = tuple[str, str]
+
+
+class ChangeArguments(WriteArguments):
+    """The arguments of a command that changes one entry. Not each command has all of these options."""
+
+    path: str | None = None
+    ttl: str | None = None
+    if_match: str | None = None
+    if_none_match: str | None = None
+
+
+def add_path_option(parser: Parser, help_text: str = "Only this part of the value, a JSON Pointer.") -> None:
+    parser.add_argument("--path", metavar="POINTER", help=help_text)
+
+
+def add_ttl_option(parser: Parser, default: str) -> None:
+    parser.add_argument(
+        "--ttl",
+        metavar="SECONDS",
+        type=_ttl,
+        help=f"When the entry expires; 'keep' keeps its expiry.  [default: {default}]",
+    )
+
+
+def add_if_match_option(parser: Parser) -> None:
+    parser.add_argument("--if-match", metavar="ETAG", type=etag, help="Only if it has this ETag or revision.")
+
+
+def etag(text: str) -> str:
+    """The `type` of an option: an ETag or a revision, which may be given without quotes, or `*`."""
+    if text == "*" or text.startswith(('"', "W/")):
+        return text
+    return f'"{text}"'
+
+
+def _ttl(text: str) -> str:
+    if text == KEEP:
+        return text
+    try:
+        seconds(text)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError("must be a number of seconds, or keep") from error
+    return text
+
+
+def parameters_of(arguments: ChangeArguments) -> Iterator[Pair]:
+    """The parameters of the request."""
+    if arguments.path is not None:
+        yield "path", arguments.path
+    if arguments.ttl is not None:
+        yield "ttl", arguments.ttl
+
+
+def conditions_of(arguments: ChangeArguments) -> Iterator[Pair]:
+    """The headers of the request that are conditions."""
+    if arguments.if_match is not None:
+        yield "If-Match", arguments.if_match
+    if arguments.if_none_match is not None:
+        yield "If-None-Match", arguments.if_none_match
+    lease = lease_of(arguments)
+    if lease is not None:
+        yield "If-Lease", lease
+
+
+# Output -------------------------------------------------------------------------------------------------------
+
+JSON: Final = "json"
+TABLE: Final = "table"
+RAW: Final = "raw"
+
+
+class OutputArguments(Namespace):
+    output: str
+
+
+def add_output_option(parser: Parser, default: str, choices: Sequence[str] = (JSON, TABLE, RAW)) -> None:
+    *others, last = choices
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FORMAT",
+        choices=choices,
+        default=default,
+        help=f"{', '.join(others)} or {last}.  [default: %(default)s]",
+    )

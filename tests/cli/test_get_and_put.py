@@ -1,0 +1,299 @@
+"""`leasehold get` and `leasehold put`, and how all commands reach a service."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Ended, printed, run
+from running import START_SECONDS, Server, clean_environment, free_port, running, until
+from tokens import SECRET
+
+EXACT = '{"big":18446744073709551615,"small":-9223372036854775808,"e":1e-300,"zero":-0.0,"text":"ü\\u0001"}'
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Server]:
+    with running() as server:
+        yield server
+
+
+def code_and_line(ended: Ended) -> tuple[int, bytes, str]:
+    return ended.code, ended.output, ended.errors
+
+
+# Values -------------------------------------------------------------------------------------------------------
+
+
+def test_a_value_is_printed_as_the_service_sends_it(service: Server) -> None:
+    printed("put", "exact", EXACT, url=service.url)
+    sent = service.client.get("/kv/exact?raw").content
+    assert run("get", "exact", url=service.url).output == sent
+    assert json.loads(sent) == json.loads(EXACT)
+
+
+def test_an_entry_is_printed_as_the_service_sends_it(service: Server) -> None:
+    service.put("exact", EXACT)
+    assert run("get", "exact", "-o", "json", url=service.url).output == service.client.get("/kv/exact").content
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [(["[1, 2]"], ""), (["-"], "[1, 2]"), (["@{file}"], ""), (["--file", "{file}"], ""), (["--file", "-"], "[1, 2]")],
+    ids=" ".join,
+)
+def test_a_value_comes_from_an_argument_a_file_or_standard_input(
+    service: Server, tmp_path: Path, arguments: list[str], stdin: str
+) -> None:
+    (tmp_path / "value").write_text("[1, 2]")
+    words = [each.format(file=tmp_path / "value") for each in arguments]
+    printed("put", "given", *words, url=service.url, stdin=stdin.encode())
+    assert printed("get", "given", url=service.url) == "[1,2]\n"
+
+
+@pytest.mark.parametrize("value", ["-5", "-0.25", '"-x"', '"@x"', "null"])
+def test_a_value_that_resembles_an_option_is_a_value(service: Server, value: str) -> None:
+    printed("put", "odd", "--ttl", "keep", value, url=service.url)
+    assert printed("get", "odd", url=service.url) == f"{value}\n"
+
+
+def test_options_may_stand_anywhere(service: Server) -> None:
+    printed("put", "--ttl=60", "spread", "--text", "a b", "--if-absent", url=service.url)
+    assert printed("get", "-o", "raw", "spread", url=service.url) == '"a b"\n'
+
+
+def test_text_becomes_a_string(service: Server) -> None:
+    printed("put", "text", "--text", "-", url=service.url, stdin='a "b"\nü\\'.encode())
+    assert service.value("text") == 'a "b"\nü\\'
+
+
+def test_bytes_are_stored_and_printed_without_a_change(service: Server) -> None:
+    content = bytes(range(256)) + b"\n\n"
+    answer = json.loads(printed("put", "logo", "-", "--media", "image/png", url=service.url, stdin=content))
+    assert (answer["media"], answer["size"]) == ("image/png", 258)
+    assert run("get", "logo", url=service.url).output == content
+    shown = json.loads(printed("get", "logo", "-o", "json", url=service.url))
+    assert (shown["media"], len(shown["value"])) == ("image/png", 344)
+
+
+def test_a_part_is_written_and_read(service: Server) -> None:
+    printed("put", "parts", '{"a": {"b": 1.50}}', url=service.url)
+    printed("put", "parts", "2", "--path", "/a/c", url=service.url)
+    assert printed("get", "parts", "--path=/a", url=service.url) == '{"b":1.5,"c":2}\n'
+
+
+def test_a_table_shows_an_entry_without_control_characters(service: Server) -> None:
+    service.put("row/\u2028", '"\\u009b31m \u202e"')
+    title, row = printed("get", "row/\u2028", "-o", "table", url=service.url).split("\n", 1)
+    assert title.split() == ["KEY", "REVISION", "UPDATED", "EXPIRES", "VALUE"]
+    assert (row.startswith("row/\\u2028  "), row.endswith('  "\\x9b31m \\u202e"\n')) == (True, True)
+
+
+# Conditions and waits -----------------------------------------------------------------------------------------
+
+
+def test_a_write_depends_on_its_condition(service: Server) -> None:
+    first = json.loads(printed("put", "conditional", "1", "--if-absent", url=service.url))
+    assert run("put", "conditional", "2", "--if-absent", url=service.url).code == 4
+    printed("put", "conditional", "2", "--if-match", str(first["revision"]), url=service.url)
+    refused = run("put", "conditional", "3", "--if-match", str(first["revision"]), url=service.url)
+    now = service.client.get("/kv/conditional").json()["revision"]
+    assert code_and_line(refused) == (
+        4,
+        b"",
+        f"leasehold: the entry is at another revision; it has revision {now}\n",
+    )
+    etag = service.client.get("/kv/conditional").headers["etag"]
+    printed("put", "conditional", "4", "--if-match", etag, url=service.url)
+    assert run("put", "conditional", "5", "--if-none-match=*", url=service.url).code == 4
+    assert service.value("conditional") == 4
+
+
+def test_an_unchanged_entry_ends_a_get_with_4(service: Server) -> None:
+    etag = service.put("same", "1").headers["etag"]
+    ended = run("get", "same", "-o", "json", "--if-none-match", etag, url=service.url)
+    assert code_and_line(ended) == (4, b"", "leasehold: same has not changed\n")
+
+
+def test_a_get_waits_for_an_entry(service: Server) -> None:
+    def write_when_it_waits() -> None:
+        until(lambda: "waiting_reads 1" in service.client.get("/metrics").text)
+        service.put("awaited", "1")
+
+    writer = threading.Thread(target=write_when_it_waits)
+    writer.start()
+    assert printed("get", "awaited", "--wait", "100", url=service.url) == "1\n"
+    writer.join()
+
+
+def test_an_entry_expires_after_its_ttl(service: Server) -> None:
+    assert "expires_at" in json.loads(printed("put", "brief", "1", "--ttl", "60.5", url=service.url))
+    assert "expires_at" in json.loads(printed("put", "brief", "1", "--ttl", "keep", url=service.url))
+    assert "expires_at" not in json.loads(printed("put", "brief", "1", url=service.url))
+
+
+# The lease ----------------------------------------------------------------------------------------------------
+
+
+def test_a_write_is_fenced_by_the_lease_in_the_environment(service: Server) -> None:
+    lease = service.client.post("/locks/fence", json={"ttl": 600}).json()["lease_id"]
+    environment = {"LEASEHOLD_LEASE": lease}
+    printed("put", "fenced", "1", url=service.url, environment=environment)
+    service.client.request("DELETE", "/locks/fence", json={"lease_id": lease})
+    refused = run("put", "fenced", "2", url=service.url, environment=environment)
+    assert code_and_line(refused) == (76, b"", "leasehold: the lease is not alive\n")
+    assert service.value("fenced") == 1
+    printed("put", "fenced", "3", "--lease=", url=service.url, environment=environment)
+    assert service.value("fenced") == 3
+
+
+# The service --------------------------------------------------------------------------------------------------
+
+
+def test_the_url_may_be_an_option_or_follow_from_the_settings_of_a_service(service: Server) -> None:
+    service.put("here", "1")
+    host, port = service.address
+    assert printed("get", "here", f"--url={service.url}/", url="http://127.0.0.1:1") == "1\n"
+    settings = {"LEASEHOLD_HOST": host, "LEASEHOLD_PORT": str(port)}
+    assert run("get", "here", environment=settings).output == b"1\n"
+
+
+def test_a_token_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(SECRET)
+    secret = f"--auth-secret-file={tmp_path / 'secret'}"
+    reader = run("token", secret, "--subject=a", "--permission=read").text.strip()
+    (tmp_path / "token").write_text(f"{reader}\n")
+    with running(arguments=[secret]) as server:
+        ended = [
+            run("get", "a", url=server.url),
+            run("get", "a", url=server.url, environment={"LEASEHOLD_TOKEN": reader}),
+            run("get", "a", url=server.url, environment={"LEASEHOLD_TOKEN_FILE": str(tmp_path / "token")}),
+            run("get", "a", f"--token-file={tmp_path / 'token'}", url=server.url, environment={"LEASEHOLD_TOKEN": "x"}),
+            run("put", "a", "1", url=server.url, environment={"LEASEHOLD_TOKEN": reader}),
+            run("get", "a", "--token-file=/nope", url=server.url),
+        ]
+    assert [each.code for each in ended] == [77, 3, 3, 3, 77, 77]
+    assert ended[-1].errors == "leasehold: there is no token: /nope cannot be read: No such file or directory\n"
+
+
+def test_a_proxy_in_the_environment_is_not_used_for_this_machine(service: Server) -> None:
+    service.put("near", "1")
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
+    assert printed("get", "near", url=service.url, environment=proxies) == "1\n"
+
+
+def test_a_command_waits_while_the_service_restarts(tmp_path: Path) -> None:
+    with free_port() as port, running(tmp_path / "d", environment={"LEASEHOLD_PORT": str(port)}) as server:
+        server.put("a", "1")
+        server.terminate()
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "leasehold", "get", "a", f"--url={server.url}", "--retry", str(START_SECONDS)],
+            stdout=subprocess.PIPE,
+            env=clean_environment(),
+        )
+        server.start()
+        assert waiting.communicate(timeout=START_SECONDS)[0] == b"1\n"
+
+
+# Errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        ("get absent", 3, "key does not exist"),
+        ("get a --path /x", 3, "…"),
+        ("put a {", 2, "the JSON ends too early"),
+        ("put a", 2, "give a value, - for standard input, or a file: one of them"),
+        ("put a 1 --file x", 2, "give a value, - for standard input, or a file: one of them"),
+        ("put a @/nope", 1, "/nope cannot be read: No such file or directory"),
+        ("put a 1 --ttl soon", 2, "argument --ttl: must be a number of seconds, or keep. Try 'leasehold put --help'."),
+        ("put a 1 --if-absent --if-none-match 5", 2, "--if-absent and --if-none-match cannot be combined"),
+        ("put a 1 --text --media text/plain", 2, "--text and --media cannot be combined"),
+        ("put a 1 --media application/zip", 2, "…"),
+        (
+            "get a --wait nan",
+            2,
+            "argument --wait: must be a number of seconds, such as 30 or 0.5. Try 'leasehold get --help'.",
+        ),
+        ("get ../a", 2, "'../a' has an empty segment, or a segment . or .."),
+        (
+            "get a --url localhost:8080",
+            2,
+            "the URL of a service is like http://127.0.0.1:8080; a token is given in a file",
+        ),
+        (
+            "get a --url http://u:hunter2@h",
+            2,
+            "the URL of a service is like http://127.0.0.1:8080; a token is given in a file",
+        ),
+        ("get a --url=", 2, "the URL of a service is like http://127.0.0.1:8080; a token is given in a file"),
+        (
+            "get a --url http://127.0.0.1:1 --retry 0",
+            69,
+            "http://127.0.0.1:1 did not respond: [Errno 111] Connection refused",
+        ),
+        ("get a -o xml", 2, "…"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(service: Server, arguments: str, code: int, line: str) -> None:
+    service.put("a", "{}")
+    ended = run(*arguments.split(), url=service.url)
+    assert (ended.code, ended.output, ended.errors.count("\n")) == (code, b"", 1)
+    assert ended.errors.startswith("leasehold: ")
+    if line != "…":
+        assert ended.errors == f"leasehold: {line}\n"
+
+
+def test_something_else_than_a_service_is_reported() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\nNope")
+
+        threading.Thread(target=answer).start()
+        ended = run("get", "a", f"--url=http://127.0.0.1:{other.getsockname()[1]}")
+    assert (ended.code, ended.errors) == (
+        1,
+        "leasehold: HTTP 404 is not a response of the service; is a proxy in between?\n",
+    )
+
+
+# Signals and pipes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_as_it_ends_other_programs(number: signal.Signals) -> None:
+    with running() as server:
+        command = [sys.executable, "-m", "leasehold", "get", "never", "--wait=1000", f"--url={server.url}"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, env=clean_environment()) as process:
+            until(lambda: "waiting_reads 1" in server.client.get("/metrics").text)
+            process.send_signal(number)
+            assert process.wait(START_SECONDS) == -number
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+
+
+def test_a_reader_that_has_ended_ends_a_command_without_a_word(service: Server) -> None:
+    service.put("large", json.dumps("x" * 500_000))
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "leasehold", "get", "large", f"--url={service.url}"]
+        ended = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, check=False, env=clean_environment(), timeout=START_SECONDS
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")
