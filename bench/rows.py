@@ -21,11 +21,16 @@ LEASEHOLD_PG: Final = "leasehold-pg"
 LEASEHOLD_PG_2: Final = "leasehold-pg-2"
 """The service with two workers."""
 LEASEHOLD_PG_RELAYED: Final = "leasehold-pg-relayed"
+PYTHON_CLIENT: Final = "leasehold-client"
+"""The Python client, which calls the service."""
+HTTPX2: Final = "httpx2"
+"""The HTTP library that the client uses, without the client."""
 OWN: Final = frozenset({
     LEASEHOLD, LEASEHOLD_LARGE, LEASEHOLD_AWAITED, LEASEHOLD_WATCHED, LEASEHOLD_PROBED, LEASEHOLD_PG, LEASEHOLD_PG_2,
-    LEASEHOLD_PG_RELAYED,
+    LEASEHOLD_PG_RELAYED, PYTHON_CLIENT, HTTPX2,
 })  # fmt: skip
-"""The sides that are the service. Each runs once for each interpreter that is measured; the others are peers."""
+"""The sides that run once for each interpreter that is measured: the service, and what calls it from Python. The others
+are peers."""
 PGBENCH_1: Final = "pgbench-1"
 """pgbench with this number of clients."""
 PGBENCH_16: Final = "pgbench-16"
@@ -76,6 +81,7 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 _PGBENCH: Final = (PGBENCH_16, PGBENCH_64)
+_CLIENT_BARS: Final = (Bar((HTTPX2,), required=0.9),)
 _LARGE_BARS: Final = (Bar((LEASEHOLD,), required=0.85, goal=0.95),)
 
 ROWS: Final = (
@@ -129,6 +135,8 @@ ROWS: Final = (
     ),
     Row("pg-post-256", "durable POST, PostgreSQL", Work.POST, 256, (LEASEHOLD_PG,)),
     Row("pg-post-1", "durable POST, PostgreSQL", Work.POST, 1, (LEASEHOLD_PG, PGBENCH_1)),
+    Row("client", "GET from Python", Work.CALL, 1, (PYTHON_CLIENT, HTTPX2), _CLIENT_BARS),
+    Row("client-async", "GET from Python, asyncio", Work.CALL_ASYNC, 1, (PYTHON_CLIENT, HTTPX2), _CLIENT_BARS),
 )  # fmt: skip
 
 MEMORY: Final = Limit("memory", "memory (RSS), {large} keys", LEASEHOLD_LARGE, "MB", required=400)

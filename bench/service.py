@@ -15,6 +15,8 @@ from typing import Final
 import msgspec
 
 from bench import processes
+from bench.calling import Caller, run_caller
+from bench.interpreters import Interpreter
 from bench.load import Load
 from bench.locking import LEASE_SECONDS, Locker, waiting
 from bench.machine import Memory, cpu_seconds, memory_of
@@ -193,6 +195,20 @@ class SmallLeasehold(Leasehold):
         super().__init__(stack, folder, program)
         self.start()
         self.fill()
+
+
+class CalledLeasehold(SmallLeasehold):
+    """The service with callers in Python. `callers`: for each kind of load."""
+
+    def __init__(self, stack: ExitStack, folder: Path, python: Interpreter, callers: Mapping[Work, Caller]) -> None:
+        super().__init__(stack, folder, python.service)
+        self._python = python.python
+        self._callers = callers
+
+    def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
+        """`connections` is 1."""
+        assert connections == 1
+        return run_caller(self._python, self._callers[work], self.port, self._token, seconds=seconds, seed=seed)
 
 
 class LargeLeasehold(Leasehold):

@@ -10,14 +10,23 @@ from pathlib import Path
 from typing import Final
 
 from bench import rows
+from bench.calling import Caller
 from bench.catching_up import WatchedLeasehold
 from bench.interpreters import Interpreter
 from bench.peers import Etcd, Nginx, Webdis
 from bench.postgresql import PgBench, PostgreSQL
 from bench.results import Instance
-from bench.service import AwaitedLeasehold, LargeLeasehold, LeaseholdOnPostgreSQL, RelayedLeasehold, SmallLeasehold
+from bench.service import (
+    AwaitedLeasehold,
+    CalledLeasehold,
+    LargeLeasehold,
+    LeaseholdOnPostgreSQL,
+    RelayedLeasehold,
+    SmallLeasehold,
+)
 from bench.sides import Side
 from bench.stalls import ProbedLeasehold
+from bench.workload import Work
 
 
 class Site:
@@ -73,6 +82,12 @@ SERVICES: Final[Mapping[str, StartService]] = {
     rows.LEASEHOLD_PROBED: lambda site, own, python: ProbedLeasehold(site.stack, own, python.probe),
     rows.LEASEHOLD_AWAITED: lambda site, own, python: AwaitedLeasehold(site.stack, own, python.service),
     rows.LEASEHOLD_WATCHED: lambda site, own, python: WatchedLeasehold(site.stack, own, python.service),
+    rows.PYTHON_CLIENT: lambda site, own, python: CalledLeasehold(
+        site.stack, own, python, {Work.CALL: Caller.CLIENT, Work.CALL_ASYNC: Caller.CLIENT_ASYNC}
+    ),
+    rows.HTTPX2: lambda site, own, python: CalledLeasehold(
+        site.stack, own, python, {Work.CALL: Caller.HTTPX2, Work.CALL_ASYNC: Caller.HTTPX2_ASYNC}
+    ),
     rows.LEASEHOLD_LARGE: lambda site, own, python: LargeLeasehold(
         site.stack, own, python.service, key_count=site.key_count_large, starts=site.starts
     ),

@@ -49,6 +49,10 @@ class Work(StrEnum):
     """Ten puts of different keys in one transaction."""
     PIPELINED = "PIPELINED"
     """Ten puts of different keys, which are sent together."""
+    CALL = "CALL"
+    """As GET, from a Python program that makes one call after another, in a thread."""
+    CALL_ASYNC = "CALL-async"
+    """As CALL, on an event loop."""
 
 
 WRITERS: Final = {Work.WATCH: 64, Work.WATCH_ONE: 1}
