@@ -10,6 +10,7 @@ from functools import lru_cache
 
 MAX_TIME = 253_402_300_799_999_999
 """The last microsecond of the year 9999. Later times would need a fifth digit for the year."""
+_CACHED_TIMES = 4096
 _SECOND_CHARACTERS = len("2026-01-31T12:00:00")
 _TEXT_CHARACTERS = len("2026-01-31T12:00:00.000001Z")
 
@@ -21,11 +22,19 @@ def format_time(microseconds: int) -> str:
     return f"{_format_second(second)}.{fraction:06d}Z"
 
 
-@lru_cache(maxsize=4096)
-def time_bytes(microseconds: int) -> bytes:
-    """`format_time` in bytes, for responses that are formatted as bytes."""
-    second, fraction = divmod(microseconds, 1_000_000)
-    return b"%b.%06dZ" % (_second_bytes(second), fraction)
+class _TimeBytes(dict[int, bytes]):
+    """The cache of `time_bytes`. A dictionary answers in half of the time of an `lru_cache`."""
+
+    def __missing__(self, microseconds: int) -> bytes:
+        if len(self) >= _CACHED_TIMES:
+            self.clear()
+        second, fraction = divmod(microseconds, 1_000_000)
+        text = self[microseconds] = b"%b.%06dZ" % (_second_bytes(second), fraction)
+        return text
+
+
+time_bytes = _TimeBytes().__getitem__
+"""`format_time` in bytes, for responses that are formatted as bytes."""
 
 
 @lru_cache(maxsize=4096)

@@ -31,6 +31,7 @@ from msgspec.structs import replace
 
 from leasehold.access.token_keys import VerificationKey
 from leasehold.access.token_minting import mint_token
+from leasehold.access.token_verification import Verifier
 from leasehold.errors import unavailable
 from leasehold.http.wire.connection import Connection
 from leasehold.limits import Limits
@@ -60,7 +61,7 @@ def test_each_connection_must_have_sent_the_block_itself() -> None:
     assert answered_quickly(steps) == 1
 
 
-@pytest.mark.parametrize("key", ["k", "a/b-c_d:e", "k" * 512, "a'(),;=@!$&*+", 'a"b', "a\\b", "{a}", "^`|~"])
+@pytest.mark.parametrize("key", ["k", "a/b-c_d:e", "k" * 512, "a'(),;=@!$&*+", "{a}", "^`|~"])
 def test_keys_as_they_stand_in_the_path_take_it(key: str) -> None:
     assert answered_quickly([*KNOWN, put(f"/kv/{key}"), send(message("GET", f"/kv/{key}"))]) == 1
 
@@ -79,6 +80,9 @@ def test_keys_as_they_stand_in_the_path_take_it(key: str) -> None:
         ("a", "a?"),
         ("a", "a/../a"),
         ("a", "/a"),
+        ('a"b', 'a"b'),
+        ("a\\b", "a\\b"),
+        ("a", "a\x7f"),
         ("absent", "k%00"),
     ],
 )
@@ -216,13 +220,10 @@ def test_a_token_ends_with_its_last_second() -> None:
 
 
 def test_a_token_that_was_revoked_is_refused() -> None:
-    """As far as this path is concerned: whoever replaces the keys must empty the cache of verified tokens."""
+    """As far as this path is concerned: whoever replaces the keys must replace the verifier."""
 
     def revoke(scene: Scene) -> None:
-        verifier = scene.shared.admission._verifier
-        assert verifier is not None
-        verifier._keys = (VerificationKey("HS256", b"x" * 32),)
-        verifier.verified.clear()
+        scene.shared.admission.verifier = Verifier([VerificationKey("HS256", b"x" * 32)], now=lambda: 1_000_000.0)
 
     known, get = known_to(BOTH)
     assert answered_quickly([*known, get, revoke, get, get], tokens=True) == 1
@@ -307,9 +308,8 @@ def test_a_shorter_limit_for_lines_is_kept() -> None:
     assert answered_quickly([*KNOWN, send(GET), send(message("GET", "/kv/" + "k" * 90))], limits=limits) == 0
 
 
-@pytest.mark.parametrize("function", ["encode_text", "time_bytes"])
-def test_a_fault_on_the_fast_path_is_logged_and_the_general_path_answers(function: str) -> None:
-    with patch(f"leasehold.http.wire.quick_answer.{function}", side_effect=MemoryError):
+def test_a_fault_on_the_fast_path_is_logged_and_the_general_path_answers() -> None:
+    with patch("leasehold.http.wire.quick_answer.time_bytes", side_effect=MemoryError):
         quick = seen([*KNOWN, send(GET)], fast_paths=True)
     general = seen([*KNOWN, send(GET)], fast_paths=False)
     assert (quick.written[0].count(b" 200 OK"), quick.requests) == (3, general.requests)

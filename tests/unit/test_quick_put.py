@@ -40,7 +40,7 @@ def test_each_length_of_a_body_has_its_own_block() -> None:
     assert written_quickly([*KNOWN, *steps, *steps]) == 8
 
 
-@pytest.mark.parametrize("key", ["key", "a/b-c_d:e", "k" * 512, "a'(),;=@!$&*+", 'a"b', "a\\b", "{a}", "^`|~"])
+@pytest.mark.parametrize("key", ["key", "a/b-c_d:e", "k" * 512, "a'(),;=@!$&*+", "{a}", "^`|~"])
 def test_keys_as_they_stand_in_the_path_take_it(key: str) -> None:
     steps = [put(f"/kv/{key}", VALUE), put(f"/kv/{key}", VALUE), send(message("GET", f"/kv/{key}"))]
     assert written_quickly([*KNOWN, *steps]) == 1
@@ -48,7 +48,10 @@ def test_keys_as_they_stand_in_the_path_take_it(key: str) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["a%20b", "a b", "a?path=/a", "a?", "a?ttl=1", "a#b", "%61", "\xc3\xa4", "", "/", "a//b", ".", "a/../b", "a\x7f"],
+    [
+        *("a%20b", "a b", "a?path=/a", "a?", "a?ttl=1", "a#b", "%61", "\xc3\xa4"),
+        *("", "/", "a//b", ".", "a/../b", "a\x7f", 'a"b', "a\\b"),
+    ],
 )
 def test_targets_that_are_not_a_key_by_itself_take_the_general_path(target: str) -> None:
     asked = f"PUT /kv/{target} HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n".encode("latin-1") + VALUE
@@ -296,9 +299,7 @@ def test_a_shorter_limit_for_lines_is_kept() -> None:
     assert written_quickly([*KNOWN, send(PUT), put("/kv/" + "k" * 90, VALUE)], limits=limits) == 0
 
 
-@pytest.mark.parametrize(
-    "function", ["quick_put.Put", "quick_put.BegunPut", "quick_answer.encode_text", "quick_answer.time_bytes"]
-)
+@pytest.mark.parametrize("function", ["quick_put.Put", "quick_put.BegunPut", "quick_answer.time_bytes"])
 def test_a_fault_on_the_fast_path_is_logged_and_the_general_path_answers(function: str) -> None:
     with patch(f"leasehold.http.wire.{function}", side_effect=MemoryError):
         quick = seen([*KNOWN, send(PUT)], fast_paths=True)

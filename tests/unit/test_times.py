@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leasehold.model import Entry
-from leasehold.times import format_time, parse_time
+from leasehold.times import format_time, parse_time, time_bytes
 from leasehold.values.entry_text import entry_json
 
 YEAR_9999 = 253_402_300_799_999_999
@@ -30,6 +30,18 @@ def test_a_time_is_written_in_utc_with_microseconds(time: int, text: str) -> Non
 @given(st.integers(min_value=0, max_value=YEAR_9999))
 def test_a_formatted_time_is_parsed_to_itself(time: int) -> None:
     assert parse_time(format_time(time)) == time
+
+
+@given(st.integers(min_value=0, max_value=YEAR_9999))
+def test_a_time_in_bytes_is_the_same_text(time: int) -> None:
+    assert time_bytes(time) == format_time(time).encode()
+
+
+def test_times_in_bytes_are_right_after_the_cache_was_full() -> None:
+    times = range(0, 20_000_000_000, 2_000_001)
+    assert len(times) > 2 * 4096
+    assert [time_bytes(time) for time in times] == [format_time(time).encode() for time in times]
+    assert time_bytes(0) == b"1970-01-01T00:00:00.000000Z"
 
 
 def test_equal_times_are_parsed_to_one_object() -> None:

@@ -334,7 +334,7 @@ def test_the_cache_of_verified_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("leasehold.access.token_verification.MAX_CACHED_TOKENS", 10)
     own = verifier()
     subjects = [own.verify(bearer(token(CLAIMS | {"sub": str(n)}))).subject for n in range(35)]
-    assert (subjects, len(own.verified) <= 10) == ([str(n) for n in range(35)], True)
+    assert (subjects, len(own._verified) <= 10) == ([str(n) for n in range(35)], True)
 
 
 @pytest.mark.parametrize(

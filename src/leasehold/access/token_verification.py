@@ -40,6 +40,8 @@ def _has_many_containers(token: bytes) -> bool:
 class Verifier:
     """Verifies tokens against the keys, and caches the principals of verified tokens until their `exp`.
 
+    Its keys never change: to replace them, give `Admission` another verifier.
+
     `leeway_seconds`: how long before its `nbf` a token is accepted. `expiry_leeway_seconds`: how long after its `exp`.
     Both are for clocks that differ (RFC 7519, sections 4.1.4 and 4.1.5). The value of `iat` is not checked (section
     4.1.6).
@@ -61,12 +63,12 @@ class Verifier:
         self._issuer = issuer
         self._audience = audience
         self.now = now
-        self.verified: Final[dict[bytes, Principal]] = {}
-        """The cache, by Authorization header. Who replaces the keys must clear it."""
+        self._verified: Final[dict[bytes, Principal]] = {}
+        """The cache, by Authorization header."""
 
     def verify(self, authorization: bytes | None) -> Principal:
         """The principal of an Authorization header. Raises `unauthenticated`, the same error for every fault."""
-        principal = self.verified.get(authorization or b"")
+        principal = self._verified.get(authorization or b"")
         if principal is not None and self.now() < principal.expires_at:
             return principal
         if authorization is None:
@@ -75,9 +77,9 @@ class Verifier:
         if scheme.lower() != b"bearer" or len(authorization) > MAX_AUTHORIZATION_BYTES:
             raise unauthenticated("malformed")
         principal = self._decode(token.strip())
-        if len(self.verified) >= MAX_CACHED_TOKENS:
-            self.verified.clear()
-        self.verified[authorization] = principal
+        if len(self._verified) >= MAX_CACHED_TOKENS:
+            self._verified.clear()
+        self._verified[authorization] = principal
         return principal
 
     def _decode(self, token: bytes) -> Principal:

@@ -22,7 +22,7 @@ from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
 from leasehold.store.turns import Turn
 from leasehold.store.watchers import Sink
 from leasehold.trace_context import TraceContext
-from leasehold.values.entry_text import ENTRY_JSON
+from leasehold.values.entry_text import PLAIN_KEY_ENTRY_JSON
 
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
 
@@ -40,7 +40,7 @@ class Headers(dict[bytes, bytes]):
     Requests with the same header block share one object, so it also keeps what was concluded from the fields.
     """
 
-    __slots__ = ("authorization", "block", "content_type", "cors_lines", "is_checked", "is_plain", "principal")
+    __slots__ = ("block", "content_type", "cors_lines", "is_checked", "is_plain", "principal", "verified_by")
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,8 +57,8 @@ class Headers(dict[bytes, bytes]):
         """Whether `admission` has accepted the Host and Origin fields."""
         self.principal: Principal | None = None
         """The caller that `admission` has admitted with these fields."""
-        self.authorization = b""
-        """The value of the field, if there is a `principal`."""
+        self.verified_by: object = None
+        """The verifier that has verified the token of `principal`."""
         self.cors_lines = b""
         """Response header lines (CORS) that let the page which sent the request read the response. Empty for others."""
 
@@ -263,7 +263,7 @@ class Templates:
         """The format string of `json_read` with an entry as its body, for the fast path of a GET.
 
         Its fields: those of the format string `request_id`, the CORS lines, the revision as text, the length of the
-        body, and the fields of ENTRY_JSON.
+        body, and the fields of PLAIN_KEY_ENTRY_JSON.
         """
         return self._entry(_REVALIDATE, common, request_id)
 
@@ -274,7 +274,7 @@ class Templates:
     def _entry(self, cache: bytes, common: bytes, request_id: bytes) -> bytes:
         start = _START % (STATUS_LINES[200], common, request_id + b"%b")
         etag = b'ETag: "%%b.%b"\r\n' % self._name
-        return start + cache + etag + _JSON_BODY.replace(b"%b", ENTRY_JSON)
+        return start + cache + etag + _JSON_BODY.replace(b"%b", PLAIN_KEY_ENTRY_JSON)
 
 
 def encode_response(request: Request, response: Response, *, common: bytes, templates: Templates, close: bool) -> bytes:

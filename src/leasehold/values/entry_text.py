@@ -20,6 +20,8 @@ _pack: Final = msgspec.msgpack.Encoder().encode
 
 ENTRY_JSON: Final = b'{"key":%b,"value":%b,"revision":%b,"created_at":"%b","updated_at":"%b"}'
 """The format string of an entry that does not expire. Its fields are bytes: JSON of the key, and text."""
+PLAIN_KEY_ENTRY_JSON: Final = ENTRY_JSON.replace(b'"key":%b', b'"key":"%b"')
+"""As ENTRY_JSON, for a key whose characters JSON does not escape. Its first field is the key itself."""
 
 
 def entry_json(entry: Entry) -> bytes:

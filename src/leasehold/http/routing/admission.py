@@ -35,7 +35,7 @@ class Admission:
         takes_addresses: bool = False,
         origins: frozenset[Origin] = frozenset(),
     ) -> None:
-        self._verifier = verifier
+        self.verifier = verifier
         self._own_hosts = own_hosts
         self._takes_addresses = takes_addresses
         self._origins = origins
@@ -57,7 +57,7 @@ class Admission:
             if not headers.cors_lines:
                 _check_site(headers)
             headers.is_checked = True
-        if self._verifier is None:
+        if self.verifier is None:
             headers.principal = ANYONE
             return ANYONE
         authorization = headers.get(b"authorization")
@@ -65,19 +65,17 @@ class Admission:
             if permission is None:
                 return ANYONE
             raise unauthenticated("no token")
-        principal = self._verifier.verify(authorization)
+        principal = self.verifier.verify(authorization)
         if permission is not None and permission != "any" and permission not in principal.permissions:
             request.principal = principal  # for the log
             raise missing_permission(permission)
-        headers.principal, headers.authorization = principal, authorization
+        headers.principal, headers.verified_by = principal, self.verifier
         return principal
 
     def readmits(self, headers: Headers, principal: Principal) -> bool:
         """Whether `admit` would admit the same caller again. `principal`: `headers.principal`."""
-        verifier = self._verifier
-        return verifier is None or (
-            verifier.verified.get(headers.authorization) is principal and verifier.now() < principal.expires_at
-        )
+        verifier = self.verifier
+        return verifier is None or (headers.verified_by is verifier and verifier.now() < principal.expires_at)
 
     def set_cors_lines(self, headers: Headers) -> None:
         """Set `headers.cors_lines` if the request comes from a page of an allowed origin. Errors need them, too."""

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Final, cast
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Headers, Request
+from leasehold.http.messages import Request
 from leasehold.http.wire.answering import QUOTA
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.deadlines import missed, timeout
@@ -60,7 +60,6 @@ class Connection(QuickAnswerer, asyncio.Protocol):
 
     __slots__ = (
         "_awaits_quota",
-        "_familiar",
         "_is_advancing",
         "_is_feeding",
         "_is_reading_paused",
@@ -80,8 +79,6 @@ class Connection(QuickAnswerer, asyncio.Protocol):
         self._is_reading_paused = False
         self._unparsed = NOTHING
         """Read before the pause."""
-        self._familiar: Headers | None = None
-        """Of an earlier request, if `quick_get` knows it."""
         self._is_traced = False
         """The last request that `_receive_traced` was given had a `traceparent`, so it is given the next one first."""
         # Requests behind the one that is being answered:
@@ -112,11 +109,16 @@ class Connection(QuickAnswerer, asyncio.Protocol):
             self._task = None  # a waiter refers to this connection
 
     def data_received(self, data: bytes) -> None:
+        ready_for = self._ready_for
+        if ready_for is not None:
+            if self._answer_at_once(data, ready_for):
+                return
+            self._ready_for = None
         if not self._awaits_quota:
             self._quota_used = 0
         if self._is_traced and self._receive_traced(data):
             return
-        if self._familiar is not None and self._answer_quickly(data, self._familiar):
+        if ready_for is None and self._familiar is not None and self._answer_quickly(data, self._familiar):
             return
         if len(data) <= SLICE_BYTES:
             if data.startswith(QUICK_PUTS) and self._begin_quickly(data):
@@ -127,12 +129,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
                 return
             if not self._is_traced and self._receive_traced(data):
                 return
-            self._feed(data)
-        else:
-            self._unparsed = memoryview(data)
-            self._feed_unparsed()
-        if self._state is IDLE:
-            self._rest()
+        self._parse(data)
 
     def eof_received(self) -> bool:
         """The client has shut down its side. Returns True to keep the connection for the responses that are due."""
@@ -147,6 +144,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self._ready_for = None
         self._sender.pause()
 
     def resume_writing(self) -> None:
@@ -161,9 +159,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
     def _receive_recalled(self, request: Request) -> None:
         """Receive a request whose header block is in the cache."""
         self._receive(request)
-        quick_get = self._shared.quick_get
-        if quick_get is not None and request.headers is not self._familiar and quick_get.knows(request):
-            self._familiar = request.headers
+        self._note_headers(request)
 
     def _receive_traced(self, data: bytes) -> bool:
         """Receive a request that has a `traceparent` and whose other fields are in the cache.
@@ -187,6 +183,15 @@ class Connection(QuickAnswerer, asyncio.Protocol):
         request.trace = trace
         self._receive_recalled(request)
         return True
+
+    def _parse(self, data: bytes) -> None:
+        if len(data) <= SLICE_BYTES:
+            self._feed(data)
+        else:
+            self._unparsed = memoryview(data)
+            self._feed_unparsed()
+        if self._state is IDLE:
+            self._rest()
 
     def _feed_unparsed(self) -> None:
         """Parse what was read until reading is paused."""
@@ -212,6 +217,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
 
     def refuse(self, refusal: ServiceError) -> None:
         """Refuse the request that is being received, in its place in the queue, and receive no more."""
+        self._ready_for = None
         self._reception.refuse(refusal)
         self._shared.bodies.forget(self)
         for request in self._reception.taken():
@@ -240,6 +246,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
         self._advance()
 
     def _end_receiving(self, state: Receiving = Receiving.ENDED) -> None:
+        self._ready_for = None
         self._reception.end(state)
         self._shared.bodies.forget(self)
         self._unparsed = NOTHING

@@ -44,6 +44,8 @@ class BegunGet(msgspec.Struct, frozen=True, gc=False):
     """A read that waits for the engine."""
 
     key: str
+    path: bytes
+    """The key as the request has it."""
     headers: Headers
     number: int
     """The number in its request id."""
@@ -81,14 +83,18 @@ class QuickGet:
         knows. `trace`: the trace of the request, whose field is not in `data`.
         """
         principal = headers.principal
-        block = headers.block
-        path = data.removesuffix(block).removeprefix(_BEGIN)  # half the instructions of two `partition`
-        if len(data) - len(path) - len(block) != _BEGIN_BYTES:  # `data` lacks one of them
+        path = data.removesuffix(headers.block).removeprefix(_BEGIN)  # half the instructions of two `partition`
+        if len(data) - len(path) != len(headers.block) + _BEGIN_BYTES:  # `data` lacks one of them
             return None
         if path.translate(OTHER_BYTES) != path or self._context.stopping:
             return None
-        if principal is None or not self._admission.readmits(headers, principal):
+        if principal is None:
             return None
+        verifier = self._admission.verifier
+        if verifier is not None:  # as `Admission.readmits`, without a call
+            now = verifier.now
+            if headers.verified_by is not verifier or not now() < principal.expires_at:
+                return None
         key = path.decode()
         if principal.prefixes is not None and not principal.covers(key):
             return None
@@ -98,11 +104,11 @@ class QuickGet:
                 check_key(key)
             except ServiceError:
                 return None
-            return BegunGet(key, headers, next(self._request_numbers), trace)
+            return BegunGet(key, path, headers, next(self._request_numbers), trace)
         entry = peek(key)
         if entry is None or entry.expires_at is not None or not entry.value:
             return None
-        return self._answer.encode(key, entry, headers, next(self._request_numbers), 0.0)
+        return self._answer.encode(path, entry, headers, next(self._request_numbers), 0.0)
 
     def complete(self, begun: BegunGet, entry: Entry | ServiceError | None, seconds: float) -> bytes | None:
         """The answer to a read. None: the general path must give it, to the request that `request` makes.
@@ -111,8 +117,8 @@ class QuickGet:
         """
         if type(entry) is not Entry or entry.expires_at is not None or not entry.value or self._context.stopping:
             return None
-        return self._answer.encode(begun.key, entry, begun.headers, begun.number, seconds)
+        return self._answer.encode(begun.path, entry, begun.headers, begun.number, seconds)
 
     def request(self, begun: BegunGet) -> Request:
         """The request as the general path would have made it and admitted it."""
-        return self._answer.request(begun.key, begun.headers, begun.number, begun.trace)
+        return self._answer.request(begun.path, begun.headers, begun.number, begun.trace)

@@ -47,6 +47,8 @@ class BegunPut(msgspec.Struct, frozen=True, gc=False):
     """A write that waits for its commit."""
 
     operation: Put
+    path: bytes
+    """The key as the request has it."""
     answer: QuickAnswer
     """That of its method."""
     headers: Headers
@@ -105,7 +107,7 @@ class QuickPut:
             operation = Put(key, values.parse_json(body))
         except ServiceError:
             return None
-        return BegunPut(operation, answer, headers, next(self._context.request_numbers), trace)
+        return BegunPut(operation, path, answer, headers, next(self._context.request_numbers), trace)
 
     def answer(self, begun: BegunPut, outcome: Outcome | ServiceError, seconds: float) -> bytes | None:
         """The answer to a write. None: the general path must give it, to the request that `request` makes.
@@ -114,8 +116,8 @@ class QuickPut:
         """
         if type(outcome) is not Written or outcome.created or self._context.stopping:
             return None
-        return begun.answer.encode(begun.operation.key, outcome.entry, begun.headers, begun.number, seconds)
+        return begun.answer.encode(begun.path, outcome.entry, begun.headers, begun.number, seconds)
 
     def request(self, begun: BegunPut) -> Request:
         """The request as the general path would have made it and admitted it, without its body."""
-        return begun.answer.request(begun.operation.key, begun.headers, begun.number, begun.trace)
+        return begun.answer.request(begun.path, begun.headers, begun.number, begun.trace)

@@ -14,6 +14,7 @@ from leasehold.http.wire.answering import LARGE_BYTES, QUOTA, Answerer
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.quick_get import BegunGet
 from leasehold.http.wire.quick_put import BegunPut
+from leasehold.http.wire.sending import UNCOUNTED_BYTES
 from leasehold.http.wire.states import Answering, Receiving
 from leasehold.model import ENTRY, Entry, Outcome, Read
 from leasehold.trace_context import TraceContext
@@ -27,28 +28,51 @@ BETWEEN_REQUESTS: Final = Receiving.IDLE
 class QuickAnswerer(Answerer):
     """The part of a connection that answers requests on the fast paths."""
 
-    __slots__ = ("_begun",)
+    __slots__ = ("_begun", "_familiar", "_ready_for")
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
         self._begun: BegunGet | BegunPut | None = None
         """A request on a fast path, in place of a current request."""
+        self._familiar: Headers | None = None
+        """Of an earlier request, if `quick_get` knows it."""
+        self._ready_for: Headers | None = None
+        """Those of the last GET, if `quick_get` has answered it from memory and nothing else has happened since. So
+        `_is_ready` need not be asked again. Whatever changes its answer sets this to None."""
+
+    def _is_ready(self) -> bool:
+        """Whether a fast path may be given what is read: between two requests, while the client reads the answers."""
+        return (
+            self._state is IDLE
+            and self._reception.state is BETWEEN_REQUESTS
+            and self._quota_used < QUOTA
+            and not self._sender.is_paused
+        )
+
+    def _note_headers(self, request: Request) -> None:
+        quick_get = self._shared.quick_get
+        if quick_get is not None and request.headers is not self._familiar and quick_get.knows(request):
+            self._familiar = request.headers
 
     def _answer_quickly(self, data: bytes, headers: Headers, trace: TraceContext | None = None) -> bool:
         """Answer `data` on the fast path, or begin the read that it needs. False: the general path must answer it.
 
         `trace`: see `QuickGet.answer`.
         """
-        sender, reception, shared = self._sender, self._reception, self._shared
-        transport, quick_get = sender.transport, shared.quick_get
-        if (
-            self._state is not IDLE
-            or reception.state is not BETWEEN_REQUESTS
-            or sender.is_paused
-            or self._quota_used >= QUOTA
-            or transport is None
-            or quick_get is None
-        ):
+        if not self._is_ready():
+            return False
+        if trace is None:
+            self._ready_for = headers  # before the answer, because the transport may say that the client reads slowly
+        if self._answer_at_once(data, headers, trace):
+            return True
+        self._ready_for = None
+        return False
+
+    def _answer_at_once(self, data: bytes, headers: Headers, trace: TraceContext | None = None) -> bool:
+        """As `_answer_quickly`, for a connection that is ready."""
+        shared, transport = self._shared, self._sender.transport
+        quick_get = shared.quick_get
+        if quick_get is None or transport is None:
             return False
         try:
             answer = quick_get.answer(data, headers, trace)
@@ -57,17 +81,21 @@ class QuickAnswerer(Answerer):
             if type(answer) is BegunGet:  # `isinstance` takes ten times as long for a struct
                 self._begin_read(answer)
                 return True
-            shared.outbox.post(transport, answer)
+            outbox = shared.outbox
+            if outbox.answers and len(answer) <= UNCOUNTED_BYTES:
+                outbox.answers.append((transport, answer))
+            else:
+                outbox.post(transport, answer)
         except BaseException as failure:  # noqa: BLE001 - the general path answers, or says that it cannot
             report("the fast path of a GET failed", failure)
             self._forget_begun()
             return False
-        reception.since = shared.tick
+        self._reception.since = shared.tick
         return True
 
     def _begin_read(self, begun: BegunGet) -> None:
         """Let the engine read an entry for the fast path of a GET."""
-        self._begun, self._state = begun, WORKING
+        self._begun, self._state, self._ready_for = begun, WORKING, None
         self._started_at = self._shared.moment()
         self._quota_used += 1
         self._shared.store.space.read(ENTRY, begun.key, self._complete_read)
@@ -78,13 +106,7 @@ class QuickAnswerer(Answerer):
         `trace`: see `QuickPut.begin`.
         """
         quick_put = self._shared.quick_put
-        if (
-            quick_put is None
-            or self._state is not IDLE
-            or self._reception.state is not BETWEEN_REQUESTS
-            or self._sender.is_paused
-            or self._quota_used >= QUOTA
-        ):
+        if quick_put is None or not self._is_ready():
             return False
         try:
             begun = quick_put.begin(data, trace)
