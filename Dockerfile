@@ -17,9 +17,11 @@ USER leasehold
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080
-# Set host and port in the environment, not as flags: the health check reads them there, too.
+# Set host and port in the environment, not as flags: the health check reads them there, too. It asks the service of this
+# container, also if LEASEHOLD_URL names another one.
 ENV LEASEHOLD_HOST=0.0.0.0
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["leasehold", "status", "--live", "--timeout", "4s"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
+    CMD ["env", "--unset=LEASEHOLD_URL", "leasehold", "status", "--live", "--timeout", "4s"]
 # The kernel drops signals to PID 1 that have no handler, and Python needs a moment to install one. A blocked signal stays
 # pending until then.
 ENTRYPOINT ["env", "--block-signal=TERM,INT", "leasehold"]

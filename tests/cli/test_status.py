@@ -1,9 +1,11 @@
 """`leasehold status`: what a container's health check runs."""
 
 import json
+import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Server, leasehold, running
+from running import Server, clean_environment, leasehold, running
 
 ROOT = Path(__file__).parents[2]
 USAGE = 2
@@ -66,6 +68,14 @@ def test_a_ready_service_is_reported_in_one_line_with_exit_code_0(server: Server
 
 def test_the_address_is_read_from_the_settings_of_the_service(server: Server) -> None:
     assert status(LEASEHOLD_PORT=port_of(server), LEASEHOLD_HOST="localhost").returncode == 0
+
+
+def test_the_address_is_that_of_all_commands_unless_a_service_of_this_machine_is_named(server: Server) -> None:
+    other = "http://127.0.0.1:1"
+    assert status(LEASEHOLD_URL=server.url, LEASEHOLD_PORT="1").returncode == 0
+    assert status(f"--port={port_of(server)}", LEASEHOLD_URL=other).returncode == 0
+    assert status(f"--url={server.url}", LEASEHOLD_URL=other).returncode == 0
+    assert status(LEASEHOLD_URL=other, LEASEHOLD_PORT=port_of(server)).returncode == 1
 
 
 def test_proxies_in_the_environment_are_ignored(server: Server) -> None:
@@ -180,8 +190,12 @@ def test_the_health_check_of_the_image_asks_the_service_that_the_image_starts() 
     [command] = [line.removeprefix("CMD ") for line in lines if line.startswith("CMD ")]
     variables = dict(line.removeprefix("ENV ").split("=", 1) for line in lines if line.startswith("ENV LEASEHOLD_"))
     asked = json.loads(check.partition(" CMD ")[2])
-    assert (asked[:2], json.loads(command)) == (["leasehold", "status"], ["serve"])
+    assert (asked[:4], json.loads(command)) == (["env", "--unset=LEASEHOLD_URL", "leasehold", "status"], ["serve"])
     with running(environment=variables, arguments=["--insecure-open"]) as own:
         port = own.ready_line.split()[3].rpartition(":")[2]
-        result = leasehold(*asked[1:], environment=variables | {"LEASEHOLD_PORT": port} | BLACK_HOLE)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        other = {"LEASEHOLD_URL": "http://127.0.0.1:1", "PATH": path}
+        result = subprocess.run(
+            asked, env=clean_environment() | variables | {"LEASEHOLD_PORT": port} | BLACK_HOLE | other, check=False
+        )
     assert (own.ready_line.split()[3].startswith("http://0.0.0.0:"), result.returncode) == (True, 0)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from leasehold.cli.arguments import Command, Parser
+from leasehold.cli.connecting import URL_VARIABLE
 from leasehold.errors import ServiceError, unavailable
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
     parser = Parser(
         program,
         STATUS.summary,
-        details="It prints one line and exits with 0 if the service is ready. Without options it asks the service with "
-        "these settings on this machine. Proxies in the environment are not used.",
+        details="It prints one line and exits with 0 if the service is ready, and with 1 if not. Without options it "
+        "asks the service at LEASEHOLD_URL, or the one with these settings on this machine. Proxies in the environment "
+        "are not used.",
     )
     add = parser.add_argument
     add("--host", help="Address on which the service listens.")
@@ -69,11 +71,14 @@ def run(program: str, words: Sequence[str]) -> int:
     from leasehold.server.config import load_settings, parse_duration
 
     timeout_seconds = parse_duration(arguments.timeout)
-    if arguments.url is None:
+    given = arguments.url
+    if given is None and arguments.host is None and arguments.port is None:
+        given = os.environ.get(URL_VARIABLE) or None
+    if given is None:
         settings = load_settings(os.environ, {"host": arguments.host, "port": arguments.port})
         url, host = own_url(settings), "localhost"  # in `Host`; the service accepts this name with all settings
     else:
-        url, host = arguments.url, None
+        url, host = given, None
     is_well, line = ask(url, live=arguments.live, timeout_seconds=timeout_seconds, host=host)
     sys.stdout.write(f"{line}\n")
     return 0 if is_well else 1
