@@ -50,6 +50,7 @@ async def test_a_watch_reports_a_snapshot_and_then_changes(server: Server, key: 
             put = await anext(watch)
             assert isinstance(put, EntryPut)
             assert (put.entry.key, put.entry.value, put.entry.revision) == (first.key, 1, first.revision)
+            assert watch.line.startswith(f'{{"event":"put","data":{{"key":"{key}/a","value":1,'.encode())
             ready = await anext(watch)
             assert isinstance(ready, Ready)
             assert watch.cursor == ready.cursor == ready.revision

@@ -51,6 +51,7 @@ def test_a_watch_reports_a_snapshot_and_then_changes(server: Server, key: str) -
             put = next(watch)
             assert isinstance(put, EntryPut)
             assert (put.entry.key, put.entry.value, put.entry.revision) == (first.key, 1, first.revision)
+            assert watch.line.startswith(f'{{"event":"put","data":{{"key":"{key}/a","value":1,'.encode())
             ready = next(watch)
             assert isinstance(ready, Ready)
             assert watch.cursor == ready.cursor == ready.revision

@@ -40,7 +40,7 @@ class AsyncWatch:
         self._interest = interest
         self._state = WatchState(interest, since)
         self._reconnect_seconds = reconnect_seconds
-        self._received: deque[Received] = deque()
+        self._received: deque[tuple[Received, bytes]] = deque()
         self._stream: AsyncStream | None = None
         self._token: str | None = None
         self._attempts = 0
@@ -48,6 +48,8 @@ class AsyncWatch:
         self._has_replaced_token = False
         self.cursor = since
         """All changes up to this revision have been reported. `since` of another watch can begin here."""
+        self.line = b""
+        """The last event as the service sent it, in JSON. Empty for a `Reset` that this client found out itself."""
 
     def __aiter__(self) -> AsyncWatch:
         return self
@@ -55,13 +57,14 @@ class AsyncWatch:
     async def __anext__(self) -> Event:
         while True:
             while self._received:
-                event = self._received.popleft()
+                event, line = self._received.popleft()
                 if isinstance(event, End):
                     await self._lost(_as_error(event))
                     continue
                 if event.cursor is not None:
                     self.cursor = event.cursor
                 if not isinstance(event, Progress):
+                    self.line = line
                     return event
             try:
                 await self._receive()
@@ -74,7 +77,7 @@ class AsyncWatch:
             silence = self._interest.silence_seconds
             self._token = await self._sender.tokens.current()
             self._stream = await self._sender.open_stream(self._state.request(), self._token, silence_seconds=silence)
-            self._received.extend(self._state.connected())
+            self._received.extend((event, b"") for event in self._state.connected())
         piece = await self._stream.read()
         self._received.extend(self._state.receive(piece))
         self._attempts, self._lost_at, self._has_replaced_token = 0, None, False

@@ -39,7 +39,7 @@ class Watch:
         self._interest = interest
         self._state = WatchState(interest, since)
         self._reconnect_seconds = reconnect_seconds
-        self._received: deque[Received] = deque()
+        self._received: deque[tuple[Received, bytes]] = deque()
         self._stream: Stream | None = None
         self._token: str | None = None
         self._attempts = 0
@@ -47,6 +47,8 @@ class Watch:
         self._has_replaced_token = False
         self.cursor = since
         """All changes up to this revision have been reported. `since` of another watch can begin here."""
+        self.line = b""
+        """The last event as the service sent it, in JSON. Empty for a `Reset` that this client found out itself."""
 
     def __iter__(self) -> Watch:
         return self
@@ -54,13 +56,14 @@ class Watch:
     def __next__(self) -> Event:
         while True:
             while self._received:
-                event = self._received.popleft()
+                event, line = self._received.popleft()
                 if isinstance(event, End):
                     self._lost(_as_error(event))
                     continue
                 if event.cursor is not None:
                     self.cursor = event.cursor
                 if not isinstance(event, Progress):
+                    self.line = line
                     return event
             try:
                 self._receive()
@@ -73,7 +76,7 @@ class Watch:
             silence = self._interest.silence_seconds
             self._token = self._sender.tokens.current()
             self._stream = self._sender.open_stream(self._state.request(), self._token, silence_seconds=silence)
-            self._received.extend(self._state.connected())
+            self._received.extend((event, b"") for event in self._state.connected())
         piece = self._stream.read()
         self._received.extend(self._state.receive(piece))
         self._attempts, self._lost_at, self._has_replaced_token = 0, None, False

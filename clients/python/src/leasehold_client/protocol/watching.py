@@ -89,11 +89,11 @@ class WatchState:
             return [Reset()]
         return []
 
-    def receive(self, data: bytes) -> Iterator[Received]:
-        """The events in a piece of the response, which may end in the middle of one."""
+    def receive(self, data: bytes) -> Iterator[tuple[Received, bytes]]:
+        """The events in a piece of the response, which may end in the middle of one. Each with its line."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            yield self._event(line)
+            yield self._event(line), line
 
     def _event(self, line: bytes) -> Received:
         try:
