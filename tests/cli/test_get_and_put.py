@@ -88,6 +88,13 @@ def test_a_part_is_written_and_read(service: Server) -> None:
     assert printed("get", "parts", "--path=/a", url=service.url) == '{"b":1.5,"c":2}\n'
 
 
+def test_a_number_is_added(service: Server) -> None:
+    service.put("sum?ttl=600", '{"n": 18446744073709551614}')
+    answer = json.loads(printed("put", "sum", "--increment", "1", "--path=/n", url=service.url))
+    assert (answer["value"], "expires_at" in answer) == (2**64 - 1, True)
+    assert run("put", "sum", "--increment", "1", "--path=/n", url=service.url).code == 4
+
+
 def test_a_table_shows_an_entry_without_control_characters(service: Server) -> None:
     service.put("row/\u2028", '"\\u009b31m \u202e"')
     title, row = printed("get", "row/\u2028", "-o", "table", url=service.url).split("\n", 1)
@@ -210,12 +217,12 @@ def test_a_command_waits_while_the_service_restarts(tmp_path: Path) -> None:
         ("get absent", 3, "key does not exist"),
         ("get a --path /x", 3, "…"),
         ("put a {", 2, "the JSON ends too early"),
-        ("put a", 2, "give a value, - for standard input, or a file: one of them"),
-        ("put a 1 --file x", 2, "give a value, - for standard input, or a file: one of them"),
+        ("put a", 2, "give one of these: an argument, - for standard input, or a file"),
+        ("put a 1 --file x", 2, "give one of these: an argument, - for standard input, or a file"),
         ("put a @/nope", 1, "/nope cannot be read: No such file or directory"),
         ("put a 1 --ttl soon", 2, "argument --ttl: must be a number of seconds, or keep. Try 'leasehold put --help'."),
         ("put a 1 --if-absent --if-none-match 5", 2, "--if-absent and --if-none-match cannot be combined"),
-        ("put a 1 --text --media text/plain", 2, "--text and --media cannot be combined"),
+        ("put a 1 --text --media text/plain", 2, "--text, --media and --increment cannot be combined"),
         ("put a 1 --media application/zip", 2, "…"),
         (
             "get a --wait nan",

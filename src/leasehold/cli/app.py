@@ -33,6 +33,13 @@ GROUPS: Final = {
     "Commands for a running service": {
         "get": "get",
         "put": "put",
+        "patch": "patch",
+        "delete": "delete",
+        "list": "list",
+        "watch": "watch",
+        "txn": "txn",
+        "locks": "locks",
+        "unlock": "locks",
     },
     "Commands for servers and stores": {
         "serve": "serve",

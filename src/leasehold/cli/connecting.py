@@ -20,7 +20,7 @@ from leasehold.cli.exit_codes import CommandFailed, wrong_usage
 
 if TYPE_CHECKING:
     from leasehold_client import Client
-    from leasehold_client.errors import LeaseholdError
+    from leasehold_client.errors import LeaseholdError, PreconditionFailed
 
 URL_VARIABLE: Final = "LEASEHOLD_URL"
 TOKEN_VARIABLE: Final = "LEASEHOLD_TOKEN"  # noqa: S105 - the name of a variable
@@ -196,8 +196,21 @@ def _line(error: "LeaseholdError") -> str:
 
     if isinstance(error, errors.TokenUnavailable):
         return f"there is no token: {error.__cause__}"
-    if isinstance(error, errors.PreconditionFailed) and error.revision is not None:
-        return f"{error.message}; it has revision {error.revision}"
+    if isinstance(error, errors.PreconditionFailed):
+        return f"{error.message}{_what_is_stored(error)}"
     if isinstance(error, errors.InternalError) and error.request_id is not None:
         return f"{error.message} (request {error.request_id})"
     return error.message
+
+
+def _what_is_stored(error: "PreconditionFailed") -> str:
+    """For an entry its revision, and for a transaction those of the checks that do not hold."""
+    if error.revision is not None:
+        return f"; it has revision {error.revision}"
+    failed = [
+        f"check {each['index']} ({each['key']} has revision {each.get('revision')})"
+        if "key" in each
+        else f"check {each['index']} (the lease is not alive)"
+        for each in error.failed
+    ]
+    return f": {', '.join(failed)}" if failed else ""

@@ -19,8 +19,8 @@ class InputArguments(Namespace):
     file: str | None
 
 
-def add_value_argument(parser: Parser, what: str = "The value, as JSON") -> None:
-    parser.add_argument("value", metavar="VALUE", nargs="?", help=f"{what}; - for standard input, @FILE for a file.")
+def add_value_argument(parser: Parser, what: str, name: str = "VALUE") -> None:
+    parser.add_argument("value", metavar=name, nargs="?", help=f"{what}; - for standard input, @FILE for a file.")
     parser.add_argument("--file", metavar="FILE", help="The same as @FILE.")
 
 
@@ -28,7 +28,7 @@ def read_input(arguments: InputArguments) -> bytes:
     """Raises CommandFailed."""
     given, file = arguments.value, arguments.file
     if (given is None) == (file is None):
-        raise wrong_usage("give a value, - for standard input, or a file: one of them")
+        raise wrong_usage("give one of these: an argument, - for standard input, or a file")
     if file is None:
         assert given is not None
         if given.startswith(FILE_MARK):

@@ -1,23 +1,14 @@
-"""The options that several commands for entries have, and what they mean in a request."""
+"""Options that several commands for entries have."""
 
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from leasehold.cli.arguments import Parser
-from leasehold.cli.connecting import WriteArguments, lease_of, seconds
+from leasehold.cli.connecting import seconds
 
 KEEP: Final = "keep"
 Pair = tuple[str, str]
-
-
-class ChangeArguments(WriteArguments):
-    """The arguments of a command that changes one entry. Not each command has all of these options."""
-
-    path: str | None = None
-    ttl: str | None = None
-    if_match: str | None = None
-    if_none_match: str | None = None
 
 
 def add_path_option(parser: Parser, help_text: str = "Only this part of the value, a JSON Pointer.") -> None:
@@ -52,25 +43,6 @@ def _ttl(text: str) -> str:
     except ArgumentTypeError as error:
         raise ArgumentTypeError("must be a number of seconds, or keep") from error
     return text
-
-
-def parameters_of(arguments: ChangeArguments) -> Iterator[Pair]:
-    """The parameters of the request."""
-    if arguments.path is not None:
-        yield "path", arguments.path
-    if arguments.ttl is not None:
-        yield "ttl", arguments.ttl
-
-
-def conditions_of(arguments: ChangeArguments) -> Iterator[Pair]:
-    """The headers of the request that are conditions."""
-    if arguments.if_match is not None:
-        yield "If-Match", arguments.if_match
-    if arguments.if_none_match is not None:
-        yield "If-None-Match", arguments.if_none_match
-    lease = lease_of(arguments)
-    if lease is not None:
-        yield "If-Lease", lease
 
 
 # Output -------------------------------------------------------------------------------------------------------

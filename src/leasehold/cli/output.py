@@ -5,9 +5,12 @@ JSON is passed on as text and never decoded and encoded again, so integers of 64
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from leasehold.cli.exit_codes import CommandFailed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 GAP: Final = "  "
 MAX_CELL_CHARACTERS: Final = 60
@@ -26,6 +29,11 @@ def write_json(content: bytes) -> None:
     write_bytes(content.rstrip(b"\n") + b"\n")
 
 
+def write_lines(texts: "Iterable[Buffer]") -> None:
+    """Print JSON texts, each on a line."""
+    write_bytes(b"".join(bytes(text) + b"\n" for text in texts))
+
+
 def write_media(content: bytes, media: str) -> None:
     """Print a value that is bytes, without a change. Raises CommandFailed if a terminal would interpret them."""
     if sys.stdout.isatty() and not media.startswith("text/"):
@@ -35,21 +43,29 @@ def write_media(content: bytes, media: str) -> None:
 
 
 class Table:
-    """Columns for people, printed in parts. Their widths are those of the widest cells so far."""
+    """Columns for people, printed in parts. Their widths are those of the widest cells so far.
+
+    The titles are printed with the first row, so nothing is printed if there is none.
+    """
 
     def __init__(self, titles: Sequence[str]) -> None:
+        self._titles: Sequence[Sequence[str]] = [titles]
         self._widths = [0] * len(titles)
-        self._write([titles])
 
     def add(self, rows: Iterable[Sequence[str]]) -> None:
-        self._write([[_cell(each) for each in row] for row in rows])
-
-    def _write(self, rows: Sequence[Sequence[str]]) -> None:
-        for row in rows:
+        cells = [*self._titles, *([_cell(each) for each in row] for row in rows)]
+        self._titles = []
+        for row in cells:
             self._widths = [max(width, len(cell)) for width, cell in zip(self._widths, row, strict=True)]
-        for row in rows:
-            cells = (f"{cell:{width}}" for cell, width in zip(row, self._widths, strict=True))
-            sys.stdout.write(f"{GAP.join(cells).rstrip()}\n")
+        for row in cells:
+            padded = (f"{cell:{width}}" for cell, width in zip(row, self._widths, strict=True))
+            sys.stdout.write(f"{GAP.join(padded).rstrip()}\n")
+        sys.stdout.flush()
+
+
+def shown_time(text: str) -> str:
+    """A time of the service, in UTC, without fractions of a second."""
+    return text.partition(".")[0].replace("T", " ")
 
 
 def _cell(text: str) -> str:

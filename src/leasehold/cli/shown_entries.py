@@ -1,18 +1,19 @@
-"""Entries as rows of a table."""
+"""Entries as rows of a table, as lines of JSON, or as their values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
-from leasehold.cli.exit_codes import CommandFailed
-from leasehold.cli.output import Table
+from leasehold.cli.options import RAW, TABLE
+from leasehold.cli.output import Table, shown_time, write_bytes, write_lines
+from leasehold.cli.pages import decoded
 
-ENTRY_TITLES: Final = ("KEY", "REVISION", "UPDATED", "EXPIRES", "VALUE")
+TITLES: Final = ("KEY", "REVISION", "UPDATED", "EXPIRES", "VALUE")
 
 
-class ShownEntry(msgspec.Struct):
+class ShownEntry(msgspec.Struct, frozen=True):
     """The members of an entry that a table shows. A response to a write has some of them."""
 
     key: str
@@ -25,23 +26,31 @@ class ShownEntry(msgspec.Struct):
 
     @property
     def row(self) -> Sequence[str]:
-        times = (each.partition(".")[0].replace("T", " ") for each in (self.updated_at, self.expires_at))
-        return (self.key, str(self.revision), *times, self._shown_value())
-
-    def _shown_value(self) -> str:
-        if self.media is not None:
-            return f"{self.size} bytes of {self.media}"
-        return bytes(self.value).decode()
+        times = (shown_time(self.updated_at), shown_time(self.expires_at))
+        value = bytes(self.value).decode() if self.media is None else f"{self.size} bytes of {self.media}"
+        return (self.key, str(self.revision), *times, value)
 
 
 def print_entry(body: bytes) -> None:
     """Print the entry in this response as a table. Raises CommandFailed."""
-    try:
-        entry = msgspec.json.decode(body, type=ShownEntry)
-    except msgspec.DecodeError as error:
-        raise not_of_the_service() from error
-    Table(ENTRY_TITLES).add([entry.row])
+    Table(TITLES).add([decoded(body, ShownEntry).row])
 
 
-def not_of_the_service() -> CommandFailed:
-    return CommandFailed("the response is not one of the service; is a proxy in between?")
+class EntryPrinter:
+    """Prints entries, page by page."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._table = Table(TITLES) if output == TABLE else None
+
+    def add(self, entries: Iterable[Raw]) -> None:
+        if self._table is not None:
+            self._table.add(decoded(entry, ShownEntry).row for entry in entries)
+        elif self._output == RAW:
+            write_lines(decoded(entry, ShownEntry).value for entry in entries)
+        else:
+            write_lines(entries)
+
+
+def print_keys(entries: Iterable[Raw]) -> None:
+    write_bytes("".join(f"{decoded(entry, ShownEntry).key}\n" for entry in entries).encode())

@@ -1,0 +1,48 @@
+"""`leasehold txn`: does several checks and operations, all or nothing."""
+
+from collections.abc import Sequence
+
+from leasehold.cli.arguments import Command, Parser
+from leasehold.cli.changes import JSON_TYPE
+from leasehold.cli.connecting import WriteArguments, add_connection_options, add_lease_option, connected, lease_of
+from leasehold.cli.exit_codes import SUCCESS
+from leasehold.cli.input import InputArguments, add_value_argument, read_input
+from leasehold.cli.output import write_json
+
+
+class Arguments(WriteArguments, InputArguments):
+    pass
+
+
+def parse(program: str, words: Sequence[str]) -> Arguments:
+    parser = Parser(
+        program,
+        TXN.summary,
+        usage="[OPTIONS] TRANSACTION",
+        details='The transaction is JSON: {"if": [CHECK, …], "do": [OPERATION, …]}.',
+    )
+    add_value_argument(parser, "The transaction", "TRANSACTION")
+    add_lease_option(parser)
+    add_connection_options(parser)
+    parser.check_options(words)
+    return parser.parse_args(words, Arguments())
+
+
+def run(program: str, words: Sequence[str]) -> int:
+    arguments = parse(program, words)
+    content = read_input(arguments)
+
+    from leasehold_client import Request
+    from leasehold_client.protocol.messages import target
+
+    headers = [("Accept", JSON_TYPE), ("Content-Type", JSON_TYPE)]
+    lease = lease_of(arguments)
+    if lease is not None:
+        headers.append(("If-Lease", lease))
+    with connected(arguments) as db:
+        response = db.send(Request("POST", target("/txn", [("base64", "")]), headers, content, is_change=True))
+    write_json(response.content)
+    return SUCCESS
+
+
+TXN = Command("Do several checks and operations, all or nothing.", run)
