@@ -25,6 +25,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "chromium": "chromium",
     "curl": "curl",
     "faketime": "faketime",
+    "fish": "fish",
     "haproxy": "haproxy",
     "jq": "jq",
     "lighttpd": "lighttpd",
@@ -36,6 +37,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "strace": "strace",
     "unshare": "util-linux",
     "varnishd": "varnish",
+    "zsh": "zsh",
 }
 """The Debian package of each program that a test may need."""
 LOOP_MOUNTS: Final = "loop mounts"

@@ -50,6 +50,7 @@ GROUPS: Final = {
         "move": "move",
         "advance": "backup",
         "token": "token",
+        "completion": "completion",
     },
 }
 """The module of each command, in the order of `leasehold --help`. The module's `Command` has the name in capitals."""

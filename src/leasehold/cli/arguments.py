@@ -4,7 +4,7 @@ Based on `argparse`, which takes a sixth of the time of typer to import.
 """
 
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, HelpFormatter
+from argparse import Action, ArgumentParser, ArgumentTypeError, HelpFormatter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import Final, NamedTuple, NoReturn
@@ -16,6 +16,18 @@ OPTIONS_CHARACTERS: Final = 28
 """The last column in which the explanations of the help may begin."""
 MAX_SHOWN_CHARACTERS: Final = 80
 """Error messages show at most this much of a wrong word."""
+
+
+DESCRIBE: Final = ("\0",)
+"""The words for which a command raises `Described`. No program can be given this word: the system ends words at it."""
+
+
+class Described(Exception):  # noqa: N818 - the answer to DESCRIBE
+    """What the options of a command are."""
+
+    def __init__(self, actions: Sequence[Action]) -> None:
+        super().__init__()
+        self.actions = actions
 
 
 class Command(NamedTuple):
@@ -51,6 +63,8 @@ class Parser(ArgumentParser):
 
         Call it before `parse_args`, which would report a misspelt required option as missing.
         """
+        if words is DESCRIBE:
+            raise Described(self._actions)
         for word in takewhile(lambda word: word != "--", words):
             option = word.partition("=")[0]
             if option.startswith("--") and option not in self._option_string_actions:
