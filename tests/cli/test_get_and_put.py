@@ -71,6 +71,13 @@ def test_options_may_stand_anywhere(service: Server) -> None:
 def test_text_becomes_a_string(service: Server) -> None:
     printed("put", "text", "--text", "-", url=service.url, stdin='a "b"\nü\\'.encode())
     assert service.value("text") == 'a "b"\nü\\'
+    assert printed("get", "text", "--text", url=service.url) == 'a "b"\nü\\\n'
+
+
+def test_a_value_that_is_no_string_is_printed_as_text_as_it_is(service: Server) -> None:
+    service.put("no/text", '["a"]')
+    assert printed("get", "no/text", "--text", url=service.url) == '["a"]\n'
+    assert run("get", "no/text", "--text", "-o", "json", url=service.url).code == 2
 
 
 def test_bytes_are_stored_and_printed_without_a_change(service: Server) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from leasehold.cli.arguments import Command, Parser
 from leasehold.cli.connecting import ConnectionArguments, add_connection_options, connected, seconds
-from leasehold.cli.exit_codes import CONDITION_FAILED, SUCCESS, CommandFailed
+from leasehold.cli.exit_codes import CONDITION_FAILED, SUCCESS, CommandFailed, wrong_usage
 from leasehold.cli.options import JSON, RAW, TABLE, OutputArguments, Pair, add_output_option, add_path_option, etag
-from leasehold.cli.output import write_json, write_media
+from leasehold.cli.output import write_bytes, write_json, write_media
 
 if TYPE_CHECKING:
     from leasehold_client import Client, Response
@@ -20,6 +20,7 @@ NOT_MODIFIED: Final = 304
 
 class Arguments(ConnectionArguments, OutputArguments):
     key: str
+    text: bool
     path: str | None
     wait: float
     if_none_match: str | None
@@ -34,6 +35,7 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
     )
     parser.add_argument("key", metavar="KEY")
     add_output_option(parser, RAW)
+    parser.add_argument("--text", action="store_true", help="Print a string without quotes and escapes.")
     add_path_option(parser)
     parser.add_argument(
         "--wait",
@@ -55,6 +57,8 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
 
 def run(program: str, words: Sequence[str]) -> int:
     arguments = parse(program, words)
+    if arguments.text and arguments.output != RAW:
+        raise wrong_usage("--text is for -o raw")
     with connected(arguments) as db:
         response = _response(db, arguments)
     if response.status == NOT_MODIFIED:
@@ -64,11 +68,21 @@ def run(program: str, words: Sequence[str]) -> int:
         from leasehold.cli.shown_entries import print_entry
 
         print_entry(response.content)
+    elif arguments.text and response.content.startswith(b'"'):
+        write_bytes(_text_of(response.content) + b"\n")
     elif arguments.output == JSON or media.partition(";")[0] == "application/json":
         write_json(response.content)
     else:
         write_media(response.content, media)
     return SUCCESS
+
+
+def _text_of(string: bytes) -> bytes:
+    """The text of a JSON string."""
+    import json
+
+    text: str = json.loads(string)
+    return text.encode()
 
 
 def _response(db: "Client", arguments: Arguments) -> "Response":

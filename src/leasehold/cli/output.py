@@ -45,12 +45,13 @@ def write_media(content: bytes, media: str) -> None:
 class Table:
     """Columns for people, printed in parts. Their widths are those of the widest cells so far.
 
-    The titles are printed with the first row, so nothing is printed if there is none.
+    The titles are printed with the first row, so nothing is printed if there is none. `widths`: the least ones, for
+    rows that come one by one.
     """
 
-    def __init__(self, titles: Sequence[str]) -> None:
+    def __init__(self, titles: Sequence[str], widths: Sequence[int] | None = None) -> None:
         self._titles: Sequence[Sequence[str]] = [titles]
-        self._widths = [0] * len(titles)
+        self._widths = [0] * len(titles) if widths is None else [*widths]
 
     def add(self, rows: Iterable[Sequence[str]]) -> None:
         cells = [*self._titles, *([_cell(each) for each in row] for row in rows)]
@@ -64,8 +65,8 @@ class Table:
 
 
 def shown_time(text: str) -> str:
-    """A time of the service, in UTC, without fractions of a second."""
-    return text.partition(".")[0].replace("T", " ")
+    """A time of the service without fractions of a second, or nothing."""
+    return f"{text.partition('.')[0]}Z" if text else ""
 
 
 def _cell(text: str) -> str:

@@ -10,6 +10,7 @@ from leasehold.cli.output import Table, write_json
 from leasehold.cli.pages import decoded
 
 TITLES: Final = ("EVENT", "REVISION", "NAME", "VALUE")
+WIDTHS: Final = (8, 8, 24, 0)
 
 
 class _Data(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class EventPrinter:
     """Prints events, each at once."""
 
     def __init__(self, output: str) -> None:
-        self._table = Table(TITLES) if output == TABLE else None
+        self._table = Table(TITLES, WIDTHS) if output == TABLE else None
 
     def add(self, line: bytes) -> None:
         if self._table is None:
