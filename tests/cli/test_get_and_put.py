@@ -265,6 +265,42 @@ def test_an_error_is_one_line_and_an_exit_code(service: Server, arguments: str, 
         assert ended.errors == f"leasehold: {line}\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["get", "a\udcff"],
+        ["get", "a", "--path", "/\udcff"],
+        ["list", "\udcff"],
+        ["put", "a", '"\udcff"'],
+        ["put", "a", "1", "--if-match", "1\r\nX: y"],
+        ["put", "a", "1", "--media", "image/\u00fc"],
+        ["put", "a", "1", "--lease", "\u00fc"],
+        ["delete", "--prefix", "\udcff"],
+    ],
+    ids=ascii,
+)
+def test_an_argument_that_cannot_be_sent_is_wrong_usage(service: Server, words: list[str]) -> None:
+    """A lone surrogate in an argument is a byte that is not UTF-8."""
+    ended = run(*words, url=service.url)
+    assert (ended.code, ended.output, ended.errors.count("\n")) == (2, b"", 1)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"LEASEHOLD_TOKEN": "a b"}, {"LEASEHOLD_LEASE": "a\nb"}, {"LEASEHOLD_URL": "db"}, {"LEASEHOLD_PORT": "many"}],
+    ids=str,
+)
+def test_a_wrong_variable_is_wrong_usage(environment: dict[str, str]) -> None:
+    ended = run("put", "a", "1", "--retry=0", environment=environment)
+    assert (ended.code, ended.output, ended.errors.count("\n")) == (2, b"", 1)
+
+
+def test_a_table_is_utf8_in_every_locale(service: Server) -> None:
+    service.put("locale", '"\u20ac"')
+    environment = {"LC_ALL": "C", "PYTHONIOENCODING": "latin-1"}
+    assert "€" in printed("get", "locale", "-o", "table", url=service.url, environment=environment)
+
+
 def test_something_else_than_a_service_is_reported() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

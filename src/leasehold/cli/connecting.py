@@ -62,6 +62,7 @@ def add_lease_option(parser: Parser) -> None:
     parser.add_argument(
         "--lease",
         metavar="ID",
+        type=header_text,
         help=f"Write only while this lease is alive.  [default: {LEASE_VARIABLE}; '' for none]",
     )
 
@@ -79,14 +80,30 @@ def seconds(text: str) -> float:
     return number
 
 
+def header_text(text: str) -> str:
+    """The `type` of an option whose value becomes a header of the request."""
+    from argparse import ArgumentTypeError
+
+    if not text.isascii() or not text.isprintable():
+        raise ArgumentTypeError("must be printable ASCII")
+    return text
+
+
 @contextmanager
-def connected(arguments: ConnectionArguments) -> Iterator["Client"]:
-    """A client with the URL and the token of the arguments, or else of the environment. Raises CommandFailed."""
+def connected(arguments: ConnectionArguments, *, retry_seconds: float | None = None) -> Iterator["Client"]:
+    """A client with the URL and the token of the arguments, or else of the environment. Raises CommandFailed.
+
+    `retry_seconds` replaces the argument.
+    """
     from leasehold_client import Client, LeaseholdError
 
     _show_retries()
     try:
-        client = Client(service_url(arguments.url), token=_token(arguments.token_file), retry_seconds=arguments.retry)
+        client = Client(
+            service_url(arguments.url),
+            token=_token(arguments.token_file),
+            retry_seconds=arguments.retry if retry_seconds is None else retry_seconds,
+        )
     except (LeaseholdError, ValueError) as error:
         raise wrong_usage(str(error)) from error
     with client:
@@ -94,6 +111,9 @@ def connected(arguments: ConnectionArguments) -> Iterator["Client"]:
             yield client
         except LeaseholdError as error:
             raise failed(error) from error
+        except UnicodeEncodeError as error:
+            # The system passes bytes that are not UTF-8 on as lone surrogates.
+            raise wrong_usage("an argument is not UTF-8") from error
 
 
 def service_url(url: str | None) -> str:
@@ -148,8 +168,13 @@ def _read_token(path: str) -> str:
 
 
 def lease_of(arguments: WriteArguments) -> str | None:
-    """The lease that fences the writes of the command."""
-    return (arguments.lease if arguments.lease is not None else os.environ.get(LEASE_VARIABLE)) or None
+    """The lease that fences the writes of the command. Raises CommandFailed."""
+    if arguments.lease is not None:
+        return arguments.lease or None
+    lease = os.environ.get(LEASE_VARIABLE, "")
+    if not lease.isascii() or not lease.isprintable():
+        raise wrong_usage(f"{LEASE_VARIABLE} must be printable ASCII")
+    return lease or None
 
 
 def _show_retries() -> None:

@@ -44,9 +44,9 @@ def _delete_prefix(arguments: Arguments, prefix: str) -> int:
     from leasehold_client import Request
     from leasehold_client.protocol.messages import target
 
-    address = target("/kv", [("prefix", prefix)])
     headers = [("Accept", JSON_TYPE), *conditions_of(arguments)]
     with connected(arguments) as db:
+        address = target("/kv", [("prefix", prefix)])
         response = db.send(Request("DELETE", address, headers, is_change=True, wait_seconds=DELETION_SECONDS))
     write_json(response.content)
     return SUCCESS

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from leasehold.cli.arguments import Parser
-from leasehold.cli.connecting import seconds
+from leasehold.cli.connecting import header_text, seconds
 
 KEEP: Final = "keep"
 Pair = tuple[str, str]
@@ -30,6 +30,7 @@ def add_if_match_option(parser: Parser) -> None:
 
 def etag(text: str) -> str:
     """The `type` of an option: an ETag or a revision, which may be given without quotes, or `*`."""
+    header_text(text)
     if text == "*" or text.startswith(('"', "W/")):
         return text
     return f'"{text}"'

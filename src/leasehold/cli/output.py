@@ -58,10 +58,10 @@ class Table:
         self._titles = []
         for row in cells:
             self._widths = [max(width, len(cell)) for width, cell in zip(self._widths, row, strict=True)]
-        for row in cells:
-            padded = (f"{cell:{width}}" for cell, width in zip(row, self._widths, strict=True))
-            sys.stdout.write(f"{GAP.join(padded).rstrip()}\n")
-        sys.stdout.flush()
+        lines = (
+            GAP.join(f"{cell:{width}}" for cell, width in zip(row, self._widths, strict=True)).rstrip() for row in cells
+        )
+        write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
 def shown_time(text: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from leasehold.cli.arguments import Command, Parser
 from leasehold.cli.changes import JSON_TYPE, ChangeArguments, add_change_options, send_change
+from leasehold.cli.connecting import header_text
 from leasehold.cli.exit_codes import wrong_usage
 from leasehold.cli.input import InputArguments, add_value_argument, read_input
 from leasehold.cli.options import KEEP, add_path_option, add_ttl_option, etag
@@ -26,7 +27,9 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
     parser.add_argument("key", metavar="KEY")
     add_value_argument(parser, "The value, as JSON")
     parser.add_argument("--text", action="store_true", help="The value is text, stored as a JSON string.")
-    parser.add_argument("--media", metavar="TYPE", help="The value is bytes of this media type: image/png.")
+    parser.add_argument(
+        "--media", metavar="TYPE", type=header_text, help="The value is bytes of this media type: image/png."
+    )
     parser.add_argument(
         "--increment",
         action="store_true",

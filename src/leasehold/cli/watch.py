@@ -50,7 +50,7 @@ def run(program: str, words: Sequence[str]) -> int:
 
     printer = EventPrinter(arguments.output)
     with (
-        connected(arguments) as db,
+        connected(arguments, retry_seconds=0.0) as db,  # the watch has a limit of its own, which may be longer
         db.watch(
             *arguments.prefixes,
             snapshot=arguments.snapshot,
