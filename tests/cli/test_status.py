@@ -78,6 +78,14 @@ def test_the_address_is_that_of_all_commands_unless_a_service_of_this_machine_is
     assert status(LEASEHOLD_URL=other, LEASEHOLD_PORT=port_of(server)).returncode == 1
 
 
+def test_the_state_is_printed_as_json(server: Server) -> None:
+    result = status(f"--url={server.url}", "-o", "json")
+    assert (result.returncode, json.loads(result.stdout)["status"]) == (0, "ok")
+    with answering(503, b'{"status": "degraded", "message": "the disk is full"}') as url:
+        result = status(f"--url={url}", "-o", "json")
+    assert (result.returncode, result.stdout) == (1, '{"status": "degraded", "message": "the disk is full"}\n')
+
+
 def test_proxies_in_the_environment_are_ignored(server: Server) -> None:
     assert status(f"--port={port_of(server)}", **BLACK_HOLE).returncode == 0
     assert status(f"--url={server.url}", **BLACK_HOLE).returncode == 0

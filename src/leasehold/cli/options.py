@@ -51,6 +51,8 @@ def _ttl(text: str) -> str:
 JSON: Final = "json"
 TABLE: Final = "table"
 RAW: Final = "raw"
+TEXT: Final = "text"
+"""A line for people."""
 
 
 class OutputArguments(Namespace):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from leasehold.cli.arguments import Command, Parser
 from leasehold.cli.connecting import URL_VARIABLE
+from leasehold.cli.options import JSON, TEXT, add_output_option
+from leasehold.cli.output import write_json
 from leasehold.errors import ServiceError, unavailable
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Arguments(Namespace):
     url: str | None
     live: bool
     timeout: str
+    output: str
 
 
 def parse(program: str, words: Sequence[str]) -> Arguments:
@@ -61,6 +64,7 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
         default="5s",
         help="How long to wait for the answer.  [default: %(default)s]",
     )
+    add_output_option(parser, TEXT, (JSON, TEXT))
     parser.check_options(words)
     return parser.parse_args(words, Arguments())
 
@@ -79,8 +83,11 @@ def run(program: str, words: Sequence[str]) -> int:
         url, host = own_url(settings), "localhost"  # in `Host`; the service accepts this name with all settings
     else:
         url, host = given, None
-    is_well, line = ask(url, live=arguments.live, timeout_seconds=timeout_seconds, host=host)
-    sys.stdout.write(f"{line}\n")
+    is_well, line, body = ask(url, live=arguments.live, timeout_seconds=timeout_seconds, host=host)
+    if arguments.output == JSON:
+        write_json(body)
+    else:
+        sys.stdout.write(f"{line}\n")
     return 0 if is_well else 1
 
 
@@ -93,45 +100,54 @@ def own_url(settings: "Settings") -> str:
     return f"http://{shown}:{settings.port}"
 
 
-def ask(url: str, *, live: bool, timeout_seconds: float, host: str | None = None) -> tuple[bool, str]:
-    """Whether the service is ready (or alive), and a line to print.
+def ask(url: str, *, live: bool, timeout_seconds: float, host: str | None = None) -> tuple[bool, str, bytes]:
+    """Whether the service is ready (or alive), a line to print, and the body of the response.
 
     `live`: only check that the process answers, not that writes can be made durable. `host`: the header `Host`, if it
     is not the host of the URL. Raises `invalid_argument` for a wrong URL, `unavailable` if there is no response.
     """
-    code, answer = _get(url, "/health/live" if live else "/health/ready", host, timeout_seconds)
+    code, body = _get(url, "/health/live" if live else "/health/ready", host, timeout_seconds)
+    answer = _decoded(url, code, body)
+    is_well = code == 200 and answer.get("status") == "ok"
+    return is_well, _line(url, code, answer, live=live), body
+
+
+def _line(url: str, code: int, answer: Answer, *, live: bool) -> str:
     status, message = answer.get("status", ""), answer.get("message", "")
     if status == "":
-        return False, f"not ready: HTTP {code}" + (f", {message}" if message else "")
+        return f"not ready: HTTP {code}" + (f", {message}" if message else "")
     if code != 200 or status != "ok":
-        return False, f"{status}: {message}"
+        return f"{status}: {message}"
     if live:
-        return True, f"alive at {url}"
+        return f"alive at {url}"
     revision, uptime_seconds = answer.get("revision", 0), answer.get("uptime_s", 0)
     figures = f"revision {revision}, up {uptime_seconds:.0f} s, version {answer.get('version', '')}"
-    return True, f"ready at {url}: store {answer.get('store', '')}, {figures}"
+    return f"ready at {url}: store {answer.get('store', '')}, {figures}"
 
 
-def _get(url: str, path: str, host: str | None, timeout_seconds: float) -> tuple[int, Answer]:
+def _get(url: str, path: str, host: str | None, timeout_seconds: float) -> tuple[int, bytes]:
     from http.client import HTTPException
-
-    import msgspec
 
     connection, prefix = _connection(url, timeout_seconds)
     try:
         connection.request("GET", prefix + path, headers={} if host is None else {"Host": host})
         response = connection.getresponse()
-        body = response.read(MAX_ANSWER_BYTES)
+        return response.status, response.read(MAX_ANSWER_BYTES)
     except OSError as error:
         raise unavailable(f"{url} does not answer: {error.strerror or error}") from error
     except HTTPException as error:
         raise unavailable(f"{url} does not answer in HTTP") from error
     finally:
         connection.close()
+
+
+def _decoded(url: str, code: int, body: bytes) -> Answer:
+    import msgspec
+
     try:
-        return response.status, msgspec.json.decode(body, type=Answer)
+        return msgspec.json.decode(body, type=Answer)
     except msgspec.DecodeError as error:
-        raise unavailable(f"{url} is not a Leasehold service: HTTP {response.status}, unexpected body") from error
+        raise unavailable(f"{url} is not a Leasehold service: HTTP {code}, unexpected body") from error
 
 
 def _connection(url: str, timeout_seconds: float) -> tuple["HTTPConnection", str]:
