@@ -1,7 +1,10 @@
+import json
 import math
+import random
 from typing import Any
 
 import pytest
+from proxy import cutting, proxy_on_a_thread
 from running import Server
 
 from asynchronous.together import together
@@ -17,6 +20,7 @@ from leasehold_client import (
     PreconditionFailed,
     Request,
     TooLarge,
+    Unreachable,
 )
 
 pytestmark = pytest.mark.anyio
@@ -244,3 +248,30 @@ async def test_a_proxy_is_not_asked_for_a_service_on_this_machine(
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with AsyncClient(server.url, retry_seconds=0) as db:
         assert (await db.put(key, 1)).value == 1
+
+
+async def test_a_response_is_read_in_pieces_as_they_arrive(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        for number in range(3):
+            await db.put(f"{key}/{number}", "x" * 200_000)
+        request = Request("GET", f"/stream?prefix={key}/", (("Accept", "application/x-ndjson"),))
+        content = b""
+        pieces = 0
+        async for piece in db.stream(request):
+            content += piece
+            pieces += 1
+        assert pieces > 3
+        keys = [json.loads(line)["key"] for line in content.splitlines()]
+        assert keys == [f"{key}/{number}" for number in range(3)]
+        with pytest.raises(NotFound):
+            await anext(db.stream(Request("GET", f"/kv/{key}")))
+
+
+async def test_a_response_that_is_cut_off_is_not_taken_for_a_complete_one(server: Server, key: str) -> None:
+    with proxy_on_a_thread(server.address[1]) as proxy:
+        proxy.new_connection = cutting(random.Random(3), 10**9, 100_000)
+        async with AsyncClient(f"http://127.0.0.1:{proxy.port}") as db, AsyncClient(server.url) as writer:
+            await writer.put(key, "x" * 500_000)
+            with pytest.raises(Unreachable):
+                async for piece in db.stream(Request("GET", f"/kv/{key}")):
+                    assert piece

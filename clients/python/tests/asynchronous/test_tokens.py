@@ -5,7 +5,7 @@ from callers import token
 from running import Server
 
 from asynchronous.together import together
-from leasehold_client import AsyncClient, EntryPut, Forbidden, Ready, TokenUnavailable, Unauthenticated
+from leasehold_client import AsyncClient, EntryPut, Forbidden, Ready, Request, TokenUnavailable, Unauthenticated
 from leasehold_client._async import runtime
 
 pytestmark = pytest.mark.anyio
@@ -66,6 +66,11 @@ async def test_another_token_is_asked_for_when_one_is_refused(guarded: Server, k
         async with db.watch(key, snapshot=True) as watch:
             assert isinstance(await anext(watch), EntryPut | Ready)
         assert watching.calls == 2
+    streaming = Source(bad(), good())
+    async with AsyncClient(guarded.url, token=streaming) as db:
+        async for piece in db.stream(Request("GET", f"/kv/{key}?raw")):
+            assert piece == b"2\n"
+        assert streaming.calls == 2
 
 
 async def test_another_token_is_asked_for_before_one_expires(

@@ -1,8 +1,11 @@
 # Made from `asynchronous/test_entries.py` by tools/make_sync.py: edit that file.
+import json
 import math
+import random
 from typing import Any
 
 import pytest
+from proxy import cutting, proxy_on_a_thread
 from running import Server
 
 from leasehold_client import (
@@ -17,6 +20,7 @@ from leasehold_client import (
     PreconditionFailed,
     Request,
     TooLarge,
+    Unreachable,
 )
 from synchronous.together import together
 
@@ -245,3 +249,30 @@ def test_a_proxy_is_not_asked_for_a_service_on_this_machine(
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with Client(server.url, retry_seconds=0) as db:
         assert (db.put(key, 1)).value == 1
+
+
+def test_a_response_is_read_in_pieces_as_they_arrive(server: Server, key: str) -> None:
+    with Client(server.url) as db:
+        for number in range(3):
+            db.put(f"{key}/{number}", "x" * 200_000)
+        request = Request("GET", f"/stream?prefix={key}/", (("Accept", "application/x-ndjson"),))
+        content = b""
+        pieces = 0
+        for piece in db.stream(request):
+            content += piece
+            pieces += 1
+        assert pieces > 3
+        keys = [json.loads(line)["key"] for line in content.splitlines()]
+        assert keys == [f"{key}/{number}" for number in range(3)]
+        with pytest.raises(NotFound):
+            next(db.stream(Request("GET", f"/kv/{key}")))
+
+
+def test_a_response_that_is_cut_off_is_not_taken_for_a_complete_one(server: Server, key: str) -> None:
+    with proxy_on_a_thread(server.address[1]) as proxy:
+        proxy.new_connection = cutting(random.Random(3), 10**9, 100_000)
+        with Client(f"http://127.0.0.1:{proxy.port}") as db, Client(server.url) as writer:
+            writer.put(key, "x" * 500_000)
+            with pytest.raises(Unreachable):
+                for piece in db.stream(Request("GET", f"/kv/{key}")):
+                    assert piece

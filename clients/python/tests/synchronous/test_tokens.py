@@ -5,7 +5,7 @@ import pytest
 from callers import token
 from running import Server
 
-from leasehold_client import Client, EntryPut, Forbidden, Ready, TokenUnavailable, Unauthenticated
+from leasehold_client import Client, EntryPut, Forbidden, Ready, Request, TokenUnavailable, Unauthenticated
 from leasehold_client._sync import runtime
 from synchronous.together import together
 
@@ -67,6 +67,11 @@ def test_another_token_is_asked_for_when_one_is_refused(guarded: Server, key: st
         with db.watch(key, snapshot=True) as watch:
             assert isinstance(next(watch), EntryPut | Ready)
         assert watching.calls == 2
+    streaming = Source(bad(), good())
+    with Client(guarded.url, token=streaming) as db:
+        for piece in db.stream(Request("GET", f"/kv/{key}?raw")):
+            assert piece == b"2\n"
+        assert streaming.calls == 2
 
 
 def test_another_token_is_asked_for_before_one_expires(

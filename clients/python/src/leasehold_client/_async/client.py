@@ -99,6 +99,22 @@ class AsyncClient(AsyncWrites):
         """
         return await self._sender.send(request)
 
+    async def stream(self, request: Request, *, silence_seconds: float = 60.0) -> AsyncIterator[bytes]:
+        """Send a request that changes nothing, and return the body of the response in pieces, as they arrive.
+
+        It is sent once, when the first piece is asked for. `silence_seconds`: how long the response may bring nothing.
+        Raises LeaseholdError: Unreachable if the response is cut off.
+        """
+        stream = await self._sender.begin_stream(request, silence_seconds=silence_seconds)
+        try:
+            while True:
+                piece = await stream.next_piece()
+                if piece is None:
+                    return
+                yield piece
+        finally:
+            await stream.close()
+
     # Reads ----------------------------------------------------------------------------------------------------
 
     @overload

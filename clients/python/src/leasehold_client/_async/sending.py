@@ -8,7 +8,7 @@ from typing import Final
 
 import httpx2
 
-from leasehold_client.errors import LeaseholdError, ServiceError, Unreachable
+from leasehold_client.errors import LeaseholdError, ServiceError, Unauthenticated, Unreachable
 from leasehold_client.protocol import retrying
 from leasehold_client.protocol.messages import Request, Response
 from leasehold_client.protocol.refusals import refusal_of
@@ -82,6 +82,16 @@ class AsyncSender:
             return retrying.Disconnected(_reason(error))
         return Response(received.status_code, received.headers, received.content)
 
+    async def begin_stream(self, request: Request, *, silence_seconds: float) -> AsyncStream:
+        """As `open_stream`, with the token of this client, which is asked for again if the service refuses it."""
+        token = await self.tokens.current()
+        try:
+            return await self.open_stream(request, token, silence_seconds=silence_seconds)
+        except Unauthenticated:
+            if not await self.tokens.replace(token):
+                raise
+        return await self.open_stream(request, await self.tokens.current(), silence_seconds=silence_seconds)
+
     async def open_stream(self, request: Request, token: str | None, *, silence_seconds: float) -> AsyncStream:
         """One attempt of a request whose response does not end. Raises LeaseholdError if it is refused.
 
@@ -135,10 +145,17 @@ class AsyncStream:
 
     async def read(self) -> bytes:
         """The next piece. Raises Unreachable if the connection is lost, and at the end of the response."""
+        piece = await self.next_piece()
+        if piece is None:
+            raise Unreachable(f"{self._url} ended the response")
+        return piece
+
+    async def next_piece(self) -> bytes | None:
+        """The next piece, None at the end of the response. Raises Unreachable if the connection is lost."""
         try:
             return await self._pieces.__anext__()
         except StopAsyncIteration:
-            raise Unreachable(f"{self._url} ended the response") from None
+            return None
         except httpx2.TransportError as error:
             raise unreachable(self._url, error) from error
 

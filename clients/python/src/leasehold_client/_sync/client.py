@@ -100,6 +100,22 @@ class Client(Writes):
         """
         return self._sender.send(request)
 
+    def stream(self, request: Request, *, silence_seconds: float = 60.0) -> Iterator[bytes]:
+        """Send a request that changes nothing, and return the body of the response in pieces, as they arrive.
+
+        It is sent once, when the first piece is asked for. `silence_seconds`: how long the response may bring nothing.
+        Raises LeaseholdError: Unreachable if the response is cut off.
+        """
+        stream = self._sender.begin_stream(request, silence_seconds=silence_seconds)
+        try:
+            while True:
+                piece = stream.next_piece()
+                if piece is None:
+                    return
+                yield piece
+        finally:
+            stream.close()
+
     # Reads ----------------------------------------------------------------------------------------------------
 
     @overload

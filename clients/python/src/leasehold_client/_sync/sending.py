@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx2
 
-from leasehold_client.errors import LeaseholdError, ServiceError, Unreachable
+from leasehold_client.errors import LeaseholdError, ServiceError, Unauthenticated, Unreachable
 from leasehold_client.protocol import retrying
 from leasehold_client.protocol.messages import Request, Response
 from leasehold_client.protocol.refusals import refusal_of
@@ -83,6 +83,16 @@ class Sender:
             return retrying.Disconnected(_reason(error))
         return Response(received.status_code, received.headers, received.content)
 
+    def begin_stream(self, request: Request, *, silence_seconds: float) -> Stream:
+        """As `open_stream`, with the token of this client, which is asked for again if the service refuses it."""
+        token = self.tokens.current()
+        try:
+            return self.open_stream(request, token, silence_seconds=silence_seconds)
+        except Unauthenticated:
+            if not self.tokens.replace(token):
+                raise
+        return self.open_stream(request, self.tokens.current(), silence_seconds=silence_seconds)
+
     def open_stream(self, request: Request, token: str | None, *, silence_seconds: float) -> Stream:
         """One attempt of a request whose response does not end. Raises LeaseholdError if it is refused.
 
@@ -136,10 +146,17 @@ class Stream:
 
     def read(self) -> bytes:
         """The next piece. Raises Unreachable if the connection is lost, and at the end of the response."""
+        piece = self.next_piece()
+        if piece is None:
+            raise Unreachable(f"{self._url} ended the response")
+        return piece
+
+    def next_piece(self) -> bytes | None:
+        """The next piece, None at the end of the response. Raises Unreachable if the connection is lost."""
         try:
             return self._pieces.__next__()
         except StopIteration:
-            raise Unreachable(f"{self._url} ended the response") from None
+            return None
         except httpx2.TransportError as error:
             raise unreachable(self._url, error) from error
 
