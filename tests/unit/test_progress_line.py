@@ -4,12 +4,13 @@ import asyncio
 import os
 import pty
 import sys
+import threading
 from collections.abc import Mapping
 
 import pytest
 
 from leasehold.cli import progress_line
-from leasehold.cli.progress_line import shown
+from leasehold.cli.progress_line import shown, shown_by_thread
 from leasehold.progress import Progress
 
 
@@ -61,3 +62,26 @@ def test_a_terminal_that_is_gone_does_not_end_the_command(monkeypatch: pytest.Mo
 
     asyncio.run(scenario())
     os.close(theirs)
+
+
+def test_a_thread_shows_the_figures_of_work_without_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    has_shown_twice = threading.Event()
+
+    def write(text: str) -> None:
+        written.append(text)
+        if len(written) == 2:
+            has_shown_twice.set()
+
+    monkeypatch.setattr(progress_line, "SHOW_SECONDS", 0.0)
+    monkeypatch.setattr(progress_line, "_write", write)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with shown_by_thread(lambda: {"step": "importing", "done": "5 entries"}):
+        assert has_shown_twice.wait(60)
+    assert written[0] == "\r\x1b[Kimporting, done 5 entries"
+    assert written[-1] == "\r\x1b[K"
+    written.clear()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    with shown_by_thread(lambda: {"step": "importing"}):
+        pass
+    assert written == []

@@ -7,11 +7,12 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leasehold.cli.arguments import Command, Parser, count_from
+from leasehold.cli.output_files import Write, written
 from leasehold.errors import ServiceError, unavailable
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ ANSWER_SECONDS: Final = 60.0
 READ_BYTES: Final = 1_048_576
 MAX_REFUSAL_BYTES: Final = 65_536
 STORE_HELP: Final = "A file or postgresql://….  [default: data.json]"
-Write = Callable[[bytes], object]
 
 
 def _named_store(store: str | None) -> str:
@@ -117,44 +117,14 @@ def _backup_output(output: "Path | None") -> Iterator[Write]:
     from leasehold.engines.seals import Seal
 
     seal = Seal()
-    try:
-        with _standard_output() if output is None else _new_file(output) as write:
+    with written(output) as write:
 
-            def take(chunk: bytes) -> None:
-                seal.take(chunk)
-                write(chunk)
+        def take(chunk: bytes) -> None:
+            seal.take(chunk)
+            write(chunk)
 
-            yield take
-            seal.check("the backup")
-    except OSError as error:
-        place = "standard output" if output is None else output
-        raise unavailable(f"{place} cannot be written: {error.strerror or 'the disk failed'}") from error
-
-
-@contextmanager
-def _standard_output() -> Iterator[Write]:
-    yield sys.stdout.buffer.write
-    sys.stdout.buffer.flush()
-
-
-@contextmanager
-def _new_file(path: "Path") -> Iterator[Write]:
-    """A new file. It gets the name `path` at the end, durably, if nothing was raised."""
-    from leasehold.engines.file.disk import FILE_MODE, OsDisk
-
-    disk = OsDisk()
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file.write
-            file.flush()
-            disk.fsync(file.fileno())
-        disk.rename(temporary, path)
-        disk.sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield take
+        seal.check("the backup")
 
 
 def _downloaded(url: str, token: str | None) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -27,7 +28,7 @@ def shown(figures: Figures) -> Iterator[None]:
     def show() -> None:
         nonlocal timer
         timer = loop.call_later(SHOW_SECONDS, show)
-        _write(_CLEAR + ", ".join(f"{_prefix(name)}{figure}" for name, figure in figures().items()))
+        _write(_line(figures))
 
     show()
     try:
@@ -35,6 +36,33 @@ def shown(figures: Figures) -> Iterator[None]:
     finally:
         timer.cancel()
         _write(_CLEAR)
+
+
+@contextmanager
+def shown_by_thread(figures: Figures) -> Iterator[None]:
+    """The same without an event loop: a thread shows the figures."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    is_over = threading.Event()
+
+    def show() -> None:
+        while not is_over.is_set():
+            _write(_line(figures))
+            is_over.wait(SHOW_SECONDS)
+
+    thread = threading.Thread(target=show, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        _write(_CLEAR)
+
+
+def _line(figures: Figures) -> str:
+    return _CLEAR + ", ".join(f"{_prefix(name)}{figure}" for name, figure in figures().items())
 
 
 def _prefix(figure: str) -> str:
