@@ -24,6 +24,8 @@ PACKAGES: Final[Mapping[str, str]] = {
     "apache2": "apache2",
     "chromium": "chromium",
     "curl": "curl",
+    "etcd": "etcd-server",
+    "etcdctl": "etcd-client",
     "faketime": "faketime",
     "fish": "fish",
     "haproxy": "haproxy",

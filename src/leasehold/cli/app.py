@@ -40,6 +40,9 @@ GROUPS: Final = {
         "txn": "txn",
         "locks": "locks",
         "unlock": "locks",
+        "export": "export",
+        "import": "import_entries",
+        "copy": "copy_entries",
     },
     "Commands for servers and stores": {
         "serve": "serve",

@@ -45,9 +45,11 @@ class WriteArguments(ConnectionArguments):
     lease: str | None
 
 
-def add_connection_options(parser: Parser) -> None:
+def add_connection_options(parser: Parser, *, has_url: bool = True) -> None:
+    """`has_url`: whether the service is given by an option, and not by an argument."""
     add = parser.add_argument
-    add("--url", help=f"The service.  [default: {URL_VARIABLE}, or the service on this machine]")
+    if has_url:
+        add("--url", help=f"The service.  [default: {URL_VARIABLE}, or the service on this machine]")
     add("--token-file", metavar="FILE", help=f"File with the bearer token.  [default: {TOKEN_FILE_VARIABLE}]")
     add(
         "--retry",
