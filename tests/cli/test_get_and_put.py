@@ -1,7 +1,9 @@
 """`leasehold get` and `leasehold put`, and how all commands reach a service."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from commands import Ended, printed, run
@@ -347,3 +350,58 @@ def test_a_reader_that_has_ended_ends_a_command_without_a_word(service: Server) 
     finally:
         os.close(writing)
     assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "line"),
+    [
+        ("get streams > /dev/full", 1, "standard output cannot be written: No space left on device"),
+        ("list streams > /dev/full", 1, "standard output cannot be written: No space left on device"),
+        ("get streams >&-", 1, "standard output cannot be written: Bad file descriptor"),
+        ("put streams - <&-", 2, "the body is empty"),
+    ],
+)
+def test_streams_that_cannot_be_used_are_reported(service: Server, command: str, code: int, line: str) -> None:
+    service.put("streams", "1")
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"exec {sys.executable} -m leasehold {command}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=START_SECONDS,
+        env=clean_environment() | {"LEASEHOLD_URL": service.url},
+    )
+    assert (ended.returncode, ended.stderr) == (code, f"leasehold: {line}\n")
+
+
+@contextlib.contextmanager
+def in_a_terminal(*arguments: str) -> Iterator[TextIO]:
+    """What a command shows whose output and errors are a terminal."""
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "leasehold", *arguments]
+    with (
+        subprocess.Popen(command, stdout=terminal, stderr=terminal, env=clean_environment()) as process,
+        os.fdopen(controller, encoding="utf-8") as shown,
+    ):
+        os.close(terminal)
+        try:
+            yield shown
+        finally:
+            process.kill()
+
+
+def test_a_terminal_is_not_sent_bytes(service: Server) -> None:
+    service.client.put("/kv/media/image", content=b"a\xff\n", headers={"Content-Type": "image/png"})
+    service.client.put("/kv/media/text", content=b"abc\n", headers={"Content-Type": "text/plain"})
+    with in_a_terminal("get", "media/image", f"--url={service.url}") as shown:
+        line = "leasehold: the value is 3 bytes of image/png: redirect the output to a file, or use -o json\n"
+        assert shown.readline() == line
+    with in_a_terminal("get", "media/text", f"--url={service.url}") as shown:
+        assert shown.readline() == "abc\n"
+
+
+def test_retries_are_shown_in_a_terminal_only() -> None:
+    words = ["get", "a", "--url=http://127.0.0.1:1"]
+    with in_a_terminal(*words, "--retry=300") as shown:
+        assert shown.readline().startswith("leasehold: GET /kv/a: attempt 1 failed ")
+    assert run(*words, "--retry=0.1").errors.count("\n") == 1
