@@ -157,7 +157,6 @@ class Connection(QuickAnswerer, asyncio.Protocol):
     # Receiving ------------------------------------------------------------------------------------------------
 
     def _receive_recalled(self, request: Request) -> None:
-        """Receive a request whose header block is in the cache."""
         self._receive(request)
         self._note_headers(request)
 
@@ -196,7 +195,8 @@ class Connection(QuickAnswerer, asyncio.Protocol):
     def _feed_unparsed(self) -> None:
         """Parse what was read until reading is paused."""
         while self._unparsed and not self._is_reading_paused:
-            part, self._unparsed = self._unparsed[:SLICE_BYTES], self._unparsed[SLICE_BYTES:]
+            size = max(SLICE_BYTES, self._reception.awaited_bytes)  # no request begins within a body
+            part, self._unparsed = self._unparsed[:size], self._unparsed[size:]
             self._feed(bytes(part))
         if not self._unparsed:
             self._unparsed = NOTHING  # an empty view still keeps the whole read in memory

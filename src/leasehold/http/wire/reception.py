@@ -124,6 +124,13 @@ class Reception:
         """What a body that is not complete takes in memory."""
         return self._body_bytes + PIECE_BYTES * len(self._body) if self._body else 0
 
+    @property
+    def awaited_bytes(self) -> int:
+        """How many bytes of a body are still to come, if its length is known. 0: no body is received."""
+        if self.state is not BODY and self.state is not DISCARDING:
+            return 0
+        return int(self.headers.get(b"content-length", b"0")) - self._body_bytes
+
     def taken(self) -> list[Request]:
         """The requests that were completed since the last call."""
         complete = self._complete
