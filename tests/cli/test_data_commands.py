@@ -168,6 +168,21 @@ def test_a_history_that_is_gone_is_reported(service: Server) -> None:
     assert (ended.code, ended.output, ended.errors.count("\n")) == (4, b"", 1)
 
 
+# Idempotency keys ---------------------------------------------------------------------------------------------
+
+
+def test_commands_with_the_same_idempotency_key_do_one_change(service: Server) -> None:
+    words = ["put", "once", "--increment", "1", "--idempotency-key", "night 7"]
+    first = printed(*words, url=service.url)
+    assert printed(*words, url=service.url) == first
+    transaction = '{"do": [{"op": "increment", "key": "once", "value": 10}]}'
+    for _ in range(2):
+        printed("txn", transaction, "--idempotency-key=night 8", url=service.url)
+    assert service.value("once") == 11
+    other = run("put", "once", "2", "--idempotency-key", "night 7", url=service.url)
+    assert (other.code, other.output) == (2, b"")
+
+
 # txn ----------------------------------------------------------------------------------------------------------
 
 

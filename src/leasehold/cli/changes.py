@@ -1,10 +1,17 @@
-"""What the commands that change one entry have in common: options, the request, and the output."""
+"""What the commands that change entries have in common: options, the request, and the output."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from leasehold.cli.arguments import Parser
-from leasehold.cli.connecting import WriteArguments, add_connection_options, add_lease_option, connected, lease_of
+from leasehold.cli.connecting import (
+    WriteArguments,
+    add_connection_options,
+    add_lease_option,
+    connected,
+    header_text,
+    lease_of,
+)
 from leasehold.cli.exit_codes import SUCCESS
 from leasehold.cli.options import JSON, TABLE, OutputArguments, Pair, add_if_match_option, add_output_option
 from leasehold.cli.output import write_json
@@ -12,7 +19,13 @@ from leasehold.cli.output import write_json
 JSON_TYPE: Final = "application/json"
 
 
-class ChangeArguments(WriteArguments, OutputArguments):
+class KeyedArguments(WriteArguments):
+    """The arguments of a command with one change."""
+
+    idempotency_key: str | None
+
+
+class ChangeArguments(KeyedArguments, OutputArguments):
     """Not each command has all of these options. argparse does not set a default where there is one here."""
 
     key: str
@@ -22,10 +35,21 @@ class ChangeArguments(WriteArguments, OutputArguments):
     if_none_match: str | None = None
 
 
-def add_change_options(parser: Parser) -> None:
-    """The options that all these commands have."""
-    add_if_match_option(parser)
+def add_keyed_options(parser: Parser) -> None:
+    """The options of every command with one change."""
     add_lease_option(parser)
+    parser.add_argument(
+        "--idempotency-key",
+        metavar="KEY",
+        type=header_text,
+        help="Do it once, however often a command has this key within 10 minutes.",
+    )
+
+
+def add_change_options(parser: Parser) -> None:
+    """The options of every command that changes one entry."""
+    add_if_match_option(parser)
+    add_keyed_options(parser)
     add_output_option(parser, JSON, (JSON, TABLE))
     add_connection_options(parser)
 
@@ -65,10 +89,17 @@ def _parameters_of(arguments: ChangeArguments) -> Iterator[Pair]:
 
 def conditions_of(arguments: ChangeArguments) -> Iterator[Pair]:
     """The headers on which the change depends."""
+    yield from fences_of(arguments)
     if arguments.if_match is not None:
         yield "If-Match", arguments.if_match
     if arguments.if_none_match is not None:
         yield "If-None-Match", arguments.if_none_match
+
+
+def fences_of(arguments: KeyedArguments) -> Iterator[Pair]:
+    """The headers with the lease and the idempotency key."""
+    if arguments.idempotency_key is not None:
+        yield "Idempotency-Key", arguments.idempotency_key
     lease = lease_of(arguments)
     if lease is not None:
         yield "If-Lease", lease

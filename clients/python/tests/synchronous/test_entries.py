@@ -242,6 +242,14 @@ def test_a_request_of_ones_own_gets_the_response_as_it_was_sent(server: Server, 
             db.send(Request("DELETE", f"/kv/{key}?path=/m", is_change=True))
 
 
+def test_a_request_of_ones_own_may_have_its_own_idempotency_key(server: Server, key: str) -> None:
+    request = Request("POST", f"/kv/{key}?increment", [("Idempotency-Key", key)], b"1", is_change=True)
+    with Client(server.url) as db:
+        first = db.send(request)
+        again = db.send(request)
+        assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+
+
 def test_a_proxy_is_not_asked_for_a_service_on_this_machine(
     server: Server, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

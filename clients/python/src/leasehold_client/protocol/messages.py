@@ -30,6 +30,9 @@ class Request:
         return replace(self, headers=(*self.headers, *headers))
 
     def with_idempotency_key(self, key: str) -> Request:
+        """The same with this key, unless it has one."""
+        if any(name.lower() == "idempotency-key" for name, _ in self.headers):
+            return self
         return self.with_headers(("Idempotency-Key", f'"{key}"'))
 
 
