@@ -43,10 +43,10 @@ GROUPS: Final = {
         "export": "export",
         "import": "import_entries",
         "copy": "copy_entries",
+        "status": "status",
     },
     "Commands for servers and stores": {
         "serve": "serve",
-        "status": "status",
         "check": "check",
         "backup": "backup",
         "restore": "backup",
