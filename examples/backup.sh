@@ -13,7 +13,7 @@ keep=${2:-7}
 file="$folder/leasehold-$(date -u +%Y%m%dT%H%M%S).json"
 
 mkdir -p "$folder"
-leasehold backup "$file" --url "$url" ${LEASEHOLD_TOKEN_FILE:+--token-file "$LEASEHOLD_TOKEN_FILE"}
+leasehold backup "$file" --url "$url"
 echo "$file"
 
 # The names grow with the time. All but the newest ones go.

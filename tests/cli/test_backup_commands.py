@@ -16,6 +16,8 @@ import pytest
 from databases import Database, shared_server_url
 from running import Server, clean_environment, leasehold, running
 
+from leasehold.cli import exit_codes
+
 FAULT, USAGE = 1, 2
 DOCS = Path(__file__).parents[2] / "docs"
 _numbers = count(1)
@@ -265,9 +267,11 @@ def test_a_bearer_token_is_sent_and_a_refusal_is_reported(tmp_path: Path) -> Non
     secret.write_text("a-secret-of-more-than-32-bytes-for-tests")
     secret.chmod(0o600)
     with running(environment={"LEASEHOLD_AUTH_SECRET_FILE": str(secret)}) as server:
-        assert "the service answered 401" in refused("backup", "-", f"--url={server.url}")
+        assert "bearer token" in refused("backup", "-", f"--url={server.url}", code=exit_codes.ACCESS_DENIED)
         token.write_text(done("token", f"--auth-secret-file={secret}", "--subject=backup", "--permission=read"))
         assert json.loads(done("backup", "-", f"--url={server.url}", f"--token-file={token}"))["entries"] == []
+        for variables in ({"LEASEHOLD_TOKEN_FILE": str(token)}, {"LEASEHOLD_TOKEN": token.read_text()}):
+            assert leasehold("backup", "-", f"--url={server.url}", environment=variables).returncode == 0
 
 
 # Advance ------------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leasehold.cli.arguments import Command, Parser, count_from
+from leasehold.cli.connecting import TOKEN_FILE_VARIABLE, ConnectionArguments, connected
 from leasehold.cli.output_files import Write, written
-from leasehold.errors import ServiceError, unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,7 @@ ADVANCE_REVISIONS: Final = 1_000_000_000
 """A restore adds this to the revision: more than the store can have issued after the backup was made."""
 ANSWER_SECONDS: Final = 60.0
 """The download fails if the service sends nothing for this time."""
-READ_BYTES: Final = 1_048_576
-MAX_REFUSAL_BYTES: Final = 65_536
+MB: Final = 1_000_000
 STORE_HELP: Final = "A file or postgresql://….  [default: data.json]"
 
 
@@ -59,7 +58,11 @@ def parse_backup(program: str, words: Sequence[str]) -> BackupArguments:
     parser.add_argument("output", metavar="OUTPUT", help="The file to write, or - for standard output.")
     parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--url", help="A running service, in place of a store: http://localhost:8080.")
-    parser.add_argument("--token-file", metavar="FILE", help="For --url: file with a token that may read all.")
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help=f"For --url: file with a token that may read all.  [default: {TOKEN_FILE_VARIABLE}]",
+    )
     parser.check_options(words)
     return parser.parse_args(words, BackupArguments())
 
@@ -73,7 +76,7 @@ def run_backup(program: str, words: Sequence[str]) -> int:
     if arguments.url is None:
         back_up_store(_named_store(arguments.store), output)
     else:
-        back_up_service(arguments.url, arguments.token_file and _token_in(Path(arguments.token_file)), output)
+        back_up_service(ConnectionArguments(url=arguments.url, token_file=arguments.token_file, retry=0.0), output)
     return 0
 
 
@@ -97,68 +100,39 @@ async def _write(text: AsyncGenerator[bytes], output: "Path | None") -> None:
                 take(chunk)
 
 
-def back_up_service(url: str, token: str | None, output: "Path | None") -> None:
-    """Write a backup of the store of a running service; see `back_up_store`."""
-    with _backup_output(output) as take:
-        for chunk in _downloaded(url, token):
+def back_up_service(connection: ConnectionArguments, output: "Path | None") -> None:
+    """Write a backup of the store of a running service; see `back_up_store`. Raises CommandFailed."""
+    from leasehold_client import Request
+
+    with connected(connection) as db, _backup_output(output) as take:
+        for chunk in db.stream(Request("GET", "/backup"), silence_seconds=ANSWER_SECONDS):
             take(chunk)
-
-
-def _token_in(path: "Path") -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeError) as error:
-        raise unavailable(f"the token in {path} cannot be read") from error
 
 
 @contextmanager
 def _backup_output(output: "Path | None") -> Iterator[Write]:
     """Takes the chunks of a backup. Raises `unavailable` at the end unless the backup is complete and stored."""
+    from leasehold.cli.progress_line import shown_by_thread
     from leasehold.engines.seals import Seal
 
     seal = Seal()
-    with written(output) as write:
+    taken_bytes = 0
+
+    def figures() -> Mapping[str, object]:
+        return {"step": "backing up", "done": f"{taken_bytes // MB:,} MB"}
+
+    # The backup and the figures would be mixed on one terminal.
+    is_mixed = output is None and sys.stdout.isatty()
+    with written(output) as write, nullcontext() if is_mixed else shown_by_thread(figures):
 
         def take(chunk: bytes) -> None:
+            nonlocal taken_bytes
             seal.take(chunk)
             write(chunk)
+            taken_bytes += len(chunk)
 
         yield take
         seal.check("the backup")
-
-
-def _downloaded(url: str, token: str | None) -> Iterator[bytes]:
-    """The response of `GET /backup`. Proxies in the environment are not used, as the service is often on loopback."""
-    import urllib.error
-    import urllib.request
-    from http.client import HTTPException
-
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    try:
-        request = urllib.request.Request(f"{url.rstrip('/')}/backup", headers=headers)  # noqa: S310 - checked below
-        if request.type not in ("http", "https"):
-            raise ServiceError("invalid_argument", "the URL of the service begins with http:// or https://")
-        with opener.open(request, timeout=ANSWER_SECONDS) as answer:
-            while data := answer.read(READ_BYTES):
-                yield data
-    except urllib.error.HTTPError as refusal:
-        body = refusal.read(MAX_REFUSAL_BYTES)
-        raise unavailable(f"the service answered {refusal.code}: {_message(body)}") from refusal
-    except ValueError as error:
-        raise ServiceError("invalid_argument", f"{url} is not a URL of a service") from error
-    except (OSError, HTTPException) as error:
-        raise unavailable(f"the service at {url} cannot be reached, or broke off: {error}") from error
-
-
-def _message(body: bytes) -> str:
-    import json
-
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return "no answer of Leasehold"
-    return str(answer.get("message", "")) if isinstance(answer, dict) else "no answer of Leasehold"
 
 
 BACKUP = Command("Write all entries of one moment to a file.", run_backup)
@@ -228,12 +202,15 @@ def restore(backup: "Path", url: str, *, advance: int, replace: bool) -> Done:
     """
     import asyncio
 
+    from leasehold.cli.progress_line import shown_by_thread
     from leasehold.engines import restore_store
     from leasehold.engines.backups import backup_text, read_backup
     from leasehold.engines.file.disk import OsDisk
     from leasehold.model import ENTRY, LEASE
 
-    state = read_backup(OsDisk(), backup, _now())
+    with shown_by_thread(lambda: {"step": "reading and checking the backup"}):
+        state = read_backup(OsDisk(), backup, _now())
+    entries = len(state.of(ENTRY).by_name)
 
     async def keep(moment: "Moment") -> "Path":
         numbered = (backup.with_name(f"{backup.name}.replaced-{number}") for number in range(1, sys.maxsize))
@@ -241,8 +218,9 @@ def restore(backup: "Path", url: str, *, advance: int, replace: bool) -> Done:
         await _write(backup_text(moment), kept)
         return kept
 
-    restored = asyncio.run(restore_store(url, state, advance=advance, keep=keep if replace else None, now=_now()))
-    return Done(len(state.of(ENTRY).by_name), restored.revision, restored.kept, len(state.of(LEASE).by_name))
+    with shown_by_thread(lambda: {"step": f"restoring {entries:,} entries"}):
+        restored = asyncio.run(restore_store(url, state, advance=advance, keep=keep if replace else None, now=_now()))
+    return Done(entries, restored.revision, restored.kept, len(state.of(LEASE).by_name))
 
 
 RESTORE = Command("Restore a backup into an empty store, all of it or nothing.", run_restore)

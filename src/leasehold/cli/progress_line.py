@@ -1,15 +1,16 @@
 """One line on the terminal that shows how far a command has come. It is removed at the end."""
 
-import asyncio
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from leasehold.process.streams import STANDARD_ERROR
-from leasehold.progress import Figures
+
+if TYPE_CHECKING:
+    from leasehold.progress import Figures
 
 SHOW_SECONDS: Final = 0.2
 _CLEAR: Final = "\r\x1b[K"
@@ -17,11 +18,14 @@ _CLEAR: Final = "\r\x1b[K"
 
 
 @contextmanager
-def shown(figures: Figures) -> Iterator[None]:
+def shown(figures: "Figures") -> Iterator[None]:
     """Show the figures of a `Progress` while the block runs, if standard error is a terminal. Needs an event loop."""
     if not sys.stderr.isatty():
         yield
         return
+
+    import asyncio
+
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle
 
@@ -39,7 +43,7 @@ def shown(figures: Figures) -> Iterator[None]:
 
 
 @contextmanager
-def shown_by_thread(figures: Figures) -> Iterator[None]:
+def shown_by_thread(figures: "Figures") -> Iterator[None]:
     """The same without an event loop: a thread shows the figures."""
     if not sys.stderr.isatty():
         yield
@@ -61,7 +65,7 @@ def shown_by_thread(figures: Figures) -> Iterator[None]:
         _write(_CLEAR)
 
 
-def _line(figures: Figures) -> str:
+def _line(figures: "Figures") -> str:
     return _CLEAR + ", ".join(f"{_prefix(name)}{figure}" for name, figure in figures().items())
 
 
