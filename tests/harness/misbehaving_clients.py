@@ -43,6 +43,10 @@ KEPT_BYTES: Final = 16 * 1024 * 1024
 KEPT_BYTES_OF_A_CLIENT: Final = 32 * 1024
 """How much larger the server may be after its first crowd, if it is too small a crowd for the server to give back what
 the allocator keeps for those who come next (25 KiB each)."""
+TIME_SLICE_SECONDS: Final = 0.004
+"""How long a process may keep a processor that another one waits for, on kernels with 250 ticks a second. The service,
+the good and the misbehaving clients share the machine's processors, so a request may wait as long although the event
+loop has no turn of more than 0.6 ms of processor time for any of these clients."""
 MORE_MEMORY: Final = 1.2
 """How much larger it may be after the next crowd, when it has given that back."""
 
@@ -512,8 +516,9 @@ def survive_misbehaving_clients(
     """Let so many misbehaving clients loose on a server of `store`, which is empty at first.
 
     `is_measured`: another crowd comes before, so that the server has grown as large as it gets, and the p99 of good
-    clients must not more than double. It is measured before and afterwards, because the disk and the other guests of
-    the machine change meanwhile; the larger one counts. A test does not look at that: the machine may do other things.
+    clients must not more than double, apart from a time slice. It is measured before and afterwards, because the disk
+    and the other guests of the machine change meanwhile; the larger one counts. A test does not look at that: the
+    machine may do other things.
     """
     finding, terms = Finding(), Terms(deadline_seconds)
     with server_for_misbehaving_clients(store, terms, clients) as server:
@@ -560,7 +565,7 @@ def survive_misbehaving_clients(
             "KiB afterwards": after.bytes // 1024,
         }
     )
-    if is_measured and during.p99 > 2 * p99:
+    if is_measured and during.p99 > 2 * p99 + TIME_SLICE_SECONDS:
         finding.violations.append(f"good clients' p99 went from {p99 * 1e3:.1f} to {during.p99 * 1e3:.1f} ms")
     return finding
 
