@@ -48,7 +48,10 @@ def put(server: Server, key: str, value: Any = 1) -> None:
 def routes(server: Server, *, permission: bool = True) -> list[tuple[str, str]]:
     """Method and target of all routes that need a permission, or of all routes that need none."""
     return [
-        (method.upper(), path.replace("{key}", "a").replace("{uuid}", UUID).replace("{name}", "a"))
+        (
+            method.upper(),
+            path.replace("{key}", "a").replace("{uuid}", UUID).replace("{name}", "a").replace("{state}", "a"),
+        )
         for path, methods in server.contract.document["paths"].items()
         for method, operation in methods.items()
         if ({"bearer": []} in operation["security"]) == permission

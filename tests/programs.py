@@ -6,7 +6,7 @@
 If the machine lacks something, the test is skipped, and the end of the run lists what was missing. With `CI=true` the
 test fails instead, as does every test that is skipped (`conftest`), because `.ci/run` installs everything.
 
-To add a requirement, add it to `PACKAGES` and to the list in `.ci/run`.
+To add a requirement, add it to `PACKAGES`, or to `OTHERS` if Debian does not have it, and to its list in `.ci/run`.
 """
 
 import os
@@ -42,6 +42,8 @@ PACKAGES: Final[Mapping[str, str]] = {
     "zsh": "zsh",
 }
 """The Debian package of each program that a test may need."""
+OTHERS: Final[Mapping[str, str]] = {"terraform": "Terraform 1.5 or newer from its makers"}
+"""What to install for the programs that Debian does not have."""
 LOOP_MOUNTS: Final = "loop mounts"
 """A requirement that is not a program: root, loop devices, and ext4."""
 PID_NAMESPACES: Final = "PID namespaces"
@@ -54,9 +56,10 @@ _PREFIX = "this machine lacks "
 
 def needs(*names: str) -> pytest.MarkDecorator:
     """A mark for a test, a class or a whole file: names of programs, or the constants above."""
-    unknown = [name for name in names if name not in PACKAGES and name not in (LOOP_MOUNTS, PID_NAMESPACES, MOUNTS)]
+    known = (*PACKAGES, *OTHERS, LOOP_MOUNTS, PID_NAMESPACES, MOUNTS)
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"not in programs.PACKAGES: {unknown}")
+        raise ValueError(f"not in programs.PACKAGES or programs.OTHERS: {unknown}")
     return pytest.mark.needs(*names)
 
 
@@ -91,7 +94,8 @@ def _lack(name: str) -> str:
     if name == MOUNTS:
         reason = obstacle_to_mounts()
         return f"{MOUNTS} ({reason})" if reason else ""
-    return "" if _found(name) else f"{name} (apt-get install {PACKAGES[name]})"
+    remedy = f"install {OTHERS[name]}" if name in OTHERS else f"apt-get install {PACKAGES[name]}"
+    return "" if _found(name) else f"{name} ({remedy})"
 
 
 AS_PID_1: Final = ("unshare", "--fork", "--pid")

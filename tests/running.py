@@ -28,12 +28,12 @@ fails."""
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of this process without settings of the service or of OpenTelemetry, and without the variables
-    of `make test`.
+    """The environment of this process without settings of the service, of OpenTelemetry or of Terraform, and without
+    the variables of `make test`.
 
     A `make` in a test would otherwise take these for its own: `ARGS="-k journal"` is not an option of the service.
     """
-    foreign = ("LEASEHOLD_", "OTEL_", "MAKE")
+    foreign = ("LEASEHOLD_", "OTEL_", "TF_", "MAKE")
     of_make = {"MFLAGS", "ARGS", "PYTHON", "PYTHONS", "MINUTES", "SEED", "ROWS"}
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign) and name not in of_make}
 

@@ -73,6 +73,14 @@ MAX_HEARTBEAT_SECONDS: Final = 60.0
 MAX_OWNER_BYTES: Final = 1 * KIB
 MAX_LEASE_ID_CHARACTERS: Final = 128
 
+MAX_STATE_NAME_BYTES: Final = 400
+"""Of a Terraform state. The keys of its versions are up to 40 bytes longer."""
+MAX_STATE_VERSIONS: Final = 10
+"""The states that are kept for each name, the current one included."""
+MAX_LOCK_INFO_BYTES: Final = 16 * KIB
+"""Of the lock of a Terraform state. Its paths and messages may be longer than an `owner`."""
+DEFAULT_STATE_LOCK_SECONDS: Final = 86_400.0
+
 MAX_TOKEN_BYTES: Final = 4 * KIB
 MAX_CACHED_TOKENS: Final = 10_000
 MIN_SECRET_BYTES: Final = 32
@@ -132,6 +140,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_header_fields: int = 100
     max_body_bytes: int = 1 * MIB
     """Also the largest size to which partial updates may grow a value."""
+    max_state_bytes: int = 16 * MIB
+    """The largest Terraform state."""
     idempotency_seconds: float = 600.0
     """How long the outcome of a request with an idempotency key is kept."""
     max_receipts: int = 100_000

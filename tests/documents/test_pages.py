@@ -29,6 +29,7 @@ LANGUAGES = {
     "ini",
     "nginx",
     "haproxy",
+    "hcl",
     "apache",
     "caddy",
     "lighttpd",
@@ -37,6 +38,12 @@ LANGUAGES = {
     "sh",
 }
 """What a block may be. Commands stand in `console` only, so that none is left out by its name."""
+
+
+NEEDS = {Path("docs/terraform.md"): ("terraform",)}
+"""What a page needs in addition to the programs that all pages need."""
+OF_TERRAFORM = {"CHECKPOINT_DISABLE": "1", "TF_CLI_ARGS": "-no-color"}
+"""Variables of a reader whose terminal has no colors, and who does not ask for newer versions."""
 
 
 def free_port() -> int:
@@ -59,12 +66,17 @@ def reader(folder: Path, port: int) -> Reading:
     """A reader who has installed the command and works in an empty folder."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = clean_environment() | {"PATH": path, "HOME": str(folder), "LEASEHOLD_PORT": str(port)}
+    environment |= OF_TERRAFORM
     return Reading(folder, environment, port)
 
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if any(block.remark("in a clone") is None for block in commands_of(page))],
+    [
+        pytest.param(page, marks=[needs(*NEEDS[page])] if page in NEEDS else [])
+        for page in PAGES
+        if any(block.remark("in a clone") is None for block in commands_of(page))
+    ],
     ids=str,
 )
 def test_the_commands_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) -> None:

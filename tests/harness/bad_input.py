@@ -389,7 +389,14 @@ class Mutator:
 
 # Tokens ---------------------------------------------------------------------------------------------------------
 
-ROUTES: Final = (("GET", "/kv/a"), ("PUT", "/kv/a"), ("GET", "/stream"), ("POST", "/locks/a"), ("GET", "/health"))
+ROUTES: Final = (
+    ("GET", "/kv/a"),
+    ("PUT", "/kv/a"),
+    ("GET", "/stream"),
+    ("POST", "/locks/a"),
+    ("LOCK", "/terraform/a"),
+    ("GET", "/health"),
+)
 
 
 def send_bad_tokens(folder: Path, public_pem: bytes) -> Finding:

@@ -61,6 +61,9 @@ ROUTES = {
     "/renew": {"post"},
     "/unlock": {"delete"},
     "/watch": {"get"},
+    "/terraform/{state}": {"get", "post", "put", "delete"},
+    "/terraform/{state}/versions": {"get"},
+    "/terraform/{state}/lock": {"post", "delete"},
     "/health": {"get"},
     "/health/live": {"get"},
     "/health/ready": {"get"},
@@ -206,6 +209,10 @@ def test_every_body_is_described(document: Any) -> None:
     patches = ["application/json-patch+json", "application/merge-patch+json"]
     assert bodies == {
         "post /set": values,
+        "post /terraform/{state}": ["application/json"],
+        "put /terraform/{state}": ["application/json"],
+        "post /terraform/{state}/lock": values,
+        "delete /terraform/{state}/lock": values,
         "post /txn": values,
         "post /kv/{key}": values_or_bytes,
         "put /kv/{key}": values_or_bytes,

@@ -71,6 +71,7 @@ MEDIA = st.sampled_from(
         ";",
     ]
 )
+LOCK_INFOS = st.fixed_dictionaries({"ID": st.sampled_from(["a", "a", "b", ""])}, optional={"Who": TEXTS, "Info": JSON})
 ANY_BODY = st.tuples(st.none() | MEDIA, JSON.map(encode_json) | st.binary(max_size=40))
 
 
@@ -197,7 +198,9 @@ def fitting_bodies(operation: Any) -> st.SearchStrategy[Body]:
         if name == "Bytes":
             fitting.append(st.tuples(st.just(media.replace("*", "png")), st.binary(max_size=40)))
             continue
-        if name == "Set":
+        if name == "LockInfo":
+            texts = LOCK_INFOS.map(encode)
+        elif name == "Set":
             texts = SETS.map(encode)
         elif name == "Transaction":
             texts = TRANSACTIONS.map(encode)
@@ -262,7 +265,7 @@ def requests(draw: st.DrawFn, contract: Contract) -> Sent:
     path, method = draw(st.sampled_from(routes + 2 * several + 10 * [("/kv/{key}", "get")]))
     operation = document["paths"][path][method]
     name = draw(KEYS if draw(st.integers(0, 2)) == 0 else st.sampled_from(FUZZ_KEYS))
-    target = path.replace("{key}", quote(name)).replace("{name}", quote(name))
+    target = path.replace("{key}", quote(name)).replace("{name}", quote(name)).replace("{state}", quote(name))
     target = target.replace("{uuid}", quote(draw(UUIDS | UUIDS | TEXTS)))
     query: list[tuple[str, str]] = []
     headers: dict[str, str] = {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from programs import PACKAGES, needs
+from programs import OTHERS, PACKAGES, needs
 
 TESTS = Path(__file__).parent.parent
 FILE = """
@@ -78,6 +78,9 @@ def test_ci_installs_every_program_that_tests_need() -> None:
     installed = re.search(r"^packages=\((.*?)\)$", script, re.DOTALL | re.MULTILINE)
     assert installed is not None
     assert sorted(installed[1].split()) == sorted(set(PACKAGES.values()))
+    required = re.search(r"^others=\((.*?)\)$", script, re.MULTILINE)
+    assert required is not None
+    assert sorted(required[1].split()) == sorted(OTHERS)
 
 
 def test_a_program_without_a_known_package_is_an_error_in_the_test() -> None:

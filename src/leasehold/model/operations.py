@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from leasehold.model.records import AnyKind, Value
+from leasehold.model.records import AnyKind, Binary, Value
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Pointer = tuple[str, ...]
@@ -154,6 +154,50 @@ class Release(msgspec.Struct, frozen=True):
     is_forced: bool = False
 
 
+# States of Terraform ------------------------------------------------------------------------------------------
+#
+# `lock_id`: the ID in the lock info of Terraform. It is not secret, so it is not the `lease_id` of the lease.
+
+
+class SaveState(msgspec.Struct, frozen=True, gc=False):
+    """Create or replace a state, and keep the state before it as a version.
+
+    `lock_id`: the lock must be held with this ID, and is renewed. None: the lock must be free.
+    """
+
+    key: str
+    value: Binary
+    lock_id: str | None = None
+
+
+class DeleteState(msgspec.Struct, frozen=True, gc=False):
+    """Delete a state and its versions. `lock_id`: as in `SaveState`."""
+
+    key: str
+    lock_id: str | None = None
+
+
+class LockState(msgspec.Struct, frozen=True, gc=False):
+    """Acquire the lock of a state. The lock has the name of the state's key."""
+
+    lock: str
+    lock_id: str
+    acquisition: Acquire
+    """Its `owner` is the lock info, an object with the member ID."""
+
+
+class UnlockState(msgspec.Struct, frozen=True, gc=False):
+    """End the lease with this `lock_id`, which `holder` acquired. None: end any lease on the lock.
+
+    `is_admin`: the holder may be another one.
+    """
+
+    lock: str
+    lock_id: str | None
+    holder: str
+    is_admin: bool
+
+
 # Changes of any kind ------------------------------------------------------------------------------------------
 
 
@@ -229,8 +273,9 @@ class Transaction(msgspec.Struct, frozen=True):
 # Unions -------------------------------------------------------------------------------------------------------
 
 LockOperation = Acquire | Renew | Release
-SingleOperation = EntryOperation | LockOperation | Expire
-RequestedOperation = EntryOperation | LockOperation | DeleteEach | Transaction
+StateOperation = SaveState | DeleteState | LockState | UnlockState
+SingleOperation = EntryOperation | LockOperation | StateOperation | Expire
+RequestedOperation = EntryOperation | LockOperation | StateOperation | DeleteEach | Transaction
 """What callers can request with an idempotency key."""
 
 
@@ -265,7 +310,7 @@ Operation = SingleOperation | DeleteEach | Transaction | Keyed | Forget
 
 def name_of(asked: Read | SingleOperation) -> str:
     """The key or lock of an operation."""
-    if isinstance(asked, LockOperation):
+    if isinstance(asked, LockOperation | LockState | UnlockState):
         return asked.lock
     return asked.name if isinstance(asked, Expire) else asked.key
 

@@ -7,6 +7,7 @@
     leases.py       acquire, renew, release
     transactions.py several checks and operations, all or nothing
     receipts.py     idempotency keys: a request is done once
+    terraform.py    states of Terraform, and their locks
     fences.py       the rule that refuses a write under a stale lease
     conditions.py   If-Match and If-None-Match
     reads.py        what a read returns

@@ -15,30 +15,36 @@ from leasehold.model import (
     AnyKind,
     Change,
     DeleteEach,
+    DeleteState,
     Expire,
     Expired,
     Forget,
     Increment,
     Keyed,
     LockOperation,
+    LockState,
     Operation,
     Outcome,
     Put,
     Release,
     Renew,
+    SaveState,
+    StateOperation,
     Touched,
     Transaction,
     Unchanged,
+    UnlockState,
     View,
     is_expired,
     name_of,
 )
-from leasehold.rules import entries, leases, plain_puts, receipts, transactions
+from leasehold.rules import entries, leases, plain_puts, receipts, terraform, transactions
 from leasehold.rules.overlay import BatchLimitError, Overlay
 
 # Made once, because to make a union takes longer than to check it.
 _Cleaning = Expire | Forget
-_Unfenced = LockOperation | Expire | Forget
+_Rare = DeleteEach | StateOperation
+_Unfenced = LockOperation | StateOperation | Expire | Forget
 
 
 def evaluate(
@@ -107,6 +113,8 @@ def names_of(operation: Operation) -> Sequence[tuple[AnyKind, str]]:
         return [(RECEIPT, name) for name in operation.receipts]
     if isinstance(operation, DeleteEach):
         return [(ENTRY, key) for key in operation.keys]
+    if isinstance(operation, StateOperation):
+        return terraform.names_in(operation)
     return ((ENTRY, operation.key),)
 
 
@@ -139,9 +147,21 @@ def apply(overlay: Overlay, operation: Operation) -> Outcome:
         return transactions.transact(overlay, operation)
     if isinstance(operation, Keyed):
         return receipts.once(overlay, operation, apply)
+    if isinstance(operation, _Rare):
+        return _apply_rare(overlay, operation)
+    return entries.change(overlay, operation)
+
+
+def _apply_rare(overlay: Overlay, operation: _Rare) -> Outcome:
     if isinstance(operation, DeleteEach):
         return entries.delete_each(overlay, operation)
-    return entries.change(overlay, operation)
+    if isinstance(operation, SaveState):
+        return terraform.save(overlay, operation)
+    if isinstance(operation, DeleteState):
+        return terraform.delete(overlay, operation)
+    if isinstance(operation, LockState):
+        return terraform.lock(overlay, operation)
+    return terraform.unlock(overlay, operation)
 
 
 def _expire(overlay: Overlay, operation: _Cleaning) -> Expired | Unchanged:
@@ -163,7 +183,8 @@ def _internal_error(operation: Operation, failure: Exception) -> ServiceError:
     if isinstance(operation, Keyed):
         operation = operation.operation
     if not isinstance(operation, Transaction | Forget | DeleteEach):
-        details["lock" if isinstance(operation, LockOperation) else "key"] = name_of(operation)
+        is_of_lock = isinstance(operation, LockOperation | LockState | UnlockState)
+        details["lock" if is_of_lock else "key"] = name_of(operation)
     error = ServiceError("internal", "the service failed; nothing was changed", details=details)
     error.__cause__ = failure
     return error

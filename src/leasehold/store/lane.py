@@ -20,7 +20,7 @@ from leasehold.engines.base import Space
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import LANE_END_SECONDS, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_WAITING_VALUE_BYTES
 from leasehold.metrics import Metrics
-from leasehold.model import Keyed, Operation, Put, Transaction
+from leasehold.model import Keyed, Operation, Put, SaveState, Transaction
 from leasehold.store.batch import Batch, Done
 from leasehold.store.lane_watch import LaneWatch
 
@@ -194,7 +194,7 @@ def _value_bytes(operation: Operation) -> int:
         return sum(len(each.value) for each in operation.operations if isinstance(each, Put))
     if isinstance(operation, Keyed):
         return _value_bytes(operation.operation)
-    return len(operation.value) if type(operation) is Put else 0
+    return len(operation.value) if isinstance(operation, Put | SaveState) else 0
 
 
 def _batch_end(operations: Sequence[Operation], most: int) -> int:

@@ -30,6 +30,7 @@ from leasehold.values.pointers import (
 from leasehold.values.text import (
     LARGE_BYTES,
     UNREADABLE,
+    check_json_text,
     check_size,
     collector_paused,
     decode,
@@ -49,6 +50,7 @@ __all__ = [
     "LARGE_BYTES",
     "UNREADABLE",
     "are_equal",
+    "check_json_text",
     "check_size",
     "collector_paused",
     "container_for",

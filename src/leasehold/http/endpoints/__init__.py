@@ -3,6 +3,7 @@
 kv/         /kv                             entries by key
 by_uuid/    /set, /get, /stream             entries by UUID
 locks/      /locks, /lock, /renew, /unlock  locks and their leases
+terraform/  /terraform                      states of Terraform
 transactions.py /txn
 backup.py   /backup
 watch.py    /watch                          changes of entries and locks
@@ -15,7 +16,7 @@ leases are in `rules`, not here.
 from collections.abc import Sequence
 from typing import Final
 
-from leasehold.http.endpoints import backup, by_uuid, kv, locks, system, transactions, watch
+from leasehold.http.endpoints import backup, by_uuid, kv, locks, system, terraform, transactions, watch
 from leasehold.http.media_types import DEFAULT_BINARY_TYPES
 from leasehold.http.routing.route import Route
 
@@ -23,7 +24,7 @@ from leasehold.http.routing.route import Route
 def routes(binary_types: Sequence[str] = DEFAULT_BINARY_TYPES) -> tuple[Route, ...]:
     """All routes. `binary_types`: the media types of bodies that are stored as bytes."""
     of_entries = kv.routes(binary_types) + by_uuid.ROUTES + transactions.routes(binary_types)
-    return of_entries + locks.ROUTES + (watch.ROUTE,) + backup.ROUTES + system.ROUTES
+    return of_entries + locks.ROUTES + terraform.ROUTES + (watch.ROUTE,) + backup.ROUTES + system.ROUTES
 
 
 ROUTES: Final = routes()

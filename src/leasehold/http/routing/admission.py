@@ -11,7 +11,8 @@ from typing import Final
 
 from leasehold.access.hosts import DEFAULT_PORTS, Origin, is_address, parse_host, parse_origin
 from leasehold.access.permissions import ANYONE, Principal, RoutePermission, forbidden, missing_permission
-from leasehold.access.token_verification import Verifier, unauthenticated
+from leasehold.access.token_verification import Verifier, bearer_of_basic, unauthenticated
+from leasehold.errors import ServiceError
 from leasehold.http.messages import Headers, Request
 from leasehold.http.routing.cors import allow_origin_lines
 
@@ -45,10 +46,11 @@ class Admission:
         """Whether responses depend on the header `Origin`."""
         return bool(self._origins)
 
-    def admit(self, request: Request, permission: RoutePermission | None) -> Principal:
+    def admit(self, request: Request, permission: RoutePermission | None, *, takes_basic: bool = False) -> Principal:
         """The caller. Raises `forbidden` and `unauthenticated`.
 
-        A route without a permission needs no token. A token that is sent must be valid there, too.
+        A route without a permission needs no token. A token that is sent must be valid there, too. `takes_basic`: see
+        `Route.takes_basic`.
         """
         headers = request.headers
         if not headers.is_checked:
@@ -64,12 +66,18 @@ class Admission:
         if authorization is None:
             if permission is None:
                 return ANYONE
-            raise unauthenticated("no token")
-        principal = self.verifier.verify(authorization)
+            raise unauthenticated("no token", takes_basic=takes_basic)
+        as_bearer = bearer_of_basic(authorization) if takes_basic else None
+        try:
+            principal = self.verifier.verify(as_bearer or authorization)
+        except ServiceError as refusal:
+            raise unauthenticated(refusal.reason, takes_basic=takes_basic) from refusal
         if permission is not None and permission != "any" and permission not in principal.permissions:
             request.principal = principal  # for the log
             raise missing_permission(permission)
-        headers.principal, headers.verified_by = principal, self.verifier
+        if as_bearer is None:
+            # With Basic authentication they stay unset: other routes do not accept these fields.
+            headers.principal, headers.verified_by = principal, self.verifier
         return principal
 
     def readmits(self, headers: Headers, principal: Principal) -> bool:

@@ -11,6 +11,7 @@ from leasehold.errors import STATUS_BY_CODE, ErrorCode
 from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.routing import idempotency
 from leasehold.http.routing.openapi_schemas import HEADERS, SCHEMAS
+from leasehold.http.routing.openapi_state_schemas import STATE_SCHEMAS
 from leasehold.http.routing.route import DocumentedResponse, Parameter, PureEndpoint, Route
 from leasehold.http.routing.router import Router
 from leasehold.model import Json
@@ -32,6 +33,8 @@ KEY_REUSE_ERRORS: tuple[ErrorCode, ...] = ("idempotency_key_reused", "invalid_ar
 BODY_ERRORS: tuple[ErrorCode, ...] = ("invalid_json", "too_large", "unsupported_media_type")
 
 ERROR_MEDIA = tuple(media.content_type for media in JSON_FIRST)
+METHODS: frozenset[str] = frozenset(("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"))
+"""Those that OpenAPI 3.1 can describe. Routes with other methods do the same as a route that is described."""
 OF_FENCED_WRITES: dict[int, tuple[ErrorCode, ...]] = {412: ("lease_lost",)}
 """Codes that a fenced write sends with another status than the one in `STATUS_BY_CODE`."""
 ERROR_HEADERS: dict[int, tuple[str, ...]] = {401: ("WWW-Authenticate",), 416: ("Content-Range",)}
@@ -41,6 +44,8 @@ def openapi(router: Router) -> bytes:
     """The document, as JSON text."""
     paths: dict[str, dict[str, Json]] = {}
     for route in router.routes:
+        if route.method not in METHODS:
+            continue
         methods = paths.setdefault(route.pattern, {})
         methods[route.method.lower()] = _operation(route)
     document = {
@@ -52,9 +57,12 @@ def openapi(router: Router) -> bytes:
         },
         "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": {**SCHEMAS, **STATE_SCHEMAS},
             "responses": _error_responses(router),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "basic": {"type": "http", "scheme": "basic", "description": "The password is the token."},
+            },
         },
     }
     return msgspec.json.encode(document)
@@ -84,7 +92,11 @@ def _operation(route: Route) -> Json:
     for status in sorted({STATUS_BY_CODE[code] for code in _errors(route)}):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
     operation["responses"] = responses
-    operation["security"] = [{}, {"bearer": []}] if route.permission else [{}]
+    schemes = ("bearer", "basic") if route.takes_basic else ("bearer",)
+    security: list[Json] = [{}]
+    if route.permission:
+        security += [{scheme: []} for scheme in schemes]
+    operation["security"] = security
     return operation
 
 
@@ -102,8 +114,8 @@ def _errors(route: Route) -> tuple[ErrorCode, ...]:
 
 
 def _path_parameters(pattern: str) -> list[Json]:
-    """The parameter at the end of the pattern, if there is one. Its schema has the same name."""
-    name = pattern.partition("{")[2].rstrip("}")
+    """The parameter in the pattern, if there is one. Its schema has the same name."""
+    name = pattern.partition("{")[2].partition("}")[0]
     schema: Json = {"$ref": f"#/components/schemas/{name.capitalize()}"}
     return [{"name": name, "in": "path", "required": True, "schema": schema}] if name else []
 

@@ -72,7 +72,7 @@ _OWNER: Json = {
 _LEASE_ID: Json = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_LEASE_ID_CHARACTERS}
 _TOKEN: Json = {"type": ["integer", "null"], "minimum": 1}
 _FORCE: Json = {"type": ["boolean", "null"]}
-_LEASE_MEMBERS: dict[str, Json] = {
+LEASE_MEMBERS: dict[str, Json] = {
     "token": {
         "type": "integer",
         "minimum": 1,
@@ -85,7 +85,7 @@ _LEASE_MEMBERS: dict[str, Json] = {
 }
 
 
-def _object(members: Mapping[str, Json]) -> Json:
+def exactly(members: Mapping[str, Json]) -> Json:
     """A response with exactly these members."""
     return {"type": "object", "properties": dict(members), "required": list(members), "additionalProperties": False}
 
@@ -134,10 +134,10 @@ _TRANSACTION_OPERATIONS: list[Json] = [
     _members({"op": {"const": "get"}, "key": _KEY}),
 ]
 
-_LOCK: Json = _object(
+_LOCK: Json = exactly(
     {
         "lock": _NAME,
-        **_LEASE_MEMBERS,
+        **LEASE_MEMBERS,
         "waiters": {
             "type": "integer",
             "minimum": 0,
@@ -157,10 +157,10 @@ _FAILED_CHECK: Json = _members(
 )
 _CURSOR: Json = {"type": "integer", "minimum": 0, "description": "All changes up to here that match have been sent."}
 _HOLDER: dict[str, Json] = {
-    **{name: _LEASE_MEMBERS[name] for name in ("token", "owner", "expires_at")},
+    **{name: LEASE_MEMBERS[name] for name in ("token", "owner", "expires_at")},
     "revision": _REVISION,
 }
-_HEAD: Json = _object({"revision": {"type": "integer", "minimum": 0}})
+_HEAD: Json = exactly({"revision": {"type": "integer", "minimum": 0}})
 _END: Json = _members({"error": {"enum": list(STATUS_BY_CODE)}, "message": {"type": "string"}}, {"oldest": _CURSOR})
 
 
@@ -197,7 +197,7 @@ SCHEMAS: dict[str, Json] = {
     "EntryListOrCount": {
         "anyOf": [
             {"$ref": "#/components/schemas/EntryList"},
-            _object(
+            exactly(
                 {
                     "count": {"type": "integer", "minimum": 0},
                     "revision": {"type": "integer", "minimum": 0},
@@ -214,12 +214,12 @@ SCHEMAS: dict[str, Json] = {
         "description": "An event of a watch. In `text/event-stream` its members are the fields of an event.",
         "anyOf": [
             _change_event("put", {"$ref": "#/components/schemas/Entry"}),
-            _change_event("delete", _object({"key": _KEY, "revision": _REVISION})),
-            _change_event("lock", _object({"lock": _NAME, "state": {"const": "held"}, **_HOLDER})),
-            _change_event("lock", _object({"lock": _NAME, "state": {"const": "free"}, "revision": _REVISION})),
-            _object({"event": {"enum": ["ready", "progress"]}, "id": _CURSOR, "data": _HEAD}),
-            _object({"event": {"const": "reset"}, "data": _HEAD}),
-            _object({"event": {"const": "end"}, "data": _END}),
+            _change_event("delete", exactly({"key": _KEY, "revision": _REVISION})),
+            _change_event("lock", exactly({"lock": _NAME, "state": {"const": "held"}, **_HOLDER})),
+            _change_event("lock", exactly({"lock": _NAME, "state": {"const": "free"}, "revision": _REVISION})),
+            exactly({"event": {"enum": ["ready", "progress"]}, "id": _CURSOR, "data": _HEAD}),
+            exactly({"event": {"const": "reset"}, "data": _HEAD}),
+            exactly({"event": {"const": "end"}, "data": _END}),
         ],
     },
     "Deleted": {
@@ -232,7 +232,7 @@ SCHEMAS: dict[str, Json] = {
         },
         "required": ["key", "deleted", "revision"],
     },
-    "DeletedEntries": _object(
+    "DeletedEntries": exactly(
         {
             "prefix": {"type": "string"},
             "deleted": {"type": "integer", "minimum": 0},
@@ -253,7 +253,7 @@ SCHEMAS: dict[str, Json] = {
         "required": ["do"],
         "additionalProperties": False,
     },
-    "TransactionDone": _object(
+    "TransactionDone": exactly(
         {
             "revision": {"type": "integer", "minimum": 0, "description": "That of all changes of the transaction."},
             "results": {
@@ -298,16 +298,16 @@ SCHEMAS: dict[str, Json] = {
         "maxLength": MAX_KEY_BYTES,
         "description": "The name of a lock, with the rules of a key.",
     },
-    "Lease": _object({"lock": _NAME, "lease_id": {"type": "string"}, **_LEASE_MEMBERS}),
+    "Lease": exactly({"lock": _NAME, "lease_id": {"type": "string"}, **LEASE_MEMBERS}),
     "Lock": _LOCK,
-    "LockList": _object(
+    "LockList": exactly(
         {
             "locks": {"type": "array", "items": _LOCK},
             "revision": {"type": "integer", "minimum": 0},
             "next": {"type": ["string", "null"], "description": "The `after` of the next page."},
         }
     ),
-    "Released": _object(
+    "Released": exactly(
         {"lock": _NAME, "released": {"const": True}, "revision": {"type": "integer", "minimum": 1}},
     ),
     "Acquire": _request({"ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),

@@ -90,7 +90,10 @@ class DocumentedResponse(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A route. A pattern may end in one `{name}`, which matches the rest of the path, slashes included."""
+    """A route. A pattern may have one `{name}`, which matches the rest of the path, slashes included.
+
+    A fixed part may follow it: `/terraform/{state}/lock`. It is matched before `/terraform/{state}`.
+    """
 
     method: str
     pattern: str
@@ -107,6 +110,10 @@ class Route(msgspec.Struct, frozen=True):
     """Whether a body is required, if there are `bodies`."""
     check_head: Callable[[Request], object] | None = None
     """Called before the body is received. Raises `unsupported_media_type`."""
+    body_limit: Literal["max_body_bytes", "max_state_bytes"] = "max_body_bytes"
+    """The limit of its body, in `Limits`. It holds for all routes whose patterns begin with the same fixed part."""
+    takes_basic: bool = False
+    """Its token may also be the password of Basic authentication."""
     offers: tuple[Media, ...] = JSON_FIRST
     """Representations of the response; the first is the default."""
     serves_bytes: bool = False

@@ -1,6 +1,7 @@
 """The router: finds the route of a request, refuses unknown parameters, and responds to OPTIONS."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from leasehold.errors import ServiceError, not_implemented
 from leasehold.http.media_types import ACCEPT_PATCH
@@ -10,21 +11,32 @@ from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Rout
 
 
 class Router:
-    """Finds the route of a request, by exact path or by the path up to the second slash."""
+    """Finds the route of a request, by exact path or by the path up to the second slash, and perhaps by its end."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = tuple(routes)
         self._methods = {"HEAD", "OPTIONS", *(route.method for route in routes)}
         self._exact: dict[bytes, dict[str, Route]] = {}
         self._prefixed: dict[bytes, dict[str, Route]] = {}
+        self._with_end: dict[bytes, dict[bytes, dict[str, Route]]] = {}
+        """By the path up to the second slash, and by the fixed part at its end, which begins with a slash."""
+        self._body_limits: dict[bytes, Literal["max_body_bytes", "max_state_bytes"]] = {}
+        """By the path up to the second slash, where it is not that of most routes."""
         for route in routes:
-            fixed, brace, _ = route.pattern.partition("{")
+            fixed, brace, rest = route.pattern.partition("{")
+            end = rest.partition("}")[2].encode()
             table = self._prefixed if brace else self._exact
-            methods = table.setdefault(fixed.encode(), {})
+            if end:
+                methods = self._with_end.setdefault(fixed.encode(), {}).setdefault(end, {})
+            else:
+                methods = table.setdefault(fixed.encode(), {})
             methods[route.method] = route
             if route.method == "GET":
                 methods.setdefault("HEAD", route)
-        for methods in (*self._exact.values(), *self._prefixed.values()):
+            if route.body_limit != "max_body_bytes":
+                self._body_limits[fixed.encode()] = route.body_limit
+        with_end = [methods for ends in self._with_end.values() for methods in ends.values()]
+        for methods in (*self._exact.values(), *self._prefixed.values(), *with_end):
             methods["OPTIONS"] = _options(methods)
         # The server as a whole (RFC 9110, section 9.3.7).
         self._exact[b"*"] = {"OPTIONS": _options(dict.fromkeys(self._methods))}
@@ -36,16 +48,7 @@ class Router:
         `invalid_argument` for a parameter that the route does not have: otherwise a misspelt `ttl` would create an
         entry that never expires.
         """
-        path = request.path
-        end = path.find(b"/", 1) + 1
-        methods = self._prefixed.get(path[:end])
-        if methods is not None:
-            request.argument = path[end:]
-        else:
-            methods = self._exact.get(path)
-            if methods is None:
-                self._check_method(request)
-                raise ServiceError("no_such_route", "no such path; see /openapi.json")
+        methods = self._methods_of(request)
         route = methods.get(request.method)
         if route is None:
             self._check_method(request)
@@ -64,6 +67,30 @@ class Router:
             # If it were ignored, the part would replace the whole value (RFC 9110, section 14.5).
             raise ServiceError("invalid_argument", "Content-Range is not supported; use ?path= to write a part")
         return route
+
+    def body_limit(self, path: bytes) -> Literal["max_body_bytes", "max_state_bytes"]:
+        """See `Route.body_limit`."""
+        return self._body_limits.get(path[: path.find(b"/", 1) + 1], "max_body_bytes")
+
+    def _methods_of(self, request: Request) -> dict[str, Route]:
+        """The routes of the path, by their methods. Sets `request.argument`. Raises `no_such_route`."""
+        path = request.path
+        end = path.find(b"/", 1) + 1
+        begin = path[:end]
+        methods = self._prefixed.get(begin)
+        if methods is None:
+            methods = self._exact.get(path)
+            if methods is None:
+                self._check_method(request)
+                raise ServiceError("no_such_route", "no such path; see /openapi.json")
+            return methods
+        argument = request.argument = path[end:]
+        if begin in self._with_end:
+            for fixed, of_fixed in self._with_end[begin].items():
+                if argument.endswith(fixed) and argument != fixed:
+                    request.argument = argument.removesuffix(fixed)
+                    return of_fixed
+        return methods
 
     def _check_method(self, request: Request) -> None:
         if request.method not in self._methods:

@@ -126,7 +126,9 @@ class Answerer(ABC):
                 self._respond_error(request, request.refusal)
                 return
             route = shared.router.match(request)
-            request.principal = principal = shared.admission.admit(request, route.permission)
+            request.principal = principal = shared.admission.admit(
+                request, route.permission, takes_basic=route.takes_basic
+            )
             endpoint = route.endpoint
             if not request.headers.is_plain or route.offers is not JSON_FIRST:
                 accept = request.headers.get(b"accept")

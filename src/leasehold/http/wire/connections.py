@@ -158,7 +158,7 @@ class Connections:
         """Why a request is refused by its head alone, or None. Its body need not be received then."""
         try:
             route = self.router.match(request)
-            self.admission.admit(request, route.permission)
+            self.admission.admit(request, route.permission, takes_basic=route.takes_basic)
             if route.check_head is not None:
                 route.check_head(request)
         except ServiceError as refusal:
@@ -169,6 +169,11 @@ class Connections:
             error.__cause__ = failure
             return error
         return None
+
+    def body_limit(self, path: bytes) -> int:
+        """The most bytes that the body of a request with this path may have."""
+        limit: int = getattr(self.limits, self.router.body_limit(path))
+        return limit
 
     def note(self, request: Request, status: int, started_at: float, client: str) -> None:
         """Count a request that was answered, log it, and record its span.

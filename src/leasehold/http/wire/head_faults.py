@@ -37,9 +37,6 @@ def head_fault(
         return uri_too_long(limits)
     if b"#" in target:
         return ServiceError("invalid_request", "a request target has no fragment")
-    length = headers.get(b"content-length")
-    if length is not None and int(length) > limits.max_body_bytes:
-        return body_too_large(limits)
     return None
 
 
@@ -64,6 +61,5 @@ def uri_too_long(limits: Limits) -> ServiceError:
     return ServiceError("uri_too_long", f"the request line is longer than {limit} bytes", details={"limit": limit})
 
 
-def body_too_large(limits: Limits) -> ServiceError:
-    limit = limits.max_body_bytes
+def body_too_large(limit: int) -> ServiceError:
     return ServiceError("too_large", f"the body is larger than {limit} bytes", details={"limit": limit})

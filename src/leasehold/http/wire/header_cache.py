@@ -53,6 +53,7 @@ class HeaderCache:
 
     def __init__(self, limits: Limits) -> None:
         self._max_target_bytes = limits.max_request_line_bytes
+        self._max_body_bytes = min(limits.max_body_bytes, limits.max_state_bytes)
         # A block that is kept must also be within the limits when it has a `traceparent` in addition. The limit of
         # bytes counts a space in each field, which the block may lack.
         self._max_fields = limits.max_header_fields - 1
@@ -115,6 +116,8 @@ class HeaderCache:
         content_length = int(headers.get(b"content-length", b"0"))
         if end - begin > self._max_block_bytes or len(data) != end + content_length:
             return
+        if content_length > self._max_body_bytes:
+            return  # another request with this block may be of a route with a lower limit
         if data.count(b"\r\n", begin, end) - 1 > self._max_fields:
             return
         if len(self._heads) >= MAX_HEADS:

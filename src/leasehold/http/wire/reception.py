@@ -49,6 +49,9 @@ class ReceptionContext(Protocol):
 
     def next_request_id(self) -> bytes: ...
 
+    def body_limit(self, path: bytes) -> int:
+        """The most bytes that the body of a request with this path may have."""
+
     def refusal_at_head(self, request: Request) -> ServiceError | None:
         """Why a request whose body is still to come will be refused whatever the body is."""
 
@@ -69,6 +72,7 @@ class Reception:
         "_fields",
         "_hosts",
         "_is_replaying",
+        "_least_body_limit",
         "_limits",
         "_method",
         "_refused",
@@ -86,6 +90,8 @@ class Reception:
     def __init__(self, context: ReceptionContext) -> None:
         self._context = context
         self._limits = context.limits
+        self._least_body_limit = min(self._limits.max_body_bytes, self._limits.max_state_bytes)
+        """A body up to this size is within the limit of any route."""
         self.state = Receiving.NEW
         self.since = context.tick
         self.parser: httptools.HttpRequestParser | None = None
@@ -186,8 +192,8 @@ class Reception:
         """Refuse a request that has outgrown a limit in a part that the parser has not reported yet."""
         limits = self._limits
         if self.state is not HEAD:
-            if self.raw_bytes > FRAMING_ALLOWANCE * limits.max_body_bytes + READ_BYTES:
-                self.refuse(head_faults.body_too_large(limits))
+            if self._is_body_too_large(self.raw_bytes - READ_BYTES, allowance=FRAMING_ALLOWANCE):
+                self._refuse_body()
         elif len(self._url) > limits.max_request_line_bytes:
             self.refuse(head_faults.uri_too_long(limits))
         elif self.raw_bytes > limits.max_request_line_bytes + limits.max_header_bytes:
@@ -240,6 +246,9 @@ class Reception:
         if refusal is not None:
             self.refuse(refusal)
             return
+        if self._is_body_too_large(int(self.headers.get(b"content-length", b"0"))):
+            self._refuse_body()
+            return
         self.headers.look_for_options()
         self.since = self._context.tick
         self.raw_bytes = 0
@@ -270,8 +279,8 @@ class Reception:
         if self.state is ENDED:
             return
         self._body_bytes += len(data)
-        if self._body_bytes > self._limits.max_body_bytes:
-            self.refuse(head_faults.body_too_large(self._limits))
+        if self._is_body_too_large(self._body_bytes):
+            self._refuse_body()
         elif self.state is not DISCARDING:
             self._body.append(data)
 
@@ -302,6 +311,16 @@ class Reception:
         self.headers = Headers()
         self._method = UNKNOWN_METHOD
         self._hosts = self._fields = self._field_bytes = self._body_bytes = 0
+
+    def _is_body_too_large(self, size: int, *, allowance: int = 1) -> bool:
+        """Whether `size` is more than `allowance` times the limit."""
+        return size > allowance * self._least_body_limit and size > allowance * self._body_limit()
+
+    def _body_limit(self) -> int:
+        return self._context.body_limit(_origin_form(self._url).partition(b"?")[0])
+
+    def _refuse_body(self) -> None:
+        self.refuse(head_faults.body_too_large(self._body_limit()))
 
     def _announces_body(self) -> bool:
         return b"transfer-encoding" in self.headers or int(self.headers.get(b"content-length", b"0")) > 0

@@ -18,6 +18,11 @@ def lock_json(lease: Lease, waiters: int) -> bytes:
     return msgspec.json.encode({"lock": lease.lock, **_facts(lease), "waiters": waiters})
 
 
+def holder_json(lease: Lease) -> bytes:
+    """For a holder that knows the lock by another ID: without `lease_id` and without `waiters`."""
+    return msgspec.json.encode({"lock": lease.lock, **_facts(lease)})
+
+
 def _facts(lease: Lease) -> dict[str, object]:
     seconds, rest = divmod(lease.ttl, _SECOND)
     return {
