@@ -337,6 +337,13 @@ def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
     assert "Traceback" not in own.log()
 
 
+OF_STATES = {
+    *(f"{method} /terraform/{{state}}" for method in ("GET", "POST")),
+    *(f"{method} /terraform/{{state}}/lock" for method in ("POST", "DELETE")),
+    "GET /terraform/{state}/versions",
+}
+
+
 def not_met(seen: set[tuple[str, int]]) -> set[object]:
     """What must have been met, by routes and statuses, and has not: statuses; methods; what is done with locks."""
     done = {route for route, status in seen if status == 200}
@@ -345,7 +352,7 @@ def not_met(seen: set[tuple[str, int]]) -> set[object]:
     locks = {(route.partition(" ")[0], status) for route, status in seen if "lock" in route}
     transactions = {status for route, status in seen if route == "POST /txn"}
     return (
-        ({"GET /watch", "GET /kv", "DELETE /kv", "GET /get"} - done)
+        ({"GET /watch", "GET /kv", "DELETE /kv", "GET /get", *OF_STATES} - done)
         | ({200, 400, 404, 412} - transactions)
         | ({200, 201, 206, 400, 404, 406, 409, 412, 415, 423} - statuses)
         | ({"GET", "POST", "PUT", "PATCH", "DELETE"} - methods)

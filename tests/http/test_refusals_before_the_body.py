@@ -29,6 +29,8 @@ REFUSED = {
     "a bad token": (("POST", "/set"), ("Authorization: Bearer x.y.z",), UNAUTHENTICATED),
     "a foreign page": (("PUT", "/kv/a"), ("Origin: https://example.com",), (403, "forbidden")),
     "no such route": (("PUT", "/nothing"), (), (404, "no_such_route")),
+    "a state without a token": (("POST", "/terraform/a"), (), UNAUTHENTICATED),
+    "a state with a bad password": (("POST", "/terraform/a"), ("Authorization: Basic YTpi",), UNAUTHENTICATED),
     "another method": (("PUT", "/health"), (), (405, "method_not_allowed")),
     "an unknown parameter": (("PUT", "/kv/a?tll=1"), (), (400, "invalid_argument")),
 }
@@ -36,6 +38,7 @@ MISTYPED = {
     "a value": ("PUT", "/kv/a", "text/html"),
     "a patch": ("PATCH", "/kv/a", "application/json"),
     "a lock": ("POST", "/locks/a", "text/plain"),
+    "a state": ("POST", "/terraform/a", "text/plain"),
     "a charset": ("POST", "/set", "application/json; charset=latin-1"),
 }
 

@@ -310,3 +310,21 @@ def test_metrics_of_a_server_count_the_requests_of_all_its_workers(pair: Pair, k
     assert len(workers) == WORKERS
     until(lambda: reads_counted(here) == {before[0] + 100})
     assert reads_counted(there) == {before[1]}
+
+
+# States -------------------------------------------------------------------------------------------------------
+
+
+def test_the_lock_of_a_state_holds_at_every_server(pair: Pair, key: str) -> None:
+    """The state is locked at one server and saved at the other; a save under a lock that was released is refused."""
+    one, other = pair
+    path = f"/terraform/{key}"
+    assert one.request("LOCK", path, json={"ID": "a"}).status_code == 200
+    assert refusal(other.request("LOCK", path, json={"ID": "b"})) == (423, "lock_held")
+    assert other.request("POST", f"{path}?ID=a", content="[1]").status_code == 201
+    assert one.request("GET", path).content == b"[1]"
+    assert other.request("UNLOCK", path, json={"ID": "a"}).json() == {"unlocked": True}
+    assert refusal(one.request("POST", f"{path}?ID=a", content="[2]")) == (409, "lease_lost")
+    assert one.request("LOCK", path, json={"ID": "b"}).status_code == 200
+    assert refusal(other.request("POST", f"{path}?ID=a", content="[2]")) == (409, "lease_lost")
+    assert other.request("GET", path).content == b"[1]"
