@@ -79,7 +79,7 @@ class Loaded:
         self.incarnation = view.incarnation
 
     def records(self, kind: Kind[R]) -> Mapping[str, R]:
-        names = self._loaded.names.get(kind, ())  # type: ignore[call-overload]
+        names = self._loaded.names.get(kind, ())  # type: ignore[arg-type]
         return {name: record for name, record in self._view.records(kind).items() if name in names}
 
     def found(self, _kind: Kind[R]) -> Mapping[str, R]:

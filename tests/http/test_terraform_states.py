@@ -459,7 +459,8 @@ def test_the_password_of_basic_authentication_is_the_token(guarded: Server, stat
     both = token("read", "write")
     assert save(guarded, state, headers=basic(both)).status_code == 201
     assert guarded.request("GET", state, headers=basic(both, user="")).status_code == 200
-    assert guarded.request("GET", state, headers={"Authorization": basic(both)["Authorization"].replace("B", "b", 1)})
+    lower = {"Authorization": basic(both)["Authorization"].replace("Basic", "basic")}
+    assert guarded.request("GET", state, headers=lower).status_code == 200
     assert lock(guarded, state, headers=basic(both)).status_code == 200
     assert guarded.request("GET", f"{state}/versions", headers=basic(both)).status_code == 200
     assert guarded.request("GET", state, headers=BOTH).status_code == 200
