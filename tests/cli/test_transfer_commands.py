@@ -306,6 +306,37 @@ def test_what_cannot_be_done_is_one_line(service: Server, arguments: list[str], 
     assert line in ended.errors
 
 
+def test_what_was_rejected_is_a_complete_document_also_if_the_import_ends_early(tmp_path: Path) -> None:
+    document = b'{"header":{},"kvs":[{"key":"L2E=","value":"MQ=="},{"key":"L2I="},{"key":"Yw=="}]}'
+    rejected = tmp_path / "rejected.json"
+    ended = run("import", f"--rejected={rejected}", "--retry=0", url="http://127.0.0.1:1", stdin=document)
+    assert ended.code == exit_codes.UNAVAILABLE
+    assert [each["key"] for each in json.loads(rejected.read_bytes())["kvs"]] == ["L2E=", "L2I="]
+
+
+def test_an_import_ends_if_what_is_rejected_cannot_be_kept(service: Server, tmp_path: Path) -> None:
+    ended = run("import", f"--rejected={tmp_path}/none/a", url=service.url, stdin=b"x\n")
+    assert (ended.code, told(ended)[1]) == (
+        1,
+        f"leasehold: {tmp_path}/none/a cannot be written: No such file or directory",
+    )
+    assert run("import", f"--rejected={tmp_path}/a", url=service.url, stdin=b"").code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_standard_input_that_cannot_be_read_is_one_line(service: Server, tmp_path: Path) -> None:
+    unreadable = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    ended = subprocess.run(
+        [sys.executable, "-m", "leasehold", "import", f"--url={service.url}"],
+        stdin=unreadable,
+        capture_output=True,
+        check=False,
+        env=clean_environment(),
+    )
+    os.close(unreadable)
+    assert (ended.returncode, ended.stderr) == (1, b"leasehold: standard input cannot be read: Bad file descriptor\n")
+
+
 # Tokens -------------------------------------------------------------------------------------------------------
 
 

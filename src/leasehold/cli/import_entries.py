@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from leasehold.cli.arguments import Command, Parser, count_from
@@ -95,16 +95,14 @@ def run(program: str, words: Sequence[str]) -> int:
 @contextmanager
 def _opened(path: str | None) -> Iterator[tuple[BinaryIO, str]]:
     """A file, or standard input, and its name. Raises CommandFailed also if it cannot be read in the block."""
-    if path is None or path == STANDARD_INPUT:
-        if sys.stdin is None or (path is None and sys.stdin.isatty()):
-            raise wrong_usage("give a file, or - for standard input")
-        yield sys.stdin.buffer, "standard input"
-        return
+    name = "standard input" if path is None or path == STANDARD_INPUT else path
+    if name != path and (sys.stdin is None or (path is None and sys.stdin.isatty())):
+        raise wrong_usage("give a file, or - for standard input")
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes long to import
-            yield file, path
+        with nullcontext(sys.stdin.buffer) if name != path else open(name, "rb") as file:  # noqa: PTH123 - pathlib takes long to import
+            yield file, name
     except OSError as error:
-        raise CommandFailed(f"{path} cannot be read: {error.strerror}") from error
+        raise CommandFailed(f"{name} cannot be read: {error.strerror}") from error
 
 
 def _figures(importer: "Importer", file: BinaryIO) -> Callable[[], Mapping[str, object]]:
