@@ -1,11 +1,13 @@
 """The memory budgets for clients' data, and which client is cut off when one is exceeded."""
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 
 from leasehold.errors import ServiceError
 from leasehold.http.messages import Headers, Request
+from leasehold.http.routing.bodies import body_value
 from leasehold.http.wire.in_flight import BodiesInFlight, BodiesInLane, UnsentAnswers, lane_bytes
 from leasehold.limits import MAX_CONTAINERS, MAX_LANE_BODIES_BYTES
 
@@ -231,3 +233,24 @@ def test_a_body_with_many_lists_and_objects_takes_more_of_the_budget_of_the_lane
     headers[b"content-type"] = media
     assert lane_bytes(Request("POST", b"/", headers, body=body)) == expected
     assert expected <= MAX_LANE_BODIES_BYTES
+
+
+def test_the_brackets_of_a_json_body_are_counted_once() -> None:
+    request = Request("PUT", b"/kv/k", Headers(), body=b"[" * 4_000 + b"]" * 4_000)
+    lane_bytes(request)
+    with (
+        patch("leasehold.values.json_text.brackets_at_most", side_effect=AssertionError),
+        pytest.raises(ServiceError, match="nested"),
+    ):
+        body_value(request)
+
+
+def test_what_looks_like_brackets_in_messagepack_is_not_counted_as_json() -> None:
+    """The reader and the budget look at the type in different ways."""
+    headers = Headers()
+    headers[b"content-type"] = b"application/json; a=msgpack"
+    request = Request("PUT", b"/kv/k", headers, body=b"[" * 4_000 + b"]" * 4_000)
+    lane_bytes(request)
+    assert request.brackets is None
+    with pytest.raises(ServiceError, match="nested"):
+        body_value(request)

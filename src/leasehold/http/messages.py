@@ -25,8 +25,6 @@ from leasehold.trace_context import TraceContext
 from leasehold.values.entry_text import PLAIN_KEY_ENTRY_JSON
 
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
-
-
 CONTENT_RANGE: Final = b"content-range"
 RANGE: Final = b"range"
 OPTIONS: Final = frozenset(
@@ -90,6 +88,8 @@ class Request(msgspec.Struct):
     """The largest value that it may store. Set if its body is large."""
     lane_bytes: int = 0
     """What its body takes of the budget of those in the write lane. 0 if it is small."""
+    brackets: int | None = None
+    """Of its body, as `brackets_at_most` counts them. Set if it is not small, and JSON."""
     argument: bytes = b""
     """The variable part of the path (a key), still percent-encoded. Set by the router."""
     trace: TraceContext | None = None

@@ -56,15 +56,15 @@ class collector_paused:  # noqa: N801 - used as a statement
 # JSON in and out ----------------------------------------------------------------------------------------------
 
 
-def parse_json(body: bytes, *, max_containers: int | None = MAX_CONTAINERS) -> bytes:
-    """Check a JSON text from outside and return its compact encoding.
+def parse_json(body: bytes, *, max_containers: int | None = MAX_CONTAINERS, brackets: int | None = None) -> bytes:
+    """Check a JSON text from outside and return its compact encoding. `brackets`: from `brackets_at_most`, if known.
 
     Raises `invalid_json`, and `too_large` for more than `max_containers` lists and objects (None: no limit).
     """
     if len(body) <= LARGE_BYTES:
-        return _encoded_or_same(parse_json_value(body), body)
+        return _encoded_or_same(parse_json_value(body, brackets=brackets), body)
     with collector_paused(len(body)):
-        return _encode_json(parse_json_value(body, max_containers=max_containers))
+        return _encode_json(parse_json_value(body, max_containers=max_containers, brackets=brackets))
 
 
 def _encoded_or_same(value: Json, body: bytes) -> bytes:
@@ -77,7 +77,7 @@ def _encoded_or_same(value: Json, body: bytes) -> bytes:
     return body if encoded == body else encoded
 
 
-def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS) -> Json:
+def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS, brackets: int | None = None) -> Json:
     """Like `parse_json`, but returns the decoded value."""
     if (
         len(body) <= MAX_NESTING
@@ -88,8 +88,11 @@ def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS
         value = _decoded(body)
         _check_integers(value)
         return value
-    if len(body) > MAX_NESTING and (brackets := json_text.brackets_at_most(body)) > MAX_NESTING:
-        _check_brackets(body, brackets, max_containers)
+    if len(body) > MAX_NESTING:
+        if brackets is None:
+            brackets = json_text.brackets_at_most(body)
+        if brackets > MAX_NESTING:
+            _check_brackets(body, brackets, max_containers)
     value = _decoded(body)
     if json_text.holds_nul(body):
         raise _invalid_json("a string contains U+0000")

@@ -43,14 +43,14 @@ def is_messagepack(request: Request) -> bool:
 def body_of_entry(request: Request, binary_types: Sequence[str]) -> Value:
     """The value in the body of a write: a checked, compact JSON text, or bytes. `binary_types`: those of bytes."""
     if request.headers.content_type in JSON_TYPES:  # nearly always; it is set since an earlier request
-        return values.parse_json(request.body)
+        return values.parse_json(request.body, brackets=request.brackets)
     media = binary_type(request.headers, binary_types)
     if media is not None:
         return Binary(media, Content(request.body))
     _require_value(request, binary_types)
     if is_messagepack(request):
         return values.parse_messagepack(request.body, max_bytes=request.max_value_bytes)
-    return values.parse_json(request.body)
+    return values.parse_json(request.body, brackets=request.brackets)
 
 
 def check_entry_head(binary_types: Sequence[str], request: Request) -> None:
@@ -77,7 +77,7 @@ def body_value(request: Request) -> Json:
     """The body as a checked value."""
     if is_messagepack(request):
         return values.parse_messagepack_value(request.body, max_bytes=request.max_value_bytes)
-    return values.parse_json_value(request.body)
+    return values.parse_json_value(request.body, brackets=request.brackets)
 
 
 def amount_of(sent: Json) -> int | float:

@@ -230,7 +230,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
             request.max_value_bytes = self._shared.limits.max_body_bytes
         is_quick = True
         if size > LANE_BODY_BYTES:
-            is_quick = size <= SLOW_BODY_BYTES and self._shared.lane_bodies.has_room(_lane_bytes(request))
+            is_quick = size <= SLOW_BODY_BYTES and self._shared.lane_bodies.has_room(lane_bytes(request))
         if self._state is IDLE and is_quick and self._quota_used < QUOTA and not self._sender.is_paused:
             self._quota_used += 1
             self._begin(request)
@@ -265,7 +265,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
                 if self._quota_used >= QUOTA or (size > SLOW_BODY_BYTES and self._quota_used > _RENEWED):
                     self._ask_for_quota()
                     break
-                if size > LANE_BODY_BYTES and not self._shared.lane_bodies.admit(self, _lane_bytes(request)):
+                if size > LANE_BODY_BYTES and not self._shared.lane_bodies.admit(self, lane_bytes(request)):
                     break
                 self._quota_used += 1
                 self._queue.popleft()
@@ -391,10 +391,3 @@ class Connection(QuickAnswerer, asyncio.Protocol):
                 self.refuse(timeout(deadline.message))
         elif self._state is WAITING and self._is_reading_paused and not self._sender.is_connected():
             self.abort()  # reading is paused, because of the queued requests, so nothing else notices its end
-
-
-def _lane_bytes(request: Request) -> int:
-    """Set `request.lane_bytes` if it is not set, and return it. Takes 0.5 ms for the largest body."""
-    if not request.lane_bytes:
-        request.lane_bytes = lane_bytes(request)
-    return request.lane_bytes

@@ -69,12 +69,18 @@ _CONTAINER_BYTES: Final = MAX_LANE_BODIES_BYTES // MAX_CONTAINERS
 def lane_bytes(request: Request) -> int:
     """What the body takes of the budget of `BodiesInLane`: its bytes, or more if it may have many lists and objects.
 
-    They are not counted exactly, because that takes longer: the same bytes in strings count, too.
+    They are not counted exactly, because that takes longer: the same bytes in strings count, too. The first call takes
+    0.5 ms for the largest body. It sets `request.lane_bytes`, and `request.brackets` for the check of the body.
     """
+    if request.lane_bytes:
+        return request.lane_bytes
     body = request.body
-    is_packed = b"msgpack" in request.headers.get(b"content-type", b"").lower()
-    containers = containers_at_most(body) if is_packed else brackets_at_most(body)
-    return max(len(body), _CONTAINER_BYTES * min(containers, MAX_CONTAINERS))
+    if b"msgpack" in request.headers.get(b"content-type", b"").lower():
+        containers = containers_at_most(body)
+    else:
+        containers = request.brackets = brackets_at_most(body)
+    request.lane_bytes = max(len(body), _CONTAINER_BYTES * min(containers, MAX_CONTAINERS))
+    return request.lane_bytes
 
 
 class LargeSender(Protocol):
