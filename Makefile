@@ -7,12 +7,16 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTHONS ?= $(PYTHON)
 
+TYPESCRIPT := clients/typescript
+# Made by npm, with the time of the installation. Without npm, the tests of this client are left out.
+TYPESCRIPT_PACKAGES := $(if $(shell command -v npm),$(TYPESCRIPT)/node_modules/.package-lock.json)
+
 MINUTES ?= 10
 SEED ?=
 ROWS ?=
 
 .PHONY: help serve test lint format bench torture clean environment
-.PHONY: lint-format lint-style lint-types lint-layers lint-pins lint-client
+.PHONY: lint-format lint-style lint-types lint-layers lint-pins lint-client lint-typescript
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -24,11 +28,11 @@ serve: $(VENV)/.serve ## run the service on ./data.json
 
 # The tests start hundreds of services. If the environment forbids bytecode, each start compiles the service again.
 test: export PYTHONDONTWRITEBYTECODE =
-test: $(VENV)/.dev ## run all tests in three processes (in one: ARGS="-n 0")
+test: $(VENV)/.dev $(TYPESCRIPT_PACKAGES) ## run all tests in three processes (in one: ARGS="-n 0")
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev ## check style, types, layers, pins and the client, side by side
-	@$(MAKE) --no-print-directory --jobs=2 lint-types lint-format lint-style lint-layers lint-pins lint-client
+	@$(MAKE) --no-print-directory --jobs=2 lint-types lint-format lint-style lint-layers lint-pins lint-client lint-typescript
 
 lint-format: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
@@ -48,6 +52,10 @@ lint-pins: $(VENV)/.dev
 lint-client: $(VENV)/.dev
 	@cd clients/python && $(abspath $(BIN))/mypy
 	@$(BIN)/python clients/python/tools/make_sync.py --check
+
+# Where the packages are installed, which `make test` does if there is npm.
+lint-typescript:
+	@if [ -e $(TYPESCRIPT)/node_modules/.bin/tsc ]; then $(TYPESCRIPT)/node_modules/.bin/tsc --project $(TYPESCRIPT) --noEmit; fi
 
 format: $(VENV)/.dev ## format the source, and fix what ruff can fix
 	$(BIN)/ruff format .
@@ -82,5 +90,10 @@ $(VENV)/.dev: requirements/dev.txt requirements/otel.txt clients/python/pyprojec
 		$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes
 	@touch $@
 
+# The scripts of packages are not run: none that a test needs has one. If npm fails, the tests say what is missing.
+$(TYPESCRIPT)/node_modules/.package-lock.json: $(TYPESCRIPT)/package-lock.json
+	-cd $(TYPESCRIPT) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
 clean: ## remove environments and caches
+	rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build
 	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import typescript
 from harness.mounts import obstacle, obstacle_to_mounts
 
 PACKAGES: Final[Mapping[str, str]] = {
@@ -50,13 +51,15 @@ PID_NAMESPACES: Final = "PID namespaces"
 """A requirement that is not a program: the right to start a PID namespace, which root has."""
 MOUNTS: Final = "mounts"
 """A requirement that is not a program: root, and the right to mount."""
+NODE: Final = "Node.js"
+"""A requirement that is not only a program: its version, and the packages of the TypeScript client."""
 
 _PREFIX = "this machine lacks "
 
 
 def needs(*names: str) -> pytest.MarkDecorator:
     """A mark for a test, a class or a whole file: names of programs, or the constants above."""
-    known = (*PACKAGES, *OTHERS, LOOP_MOUNTS, PID_NAMESPACES, MOUNTS)
+    known = (*PACKAGES, *OTHERS, LOOP_MOUNTS, PID_NAMESPACES, MOUNTS, NODE)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"not in programs.PACKAGES or programs.OTHERS: {unknown}")
@@ -94,6 +97,9 @@ def _lack(name: str) -> str:
     if name == MOUNTS:
         reason = obstacle_to_mounts()
         return f"{MOUNTS} ({reason})" if reason else ""
+    if name == NODE:
+        reason = typescript.obstacle()
+        return f"{NODE} {typescript.NODE_VERSION} or newer ({reason})" if reason else ""
     remedy = f"install {OTHERS[name]}" if name in OTHERS else f"apt-get install {PACKAGES[name]}"
     return "" if _found(name) else f"{name} ({remedy})"
 

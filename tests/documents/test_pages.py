@@ -36,6 +36,7 @@ LANGUAGES = {
     "sql",
     "http",
     "sh",
+    "typescript",
 }
 """What a block may be. Commands stand in `console` only, so that none is left out by its name."""
 
@@ -149,6 +150,7 @@ def test_a_link_between_pages_has_an_existing_target(page: Path) -> None:
     [
         ("## Source layout", "src/leasehold", None),
         ("## The Python client", "clients/python/src/leasehold_client", "_sync/"),
+        ("## The TypeScript client", "clients/typescript/src", None),
     ],
 )
 def test_the_source_layout_has_a_line_for_every_file(heading: str, folder: str, made: str | None) -> None:
@@ -165,7 +167,7 @@ def test_the_source_layout_has_a_line_for_every_file(heading: str, folder: str, 
         else:
             described.add("".join(folders) + name)
     source = ROOT / folder
-    files = {path.relative_to(source).as_posix() for kind in ("*.py", "*.sql") for path in source.rglob(kind)}
+    files = {path.relative_to(source).as_posix() for kind in ("*.py", "*.sql", "*.ts") for path in source.rglob(kind)}
     files = {name for name in files if made is None or not name.startswith(made)}
     # The line of a package describes its `__init__.py`, so that file needs no line of its own.
     assert described <= files

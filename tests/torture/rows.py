@@ -6,11 +6,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import typescript
 from databases import ENGINES, STORES
 from harness import Finding
 from harness.api_model import follow_the_model
 from harness.bad_input import send_bad_input
-from harness.client_calls import agree_in_spite_of_cuts
+from harness.client_calls import TYPESCRIPT_CLIENT, agree_in_spite_of_cuts
 from harness.clock_jumps import survive_clock_jumps
 from harness.described import drive_by_description
 from harness.disk_faults import Fault, survive_disk_faults
@@ -110,6 +111,10 @@ def _client_calls(folder: Path, seed: int) -> Finding:
     return agree_in_spite_of_cuts(folder, seed, calls=2_000)
 
 
+def _typescript_calls(folder: Path, seed: int) -> Finding:
+    return agree_in_spite_of_cuts(folder, seed, calls=2_000, clients=[TYPESCRIPT_CLIENT])
+
+
 def _watchers(folder: Path, seed: int) -> Finding:
     return watch_through_kills(STORES["file"](folder), seed, kills=15)
 
@@ -180,6 +185,13 @@ ROWS = (
     Row("repeats-file", "requests with a key take effect once, file engine", _repeats_file, "lost answers"),
     Row("repeats-postgres", "requests with a key take effect once, two servers", _repeats_postgres, "lost answers"),
     Row("clients", "calls of the Python clients are done once, whatever is cut", _client_calls, "calls"),
+    Row(
+        "clients-typescript",
+        "calls of the TypeScript client are done once, whatever is cut",
+        _typescript_calls,
+        "calls",
+        obstacle=typescript.obstacle,
+    ),
     Row("watchers-file", "watchers end in the store's state, file engine", _watchers, "kills"),
     Row("watchers-postgres", "watchers end in the store's state, two servers", _watchers_of_two_servers, "kills"),
     Row(
