@@ -432,3 +432,15 @@ def test_a_copy_has_the_same_entries(kind: str, pages: list[str], other: Server,
         renamed = run("copy", "--prefix=exact=copy/exact", "--if-absent", *pages, server.url, server.url)
         assert renamed.code == 0, renamed
         assert server.get("copy/exact?raw").text == server.get("exact?raw").text
+
+
+def test_a_value_that_the_target_does_not_take_is_named_and_all_others_are_copied(
+    service: Server, other: Server
+) -> None:
+    service.put("small", "1")
+    state = b'{"version":4,"text":"%b"}' % (b"x" * 2_000_000)
+    assert service.client.post("/terraform/large", content=state).status_code == 201
+    ended = run("copy", service.url, other.url)
+    assert ended.code == exit_codes.FAILED
+    assert "the service refuses 'terraform/large': the body is larger than 1048576 bytes" in ended.errors
+    assert list(contents(other)) == ["small"]

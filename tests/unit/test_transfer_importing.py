@@ -168,7 +168,7 @@ def test_an_entry_that_the_service_refuses_is_reported_and_all_others_are_writte
     service = Service(refusal)
     importer, rejected = imported(numbered(5), service)
     assert service.written == ["k1", "k2", "k4", "k5"]
-    assert rejected == [(3, "no")]
+    assert rejected == [(3, "the service refuses 'k3': no")]
     assert (importer.counts.written, importer.counts.rejected) == (4, 1)
 
 

@@ -176,10 +176,10 @@ class Importer:
     def _without_refused(self, items: Sequence[Item], error: Refusal) -> Sequence[Sequence[Item]]:
         index = error.details.get("index")
         if isinstance(index, int) and index < len(items):
-            self._reject(items[index], error.message.removeprefix(f"operation {index}: "))
+            self._reject(items[index], _refusal(items[index], error.message.removeprefix(f"operation {index}: ")))
             return ([*items[:index], *items[index + 1 :]],)
         if len(items) == 1:
-            self._reject(items[0], error.message)
+            self._reject(items[0], _refusal(items[0], error.message))
             return ()
         middle = len(items) // 2
         return (items[middle:], items[:middle])
@@ -189,3 +189,7 @@ class Importer:
         counts.written += len(items)
         counts.lost_flags += sum(item.loss == "flags" for item in items)
         counts.lost_leases += sum(item.loss == "lease" for item in items)
+
+
+def _refusal(item: Item, message: str) -> str:
+    return f"the service refuses {item.key!r}: {message}"
