@@ -115,6 +115,19 @@ def test_revisions_of_every_length() -> None:
     assert answered_quickly([*KNOWN, *steps]) == 34
 
 
+@pytest.mark.parametrize("accept", ["application/json", "*/*"])
+def test_a_client_that_asks_for_json_takes_it(accept: str) -> None:
+    asked = message("GET", "/kv/k", f"Accept: {accept}")
+    assert answered_quickly([put("/kv/k"), *(send(asked) for _ in range(5))]) == 3
+
+
+@pytest.mark.parametrize("accept", ["application/json", "*/*"])
+def test_bytes_are_left_to_the_general_path(accept: str) -> None:
+    asked = message("GET", "/kv/k", f"Accept: {accept}")
+    stored = send(message("PUT", "/kv/k", "Content-Type: image/png", body=b"\x89PNG"))
+    assert answered_quickly([stored, *(send(asked) for _ in range(5))]) == 0
+
+
 def test_only_what_the_fast_path_knows_to_answer() -> None:
     others = [
         message("GET", "/kv/absent"),
@@ -406,6 +419,7 @@ def test_every_case_of_the_corpus() -> None:
 KEYS = [*["k"] * 20, *["a/b"] * 10, "e%20f", "ä", "k?raw", "k?path=/a", "%6b", "", 'q"', "k#"]
 FIELDS = [(BOTH,), (bearer("read"),), (bearer("read", prefixes=["a"]),), (bearer("read", seconds=3),), ()]
 FIELDS += [(BOTH, "Origin: http://page.example"), (BOTH, "Accept: application/msgpack"), (BOTH, "If-None-Match: *")]
+FIELDS += [(BOTH, "Accept: application/json"), (BOTH, "Accept: */*")]
 FIELDS += [(BOTH, "Connection: keep-alive"), (BOTH, "Connection: keep-alive"), (BOTH, "Connection: close")]
 EVENTS: list[Step] = [Scene.connect, Scene.read_slowly, *[Scene.read_on] * 6, lambda scene: scene.wait(1)]
 

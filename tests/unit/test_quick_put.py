@@ -102,7 +102,13 @@ def test_only_what_the_fast_path_knows_to_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["Content-Type: application/json", "content-type: Application/JSON;charset=utf-8", "A: b"]
+    "field",
+    [
+        "Content-Type: application/json",
+        "content-type: Application/JSON;charset=utf-8",
+        "Accept: application/json",
+        "A: b",
+    ],
 )
 def test_media_types_of_json_take_it(field: str) -> None:
     write = message("PUT", "/kv/k", field, body=VALUE)

@@ -32,6 +32,10 @@ OPTIONS: Final = frozenset(
 )
 
 
+USUAL_ACCEPT: Final = frozenset((b"*/*", b"application/json"))
+"""Each asks for JSON. For a value that is bytes they differ, and its endpoints look at the field themselves."""
+
+
 class Headers(dict[bytes, bytes]):
     """Header fields by their names in lower case. The values of a repeated field are joined with commas.
 
@@ -62,7 +66,7 @@ class Headers(dict[bytes, bytes]):
 
     def look_for_options(self) -> None:
         """Set `is_plain`. Call it once all fields are set."""
-        self.is_plain = OPTIONS.isdisjoint(self) and self.get(b"accept", b"*/*") == b"*/*"
+        self.is_plain = OPTIONS.isdisjoint(self) and self.get(b"accept", b"*/*") in USUAL_ACCEPT
 
 
 class Request(msgspec.Struct):
