@@ -6,6 +6,7 @@ from typing import Final
 from bench.results import Instance, Results, spread
 from bench.rows import (
     ETCD,
+    HTTPX2,
     LEASEHOLD,
     LEASEHOLD_LARGE,
     LEASEHOLD_PG,
@@ -15,6 +16,7 @@ from bench.rows import (
     PGBENCH_16,
     PGBENCH_64,
     PGBENCH_64_J2,
+    PYTHON_CLIENT,
     WEBDIS,
     Row,
 )
@@ -27,6 +29,8 @@ _COLORS: Final = {
     NGINX: "#8b949e",
     LEASEHOLD_PG: "#2f81f7",
     LEASEHOLD_PG_2: "#8250df",
+    PYTHON_CLIENT: "#2f81f7",
+    HTTPX2: "#8b949e",
     **dict.fromkeys((PGBENCH_1, PGBENCH_16, PGBENCH_64, PGBENCH_64_J2), "#bf4b8a"),
 }
 _WIDTH, _LEFT, _RIGHT, _BAR, _GAP, _HEAD = 760, 180, 90, 16, 5, 30

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from bench import report, rows
+from bench import plot, report, rows
 from bench.against import Pair, compared
 from bench.instructions import CASES, Column, markdown
 from bench.interpreters import Record, description, unique
@@ -243,3 +243,13 @@ def test_instructions_are_shown_beside_those_of_the_earlier_version() -> None:
     both = markdown([before], [after], date="2026-11-28", valgrind="3.19.0")
     assert f"| {CASES[0].title} | 3.11.7 | 100,000 | 50,000 | 0.50 |" in both
     assert "(before: commit def5678, after: commit abc1234)" in both
+
+
+def test_every_side_of_every_row_can_be_drawn() -> None:
+    found = Results(rows=rows.ROWS, limits=(), pythons=[FAST], key_count_large=1)
+    for row in rows.ROWS:
+        for side in row.sides:
+            for instance in found.instances(side):
+                found.loads[row.name, instance] = [load(1.0)]
+    drawn = plot.svg(found)
+    assert all(side in drawn for row in rows.ROWS for side in row.sides)
