@@ -15,7 +15,7 @@ MINUTES ?= 10
 SEED ?=
 ROWS ?=
 
-.PHONY: help serve test lint format bench torture clean environment
+.PHONY: help serve test screenshots lint format bench torture clean environment
 .PHONY: lint-format lint-style lint-types lint-layers lint-pins lint-client lint-typescript
 
 help: ## list these commands
@@ -30,6 +30,9 @@ serve: $(VENV)/.serve ## run the service on ./data.json
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev $(TYPESCRIPT_PACKAGES) ## run all tests in three processes (in one: ARGS="-n 0")
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+screenshots: $(VENV)/.dev ## make the pictures of the console in docs/images; needs Chromium
+	SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/browser/test_console_screenshots.py
 
 lint: $(VENV)/.dev ## check style, types, layers, pins and the client, side by side
 	@$(MAKE) --no-print-directory --jobs=2 lint-types lint-format lint-style lint-layers lint-pins lint-client lint-typescript

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import databases
 import pytest
@@ -14,6 +14,10 @@ from databases import STORES
 from marks import add_marks
 from programs import left_out, require
 from running import Server, Wire, running, until
+
+if TYPE_CHECKING:  # only the tests with a browser import these, which takes time
+    from browsing import Visitor
+    from playwright.sync_api import Browser
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -145,6 +149,30 @@ def guarded(secret_file: Path) -> Iterator[Server]:
     environment = {"LEASEHOLD_AUTH_SECRET_FILE": str(secret_file)}
     with running(environment=environment, log_level="debug") as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """Chromium. Not for the whole session: the event loop of its library would be in the way of other tests."""
+    from browsing import chromium
+
+    with chromium() as launched:
+        yield launched
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> "Iterator[Callable[..., Visitor]]":
+    """Makes a user of a console: `visit(server.url)`. At the end of the test the browser must not have complained."""
+    from browsing import Visitor
+
+    with ExitStack() as stack:
+
+        def visitor(url: str, **options: Any) -> Visitor:
+            made = Visitor(browser, url, **options)
+            stack.callback(made.close)
+            return made
+
+        yield visitor
 
 
 @pytest.fixture(scope="session", params=STORES)

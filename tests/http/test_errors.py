@@ -23,7 +23,6 @@ def test_an_error_is_json(server: Server) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/nowhere",
         "/KV/a",
         "/kv2",

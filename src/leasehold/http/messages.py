@@ -18,7 +18,7 @@ from leasehold.access.permissions import ANYONE, Principal
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.http.redaction import may_read, redacted
-from leasehold.limits import KIB, MAX_REQUEST_ID_CHARACTERS
+from leasehold.limits import KIB
 from leasehold.store.turns import Turn
 from leasehold.store.watchers import Sink
 from leasehold.trace_context import TraceContext
@@ -114,7 +114,7 @@ class Request(msgspec.Struct):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """`body` is JSON text. It is None for 304, which has a `revision`, and for 204, which has none.
+    """`body` is JSON text. It is None for 304, which has a `revision` or an own ETag, and for 204, which has neither.
 
     If `Request.media` is BYTES, `body` is sent as it is, with `content_type`.
     """
@@ -130,6 +130,8 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     """`body` is MessagePack already."""
     content_type: str = ""
     """If `Request.media` is BYTES: the Content-Type."""
+    has_own_etag: bool = False
+    """`headers` has an ETag that is not one of the store. Caches may keep the response, and must revalidate it."""
 
 
 CHUNK_BYTES: Final = 64 * KIB
@@ -314,8 +316,9 @@ def _encode_other(
     """A response that is not JSON or has no body."""
     media, body, revision = request.media, response.body, response.revision
     tag = (revision, response.tag, media.tag)
+    no_revision = _START + (_REVALIDATE if response.has_own_etag else _NO_STORE)
     if body is None:
-        return (_START + _NO_STORE + b"\r\n") % start if revision is None else templates.not_modified % (*start, *tag)
+        return (no_revision + b"\r\n") % start if revision is None else templates.not_modified % (*start, *tag)
     if media is Media.MESSAGEPACK and not response.is_packed:
         body = values.to_messagepack(body)
     content_type = media.line
@@ -325,7 +328,7 @@ def _encode_other(
     if request.method == "HEAD":
         body = b""
     if revision is None:
-        return (_START + _NO_STORE + _BODY) % (*start, content_type, size, body)
+        return (no_revision + _BODY) % (*start, content_type, size, body)
     cache = _REVALIDATE if request.method in ("GET", "HEAD") else _NO_STORE
     return (_START + cache + templates.etag + _BODY) % (*start, *tag, content_type, size, body)
 
@@ -369,7 +372,6 @@ def error_response(request: Request, error: ServiceError) -> Response:
 
 _PERCENT = ord("%")  # `in` finds a number in bytes faster than it finds bytes
 _ESCAPE_FAULT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_PRINTABLE = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_REQUEST_ID_CHARACTERS)
 
 
 def percent_decode(text: bytes) -> str:
@@ -396,8 +398,3 @@ def parse_query(query: bytes) -> dict[str, list[str]]:
         except ValueError:
             raise ServiceError("invalid_argument", "the query is not percent-encoded UTF-8") from None
     return parameters
-
-
-def accepted_request_id(sent: bytes | None) -> bytes | None:
-    """The caller's X-Request-Id if it is printable and not too long, else None."""
-    return sent if sent is not None and _PRINTABLE.fullmatch(sent) else None

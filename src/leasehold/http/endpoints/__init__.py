@@ -8,6 +8,7 @@ transactions.py /txn
 backup.py   /backup
 watch.py    /watch                          changes of entries and locks
 system.py   /health, /metrics, /openapi.json
+console.py  /console/, /                    the pages of the console
 
 A file has one command: how its request is parsed, how its response is encoded, and its route. The rules of entries and
 leases are in `rules`, not here.
@@ -16,7 +17,7 @@ leases are in `rules`, not here.
 from collections.abc import Sequence
 from typing import Final
 
-from leasehold.http.endpoints import backup, by_uuid, kv, locks, system, terraform, transactions, watch
+from leasehold.http.endpoints import backup, by_uuid, console, kv, locks, system, terraform, transactions, watch
 from leasehold.http.media_types import DEFAULT_BINARY_TYPES
 from leasehold.http.routing.route import Route
 
@@ -24,7 +25,9 @@ from leasehold.http.routing.route import Route
 def routes(binary_types: Sequence[str] = DEFAULT_BINARY_TYPES) -> tuple[Route, ...]:
     """All routes. `binary_types`: the media types of bodies that are stored as bytes."""
     of_entries = kv.routes(binary_types) + by_uuid.ROUTES + transactions.routes(binary_types)
-    return of_entries + locks.ROUTES + terraform.ROUTES + (watch.ROUTE,) + backup.ROUTES + system.ROUTES
+    return (
+        of_entries + locks.ROUTES + terraform.ROUTES + (watch.ROUTE,) + backup.ROUTES + system.ROUTES + console.ROUTES
+    )
 
 
 ROUTES: Final = routes()

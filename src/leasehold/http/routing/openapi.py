@@ -44,7 +44,7 @@ def openapi(router: Router) -> bytes:
     """The document, as JSON text."""
     paths: dict[str, dict[str, Json]] = {}
     for route in router.routes:
-        if route.method not in METHODS:
+        if route.method not in METHODS or not route.is_described:
             continue
         methods = paths.setdefault(route.pattern, {})
         methods[route.method.lower()] = _operation(route)

@@ -119,6 +119,8 @@ class Route(msgspec.Struct, frozen=True):
     serves_bytes: bool = False
     """The response may be a value that is bytes. Then `Accept` is decided when the value is known: until then,
     `Request.media` is BYTES if it takes none of `offers`."""
+    is_described: bool = True
+    """Whether `/openapi.json` has it. Pages for browsers are no part of the interface for programs."""
     waiting: "Route | None" = None
     """The route of requests with the parameter `wait`. Without that parameter, a request needs no task."""
 

@@ -9,15 +9,16 @@ Ownership: a `RequestParser` owns the parser, which refers to the reception. The
 while the parser runs (`parser`), so there is no reference cycle and a lost connection is freed at once.
 """
 
+import re
 from typing import Final, Protocol
 
 import httptools
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Headers, Request, accepted_request_id
+from leasehold.http.messages import Headers, Request
 from leasehold.http.wire import head_faults
 from leasehold.http.wire.states import Receiving, moved
-from leasehold.limits import DRAINED_BODY_BYTES, KIB, Limits
+from leasehold.limits import DRAINED_BODY_BYTES, KIB, MAX_REQUEST_ID_CHARACTERS, Limits
 from leasehold.trace_context import HEADER as TRACEPARENT
 from leasehold.trace_context import parse_traceparent
 
@@ -38,6 +39,8 @@ BODY: Final = Receiving.BODY
 DISCARDING: Final = Receiving.DISCARDING
 ENDED: Final = Receiving.ENDED
 CLIENT_CLOSED: Final = Receiving.CLIENT_CLOSED
+
+_PRINTABLE = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_REQUEST_ID_CHARACTERS)
 
 
 class ReceptionContext(Protocol):
@@ -349,3 +352,8 @@ def _origin_form(target: bytes) -> bytes:
         return target
     _, slash, path = target.partition(b"://")[2].partition(b"/")
     return b"/" + path if slash else b"/"
+
+
+def accepted_request_id(sent: bytes | None) -> bytes | None:
+    """The caller's X-Request-Id if it is printable and not too long, else None."""
+    return sent if sent is not None and _PRINTABLE.fullmatch(sent) else None

@@ -1,0 +1,130 @@
+/** Writes an entry with the condition that it is still the one that was shown. If it is not, both are compared. */
+
+import {Refusal, ask, pathOf, readEntry} from "./api.js";
+import {comparison} from "./conflict.js";
+import {button, element} from "./dom.js";
+import {compact, indented} from "./json_text.js";
+
+/**
+ * The form. `entry`: what is changed; null to create one. `finish` gets the key that was written, or null.
+ * @param {string} key
+ * @param {import("./api.js").Entry | null} entry
+ * @param {(key: string | null) => void} finish
+ */
+export function editor(key, entry, finish) {
+    const fields = {
+        key: element("input", {id: "key-field", value: key, required: true, autocomplete: "off", spellcheck: "false"}),
+        value: element("textarea", {
+            id: "value-field", spellcheck: "false", rows: 14, required: true, "aria-describedby": "save-hint",
+        }),
+        expiry: element("select", {id: "expiry-field", onchange: () => {
+            fields.seconds.hidden = fields.expiry.value !== "after";
+        }},
+        entry && element("option", {value: "keep"}, entry.expires ? "as it is now" : "as it is now (never)"),
+        element("option", {value: "never"}, "never"),
+        element("option", {value: "after"}, "after some seconds")),
+        seconds: element("input", {
+            type: "number", min: "0.1", step: "any", value: "60", "aria-label": "Seconds until it expires", hidden: true,
+        }),
+    };
+    fields.value.value = entry?.value ? indented(entry.value) : "";
+    const saving = new Saving(entry, fields, finish);
+    const form = element("form", {
+        class: "editor",
+        onsubmit: (/** @type {Event} */ event) => {
+            event.preventDefault();
+            saving.save();
+        },
+        onkeydown: (/** @type {KeyboardEvent} */ event) => {
+            if ((event.ctrlKey || event.metaKey) && (event.key === "Enter" || event.key === "s")) {
+                event.preventDefault();
+                form.requestSubmit();
+            }
+        },
+    },
+    saving.warning,
+    entry === null && element("label", {for: "key-field"}, "Key"), entry === null && fields.key,
+    saving.comparison,
+    element("label", {for: "value-field"}, "Value (JSON)"), fields.value,
+    element("div", {class: "line"}, element("label", {for: "expiry-field"}, "Expires"), fields.expiry, fields.seconds),
+    saving.fault,
+    element("div", {class: "actions"}, saving.button, button("Cancel", () => finish(null)),
+        element("span", {id: "save-hint", class: "hint"}, "Ctrl+Enter saves.")));
+    return form;
+}
+
+class Saving {
+    /**
+     * @param {import("./api.js").Entry | null} entry
+     * @param {{key: any, value: any, expiry: any, seconds: any}} fields
+     * @param {(key: string | null) => void} finish
+     */
+    constructor(entry, fields, finish) {
+        this.base = entry;
+        /** What is replaced if it is still there; null: there must be no entry. */
+        this.expected = entry;
+        this.fields = fields;
+        this.finish = finish;
+        this.warning = element("p", {class: "warning", role: "status", hidden: true});
+        this.fault = element("p", {class: "failure", role: "alert", hidden: true});
+        this.comparison = element("div", {});
+        this.button = element("button", {class: "primary"}, entry ? "Save" : "Create");
+    }
+
+    get key() {
+        return this.base?.key ?? this.fields.key.value;
+    }
+
+    async save() {
+        const {value, expiry, seconds} = this.fields;
+        this.fault.hidden = true;
+        this.button.disabled = true;
+        const isNever = expiry.value === "never" || (expiry.value === "keep" && this.expected === null);
+        const ttl = isNever ? null : expiry.value === "keep" ? "keep" : seconds.value;
+        const condition = this.expected ? {"If-Match": this.expected.etag} : {"If-None-Match": "*"};
+        const headers = {"Content-Type": "application/json", Prefer: "return=minimal", ...condition};
+        try {
+            await ask("PUT", pathOf("kv", this.key), {query: {ttl}, headers, body: value.value});
+            this.finish(this.key);
+        } catch (error) {
+            if (error instanceof Refusal && error.status === 412) {
+                await this.compare();
+            } else {
+                this.show(error);
+            }
+        }
+        this.button.disabled = false;
+    }
+
+    /** Read what is there now. The next save replaces exactly that. */
+    async compare() {
+        let theirs = null;
+        try {
+            theirs = await readEntry(this.key);
+        } catch (error) {
+            if (!(error instanceof Refusal && error.status === 404)) {
+                this.show(error);
+                return;
+            }
+        }
+        const mine = this.fields.value.value;
+        if (theirs?.value && compact(theirs.value) === compact(mine)) {
+            this.finish(this.key); // the save was done before, and its response was lost
+            return;
+        }
+        this.expected = theirs;
+        this.warning.hidden = true;
+        this.button.textContent = theirs ? `Save over revision ${theirs.revision}` : "Create it again";
+        this.comparison.replaceChildren(comparison(this.base, theirs, mine, (text) => {
+            this.fields.value.value = text;
+            this.fields.value.focus();
+        }));
+        this.comparison.querySelector("h2").focus();
+    }
+
+    /** @param {unknown} error */
+    show(error) {
+        this.fault.textContent = error instanceof Error ? error.message : String(error);
+        this.fault.hidden = false;
+    }
+}

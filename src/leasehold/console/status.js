@@ -1,0 +1,99 @@
+/** The view of the service: its health, and its figures over the last minutes. */
+
+import {Refusal, SERVICE, ask} from "./api.js";
+import {Chart} from "./chart.js";
+import {element, failure} from "./dom.js";
+import {figures, samples} from "./metrics_text.js";
+import {duration} from "./times.js";
+
+const INTERVAL_MILLISECONDS = 2_000;
+/** Four minutes. */
+const POINTS = 120;
+
+/** @type {[keyof ReturnType<typeof figures>, string, string, boolean][]} The last: whether it is shown as a rate. */
+const CHARTS = [
+    ["reads", "Reads", "per second", true],
+    ["writes", "Other requests", "per second", true],
+    ["revision", "Changes", "per second", true],
+    ["errors", "Server errors", "per second", true],
+    ["entries", "Entries", "", false],
+    ["leases", "Leases", "", false],
+    ["waiters", "Waiting for a lock", "", false],
+    ["connections", "Connections", "", false],
+];
+
+export class StatusView {
+    /** @param {HTMLElement} root */
+    constructor(root) {
+        this.health = element("dl", {class: "facts"});
+        this.state = element("span", {class: "badge"});
+        this.note = element("div", {});
+        this.charts = new Map(CHARTS.map(([name, label, unit]) => [name, new Chart(label, unit, POINTS)]));
+        /** @type {ReturnType<typeof figures> | null} */
+        this.before = null;
+        this.beforeAt = 0;
+        root.replaceChildren(element("section", {class: "page"},
+            element("div", {class: "title"}, element("h1", {}, "Status"), this.state),
+            this.health, this.note,
+            element("div", {class: "charts"}, ...Array.from(this.charts.values(), ({root: each}) => each))));
+        this.timer = setInterval(() => document.visibilityState === "visible" && this.refresh(), INTERVAL_MILLISECONDS);
+    }
+
+    close() {
+        clearInterval(this.timer);
+    }
+
+    show() {
+        this.refresh();
+    }
+
+    async refresh() {
+        this.note.replaceChildren();
+        await Promise.all([this.readHealth(), this.readMetrics()].map((each) => each.catch((error) => {
+            this.note.replaceChildren(failure(error));
+        })));
+    }
+
+    async readHealth() {
+        // A degraded service answers with 503 and the same members, so this is no refusal.
+        const response = await fetch(new URL("health", SERVICE), {cache: "no-store", credentials: "omit"}).catch(() => null);
+        if (response === null) {
+            this.showState("unreachable");
+            throw new Refusal(0, "unreachable", "The service does not answer.");
+        }
+        const health = await response.json();
+        this.showState(health.status ?? "unknown");
+        const facts = {
+            Store: health.store, Revision: health.revision, Incarnation: health.incarnation,
+            Version: health.version, "Running for": duration(health.uptime_s ?? 0),
+            ...(health.message ? {Reason: health.message} : {}),
+        };
+        this.health.replaceChildren(...Object.entries(facts).map(([name, text]) =>
+            element("div", {}, element("dt", {}, name), element("dd", {}, String(text)))));
+    }
+
+    /** @param {string} state */
+    showState(state) {
+        this.state.textContent = state === "ok" ? "healthy" : state;
+        this.state.className = `badge ${state === "ok" ? "put" : "delete"}`;
+    }
+
+    async readMetrics() {
+        const {text} = await ask("GET", "metrics", {headers: {Accept: "text/plain"}});
+        const now = figures(samples(text)), at = performance.now();
+        for (const [name, , , isRate] of CHARTS) {
+            const value = now[name], before = this.before?.[name];
+            const chart = this.charts.get(name);
+            if (chart && value !== null && !isRate) {
+                chart.add(value);
+            } else if (chart && value !== null && before !== null && before !== undefined && value >= before) {
+                chart.add((value - before) / ((at - this.beforeAt) / 1000));
+            }
+            if (chart) {
+                chart.root.hidden = value === null;
+            }
+        }
+        this.before = now;
+        this.beforeAt = at;
+    }
+}
