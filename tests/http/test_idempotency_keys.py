@@ -9,18 +9,26 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from callers import BOTH, OF_ANOTHER, READER, WRITER
+from callers import BOTH, OF_ANOTHER, READER, UUID, WRITER
 from running import Server, Wire, message, refusal, until
 
 _numbers = count(1)
 REUSED = (422, "idempotency_key_reused")
 MSGPACK = "application/vnd.msgpack"
+REPETITIONS = 2
+"""How many `repeated` sends: one in each format."""
 
 
 @pytest.fixture(scope="module")
 def server(any_server: Server) -> Server:
     """Every test of this file runs on every engine."""
     return any_server
+
+
+@pytest.fixture(scope="module")
+def guarded(any_guarded: Server) -> Server:
+    """Every test of tokens runs on every engine, too."""
+    return any_guarded
 
 
 @pytest.fixture
@@ -34,7 +42,7 @@ def is_replayed(response: httpx.Response) -> bool:
 
 
 def repeated(server: Server, method: str, target: str, headers: dict[str, str], **options: Any) -> httpx.Response:
-    """Send a request twice. Returns its response, after a check that the second one repeats it."""
+    """Send a request and repeat it, in both formats. Returns its response, after a check that the others repeat it."""
     first = server.request(method, target, headers=headers, **options)
     assert first.status_code in (200, 201), first.text
     assert not is_replayed(first)
@@ -43,6 +51,14 @@ def repeated(server: Server, method: str, target: str, headers: dict[str, str], 
     assert (again.status_code, again.content) == (first.status_code, first.content)
     for name in ("ETag", "Location", "Content-Type", "Preference-Applied"):
         assert again.headers.get(name) == first.headers.get(name)
+    if "Accept" not in headers:
+        packed = server.request(method, target, headers=headers | {"Accept": MSGPACK}, **options)
+        assert (packed.status_code, is_replayed(packed), packed.headers["Content-Type"]) == (
+            first.status_code,
+            True,
+            MSGPACK,
+        )
+        assert msgspec.msgpack.decode(packed.content) == first.json()
     return first
 
 
@@ -232,11 +248,68 @@ def test_a_repeated_release_does_not_release_the_next_lease(server: Server, lock
     assert not server.is_free(lock)
 
 
-def test_every_request_that_changes_something_takes_the_header(server: Server) -> None:
+def mutations(server: Server) -> dict[tuple[str, str], Any]:
+    """The operations of the description that change something, by method and path."""
+    return {
+        (method.upper(), path): operation
+        for path, methods in server.contract.document["paths"].items()
+        for method, operation in methods.items()
+        if method not in ("get", "options")
+    }
+
+
+def test_every_request_that_changes_something_is_repeated(
+    server: Server, key: str, lock: str, uuid: str, once: dict[str, str]
+) -> None:
+    server.put(key, '{"a": 1}')
+    merge = {"Content-Type": "application/merge-patch+json"}
+    lease, lease_by_uuid = server.lease(lock), server.lease(uuid)
+    of_lease = {"lock_id": uuid, "lease_id": lease_by_uuid["lease_id"]}
+    requests: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
+        ("POST", "/kv/{key}"): (f"/kv/{key}", {"content": b"1"}),
+        ("PUT", "/kv/{key}"): (f"/kv/{key}", {"content": b"1"}),
+        ("PATCH", "/kv/{key}"): (f"/kv/{key}", {"content": b'{"b": 2}', "headers": merge}),
+        ("DELETE", "/kv/{key}"): (f"/kv/{key}", {}),
+        ("DELETE", "/kv"): (f"/kv?prefix={key}", {}),
+        ("POST", "/set"): ("/set", {"json": {"value": 1}}),
+        ("POST", "/txn"): ("/txn", {"json": {"do": [{"op": "put", "key": key, "value": 1}]}}),
+        ("POST", "/locks/{name}"): (f"/locks/{lock}-new?ttl=300", {}),
+        ("PUT", "/locks/{name}"): (f"/locks/{lock}", {"json": {"lease_id": lease["lease_id"]}}),
+        ("DELETE", "/locks/{name}"): (f"/locks/{lock}?lease_id={lease['lease_id']}", {}),
+        ("POST", "/lock"): ("/lock", {"json": {"lock_id": UUID, "ttl": 300}}),
+        ("POST", "/renew"): ("/renew", {"json": of_lease}),
+        ("DELETE", "/unlock"): ("/unlock", {"json": of_lease}),
+        ("POST", "/terraform/{state}/lock"): (f"/terraform/{key}/lock", {"json": {"ID": "1"}}),
+        ("POST", "/terraform/{state}"): (f"/terraform/{key}?ID=1", {"json": {"serial": 1}}),
+        ("PUT", "/terraform/{state}"): (f"/terraform/{key}?ID=1", {"json": {"serial": 2}}),
+        ("DELETE", "/terraform/{state}/lock"): (f"/terraform/{key}/lock", {"json": {"ID": "1"}}),
+        ("DELETE", "/terraform/{state}"): (f"/terraform/{key}", {}),
+        # OpenAPI cannot describe these methods.
+        ("LOCK", "/terraform/{state}"): (f"/terraform/{key}", {"json": {"ID": "2"}}),
+        ("UNLOCK", "/terraform/{state}"): (f"/terraform/{key}", {"json": {"ID": "2"}}),
+    }
+    assert {each for each in requests if not each[0].endswith("LOCK")} == mutations(server).keys()
+    server.request("DELETE", f"/locks/{UUID}?force")
+    for (method, path), (target, options) in requests.items():
+        server.put(key, '{"a": 1}')  # so that there is something to change or to delete
+        own = {"Idempotency-Key": f"{once['Idempotency-Key'][1:-1]} {method} {path}"}
+        repeated(server, method, target, options.pop("headers", {}) | own, **options)
+
+
+def test_the_description_has_the_header_of_each_request_and_its_answers(server: Server) -> None:
+    for (method, path), operation in mutations(server).items():
+        names = {parameter["name"] for parameter in operation["parameters"]}
+        assert "Idempotency-Key" in names, f"{method} {path}"
+        for status, answer in operation["responses"].items():
+            described = server.contract.resolve(answer)
+            repeats = described["headers"].get("Idempotent-Replayed")
+            assert (repeats is not None) == (status in ("200", "201")), f"{method} {path} {status}"
+        for status, code in (("400", "invalid_argument"), ("422", "idempotency_key_reused")):
+            described = server.contract.resolve(operation["responses"][status])
+            assert code in described["description"], f"{method} {path} {status}"
     for path, methods in server.contract.document["paths"].items():
-        for method, operation in methods.items():
-            names = {parameter["name"] for parameter in operation["parameters"]}
-            assert ("Idempotency-Key" in names) == (method not in ("get", "options")), f"{method} {path}"
+        named = json.dumps(methods.get("get", {}))
+        assert "Idempoten" not in named, path
 
 
 def test_a_read_with_a_key_is_a_read(server: Server, key: str, once: dict[str, str]) -> None:
@@ -349,11 +422,12 @@ def test_a_lock_that_was_held_is_acquired_by_the_repetition(server: Server, lock
     ("first", "again"),
     [
         ("plain", '"plain"'),
+        ("!", '"!"'),
         ('"with \\"quotes\\" and \\\\"', '"with \\"quotes\\" and \\\\"'),
         ("a b,c;d=e", '"a b,c;d=e"'),
         ("x" * 255, '"' + "x" * 255 + '"'),
     ],
-    ids=["quoted", "escaped", "punctuation", "long"],
+    ids=["quoted", "short", "escaped", "punctuation", "long"],
 )
 def test_a_key_may_be_quoted(first: str, again: str, server: Server, key: str) -> None:
     assert server.put(key, "1", headers={"Idempotency-Key": first}).status_code == 201
@@ -498,4 +572,4 @@ def test_replayed_requests_are_counted(server: Server, key: str, once: dict[str,
     repeated(server, "POST", f"/kv/{key}", once, content=b"1")
     repeated(server, "POST", f"/locks/{key}?ttl=300", {"Idempotency-Key": f"{key}-lock"})
     repeated(server, "DELETE", f"/kv?prefix={key}", {"Idempotency-Key": f"{key}-delete"})
-    assert replays() == before + 3
+    assert replays() == before + 3 * REPETITIONS

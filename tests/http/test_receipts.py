@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from databases import STORES
 from running import Server, Wire, http_client, leasehold, message, running, until
 
+from leasehold.limits import Limits
+
+DOCUMENTS = Path(__file__).parents[2] / "docs"
 _numbers = count(1)
 
 Pair = tuple[Server, Server]
@@ -120,6 +124,29 @@ def test_a_restore_leaves_no_receipts(tmp_path: Path, once: dict[str, str]) -> N
 
 
 # The end of a receipt -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"), [({}, 600), ({"LEASEHOLD_IDEMPOTENCY_SECONDS": "7200"}, 7_200)], ids=["default", "set"]
+)
+def test_a_receipt_is_kept_for_600_seconds_or_as_long_as_is_set(
+    environment: dict[str, str], seconds: int, tmp_path: Path, once: dict[str, str]
+) -> None:
+    with running(tmp_path / "data.json", environment=environment) as server:
+        written = server.put("a", "1", headers=once).json()
+        server.terminate()
+    [receipt] = json.loads((tmp_path / "data.json").read_bytes())["receipts"]
+    kept = datetime.fromisoformat(receipt["expires_at"]) - datetime.fromisoformat(written["updated_at"])
+    assert kept == timedelta(seconds=seconds)
+
+
+def test_the_documents_name_how_many_receipts_are_kept_and_for_how_long() -> None:
+    limits = Limits()
+    api, settings = ((DOCUMENTS / page).read_text("utf-8") for page in ("api.md", "operations.md"))
+    assert f"{limits.max_receipts:,} outcomes are kept; the oldest are removed first" in api
+    assert f"Only successes are kept, for {limits.idempotency_seconds:.0f} seconds" in api
+    assert f"| `LEASEHOLD_IDEMPOTENCY_SECONDS` | {limits.idempotency_seconds:.0f} |" in settings
+    assert f"| `LEASEHOLD_MAX_RECEIPTS` | {limits.max_receipts} |" in settings
 
 
 @pytest.mark.parametrize("store", STORES)
