@@ -1,4 +1,4 @@
-"""Acknowledged entries and leases survive any power cut; and the harness detects planted bugs."""
+"""Acknowledged entries, leases and receipts survive any power cut; and the harness detects planted bugs."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,7 +18,7 @@ from leasehold.engines.file.recovery import Paths, Report, read_files
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.state import Snapshot, StoredState
-from leasehold.model import ENTRY, KINDS, LEASE, Touched
+from leasehold.model import ENTRY, KIND_OF, KINDS, LEASE, RECEIPT, AnyKind, Touched
 from leasehold.progress import Progress
 
 
@@ -30,6 +30,7 @@ def test_acknowledged_changes_survive_any_power_cut() -> None:
         "cuts must strike while something is under way"
     )
     assert finding.figures["commits with a transaction"] >= depth(20)
+    assert finding.figures["commits with a receipt"] >= depth(20)
 
 
 def violations(*, deaf: str | None = None) -> list[str]:
@@ -91,8 +92,9 @@ def test_a_checkpoint_that_removes_the_old_journal_first_is_detected() -> None:
         assert violations()
 
 
-def test_a_transaction_that_is_stored_in_two_steps_is_detected() -> None:
-    """A bug: the first change of a batch is durable in the journal before the others."""
+@pytest.mark.parametrize("kinds", [(ENTRY,), (RECEIPT,)], ids=["a transaction", "a receipt after its change"])
+def test_what_has_one_revision_and_is_stored_in_two_steps_is_detected(kinds: tuple[AnyKind, ...]) -> None:
+    """A bug: the changes before one of these kinds, of the same revision, are durable in the journal before it is."""
 
     def commit(self: FileSpace, touched: Touched, decide: Decide, done: CommitDone) -> None:
         changes = self._decide(decide)
@@ -101,7 +103,11 @@ def test_a_transaction_that_is_stored_in_two_steps_is_detected() -> None:
         revisions = [change.revision for change in changes]
         first = self._state.revision + 1
         finish = partial(self._finish_commit, storage, changes, done)
-        shared = [place for place in range(1, len(changes)) if revisions[place] == revisions[place - 1]]
+        shared = [
+            place
+            for place in range(1, len(changes))
+            if revisions[place] == revisions[place - 1] and KIND_OF[type(changes[place])] in kinds
+        ]
         if shared:
             half = changes[: shared[0]]
             record = encode_record(first, half)
@@ -132,11 +138,15 @@ def lose_leases(state: StoredState) -> None:
     state.of(LEASE).by_name = {}
 
 
+def lose_receipts(state: StoredState) -> None:
+    state.of(RECEIPT).by_name = {}
+
+
 def lose_removals(state: StoredState) -> None:
     state.of(ENTRY).removals = {}
 
 
-@pytest.mark.parametrize("bug", [reset_head, lose_leases, lose_removals])
+@pytest.mark.parametrize("bug", [reset_head, lose_leases, lose_receipts, lose_removals])
 def test_a_start_that_forgets_the_head_is_detected(bug: Callable[[StoredState], None]) -> None:
     with patch.object(storage, "read_files", without(bug)):
         assert violations()

@@ -21,20 +21,27 @@ from leasehold.model import (
     KIND_OF,
     KINDS,
     LEASE,
+    RECEIPT,
     Binary,
     Change,
     Content,
+    DeletedEntries,
     Deletion,
     Entry,
     Lease,
     LeaseEnd,
+    Memo,
+    Receipt,
+    ReceiptEnd,
     Touched,
     Value,
+    encode_memo,
     is_removal,
 )
 
 KEYS = 6
 LOCKS = 4
+REQUESTS = 6
 VALUE_BYTES = (1, 1, 20, 700, 3000)
 """Sizes within one sector, and over several."""
 TTL = 10**15
@@ -51,15 +58,21 @@ class Contents:
     removals: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The revision by kind and name."""
     compacted_revision: int = 0
+    receipts: Mapping[str, Receipt] = field(default_factory=dict)
 
     def after(self, changes: Sequence[Change], revision: int | None = None) -> "Contents":
         entries, leases, removals = dict(self.entries), dict(self.leases), dict(self.removals)
+        receipts = dict(self.receipts)
         for change in changes:
             removals.pop((KIND_OF[type(change)].name, change.name), None)
             if isinstance(change, Entry):
                 entries[change.key] = change
             elif isinstance(change, Lease):
                 leases[change.lock] = change
+            elif isinstance(change, Receipt):
+                receipts[change.request] = change
+            elif isinstance(change, ReceiptEnd):
+                receipts.pop(change.request, None)
             else:
                 removed: dict[str, Entry] | dict[str, Lease] = entries if isinstance(change, Deletion) else leases
                 removed.pop(change.name, None)
@@ -70,11 +83,13 @@ class Contents:
             entries=entries,
             leases=leases,
             removals=removals,
+            receipts=receipts,
         )
 
     def __str__(self) -> str:
         names = [f"{key}@{entry.revision}" for key, entry in sorted(self.entries.items())]
         names += [f"{lock}@{lease.revision}#{lease.token}" for lock, lease in sorted(self.leases.items())]
+        names += [f"{request}@{receipt.revision}" for request, receipt in sorted(self.receipts.items())]
         names += [f"no {kind} {name}@{revision}" for (kind, name), revision in sorted(self.removals.items())]
         since = f" since {self.compacted_revision}" if self.compacted_revision else ""
         return f"revision {self.revision}{since} with {' '.join(names) or 'nothing'}"
@@ -82,10 +97,13 @@ class Contents:
 
 def in_files(state: StoredState) -> Contents:
     removals = {
-        (kind.name, name): revision for kind in KINDS for name, revision in state.contents[kind].removals.items()
+        (kind.name, name): revision
+        for kind in KINDS
+        if kind.has_history
+        for name, revision in state.contents[kind].removals.items()
     }
-    entries, leases = state.of(ENTRY).by_name, state.of(LEASE).by_name
-    return Contents(state.revision, entries, leases, removals, state.compacted_revision)
+    entries, leases, receipts = state.of(ENTRY).by_name, state.of(LEASE).by_name, state.of(RECEIPT).by_name
+    return Contents(state.revision, entries, leases, removals, state.compacted_revision, receipts)
 
 
 def in_memory(driver: Driver) -> Contents:
@@ -107,6 +125,7 @@ def in_memory(driver: Driver) -> Contents:
         {lease.lock: lease for lease in leases},
         removals,
         compacted_revision,
+        dict(space._state.records(RECEIPT)),
     )
 
 
@@ -172,6 +191,27 @@ def random_way(rng: random.Random) -> str:
 
 def batch_for(rng: random.Random, way: str, before: Contents, now: int) -> list[Change]:
     return random_batch(rng, before, now, most=6 if way == BATCH else 1)
+
+
+def with_receipts(rng: random.Random, changes: Sequence[Change], before: Contents, now: int) -> list[Change]:
+    """The changes, with receipts at some of their revisions, and sometimes the removal of old receipts after them.
+
+    A receipt comes after all changes of its revision, as in the commit of a request with an idempotency key.
+    """
+    batch: list[Change] = []
+    unused = [f"request/{number}" for number in range(REQUESTS)]
+    rng.shuffle(unused)
+    for place, change in enumerate(changes, start=1):
+        batch.append(change)
+        is_last_of_revision = place == len(changes) or changes[place].revision > change.revision
+        if is_last_of_revision and unused and rng.random() < 0.3:
+            memo = encode_memo(Memo(rng.randbytes(8), DeletedEntries(rng.randrange(9), change.revision)))
+            batch.append(Receipt(unused.pop(), memo, change.revision, now + TTL))
+    ended = [request for request in unused if request in before.receipts]
+    if ended and rng.random() < 0.2:
+        revision = batch[-1].revision + 1
+        batch += [ReceiptEnd(request, revision) for request in ended[: rng.randint(1, len(ended))]]
+    return batch
 
 
 def try_commit(driver: Driver, changes: Sequence[Change], way: str) -> ServiceError | None:

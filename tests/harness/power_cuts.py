@@ -17,12 +17,22 @@ from driving import Driver, FrozenClock, file_driver
 from structlog.testing import capture_logs
 
 from harness import Finding
-from harness.contents import Contents, batch_for, in_files, in_memory, random_way, small_sizes, try_commit
+from harness.contents import (
+    Contents,
+    batch_for,
+    in_files,
+    in_memory,
+    random_way,
+    small_sizes,
+    try_commit,
+    with_receipts,
+)
 from leasehold.engines.file.disk import Identity
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
+from leasehold.model import Receipt, ReceiptEnd
 
 FOLDER = Path("/store")
 DATA = FOLDER / "data.json"
@@ -369,7 +379,7 @@ def bring_to_rest(storage: Storage, state: State, chance: random.Random) -> None
 def commit(driver: Driver, cuts: PowerCuts, rng: random.Random, now: int) -> None:
     way = random_way(rng)
     before = cuts.known.acknowledged
-    changes = batch_for(rng, way, before, now)
+    changes = with_receipts(rng, batch_for(rng, way, before, now), before, now)
     after = before.after(changes)
     cuts.known = Known(before, after)
     error = try_commit(driver, changes, way)
@@ -378,8 +388,9 @@ def commit(driver: Driver, cuts: PowerCuts, rng: random.Random, now: int) -> Non
         return
     cuts.known = Known(after)
     cuts.finding.figures["commits"] += 1
-    revisions = [change.revision for change in changes]
+    revisions = [change.revision for change in changes if not isinstance(change, Receipt | ReceiptEnd)]
     cuts.finding.figures["commits with a transaction"] += len(set(revisions)) < len(revisions)
+    cuts.finding.figures["commits with a receipt"] += any(isinstance(change, Receipt) for change in changes)
 
 
 def checkpoint(driver: Driver, rng: random.Random) -> None:
