@@ -108,17 +108,12 @@ class Connection(QuickAnswerer, asyncio.Protocol):
             self._task.cancel()
             self._task = None  # a waiter refers to this connection
 
-    def data_received(self, data: bytes) -> None:
-        ready_for = self._ready_for
-        if ready_for is not None:
-            if self._answer_at_once(data, ready_for):
-                return
-            self._ready_for = None
+    def _receive_data(self, data: bytes, may_be_quick: bool) -> None:  # noqa: FBT001 - as in the base class
         if not self._awaits_quota:
             self._quota_used = 0
         if self._is_traced and self._receive_traced(data):
             return
-        if ready_for is None and self._familiar is not None and self._answer_quickly(data, self._familiar):
+        if may_be_quick and self._familiar is not None and self._answer_quickly(data, self._familiar):
             return
         if len(data) <= SLICE_BYTES:
             if data.startswith(QUICK_PUTS) and self._begin_quickly(data):

@@ -76,7 +76,7 @@ class QuickGet:
             and self._context.limits.max_request_line_bytes >= LONGEST_LINE_BYTES
         )
 
-    def answer(self, data: bytes, headers: Headers, trace: TraceContext | None) -> bytes | BegunGet | None:
+    def answer(self, data: bytes, headers: Headers, trace: TraceContext | None = None) -> bytes | BegunGet | None:
         """The answer to `data`, which was read after a whole request, or the read that the engine must do for it.
 
         None: then the general path must answer. `headers`: of an earlier request of the connection, which this path

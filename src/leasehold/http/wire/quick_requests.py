@@ -4,6 +4,7 @@
 fast path does not answer, the general path does (`Answerer`).
 """
 
+from abc import abstractmethod
 from typing import Final
 
 from leasehold.completions import report
@@ -54,44 +55,60 @@ class QuickAnswerer(Answerer):
         if quick_get is not None and request.headers is not self._familiar and quick_get.knows(request):
             self._familiar = request.headers
 
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport.
+
+        A GET of a connection that is ready is answered here, as `_answer_quickly` would: each call saved is 2 % of its
+        instructions.
+        """
+        headers, transport = self._ready_for, self._sender.transport
+        if headers is not None and transport is not None:
+            shared = self._shared
+            quick_get = shared.quick_get
+            try:
+                answer = None if quick_get is None else quick_get.answer(data, headers)
+                if type(answer) is bytes:
+                    outbox = shared.outbox
+                    if outbox.answers and len(answer) <= UNCOUNTED_BYTES:
+                        outbox.answers.append((transport, answer))
+                    else:
+                        outbox.post(transport, answer)
+                    self._reception.since = shared.tick
+                    return
+            except BaseException as failure:  # noqa: BLE001 - the general path answers, or says that it cannot
+                report("the fast path of a GET failed", failure)
+            self._ready_for = None
+        self._receive_data(data, headers is None)
+
+    @abstractmethod
+    def _receive_data(self, data: bytes, may_be_quick: bool) -> None:  # noqa: FBT001 - a keyword takes longer
+        """Receive what `data_received` has not answered. `may_be_quick`: `quick_get` has not been given it."""
+
     def _answer_quickly(self, data: bytes, headers: Headers, trace: TraceContext | None = None) -> bool:
         """Answer `data` on the fast path, or begin the read that it needs. False: the general path must answer it.
 
         `trace`: see `QuickGet.answer`.
         """
-        if not self._is_ready():
+        shared, transport = self._shared, self._sender.transport
+        quick_get = shared.quick_get
+        if not self._is_ready() or quick_get is None or transport is None:
             return False
         if trace is None:
             self._ready_for = headers  # before the answer, because the transport may say that the client reads slowly
-        if self._answer_at_once(data, headers, trace):
-            return True
-        self._ready_for = None
-        return False
-
-    def _answer_at_once(self, data: bytes, headers: Headers, trace: TraceContext | None = None) -> bool:
-        """As `_answer_quickly`, for a connection that is ready."""
-        shared, transport = self._shared, self._sender.transport
-        quick_get = shared.quick_get
-        if quick_get is None or transport is None:
-            return False
         try:
             answer = quick_get.answer(data, headers, trace)
-            if answer is None:
-                return False
             if type(answer) is BegunGet:  # `isinstance` takes ten times as long for a struct
                 self._begin_read(answer)
                 return True
-            outbox = shared.outbox
-            if outbox.answers and len(answer) <= UNCOUNTED_BYTES:
-                outbox.answers.append((transport, answer))
-            else:
-                outbox.post(transport, answer)
+            if answer is not None:
+                shared.outbox.post(transport, answer)
+                self._reception.since = shared.tick
+                return True
         except BaseException as failure:  # noqa: BLE001 - the general path answers, or says that it cannot
             report("the fast path of a GET failed", failure)
             self._forget_begun()
-            return False
-        self._reception.since = shared.tick
-        return True
+        self._ready_for = None
+        return False
 
     def _begin_read(self, begun: BegunGet) -> None:
         """Let the engine read an entry for the fast path of a GET."""
