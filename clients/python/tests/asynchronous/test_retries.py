@@ -11,6 +11,7 @@ from leasehold_client import (
     AsyncClient,
     InternalError,
     NotFound,
+    Request,
     ServiceError,
     TooManyRequests,
     Unavailable,
@@ -146,6 +147,14 @@ async def test_without_retries_the_first_failure_is_raised(pauses: list[float]) 
         async with AsyncClient(f"http://127.0.0.1:{port}", retry_seconds=0) as db:
             with pytest.raises(Unreachable, match=f"http://127.0.0.1:{port} did not respond"):
                 await db.get("a")
+    assert pauses == []
+
+
+async def test_a_request_of_ones_own_may_have_its_own_time_for_retries(pauses: list[float]) -> None:
+    with free_port() as port:
+        async with AsyncClient(f"http://127.0.0.1:{port}", retry_seconds=300) as db:
+            with pytest.raises(Unreachable, match="did not respond: "):
+                await db.send(Request("GET", "/kv/a"), within_seconds=0.0)
     assert pauses == []
 
 

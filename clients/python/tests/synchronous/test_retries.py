@@ -11,6 +11,7 @@ from leasehold_client import (
     Client,
     InternalError,
     NotFound,
+    Request,
     ServiceError,
     TooManyRequests,
     Unavailable,
@@ -147,6 +148,14 @@ def test_without_retries_the_first_failure_is_raised(pauses: list[float]) -> Non
         with Client(f"http://127.0.0.1:{port}", retry_seconds=0) as db:
             with pytest.raises(Unreachable, match=f"http://127.0.0.1:{port} did not respond"):
                 db.get("a")
+    assert pauses == []
+
+
+def test_a_request_of_ones_own_may_have_its_own_time_for_retries(pauses: list[float]) -> None:
+    with free_port() as port:
+        with Client(f"http://127.0.0.1:{port}", retry_seconds=300) as db:
+            with pytest.raises(Unreachable, match="did not respond: "):
+                db.send(Request("GET", "/kv/a"), within_seconds=0.0)
     assert pauses == []
 
 

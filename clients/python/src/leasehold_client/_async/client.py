@@ -91,13 +91,14 @@ class AsyncClient(AsyncWrites):
     ) -> None:
         await self.aclose()
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: Request, *, within_seconds: float | None = None) -> Response:
         """Send any request of the HTTP interface, and return the response as the service sent it.
 
         For what the other methods do not do: they decode values, which may change how numbers are written. The token
-        and the retries are those of this client. Raises LeaseholdError for a status of 400 or more.
+        and the retries are those of this client. `within_seconds`: until when retries may begin, instead of
+        `retry_seconds`; an attempt takes at most half of it. Raises LeaseholdError for a status of 400 or more.
         """
-        return await self._sender.send(request)
+        return await self._sender.send(request, within_seconds=within_seconds)
 
     async def stream(self, request: Request, *, silence_seconds: float = 60.0) -> AsyncIterator[bytes]:
         """Send a request that changes nothing, and return the body of the response in pieces, as they arrive.

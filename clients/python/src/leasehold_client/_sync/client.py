@@ -92,13 +92,14 @@ class Client(Writes):
     ) -> None:
         self.close()
 
-    def send(self, request: Request) -> Response:
+    def send(self, request: Request, *, within_seconds: float | None = None) -> Response:
         """Send any request of the HTTP interface, and return the response as the service sent it.
 
         For what the other methods do not do: they decode values, which may change how numbers are written. The token
-        and the retries are those of this client. Raises LeaseholdError for a status of 400 or more.
+        and the retries are those of this client. `within_seconds`: until when retries may begin, instead of
+        `retry_seconds`; an attempt takes at most half of it. Raises LeaseholdError for a status of 400 or more.
         """
-        return self._sender.send(request)
+        return self._sender.send(request, within_seconds=within_seconds)
 
     def stream(self, request: Request, *, silence_seconds: float = 60.0) -> Iterator[bytes]:
         """Send a request that changes nothing, and return the body of the response in pieces, as they arrive.
