@@ -1,5 +1,6 @@
 #!/bin/sh
-# Run a command while holding a lock, as flock(1) does, for programs on several machines.
+# Run a command while holding a lock, as flock(1) does, for programs on several machines. `leasehold lock` does this,
+# and also ends the command in time if this script could not; here curl and jq are enough.
 #
 #     sh with_lock.sh NAME COMMAND [ARGUMENT...]
 #

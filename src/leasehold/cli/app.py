@@ -38,6 +38,7 @@ GROUPS: Final = {
         "list": "list",
         "watch": "watch",
         "txn": "txn",
+        "lock": "lock",
         "locks": "locks",
         "unlock": "locks",
         "export": "export",

@@ -184,6 +184,8 @@ def _show_retries() -> None:
     import logging
 
     log = logging.getLogger("leasehold_client")
+    if log.handlers:
+        return
     if sys.stderr.isatty():
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("leasehold: %(message)s"))

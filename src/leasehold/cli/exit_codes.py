@@ -23,6 +23,9 @@ LEASE_LOST: Final = 76
 """The lease is not alive, so the write was refused."""
 ACCESS_DENIED: Final = 77
 """The token is missing, not valid, or without the permission."""
+LOCK_COMMAND_FAILED: Final = 125
+"""`leasehold lock` itself failed. Like `env`, it cannot use the codes above, which its command may use. 126 and
+127 mean that the command cannot be run, and that there is none (`process/starting.py`)."""
 
 
 class CommandFailed(Exception):  # noqa: N818 - the end of a command, not an error in it
