@@ -19,6 +19,7 @@ from harness.ext4 import survive_lost_file_system
 from harness.injection import survive_exceptions
 from harness.kills import survive_kills
 from harness.linearizability import stay_linearizable
+from harness.lock_command import end_in_time
 from harness.locks import Load, append_on_two_servers, append_with_pauses
 from harness.misbehaving_clients import survive_misbehaving_clients
 from harness.mounts import obstacle
@@ -115,6 +116,10 @@ def _typescript_calls(folder: Path, seed: int) -> Finding:
     return agree_in_spite_of_cuts(folder, seed, calls=2_000, clients=[TYPESCRIPT_CLIENT])
 
 
+def _lock_command(folder: Path, seed: int) -> Finding:
+    return end_in_time(folder, seed)
+
+
 def _watchers(folder: Path, seed: int) -> Finding:
     return watch_through_kills(STORES["file"](folder), seed, kills=15)
 
@@ -191,6 +196,12 @@ ROWS = (
         _typescript_calls,
         "calls",
         obstacle=typescript.obstacle,
+    ),
+    Row(
+        "lock-command",
+        "a command under `leasehold lock` is gone before its lease is over",
+        _lock_command,
+        "commands that were ended",
     ),
     Row("watchers-file", "watchers end in the store's state, file engine", _watchers, "kills"),
     Row("watchers-postgres", "watchers end in the store's state, two servers", _watchers_of_two_servers, "kills"),
