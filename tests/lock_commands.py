@@ -13,6 +13,8 @@ from typing import Self
 from running import ANSWER_SECONDS, clean_environment
 
 PROGRAM = ("-m", "leasehold")
+TAKING_SIGNALS = ("env", "--default-signal=HUP,INT,QUIT")
+"""Before a command that must not ignore them, although the tests may run in the background of a shell."""
 PATH = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 """In the environment of a shell that runs `leasehold`."""
 FOREVER = "echo $$; while :; do sleep 0.05; done"
@@ -35,7 +37,7 @@ class LockCommand:
         program: Sequence[str] = PROGRAM,
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, *program, "lock", *options.split(), "--", *command],
+            [*TAKING_SIGNALS, sys.executable, *program, "lock", *options.split(), "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -89,6 +91,11 @@ class LockCommand:
 def running_in(group: int) -> Sequence[int]:
     """The processes of a process group that have not ended; those whose exit status nobody has taken do not count."""
     return [pid for pid, of, state in _processes() if of == group and state not in "ZX"]
+
+
+def state_of(pid: int) -> str:
+    """T: stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
 
 
 def parent_of(pid: int) -> int:

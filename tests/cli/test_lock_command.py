@@ -73,9 +73,10 @@ def test_a_token_file_that_was_given_is_passed_on(service: Server, tmp_path: Pat
 
 def test_the_command_has_a_process_group_no_foreign_descriptors_and_the_usual_signals(service: Server) -> None:
     text = "echo $$ $(ps -o pgid= -p $$); ls /proc/self/fd | wc -l; grep -E 'Sig(Blk|Ign)' /proc/self/status"
-    group, descriptors, blocked, ignored = printed("lock", "jobs/clean", "--", *script(text), url=service.url).split(
-        "\n", 3
-    )
+    with LockCommand(service.url, "jobs/clean", script(text)) as held:
+        code, told, _ = held.end()
+    assert code == 0, told
+    group, descriptors, blocked, ignored = told.split("\n", 3)
     pid, of = group.split()
     assert pid == of
     assert int(descriptors) == 4  # the fourth is the folder itself
@@ -103,7 +104,7 @@ def test_signals_that_are_ignored_stay_ignored(service: Server) -> None:
 
 def test_what_the_command_leaves_behind_is_ended_before_the_lock_is_free(service: Server) -> None:
     text = "(trap '' TERM; while :; do sleep 0.05; done) & sleep 1000 & echo $$; exit 3"
-    with LockCommand(service.url, "jobs/rest --ttl 2", script(text)) as held:
+    with LockCommand(service.url, "jobs/rest --grace 0.5", script(text)) as held:
         held.started()
         lease = service.lease("jobs/rest", wait=60)
         assert running_in(held.group) == []
@@ -115,7 +116,7 @@ def test_what_the_command_leaves_behind_is_ended_before_the_lock_is_free(service
 def test_as_the_first_process_of_a_container_it_takes_orphans(service: Server) -> None:
     program = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "leasehold"]
     done = subprocess.run(
-        [*program, "lock", "--ttl=2", "jobs/first", "--", *script("sleep 1000 & exit 3")],
+        [*program, "lock", "jobs/first", "--", *script("sleep 1000 & exit 3")],
         capture_output=True,
         text=True,
         check=False,
@@ -209,11 +210,11 @@ def test_it_waits_for_the_lock(service: Server) -> None:
 
 def test_it_waits_longer_than_its_own_ttl(service: Server) -> None:
     """The time of the lease counts from before the request, so the lease is renewed before the command starts."""
-    lease = service.lease("jobs/long", ttl=3)
-    with LockCommand(service.url, "jobs/long --ttl 1", ["echo", "ran"]) as waiting:
+    lease = service.lease("jobs/long", ttl=6)
+    with LockCommand(service.url, "jobs/long --ttl 5", ["echo", "ran"]) as waiting:
         assert waiting.end() == (0, "ran\n", "")
     assert service.is_free("jobs/long")
-    assert lease["ttl"] == 3
+    assert lease["ttl"] == 6
 
 
 def test_ctrl_c_ends_the_wait(service: Server) -> None:

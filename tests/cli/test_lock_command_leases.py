@@ -26,7 +26,7 @@ def script(text: str) -> Sequence[str]:
 
 
 def test_the_lease_is_renewed_while_the_command_runs(service: Server) -> None:
-    with LockCommand(service.url, "jobs/renewed --ttl 1", script("echo $$; read line; exit 4")) as held:
+    with LockCommand(service.url, "jobs/renewed --ttl 6", script("echo $$; read line; exit 4")) as held:
         held.started()
         first = service.holder("jobs/renewed").json()
 
@@ -57,7 +57,7 @@ def test_a_restart_of_the_service_is_survived(tmp_path: Path) -> None:
 
 def test_a_command_is_told_to_end_before_it_is_killed() -> None:
     text = "trap 'echo told; exit 5' TERM; " + FOREVER
-    with running() as server, LockCommand(server.url, "jobs/told --ttl 2 --grace 1", script(text)) as held:
+    with running() as server, LockCommand(server.url, "jobs/told --ttl 6 --grace 3", script(text)) as held:
         held.started()
         server.kill()
         code, output, errors = held.end()
@@ -77,14 +77,14 @@ def test_a_command_that_ignores_the_signal_is_killed_with_its_group() -> None:
 
 def test_a_stopped_command_is_told_to_end_too() -> None:
     text = "trap 'echo told; exit 5' TERM; " + FOREVER
-    with running() as server, LockCommand(server.url, "jobs/still --ttl 2 --grace 1", script(text)) as held:
+    with running() as server, LockCommand(server.url, "jobs/still --ttl 6 --grace 3", script(text)) as held:
         os.killpg(held.started().group, signal.SIGSTOP)
         server.kill()
         assert held.end()[:2] == (76, "told\n")
 
 
 def test_a_lease_that_was_ended_by_force_kills_the_command(service: Server) -> None:
-    with LockCommand(service.url, "jobs/forced --ttl 1", script(FOREVER)) as held:
+    with LockCommand(service.url, "jobs/forced --ttl 6", script(FOREVER)) as held:
         held.started()
         assert service.request("DELETE", "/locks/jobs/forced?force").status_code == 200
         code, _, errors = held.end()
@@ -108,7 +108,7 @@ def test_without_its_guard_the_command_is_killed(service: Server) -> None:
 
 
 def test_a_lock_is_kept_for_at_least_so_long(service: Server) -> None:
-    assert printed("lock", "--ttl=1", "--at-least=600", "jobs/kept", "--", "echo", "ran", url=service.url) == "ran\n"
+    assert printed("lock", "--ttl=10", "--at-least=600", "jobs/kept", "--", "echo", "ran", url=service.url) == "ran\n"
     shown = service.holder("jobs/kept").json()
     kept = _time(shown["expires_at"]) - _time(shown["acquired_at"])
     assert dt.timedelta(seconds=600) <= kept < dt.timedelta(seconds=700)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Self
 
 import pytest
-from lock_commands import PATH
+from lock_commands import PATH, TAKING_SIGNALS, state_of
 from running import ANSWER_SECONDS, Server, clean_environment, running, until
 
 
@@ -25,7 +25,7 @@ class Terminal:
         environment = clean_environment() | PATH | {"LEASEHOLD_URL": url, "PS1": "prompt> ", "TERM": "dumb"}
         self._pid, self._own = pty.fork()
         if self._pid == 0:
-            os.execvpe(words[0], words, environment)
+            os.execvpe(TAKING_SIGNALS[0], [*TAKING_SIGNALS, *words], environment)
         self._shown = b""
 
     def type(self, text: str) -> None:
@@ -94,6 +94,8 @@ def test_a_job_in_the_background_gets_the_terminal_when_it_comes_to_the_foregrou
         terminal.type("leasehold lock jobs/background --ttl 600 -- sh -c 'read line; echo read $line' &\n")
         terminal.until("prompt> ")
         until(lambda: not service.is_free("jobs/background"))
+        pid = service.holder("jobs/background").json()["owner"]["pid"]
+        until(lambda: state_of(pid) == "T")  # because the command has read from the terminal
         terminal.type("fg\n")
         terminal.until("leasehold lock")
         terminal.type("typed\n")
@@ -102,22 +104,22 @@ def test_a_job_in_the_background_gets_the_terminal_when_it_comes_to_the_foregrou
 
 
 def test_ctrl_z_and_fg_of_a_shell_stop_and_continue_the_command(service: Server) -> None:
+    text = "echo re''ady; while read line; do echo read $line; done; exit 6"
     with Terminal(service.url, "bash", "--norc", "-i") as terminal:
         terminal.until("prompt> ")
-        terminal.type(
-            "leasehold lock jobs/shell --ttl 600 -- sh -c 'echo re''ady; read line; echo read $line; exit 6'\n"
-        )
+        terminal.type(f'leasehold lock jobs/shell --ttl 600 -- sh -c "{text.replace("$", chr(92) + "$")}"\n')
         terminal.until("ready")
-        for _ in range(2):
+        for word in ("one", "two"):
             terminal.type("\x1a")
             terminal.until("Stopped")
             terminal.until("prompt> ")
             assert not service.is_free("jobs/shell")
             terminal.type("fg\n")
             terminal.until("leasehold lock")
-        terminal.type("typed\n")
-        terminal.until("read typed")
+            terminal.type(f"{word}\n")
+            terminal.until(f"read {word}")
+        terminal.type("\x04")
         terminal.until("prompt> ")
         terminal.type("echo code $?\n")
         terminal.until("code 6")
-    until(lambda: service.is_free("jobs/shell"))
+    assert service.is_free("jobs/shell")

@@ -2,8 +2,9 @@
 
     python beating.py URL [stubborn]
 
-`URL`: of the service itself, for the case that LEASEHOLD_URL leads through a proxy. It prints its process group, and
-exits with 5 when standard input ends. `stubborn`: it ignores SIGTERM. Each process writes to `beats/FENCE/NAME`.
+`URL`: of the service itself, for the case that LEASEHOLD_URL leads through a proxy. It prints its process group and
+the token of the lease, and exits with 5 when standard input ends. `stubborn`: it ignores SIGTERM. Each process writes
+to `beats/FENCE/NAME`.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ def main() -> None:
         with contextlib.suppress(KeyboardInterrupt):
             beat(address, "second", until_input_ends=False)
         os._exit(0)
-    sys.stdout.write(f"{os.getpgrp()}\n")
+    sys.stdout.write(f"{os.getpgrp()}\n{os.environ['LEASEHOLD_FENCE']}\n")
     sys.stdout.flush()
     beat(address, "first", until_input_ends=True)
     sys.exit(5)

@@ -44,7 +44,7 @@ def stay_in_the_group() -> None:
         def __getattr__(self, name: str) -> object:
             return (lambda *_: None) if name == "setpgid" else getattr(os, name)
 
-    guard.os = Os()  # type: ignore[assignment]
+    guard.os = Os()  # type: ignore[assignment,attr-defined]
 
 
 def end_with_the_parent() -> None:

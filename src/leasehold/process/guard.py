@@ -46,6 +46,8 @@ class Guard:
         self._group = 0
         self._exit_code: int | None = None
         """Of the first process of the command, once it has ended."""
+        self._continued = 0
+        """How many times the parent has continued the command."""
 
     def run(
         self, words: Sequence[str], environment: Mapping[str, str], mask: Iterable[int], *, takes_terminal: bool
@@ -119,6 +121,7 @@ class Guard:
                     self._report("lost")
                 case "signal":
                     self._send(int(values[0]))
+                    self._continued += int(values[0]) == signal.SIGCONT
                 case _:
                     raise AssertionError(word)
         if self._orders.is_over:
@@ -131,7 +134,7 @@ class Guard:
             if pid == 0:
                 return
             if os.WIFSTOPPED(status):
-                self._report("stopped", os.WSTOPSIG(status))
+                self._report("stopped", os.WSTOPSIG(status), self._continued)
             else:
                 code = os.waitstatus_to_exitcode(status)
                 self._exit_code = code if code >= 0 else SIGNALLED - code

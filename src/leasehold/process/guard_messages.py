@@ -10,7 +10,7 @@
 |---|---|
 | `started GROUP` | the command starts, in this process group |
 | `failed CODE MESSAGE` | the command cannot be run; the last report |
-| `stopped NUMBER` | the command was stopped by this signal |
+| `stopped NUMBER COUNT` | the command was stopped by this signal, after COUNT orders to continue it |
 | `lost` | the command is told to end because the lease ends |
 | `ended CODE IS_LEFT` | the last report. CODE as a shell has it, or `?`. IS_LEFT: 1 if processes of it may still run |
 """

@@ -65,6 +65,7 @@ class GuardedCommand:
         reports, own = os.pipe()
         self._reports = Lines(reports)
         self._group = 0
+        self._continued = 0
         self._is_lost = False
         self._result: Result | None = None
         # The guard must never be without its own arrangement of signals.
@@ -125,7 +126,8 @@ class GuardedCommand:
             case "failed":
                 raise NotStarted(" ".join(values[1:]), int(values[0]))
             case "stopped":
-                if int(values[0]) in STOPS_OF_TERMINALS:
+                # A stop from before the last SIGCONT is over.
+                if int(values[0]) in STOPS_OF_TERMINALS and int(values[1]) == self._continued:
                     self._stop()
             case "lost":
                 self._is_lost = True
@@ -156,6 +158,7 @@ class GuardedCommand:
             return
         if number == signal.SIGCONT and self._passes_terminal and self._group:
             terminal.pass_to(self._group, of=os.getpgrp())
+        self._continued += number == signal.SIGCONT
         guard_messages.write(self._orders, "signal", number)
 
     def _stop(self) -> None:
