@@ -223,6 +223,20 @@ def test_an_entry_is_created_and_deleted(service: Server, visit: Visit) -> None:
     assert service.get("new/k%C3%A4se%201").status_code == 404
 
 
+def test_a_form_for_a_new_entry_closes_at_the_address_where_it_was_opened(service: Server, visit: Visit) -> None:
+    visitor = visit(service.url)
+    visitor.refused = {404}
+    page = visitor.tab()
+    page.get_by_role("button", name="New entry").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", name="Choose an entry")).to_be_visible()
+    page = visitor.tab("keys/absent")
+    page.get_by_role("button", name="Create it").click()
+    page.get_by_label("Value (JSON)").fill("17")
+    page.get_by_role("button", name="Create", exact=True).click()
+    expect(page.get_by_label("Value")).to_have_text("17")
+
+
 def test_bytes_are_downloaded_and_not_shown(service: Server, visit: Visit) -> None:
     service.client.put("/kv/logo.png", content=b"\x89PNG\0\xff", headers={"Content-Type": "image/png"})
     page = visit(service.url).tab("keys/logo.png")

@@ -81,6 +81,7 @@ class Saving {
         this.button.disabled = true;
         const isNever = expiry.value === "never" || (expiry.value === "keep" && this.expected === null);
         const ttl = isNever ? null : expiry.value === "keep" ? "keep" : seconds.value;
+        /** @type {Record<string, string>} */
         const condition = this.expected ? {"If-Match": this.expected.etag} : {"If-None-Match": "*"};
         const headers = {"Content-Type": "application/json", Prefer: "return=minimal", ...condition};
         try {

@@ -19,6 +19,7 @@ const MOST_COLOURED_TOKENS = 5_000;
  */
 function coloured(text) {
     const shown = element("pre", {class: "value", tabindex: 0, "aria-label": "Value"});
+    /** @type {{token: string, start: number, end: number}[]} */
     const found = [];
     for (const each of tokens(text)) {
         found.push(each);

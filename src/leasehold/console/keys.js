@@ -11,11 +11,6 @@ import {Tree} from "./tree.js";
 /** Counting stops here. */
 const MOST_COUNTED = 10_000;
 
-/** @param {string} key */
-function openKey(key) {
-    location.hash = key ? `keys/${encodeURIComponent(key)}` : "keys";
-}
-
 /** @param {string} text Percent-encoded, unless a user has typed it. */
 function decoded(text) {
     try {
@@ -28,7 +23,7 @@ function decoded(text) {
 export class KeysView {
     /** @param {HTMLElement} root */
     constructor(root) {
-        this.tree = new Tree(openKey);
+        this.tree = new Tree((key) => this.open(key));
         this.search = element("input", {
             type: "search", id: "search", placeholder: "Prefix, such as users/", spellcheck: "false", autocomplete: "off",
             "aria-label": "Show keys that begin with",
@@ -43,7 +38,7 @@ export class KeysView {
             this.count, this.tree.root);
         this.view = element("div", {class: "keys"}, this.pane, this.panel);
         root.replaceChildren(this.view);
-        this.entry = new EntryPanel(this.panel, openKey);
+        this.entry = new EntryPanel(this.panel, (key) => this.open(key));
         this.countSoon = throttled(() => this.showCount(), 500);
         this.end = stream.subscribe((change) => {
             if (change.event === "gap") {
@@ -81,6 +76,19 @@ export class KeysView {
         }
         await this.listed;
         await this.tree.select(key);
+    }
+
+    /**
+     * Go to an entry; "" for none. The address decides what is shown, unless it is the present one.
+     * @param {string} key
+     */
+    open(key) {
+        const argument = encodeURIComponent(key), hash = key ? `#keys/${argument}` : "#keys";
+        if (location.hash === hash) {
+            this.show(argument);
+        } else {
+            location.hash = hash;
+        }
     }
 
     create() {

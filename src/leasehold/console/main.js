@@ -24,7 +24,7 @@ let shown = null;
 function route() {
     const address = location.hash.slice(1), slash = address.indexOf("/");
     const asked = slash < 0 ? address : address.slice(0, slash), argument = slash < 0 ? "" : address.slice(slash + 1);
-    const name = asked in VIEWS ? /** @type {keyof VIEWS} */ (asked) : "keys";
+    const name = asked in VIEWS ? /** @type {keyof typeof VIEWS} */ (asked) : "keys";
     if (shown?.name !== name) {
         shown?.view.close();
         shown = {name, view: new VIEWS[name](root)};
