@@ -131,7 +131,11 @@ def preflight(server: Server, path: str, origin: str, method: str = "PUT") -> ht
     )
 
 
-@pytest.mark.parametrize("path", ["/kv/a", "/kv/a%2Fb", "/get/x", "/set", "/locks/a", "/stream", "/health"])
+PREFLIGHT_PATHS = ["/kv/a", "/kv/a%2Fb", "/get/x", "/set", "/locks/a", "/stream", "/health"]
+PREFLIGHT_TARGETS = [*PREFLIGHT_PATHS, "/kv/a?path=/b&ttl=3", "/kv?prefix=a/", "/txn?base64", "/watch?since=1&prefix=a"]
+
+
+@pytest.mark.parametrize("path", PREFLIGHT_TARGETS)
 def test_a_preflight_of_an_allowed_origin_is_answered_without_a_token(guarded: Server, path: str) -> None:
     response = preflight(guarded, path, APP)
     headers = response.headers
