@@ -71,7 +71,9 @@ MEDIA = st.sampled_from(
         ";",
     ]
 )
-LOCK_INFOS = st.fixed_dictionaries({"ID": st.sampled_from(["a", "a", "b", ""])}, optional={"Who": TEXTS, "Info": JSON})
+LOCK_INFOS = st.fixed_dictionaries(
+    {"ID": st.sampled_from(["a", "a", "b", ""])}, optional={"Who": TEXTS, "Info": MESSAGEPACK}
+)
 ANY_BODY = st.tuples(st.none() | MEDIA, JSON.map(encode_json) | st.binary(max_size=40))
 
 
