@@ -1,7 +1,8 @@
 """Random requests, generated from `/openapi.json` alone, get documented answers and cause no internal error.
 
-They use every route and method, with valid and invalid parameters, headers and bodies. `Server.request` checks each
-answer against the description (see `contract`).
+They use every route and method, with valid and invalid parameters, headers and bodies. A request with an idempotency
+key is sent twice, and some have the key of another one. `Server.request` checks each answer against the description
+(see `contract`).
 """
 
 import json
@@ -21,6 +22,10 @@ from running import Server, running
 EXAMPLES = depth(3_000)
 """At least; as many again, some times, until the requests have met enough."""
 MOST_TURNS = 10
+CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
+"""The methods that change something."""
+MAY_CHANGE_NOTHING = {"POST /txn", "DELETE /kv", "POST /terraform/{state}/lock", "DELETE /terraform/{state}/lock"}
+"""Their requests may succeed and have nothing to change, so their outcome is not kept."""
 FUZZ_KEYS = ["fuzz/a", "fuzz/ä"]
 OWN_LEASE = "f" * 32
 """Stands in a request for the lease_id that was given out last for its lock."""
@@ -262,8 +267,8 @@ def requests(draw: st.DrawFn, contract: Contract) -> Sent:
     routes = [(path, method) for path, methods in document["paths"].items() for method in methods]
     # Where there is most to find:
     several = [route for route in routes if "{key}" in route[0] or "lock" in route[0] or route[0] in ("/renew", "/txn")]
-    # Those that only seldom fit, because they have so many parameters:
-    several += 3 * [("/kv", "get"), ("/get", "get")]
+    # Those that only seldom fit, because they have so many parameters, or because a patch needs what it changes:
+    several += 3 * [("/kv", "get"), ("/get", "get"), ("/kv/{key}", "patch")]
     path, method = draw(st.sampled_from(routes + 2 * several + 10 * [("/kv/{key}", "get")]))
     operation = document["paths"][path][method]
     name = draw(KEYS if draw(st.integers(0, 2)) == 0 else st.sampled_from(FUZZ_KEYS))
@@ -274,7 +279,7 @@ def requests(draw: st.DrawFn, contract: Contract) -> Sent:
     asks_in_body = draw(st.booleans())
     seldom = draw(st.sampled_from([3, 9]))
     for parameter in operation["parameters"]:
-        most = 1 if parameter["name"] == "Range" else seldom
+        most = 1 if parameter["name"] in ("Range", "Idempotency-Key") else seldom
         wanted = not asks_in_body if parameter["name"] in IN_BODY else draw(st.integers(0, most)) == 0
         wanted = wanted or (parameter.get("required", False) and draw(st.integers(0, 9)) > 0)
         if parameter["in"] == "path" or not wanted:
@@ -308,6 +313,7 @@ def is_header(text: str) -> bool:
 
 def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
     seen: set[tuple[str, int]] = set()
+    repeated: set[str] = set()
     leases: dict[str, str] = {}
 
     # With CI=true, Hypothesis would draw the same requests in each turn.
@@ -328,15 +334,22 @@ def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
         response = own.request(request.method, request.target, headers=request.headers, content=request.body)
         assert response.status_code < 500
         seen.add((request.route, response.status_code))
+        if "Idempotency-Key" in request.headers:
+            again = own.request(request.method, request.target, headers=request.headers, content=request.body)
+            if "Idempotent-Replayed" in again.headers:
+                assert (again.status_code, again.content) == (response.status_code, response.content)
+                repeated.add(request.method)
+            elif response.is_success and request.method in CHANGING:
+                assert request.route in MAY_CHANGE_NOTHING, f"{request} was done twice"
         # The lock of a Terraform state has no lease_id.
         if "lock" in request.route and "terraform" not in request.route and response.status_code == 201:
             leases[request.lock] = lease_id_in(response)
 
     for _ in range(MOST_TURNS):
         send()
-        if not not_met(seen):
+        if not not_met(seen, repeated):
             break
-    assert not_met(seen) == set(), "the requests are too dull"
+    assert not_met(seen, repeated) == set(), "the requests are too dull"
     assert "Traceback" not in own.log()
 
 
@@ -347,8 +360,11 @@ OF_STATES = {
 }
 
 
-def not_met(seen: set[tuple[str, int]]) -> set[object]:
-    """What must have been met, by routes and statuses, and has not: statuses; methods; what is done with locks."""
+def not_met(seen: set[tuple[str, int]], repeated: set[str]) -> set[object]:
+    """What must have been met, by routes and statuses, and has not: statuses; methods; what is done with locks.
+
+    `repeated`: the methods of requests that were done before, with their idempotency key.
+    """
     done = {route for route, status in seen if status == 200}
     statuses = {status for _, status in seen}
     methods = {route.partition(" ")[0] for route, status in seen if status == 200}
@@ -357,7 +373,8 @@ def not_met(seen: set[tuple[str, int]]) -> set[object]:
     return (
         ({"GET /watch", "GET /kv", "DELETE /kv", "GET /get", *OF_STATES} - done)
         | ({200, 400, 404, 412} - transactions)
-        | ({200, 201, 206, 400, 404, 406, 409, 412, 415, 423} - statuses)
+        | ({200, 201, 206, 400, 404, 406, 409, 412, 415, 422, 423} - statuses)
+        | (CHANGING - repeated)
         | ({"GET", "POST", "PUT", "PATCH", "DELETE"} - methods)
         | ({("POST", 201), ("PUT", 200), ("DELETE", 200), ("GET", 200)} - locks)
     )
