@@ -37,7 +37,7 @@ KEPT: Final[Mapping[str, Any]] = {
 }
 """Entries that must not change. Their names are too long for a mutation to produce."""
 VARYING: Final = frozenset(
-    {"revision", "request_id", "created_at", "updated_at", "expires_at", "acquired_at", "token", "lease_id"}
+    {"revision", "request_id", "created_at", "updated_at", "saved_at", "expires_at", "acquired_at", "token", "lease_id"}
 )
 """Members that may differ between engines."""
 VARYING_TEXT: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
