@@ -341,6 +341,9 @@ def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
                 repeated.add(request.method)
             elif response.is_success and request.method in CHANGING:
                 assert request.route in MAY_CHANGE_NOTHING, f"{request} was done twice"
+        if request.route == "POST /terraform/{state}/lock" and response.is_success:
+            # Most runs would end with all states locked, and then nothing is ever saved again. The other one stays so.
+            own.request("DELETE", f"/terraform/{quote(FUZZ_KEYS[1])}/lock")
         # The lock of a Terraform state has no lease_id.
         if "lock" in request.route and "terraform" not in request.route and response.status_code == 201:
             leases[request.lock] = lease_id_in(response)

@@ -298,6 +298,24 @@ def test_a_deletion_by_prefix_is_answered_without_what_was_deleted(guarded: Serv
     assert STORED not in response.text
 
 
+def test_the_answers_to_writes_of_a_state_show_no_state(guarded: Server, key: str) -> None:
+    target = f"/terraform/{key}"
+    changed, info = {"serial": 3}, {"ID": "mine"}
+    for number in (1, 2):
+        state = {"serial": number, "secret": STORED}
+        assert guarded.request("POST", target, json=state, headers=BOTH).is_success
+    answers = [
+        guarded.request("POST", target, json=changed, headers=WRITER),
+        guarded.request("PUT", target, json=changed, headers=WRITER),
+        guarded.request("POST", f"{target}/lock", json=info, headers=WRITER),
+        guarded.request("DELETE", f"{target}/lock", json=info, headers=WRITER),
+        guarded.request("DELETE", target, headers=WRITER),
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert not any(STORED in answer.text for answer in answers)
+    assert guarded.request("GET", target, headers=WRITER).status_code == 403
+
+
 def test_every_route_that_writes_is_tested_here(guarded: Server) -> None:
     """A route that is added must be held against what a writer may be told."""
     paths = guarded.contract.document["paths"].items()
@@ -312,4 +330,6 @@ def test_every_route_that_writes_is_tested_here(guarded: Server) -> None:
         ("post", "/set"),
     }
     locks = {(method, "/locks/{name}") for method in ("post", "put", "delete")}
-    assert changing == entries | locks | {("post", "/lock"), ("post", "/renew"), ("delete", "/unlock")}
+    states = {(method, "/terraform/{state}") for method in ("post", "put", "delete")}
+    states |= {(method, "/terraform/{state}/lock") for method in ("post", "delete")}
+    assert changing == entries | locks | states | {("post", "/lock"), ("post", "/renew"), ("delete", "/unlock")}
