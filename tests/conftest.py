@@ -11,9 +11,14 @@ import databases
 import pytest
 from callers import SECRET
 from databases import STORES
+from hypothesis import settings
 from marks import add_marks
 from programs import left_out, require
 from running import Server, Wire, running, until
+
+# A busy machine may take longer for one example than the 200 ms that Hypothesis allows by default.
+settings.register_profile("any machine", settings(), deadline=None)
+settings.load_profile("any machine")
 
 if TYPE_CHECKING:  # only the tests with a browser import these, which takes time
     from browsing import Visitor
