@@ -24,7 +24,7 @@ from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.memory.space import MemorySpace
 from leasehold.errors import ServiceError, internal
 from leasehold.http.endpoints import ROUTES
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router

@@ -15,7 +15,7 @@ from leasehold.engines.file.documents import read_document, read_snapshot
 from leasehold.engines.file.snapshot import snapshot_text
 from leasehold.engines.memory.state import State
 from leasehold.engines.state import StoredState, snapshot_of
-from leasehold.http.messages import Headers, Request
+from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.idempotency import keyed
 from leasehold.limits import MIB
 from leasehold.model import RECEIPT, DeletedEntries, Memo, Operation, Put, Receipt, encode_memo

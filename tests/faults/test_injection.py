@@ -15,7 +15,7 @@ from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.space import InMemorySpace
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Response
+from leasehold.http.responses import Response
 from leasehold.http.wire.connection import Connection
 from leasehold.model import AnyKind, Change, Operation
 from leasehold.store import batch

@@ -9,7 +9,8 @@ import pytest
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.endpoints.kv.delete_entries import delete_entries
-from leasehold.http.messages import Headers, Request, Response
+from leasehold.http.requests import Headers, Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.route import Service
 from leasehold.limits import Limits
 from leasehold.model import ENTRY, Delete, Operation, Put

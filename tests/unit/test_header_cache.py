@@ -2,7 +2,7 @@
 
 import pytest
 
-from leasehold.http.messages import Headers
+from leasehold.http.requests import Headers
 from leasehold.http.wire.header_cache import CHANGING_FIELDS, CONNECTION_FIELDS, MAX_HEADS, HeaderCache
 from leasehold.limits import Limits
 

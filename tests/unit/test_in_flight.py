@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pytest
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Headers, Request
+from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.bodies import body_value
 from leasehold.http.wire.in_flight import BodiesInFlight, BodiesInLane, UnsentAnswers, lane_bytes
 from leasehold.limits import MAX_CONTAINERS, MAX_LANE_BODIES_BYTES

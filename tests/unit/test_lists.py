@@ -12,7 +12,9 @@ from leasehold.http.endpoints.kv import shown_parts
 from leasehold.http.endpoints.kv.several_entries import several_entries
 from leasehold.http.endpoints.kv.shown_parts import shown_pages
 from leasehold.http.media_types import Media
-from leasehold.http.messages import CHUNK_BYTES, GatheredList, Headers, Request, Response
+from leasehold.http.pieces import CHUNK_BYTES, GatheredList
+from leasehold.http.requests import Headers, Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.route import Service
 from leasehold.limits import MAX_GATHERED_LISTS, Limits
 from leasehold.model import Entry, Page, Put

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leasehold.access.token_minting import mint_token
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.wire.connection import Connection
 from leasehold.limits import Limits
 

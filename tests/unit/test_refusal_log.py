@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from leasehold.access.permissions import Principal, forbidden
 from leasehold.access.token_verification import unauthenticated
-from leasehold.http.messages import Headers, Request
+from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.refusal_log import MAX_LINES, PERIOD_SECONDS, RefusalLog, printable
 
 

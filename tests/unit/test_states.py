@@ -14,7 +14,8 @@ from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints import ROUTES
 from leasehold.http.media_types import Media
-from leasehold.http.messages import Request, Response, Stream
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response, Stream
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.http.routing.router import Router

@@ -18,7 +18,8 @@ from leasehold.engines.memory.table import MAX_SKIPPED, Table
 from leasehold.engines.state import Contents
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
-from leasehold.http.messages import CHUNK_BYTES, GatheredList, Response
+from leasehold.http.pieces import CHUNK_BYTES, GatheredList
+from leasehold.http.responses import Response
 from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
 from leasehold.model import (
     ENTRY,

@@ -18,7 +18,7 @@ from leasehold import values
 from leasehold.engines.base import revision_of
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
-from leasehold.http.messages import chunked
+from leasehold.http.pieces import chunked
 from leasehold.model import Change, Deletion, Entry, Json, Lease, Record
 from leasehold.times import format_time
 from leasehold.values.entry_text import entry_json, entry_messagepack, partial_entry_json

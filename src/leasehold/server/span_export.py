@@ -35,7 +35,7 @@ from opentelemetry.trace import (
 
 from leasehold import VERSION
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.metrics import KNOWN_METHODS, NO_ROUTE, OTHER_METHOD
 from leasehold.trace_context import TraceContext
 

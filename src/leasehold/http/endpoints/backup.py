@@ -2,7 +2,8 @@
 
 from leasehold.access.permissions import forbidden
 from leasehold.http.media_types import Media
-from leasehold.http.messages import Request, Stream
+from leasehold.http.requests import Request
+from leasehold.http.responses import Stream
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 
 

@@ -16,7 +16,8 @@ import msgspec
 
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
-from leasehold.http.messages import Request, Response, percent_decode
+from leasehold.http.requests import Request, percent_decode
+from leasehold.http.responses import Response
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 
 _FOLDER: Final = Path(__file__).parents[2] / "console"

@@ -4,7 +4,8 @@ import msgspec
 
 from leasehold import VERSION
 from leasehold.http.media_types import Media
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 
 

@@ -10,8 +10,9 @@ from leasehold import values
 from leasehold.access.permissions import Principal
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media, is_allowed
-from leasehold.http.messages import Request, Response
 from leasehold.http.redaction import may_read
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import (
     MAX_SHOWN_CHARACTERS,
     amount_of,

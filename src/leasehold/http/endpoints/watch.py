@@ -9,7 +9,8 @@ from leasehold.access.permissions import Principal
 from leasehold.errors import ServiceError
 from leasehold.http.event_formats import FORMATS
 from leasehold.http.media_types import Media
-from leasehold.http.messages import EventStream, Request
+from leasehold.http.requests import Request
+from leasehold.http.responses import EventStream
 from leasehold.http.routing.parameters import decimal_of, flag_of, microseconds_of
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Parameter, Route, Service
 from leasehold.limits import (

@@ -13,7 +13,7 @@ from leasehold.access.hosts import DEFAULT_PORTS, Origin, is_address, parse_host
 from leasehold.access.permissions import ANYONE, Principal, RoutePermission, forbidden, missing_permission
 from leasehold.access.token_verification import Verifier, bearer_of_basic, unauthenticated
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Headers, Request
+from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.cors import allow_origin_lines
 
 OWN_SITES: Final = (b"same-origin", b"none")

@@ -9,7 +9,7 @@ from typing import Final
 from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import ACCEPT, Media, accepted_types, binary_type, content_type
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.model import Binary, Content, Json, Value
 
 JSON_TYPES: Final = ("application/json", "application/x-www-form-urlencoded", "")

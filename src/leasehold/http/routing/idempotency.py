@@ -18,7 +18,8 @@ import msgspec
 from msgspec.structs import replace
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.route import AcquireEndpoint, AsyncEndpoint, Parameter, PureEndpoint, Route
 from leasehold.metrics import Metrics
 from leasehold.model import Acquire, Keyed, Outcome, Replayed, RequestedOperation

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from leasehold import values
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request, percent_decode
+from leasehold.http.requests import Request, percent_decode
 from leasehold.http.routing.negotiation import prefers_minimal
 from leasehold.http.routing.route import Parameter
 from leasehold.keys import check_key

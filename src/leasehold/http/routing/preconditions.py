@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.routing.route import Parameter
 from leasehold.limits import MAX_LEASE_ID_CHARACTERS
 from leasehold.model import Condition, Json, Tag, Tags

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 
 log = structlog.get_logger(__name__)
 

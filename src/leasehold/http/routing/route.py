@@ -12,7 +12,8 @@ import msgspec
 from leasehold.access.permissions import RoutePermission
 from leasehold.errors import ErrorCode
 from leasehold.http.media_types import JSON_FIRST, Media
-from leasehold.http.messages import EventStream, Request, Response, Stream
+from leasehold.http.requests import Request
+from leasehold.http.responses import EventStream, Response, Stream
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Acquire, Json, Keyed, Operation, Outcome, Read

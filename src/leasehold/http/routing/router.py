@@ -5,7 +5,8 @@ from typing import Literal
 
 from leasehold.errors import ServiceError, not_implemented
 from leasehold.http.media_types import ACCEPT_PATCH
-from leasehold.http.messages import CONTENT_RANGE, Request, Response
+from leasehold.http.requests import CONTENT_RANGE, Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.cors import PREFLIGHT_HEADERS
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 

@@ -15,17 +15,11 @@ import structlog
 from leasehold.access.permissions import Principal
 from leasehold.completions import report
 from leasehold.errors import ServiceError, internal
+from leasehold.http.encoding import encode_response, encode_stream_head
 from leasehold.http.media_types import JSON_FIRST, Media
-from leasehold.http.messages import (
-    LAST_CHUNK,
-    EventStream,
-    Request,
-    Response,
-    Stream,
-    encode_response,
-    encode_stream_head,
-    error_response,
-)
+from leasehold.http.pieces import LAST_CHUNK
+from leasehold.http.requests import Request
+from leasehold.http.responses import EventStream, Response, Stream, error_response
 from leasehold.http.routing.negotiation import error_media, negotiate, negotiate_or_bytes
 from leasehold.http.routing.refusal_log import REFUSALS
 from leasehold.http.routing.route import AcquireEndpoint, AsyncEndpoint, PureEndpoint

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Final, cast
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.wire.answering import QUOTA
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.deadlines import missed, timeout

@@ -17,7 +17,8 @@ import structlog
 
 from leasehold.completions import report
 from leasehold.errors import ServiceError, internal, unavailable
-from leasehold.http.messages import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Request, Templates
+from leasehold.http.encoding import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Templates
+from leasehold.http.requests import Request
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.idempotency import Idempotency
 from leasehold.http.routing.refusal_log import RefusalLog

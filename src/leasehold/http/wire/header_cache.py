@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from leasehold.http.messages import Headers, Request
+from leasehold.http.requests import Headers, Request
 from leasehold.http.wire.trace_field import FIELD_BYTES, without_trace
 from leasehold.limits import Limits
 from leasehold.trace_context import HEADER as TRACEPARENT

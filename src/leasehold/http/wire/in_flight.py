@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from leasehold.errors import ServiceError, unavailable
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.limits import MAX_BODIES_BYTES, MAX_CONTAINERS, MAX_LANE_BODIES_BYTES, MAX_UNSENT_BYTES
 from leasehold.values.json_text import brackets_at_most
 from leasehold.values.messagepack import containers_at_most

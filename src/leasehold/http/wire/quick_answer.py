@@ -6,7 +6,8 @@ Only `quick_get` and `quick_put` use this module. A fast path keeps a `QuickAnsw
 from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
-from leasehold.http.messages import Headers, Request, Templates
+from leasehold.http.encoding import Templates
+from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.admission import Admission
 from leasehold.http.wire.header_cache import LINE_END
 from leasehold.limits import MAX_KEY_BYTES, Limits

@@ -21,7 +21,7 @@ Invariants:
 - A connection calls it only between two requests, while none is queued and its client reads what is sent.
 
 A new option of a GET needs nothing here if it is a query parameter. If it is a header field, add it to
-`messages.OPTIONS`.
+`requests.OPTIONS`.
 """
 
 from typing import Final, final
@@ -29,7 +29,8 @@ from typing import Final, final
 import msgspec
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Headers, Request, Templates
+from leasehold.http.encoding import Templates
+from leasehold.http.requests import Headers, Request
 from leasehold.http.wire.quick_answer import BEFORE_KEY, LONGEST_LINE_BYTES, OTHER_BYTES, QuickAnswer, QuickContext
 from leasehold.keys import check_key
 from leasehold.model import Entry

@@ -16,7 +16,7 @@ Invariants:
 - A connection calls it only between two requests, while none is queued and its client reads what is sent.
 
 A new option of these requests needs nothing here if it is a query parameter. If it is a header field, add it to
-`messages.OPTIONS`.
+`requests.OPTIONS`.
 """
 
 from typing import Final, Protocol
@@ -25,7 +25,8 @@ import msgspec
 
 from leasehold import values
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Headers, Request, Templates
+from leasehold.http.encoding import Templates
+from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.bodies import JSON_TYPES
 from leasehold.http.wire.header_cache import LINE_END, HeaderCache
 from leasehold.http.wire.quick_answer import BEFORE_KEY, LONGEST_LINE_BYTES, OTHER_BYTES, QuickAnswer, QuickContext

@@ -9,7 +9,7 @@ from typing import Final
 
 from leasehold.completions import report
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Headers, Request
+from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.route import PureEndpoint
 from leasehold.http.wire.answering import LARGE_BYTES, QUOTA, Answerer
 from leasehold.http.wire.connections import Connections

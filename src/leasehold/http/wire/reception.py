@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import httptools
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Headers, Request
+from leasehold.http.requests import Headers, Request
 from leasehold.http.wire import head_faults
 from leasehold.http.wire.states import Receiving, moved
 from leasehold.limits import DRAINED_BODY_BYTES, KIB, MAX_REQUEST_ID_CHARACTERS, Limits

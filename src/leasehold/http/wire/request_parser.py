@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import httptools
 
 from leasehold.errors import not_implemented
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.wire.head_faults import BEGUN_LINE, REQUEST_LINE, malformed, uri_too_long
 from leasehold.http.wire.header_cache import HeaderCache
 from leasehold.http.wire.reception import Reception, ReceptionContext

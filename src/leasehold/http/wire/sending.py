@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from leasehold.completions import report
 from leasehold.errors import ServiceError
-from leasehold.http.messages import LAST_CHUNK, chunked
+from leasehold.http.pieces import LAST_CHUNK, chunked
 from leasehold.http.wire import socket_state
 from leasehold.http.wire.deadlines import ReadProgress
 from leasehold.http.wire.in_flight import UnsentAnswers

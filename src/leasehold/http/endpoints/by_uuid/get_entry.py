@@ -5,7 +5,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from leasehold.http.endpoints.kv.get_entry import ERRORS, PARAMETERS, RESPONSES, read_of, show_entry, waiting
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.routing.parameters import uuid_of
 from leasehold.http.routing.route import PureEndpoint, Route
 from leasehold.model import Read

@@ -4,7 +4,8 @@ from typing import Final
 
 from leasehold.http.endpoints.kv.list_entries import LIST_ERRORS, LIST_PARAMETERS, LIST_RESPONSES, list_response
 from leasehold.http.endpoints.kv.shown_parts import shown_parts_of
-from leasehold.http.messages import Request, Response, Stream
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response, Stream
 from leasehold.http.routing.parameters import UUID, prefixes_of
 from leasehold.http.routing.route import AsyncEndpoint, Route, Service
 from leasehold.model import Entry

@@ -6,7 +6,8 @@ from uuid import uuid4
 from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.written_entry import written_response
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import bodies_of, body_value, is_messagepack, members_of
 from leasehold.http.routing.parameters import PREFER, entry_ttl, parse_uuid
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of

@@ -13,7 +13,9 @@ from leasehold.http.endpoints.kv.binary_entry import headers_of_bytes
 from leasehold.http.endpoints.kv.listed_entry import packed_entry
 from leasehold.http.event_formats import json_line
 from leasehold.http.media_types import Media
-from leasehold.http.messages import CHUNK_BYTES, Request, Response, Stream, gathered
+from leasehold.http.pieces import CHUNK_BYTES, gathered
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response, Stream
 from leasehold.http.routing.negotiation import negotiate_bytes, not_acceptable
 from leasehold.http.routing.parameters import BASE64, PATH, PREFIX, flag_of, path_of, prefixes_of, uuid_of
 from leasehold.http.routing.preconditions import CONDITIONS, condition_of

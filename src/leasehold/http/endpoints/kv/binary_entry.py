@@ -16,7 +16,8 @@ import msgspec
 from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import JSON_FIRST, Media
-from leasehold.http.messages import RANGE, Request, Response, error_response
+from leasehold.http.requests import RANGE, Request
+from leasehold.http.responses import Response, error_response
 from leasehold.http.routing.negotiation import error_media, negotiate, negotiate_bytes, not_acceptable
 from leasehold.http.routing.parameters import BASE64, RAW, flag_of, raw_tag
 from leasehold.http.routing.preconditions import IF_RANGE, condition_of, if_range_of

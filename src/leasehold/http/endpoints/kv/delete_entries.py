@@ -7,7 +7,8 @@ from contextlib import aclosing
 import msgspec
 
 from leasehold.errors import ErrorDetail, ServiceError
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.idempotency import key_of, keyed, replay
 from leasehold.http.routing.parameters import PREFIX, prefix_of
 from leasehold.http.routing.preconditions import FENCE, if_lease_of, refuse_conditions

@@ -3,7 +3,8 @@
 import msgspec
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.parameters import PATH, TTL, key_of, path_of, ttl_of
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route

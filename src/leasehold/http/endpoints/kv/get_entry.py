@@ -17,7 +17,8 @@ from leasehold.http.endpoints.kv.binary_entry import (
     show_not_modified,
 )
 from leasehold.http.media_types import JSON_FIRST, Media
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.parameters import (
     BASE64,
     PATHS,

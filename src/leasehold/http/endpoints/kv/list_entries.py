@@ -11,7 +11,9 @@ from leasehold.http.endpoints.kv.listed_entry import Encoder, encoder_of
 from leasehold.http.endpoints.kv.several_entries import several_entries
 from leasehold.http.endpoints.kv.shown_parts import Pages, Shown, shown_pages, shown_parts_of
 from leasehold.http.media_types import Media
-from leasehold.http.messages import GatheredList, Request, Response, Stream, gathered
+from leasehold.http.pieces import GatheredList, gathered
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response, Stream
 from leasehold.http.routing.parameters import (
     AFTER,
     BASE64,

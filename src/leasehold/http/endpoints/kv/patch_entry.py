@@ -4,7 +4,7 @@ from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.written_entry import show_written
 from leasehold.http.media_types import ACCEPT_PATCH, JSON_PATCH, MERGE_PATCH, content_type
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.routing.parameters import PREFER, TTL, key_of, ttl_of
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route

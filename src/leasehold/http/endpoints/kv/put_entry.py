@@ -5,7 +5,7 @@ from functools import partial
 
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.written_entry import show_written
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.routing.bodies import amount_of, bodies_of, body_of_entry, body_value, check_entry_head
 from leasehold.http.routing.parameters import (
     INCREMENT,

@@ -5,7 +5,9 @@ from contextlib import aclosing
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.listed_entry import encoder_of
 from leasehold.http.media_types import Media
-from leasehold.http.messages import GatheredList, Request, Response
+from leasehold.http.pieces import GatheredList
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.parameters import BASE64, VALUES, flag_of, keys_of
 from leasehold.http.routing.route import Service
 from leasehold.limits import MAX_GATHERED_BYTES

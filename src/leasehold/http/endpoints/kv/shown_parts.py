@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from leasehold import rules
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.get_entry import shown_value
-from leasehold.http.messages import CHUNK_BYTES, Request
+from leasehold.http.pieces import CHUNK_BYTES
+from leasehold.http.requests import Request
 from leasehold.http.routing.parameters import paths_of
 from leasehold.limits import MAX_LIST_WORK_BYTES
 from leasehold.model import Binary, Entry, Found, Page, Pointer, Read

@@ -4,8 +4,9 @@ A caller without the permission `read` gets a receipt that shows nothing of what
 """
 
 from leasehold import values
-from leasehold.http.messages import Request, Response
 from leasehold.http.redaction import may_read
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.parameters import is_key_only, wants_minimal
 from leasehold.model import Outcome, Written
 from leasehold.values.entry_text import entry_json, partial_entry_json, receipt_json

@@ -7,7 +7,8 @@ from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.locks.lease_json import lease_json
 from leasehold.http.endpoints.locks.lock_requests import BY_UUID, IN_PATH, TTL, Members, Naming, lock_members_of, ttl_of
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.parameters import microseconds_of
 from leasehold.http.routing.route import AcquireEndpoint, DocumentedResponse, Parameter, Route

@@ -1,7 +1,8 @@
 """`GET /locks/{name}`: the current lease of a lock, and how many clients wait for the lock."""
 
 from leasehold.http.endpoints.locks.lease_json import lock_json
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.parameters import key_of
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.rules import lock_not_found

@@ -5,7 +5,9 @@ from typing import Final
 
 from leasehold import values
 from leasehold.http.endpoints.locks.lease_json import lock_json
-from leasehold.http.messages import GatheredList, Request, Response
+from leasehold.http.pieces import GatheredList
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.parameters import AFTER, LIMIT, PREFIX, after_of, limit_of, prefixes_of
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.limits import MAX_GATHERED_BYTES, MAX_PAGE_ENTRIES

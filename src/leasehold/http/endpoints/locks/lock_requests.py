@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.routing.bodies import body_value, members_of
 from leasehold.http.routing.parameters import decimal_of, flag_of, key_of, microseconds_of, parse_uuid
 from leasehold.http.routing.preconditions import IF_LEASE, parse_lease_id

@@ -15,7 +15,8 @@ from leasehold.http.endpoints.locks.lock_requests import (
     lease_id_of,
     lock_members_of,
 )
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.refusal_log import printable
 from leasehold.http.routing.route import DocumentedResponse, Parameter, PureEndpoint, Route

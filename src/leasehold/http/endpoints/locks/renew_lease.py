@@ -14,7 +14,8 @@ from leasehold.http.endpoints.locks.lock_requests import (
     lock_members_of,
     ttl_of,
 )
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Leased, Outcome, Renew

@@ -2,7 +2,8 @@
 
 from leasehold.http.endpoints.terraform.save_state import refuse_other_conditions
 from leasehold.http.endpoints.terraform.state_requests import ID, TTL, lock_id_of, state_key_of
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Deleted, DeleteState, Outcome
 

@@ -5,7 +5,8 @@ from typing import Final
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.terraform.state_requests import TTL, state_key_of
 from leasehold.http.media_types import Media
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.preconditions import CONDITIONS, condition_of, refuse_conditions
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Parameter, Route, Service
 from leasehold.model import Binary, Entry, Found, NotModified, Read

@@ -6,7 +6,8 @@ import msgspec
 
 from leasehold.errors import not_found
 from leasehold.http.endpoints.terraform.state_requests import TTL, state_key_of
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.model import Entry
 from leasehold.rules.terraform import earlier_versions, is_state, version_of, versions_key

@@ -10,7 +10,8 @@ from leasehold import values
 from leasehold.http.endpoints.locks.acquire_lock import LEASE_ID_BYTES
 from leasehold.http.endpoints.locks.lease_json import holder_json
 from leasehold.http.endpoints.terraform.state_requests import TTL, lock_info_of, lock_microseconds_of, state_key_of
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
 from leasehold.model import Acquire, Leased, LockState, Outcome

@@ -8,7 +8,8 @@ from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.terraform.state_requests import ID, TTL, lock_id_of, state_key_of
 from leasehold.http.media_types import Media, content_type
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import JSON_TYPES
 from leasehold.http.routing.preconditions import IF_LEASE, refuse_conditions
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from leasehold.errors import ServiceError
-from leasehold.http.messages import Request
+from leasehold.http.requests import Request
 from leasehold.http.routing.bodies import body_value
 from leasehold.http.routing.parameters import decimal_of, key_of, microseconds_of
 from leasehold.http.routing.route import Parameter

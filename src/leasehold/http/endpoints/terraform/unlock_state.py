@@ -10,7 +10,8 @@ import msgspec
 import structlog
 
 from leasehold.http.endpoints.terraform.state_requests import TTL, lock_info_of, state_key_of
-from leasehold.http.messages import Request, Response
+from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import bodies_of, is_messagepack
 from leasehold.http.routing.refusal_log import printable
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
