@@ -376,7 +376,7 @@ def test_a_token_for_some_keys_exports_in_pages(guarded: Server, other: Server, 
 # Other sources ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["consul_kv_export.json", "etcdctl_get.json"])
+@pytest.mark.parametrize("name", ["consul_kv_export.json", "consul_1.8.7_kv_export.json", "etcdctl_get.json"])
 def test_files_of_consul_and_etcd_are_imported(service: Server, name: str) -> None:
     ended = run("import", str(FILES / name), url=service.url)
     assert ended.code == 0, ended
@@ -387,6 +387,13 @@ def test_files_of_consul_and_etcd_are_imported(service: Server, name: str) -> No
     texts = run("import", str(FILES / name), "--values=text", "--prefix=config/=texts/", url=service.url)
     assert texts.code == 0, texts
     assert service.get("texts/port?raw").text.strip() == '"5432"'
+
+
+def test_a_file_that_a_real_consul_has_written_is_imported_whole(service: Server) -> None:
+    """It has more keys than the other one: an entry that a session had locked, and a key beyond ASCII."""
+    ended = run("import", str(FILES / "consul_1.8.7_kv_export.json"), url=service.url)
+    assert told(ended) == ["leasehold import: 11 entries imported; folders left out: 1; without their flags: 1"]
+    assert (service.get("held?raw").text.strip(), service.get("ünï/ключ?raw").text.strip()) == ('"held"', '"v"')
 
 
 def test_what_is_rejected_of_a_document_is_a_document_of_the_same_format(service: Server, tmp_path: Path) -> None:
