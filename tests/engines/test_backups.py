@@ -13,6 +13,7 @@ import pytest
 from databases import ENGINES, Database, commit, opened, read, run, shared_server_url, writing
 from driving import INCARNATION, Driver, FrozenClock, file_driver
 from harness.contents import Contents, in_memory, random_batch
+from harness.killed_before_a_step import KILLED_BEFORE_A_STEP
 
 from leasehold.engines import moment_of, open_engine, restore_store
 from leasehold.engines.backups import backup_text, read_backup
@@ -302,46 +303,18 @@ def test_servers_on_a_database_see_the_restored_entries_and_the_new_incarnation(
 
 # Killed restores ----------------------------------------------------------------------------------------------
 
-KILLED_AT = """
-import asyncio, os, signal, sys
+KILLED_AT = f"""{KILLED_BEFORE_A_STEP}
+import asyncio, sys
 from pathlib import Path
 from leasehold.engines import restore_store
 from leasehold.engines.backups import backup_text, read_backup
-from leasehold.engines.file.disk import OsDisk
-from leasehold.engines.postgres import backups
-
-def step():
-    global steps
-    steps -= 1
-    if steps < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-class KilledDisk(OsDisk):
-    def __getattribute__(self, name):
-        step()
-        return super().__getattribute__(name)
-
-class KilledConnection:
-    def __init__(self, connection):
-        self._connection = connection
-
-    def __getattr__(self, name):
-        step()
-        return getattr(self._connection, name)
-
-connect = backups.Address.connect
-
-async def connected(self):
-    return KilledConnection(await connect(self))
-
-backups.Address.connect = connected
 
 async def keep(moment):
     Path(sys.argv[3]).write_bytes(b"".join([chunk async for chunk in backup_text(moment)]))
     return Path(sys.argv[3])
 
-backup = read_backup(OsDisk(), Path(sys.argv[1]), 0)
-sys.modules["leasehold.engines.file.disk"].OsDisk = KilledDisk
+backup = read_backup(disk.OsDisk(), Path(sys.argv[1]), 0)
+disk.OsDisk = KilledDisk
 for line in sys.stdin:
     steps = int(line)
     restoring = os.fork()

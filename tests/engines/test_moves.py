@@ -17,6 +17,7 @@ import pytest
 from databases import Database, opened, run, shared_server_url
 from driving import INCARNATION, Driver, FrozenClock, file_driver
 from harness.contents import in_memory, random_batch
+from harness.killed_before_a_step import KILLED_BEFORE_A_STEP
 from store_files import files
 
 from leasehold.engines import move_store, open_engine
@@ -513,41 +514,13 @@ def test_every_kind_is_carried_along_by_its_name_alone() -> None:
 
 # Killed moves -------------------------------------------------------------------------------------------------
 
-KILLED_AT = """
-import asyncio, os, signal, sys
+KILLED_AT = f"""{KILLED_BEFORE_A_STEP}
+import asyncio, sys
 from leasehold.engines import move_store
-from leasehold.engines.file import disk
-from leasehold.engines.postgres import links, moves
+from leasehold.engines.postgres import moves
 from leasehold.errors import ServiceError
 from leasehold.progress import Progress
 
-steps = 0
-
-def step():
-    global steps
-    steps -= 1
-    if steps < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-class KilledDisk(disk.OsDisk):
-    def __getattribute__(self, name):
-        step()
-        return super().__getattribute__(name)
-
-class KilledConnection:
-    def __init__(self, connection):
-        self._connection = connection
-
-    def __getattr__(self, name):
-        step()
-        return getattr(self._connection, name)
-
-connect = links.Address.connect
-
-async def connected(self):
-    return KilledConnection(await connect(self))
-
-links.Address.connect = connected
 disk.OsDisk = KilledDisk
 moves.PAGE_RECORDS = 20
 for line in sys.stdin:
