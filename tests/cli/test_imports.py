@@ -41,6 +41,13 @@ def imported(*arguments: str) -> set[str]:
     return set(done.stderr.splitlines())
 
 
+def imported_by_service(store: Path, *arguments: str) -> set[str]:
+    """The modules that a service has imported when it ends."""
+    with Server(store, arguments=arguments, program=("-c", RUN)) as server:
+        assert server.terminate() == 0
+        return set(server.log().splitlines())
+
+
 def unwanted(modules: set[str], without: Sequence[str]) -> list[str]:
     return sorted(name for name in modules if name in without or name.partition(".")[0] in without)
 
@@ -80,11 +87,16 @@ def test_a_token_is_made_without_an_import_of_the_verification(tmp_path: Path) -
 def test_a_service_imports_nothing_that_only_other_programs_need(tmp_path: Path) -> None:
     """`rich` is in the environment of the tests. structlog would import it."""
     assert find_spec("rich") is not None
-    with Server(tmp_path / "data.json", program=("-c", RUN)) as server:
-        assert server.terminate() == 0
-        modules = set(server.log().splitlines())
+    modules = imported_by_service(tmp_path / "data.json")
     assert {"structlog", "leasehold.server.run"} <= modules
     assert unwanted(modules, ("rich", "pygments", "markdown_it")) == []
+
+
+def test_only_a_service_with_tokens_imports_their_verification(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    assert unwanted(imported_by_service(tmp_path / "data.json"), VERIFYING) == []
+    with_tokens = imported_by_service(tmp_path / "data.json", f"--auth-secret-file={tmp_path / 'secret'}")
+    assert set(VERIFYING) <= with_tokens
 
 
 def test_a_check_imports_nothing_that_only_other_programs_need(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from leasehold.access.authorization import unauthenticated
 from leasehold.access.permissions import Principal, forbidden
-from leasehold.access.token_verification import unauthenticated
 from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.refusal_log import MAX_LINES, PERIOD_SECONDS, RefusalLog, printable
 

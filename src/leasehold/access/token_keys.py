@@ -4,7 +4,6 @@ Each key has one algorithm, which the kind of the key decides: HS256 for a secre
 key.
 """
 
-import stat
 from pathlib import Path
 from typing import Literal
 
@@ -44,11 +43,3 @@ def public_key(path: Path) -> VerificationKey:
     if isinstance(key, RSAPublicKey) and key.key_size >= MIN_RSA_BITS:
         return VerificationKey("RS256", key)
     raise unavailable(f"the public key must be Ed25519, EC P-256, or RSA of {MIN_RSA_BITS} bits")
-
-
-def is_exposed(path: Path) -> bool:
-    """Whether users other than the owner may read or change the file."""
-    try:
-        return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH))
-    except OSError:
-        return False  # reading the file reports the error

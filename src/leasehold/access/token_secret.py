@@ -4,6 +4,7 @@
 """
 
 import re
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -49,3 +50,11 @@ def read_key_file(path: Path, name: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise unavailable(f"{name} cannot be read: {error.strerror}") from error
+
+
+def is_exposed(path: Path) -> bool:
+    """Whether users other than the owner may read or change the file."""
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH))
+    except OSError:
+        return False  # reading the file reports the error

@@ -6,7 +6,7 @@ the same error, `unauthenticated`; only the log says which fault it was.
 There may be several keys, so that keys can be rotated. A token is valid if one of them verifies it.
 """
 
-from base64 import b64decode, urlsafe_b64decode
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -14,9 +14,9 @@ from typing import Any, Final
 import jwt
 import msgspec
 
+from leasehold.access.authorization import unauthenticated
 from leasehold.access.permissions import Permission, Principal, is_valid_name
 from leasehold.access.token_keys import VerificationKey
-from leasehold.errors import ServiceError
 from leasehold.limits import MAX_CACHED_TOKENS, MAX_TOKEN_BYTES
 
 MAX_AUTHORIZATION_BYTES: Final = len("Bearer ") + MAX_TOKEN_BYTES
@@ -153,26 +153,3 @@ class _Claims(msgspec.Struct):
     prefixes: list[str] | None = None
     nbf: int | float | None = None
     iat: int | float | None = None
-
-
-def bearer_of_basic(authorization: bytes) -> bytes | None:
-    """The Authorization header with the password of Basic authentication (RFC 7617) as a bearer token.
-
-    None if the header has another scheme, or is not well-formed. The name of the user is ignored.
-    """
-    scheme, _, encoded = authorization.partition(b" ")
-    if scheme.lower() != b"basic":
-        return None
-    try:
-        _, colon, password = b64decode(encoded.strip(), validate=True).partition(b":")
-    except ValueError:
-        return None
-    return b"Bearer " + password if colon else None
-
-
-def unauthenticated(reason: str, *, takes_basic: bool = False) -> ServiceError:
-    """The same error for every fault. `reason`: for the log. `takes_basic`: the route takes Basic authentication."""
-    challenge = 'Bearer, Basic realm="leasehold"' if takes_basic else "Bearer"
-    return ServiceError(
-        "unauthenticated", "a valid bearer token is needed", headers={"WWW-Authenticate": challenge}, reason=reason
-    )

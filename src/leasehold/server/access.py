@@ -4,15 +4,19 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from leasehold.access.hosts import parse_allowed_hosts, parse_allowed_origins
-from leasehold.access.token_keys import VerificationKey, is_exposed, public_key, secret_key
-from leasehold.access.token_verification import Verifier
+from leasehold.access.token_secret import is_exposed
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.routing.admission import Admission
 from leasehold.server.config import Settings
+
+if TYPE_CHECKING:
+    from leasehold.access.token_keys import VerificationKey
+    from leasehold.access.token_verification import Verifier
 
 log = structlog.get_logger(__name__)
 
@@ -62,10 +66,14 @@ def _is_loopback(address: str) -> bool:
     return ip_address(address.partition("%")[0]).is_loopback
 
 
-def _verifier(settings: Settings) -> Verifier | None:
-    keys = _keys(settings.auth_secret_file, secret_key) + _keys(settings.auth_public_key_file, public_key)
-    if not keys:
+def _verifier(settings: Settings) -> "Verifier | None":
+    """PyJWT and cryptography are imported only for a service with tokens, because that takes a fifth of the start."""
+    if not settings.auth_secret_file and not settings.auth_public_key_file:
         return None
+    from leasehold.access.token_keys import public_key, secret_key
+    from leasehold.access.token_verification import Verifier
+
+    keys = _keys(settings.auth_secret_file, secret_key) + _keys(settings.auth_public_key_file, public_key)
     return Verifier(
         keys,
         issuer=settings.auth_issuer,
@@ -76,7 +84,7 @@ def _verifier(settings: Settings) -> Verifier | None:
     )
 
 
-def _keys(files: Sequence[str], load: Callable[[Path], VerificationKey]) -> list[VerificationKey]:
+def _keys(files: Sequence[str], load: "Callable[[Path], VerificationKey]") -> "list[VerificationKey]":
     """The key in each file. Raises `unavailable`, with the name of the file if there are several."""
     keys: list[VerificationKey] = []
     for file in map(Path, files):

@@ -7,14 +7,17 @@ the origins that the operator allows are admitted and may read the responses (`c
 The prefixes of the token are checked later, in `access/permissions.py`.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from leasehold.access.authorization import bearer_of_basic, unauthenticated
 from leasehold.access.hosts import DEFAULT_PORTS, Origin, is_address, parse_host, parse_origin
 from leasehold.access.permissions import ANYONE, Principal, RoutePermission, forbidden, missing_permission
-from leasehold.access.token_verification import Verifier, bearer_of_basic, unauthenticated
 from leasehold.errors import ServiceError
 from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.cors import allow_origin_lines
+
+if TYPE_CHECKING:
+    from leasehold.access.token_verification import Verifier
 
 OWN_SITES: Final = (b"same-origin", b"none")
 """`Sec-Fetch-Site` of a page of the same origin, and of an address that a user typed."""
@@ -30,7 +33,7 @@ class Admission:
 
     def __init__(
         self,
-        verifier: Verifier | None,
+        verifier: "Verifier | None",
         own_hosts: frozenset[str] | None,
         *,
         takes_addresses: bool = False,

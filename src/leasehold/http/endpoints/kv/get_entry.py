@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from leasehold.access.authorization import unauthenticated
 from leasehold.access.permissions import Principal
-from leasehold.access.token_verification import unauthenticated
 from leasehold.errors import ErrorCode, ServiceError
 from leasehold.http.endpoints.kv.binary_entry import (
     condition_of_bytes,
