@@ -16,7 +16,7 @@ _SIZED: Final = b"|".join(b"%b.{%d}" % (re.escape(bytes([size])), size) for size
 _SHORT_STRINGS: Final = b"|".join(b"%b.{%d}" % (re.escape(bytes([0xA0 + size])), size) for size in range(32))
 _SCALAR: Final = (
     rb"[\x00-\x7f\xc0\xc2\xc3\xe0-\xff]++|[\xcc\xd0].|[\xcd\xd1]..|[\xca\xce\xd2].{4}|[\xcb\xcf\xd3].{8}"
-    rb"|\xd9(?:%b)|\xda\x00(?:%b)|\xdb\x00\x00\x00(?:%b)|%b" % (_SIZED, _SIZED, _SIZED, _SHORT_STRINGS)
+    rb"|(?:\xd9|\xda\x00|\xdb\x00\x00\x00)(?:%b)|%b" % (_SIZED, _SHORT_STRINGS)
 )
 """A number, a constant or a string of at most 255 bytes. Consecutive values of one byte are matched together."""
 _CONTAINER: Final = rb"[\x80-\x9f]|[\xdc\xde]..|[\xdd\xdf].{4}"
