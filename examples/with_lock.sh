@@ -27,8 +27,8 @@ export LEASE_ID
 "$@" &
 command=$!
 (
-    # Three attempts fit into one ttl.
-    while sleep $((ttl / 3)); do
+    # Three attempts fit into one ttl. A sleep that is left over must not keep the caller's standard error open.
+    while sleep $((ttl / 3)) 2>/dev/null; do
         status=$(curl -sS -o /dev/null -w '%{http_code}' -m $((ttl / 3)) -X PUT "$lock" -d "{\"lease_id\": \"$LEASE_ID\"}") \
             || continue
         if [ "$status" = 409 ]; then
