@@ -181,7 +181,7 @@ def test_wrong_usage_ends_with_125_and_runs_nothing(service: Server, arguments: 
 
 def test_without_a_service_the_command_does_not_run() -> None:
     with free_port() as port:
-        ended = run("lock", "--retry=0", "jobs/a", "--", "echo", "ran", url=f"http://127.0.0.1:{port}")
+        ended = run("lock", "-n", "--retry=0", "jobs/a", "--", "echo", "ran", url=f"http://127.0.0.1:{port}")
     assert (ended.code, ended.output) == (125, b"")
     assert "did not respond" in ended.errors
 

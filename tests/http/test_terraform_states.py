@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from callers import BOTH, FORBIDDEN, READER, UNAUTHENTICATED, WRITER, bearer, token
-from contract import server_sent
 from running import Server, Wire, message, refusal, running, tag_of, until
+from watching import Watch
 
 from leasehold.limits import (
     MAX_LEASE_ID_CHARACTERS,
@@ -436,16 +436,12 @@ def test_a_watch_tells_of_a_saved_state_and_of_its_lock(server: Server, state: s
     before = server.revision()
     lock(server, state)
     save(server, f"{state}?ID={ID}")
-    with server.client.stream("GET", f"/watch?prefix={key}&locks&since={before}") as response:
-        received = ""
-        for text in response.iter_text():
-            received += text
-            if received.count("\n\n") >= 4:
-                break
-    events = [server_sent(text) for text in received.split("\n\n")[:4]]
-    puts = [event["data"] for event in events if event["event"] == "put"]
+    last = server.revision()
+    with Watch(server, f"prefix={key}&locks&since={before}&heartbeat=1") as watch:
+        events = [event for event in watch.through(last) if event.name in ("put", "lock")]
+    puts = [event.data for event in events if event.name == "put"]
     assert [(put["key"], put["size"]) for put in puts] == [(key, 2)]
-    assert {event["data"]["state"] for event in events if event["event"] == "lock"} == {"held"}
+    assert {event.data["state"] for event in events if event.name == "lock"} == {"held"}
 
 
 # Permissions --------------------------------------------------------------------------------------------------
