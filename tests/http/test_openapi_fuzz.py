@@ -6,7 +6,7 @@ key is sent twice, and some have the key of another one. `Server.request` checks
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ from contract import Contract
 from harness import depth
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running import Server, running
+from running import Server, Wire, message, running
 
 EXAMPLES = depth(3_000)
 """At least; as many again, some times, until the requests have met enough."""
@@ -151,6 +151,16 @@ IN_BODY = {"wait", "lock_id", "lease_id"}
 """Parameters that stand in the body as well. Each request has them here or there."""
 
 
+ENTRIES = b"".join(
+    (
+        message("PUT", f"/kv/{FUZZ_UUIDS[0]}", "Prefer: return=minimal", body=b'{"a": [1, {"b": null}]}'),
+        message("PUT", "/kv/fuzz/a", body=b'{"a": [1, {"b": null}], "b": "text", "0": 0}'),
+        message("PUT", f"/kv/{quote(FUZZ_KEYS[1])}", "Content-Type: image/png", body=b"bytes"),
+    )
+)
+"""Requests for what is there before each drawn request."""
+
+
 @pytest.fixture(scope="module")
 def own() -> Iterator[Server]:
     """A server of its own, so that its whole list stays short."""
@@ -165,7 +175,7 @@ HEADER_FIELDS = dict.fromkeys(["If-Match", "If-None-Match", "If-Range"], TAGS) |
 
 
 def texts_for(parameter: Any) -> st.SearchStrategy[str]:
-    """Texts that fit a parameter, mostly, and some that do not."""
+    """Texts that fit a parameter, mostly."""
     schema = parameter["schema"]
     schema = schema.get("items", schema)
     if parameter["name"] == "path":
@@ -189,11 +199,17 @@ def texts_for(parameter: Any) -> st.SearchStrategy[str]:
         fitting = st.floats(schema["minimum"] / 2, schema["maximum"] * 2).map(str)
     else:
         fitting = st.sampled_from(["fuzz", "fuzz/a", "return=minimal"]) | TEXTS
-    return fitting | fitting | fitting | TEXTS
+    return fitting
 
 
 Body = tuple[str | None, bytes]
 """With its media type."""
+BOOLEANS = st.booleans()
+UP_TO_1, UP_TO_2, UP_TO_3, UP_TO_4, UP_TO_9 = (st.integers(0, most) for most in (1, 2, 3, 4, 9))
+SELDOM = st.sampled_from([UP_TO_3, UP_TO_9])
+ANY_FUZZ_KEY = st.sampled_from(FUZZ_KEYS)
+ANY_UUIDS = UUIDS | UUIDS | TEXTS
+ACCEPTED = MEDIA | HEADER_TEXTS
 
 
 def fitting_bodies(operation: Any) -> st.SearchStrategy[Body]:
@@ -252,62 +268,111 @@ class Sent(NamedTuple):
         )
 
 
-@st.composite
-def bodies(draw: st.DrawFn, operation: Any, *, asks_in_body: bool) -> Body:
-    if operation.get("requestBody", {"required": True})["required"]:
-        return draw(fitting_bodies(operation) | ANY_BODY)
-    if asks_in_body:
-        return draw(fitting_bodies(operation))
-    return draw(ANY_BODY) if draw(st.integers(0, 4)) == 0 else (None, b"")
+class Parameter(NamedTuple):
+    """A parameter in the query or in a header, with the values that fit, mostly, and with any others.
+
+    A value for the query is a list: one for each time that the parameter occurs.
+    """
+
+    name: str
+    is_header: bool
+    is_required: bool
+    fitting: st.SearchStrategy[Any]
+    others: st.SearchStrategy[Any]
 
 
-@st.composite
-def requests(draw: st.DrawFn, contract: Contract) -> Sent:
-    document = contract.document
-    routes = [(path, method) for path, methods in document["paths"].items() for method in methods]
+class Route(NamedTuple):
+    """A route with one of its methods. What is drawn for it is defined once, because a definition takes long."""
+
+    path: str
+    method: str
+    parameters: Sequence[Parameter]
+    bodies: st.SearchStrategy[Body] | None
+    """None: it has no body."""
+    needs_body: bool
+
+
+def route_of(path: str, method: str, operation: Any) -> Route:
+    parameters = [parameter_of(described) for described in operation["parameters"] if described["in"] != "path"]
+    if method == "get":
+        return Route(path, method, parameters, None, needs_body=False)
+    needs_body = operation.get("requestBody", {"required": True})["required"]
+    bodies = fitting_bodies(operation)
+    return Route(path, method, parameters, bodies | ANY_BODY if needs_body else bodies, needs_body)
+
+
+def parameter_of(described: Any) -> Parameter:
+    name, is_header = described["name"], described["in"] == "header"
+    fitting: st.SearchStrategy[Any] = texts_for(described)
+    others: st.SearchStrategy[Any] = TEXTS
+    if is_header:
+        fitting, others = fitting.filter(is_header_text), HEADER_TEXTS
+    else:
+        most = 1 if name in IN_BODY else 2
+        fitting, others = (st.lists(texts, min_size=1, max_size=most) for texts in (fitting, others))
+    return Parameter(name, is_header, described.get("required", False), fitting, others)
+
+
+def requests(contract: Contract) -> st.SearchStrategy[Sent]:
+    routes = {
+        (path, method): route_of(path, method, operation)
+        for path, methods in contract.document["paths"].items()
+        for method, operation in methods.items()
+    }
     # Where there is most to find:
-    several = [route for route in routes if "{key}" in route[0] or "lock" in route[0] or route[0] in ("/renew", "/txn")]
+    several = [each for each in routes if "{key}" in each[0] or "lock" in each[0] or each[0] in ("/renew", "/txn")]
     # Those that only seldom fit, because they have so many parameters, or because a patch needs what it changes:
     several += 3 * [("/kv", "get"), ("/get", "get"), ("/kv/{key}", "patch")]
-    path, method = draw(st.sampled_from(routes + 2 * several + 10 * [("/kv/{key}", "get")]))
-    operation = document["paths"][path][method]
-    name = draw(KEYS if draw(st.integers(0, 2)) == 0 else st.sampled_from(FUZZ_KEYS))
-    target = path.replace("{key}", quote(name)).replace("{name}", quote(name)).replace("{state}", quote(name))
-    target = target.replace("{uuid}", quote(draw(UUIDS | UUIDS | TEXTS)))
+    return requests_of(
+        st.sampled_from([routes[each] for each in [*routes, *2 * several, *10 * [("/kv/{key}", "get")]]])
+    )
+
+
+@st.composite
+def requests_of(draw: st.DrawFn, routes: st.SearchStrategy[Route]) -> Sent:
+    route = draw(routes)
+    name = draw(KEYS if draw(UP_TO_2) == 0 else ANY_FUZZ_KEY)
+    target = route.path.replace("{key}", quote(name)).replace("{name}", quote(name)).replace("{state}", quote(name))
+    target = target.replace("{uuid}", quote(draw(ANY_UUIDS)))
     query: list[tuple[str, str]] = []
     headers: dict[str, str] = {}
-    asks_in_body = draw(st.booleans())
-    seldom = draw(st.sampled_from([3, 9]))
-    for parameter in operation["parameters"]:
-        most = 1 if parameter["name"] in ("Range", "Idempotency-Key") else seldom
-        wanted = not asks_in_body if parameter["name"] in IN_BODY else draw(st.integers(0, most)) == 0
-        wanted = wanted or (parameter.get("required", False) and draw(st.integers(0, 9)) > 0)
-        if parameter["in"] == "path" or not wanted:
+    asks_in_body = draw(BOOLEANS)
+    seldom = draw(SELDOM)
+    for parameter in route.parameters:
+        most = UP_TO_1 if parameter.name in ("Range", "Idempotency-Key") else seldom
+        wanted = not asks_in_body if parameter.name in IN_BODY else draw(most) == 0
+        wanted = wanted or (parameter.is_required and draw(UP_TO_9) > 0)
+        if not wanted:
             continue
-        if parameter["in"] == "header":
-            headers[parameter["name"]] = draw(texts_for(parameter).filter(is_header) | HEADER_TEXTS)
+        drawn = draw(parameter.others if draw(UP_TO_3) == 0 else parameter.fitting)
+        if parameter.is_header:
+            headers[parameter.name] = drawn
         else:
-            most = 1 if parameter["name"] in IN_BODY else 2
-            query += [
-                (parameter["name"], text) for text in draw(st.lists(texts_for(parameter), min_size=1, max_size=most))
-            ]
-    if draw(st.integers(0, 9)) == 0:
+            query += [(parameter.name, text) for text in drawn]
+    if draw(UP_TO_9) == 0:
         query.append((draw(TEXTS), draw(TEXTS)))
-    if draw(st.integers(0, 3)) == 0:
-        headers["Accept"] = draw(MEDIA | HEADER_TEXTS)
-    if draw(st.integers(0, 3)) == 0:
+    if draw(UP_TO_3) == 0:
+        headers["Accept"] = draw(ACCEPTED)
+    if draw(UP_TO_3) == 0:
         headers["X-Request-Id"] = draw(HEADER_TEXTS)
-    media, body = (None, b"") if method == "get" else draw(bodies(operation, asks_in_body=asks_in_body))
+    media, body = draw_body(draw, route, asks_in_body=asks_in_body)
     if media is not None:
         headers["Content-Type"] = media
     if query:
         target += "?" + "&".join(f"{quote(name, safe='')}={quote(text, safe='')}" for name, text in query)
     encoded = {name: text.strip().encode("latin-1") for name, text in headers.items()}
-    lock = name if "{name}" in path else FUZZ_UUIDS[0]
-    return Sent(f"{method.upper()} {path}", lock, method.upper(), target, encoded, body)
+    lock = name if "{name}" in route.path else FUZZ_UUIDS[0]
+    method = route.method.upper()
+    return Sent(f"{method} {route.path}", lock, method, target, encoded, body)
 
 
-def is_header(text: str) -> bool:
+def draw_body(draw: st.DrawFn, route: Route, *, asks_in_body: bool) -> Body:
+    if route.bodies is not None and (route.needs_body or asks_in_body):
+        return draw(route.bodies)
+    return draw(ANY_BODY) if route.bodies is not None and draw(UP_TO_4) == 0 else (None, b"")
+
+
+def is_header_text(text: str) -> bool:
     return all(" " <= character <= "\xff" and character != "\x7f" for character in text)
 
 
@@ -327,9 +392,8 @@ def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
     )
     @given(requests(own.contract))
     def send(drawn: Sent) -> None:
-        own.put(FUZZ_UUIDS[0], '{"a": [1, {"b": null}]}', headers={"Prefer": "return=minimal"})
-        own.put("fuzz/a", '{"a": [1, {"b": null}], "b": "text", "0": 0}')
-        own.put("fuzz/ä", "bytes", headers={"Content-Type": "image/png"})
+        entries.send(ENTRIES)
+        assert all(entries.answer().status in (200, 201) for _ in range(3))
         request = drawn.with_lease(leases.get(drawn.lock, NO_LEASE))
         response = own.request(request.method, request.target, headers=request.headers, content=request.body)
         assert response.status_code < 500
@@ -348,10 +412,11 @@ def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
         if "lock" in request.route and "terraform" not in request.route and response.status_code == 201:
             leases[request.lock] = lease_id_in(response)
 
-    for _ in range(MOST_TURNS):
-        send()
-        if not not_met(seen, repeated):
-            break
+    with Wire(own) as entries:
+        for _ in range(MOST_TURNS):
+            send()
+            if not not_met(seen, repeated):
+                break
     assert not_met(seen, repeated) == set(), "the requests are too dull"
     assert "Traceback" not in own.log()
 
