@@ -74,7 +74,8 @@ class Injector:
     """Sees the calls of the service on the threads where `install` was called. If armed, it raises at one of them."""
 
     def __init__(self) -> None:
-        self._is_service: dict[object, bool] = {}
+        self._is_service: dict[str, bool] = {}
+        """By the names of files: to hash a code object takes long, and this is asked at each call."""
         self._target: tuple[Site, int] | None = None
         self._failure: BaseException = MemoryError()
         self._watches = False
@@ -99,10 +100,10 @@ class Injector:
         self._target, self._watches = None, False
 
     def _in_service(self, frame: FrameType) -> bool:
-        code = frame.f_code
-        known = self._is_service.get(code)
+        file = frame.f_code.co_filename
+        known = self._is_service.get(file)
         if known is None:
-            known = self._is_service[code] = code.co_filename.startswith(SOURCE)
+            known = self._is_service[file] = file.startswith(SOURCE)
         return known
 
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:

@@ -314,11 +314,13 @@ def watch_through_kills(
     watchers: int = 100,
     writers: int = 16,
     servers: int = 1,
+    most_writes: int = 1_200,
     planted: Mapping[str, str] | None = None,
 ) -> Finding:
     """Kill or stop a server this many times while watchers watch, start it again, and compare after every third time.
 
-    `store` is empty at first, durable, and shared by the servers. `planted`: the environment for `planted`.
+    `store` is empty at first, durable, and shared by the servers. `most_writes`: between two kills. `planted`: the
+    environment for `planted`.
     """
     rng, finding = random.Random(seed), Finding()
     program = ("-m", "leasehold") if planted is None else (PLANTED,)
@@ -330,7 +332,7 @@ def watch_through_kills(
         crowd = stack.enter_context(Crowd(services, seed, watchers))
         load = stack.enter_context(Writers(services, seed, writers))
         for number in range(1, kills + 1):
-            load.wait_for(rng.randrange(100, 1_200))
+            load.wait_for(rng.randrange(100, most_writes))
             service = rng.choice(services)
             finding.figures.update({"kills": 1, "kills with writes under way": load.under_way > 0})
             if number % 3 == 2:
