@@ -1,5 +1,6 @@
 """Fixtures for tests of a running service, and the report of tests that need a program which this machine lacks."""
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -35,6 +36,17 @@ PROGRAMS: Mapping[str, Sequence[str]] = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): what the machine must have; see tests/programs.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The garbage collector looks at no object that was made meanwhile, then or later: all stay until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
