@@ -52,6 +52,7 @@ class Visitor:
         scheme: Literal["light", "dark"] = "light",
         width: int = 1200,
         height: int = 760,
+        takes_any_certificate: bool = False,
     ) -> None:
         self.url = url
         self.refused: set[int] = set()
@@ -62,6 +63,7 @@ class Visitor:
             locale="en-GB",
             timezone_id="UTC",
             reduced_motion="reduce",
+            ignore_https_errors=takes_any_certificate,
         )
         self.context.set_default_timeout(MILLISECONDS)
         self.context.on("console", self._note)

@@ -134,6 +134,15 @@ def block_of(kind: Kind) -> str:
     return match[1]
 
 
+def under_a_path(block: str) -> str:
+    """The configuration of nginx, which also serves the service under `/leasehold/`, as the page says."""
+    section = PAGE.read_text("utf-8").partition("\n### Under a path\n")[2].partition("\n## ")[0]
+    mapping, first_lines = re.findall(r"```nginx\n(.*?)```", section, re.DOTALL)
+    found = re.search(r"    location / \{\n.*?\n(.*?\n    \}\n)", block, re.DOTALL)
+    assert found is not None, block
+    return str(mapping) + block.replace(found[0], found[0] + first_lines + found[1])
+
+
 @contextmanager
 def fronted(
     name: str, origin_port: int, folder: Path, *, changed: Callable[[str], str] = lambda block: block
