@@ -66,7 +66,8 @@ export async function request(method, path, {query = {}, headers = {}, body, sig
         if (signal?.aborted) {
             throw error;
         }
-        throw new Refusal(0, "unreachable", "The service did not answer. If this was a change, it may have been made.");
+        const isRead = method === "GET";
+        throw new Refusal(0, "unreachable", `The service did not answer.${isRead ? "" : " The change may have been made."}`);
     }
     if (response.ok) {
         return response;
@@ -99,7 +100,7 @@ function explained(status, code, said) {
         return currentToken() ? "The service does not accept this token." : "The service needs a token.";
     }
     if (status === 403) {
-        return `The token does not permit this: ${said}.`;
+        return `The service refuses this: ${said || "403"}.`;
     }
     return said ? `${said[0].toUpperCase()}${said.slice(1)} (${status} ${code}).` : `The service answered ${status}.`;
 }

@@ -60,6 +60,15 @@ export function askForToken(reason = "") {
 }
 
 /**
+ * Ask whether to discard an edit.
+ * @param {string} name What is edited.
+ * @param {() => void} leave
+ */
+export function leaving(name, leave) {
+    confirmed("Discard this edit?", `What you have changed in ${name} is not saved.`, "Discard", async () => leave());
+}
+
+/**
  * Ask whether to do something. If `name` is given, it must be typed. `action` raises if it fails.
  * @param {string} title
  * @param {string} text

@@ -6,12 +6,11 @@ import {button, element} from "./dom.js";
 import {compact, indented} from "./json_text.js";
 
 /**
- * The form. `entry`: what is changed; null to create one. `finish` gets the key that was written, or null.
+ * The fields of the form.
  * @param {string} key
  * @param {import("./api.js").Entry | null} entry
- * @param {(key: string | null) => void} finish
  */
-export function editor(key, entry, finish) {
+function fieldsOf(key, entry) {
     const fields = {
         key: element("input", {id: "key-field", value: key, required: true, autocomplete: "off", spellcheck: "false"}),
         value: element("textarea", {
@@ -28,47 +27,64 @@ export function editor(key, entry, finish) {
         }),
     };
     fields.value.value = entry?.value ? indented(entry.value) : "";
-    const saving = new Saving(entry, fields, finish);
-    const form = element("form", {
-        class: "editor",
-        onsubmit: (/** @type {Event} */ event) => {
-            event.preventDefault();
-            saving.save();
-        },
-        onkeydown: (/** @type {KeyboardEvent} */ event) => {
-            if ((event.ctrlKey || event.metaKey) && (event.key === "Enter" || event.key === "s")) {
-                event.preventDefault();
-                form.requestSubmit();
-            }
-        },
-    },
-    saving.warning,
-    entry === null && element("label", {for: "key-field"}, "Key"), entry === null && fields.key,
-    saving.comparison,
-    element("label", {for: "value-field"}, "Value (JSON)"), fields.value,
-    element("div", {class: "line"}, element("label", {for: "expiry-field"}, "Expires"), fields.expiry, fields.seconds),
-    saving.fault,
-    element("div", {class: "actions"}, saving.button, button("Cancel", () => finish(null)),
-        element("span", {id: "save-hint", class: "hint"}, "Ctrl+Enter saves.")));
-    return form;
+    return fields;
 }
 
-class Saving {
+/** The form of one edit, and what it sends. */
+export class Editor {
     /**
-     * @param {import("./api.js").Entry | null} entry
-     * @param {{key: any, value: any, expiry: any, seconds: any}} fields
-     * @param {(key: string | null) => void} finish
+     * @param {string} key
+     * @param {import("./api.js").Entry | null} entry What is changed; null to create one.
+     * @param {(key: string | null) => void} finish Gets the key that was written; null if the user gives up.
      */
-    constructor(entry, fields, finish) {
+    constructor(key, entry, finish) {
         this.base = entry;
         /** What is replaced if it is still there; null: there must be no entry. */
         this.expected = entry;
-        this.fields = fields;
+        this.fields = fieldsOf(key, entry);
         this.finish = finish;
+        this.isSaving = false;
         this.warning = element("p", {class: "warning", role: "status", hidden: true});
         this.fault = element("p", {class: "failure", role: "alert", hidden: true});
         this.comparison = element("div", {});
         this.button = element("button", {class: "primary"}, entry ? "Save" : "Create");
+        this.form = this.made();
+        this.before = this.typed();
+    }
+
+    made() {
+        const {key, value, expiry, seconds} = this.fields, isNew = this.base === null;
+        const form = element("form", {
+            class: "editor",
+            onsubmit: (/** @type {Event} */ event) => {
+                event.preventDefault();
+                this.save();
+            },
+            onkeydown: (/** @type {KeyboardEvent} */ event) => {
+                if ((event.ctrlKey || event.metaKey) && (event.key === "Enter" || event.key === "s")) {
+                    event.preventDefault();
+                    form.requestSubmit();
+                }
+            },
+        },
+        this.warning,
+        isNew && element("label", {for: "key-field"}, "Key"), isNew && key,
+        this.comparison,
+        element("label", {for: "value-field"}, "Value (JSON)"), value,
+        element("div", {class: "line"}, element("label", {for: "expiry-field"}, "Expires"), expiry, seconds),
+        this.fault,
+        element("div", {class: "actions"}, this.button, button("Cancel", () => this.finish(null)),
+            element("span", {id: "save-hint", class: "hint"}, "Ctrl+Enter saves.")));
+        return form;
+    }
+
+    typed() {
+        return Object.values(this.fields).map(({value}) => value).join("\n");
+    }
+
+    /** Whether the user has typed or chosen anything. */
+    get isChanged() {
+        return this.typed() !== this.before;
     }
 
     get key() {
@@ -76,9 +92,19 @@ class Saving {
     }
 
     async save() {
+        if (this.isSaving) {
+            return;
+        }
+        this.isSaving = true;
+        this.button.disabled = true;
+        await this.send();
+        this.isSaving = false;
+        this.button.disabled = false;
+    }
+
+    async send() {
         const {value, expiry, seconds} = this.fields;
         this.fault.hidden = true;
-        this.button.disabled = true;
         const isNever = expiry.value === "never" || (expiry.value === "keep" && this.expected === null);
         const ttl = isNever ? null : expiry.value === "keep" ? "keep" : seconds.value;
         /** @type {Record<string, string>} */
@@ -94,7 +120,6 @@ class Saving {
                 this.show(error);
             }
         }
-        this.button.disabled = false;
     }
 
     /** Read what is there now. The next save replaces exactly that. */
@@ -109,7 +134,7 @@ class Saving {
             }
         }
         const mine = this.fields.value.value;
-        if (theirs?.value && compact(theirs.value) === compact(mine)) {
+        if (theirs?.value && compact(theirs.value) === compact(mine) && this.hasChosenExpiry(theirs)) {
             this.finish(this.key); // the save was done before, and its response was lost
             return;
         }
@@ -121,6 +146,23 @@ class Saving {
             this.fields.value.focus();
         }));
         this.comparison.querySelector("h2").focus();
+    }
+
+    /**
+     * Whether an entry expires as the user has chosen. A number of seconds counts from the save, so it is never so.
+     * @param {import("./api.js").Entry} entry
+     */
+    hasChosenExpiry(entry) {
+        const {value} = this.fields.expiry;
+        return value === "keep" || (value === "never" && entry.expires === null);
+    }
+
+    /** @param {string} text What has happened to the entry. After a comparison, the next save finds it out. */
+    warn(text) {
+        if (!this.comparison.hasChildNodes()) {
+            this.warning.textContent = `${text} If you save, you see both versions first.`;
+            this.warning.hidden = false;
+        }
     }
 
     /** @param {unknown} error */

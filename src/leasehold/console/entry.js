@@ -3,7 +3,7 @@
 import {Refusal, ask, pathOf, readEntry, request} from "./api.js";
 import {confirmed} from "./dialogs.js";
 import {announce, button, element, failure, message, throttled} from "./dom.js";
-import {editor} from "./editor.js";
+import {Editor} from "./editor.js";
 import {indented, kindOf, tokens} from "./json_text.js";
 import {snippetPanel} from "./snippets.js";
 import {stream} from "./stream.js";
@@ -106,9 +106,12 @@ export class EntryPanel {
         this.key = "";
         /** @type {import("./api.js").Entry | null} */
         this.entry = null;
-        this.isEditing = false;
+        /** @type {Editor | null} The form that is shown in place of the entry. */
+        this.editor = null;
+        /** The control that had the focus is gone, so the next page takes it. */
+        this.takesFocus = false;
         this.aborting = new AbortController();
-        this.readSoon = throttled(() => !this.isEditing && this.key && this.show(this.key), 150);
+        this.readSoon = throttled(() => !this.editor && this.key && this.show(this.key), 150);
         this.end = stream.subscribe((change) => this.take(change));
     }
 
@@ -123,7 +126,7 @@ export class EntryPanel {
         this.aborting = new AbortController();
         const {signal} = this.aborting;
         this.key = key;
-        this.isEditing = false;
+        this.editor = null;
         try {
             this.entry = await readEntry(key, signal);
             this.render(this.entry);
@@ -135,19 +138,41 @@ export class EntryPanel {
         }
     }
 
-    /** @param {...Node} content */
-    renderPage(...content) {
+    /** Show that no entry is chosen. */
+    clear() {
+        this.aborting.abort();
+        this.key = "";
+        this.entry = null;
+        this.editor = null;
+        this.root.replaceChildren(message("Choose an entry",
+            "Open folders with the arrow keys or the mouse. Changes appear as they are committed."));
+        if (this.takesFocus) {
+            this.takesFocus = false;
+            document.getElementById("main")?.focus();
+        }
+    }
+
+    /**
+     * @param {string} title
+     * @param {...Node} content
+     */
+    renderPage(title, ...content) {
         const back = element("a", {href: "#keys", class: "back"}, "All keys");
-        this.root.replaceChildren(back, element("h1", {class: "key"}, this.key), ...content);
+        this.root.replaceChildren(back, element("h1", {class: this.key && "key"}, title), ...content);
+    }
+
+    /** Whether the user would lose something that was typed if another page was shown now. */
+    get hasUnsavedEdit() {
+        return this.editor !== null && this.editor.isChanged;
     }
 
     /** @param {unknown} error */
     renderAbsent(error) {
         if (error instanceof Refusal && error.status === 404) {
-            this.renderPage(message("There is no such entry", "It was deleted, it has expired, or it was never written.",
+            this.renderPage(this.key, message("There is no such entry", "It was deleted, it has expired, or it was never written.",
                 button("Create it", () => this.create(this.key), {class: "primary"})));
         } else {
-            this.renderPage(failure(error), button("Try again", () => this.show(this.key)));
+            this.renderPage(this.key, failure(error), button("Try again", () => this.show(this.key)));
         }
     }
 
@@ -166,8 +191,11 @@ export class EntryPanel {
         const focused = this.root.contains(document.activeElement) ? document.activeElement?.textContent : null;
         const snippets = snippetPanel(entry.key);
         snippets.open = this.root.querySelector("details")?.open ?? false;
-        this.renderPage(facts(entry), actions, body, snippets);
-        [...this.root.querySelectorAll("button, summary")].find((each) => each.textContent === focused)?.focus();
+        this.renderPage(this.key, facts(entry), actions, body, snippets);
+        /** @type {NodeListOf<HTMLElement>} */
+        const controls = this.root.querySelectorAll("button, summary");
+        ([...controls].find((each) => each.textContent === focused) ?? (this.takesFocus ? controls[0] : null))?.focus();
+        this.takesFocus = false;
     }
 
     async download() {
@@ -194,25 +222,26 @@ export class EntryPanel {
 
     edit() {
         const entry = /** @type {import("./api.js").Entry} */ (this.entry);
-        this.isEditing = true;
-        this.renderPage(editor(entry.key, entry, (key) => this.finish(key)));
+        this.editor = new Editor(entry.key, entry, (key) => this.finish(key));
+        this.renderPage(entry.key, this.editor.form);
         this.root.querySelector("textarea")?.focus();
     }
 
     /** @param {string} key The beginning of the key. */
     create(key) {
         this.aborting.abort();
-        this.key = "New entry";
+        this.key = "";
         this.entry = null;
-        this.isEditing = true;
-        this.renderPage(editor(key, null, (written) => this.finish(written)));
-        const [name, value] = this.root.querySelectorAll("input, textarea");
-        (key && !key.endsWith("/") ? value : name).focus();
+        this.editor = new Editor(key, null, (written) => this.finish(written));
+        this.renderPage("New entry", this.editor.form);
+        const {fields} = this.editor;
+        (key && !key.endsWith("/") ? fields.value : fields.key).focus();
     }
 
     /** @param {string | null} key null: nothing was written. */
     finish(key) {
-        this.isEditing = false;
+        this.editor = null;
+        this.takesFocus = true;
         if (key === null && this.entry === null) {
             this.open("");
         } else if (key !== null && key !== this.key) {
@@ -230,6 +259,7 @@ export class EntryPanel {
         confirmed("Delete this entry?", `${entry.key} is removed at once. This cannot be undone.`, "Delete", async () => {
             await ask("DELETE", pathOf("kv", entry.key), {headers: {"If-Match": entry.etag}});
             announce("Deleted");
+            this.takesFocus = true;
             this.open("");
         });
     }
@@ -240,13 +270,11 @@ export class EntryPanel {
         if (!isMine || !this.key || (event !== "gap" && this.entry && data.revision <= this.entry.revision)) {
             return;
         }
-        if (!this.isEditing) {
+        if (!this.editor) {
             this.readSoon();
-        } else if (event !== "gap" && !this.root.querySelector(".conflict")) {
-            const warning = this.root.querySelector(".warning");
-            const text = event === "put" ? "The entry was changed on the server meanwhile." : "The entry was deleted meanwhile.";
-            warning.textContent = `${text} If you save, you see both versions first.`;
-            warning.hidden = false;
+        } else if (event !== "gap") {
+            this.editor.warn(event === "put"
+                ? "The entry was changed on the server meanwhile." : "The entry was deleted meanwhile.");
         }
     }
 }

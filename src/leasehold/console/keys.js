@@ -1,7 +1,8 @@
 /** The view of keys: the tree and the search on one side, an entry on the other. */
 
 import {ask} from "./api.js";
-import {button, debounced, element, message, throttled} from "./dom.js";
+import {leaving} from "./dialogs.js";
+import {button, debounced, element, throttled} from "./dom.js";
 import {EntryPanel} from "./entry.js";
 import {members} from "./json_text.js";
 import {stream} from "./stream.js";
@@ -32,10 +33,9 @@ export class KeysView {
         });
         this.count = element("p", {class: "count"});
         this.panel = element("section", {class: "panel", "aria-label": "Entry"});
+        this.newButton = button("New", () => this.create(), {"aria-label": "New entry"});
         this.pane = element("section", {class: "pane", "aria-label": "Tree of keys"},
-            element("div", {class: "line"}, this.search,
-                button("New", () => this.create(), {disabled: !seemsPermitted("write"), "aria-label": "New entry"})),
-            this.count, this.tree.root);
+            element("div", {class: "line"}, this.search, this.newButton), this.count, this.tree.root);
         this.view = element("div", {class: "keys"}, this.pane, this.panel);
         root.replaceChildren(this.view);
         this.entry = new EntryPanel(this.panel, (key) => this.open(key));
@@ -57,7 +57,13 @@ export class KeysView {
         this.tree.aborting.abort();
     }
 
+    /** What the user has typed and not saved: its name, or "". */
+    get unsaved() {
+        return this.entry.hasUnsavedEdit ? this.entry.key || "the new entry" : "";
+    }
+
     async list() {
+        this.newButton.disabled = !seemsPermitted("write");
         this.showCount();
         await this.tree.show(this.search.value);
         this.tree.select(this.entry.key);
@@ -70,9 +76,7 @@ export class KeysView {
         if (key) {
             this.entry.show(key);
         } else {
-            this.entry.key = "";
-            this.panel.replaceChildren(message("Choose an entry",
-                "Open folders with the arrow keys or the mouse. Changes appear as they are committed."));
+            this.entry.clear();
         }
         await this.listed;
         await this.tree.select(key);
@@ -84,14 +88,24 @@ export class KeysView {
      */
     open(key) {
         const argument = encodeURIComponent(key), hash = key ? `#keys/${argument}` : "#keys";
-        if (location.hash === hash) {
-            this.show(argument);
-        } else {
+        if (location.hash !== hash) {
             location.hash = hash;
+        } else if (this.unsaved) {
+            leaving(this.unsaved, () => this.show(argument));
+        } else {
+            this.show(argument);
         }
     }
 
     create() {
+        if (this.unsaved) {
+            leaving(this.unsaved, () => this.startNew());
+        } else {
+            this.startNew();
+        }
+    }
+
+    startNew() {
         const folder = this.tree.root.querySelector('[tabindex="0"][aria-expanded]')?.getAttribute("data-path");
         this.view.classList.add("has-entry");
         this.entry.create(folder ?? this.search.value);

@@ -1,7 +1,7 @@
 /** The start of the console: the view that the address names, the state of the stream, and the token. */
 
 import {tokenRequests} from "./api.js";
-import {askForToken} from "./dialogs.js";
+import {askForToken, leaving} from "./dialogs.js";
 import {KeysView} from "./keys.js";
 import {LiveView} from "./live.js";
 import {LocksView} from "./locks.js";
@@ -18,7 +18,16 @@ const root = /** @type {HTMLElement} */ (document.getElementById("main"));
 const streamState = /** @type {HTMLElement} */ (document.getElementById("stream"));
 const tokenButton = /** @type {HTMLElement} */ (document.getElementById("token"));
 
-/** @type {{name: string, view: {show(argument: string): void, close(): void}} | null} */
+/**
+ * `unsaved`: the name of what the user has edited and not saved; "" for nothing. `list`: read again, but keep an edit.
+ * @typedef {object} View
+ * @property {(argument: string) => void} show
+ * @property {() => void} close
+ * @property {string} [unsaved]
+ * @property {() => void} [list]
+ */
+
+/** @type {{name: string, view: View} | null} */
 let shown = null;
 
 function route() {
@@ -51,9 +60,24 @@ function showStream() {
     streamState.title = stream.reason || "The stream of changes";
 }
 
-addEventListener("hashchange", () => {
-    if (location.hash !== "#main") { // the link that skips to the content
+addEventListener("hashchange", (event) => {
+    const {hash} = location;
+    if (hash === "#main") { // the link that skips to the content
+        return;
+    }
+    if (!shown?.view.unsaved) {
         route();
+        return;
+    }
+    history.pushState(null, "", event.oldURL); // until the user has decided; this dispatches no event
+    leaving(shown.view.unsaved, () => {
+        history.pushState(null, "", hash);
+        route();
+    });
+});
+addEventListener("beforeunload", (event) => {
+    if (shown?.view.unsaved) {
+        event.preventDefault(); // the browser asks
     }
 });
 tokenButton.addEventListener("click", () => askForToken());
@@ -62,6 +86,10 @@ tokenRequests.addEventListener("needed", () => askForToken(currentToken()
     : "The service needs a token."));
 tokenChanges.addEventListener("change", () => {
     showToken();
+    if (shown?.view.unsaved) {
+        shown.view.list?.();
+        return;
+    }
     shown?.view.close();
     shown = null;
     route();

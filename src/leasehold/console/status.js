@@ -61,6 +61,10 @@ export class StatusView {
             this.showState("unreachable");
             throw new Refusal(0, "unreachable", "The service does not answer.");
         }
+        if (!response.headers.get("Content-Type")?.startsWith("application/json")) {
+            this.showState("unreachable"); // a proxy answers in its place
+            throw new Refusal(response.status, "unreachable", `A proxy answered ${response.status} in place of the service.`);
+        }
         const health = await response.json();
         this.showState(health.status ?? "unknown");
         const facts = {
