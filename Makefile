@@ -10,6 +10,9 @@ PYTHONS ?= $(PYTHON)
 TYPESCRIPT := clients/typescript
 # Made by npm, with the time of the installation. Without npm, the tests of this client are left out.
 TYPESCRIPT_PACKAGES := $(if $(shell command -v npm),$(TYPESCRIPT)/node_modules/.package-lock.json)
+TSC := $(TYPESCRIPT)/node_modules/.bin/tsc
+CONSOLE_TYPES := --allowJs --checkJs --noEmit --strict --noUnusedLocals --noUnusedParameters \
+	--target es2022 --module esnext --moduleResolution bundler --lib es2023,dom,dom.iterable
 
 MINUTES ?= 10
 SEED ?=
@@ -56,9 +59,9 @@ lint-client: $(VENV)/.dev
 	@cd clients/python && $(abspath $(BIN))/mypy
 	@$(BIN)/python clients/python/tools/make_sync.py --check
 
-# Where the packages are installed, which `make test` does if there is npm.
+# Where the packages are installed, which `make test` does if there is npm. The console has its types in comments.
 lint-typescript:
-	@if [ -e $(TYPESCRIPT)/node_modules/.bin/tsc ]; then $(TYPESCRIPT)/node_modules/.bin/tsc --project $(TYPESCRIPT) --noEmit; fi
+	@if [ -e $(TSC) ]; then $(TSC) --project $(TYPESCRIPT) --noEmit && $(TSC) $(CONSOLE_TYPES) src/leasehold/console/main.js; fi
 
 format: $(VENV)/.dev ## format the source, and fix what ruff can fix
 	$(BIN)/ruff format .

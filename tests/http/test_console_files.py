@@ -1,11 +1,13 @@
 """The files of the console: what is served at `/console/`, with which headers, and what is not."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from programs import NODE, needs
 from running import Server, running
 
 import leasehold
@@ -126,3 +128,10 @@ def test_every_module_is_loaded_with_the_page() -> None:
     imported = {name for text in modules.values() for name in re.findall(r'from "\./([\w.]+)"', text)}
     assert set(modules) - imported == {"main.js"}
     assert max(text.count("\n") for text in modules.values()) <= 400
+
+
+@needs(NODE)
+def test_the_types_in_the_comments_of_the_modules_hold() -> None:
+    root = Path(__file__).parents[2]
+    checked = subprocess.run(["make", "-s", "lint-typescript"], cwd=root, capture_output=True, text=True, check=False)
+    assert (checked.stdout, checked.returncode) == ("", 0)
