@@ -138,6 +138,25 @@ def test_an_entry_whose_key_is_a_title_of_the_console_has_its_own_address(servic
     assert page.url.endswith("#keys/New%20entry")
 
 
+# Reads that fail ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_could_not_be_read_is_read_again(service: Server, visit: Visit) -> None:
+    service.put("folder/inside", "1")
+    visitor = visit(service.url)
+    page = visitor.tab()
+    pattern = "**/kv?*prefix=folder*"
+    page.route(pattern, lambda route: route.abort())
+    page.get_by_role("treeitem", name="folder, folder").click()
+    expect(page.get_by_role("alert")).to_have_text("The service did not answer.")
+    page.unroute(pattern)
+    page.get_by_role("treeitem", name="Try again").click()
+    expect(page.get_by_role("treeitem", name="inside", exact=True)).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_role("treeitem", name="Try again")).to_have_count(0)
+    visitor.faults = [each for each in visitor.faults if "net::ERR_FAILED" not in each]
+
+
 # A proxy ------------------------------------------------------------------------------------------------------
 
 

@@ -172,7 +172,8 @@ export class EntryPanel {
             this.renderPage(this.key, message("There is no such entry", "It was deleted, it has expired, or it was never written.",
                 button("Create it", () => this.create(this.key), {class: "primary"})));
         } else {
-            this.renderPage(this.key, failure(error), button("Try again", () => this.show(this.key)));
+            this.renderPage(this.key, failure(error), element("div", {class: "actions"},
+                button("Try again", () => this.show(this.key))));
         }
     }
 

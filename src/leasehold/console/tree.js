@@ -27,7 +27,7 @@ class Level {
         this.rows = [];
         this.more = element("li", {
             role: "treeitem", class: "more", "aria-level": depth, tabindex: -1, hidden: true, onclick: () => this.load(),
-        }, element("span", {class: "row"}, `Show ${PAGE_CHILDREN} more`));
+        }, element("span", {class: "row"}));
         list.replaceChildren(this.more);
         this.isLoading = false;
     }
@@ -40,17 +40,21 @@ class Level {
         this.list.setAttribute("aria-busy", "true");
         const hadFocus = document.activeElement === this.more;
         const before = this.rows.length;
+        let label = `Show ${PAGE_CHILDREN} more`;
+        this.list.querySelector(":scope > .failed")?.remove();
         try {
             const signal = this.tree.aborting.signal;
             await this.lister.next(PAGE_CHILDREN, (children) => children.forEach((child) => this.add(child)), signal);
             this.showEmpty();
         } catch (error) {
             if (!this.tree.aborting.signal.aborted) {
-                this.more.before(element("li", {role: "none"}, failure(error)));
+                this.more.before(element("li", {role: "none", class: "failed"}, failure(error)));
+                label = "Try again";
             }
         }
         this.isLoading = false;
         this.list.removeAttribute("aria-busy");
+        this.more.firstChild.textContent = label;
         this.more.hidden = this.lister.isComplete;
         if (hadFocus && this.rows[before]) {
             this.tree.focus(this.rows[before].item);
