@@ -34,6 +34,13 @@ def test_a_key_arrives_as_it_was_sent(front: Front, origin: Server, key: str, na
     assert front.ask("GET", f"{PATH}/kv/{key}/{name}").value == 1
 
 
+@pytest.mark.parametrize("name", ["a//b", "a/../b", "a/%2e%2e/b", "a/./b"])
+def test_an_invalid_key_is_still_invalid(front: Front, origin: Server, key: str, name: str) -> None:
+    target = f"{PATH}/kv/{key}/{name}"
+    assert front.ask("PUT", target, "Content-Type: application/json", body=b"1").status == 400
+    assert origin.request("GET", f"/kv?prefix={key}").json()["entries"] == []
+
+
 @pytest.mark.parametrize(
     "target", ["/x/../leasehold/kv/a", "/leasehold/../kv/a", "/leasehold%2Fkv/a", "/leaseholder/a"]
 )
