@@ -115,6 +115,18 @@ def test_a_save_outside_of_the_prefixes_of_the_token_says_why(guarded: Server, v
     )
 
 
+def test_the_line_breaks_of_the_form_do_not_make_a_value_too_large(service: Server, visit: Visit) -> None:
+    text = json.dumps(list(range(120_000)), separators=(",", ":"))
+    assert service.put("large", text).status_code == 201
+    page = visit(service.url).tab("keys/large")
+    page.get_by_role("button", name="Edit").click()
+    assert len(value_field(page).input_value()) > 2**20
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="Edit")).to_be_visible()
+    assert service.get("large").json()["revision"] == 4
+    assert service.client.get("/kv/large?raw").text == text + "\n"
+
+
 def test_the_same_value_with_another_expiry_is_compared_and_not_taken_as_saved(service: Server, visit: Visit) -> None:
     visitor = visit(service.url)
     visitor.refused = {412}

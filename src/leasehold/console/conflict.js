@@ -2,7 +2,7 @@
 
 import {button, element} from "./dom.js";
 import {differences} from "./diff.js";
-import {indented} from "./json_text.js";
+import {indented, isJson} from "./json_text.js";
 
 /** Lines that did not change are left out, except so many around a change. */
 const CONTEXT_LINES = 3;
@@ -20,12 +20,7 @@ function textOf(entry, none) {
  * @param {string} text
  */
 function inSameForm(text) {
-    try {
-        JSON.parse(text); // only checked: the result is not used
-    } catch {
-        return text;
-    }
-    return indented(text);
+    return isJson(text) ? indented(text) : text;
 }
 
 /**

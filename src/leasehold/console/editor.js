@@ -3,7 +3,7 @@
 import {Refusal, ask, pathOf, readEntry} from "./api.js";
 import {comparison} from "./conflict.js";
 import {button, element} from "./dom.js";
-import {compact, indented} from "./json_text.js";
+import {compact, indented, isJson} from "./json_text.js";
 
 /**
  * The fields of the form.
@@ -111,7 +111,10 @@ export class Editor {
         const condition = this.expected ? {"If-Match": this.expected.etag} : {"If-None-Match": "*"};
         const headers = {"Content-Type": "application/json", Prefer: "return=minimal", ...condition};
         try {
-            await ask("PUT", pathOf("kv", this.key), {query: {ttl}, headers, body: value.value});
+            // The white space that the form has added could make a large value too large. If the text is not JSON, it is
+            // sent as it is, so that the position in the error is the one in the form.
+            const body = isJson(value.value) ? compact(value.value) : value.value;
+            await ask("PUT", pathOf("kv", this.key), {query: {ttl}, headers, body});
             this.finish(this.key);
         } catch (error) {
             if (error instanceof Refusal && error.status === 412) {

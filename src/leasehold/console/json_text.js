@@ -2,8 +2,7 @@
  * JSON as text. A value is never parsed and written again, because a number beyond 2^53 would be rounded. These
  * functions only find where the tokens of a text are, and change nothing but the white space between them.
  *
- * The text must be valid JSON. All texts come from the service, except the one that a user edits, which is sent as
- * it was typed.
+ * The text must be valid JSON. All texts come from the service, except the one that a user edits: see `isJson`.
  */
 
 const QUOTE = 0x22, BACKSLASH = 0x5c, COMMA = 0x2c, COLON = 0x3a;
@@ -145,6 +144,16 @@ export function indented(text) {
  */
 export function compact(text) {
     return Array.from(tokens(text), ({token}) => token).join("");
+}
+
+/** @param {string} text What a user has typed. */
+export function isJson(text) {
+    try {
+        JSON.parse(text); // only checked: the result, with rounded integers, is not used
+    } catch {
+        return false;
+    }
+    return true;
 }
 
 /**
