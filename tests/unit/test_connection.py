@@ -4,6 +4,7 @@ import asyncio
 import gc
 import re
 import sys
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -288,3 +289,28 @@ def test_a_refused_request_line_takes_nothing_from_the_request_before_it(line: b
     assert refused.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501"))
     assert b"mine" not in refused
     assert b'"error"' in refused
+
+
+def test_an_iteration_makes_the_first_chunk_of_one_list_however_many_begin_at_once() -> None:
+    async def scenario() -> list[int]:
+        store = Store(MemoryEngine(), Limits())
+        await store.open()
+        shared = connections_of(store)
+        transports = [Transport() for _ in range(20)]
+        begun: list[int] = []
+        try:
+            for transport in transports:
+                connection = Connection(shared)
+                connection.connection_made(transport)
+                connection.data_received(b"GET /kv HTTP/1.1\r\nHost: a\r\n\r\n")
+            async with asyncio.timeout(10):
+                while not all(transport.written.endswith(b"0\r\n\r\n") for transport in transports):
+                    await asyncio.sleep(0)
+                    begun.append(sum(bool(transport.written) for transport in transports))
+        finally:
+            await store.close()
+        return begun
+
+    begun = asyncio.run(scenario())
+    assert begun[-1] == 20
+    assert max(after - before for before, after in pairwise([0, *begun])) == 1

@@ -258,6 +258,7 @@ class Answerer(ABC):
         async with aclosing(stream.chunks) as chunks:
             if request.version == "1.0":
                 raise unframed()
+            await self._sender.give_way()  # many clients may have begun in this iteration, and a chunk takes 1 ms
             first = None if request.method == "HEAD" else await anext(chunks, None)
             if self._state is not WORKING:  # the connection is closed
                 return
