@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from bench.workload import MIB
-from leasehold.limits import MAX_CONTAINERS, MAX_UNSENT_BYTES
+from leasehold.limits import MAX_CONTAINERS, MAX_STATE_BRACKETS, MAX_UNSENT_BYTES, Limits
 
 _CONTAINERS: Final = MAX_CONTAINERS - 100
 """Lists and objects in one value; slightly fewer than the service allows."""
@@ -111,7 +111,22 @@ def worst_requests() -> Iterator[Attack]:
     paths = "&".join(f"path=/{number}" for number in range(1_100))
     yield Attack("GET with 1,100 parameters", (("GET", f"/kv/worst?{paths}"[:8_000], {}, None),))
     owner = b'{"owner":%b}' % _filled(b"1", size=MIB - 20)
+    yield from _states(json)
     yield Attack("POST of a lock: owner", (("POST", "/locks/worst", json, owner),))
+
+
+def _states(headers: Mapping[str, str]) -> Iterator[Attack]:
+    """Saves of the largest state. The second save also keeps the first one as a version."""
+    size = Limits().max_state_bytes
+    nested = _filled(b"[" * 126 + b"]" * 126, (MAX_STATE_BRACKETS - 2) // 126)
+    states = {
+        "numbers": _filled(b"1", size=size),
+        "characters": b'"%b"' % ("\U0001f600".encode() * (size // 4 - 1)),
+        "nested lists and numbers": nested[:-1] + b"," + _filled(b"1", size=size - len(nested) - 10)[1:],
+        "too many lists": _filled(b"[]", size=size),
+    }
+    for name, state in states.items():
+        yield Attack(f"POST of two states: {name}", (("POST", "/terraform/worst", headers, state),) * 2)
 
 
 def _patches() -> Iterator[Attack]:

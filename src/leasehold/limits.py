@@ -75,6 +75,9 @@ MAX_LEASE_ID_CHARACTERS: Final = 128
 
 MAX_STATE_NAME_BYTES: Final = 400
 """Of a Terraform state. The keys of its versions are up to 40 bytes longer."""
+MAX_STATE_BRACKETS: Final = 524_288
+"""The most `[` and `{` in a Terraform state, those in strings included: one for each 32 bytes of the largest state. To
+check that it is JSON takes up to 8 ns for each of them, and blocks the event loop."""
 MAX_STATE_VERSIONS: Final = 10
 """The states that are kept for each name, the current one included."""
 MAX_LOCK_INFO_BYTES: Final = 16 * KIB

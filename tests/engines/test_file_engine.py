@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from driving import INCARNATION, Driver, FrozenClock, file_driver
@@ -28,13 +29,20 @@ from store_files import (
 from leasehold.engines import open_engine
 from leasehold.engines.file import policy
 from leasehold.engines.file.disk import OsDisk
-from leasehold.engines.file.journal import HEADER_BYTES, JournalReader, encode_header, encode_record
+from leasehold.engines.file.journal import (
+    HEADER_BYTES,
+    LARGE_CONTENT_BYTES,
+    JournalReader,
+    encode_header,
+    encode_record,
+)
 from leasehold.engines.file.policy import MAX_ISOLATED_OPERATIONS
 from leasehold.engines.file.recovery import Report, inspect
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError
-from leasehold.model import ENTRY, LEASE, Entry
+from leasehold.model import ENTRY, LEASE, Binary, Content, Entry
+from leasehold.values.binary import base64_pieces
 
 
 @pytest.fixture
@@ -225,6 +233,39 @@ def test_an_isolated_change_during_a_checkpoint_is_in_data_json_when_it_is_answe
 
         driver.run(finish())
         assert (tmp_path / DATA).read_bytes() == document(2, line("a", "1", 1), line("b", "2", 2))
+
+
+def test_large_bytes_are_encoded_by_the_thread_that_writes_them(tmp_path: Path) -> None:
+    threads: list[str] = []
+
+    def encode(data: bytes) -> Iterator[bytes]:
+        threads.append(threading.current_thread().name)
+        yield from base64_pieces(data)
+
+    value = Binary("text/plain", Content(b"x" * (LARGE_CONTENT_BYTES + 1)))
+    with (
+        patch("leasehold.engines.file.journal.base64_pieces", encode),
+        patch("leasehold.values.binary.base64_pieces", encode),
+        file_driver(tmp_path) as driver,
+    ):
+        driver.put("a", value)
+        driver.commit(("a", value), ("b", b"1"))
+        assert threads == ["leasehold-sync"] * 2
+    assert "MainThread" not in threads
+    with file_driver(tmp_path) as driver:
+        assert [driver.value(key) for key in ("a", "b")] == [value, b"1"]
+
+
+def test_a_large_change_for_which_memory_runs_out_is_not_stored(tmp_path: Path) -> None:
+    value = Binary("text/plain", Content(b"x" * (LARGE_CONTENT_BYTES + 1)))
+    with file_driver(tmp_path) as driver:
+        driver.put("a", b"1")
+        with patch("leasehold.engines.file.journal.base64_pieces", side_effect=MemoryError):
+            refused = driver.try_commit(("a", value))
+        assert refused is not None
+        assert (refused.code, refused.is_outcome_unknown) == ("unavailable", False)
+        driver.commit(("b", value))
+        assert [driver.value(key) for key in ("a", "b")] == [b"1", value]
 
 
 # Start --------------------------------------------------------------------------------------------------------

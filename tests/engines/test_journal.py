@@ -10,15 +10,18 @@ from leasehold.engines.file.disk import OsDisk, WriteError, read_all
 from leasehold.engines.file.journal import (
     FIRST_CHUNK_BYTES,
     HEADER_BYTES,
+    LARGE_CONTENT_BYTES,
     MARKER,
     RECORD_HEADER_BYTES,
     JournalReader,
     JournalWriter,
+    LargeContentError,
     encode_header,
+    encode_large_record,
     encode_record,
 )
 from leasehold.errors import ServiceError
-from leasehold.model import Binary, Change, Content, Deletion, Entry
+from leasehold.model import Binary, Change, Content, Deletion, Entry, Lease, Receipt
 
 FIRST: list[Change] = [Entry("a", b'"x"', 8, 5, 6, 7), Deletion("b", 9)]
 SECOND: list[Change] = [Entry("\u00e9", b"[1,2]", 10, 5, 6)]
@@ -121,6 +124,27 @@ def test_a_record_with_bytes_that_are_not_base64_is_corruption() -> None:
     checksum = zlib.crc32(payload, zlib.crc32(struct.pack(">IQ", len(payload), 8)))
     record = struct.pack(">4sIQI", MARKER, len(payload), 8, checksum) + payload
     assert "cannot be decoded" in refusal(HEADER + record)
+
+
+def test_a_large_record_is_the_same_as_a_small_one() -> None:
+    changes: list[Change] = [
+        *FIRST,
+        Entry("image", Binary("image/png", Content(b"abcde" * 100_000)), 10, 5, 6, 7),
+        Entry("state", Binary("text/plain; charset=utf-8", Content(b"x" * 60_000)), 11, 5, 6),
+        Lease("lock", "secret", 12, 12, 5, 6, 7, "alice", b'"x"'),
+        Receipt("digest", b"memo", 12, 5),
+        *[Deletion(f"k{number}", 13) for number in range(20)],
+    ]
+    assert encode_large_record(8, changes) == encode_record(8, changes)
+    assert encode_large_record(8, changes[:3]) == encode_record(8, changes[:3])
+
+
+@pytest.mark.parametrize("size", [LARGE_CONTENT_BYTES + more for more in (1, 2, 3)])
+def test_a_record_with_large_bytes_is_encoded_in_pieces(size: int) -> None:
+    changes: list[Change] = [Entry("a", Binary("image/png", Content((bytes(range(256)) * 5_000)[:size])), 8, 5, 6)]
+    with pytest.raises(LargeContentError):
+        encode_record(8, changes)
+    assert read(HEADER + encode_large_record(8, changes))[0] == [changes]
 
 
 @pytest.mark.parametrize(

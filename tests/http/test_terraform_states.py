@@ -17,6 +17,7 @@ from watching import Watch
 from leasehold.limits import (
     MAX_LEASE_ID_CHARACTERS,
     MAX_LOCK_INFO_BYTES,
+    MAX_STATE_BRACKETS,
     MAX_STATE_NAME_BYTES,
     MAX_STATE_VERSIONS,
     MIB,
@@ -606,6 +607,24 @@ def test_the_default_limit_is_16_mib(server: Server, state: str) -> None:
     assert refusal(save(server, state, of_size(16 * MIB + 1))) == (413, "too_large")
     assert len(server.request("GET", state).content) == 16 * MIB
     server.request("DELETE", state)
+
+
+def test_a_state_with_too_many_brackets_is_refused(server: Server, state: str) -> None:
+    answer = save(server, state, b"[" + b"[]," * MAX_STATE_BRACKETS + b"1]")
+    assert refusal(answer) == (413, "too_large")
+    assert answer.json()["limit"] == MAX_STATE_BRACKETS
+
+
+def test_the_largest_states_are_there_after_a_kill(tmp_path: Any) -> None:
+    texts = [of_size(16 * MIB), of_size(16 * MIB - 1)]
+    with running(tmp_path / "data.json") as server:
+        for text in texts:
+            assert save(server, "/terraform/a", text).status_code in (200, 201)
+        server.kill()
+        server.start()
+        assert server.request("GET", "/terraform/a").content == texts[1]
+        version = versions(server, "/terraform/a")[1]["version"]
+        assert server.request("GET", f"/terraform/a?version={version}").content == texts[0]
 
 
 def test_states_and_their_locks_are_there_after_a_restart(tmp_path: Any) -> None:

@@ -245,6 +245,12 @@ def test_the_brackets_of_a_json_body_are_counted_once() -> None:
         body_value(request)
 
 
+def test_the_brackets_of_a_body_that_fills_the_lane_anyway_are_not_counted() -> None:
+    request = Request("POST", b"/terraform/a", Headers(), body=b"[" * MAX_LANE_BODIES_BYTES)
+    with patch("leasehold.http.wire.in_flight.brackets_at_most", side_effect=AssertionError):
+        assert lane_bytes(request) == MAX_LANE_BODIES_BYTES
+
+
 def test_what_looks_like_brackets_in_messagepack_is_not_counted_as_json() -> None:
     """The reader and the budget look at the type in different ways."""
     headers = Headers()

@@ -1,5 +1,7 @@
 """Values that are bytes: which operations are legal, what a read gives, and that plain puts have the same rules."""
 
+import random
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from leasehold import values
 from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
 from leasehold.http.routing.ranges import parse_ranges
-from leasehold.limits import MAX_MEDIA_TYPE_CHARACTERS, MAX_RANGES
+from leasehold.limits import MAX_MEDIA_TYPE_CHARACTERS, MAX_RANGES, MIB
 from leasehold.model import (
     Binary,
     Condition,
@@ -32,6 +34,7 @@ from leasehold.model import (
     Written,
 )
 from leasehold.rules import evaluate, evaluate_read
+from leasehold.values.binary import base64_pieces
 from leasehold.values.entry_text import entry_json, entry_json_with_base64, entry_messagepack, stored_entry_json
 
 HEAD = 10
@@ -223,6 +226,14 @@ def test_base64_is_read_as_it_was_written() -> None:
     for size in range(7):
         data = bytes(range(249, 249 + size))
         assert values.from_base64(values.to_base64(data).decode()) == data
+
+
+@pytest.mark.parametrize("size", [0, 1, 786_431, 786_432, 786_433, 2_000_000])
+def test_base64_of_large_bytes_is_made_in_pieces(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    pieces = list(base64_pieces(data))
+    assert b"".join(pieces) == b64encode(data) == values.to_base64(data)
+    assert max(map(len, pieces), default=0) <= MIB
 
 
 def test_a_binary_holds_content_and_counts_as_no_text() -> None:

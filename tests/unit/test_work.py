@@ -20,7 +20,16 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.http.pieces import CHUNK_BYTES, GatheredList
 from leasehold.http.responses import Response
-from leasehold.limits import MAX_BATCH_WORK_BYTES, MAX_CHANGE_WORK_BYTES, MAX_CONTAINERS, MAX_PARTS_BYTES, MIB
+from leasehold.limits import (
+    KIB,
+    MAX_BATCH_WORK_BYTES,
+    MAX_CHANGE_WORK_BYTES,
+    MAX_CONTAINERS,
+    MAX_PARTS_BYTES,
+    MAX_STATE_BRACKETS,
+    MIB,
+    Limits,
+)
 from leasehold.model import (
     ENTRY,
     Delete,
@@ -38,6 +47,7 @@ from leasehold.model import (
 from leasehold.rules import evaluate, evaluate_read
 from leasehold.store.turns import Turn
 from leasehold.values import (
+    check_json_text,
     decode,
     encode,
     json_patch,
@@ -419,3 +429,37 @@ def test_many_short_lists_yield_as_often_as_one_long_list() -> None:
 
     asyncio.run(scenario())
     assert 0 < longest <= 5  # more than CHUNK_BYTES end a turn
+
+
+# States of Terraform -----------------------------------------------------------------------------------------------
+
+STATE_BYTES = Limits().max_state_bytes
+
+
+def check_state(text: bytes) -> None:
+    check_json_text(text, max_brackets=MAX_STATE_BRACKETS)
+
+
+def refusal_of_state(text: bytes) -> str:
+    return refusal_of(lambda: check_state(text))
+
+
+def test_a_state_is_checked_without_a_walk_over_its_parts() -> None:
+    text = b"[" + b",".join([b'"\xf0\x9f\x98\x80"'] * (STATE_BYTES // 7 - 1)) + b"]"
+    assert refusal_of_state(text) == "done"
+    assert lines_of(lambda: check_state(text)) < 20 * STATE_BYTES // (128 * KIB)
+
+
+def test_the_brackets_of_a_state_are_limited() -> None:
+    text = b"[" + b",".join([b"[]"] * (MAX_STATE_BRACKETS - 1)) + b"]"
+    assert refusal_of_state(text) == "done"
+    assert refusal_of_state(b"[" + text + b"]") == "too_large"
+    assert refusal_of_state(b'["[",' + text[1:]) == "too_large"
+
+
+@pytest.mark.parametrize("before", range(4))
+def test_characters_of_a_state_may_lie_across_the_pieces_that_are_checked(before: int) -> None:
+    text = b'"' + b"x" * before + "\U0001f600".encode() * 100_000 + b'"'
+    assert refusal_of_state(text) == "done"
+    assert refusal_of_state(text[:-2] + b'"') == "invalid_json"
+    assert refusal_of_state(text[: before + 2] + text[before + 3 :]) == "invalid_json"

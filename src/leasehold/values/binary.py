@@ -2,9 +2,10 @@
 
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from typing import Final
 
-from leasehold.limits import MAX_MEDIA_TYPE_CHARACTERS
+from leasehold.limits import KIB, MAX_MEDIA_TYPE_CHARACTERS
 from leasehold.model import Content
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -14,6 +15,10 @@ _MEDIA_TYPE: Final = re.compile(
     rf'({_NAME}/{_NAME})((?:[ \t]*;[ \t]*{_WORD}=(?:{_WORD}|"(?:[\t !#-\[\]-~]|\\[\t -~])*+"))*+)[ \t]*;?'
 )
 """RFC 9110, section 8.3.1. Groups: the type without parameters, and the parameters."""
+
+
+_PIECE_BYTES: Final = 768 * KIB
+"""Divisible by 3, so the pieces of base64 fit together. One takes 0.5 ms."""
 
 
 def parse_media_type(text: str) -> str | None:
@@ -29,7 +34,14 @@ def type_of(media: str) -> str:
 
 def to_base64(data: bytes) -> bytes:
     """Base64 (RFC 4648, section 4), with padding and without line breaks."""
-    return b64encode(data)
+    return b64encode(data) if len(data) <= _PIECE_BYTES else b"".join(base64_pieces(data))
+
+
+def base64_pieces(data: bytes) -> Iterator[bytes]:
+    """`to_base64` in pieces, so that another thread need not wait for all of it: an encoder keeps the interpreter."""
+    view = memoryview(data)
+    for begin in range(0, len(data), _PIECE_BYTES):
+        yield b64encode(view[begin : begin + _PIECE_BYTES])
 
 
 def from_base64(text: str) -> Content:

@@ -50,7 +50,7 @@ def entry_json_with_base64(entry: Entry) -> bytes:
 
 def base64_json(value: Binary) -> bytes:
     """The JSON string of the bytes in base64."""
-    return b'"%b"' % to_base64(value.data)
+    return b"".join((b'"', to_base64(value.data), b'"'))
 
 
 def stored_entry_json(entry: Entry) -> bytes:
@@ -61,8 +61,9 @@ def stored_entry_json(entry: Entry) -> bytes:
     value = entry.value
     if not isinstance(value, Binary):
         return entry_json(entry)
-    members = (encode_text(entry.key), encode_text(value.media), to_base64(value.data))
-    return b'{"key":%b,"media":%b,"base64":"%b"%b' % (*members, _facts(entry))
+    members = b'{"key":%b,"media":%b,"base64":"' % (encode_text(entry.key), encode_text(value.media))
+    # Joined, because a format string copies 20 MB in 9 ms and lets no other thread run meanwhile.
+    return b"".join((members, to_base64(value.data), b'"', _facts(entry)))
 
 
 def partial_entry_json(entry: Entry, *, value: bytes | None, path: str | None) -> bytes:

@@ -20,10 +20,12 @@ slow as growing the file.
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from leasehold.engines.file.disk import (
     Disk,
@@ -37,7 +39,8 @@ from leasehold.engines.file.disk import (
 )
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MIB
-from leasehold.model import Change, restored, storable
+from leasehold.model import Binary, Change, Content, restored, storable
+from leasehold.values.binary import base64_pieces
 
 MAGIC: Final = b"\x89LSHOLD\n"
 FORMAT: Final = 2
@@ -56,10 +59,27 @@ _FORMAT: Final = struct.Struct(">8sI")
 _RECORD: Final = struct.Struct(">4sIQI")
 _SUMMED: Final = struct.Struct(">IQ")
 _CRC: Final = struct.Struct(">I")
+_BYTES_HEADER: Final = struct.Struct(">BI")
+_BYTES_CODE: Final = 0xC6
+"""Of MessagePack: bytes, behind their length in four bytes."""
 HEADER_BYTES: Final = _HEADER.size + _CRC.size
 RECORD_HEADER_BYTES: Final = _RECORD.size
 
-_encode_changes = msgspec.msgpack.Encoder(enc_hook=storable).encode
+LARGE_CONTENT_BYTES: Final = 1 * MIB
+"""A change with more bytes than this is encoded in pieces: base64 of 16 MiB, its copy and its checksum take 20 ms."""
+
+
+class LargeContentError(Exception):
+    """A change has more than LARGE_CONTENT_BYTES: call `encode_large_record`."""
+
+
+def _storable_if_small(content: object) -> bytes:
+    if type(content) is Content and len(content) > LARGE_CONTENT_BYTES:
+        raise LargeContentError
+    return storable(content)
+
+
+_encode_changes = msgspec.msgpack.Encoder(enc_hook=_storable_if_small).encode
 _decode_changes = msgspec.msgpack.Decoder(list[Change], dec_hook=restored).decode
 
 
@@ -69,10 +89,41 @@ def encode_header(base_revision: int, incarnation: str) -> bytes:
 
 
 def encode_record(first_revision: int, changes: Sequence[Change]) -> bytes:
-    """The record of a batch. Takes 5 µs for 64 small entries, checksum included."""
+    """The record of a batch. Takes 5 µs for 64 small entries, checksum included. Raises LargeContentError."""
     payload = _encode_changes(changes)
     checksum = zlib.crc32(payload, zlib.crc32(_SUMMED.pack(len(payload), first_revision)))
     return _RECORD.pack(MARKER, len(payload), first_revision, checksum) + payload
+
+
+def encode_large_record(first_revision: int, changes: Sequence[Change]) -> bytes:
+    """As `encode_record`, for changes of any size and for another thread than that of the event loop.
+
+    No step that keeps the interpreter takes longer than a millisecond for each MiB of JSON, or for a value that is
+    bytes. The checksum and the last copy let other threads run.
+    """
+    pieces = [_list_header(len(changes)), *chain.from_iterable(map(_pieces_of, changes))]
+    size = sum(map(len, pieces))
+    checksum = zlib.crc32(_SUMMED.pack(size, first_revision))
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    return b"".join((_RECORD.pack(MARKER, size, first_revision, checksum), *pieces))
+
+
+def _pieces_of(change: Change) -> Iterator[bytes]:
+    """The encoding of a change. The bytes of a Binary are encoded piece by piece, everything else as a whole."""
+    fields = (type(change).__struct_config__.tag, *astuple(change))
+    yield _list_header(len(fields))
+    for field in fields:
+        if type(field) is Binary:
+            yield _list_header(2) + _encode_changes(field.media)
+            yield _BYTES_HEADER.pack(_BYTES_CODE, 4 * -(-len(field) // 3))
+            yield from base64_pieces(field.data)
+        else:
+            yield _encode_changes(field)
+
+
+def _list_header(count: int) -> bytes:
+    return _encode_changes([None] * count)[:-count]  # None is one byte
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -2,8 +2,8 @@
 
 `policy` says what is written when, this module orders it, and `storage` writes it, on two threads. All state here
 belongs to the event loop's thread. A commit is decided and encoded here, made durable on the sync thread, and published
-here before it is answered. The sync thread runs its jobs in order. So a commit waits while the journal is rotated, and
-while the files are rewritten after a failure.
+here before it is answered. A large one is encoded on the sync thread. This thread runs its jobs in order. So a commit
+waits while the journal is rotated, and while the files are rewritten after a failure.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from leasehold.engines.file.disk import Disk, OsDisk, WriteError
 from leasehold.engines.file.ending import end_files
 from leasehold.engines.file.fields import TIME, names_of
 from leasehold.engines.file.job_thread import JobThread
-from leasehold.engines.file.journal import encode_record
+from leasehold.engines.file.journal import LargeContentError, encode_record
 from leasehold.engines.file.recovery import real_path
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.space import InMemorySpace
@@ -163,10 +163,12 @@ class FileSpace(InMemorySpace):
             snapshot = self._current().snapshot_after(changes, changes[-1].revision)
             self._sync.do(partial(storage.write_snapshot, snapshot, frees_space=frees_space), finish)
         else:
-            first = self._state.revision + 1
-            record = encode_record(first, changes)
-            last = changes[-1].revision
-            self._sync.do(partial(storage.append, first, last, record, frees_space=frees_space), finish)
+            first, last = self._state.revision + 1, changes[-1].revision
+            try:
+                append = partial(storage.append, first, last, encode_record(first, changes))
+            except LargeContentError:
+                append = partial(storage.append_large, first, last, changes)
+            self._sync.do(partial(append, frees_space=frees_space), finish)
 
     def _finish_commit(
         self, storage: Storage, changes: Sequence[Change], done: CommitDone, error: BaseException | None

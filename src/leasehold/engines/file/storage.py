@@ -28,7 +28,7 @@ import structlog
 from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.file.disk import Disk, Identity, WriteError, rename_durably, replace_file, write_errors
 from leasehold.engines.file.failure import Failure
-from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter
+from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter, encode_large_record
 from leasehold.engines.file.ownership import Ownership
 from leasehold.engines.file.probe import check_that_files_can_be_replaced, obstacles_as_unavailable
 from leasehold.engines.file.recovery import Paths, as_unavailable, lock_refusal, read_files
@@ -36,6 +36,7 @@ from leasehold.engines.file.reserve import Reserve
 from leasehold.engines.file.snapshot import snapshot_text
 from leasehold.engines.file.start_sync import sync_files
 from leasehold.engines.state import Snapshot, StoredState
+from leasehold.model import Change
 from leasehold.progress import Progress
 
 log = structlog.get_logger(__name__)
@@ -180,6 +181,16 @@ class Storage:
             self.reserve.spend_for(lambda: self._append(first_revision, record), allowed=frees_space)
             self._check_owner()
         self.revision = last_revision
+
+    def append_large(
+        self, first_revision: int, last_revision: int, changes: Sequence[Change], *, frees_space: bool
+    ) -> None:
+        """As `append`. The record is made here, because the event loop must not wait for it."""
+        try:
+            record = encode_large_record(first_revision, changes)
+        except MemoryError as error:
+            raise WriteError(OSError(errno.ENOMEM, "no memory for the record"), nothing_changed=True) from error
+        self.append(first_revision, last_revision, record, frees_space=frees_space)
 
     def write_snapshot(self, snapshot: Snapshot, *, frees_space: bool) -> None:
         """Make a batch durable with a new `data.json` that includes it."""

@@ -13,6 +13,7 @@ from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import JSON_TYPES
 from leasehold.http.routing.preconditions import IF_LEASE, refuse_conditions
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
+from leasehold.limits import MAX_STATE_BRACKETS
 from leasehold.model import Binary, Content, Outcome, SaveState, Written
 
 _MEDIA: Final = "text/plain; charset=utf-8"
@@ -23,7 +24,7 @@ def save_state(request: Request) -> SaveState:
     key = state_key_of(request)
     refuse_other_conditions(request)
     check_state_head(request)
-    values.check_json_text(request.body)
+    values.check_json_text(request.body, max_brackets=MAX_STATE_BRACKETS)
     return SaveState(key, Binary(_MEDIA, Content(request.body)), lock_id_of(request))
 
 
