@@ -5,14 +5,16 @@
 
 import datetime as dt
 import os
+import shlex
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from commands import printed, run
-from lock_commands import FOREVER, LockCommand, parent_of, running_in
-from running import Server, free_port, running, until
+from lock_commands import FOREVER, PROGRAM, LockCommand, parent_of, running_in
+from running import ANSWER_SECONDS, Server, free_port, running, until
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,29 @@ def test_without_its_parent_the_command_is_told_to_end_at_once(service: Server) 
     with LockCommand(service.url, "jobs/orphan --ttl 600", script(text)) as held:
         held.started().send(signal.SIGKILL)
         assert held.line() == "told"
+        until(lambda: running_in(held.group) == [])
+
+
+def test_a_command_under_two_locks_is_killed_when_the_outer_lease_is_over(service: Server) -> None:
+    inner = [sys.executable, *PROGRAM, "lock", "--ttl=1800", "--grace=900", "jobs/inner", "--"]
+    stubborn = script(f"trap '' TERM; {FOREVER}")
+    with LockCommand(service.url, "jobs/outer --ttl 3 --grace 0.1", [*inner, *stubborn]) as held:
+        held.started()
+        assert service.request("DELETE", "/locks/jobs/outer?force").status_code == 200
+        assert held.process.wait(ANSWER_SECONDS) == 76
+        until(lambda: running_in(held.group) == [])
+
+
+def test_a_command_under_two_locks_is_killed_when_the_outer_command_has_ended(service: Server) -> None:
+    inner = shlex.join([sys.executable, *PROGRAM, "lock", "--ttl=1800", "--grace=900", "jobs/inner/2", "--"])
+    stubborn = shlex.join(script(f"trap '' TERM; {FOREVER}"))
+    outer = script(f"exec 3<&0; {inner} {stubborn} & read line <&3; exit 4")
+    with LockCommand(service.url, "jobs/outer/2 --ttl 1800 --grace 0.1", outer) as held:
+        held.started()
+        assert held.process.stdin is not None
+        held.process.stdin.write("\n")
+        held.process.stdin.flush()
+        assert held.process.wait(ANSWER_SECONDS) == 4
         until(lambda: running_in(held.group) == [])
 
 

@@ -63,7 +63,7 @@ def count_from_the_command() -> None:
     """The guard counts the ttl from its own start and from each renewal that it hears of, a ttl too long."""
     of_lease = Schedule.of_lease
     Schedule.of_lease = classmethod(  # type: ignore[assignment,method-assign]
-        lambda _cls, deadline, ttl, grace=None: of_lease(deadline + ttl, ttl, grace)
+        lambda _cls, deadline, ttl, grace=None, **rest: of_lease(deadline + ttl, ttl, grace, **rest)
     )
     renewed = Schedule.renewed
     Schedule.renewed = lambda self, deadline: renewed(  # type: ignore[method-assign]

@@ -80,6 +80,19 @@ def test_what_is_left_of_a_command_has_the_grace_but_not_beyond_the_lease(
     assert signals_over_time(schedule.renewed(200.0), [time for time in times if time >= at]) == sent
 
 
+def test_a_command_whose_parent_was_killed_has_the_grace() -> None:
+    schedule = Schedule.of_lease(100.0, 30).abandoned(50)
+    assert signals_over_time(schedule, [50, 54.9, 55]) == [(50, END), (55, KILL)]
+
+
+@pytest.mark.parametrize("is_ending", [False, True])
+def test_a_command_under_two_locks_has_no_grace_when_its_parent_was_killed(*, is_ending: bool) -> None:
+    schedule = Schedule.of_lease(100.0, 30, is_nested=True)
+    schedule = (schedule.ending(50) if is_ending else schedule).abandoned(51)
+    assert signals_over_time(schedule.abandoned(52), [52, 53]) == [(52, KILL)]
+    assert not schedule.is_lost
+
+
 def test_the_end_of_the_lease_is_told_apart_from_the_end_of_the_command() -> None:
     schedule = Schedule.of_lease(100.0, 30)
     by_lease, _ = schedule.due(94)

@@ -190,7 +190,8 @@ def _run_command(arguments: Arguments, lease: "HeldLease") -> "Result":
     from leasehold.process.guarded_command import GuardedCommand
 
     sys.stdout.flush()  # the guard must not have it in its buffer, too
-    schedule = Schedule.of_lease(lease.deadline, lease.ttl, arguments.grace)
+    is_nested = bool(os.environ.get(LOCK_VARIABLE))
+    schedule = Schedule.of_lease(lease.deadline, lease.ttl, arguments.grace, is_nested=is_nested)
     command = GuardedCommand(arguments.command, _environment(arguments, lease), schedule)
     renewals = Renewals(lease, lambda: connected(arguments), extend=command.extend, lose=command.lose)
     try:

@@ -125,7 +125,7 @@ class Guard:
                 case _:
                     raise AssertionError(word)
         if self._orders.is_over:
-            self._schedule = self._schedule.ending(boot_seconds())
+            self._schedule = self._schedule.abandoned(boot_seconds())
 
     def _look(self) -> None:
         """Take what has happened to the first process of the command."""

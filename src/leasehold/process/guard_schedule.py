@@ -43,16 +43,20 @@ class Schedule:
     is_fixed: bool = False
     """Whether renewals change nothing any more: the command is being ended."""
     is_lost: bool = False
+    is_nested: bool = False
+    """Whether another guard ends the command, too: it runs under a second lock."""
 
     @classmethod
-    def of_lease(cls, deadline: float, ttl_seconds: float, grace_seconds: float | None = None) -> Self:
+    def of_lease(
+        cls, deadline: float, ttl_seconds: float, grace_seconds: float | None = None, *, is_nested: bool = False
+    ) -> Self:
         """`deadline`: until then the lease certainly lasts. A grace of more than half of the ttl is cut to that."""
         margin = min(ttl_seconds * MARGIN_SHARE, MAX_MARGIN_SECONDS)
         if grace_seconds is None:
             grace = min(ttl_seconds * GRACE_SHARE, MAX_GRACE_SECONDS)
         else:
             grace = min(grace_seconds, ttl_seconds * MAX_GIVEN_GRACE_SHARE)
-        return cls(grace, margin, deadline - margin - grace, deadline - margin)
+        return cls(grace, margin, deadline - margin - grace, deadline - margin, is_nested=is_nested)
 
     @property
     def deadline(self) -> float:
@@ -76,6 +80,17 @@ class Schedule:
             return self
         kill_at = min(self.kill_at, now + self.grace_seconds)
         return replace(self, terminate_at=min(self.terminate_at, now), kill_at=kill_at, is_fixed=True)
+
+    def abandoned(self, now: float) -> Self:
+        """The parent was killed, so nobody renews.
+
+        Under a second lock, the guard of that lock has killed the parent because the second lease ends. It does not
+        find the command, which has a process group of its own, and it gave its grace before: there is no other one.
+        """
+        if not self.is_nested:
+            return self.ending(now)
+        at = min(now, self.kill_at)
+        return replace(self, terminate_at=at, kill_at=at, is_fixed=True)
 
     def due(self, now: float) -> tuple[Self, Sequence[signal.Signals]]:
         """The schedule after the signals that are due now, and these signals."""
