@@ -144,6 +144,7 @@ def test_as_the_first_process_of_a_container_it_takes_orphans(service: Server) -
         (script("kill -TERM $$"), 128 + signal.SIGTERM),
         (["no-such-command"], 127),
         (["./no-such-file"], 127),
+        ([""], 127),
         (["/"], 126),
         (["/etc/passwd"], 126),
     ],

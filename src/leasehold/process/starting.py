@@ -1,5 +1,6 @@
 """Starts a program as the first process of its own process group, without a shell."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,6 +58,8 @@ def start(
             _become(words, environment, mask, loser=before if takes_terminal else None)
         except OSError as error:
             os.write(own, str(error.errno).encode())
+        except ValueError:  # of Python, for an empty name, before the system is asked
+            os.write(own, str(errno.ENOENT).encode())
         finally:
             os._exit(NOT_FOUND)  # nothing of the parent's program may run in this process
     for each in (own, waiting):
