@@ -138,6 +138,20 @@ def test_an_unchanged_entry_ends_a_get_with_4(service: Server) -> None:
     assert code_and_line(ended) == (4, b"", "leasehold: same has not changed\n")
 
 
+@pytest.mark.parametrize("output", ["raw", "json", "table"])
+@pytest.mark.parametrize("media", ["application/json", "application/octet-stream"])
+def test_an_unchanged_entry_is_found_by_its_revision_in_each_format(service: Server, output: str, media: str) -> None:
+    written = service.request("PUT", "/kv/unchanged", content=b"1", headers={"Content-Type": media})
+    revision = written.json()["revision"]
+    of_json = service.request("GET", "/kv/unchanged", headers={"Accept": "application/json"}).headers["etag"]
+    as_stored = service.request("GET", "/kv/unchanged?raw", headers={"Accept": "*/*"}).headers["etag"]
+    for tag in (str(revision), of_json, as_stored):
+        ended = run("get", "unchanged", "-o", output, "--if-none-match", tag, url=service.url)
+        assert code_and_line(ended) == (4, b"", "leasehold: unchanged has not changed\n")
+    for tag in (str(revision - 1), f"{revision}.000000"):
+        assert run("get", "unchanged", "-o", output, "--if-none-match", tag, url=service.url).code == 0
+
+
 def test_a_get_waits_for_an_entry(service: Server) -> None:
     def write_when_it_waits() -> None:
         until(lambda: "waiting_reads 1" in service.client.get("/metrics").text)

@@ -1,5 +1,6 @@
 """`leasehold get`: prints a value, or an entry."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
@@ -117,7 +118,19 @@ def _parameters(arguments: Arguments) -> Iterator[Pair]:
 
 def _headers(arguments: Arguments) -> Sequence[Pair]:
     accept = ("Accept", "*/*" if arguments.output == RAW else "application/json")
-    return (accept,) if arguments.if_none_match is None else (accept, ("If-None-Match", arguments.if_none_match))
+    if arguments.if_none_match is None:
+        return (accept,)
+    return accept, ("If-None-Match", of_each_representation(arguments.if_none_match))
+
+
+def of_each_representation(etag: str) -> str:
+    """The ETags that the revision of this one has as JSON, as a raw value and as bytes (docs/api.md, ETag).
+
+    The service compares only that of the representation which it would send, and the user does not know which one that
+    is. Anything else than one ETag of the service stays as it is.
+    """
+    own = re.fullmatch(r'(?:W/)?"([0-9]+(?:\.[0-9a-f]{6})?)(?:-raw|-bytes)?"', etag)
+    return etag if own is None else ", ".join(f'"{own[1]}{suffix}"' for suffix in ("", "-raw", "-bytes"))
 
 
 GET = Command("Print a value, or an entry.", run)
