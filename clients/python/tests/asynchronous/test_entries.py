@@ -189,6 +189,12 @@ async def test_a_list_has_all_pages(server: Server, key: str) -> None:
         assert await db.count(prefix) == 0
 
 
+async def test_no_keys_have_no_entries(server: Server, key: str) -> None:
+    async with AsyncClient(server.url) as db:
+        await db.put(key, 1)
+        assert await db.get_many([]) == []
+
+
 async def test_bytes_are_stored_as_they_are(server: Server, key: str) -> None:
     content = bytes(range(256))
     async with AsyncClient(server.url) as db:

@@ -190,6 +190,12 @@ def test_a_list_has_all_pages(server: Server, key: str) -> None:
         assert db.count(prefix) == 0
 
 
+def test_no_keys_have_no_entries(server: Server, key: str) -> None:
+    with Client(server.url) as db:
+        db.put(key, 1)
+        assert db.get_many([]) == []
+
+
 def test_bytes_are_stored_as_they_are(server: Server, key: str) -> None:
     content = bytes(range(256))
     with Client(server.url) as db:

@@ -59,9 +59,11 @@ class AsyncClient(AsyncWrites):
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"the URL must begin with http:// or https://: {url!r}")
         try:
-            httpx2.URL(url)
+            parts = httpx2.URL(url)
         except httpx2.InvalidURL as error:
             raise ValueError(f"the URL is not valid: {error}") from error
+        if not parts.host or parts.userinfo or "?" in url or "#" in url:
+            raise ValueError("the URL must have a host, and no user, query or fragment")
         if not 0 <= retry_seconds <= MAX_RETRY_SECONDS:
             raise ValueError(f"retry_seconds must be from 0 to {MAX_RETRY_SECONDS:.0f}")
         if http is None:
@@ -166,6 +168,8 @@ class AsyncClient(AsyncWrites):
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[Entry]:
         """Up to 128 entries of one moment, in this order, without the missing ones."""
+        if not keys:
+            return []  # without a key, the request would be that of a list
         return entries.read_page(await self._sender.send(entries.get_many(keys))).entries
 
     async def list(
