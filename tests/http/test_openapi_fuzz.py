@@ -321,8 +321,8 @@ def requests(contract: Contract) -> st.SearchStrategy[Sent]:
     }
     # Where there is most to find:
     several = [each for each in routes if "{key}" in each[0] or "lock" in each[0] or each[0] in ("/renew", "/txn")]
-    # Those that only seldom fit, because they have so many parameters, or because a patch needs what it changes:
-    several += 3 * [("/kv", "get"), ("/get", "get"), ("/kv/{key}", "patch")]
+    # Those that only seldom fit: they have so many parameters, a patch needs what it changes, and a state its lock.
+    several += 3 * [("/kv", "get"), ("/get", "get"), ("/kv/{key}", "patch"), ("/terraform/{state}", "post")]
     return requests_of(
         st.sampled_from([routes[each] for each in [*routes, *2 * several, *10 * [("/kv/{key}", "get")]]])
     )
