@@ -54,7 +54,7 @@ class Driver:
         self._runner = asyncio.Runner()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(coroutine)
+        return self._runner.get_loop().run_until_complete(coroutine)
 
     async def submit(self, operation: Operation) -> Outcome:
         result: asyncio.Future[Outcome | ServiceError] = asyncio.get_running_loop().create_future()
