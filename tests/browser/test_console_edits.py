@@ -77,6 +77,17 @@ def test_an_edit_in_which_nothing_was_changed_is_left_without_a_question(service
     expect(page.get_by_role("heading", name="Locks")).to_be_visible()
 
 
+def test_the_browser_asks_before_a_tab_with_an_edit_is_closed(service: Server, visit: Visit) -> None:
+    page = visit(service.url).tab("keys/one")
+    page.get_by_role("button", name="Edit").click()
+    value_field(page).press_sequentially(" ")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+    expect(value_field(page)).to_be_visible()
+
+
 def test_an_edit_stays_when_the_token_is_replaced(guarded: Server, visit: Visit) -> None:
     guarded.client.put("/kv/edited", content=b"1", headers=bearer(token(*ALL)))
     visitor = visit(guarded.url)
