@@ -229,6 +229,21 @@ async def test_leases_are_not_read_while_nobody_watches_them(scene: Scene) -> No
 
 
 @scenario
+async def test_a_watcher_of_locks_that_becomes_live_during_a_read_without_locks_misses_none(scene: Scene) -> None:
+    scene.watch()
+    await scene.settle()
+    gate = scene.space.gate = asyncio.Event()
+    scene.commit("l", locks=True)
+    await scene.settle()
+    scene.space.gate = None
+    with_locks = scene.watch(since=0, locks=True)
+    await scene.settle()
+    gate.set()
+    await scene.settle()
+    assert with_locks.ids == [1]
+
+
+@scenario
 async def test_nothing_is_read_for_commits_while_nobody_watches(scene: Scene) -> None:
     sink = scene.watch()
     await scene.settle()

@@ -194,8 +194,11 @@ class LiveWatchers:
     async def _read_on(self) -> None:
         while self._groups and self._head > self.position:
             begin = self.position
-            window = await read_window(self._space, begin, "", self._size, with_locks=self._groups_with_locks > 0)
+            with_locks = self._groups_with_locks > 0
+            window = await read_window(self._space, begin, "", self._size, with_locks=with_locks)
             if self.position != begin:  # all watchers have left, and others came
+                continue
+            if self._groups_with_locks and not with_locks:  # the first one who asks for locks has come
                 continue
             if window.revision == begin:
                 return
