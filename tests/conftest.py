@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
@@ -36,6 +37,9 @@ PROGRAMS: Mapping[str, Sequence[str]] = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): what the machine must have; see tests/programs.py")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A script's shell starts a command with `&` like this. The programs that are tested would ignore it, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
