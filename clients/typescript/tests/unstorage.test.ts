@@ -125,13 +125,21 @@ test("a watch reports what has changed in a store that begins anew", async () =>
       await writer.put(`unstorage/${key}`, 1);
     }
     const seen = new Set<string>();
-    const store = createStorage({ driver: leaseholdDriver({ client: client(own) }) as Driver });
+    let mayConnect: Promise<void> = Promise.resolve();
+    const held = client(own, { fetch: (...request) => mayConnect.then(() => fetch(...request)) });
+    const store = createStorage({ driver: leaseholdDriver({ client: held }) as Driver });
     await store.watch((event, key) => seen.add(`${event} ${key}`));
+    // A watch that connects between the start and the writes would see an empty store first.
+    let connect = (): void => {};
+    mayConnect = new Promise((resolve) => {
+      connect = resolve;
+    });
     await own.end("SIGKILL");
     removeFiles(folder);
     await own.start();
     await writer.put("unstorage/filler", 1);
     await writer.put("unstorage/other", 2);
+    connect();
     try {
       await eventually(() => seen.size === 3);
       assert.deepStrictEqual(seen, new Set(["remove gone", "update filler", "update other"]));
