@@ -10,7 +10,7 @@ from harness import depth
 from harness.watch_states import WatcherState
 from harness.watchers import watch_through_kills
 
-MOST_WRITES = depth(1_200)
+MOST_WRITES = depth(800)
 """Between two kills."""
 
 
@@ -45,7 +45,9 @@ def test_a_planted_bug_is_detected(bug: str, fault: str, tmp_path: Path) -> None
         folder = tmp_path / str(seed)
         folder.mkdir()
         planted = {"LEASEHOLD_TEST_BUG": bug}
-        finding = watch_through_kills(folder / "data.json", seed, kills=6, watchers=30, writers=8, planted=planted)
+        finding = watch_through_kills(
+            folder / "data.json", seed, kills=6, watchers=30, writers=8, most_writes=MOST_WRITES, planted=planted
+        )
         violations += finding.violations
         if any(fault in each for each in violations):
             break

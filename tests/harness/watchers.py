@@ -345,7 +345,7 @@ def watch_through_kills(
                 finding.violations += [f"after kill {number}: {each}" for each in compare(service, crowd)]
                 finding.figures["comparisons"] += watchers
                 load.resume()
-            if finding.violations:
+            if finding.violations or any(watcher.state.faults for watcher in crowd.watchers):
                 break
         finding.figures["writes"] = load.writes
         for watcher in crowd.watchers:

@@ -8,7 +8,7 @@ from databases import STORES
 from harness import depth
 from harness.api_model import KeyValueMachine, follow_the_model
 
-SEQUENCES = {"memory": depth(150), "file": depth(150), "postgres": depth(80)}
+SEQUENCES = {"memory": depth(90), "file": depth(90), "postgres": depth(50)}
 """Fewer where a request takes longer."""
 
 

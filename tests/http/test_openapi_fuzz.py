@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import Server, Wire, message, running
 
-EXAMPLES = depth(3_000)
+EXAMPLES = depth(1_500)
 """At least; as many again, some times, until the requests have met enough."""
-MOST_TURNS = 10
+MOST_TURNS = 20
 CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 """The methods that change something."""
 MAY_CHANGE_NOTHING = {"POST /txn", "DELETE /kv", "POST /terraform/{state}/lock", "DELETE /terraform/{state}/lock"}
