@@ -272,8 +272,10 @@ def test_workers_without_a_supervisor_use_little_cpu_while_they_drain() -> None:
     workers = Workers()
     pids = workers.pids()
     with socket.create_connection(workers.address) as busy:
-        busy.sendall(message("PUT", "/kv/a", body=b"12")[:-1])
-        until(lambda: workers.asked() is not None)
+        request = message("PUT", "/kv/a", "Expect: 100-continue", body=b"12")
+        busy.sendall(request[:-2])
+        assert busy.recv(4096).startswith(b"HTTP/1.1 100 ")  # so a worker has the request
+        busy.sendall(request[-2:-1])
         workers.process.kill()
         workers.process.wait(ANSWER_SECONDS)
         until(lambda: len([pid for pid in pids if is_alive(pid)]) == 1)

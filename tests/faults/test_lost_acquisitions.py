@@ -187,7 +187,7 @@ async def test_news_of_other_servers_that_come_while_an_outcome_is_looked_for_ar
     store: Store, cut: Cut
 ) -> None:
     asking = asyncio.create_task(acquired(store, acquisition("1"), 0))
-    while not cut.is_away:  # noqa: ASYNC110 - waits for the proxy
+    while not store.space._committer.is_in_doubt:  # type: ignore[attr-defined] # noqa: ASYNC110 - of PostgreSQL
         await asyncio.sleep(0.01)
     told: list[object] = []
     store.space.subscribe(LEASE, lambda _revision, changes: told.append(changes))
