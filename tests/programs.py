@@ -21,6 +21,8 @@ import pytest
 import typescript
 from harness.mounts import obstacle, obstacle_to_mounts
 
+from leasehold.process.huge_pages import are_available
+
 PACKAGES: Final[Mapping[str, str]] = {
     "apache2": "apache2",
     "chromium": "chromium",
@@ -51,6 +53,8 @@ PID_NAMESPACES: Final = "PID namespaces"
 """A requirement that is not a program: the right to start a PID namespace, which root has."""
 MOUNTS: Final = "mounts"
 """A requirement that is not a program: root, and the right to mount."""
+HUGE_PAGES: Final = "huge pages"
+"""A requirement that is not a program: Linux 6.1 or newer, with huge pages that are not switched off."""
 NODE: Final = "Node.js"
 """A requirement that is not only a program: its version, and the packages of the TypeScript client."""
 
@@ -59,7 +63,7 @@ _PREFIX = "this machine lacks "
 
 def needs(*names: str) -> pytest.MarkDecorator:
     """A mark for a test, a class or a whole file: names of programs, or the constants above."""
-    known = (*PACKAGES, *OTHERS, LOOP_MOUNTS, PID_NAMESPACES, MOUNTS, NODE)
+    known = (*PACKAGES, *OTHERS, LOOP_MOUNTS, PID_NAMESPACES, MOUNTS, HUGE_PAGES, NODE)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"not in programs.PACKAGES or programs.OTHERS: {unknown}")
@@ -97,6 +101,8 @@ def _lack(name: str) -> str:
     if name == MOUNTS:
         reason = obstacle_to_mounts()
         return f"{MOUNTS} ({reason})" if reason else ""
+    if name == HUGE_PAGES:
+        return "" if are_available() else f"{HUGE_PAGES} (Linux 6.1 or newer, not switched off)"
     if name == NODE:
         reason = typescript.obstacle()
         return f"{NODE} {typescript.NODE_VERSION} or newer ({reason})" if reason else ""

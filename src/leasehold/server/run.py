@@ -32,6 +32,7 @@ from leasehold.http.wire.connections import Connections, RecordSpan
 from leasehold.limits import SHUTDOWN_REST_SECONDS
 from leasehold.metrics import Metrics
 from leasehold.process.descriptors import connections_within, raise_limit
+from leasehold.process.huge_pages import HugePages
 from leasehold.process.memory_trim import return_large_blocks
 from leasehold.process.shutdown import Deadline
 from leasehold.process.signal_mask import ignore_ends
@@ -98,6 +99,9 @@ async def serve(
         stack.callback(sweeper.cancel)
 
         freeze_loaded_objects()
+        huge_pages = HugePages()
+        huge_pages.start()
+        stack.callback(huge_pages.stop)
         server = await listen(listening, connections, settings)
         host, port = listening.getsockname()[:2]
         log.info("ready", host=host, port=port, store=store.engine.name, revision=store.space.revision)
