@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from leasehold.access.token_keys import VerificationKey
 from leasehold.access.token_verification import Verifier
 from leasehold.completions import complete_all
-from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, Engine, ReadDone
+from leasehold.engines.base import Clock, Engine, ReadDone
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.memory.space import MemorySpace
 from leasehold.errors import ServiceError, internal
@@ -36,6 +36,7 @@ from leasehold.http.wire.trace_field import without_trace
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Kind, R
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.store.store import Store
 from leasehold.trace_context import TraceContext
 

@@ -17,7 +17,7 @@ CODES: Mapping[int, frozenset[str]] = {
     400: frozenset({"invalid_json", "invalid_key", "invalid_path", "invalid_argument", "invalid_request"}),
     401: frozenset({"unauthenticated"}),
     403: frozenset({"forbidden"}),
-    404: frozenset({"not_found", "path_not_found", "lock_not_found", "no_such_route"}),
+    404: frozenset({"not_found", "path_not_found", "lock_not_found", "no_such_namespace", "no_such_route"}),
     405: frozenset({"method_not_allowed"}),
     406: frozenset({"not_acceptable"}),
     408: frozenset({"request_timeout"}),
@@ -37,7 +37,7 @@ CODES: Mapping[int, frozenset[str]] = {
     500: frozenset({"internal"}),
     501: frozenset({"not_implemented"}),
     503: frozenset({"unavailable"}),
-    507: frozenset({"storage_full"}),
+    507: frozenset({"quota_exceeded", "storage_full"}),
 }
 """The statuses of the errors that a caller may get."""
 

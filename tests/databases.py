@@ -30,13 +30,14 @@ import psutil
 from driving import json_text
 from running import ANSWER_SECONDS, START_SECONDS, free_port
 
-from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, Decide, Engine, Space
+from leasehold.engines.base import Clock, Decide, Engine, Space
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, AnyKind, Change, Entry, Kind, R, Touched, View
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from leasehold.engines.base import DEFAULT_NAMESPACE, Space
+from leasehold.engines.base import Space
 from leasehold.engines.file.disk import Disk
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.engine import MemoryEngine
@@ -14,6 +14,7 @@ from leasehold.engines.memory.space import MemorySpace
 from leasehold.engines.state import AnyContents, Contents, StoredState
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, LEASE, AnyKind, Change, Deletion, Entry, Lease, Touched, Value, View
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 T = TypeVar("T")
 

@@ -24,6 +24,7 @@ ErrorCode = Literal[
     "not_found",
     "path_not_found",
     "lock_not_found",
+    "no_such_namespace",
     "no_such_route",
     "method_not_allowed",
     "not_acceptable",
@@ -46,6 +47,7 @@ ErrorCode = Literal[
     "internal",
     "not_implemented",
     "unavailable",
+    "quota_exceeded",
     "storage_full",
 ]
 
@@ -60,6 +62,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, int]] = {
     "not_found": 404,
     "path_not_found": 404,
     "lock_not_found": 404,
+    "no_such_namespace": 404,
     "no_such_route": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,
@@ -82,6 +85,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, int]] = {
     "internal": 500,
     "not_implemented": 501,
     "unavailable": 503,
+    "quota_exceeded": 507,
     "storage_full": 507,
 }
 
@@ -121,6 +125,10 @@ class ServiceError(Exception):
 
 def not_found() -> ServiceError:
     return ServiceError("not_found", "key does not exist")
+
+
+def no_such_namespace() -> ServiceError:
+    return ServiceError("no_such_namespace", "there is no such namespace; PUT /ns/NAME creates one")
 
 
 def not_implemented() -> ServiceError:

@@ -43,6 +43,7 @@ from leasehold.model import (
     Time,
     Touched,
 )
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 T1, T2 = 1_769_860_800_000_001, 1_769_860_801_500_000
 
@@ -297,7 +298,7 @@ def test_a_store_that_was_advanced_or_restored_has_no_earlier_history(tmp_path: 
 
 def test_another_namespace_is_refused_by_the_engine(tmp_path: Path) -> None:
     engine = FileEngine(tmp_path / DATA)
-    assert engine.space() is engine.space(base.DEFAULT_NAMESPACE)
+    assert engine.space() is engine.space(DEFAULT_NAMESPACE)
     with pytest.raises(ServiceError) as caught:
         engine.space("another")
     assert caught.value.code == "invalid_argument"

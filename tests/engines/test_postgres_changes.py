@@ -9,7 +9,6 @@ from databases import Database, run, shared_server_url
 from driving import Driver
 
 from leasehold.engines import base
-from leasehold.engines.base import DEFAULT_NAMESPACE
 from leasehold.engines.postgres import space, sql
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
@@ -33,6 +32,7 @@ from leasehold.model import (
     Touched,
     encode_memo,
 )
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 _numbers = count(1)
 HISTORY = 100_000

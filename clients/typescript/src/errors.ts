@@ -15,6 +15,7 @@
  *         │   ├── InvalidRequest          invalid_request
  *         │   ├── IdempotencyKeyReused    idempotency_key_reused
  *         │   ├── MethodNotAllowed        method_not_allowed
+ *         │   ├── NoSuchNamespace         no_such_namespace
  *         │   ├── NoSuchRoute             no_such_route
  *         │   ├── NotAcceptable           not_acceptable
  *         │   ├── PreconditionRequired    precondition_required
@@ -37,6 +38,7 @@
  *         │   ├── LockHeld                lock_held
  *         │   ├── PatchFailed             patch_failed
  *         │   ├── PreconditionFailed      precondition_failed
+ *         │   ├── QuotaExceeded           quota_exceeded
  *         │   └── RevisionCompacted       revision_compacted
  *         └── ServiceFailure              the service could not do it now
  *             ├── InternalError           internal
@@ -120,6 +122,7 @@ export class InvalidPath extends BadRequest {}
 export class InvalidRequest extends BadRequest {}
 export class IdempotencyKeyReused extends BadRequest {}
 export class MethodNotAllowed extends BadRequest {}
+export class NoSuchNamespace extends BadRequest {}
 export class NoSuchRoute extends BadRequest {}
 export class NotAcceptable extends BadRequest {}
 export class PreconditionRequired extends BadRequest {}
@@ -179,6 +182,14 @@ export class PreconditionFailed extends StateConflict {
   }
 }
 
+/** The write would take the namespace beyond its quota. */
+export class QuotaExceeded extends StateConflict {
+  /** The quota: a number of entries or of bytes. */
+  get limit(): number | undefined {
+    return numberOrNothing(this.details["limit"]);
+  }
+}
+
 /** The service no longer knows the changes since the cursor of a watch. */
 export class RevisionCompacted extends StateConflict {
   /** A revision from which a watch can begin. */
@@ -202,6 +213,7 @@ export const CLASS_BY_CODE: Readonly<Record<string, typeof ServiceError>> = {
   invalid_request: InvalidRequest,
   idempotency_key_reused: IdempotencyKeyReused,
   method_not_allowed: MethodNotAllowed,
+  no_such_namespace: NoSuchNamespace,
   no_such_route: NoSuchRoute,
   not_acceptable: NotAcceptable,
   precondition_required: PreconditionRequired,
@@ -222,6 +234,7 @@ export const CLASS_BY_CODE: Readonly<Record<string, typeof ServiceError>> = {
   lock_held: LockHeld,
   patch_failed: PatchFailed,
   precondition_failed: PreconditionFailed,
+  quota_exceeded: QuotaExceeded,
   revision_compacted: RevisionCompacted,
   internal: InternalError,
   request_timeout: RequestTimeout,

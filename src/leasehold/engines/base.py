@@ -21,8 +21,8 @@ import msgspec
 
 from leasehold.errors import ServiceError
 from leasehold.model import KIND_OF, AnyKind, Change, Changes, Counted, Entry, Kind, Page, R, Touched, View
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
-DEFAULT_NAMESPACE: Final = "default"
 HISTORY_CHANGES: Final = 100_000
 """Every engine knows the changes of this many revisions before the head, and answers no queries for older ones. It may
 know fewer revisions if these have more than twice this many changes."""

@@ -3,12 +3,14 @@
     records.py      the kinds of records, and the changes of a commit
     operations.py   reads and changes that callers request
     outcomes.py     the results of operations
+    namespaces.py   what is known of a namespace as a whole
 
 Values are `bytes`: compact JSON text from `values.encode`, which is decoded only if an operation needs a part of it. A
 value that is not JSON is a `Binary`: bytes and their media type.
 Times are integers: microseconds since the epoch, UTC.
 """
 
+from leasehold.model.namespaces import Namespace, Quota, Usage
 from leasehold.model.operations import (
     Acquire,
     Check,
@@ -152,6 +154,7 @@ __all__ = [
     "Memo",
     "MergePatch",
     "Missing",
+    "Namespace",
     "NotModified",
     "Operation",
     "Outcome",
@@ -159,6 +162,7 @@ __all__ = [
     "PatchStep",
     "Pointer",
     "Put",
+    "Quota",
     "R",
     "Read",
     "Receipt",
@@ -184,6 +188,7 @@ __all__ = [
     "Ttl",
     "Unchanged",
     "UnlockState",
+    "Usage",
     "Value",
     "ValueCheck",
     "View",

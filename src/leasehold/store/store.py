@@ -7,7 +7,7 @@ from functools import partial
 
 from leasehold import rules
 from leasehold.engines.backups import backup_text
-from leasehold.engines.base import DEFAULT_NAMESPACE, Engine
+from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_GATHERED_LISTS, MIB, Limits
 from leasehold.metrics import Metrics
@@ -30,6 +30,7 @@ from leasehold.model import (
     Receipt,
     Replayed,
 )
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.store.batch import Done
 from leasehold.store.cleaning import Cleaning
 from leasehold.store.lane import Lane

@@ -13,6 +13,7 @@
         │   ├── InvalidRequest          invalid_request
         │   ├── IdempotencyKeyReused    idempotency_key_reused
         │   ├── MethodNotAllowed        method_not_allowed
+        │   ├── NoSuchNamespace         no_such_namespace
         │   ├── NoSuchRoute             no_such_route
         │   ├── NotAcceptable           not_acceptable
         │   ├── PreconditionRequired    precondition_required
@@ -35,6 +36,7 @@
         │   ├── LockHeld                lock_held
         │   ├── PatchFailed             patch_failed
         │   ├── PreconditionFailed      precondition_failed
+        │   ├── QuotaExceeded           quota_exceeded
         │   └── RevisionCompacted       revision_compacted
         └── ServiceFailure              the service could not do it now
             ├── InternalError           internal
@@ -146,6 +148,10 @@ class IdempotencyKeyReused(BadRequest):
 
 class MethodNotAllowed(BadRequest):
     code = "method_not_allowed"
+
+
+class NoSuchNamespace(BadRequest):
+    code = "no_such_namespace"
 
 
 class NoSuchRoute(BadRequest):
@@ -267,6 +273,18 @@ class PreconditionFailed(StateConflict):
         """The checks of a transaction that do not hold, as the service describes them."""
         failed = self.details.get("failed")
         return failed if isinstance(failed, list) else ()
+
+
+class QuotaExceeded(StateConflict):
+    """The write would take the namespace beyond its quota."""
+
+    code = "quota_exceeded"
+
+    @property
+    def limit(self) -> int | None:
+        """The quota: a number of entries or of bytes."""
+        limit = self.details.get("limit")
+        return limit if isinstance(limit, int) else None
 
 
 class RevisionCompacted(StateConflict):

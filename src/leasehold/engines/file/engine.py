@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from leasehold.engines.base import DEFAULT_NAMESPACE, Clock
+from leasehold.engines.base import Clock
 from leasehold.engines.file.space import FileSpace
 from leasehold.errors import ServiceError
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 
 class FileEngine:

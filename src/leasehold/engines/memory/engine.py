@@ -1,7 +1,8 @@
 """The engine `memory:`."""
 
-from leasehold.engines.base import DEFAULT_NAMESPACE, Clock
+from leasehold.engines.base import Clock
 from leasehold.engines.memory.space import MemorySpace
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 
 class MemoryEngine:

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 import asyncpg
 
-from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, MakeIncarnation, Moment
+from leasehold.engines.base import Clock, MakeIncarnation, Moment
 from leasehold.engines.file.offline import Restored
 from leasehold.engines.postgres import schema, sql
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
@@ -17,6 +17,7 @@ from leasehold.engines.state import StoredState
 from leasehold.errors import unavailable
 from leasehold.limits import MIB
 from leasehold.model import ENTRY, Entry
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 T = TypeVar("T")
 

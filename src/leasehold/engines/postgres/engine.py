@@ -1,7 +1,8 @@
 """The engine on PostgreSQL: several servers may use one database at once."""
 
-from leasehold.engines.base import DEFAULT_NAMESPACE, Clock, MakeIncarnation, new_incarnation
+from leasehold.engines.base import Clock, MakeIncarnation, new_incarnation
 from leasehold.engines.postgres.space import PostgresSpace
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 
 class PostgresEngine:

@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 
 from leasehold.engines import base
-from leasehold.engines.base import DEFAULT_NAMESPACE, MakeIncarnation
+from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.moves import Head, RemovedName
 from leasehold.engines.postgres import move_statements as statements
 from leasehold.engines.postgres import schema, sql
@@ -24,6 +24,7 @@ from leasehold.engines.postgres.messages import EPOCH_MICROSECONDS
 from leasehold.engines.postgres.tables import TABLES
 from leasehold.errors import unavailable
 from leasehold.model import AnyKind, Record
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 PAGE_RECORDS: Final = 2_000
 PAGE_REMOVALS: Final = 10_000
