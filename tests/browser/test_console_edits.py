@@ -151,6 +151,22 @@ def test_the_same_value_with_another_expiry_is_compared_and_not_taken_as_saved(s
     expect(page.get_by_text("Expires in")).to_be_visible()
 
 
+def test_a_save_that_fails_in_the_console_itself_can_be_tried_again(service: Server, visit: Visit) -> None:
+    visitor = visit(service.url)
+    visitor.refused = {412}
+    module = 'export function comparison() { throw new Error("a planted fault"); }'
+    visitor.context.route("**/conflict.js", lambda route: route.fulfill(content_type="text/javascript", body=module))
+    page = visitor.tab("keys/one")
+    edit(page, '"typed"')
+    service.put("one", '"other"')
+    with visitor.context.expect_event("weberror"):
+        page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save over revision 3").click()
+    expect(page.get_by_label("Value", exact=True)).to_have_text('"typed"')
+    assert len(visitor.faults) == 1
+    assert "a planted fault" in visitor.faults.pop()
+
+
 def test_an_entry_whose_key_is_a_title_of_the_console_has_its_own_address(service: Server, visit: Visit) -> None:
     page = visit(service.url).tab()
     page.get_by_role("button", name="New entry").click()

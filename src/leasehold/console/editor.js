@@ -97,9 +97,12 @@ export class Editor {
         }
         this.isSaving = true;
         this.button.disabled = true;
-        await this.send();
-        this.isSaving = false;
-        this.button.disabled = false;
+        try {
+            await this.send();
+        } finally {
+            this.isSaving = false;
+            this.button.disabled = false;
+        }
     }
 
     async send() {
