@@ -262,8 +262,8 @@ def _note_stalls(instance: Instance, limit: Limit, stalls: Mapping[str, float], 
     found.figures[limit.name, instance] = [stalls[worst[0]]]
     longest = "; ".join(f"{name} {stalls[name]:.0f} ms" for name in worst[:_WORST_STALLS])
     found.notes.append(
-        f"Python {instance.python}: {limit.title}: of {len(stalls)} kinds of requests (1 MiB; states 16), the worst "
-        f"are {longest}."
+        f"Python {instance.python}: {limit.title}: of {len(stalls)} kinds of requests of up to 1 MiB each, states of "
+        f"16 MiB, the worst are {longest}."
     )
 
 

@@ -110,8 +110,8 @@ def worst_requests() -> Iterator[Attack]:
     yield from _lists()
     paths = "&".join(f"path=/{number}" for number in range(1_100))
     yield Attack("GET with 1,100 parameters", (("GET", f"/kv/worst?{paths}"[:8_000], {}, None),))
-    owner = b'{"owner":%b}' % _filled(b"1", size=MIB - 20)
     yield from _states(json)
+    owner = b'{"owner":%b}' % _filled(b"1", size=MIB - 20)
     yield Attack("POST of a lock: owner", (("POST", "/locks/worst", json, owner),))
 
 
