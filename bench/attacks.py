@@ -127,6 +127,10 @@ def _states(headers: Mapping[str, str]) -> Iterator[Attack]:
     }
     for name, state in states.items():
         yield Attack(f"POST of two states: {name}", (("POST", "/terraform/worst", headers, state),) * 2)
+        twice = tuple(
+            ("POST", "/terraform/worst", {**headers, "Idempotency-Key": f"{name} {number}"}, state) for number in (1, 2)
+        )
+        yield Attack(f"POST of two states with an Idempotency-Key: {name}", twice)
 
 
 def _patches() -> Iterator[Attack]:
