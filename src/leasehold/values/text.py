@@ -270,6 +270,9 @@ _KINDS: Final = {type(None), bool, int, float, str, list, dict}
 _DIGITS_OF_A_LARGE_INTEGER: Final = len(str(-MIN_INTEGER))
 _BARE_WORD: Final = re.compile(rb"(?!(?:NaN|Infinity|[Tt]rue|[Ff]alse|[Nn]ull)$)[A-Za-z_][\w.@-]{0,99}", re.ASCII)
 """A string without quotes, such as `curl -d alice` sends."""
+_HIGH_SURROGATE_AT_END: Final = re.compile(rb'(?<!\\)\\u[dD][89abAB][0-9a-fA-F]{2}[^\\"]{0,4}"')
+"""Of a pair whose second half is missing. The decoder looks for it in the next six bytes, and if the text ends before,
+it reports only that."""
 _BYTE_POSITION: Final = re.compile(r"\(byte ([0-9]+)\)")
 
 
@@ -329,6 +332,8 @@ def _refusal(error: Exception, body: bytes, form: str) -> ServiceError:
         return _invalid_json("the body begins with a byte order mark")
     if _BARE_WORD.fullmatch(body):
         return _invalid_json("a JSON string needs quotes; in a shell, -d '\"alice\"'")
+    if "surrogate" in str(error) or _HIGH_SURROGATE_AT_END.search(body, max(len(body) - 11, 0)):
+        return _invalid_json("a string contains a lone surrogate")
     position = _BYTE_POSITION.search(str(error))
     fault = f"is invalid at byte {position[1]}" if position else "ends too early"
     return _invalid_json(f"the {form} {fault}")
