@@ -46,6 +46,17 @@ def test_a_value_keeps_the_spelling_that_it_has_in_the_file() -> None:
     assert one(b'{"value": %b, "key": "k"}' % EXACT).value == EXACT
 
 
+@pytest.mark.parametrize(
+    "value", [b'"key"', b'{"key":{"value":1},"value":"\\u0001"}', b'{"a":1,"a":2}', b'["ttl","ttl",%b]' % (b"9" * 19)]
+)
+def test_a_value_may_contain_the_names_of_members(value: bytes) -> None:
+    assert one(b'{"key":"k","value":%b,"ttl":5}' % value).key == "k"
+
+
+def test_members_that_are_ignored_may_contain_anything() -> None:
+    assert one(b'{"key":"k","base64":"","revision":["key","\xff"],"size":%b}' % (b"9" * 5_000)).key == "k"
+
+
 def test_a_line_has_an_expiry_to_the_microsecond() -> None:
     item = one(b'{"key":"k","value":null,"expires_at":"2026-01-31T12:00:00.000001Z"}')
     assert (item.value, item.expires_at, item.ttl) == (b"null", 1_769_860_800_000_001, None)
@@ -95,6 +106,9 @@ def test_blank_lines_and_a_byte_order_mark_are_left_out_and_the_places_are_those
         (b'{"key":"a","base64":"\xc3\xa4"}', "base64"),
         (b'{"key":"a","media":"image/png","size":5}', "bytes, and they are missing"),
         (b'{"key":"a","media":"png","base64":""}', "media type"),
+        (b'{"key":"a","value":1,"value":2}', "a member twice"),
+        (b'{"key":"a","value":1,"k\\u0065y" : "b"}', "a member twice"),
+        (b'{"key":"a","value":{"ttl":1},"ttl":5,"ttl":6}', "a member twice"),
     ],
 )
 def test_a_line_that_is_no_entry_is_found_with_its_number_and_its_text(line: bytes, reason: str) -> None:

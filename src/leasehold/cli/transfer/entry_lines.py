@@ -7,7 +7,8 @@ These are the lines of a backup. `import` also reads lines that were written by 
 with a `ttl` in seconds, and entries as lists of the service show them with `?base64`.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
@@ -40,6 +41,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     updated_at: msgspec.Raw = _ABSENT
 
 
+_QUOTED_NAMES: Final = tuple(b'"%b"' % name.encode() for name in _Line.__struct_fields__)
 _decode: Final = msgspec.json.Decoder(_Line).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -56,8 +58,11 @@ def read_lines(lines: Iterable[bytes], *, first_place: int = 1) -> FoundItems:
 def read_line(place: int, text: bytes) -> Found:
     try:
         line = _decode(text)
+        is_ambiguous = _repeats_a_member(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return Unusable(place, text, _reason(error))
+    if is_ambiguous:
+        return Unusable(place, text, "it has a member twice")
     try:
         value = _value_of(line)
     except (msgspec.MsgspecError, ValueError):
@@ -68,6 +73,24 @@ def read_line(place: int, text: bytes) -> Found:
         return Unusable(place, text, "ttl and expires_at cannot be combined", line.key)
     expires_at = None if line.expires_at is None else (line.expires_at - _EPOCH) // _MICROSECOND
     return Item(place, text, line.key, value, expires_at, line.ttl)
+
+
+def _repeats_a_member(text: bytes) -> bool:
+    """Whether the line has a member twice, of which the decoder has silently taken the last one.
+
+    Nearly all lines have each name once, and no escapes. The others are parsed again. Members that are ignored may
+    contain text that is not UTF-8.
+    """
+    if b"\\u" not in text and all(text.count(name) < 2 for name in _QUOTED_NAMES):
+        return False
+    names: Sequence[str] = ()
+
+    def note(members: Sequence[tuple[str, object]]) -> None:
+        nonlocal names
+        names = [name for name, _ in members]  # the line itself is the last object that is complete
+
+    json.loads(text.decode(errors="replace"), object_pairs_hook=note, parse_int=str, parse_float=str)
+    return len(set(names)) < len(names)
 
 
 def _value_of(line: _Line) -> Value:
