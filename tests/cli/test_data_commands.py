@@ -72,6 +72,11 @@ def test_all_entries_with_a_prefix_are_deleted(service: Server) -> None:
     assert service.value("manyfold") == 1
 
 
+def test_the_deletion_of_a_prefix_does_not_try_for_minutes_where_no_service_is() -> None:
+    with free_port() as port:
+        assert run("delete", "--prefix", "a", "--retry=0", url=f"http://127.0.0.1:{port}").code == 69
+
+
 @pytest.mark.parametrize("words", [[], ["a", "--prefix=a"], ["--prefix=a", "--path=/b"], ["--prefix="]], ids=" ".join)
 def test_a_deletion_without_a_clear_extent_is_wrong_usage(service: Server, words: list[str]) -> None:
     service.put("a", '{"b": 1}')

@@ -85,7 +85,7 @@ export class Sender {
     timeoutSeconds: number,
     signal: AbortSignal | undefined,
   ): Promise<Outcome> {
-    const deadline = new Deadline(timeoutSeconds + message.waitSeconds, signal);
+    const deadline = new Deadline(timeoutSeconds + message.waitSeconds + (message.workSeconds ?? 0), signal);
     // Outside of `try`: an error here is one of the caller, and no lost connection.
     const request = this.prepared(message, token, deadline.signal);
     try {

@@ -182,6 +182,25 @@ test("an attempt that is not answered in time is repeated", async () => {
   assert.equal(calls, 2);
 });
 
+test("the deletion of a prefix may take minutes", async () => {
+  const answered = (): Promise<Response> =>
+    new Promise((resolve) => setTimeout(() => resolve(new Response('{"deleted": 7}')), 50));
+  const slow = (request: Request): Promise<Response> =>
+    Promise.race([
+      answered(),
+      new Promise<Response>((_, reject) => {
+        request.signal.addEventListener("abort", () => reject(request.signal.reason as Error));
+      }),
+    ]);
+  const db = new Client("http://service", {
+    timeoutSeconds: 0.001,
+    retrySeconds: 0,
+    fetch: (input) => slow(input as Request),
+  });
+  assert.equal(await db.deletePrefix("many/"), 7);
+  await assert.rejects(db.delete("a"), Unreachable);
+});
+
 test("without retries the first failure is thrown", async () => {
   await withOwnServer(async (own) => {
     const db = client(own, { retrySeconds: 0 });

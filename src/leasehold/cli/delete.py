@@ -1,7 +1,6 @@
 """`leasehold delete`: deletes an entry, a part of a value, or all entries with a prefix."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from leasehold.cli.arguments import Command, Parser
 from leasehold.cli.changes import JSON_TYPE, ChangeArguments, add_change_options, conditions_of, send_change
@@ -9,9 +8,6 @@ from leasehold.cli.connecting import connected
 from leasehold.cli.exit_codes import SUCCESS, wrong_usage
 from leasehold.cli.options import TABLE, add_path_option
 from leasehold.cli.output import write_json
-
-DELETION_SECONDS: Final = 600.0
-"""As long as the deletion of millions of entries takes; the service responds at its end."""
 
 
 class Arguments(ChangeArguments):
@@ -42,12 +38,13 @@ def run(program: str, words: Sequence[str]) -> int:
 
 def _delete_prefix(arguments: Arguments, prefix: str) -> int:
     from leasehold_client import Request
+    from leasehold_client.protocol.entries import DELETION_SECONDS
     from leasehold_client.protocol.messages import target
 
     headers = [("Accept", JSON_TYPE), *conditions_of(arguments)]
     with connected(arguments) as db:
         address = target("/kv", [("prefix", prefix)])
-        response = db.send(Request("DELETE", address, headers, is_change=True, wait_seconds=DELETION_SECONDS))
+        response = db.send(Request("DELETE", address, headers, is_change=True, work_seconds=DELETION_SECONDS))
     write_json(response.content)
     return SUCCESS
 

@@ -142,6 +142,18 @@ async def test_what_another_attempt_cannot_change_is_raised(
     assert len(requests) == attempts
 
 
+async def test_the_deletion_of_a_prefix_may_take_minutes(pauses: list[float]) -> None:
+    requests: list[httpx2.Request] = []
+    unreachable = httpx2.ConnectError("refused")
+    async with client((200, '{"deleted": 7}', {}), requests=requests) as db:
+        assert await db.delete_prefix("many/") == 7
+    assert requests[0].extensions["timeout"]["read"] == 610.0
+    async with client(unreachable, retry_seconds=20) as db:
+        with pytest.raises(Unreachable):
+            await db.delete_prefix("many/")
+    assert 10 < sum(pauses) <= 20
+
+
 async def test_without_retries_the_first_failure_is_raised(pauses: list[float]) -> None:
     with free_port() as port:
         async with AsyncClient(f"http://127.0.0.1:{port}", retry_seconds=0) as db:

@@ -143,6 +143,18 @@ def test_what_another_attempt_cannot_change_is_raised(
     assert len(requests) == attempts
 
 
+def test_the_deletion_of_a_prefix_may_take_minutes(pauses: list[float]) -> None:
+    requests: list[httpx2.Request] = []
+    unreachable = httpx2.ConnectError("refused")
+    with client((200, '{"deleted": 7}', {}), requests=requests) as db:
+        assert db.delete_prefix("many/") == 7
+    assert requests[0].extensions["timeout"]["read"] == 610.0
+    with client(unreachable, retry_seconds=20) as db:
+        with pytest.raises(Unreachable):
+            db.delete_prefix("many/")
+    assert 10 < sum(pauses) <= 20
+
+
 def test_without_retries_the_first_failure_is_raised(pauses: list[float]) -> None:
     with free_port() as port:
         with Client(f"http://127.0.0.1:{port}", retry_seconds=0) as db:

@@ -24,6 +24,8 @@ export type Ttl = number | "keep" | undefined;
 export type Match = Entry | number | string;
 
 export const NOT_MODIFIED = 304;
+/** As long as the deletion of millions of entries takes; the service responds at its end. */
+const DELETION_SECONDS = 600;
 
 export interface Conditions {
   readonly ifMatch?: Match | undefined;
@@ -192,7 +194,8 @@ export function deleteEntry(key: string, write: WriteRequest): Request {
 }
 
 export function deletePrefix(prefix: string, write: Conditions): Request {
-  return change("DELETE", target("/kv", [["prefix", prefix]]), undefined, { headers: conditions(write) });
+  const request = change("DELETE", target("/kv", [["prefix", prefix]]), undefined, { headers: conditions(write) });
+  return { ...request, workSeconds: DELETION_SECONDS };
 }
 
 // Responses -----------------------------------------------------------------------------------------------------------

@@ -14,8 +14,10 @@ export interface Request {
   readonly headers: Pairs;
   readonly content?: string | Uint8Array;
   readonly isChange: boolean;
-  /** How long the service may wait before it responds. */
+  /** How long the service was asked to wait before it responds. */
   readonly waitSeconds: number;
+  /** How long it may work before it responds. The time in which retries may begin does not count this. */
+  readonly workSeconds?: number;
 }
 
 export interface Response {

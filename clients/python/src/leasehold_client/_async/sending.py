@@ -116,7 +116,7 @@ class AsyncSender:
             headers.append(("Authorization", f"Bearer {token}"))
         timeout = {
             "connect": min(timeout_seconds, CONNECT_SECONDS),
-            "read": timeout_seconds + request.wait_seconds,
+            "read": timeout_seconds + request.wait_seconds + request.work_seconds,
             "write": timeout_seconds,
             "pool": timeout_seconds,
         }

@@ -117,7 +117,7 @@ class Sender:
             headers.append(("Authorization", f"Bearer {token}"))
         timeout = {
             "connect": min(timeout_seconds, CONNECT_SECONDS),
-            "read": timeout_seconds + request.wait_seconds,
+            "read": timeout_seconds + request.wait_seconds + request.work_seconds,
             "write": timeout_seconds,
             "pool": timeout_seconds,
         }

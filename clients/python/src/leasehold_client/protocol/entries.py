@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from leasehold_client.records import Deletion, Entry
@@ -19,6 +19,8 @@ Match = Entry | int | str
 """An entry, a revision, or an ETag."""
 ACCEPT: Final = (("Accept", JSON),)
 NOT_MODIFIED: Final = 304
+DELETION_SECONDS: Final = 600.0
+"""As long as the deletion of millions of entries takes; the service responds at its end."""
 
 
 def etag_of(match: Match) -> str:
@@ -168,7 +170,8 @@ def delete(key: str, *, path: str | None, headers: Pairs) -> Request:
 
 
 def delete_prefix(prefix: str, *, headers: Pairs) -> Request:
-    return _write("DELETE", target("/kv", [("prefix", prefix)]), headers, None, None)
+    request = _write("DELETE", target("/kv", [("prefix", prefix)]), headers, None, None)
+    return replace(request, work_seconds=DELETION_SECONDS)
 
 
 def _write(method: str, address: str, headers: Pairs, content: bytes | None, kind: str | None) -> Request:

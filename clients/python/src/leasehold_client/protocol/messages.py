@@ -17,7 +17,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """`target` is encoded. `wait_seconds`: how long the service may wait before it responds."""
+    """`target` is encoded. `wait_seconds`: how long the service was asked to wait before it responds.
+
+    `work_seconds`: how long it may work before it responds. The time in which retries may begin does not count this.
+    """
 
     method: str
     target: str
@@ -25,6 +28,7 @@ class Request:
     content: bytes | None = None
     is_change: bool = False
     wait_seconds: float = 0.0
+    work_seconds: float = 0.0
 
     def with_headers(self, *headers: tuple[str, str]) -> Request:
         return replace(self, headers=(*self.headers, *headers))
