@@ -164,6 +164,11 @@ for (const [name, given, kind, attempts] of FINAL) {
   });
 }
 
+test("a redirect is not followed, and the error says to where", async () => {
+  const { db } = planned([answer(302, "", { Location: "http://other/" })]);
+  await assert.rejects(db.get("a"), { message: /^HTTP 302 redirects to http:\/\/other\// });
+});
+
 test("an attempt that is not answered in time is repeated", async () => {
   const silent = (request: Request): Promise<Response> =>
     new Promise((_, reject) => {

@@ -143,6 +143,18 @@ def test_what_another_attempt_cannot_change_is_raised(
     assert len(requests) == attempts
 
 
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_is_not_followed_and_says_to_where(pauses: list[float], status: int) -> None:
+    requests: list[httpx2.Request] = []
+    with client((status, "See there", {"Location": "https://other/kv/a"}), requests=requests) as db:
+        with pytest.raises(UnexpectedResponse, match=f"HTTP {status} redirects to https://other/kv/a") as refused:
+            db.get("a")
+        assert refused.value.status == status
+        with pytest.raises(UnexpectedResponse, match="redirects are not followed"):
+            db.put("a", 1)
+    assert len(requests) == 2
+
+
 def test_the_deletion_of_a_prefix_may_take_minutes(pauses: list[float]) -> None:
     requests: list[httpx2.Request] = []
     unreachable = httpx2.ConnectError("refused")

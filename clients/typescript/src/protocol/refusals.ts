@@ -4,8 +4,13 @@ import { CLASS_BY_CODE, type LeaseholdError, ServiceError, UnexpectedResponse } 
 import { decodeObject, type Json } from "../json.js";
 import type { Response } from "./messages.js";
 
-/** The error for a response with a status of 400 or more, or with one that the request cannot have. */
+/** The error for a response with a status of 400 or more, for a redirect, or for a status that cannot be. */
 export function refusalOf(response: Response): LeaseholdError {
+  const to = response.headers.get("location");
+  if (response.status >= 300 && response.status < 400 && to !== null) {
+    const message = `HTTP ${response.status} redirects to ${to}, and redirects are not followed; is the URL right?`;
+    return new UnexpectedResponse(message, response.status);
+  }
   const body = bodyOf(response);
   if (typeof body?.error !== "string" || typeof body.message !== "string") {
     const message = `HTTP ${response.status} is not a response of the service; is a proxy in between?`;

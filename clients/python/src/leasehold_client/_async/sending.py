@@ -17,6 +17,7 @@ from . import runtime
 from .tokens import AsyncTokens
 
 UNAUTHENTICATED: Final = 401
+NOT_MODIFIED: Final = 304
 CONNECT_SECONDS: Final = 5.0
 
 
@@ -40,7 +41,7 @@ class AsyncSender:
         await self._http.aclose()
 
     async def send(self, request: Request, *, within_seconds: float | None = None) -> Response:
-        """The response, if its status is below 400. A change is done once, however often it is sent.
+        """The response, if it is a success. A change is done once, however often it is sent.
 
         `within_seconds` replaces the time in which retries may begin, and limits each attempt. Raises LeaseholdError.
         """
@@ -58,7 +59,7 @@ class AsyncSender:
             outcome = await self._attempt(request, token, timeout)
             attempts += 1
             if isinstance(outcome, Response):
-                if outcome.status < 400:
+                if is_success(outcome.status):
                     return outcome
                 if outcome.status == UNAUTHENTICATED and not has_replaced_token:
                     has_replaced_token = True
@@ -99,7 +100,7 @@ class AsyncSender:
         """
         try:
             received = await self._http.send(self._prepared(request, token, silence_seconds), stream=True)
-            if received.status_code < 400:
+            if is_success(received.status_code):
                 return AsyncStream(received, self._url)
             try:
                 content = await received.aread()
@@ -161,6 +162,11 @@ class AsyncStream:
 
     async def close(self) -> None:
         await self._received.aclose()
+
+
+def is_success(status: int) -> bool:
+    """No redirect: following it would turn a POST into a GET."""
+    return status < 300 or status == NOT_MODIFIED
 
 
 def unreachable(url: str, error: httpx2.TransportError) -> Unreachable:

@@ -18,6 +18,7 @@ from . import runtime
 from .tokens import Tokens
 
 UNAUTHENTICATED: Final = 401
+NOT_MODIFIED: Final = 304
 CONNECT_SECONDS: Final = 5.0
 
 
@@ -41,7 +42,7 @@ class Sender:
         self._http.close()
 
     def send(self, request: Request, *, within_seconds: float | None = None) -> Response:
-        """The response, if its status is below 400. A change is done once, however often it is sent.
+        """The response, if it is a success. A change is done once, however often it is sent.
 
         `within_seconds` replaces the time in which retries may begin, and limits each attempt. Raises LeaseholdError.
         """
@@ -59,7 +60,7 @@ class Sender:
             outcome = self._attempt(request, token, timeout)
             attempts += 1
             if isinstance(outcome, Response):
-                if outcome.status < 400:
+                if is_success(outcome.status):
                     return outcome
                 if outcome.status == UNAUTHENTICATED and not has_replaced_token:
                     has_replaced_token = True
@@ -100,7 +101,7 @@ class Sender:
         """
         try:
             received = self._http.send(self._prepared(request, token, silence_seconds), stream=True)
-            if received.status_code < 400:
+            if is_success(received.status_code):
                 return Stream(received, self._url)
             try:
                 content = received.read()
@@ -162,6 +163,11 @@ class Stream:
 
     def close(self) -> None:
         self._received.close()
+
+
+def is_success(status: int) -> bool:
+    """No redirect: following it would turn a POST into a GET."""
+    return status < 300 or status == NOT_MODIFIED
 
 
 def unreachable(url: str, error: httpx2.TransportError) -> Unreachable:

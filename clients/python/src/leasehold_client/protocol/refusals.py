@@ -13,7 +13,11 @@ MEMBERS_OF_EVERY_ERROR: Final = frozenset({"error", "message", "request_id", "tr
 
 
 def refusal_of(response: Response) -> LeaseholdError:
-    """The exception for a response with a status of 400 or more, or with one that the request cannot have."""
+    """The exception for a response with a status of 400 or more, for a redirect, or for a status that cannot be."""
+    if 300 <= response.status < 400 and "location" in response.headers:
+        to = response.headers["location"]
+        message = f"HTTP {response.status} redirects to {to}, and redirects are not followed; is the URL right?"
+        return UnexpectedResponse(message, status=response.status)
     try:
         body = decode_object(response.content)
         code, message = body["error"], body["message"]
