@@ -30,14 +30,15 @@ import psutil
 from driving import json_text
 from running import ANSWER_SECONDS, START_SECONDS, free_port
 
-from leasehold.engines.base import Clock, Decide, Engine, Space
+from leasehold.engines.base import Clock, Decide, Engine, Space, new_incarnation
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.postgres.database import Database as SharedDatabase
 from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.listener import SpaceEvents
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, AnyKind, Change, Entry, Kind, R, Touched, View
-from leasehold.namespaces import DEFAULT_NAMESPACE
 
 T = TypeVar("T")
 
@@ -283,32 +284,25 @@ STORES: Final[Mapping[str, Callable[[Path], str]]] = {
 """A store of each kind for a server, as a function of the folder that it may use."""
 
 
-class SpaceOnDemand(PostgresSpace):
-    """A space whose server and database are made when it is opened first, not when it is named."""
-
-    def __init__(self, folder: Path, namespace: str, clock: Clock) -> None:
-        super().__init__("", namespace, clock=clock)
-        self._folder = folder
-
-    async def open(self) -> None:
-        if not self._url:
-            database = await asyncio.to_thread(lambda: database_for(self._folder).create())
-            self._url = database.url
-        await super().open()
-
-
 class EngineOnDemand(PostgresEngine):
-    """An engine of such spaces."""
+    """An engine whose server and database are made when a space is opened first, not when it is named."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        super().__init__("")
-        self._folder = folder
-        self._given_clock = clock
+        super().__init__("", clock=clock)
+        self._database = DatabaseOnDemand(folder, clock)
 
-    def space(self, namespace: str = DEFAULT_NAMESPACE) -> PostgresSpace:
-        if namespace not in self._spaces:
-            self._spaces[namespace] = SpaceOnDemand(self._folder, namespace, self._given_clock)
-        return self._spaces[namespace]
+
+class DatabaseOnDemand(SharedDatabase):
+    """See `EngineOnDemand`."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        super().__init__("", clock=clock, make_incarnation=new_incarnation)
+        self._folder = folder
+
+    async def join(self, namespace: str, events: SpaceEvents) -> None:
+        if not self.url:
+            self.url = (await asyncio.to_thread(lambda: database_for(self._folder).create())).url
+        await super().join(namespace, events)
 
 
 ENGINES: Final[Mapping[str, Callable[[Path, Clock], Engine]]] = {

@@ -1,7 +1,8 @@
 """The rules for statements, so that the tables can be distributed by namespace over several databases (Citus).
 
 A statement names one namespace, its first parameter, for each use of a table. Then it can be done by the one node that
-has the namespace. What it writes does not depend on the node: the nodes have clocks and sequences of their own.
+has the namespace. A query that only reads may name several: each node reads those that it has. What a statement writes
+does not depend on the node: the nodes have clocks and sequences of their own.
 """
 
 import pkgutil
@@ -33,6 +34,8 @@ NAMED: Final = re.compile(
 VOLATILE: Final = re.compile(
     r"\b(?:now|clock_timestamp|statement_timestamp|timeofday|random|nextval|\w*uuid\w*)\s*\(|CURRENT_"
 )
+SEVERAL: Final = re.compile(r"\bnamespace = ANY\(\$1\b")
+CHANGES_DATA: Final = re.compile(r"\b(?:INSERT INTO|UPDATE|DELETE FROM)\b")
 MOVING: Final = re.compile(r"\bSET\s+(?:[^()]*,\s*)?namespace\s*=")
 """A row cannot go from one namespace to another, because that may be on another node."""
 
@@ -41,7 +44,8 @@ def faults(text: str) -> list[str]:
     """Where a statement breaks the rules."""
     if text in SCRIPTS:
         return []
-    found = [f"no namespace for a table: {part.strip()}" for scope in _scopes(text) for part in _unnamed(scope)]
+    named = text if CHANGES_DATA.search(text) else SEVERAL.sub("namespace = $1", text)
+    found = [f"no namespace for a table: {part.strip()}" for scope in _scopes(named) for part in _unnamed(scope)]
     found += [f"differs between nodes: {part}" for part in _volatile_changes(text)]
     if MOVING.search(text):
         found.append("changes the namespace of a row")

@@ -174,7 +174,7 @@ def test_a_commit_of_another_server_is_seen_without_notifications(
 
 async def listening(database: Database, servers: int) -> None:
     """Wait until so many servers have begun to listen, and have looked at the head once."""
-    looked = "query LIKE 'SELECT revision, incarnation FROM head%' AND state = 'idle'"
+    looked = "query LIKE 'SELECT namespace, revision, inc%' AND state = 'idle'"
     await until(database, f"SELECT count(*) >= {servers} FROM pg_stat_activity WHERE {looked}")
 
 

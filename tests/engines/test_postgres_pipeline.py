@@ -137,8 +137,8 @@ def test_a_batch_has_two_round_trips(database: Database) -> None:
     async def scenario() -> None:
         trips = Trips()
         async with Proxy(database.port) as proxy, opened(database.url) as engine:
-            engine._writer._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
-            engine._writer.drop()
+            engine._database.writer._link._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
+            engine._database.writer._link.drop()
             for _ in range(2):  # connects and prepares
                 assert await commit(engine, ["n"], counting("n")) is None
             proxy.to_server, proxy.to_client = trips.to_server, trips.to_client

@@ -20,6 +20,7 @@ BAD = (
     "SELECT (SELECT revision FROM head WHERE namespace = $1 AND namespace = $1) FROM data WHERE key = $2",
     "SELECT * FROM head JOIN data ON true WHERE head.namespace = $1",
     "DELETE FROM deletions WHERE namespace = $2",
+    "DELETE FROM deletions WHERE namespace = ANY($1)",
     "TRUNCATE locks",
     'COPY "data"("key", "revision") FROM STDIN',
     "INSERT INTO writers VALUES ($1) ON CONFLICT DO UPDATE SET written_at = now()",
@@ -30,6 +31,7 @@ BAD = (
 GOOD = (
     "SELECT clock_timestamp()",
     "SELECT * FROM head LEFT JOIN LATERAL (SELECT 1 FROM data WHERE namespace = $1) AS a ON true WHERE namespace = $1",
+    "SELECT namespace, revision FROM head WHERE namespace = ANY($1::text[])",
     'COPY "data"("namespace", "key") FROM STDIN',
 )
 

@@ -21,7 +21,7 @@ POLL_SECONDS = 5.0
 RELISTENED_SECONDS = 30.0
 """Time for the service to notice a lost connection and to make another."""
 WAITERS = 100
-LISTENING = "application_name = 'leasehold' AND query ~ '^(LISTEN|SELECT revision, incarnation FROM head)'"
+LISTENING = "application_name = 'leasehold' AND query ~ '^(LISTEN|SELECT namespace, revision, inc)'"
 """Selects the database sessions that listen for notifications."""
 
 Pair = tuple[Server, Server]

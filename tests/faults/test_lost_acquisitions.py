@@ -118,8 +118,8 @@ async def store_behind_a_proxy(database: Database) -> AsyncIterator[tuple[Store,
         store = Store(backend, Limits())
         await store.open()
         space = backend.space()
-        space._writer._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
-        space._writer.drop()
+        space._database.writer._link._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
+        space._database.writer._link.drop()
         try:
             yield store, Cut(proxy)
         finally:
@@ -229,7 +229,7 @@ async def test_a_release_with_an_unknown_outcome_wakes_the_waiters(store: Store,
     releasing = asyncio.create_task(submit(store, Release("l", "1")))
     while not cut.is_away:  # noqa: ASYNC110 - as above
         await asyncio.sleep(0)
-    store.space._listener._link.drop()  # type: ignore[attr-defined] # of PostgreSQL
+    store.space._database.listener._link.drop()  # type: ignore[attr-defined] # of PostgreSQL
     outcome = await releasing
     assert isinstance(outcome, ServiceError)
     assert outcome.code == "unavailable"

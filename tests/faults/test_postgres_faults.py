@@ -33,12 +33,13 @@ from proxy import Proxy
 from running import ANSWER_SECONDS
 
 from leasehold.engines.postgres import committer, fault, links, listener, pool, sql
-from leasehold.engines.postgres.committer import Committer, Loaded, Names
+from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.engines.postgres.tables import TABLES, entries
+from leasehold.engines.postgres.view import Loaded, Names
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, Change, Entry, View
 
@@ -89,8 +90,8 @@ async def writing_through_a_proxy(database: Database) -> AsyncIterator[tuple[Pos
     """An engine whose writing connection goes through the proxy. It has committed twice."""
     async with Proxy(database.port) as proxy, opened(database.url) as engine:
         cutter = Cutter(proxy)
-        engine._writer._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
-        engine._writer.drop()
+        engine._database.writer._link._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
+        engine._database.writer._link.drop()
         for _ in range(2):  # connects and prepares; later commits have the usual length
             assert await commit(engine, ["n"], counting("n")) is None
         yield engine, cutter
@@ -229,9 +230,7 @@ def test_a_killed_listener_receives_notifications_again(frail: Database, monkeyp
 
     async def scenario() -> None:
         async with opened(frail.url) as here, opened(frail.url) as there:
-            looked = (
-                "SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'SELECT revision, incarnation FROM head%'"
-            )
+            looked = "SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'SELECT namespace, revision, inc%'"
             await until(frail, looked)
             kill_sessions(frail)
             await until(frail, looked)

@@ -10,10 +10,11 @@ from databases import Database, PostgresServer, commit, counting, database_for, 
 from running import refusal, running, until
 
 from leasehold.engines.postgres import committer, failures, fault, pool, sql
-from leasehold.engines.postgres.committer import Committer, Loaded, Names
+from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.failures import Reports, as_service_error, is_refusal, is_transient
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.space import PostgresSpace
+from leasehold.engines.postgres.view import Loaded, Names
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY
 
@@ -112,7 +113,7 @@ def test_an_empty_commit_changes_nothing_and_matches_no_batch(database: Database
             assert await asyncio.to_thread(contents, database) == before
             batches = await asyncio.to_thread(database.fetch, "SELECT writer, batch FROM writers ORDER BY batch")
             assert [tuple(row) for row in batches] == [
-                (engine._committer.probe_id, 0),
+                (engine._database.probe_id, 0),
                 (engine._committer.writer_id, 1),
             ]
 

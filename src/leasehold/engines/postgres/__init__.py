@@ -1,10 +1,14 @@
 """The engine for several servers on one PostgreSQL. Nothing is imported here: asyncpg is an extra.
 
 engine.py       hands out the spaces
-space.py        a space: connections, reads, lists
+database.py     what all spaces share: connections, listener, fault
+space.py        a space: its head, feed, reads and lists
 committer.py    one batch in one transaction, and the proof of a COMMIT whose answer was lost
-fault.py        why a space cannot be written, and when it can be again
-head.py         the revision and the incarnation as known here, and a database that has gone back
+view.py         what a batch asks for, and what is loaded for it
+writer.py       the connection for writes, which the spaces use in turns
+fault.py        why the database cannot be written, and when it can be again
+empty_commit.py a commit that changes no record, which shows whether the database takes writes
+known_head.py   the revision and the incarnation as known here, and a database that has gone back
 feed.py         the subscribers, and the order in which they are called
 listener.py     what other servers commit
 cleaner.py      which server of all removes what has expired
@@ -12,7 +16,7 @@ reads.py        single reads, gathered into few queries
 pool.py         connections for lists and rare queries
 backups.py      all entries at one moment, and a backup put into the database
 tables/         the table of each kind, as data
-sql.py   every statement
+sql.py          every statement
 jsonb.py        JSON text in and out of JSONB, and what JSONB would change
 differences.py  the one place where two versions of a large document differ
 schema.py       tables.sql and the migrations after it

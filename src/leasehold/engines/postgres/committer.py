@@ -4,7 +4,8 @@ A transaction has two round trips (`pipeline`). The first one has BEGIN, the loc
 reads the clock and loads the records. The second one writes everything and has COMMIT. The lock of the head row orders
 the batches of all servers, so a revision is visible only after all smaller ones.
 
-A transaction that fails is repeated as a whole, on a new connection, for RETRY_SECONDS.
+A transaction that fails is repeated as a whole, on a new connection, for RETRY_SECONDS. The spaces of a server take
+turns on the connection (`writer`), one transaction each.
 
 If a statement of the second round trip fails, PostgreSQL skips COMMIT and says that the transaction is still open. Then
 nothing was committed. After any other failure of this round trip, COMMIT may have been done.
@@ -37,15 +38,15 @@ from leasehold.engines.postgres.links import (
     RETRY_SECONDS,
     SILENCE_SECONDS,
     Connection,
-    Link,
     collect_warnings,
     time_limit,
 )
 from leasehold.engines.postgres.pipeline import Pipeline
-from leasehold.engines.postgres.sql import joined
 from leasehold.engines.postgres.tables import TABLES
+from leasehold.engines.postgres.view import KIND_NAMES, Loaded, Names, current
+from leasehold.engines.postgres.writer import Writer
 from leasehold.errors import ServiceError, internal, outcome_unknown
-from leasehold.model import KINDS, AnyKind, Change, Kind, R, Record, Touched, is_removal
+from leasehold.model import KINDS, AnyKind, Change, Record, is_removal
 
 log = structlog.get_logger(__name__)
 
@@ -54,51 +55,6 @@ RESOLVE_SECONDS: Final = 2.0
 MAX_REMOVALS_FACTOR: Final = 2
 """At most this many times HISTORY_CHANGES removals of a kind are known. Without this limit, transactions of 128
 deletions each would store 13 million of them."""
-_KIND_NAMES: Final = [kind.name for kind in KINDS]
-
-
-class Names(msgspec.Struct, frozen=True):
-    """The names and lookups that a batch touches, as parameters of `sql.load`."""
-
-    kinds: tuple[AnyKind, ...]
-    parameters: tuple[str, ...]
-
-    @classmethod
-    def of(cls, touched: Touched) -> "Names":
-        """Build it from `touched`. Each name appears once."""
-        kinds: list[AnyKind] = []
-        parameters: list[str] = []
-        for kind in KINDS:
-            names, lookups = touched.names.get(kind, ()), touched.lookups.get(kind, ())
-            if names or lookups:
-                kinds.append(kind)
-                parameters.append(joined(dict.fromkeys(names)))
-                if kind.lookup:
-                    parameters.append(joined(dict.fromkeys(lookups)))
-        return cls(tuple(kinds), tuple(parameters))
-
-
-EVERY_KIND: Final = Names(tuple(KINDS), tuple("" for kind in KINDS for _ in range(2 if kind.lookup else 1)))
-"""Every kind, without names."""
-
-
-class Loaded(msgspec.Struct, frozen=True):
-    """The View on which a batch is decided."""
-
-    head: int
-    compacted: int
-    incarnation: str
-    now: int
-    by_name: Mapping[AnyKind, Mapping[str, Record]]
-    by_lookup: Mapping[AnyKind, Mapping[str, Record]]
-    rows: Mapping[AnyKind, Mapping[str, Sequence[object]]]
-    """The stored rows by name, for kinds with a document."""
-
-    def records(self, kind: Kind[R]) -> Mapping[str, R]:
-        return self.by_name.get(kind, {})  # type: ignore[arg-type, return-value] # the kind says which
-
-    def found(self, kind: Kind[R]) -> Mapping[str, R]:
-        return self.by_lookup.get(kind, {})  # type: ignore[arg-type, return-value] # as above
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -114,7 +70,7 @@ class Committer:
     """Commits the batches of one space, one at a time, on `writer`."""
 
     def __init__(
-        self, writer: Link, namespace: str, head: Head, fault: Fault, reports: Reports, clock: Clock | None
+        self, writer: Writer, namespace: str, head: Head, fault: Fault, reports: Reports, clock: Clock | None
     ) -> None:
         self._writer = writer
         self._namespace = namespace
@@ -123,7 +79,6 @@ class Committer:
         self._reports = reports
         self._clock = clock
         self.writer_id = uuid.uuid4()
-        self.probe_id = uuid.uuid4()
         self._batch = 0
         """The number of the last batch. It is also in this server's row in `writers`."""
         self._process = 0
@@ -135,8 +90,6 @@ class Committer:
         already, but no other batch can be committed."""
         self._uncounted_removals: int | None = None
         """Removals since this server last counted those that are stored. None: it has not counted them yet."""
-        self._pipeline: Pipeline | None = None
-        """That of the connection that was used last."""
 
     def is_own_process(self, process: int) -> bool:
         """Whether this process of the database wrote the last batch."""
@@ -161,9 +114,9 @@ class Committer:
         attempts = 1
         while True:
             try:
-                written = await self._attempt(names, decide)
+                async with self._writer:
+                    written = await self._attempt(names, decide)
             except FAILURES as failure:
-                self._writer.drop()
                 if self._unanswered is not lost:
                     lost = self._unanswered
                     self.is_in_doubt = lost is not None
@@ -190,7 +143,7 @@ class Committer:
 
     async def _attempt(self, names: Names, decide: Decide) -> Written | None:
         """Do one transaction, or prove that the previous one was committed. Raises one of FAILURES."""
-        pipeline = await self._connected()
+        pipeline = await self._writer.pipeline()
         connection = pipeline.connection
         loaded = await self._load(pipeline, names)
         if loaded.head < self._head.revision:
@@ -221,13 +174,6 @@ class Committer:
             raise
         return written
 
-    async def _connected(self) -> Pipeline:
-        """The pipeline of the connection, a new one if there is none. Raises one of FAILURES."""
-        connection = await self._writer.connected()
-        if self._pipeline is None or self._pipeline.connection is not connection:
-            self._pipeline = Pipeline(connection)
-        return self._pipeline
-
     async def _finish(self, pipeline: Pipeline) -> None:
         """Send what is in the pipeline, and COMMIT. Raises one of FAILURES unless the commit is complete.
 
@@ -255,7 +201,7 @@ class Committer:
             await pipeline.add(sql.BEGIN)
             await pipeline.add(sql.LOCK_HEAD, self._namespace)
             rows = await pipeline.fetch(sql.load(names.kinds), *arguments)
-        now, head, compacted, incarnation = _current(rows)
+        now, head, compacted, incarnation = current(rows)
         offset = sql.LOADED_AT
         self._head.see(incarnation)
         by_name: dict[AnyKind, Mapping[str, Record]] = {}
@@ -326,7 +272,7 @@ class Committer:
                 floor, uncounted, must_compact = max(floor, surplus or 0), 0, True
             self._uncounted_removals = uncounted
         if must_compact:
-            await pipeline.add(sql.COMPACT, self._namespace, max(floor, compacted), _KIND_NAMES, 2 * interval)
+            await pipeline.add(sql.COMPACT, self._namespace, max(floor, compacted), KIND_NAMES, 2 * interval)
 
     async def _write_parts(
         self, connection: Connection, kind: AnyKind, records: Sequence[Change], loaded: Loaded
@@ -356,36 +302,6 @@ class Committer:
                 await connection.execute(of_kind.remove_part, *arguments)
             else:
                 await connection.execute(of_kind.set_part, *arguments, part.part)
-
-    async def commit_nothing(self, connection: Connection) -> None:
-        """Make a durable commit that changes no record. It needs the same tables and privileges as other commits.
-
-        It uses its own row in `writers`, because a batch may be waiting for the outcome of its COMMIT.
-        """
-        async with connection.transaction():
-            now = None if self._clock is None else self._clock()
-            await connection.fetch(sql.LOCK_HEAD, self._namespace)
-            rows = await connection.fetch(sql.load(EVERY_KIND.kinds), self._namespace, now, *EVERY_KIND.parameters)
-            now, head, compacted, _ = _current(rows)
-            await connection.fetch(sql.LAST_BATCH, self._namespace, self.probe_id)
-            parts = tuple((kind, True) for kind in KINDS)
-            arguments: list[object] = [head, self.probe_id, 0, now, head]
-            for kind in KINDS:
-                arguments += TABLES[kind].values([])
-                if TABLES[kind].document is not None:
-                    arguments.append([])
-                arguments += ([], []) if kind.has_history else ([],)
-            await connection.fetch(sql.write(parts), self._namespace, *arguments)
-            await connection.execute(sql.COMPACT, self._namespace, compacted, _KIND_NAMES, 0)
-
-
-def _current(rows: Sequence[asyncpg.Record]) -> tuple[int, int, int, str | None]:
-    """The time, the head, the compacted revision and the incarnation, of the rows of `sql.load`."""
-    for row in rows:  # it is the first one, although nothing in SQL says so
-        if row[1] is not None:
-            now, head, compacted, incarnation = row[: sql.LOADED_AT]
-            return now, head, compacted, incarnation
-    raise asyncpg.InterfaceError("the head row is missing")
 
 
 def _others(records: Sequence[Change], whole: Sequence[Change]) -> list[str]:

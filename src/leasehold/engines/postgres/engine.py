@@ -1,6 +1,7 @@
 """The engine on PostgreSQL: several servers may use one database at once."""
 
 from leasehold.engines.base import Clock, MakeIncarnation, new_incarnation
+from leasehold.engines.postgres.database import Database
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
@@ -15,15 +16,12 @@ class PostgresEngine:
     def __init__(
         self, url: str, *, clock: Clock | None = None, make_incarnation: MakeIncarnation = new_incarnation
     ) -> None:
-        self._url = url
-        self._clock = clock
-        self._make_incarnation = make_incarnation
+        self._database = Database(url, clock=clock, make_incarnation=make_incarnation)
         self._spaces: dict[str, PostgresSpace] = {}
 
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> PostgresSpace:
         """See `Engine.space`."""
         space = self._spaces.get(namespace)
         if space is None:
-            space = PostgresSpace(self._url, namespace, clock=self._clock, make_incarnation=self._make_incarnation)
-            self._spaces[namespace] = space
+            space = self._spaces[namespace] = PostgresSpace(self._database, namespace)
         return space

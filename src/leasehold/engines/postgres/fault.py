@@ -1,4 +1,4 @@
-"""Why a space cannot be written now, and how it is found out that it can be again."""
+"""Why the database cannot be written now, and how it is found out that it can be again."""
 
 import asyncio
 import math
@@ -18,7 +18,7 @@ SUSPECT_SECONDS: Final = 1.0
 
 
 class Fault:
-    """The fault of a space. `commit_nothing` raises ServiceError; `recovered` is called when a fault is over."""
+    """The fault of a database. `commit_nothing` raises ServiceError; `recovered` is called when a fault is over."""
 
     def __init__(
         self, reports: Reports, commit_nothing: Callable[[], Awaitable[None]], recovered: Callable[[], None]

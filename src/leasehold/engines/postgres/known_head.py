@@ -24,6 +24,10 @@ class Head:
         self.revision = 0
         self.incarnation = ""
 
+    def forget(self) -> None:
+        """Know nothing, before the space is opened."""
+        self.revision, self.incarnation = 0, ""
+
     def move_to(self, revision: int) -> bool:
         """Note a revision that this or another server committed. Returns whether it is larger than all before."""
         is_new = revision > self.revision
@@ -34,7 +38,8 @@ class Head:
     def see(self, incarnation: str | None) -> None:
         """Note the incarnation that was read together with the next answer. None: the tables have an older version."""
         if incarnation != self.incarnation and incarnation is not None:
-            log.warning("the store has another incarnation", incarnation=incarnation, before=self.incarnation)
+            if self.incarnation:
+                log.warning("the store has another incarnation", incarnation=incarnation, before=self.incarnation)
             self.incarnation = incarnation
 
     async def restore(self, connection: Connection) -> None:

@@ -1,54 +1,55 @@
 """Receives the notifications of commits, so that this server knows what other servers commit.
 
-A notification names the schema, the namespace, a revision and the kinds that changed. One connection listens.
+A notification names the schema, the namespace, a revision and the kinds that changed. One connection listens for all
+spaces, and one query reads all their heads.
 """
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
+
+import msgspec
 
 from leasehold.completions import report
 from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, time_limit
 from leasehold.model import KINDS, AnyKind
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.tasks import cancel_and_wait
 
 POLL_SECONDS: Final = 5.0
-"""The time between two reads of the head. A read finds commits whose notification was lost."""
+"""The time between two reads of the heads. A read finds commits whose notification was lost."""
 RELISTEN_SECONDS: Final = 0.5
 OTHERS_SECONDS: Final = 10.0
 _BY_NAME: Final = {kind.name: kind for kind in KINDS}
 
 
+class SpaceEvents(msgspec.Struct, frozen=True):
+    """What an open space is told."""
+
+    is_own_process: Callable[[int], bool]
+    """Whether a process of the database wrote the last batch that this server committed in the space."""
+    committed: Callable[[int, Sequence[AnyKind]], None]
+    """`committed(revision, kinds)`, for each notification; `kinds` is empty if this server made the commit."""
+    looked: Callable[[int, str | None, bool], None]
+    """`looked(revision, incarnation, may_have_missed)`, after each read of the head; `may_have_missed` says that
+    notifications may have been lost since the read before."""
+    recovered: Callable[[], None]
+    """The database could not be written for some time, and can be again."""
+
+
 class Listener:
-    """Listens on `link` until it is stopped.
+    """Listens on `link` until it is stopped. `spaces`: the open spaces by namespace, which may change."""
 
-    The notifications of the namespace begin with `prefix`. `is_own_process` says whether a process of the database
-    wrote the last batch of this server. `committed(revision, kinds)` is called for each notification; `kinds` is empty
-    if this server made the commit. `looked(revision, incarnation, may_have_missed)` is called after each read of the
-    head; `may_have_missed` says that notifications may have been lost since the read before.
-    """
-
-    def __init__(
-        self,
-        link: Link,
-        namespace: str,
-        prefix: str,
-        *,
-        is_own_process: Callable[[int], bool],
-        committed: Callable[[int, Sequence[AnyKind]], None],
-        looked: Callable[[int, str | None, bool], None],
-    ) -> None:
+    def __init__(self, link: Link, schema_name: str, spaces: Mapping[str, SpaceEvents]) -> None:
         self._link = link
-        self._namespace = namespace
-        self._prefix = prefix
-        self._is_own_process = is_own_process
-        self._committed = committed
-        self._looked = looked
-        self._heard_others_at = -math.inf
+        self._prefix = f"{schema_name}/"
+        self._spaces = spaces
+        self._heard_others_at: dict[str, float] = {}
+        """When another server committed last, by namespace and by the loop's clock."""
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._listen())
@@ -57,10 +58,10 @@ class Listener:
         """Stop listening. The owner of the link closes it."""
         await cancel_and_wait(self._task)
 
-    @property
-    def hears_others(self) -> bool:
-        """Whether another server has committed in the last OTHERS_SECONDS."""
-        return asyncio.get_running_loop().time() - self._heard_others_at < OTHERS_SECONDS
+    def hears_others(self, namespace: str) -> bool:
+        """Whether another server has committed in this namespace in the last OTHERS_SECONDS."""
+        heard_at = self._heard_others_at.get(namespace, -math.inf)
+        return asyncio.get_running_loop().time() - heard_at < OTHERS_SECONDS
 
     async def _listen(self) -> None:
         lost = asyncio.Event()
@@ -80,7 +81,7 @@ class Listener:
             await asyncio.sleep(RELISTEN_SECONDS)
 
     async def _poll(self, connection: Connection, lost: asyncio.Event) -> None:
-        """Read the head at once and every POLL_SECONDS, until the connection is lost."""
+        """Read the heads at once and every POLL_SECONDS, until the connection is lost."""
         # Notifications sent while this server did not listen are lost. The head may not show that, because commits of
         # this server advance it, too.
         may_have_missed = True
@@ -88,11 +89,13 @@ class Listener:
         while not lost.is_set():
             with time_limit(connection, SILENCE_SECONDS):
                 # The session of the start holds the lock, too, but it may have been replaced since.
-                is_user = is_user or await connection.fetchval(sql.USE, self._namespace)
-                head = await connection.fetchrow(sql.HEAD, self._namespace)
-            if head is not None:
-                self._looked(head["revision"], head["incarnation"], may_have_missed)
-                may_have_missed = False
+                is_user = is_user or await connection.fetchval(sql.USE, DEFAULT_NAMESPACE)
+                heads = await connection.fetch(sql.HEADS, list(self._spaces))
+            for namespace, revision, incarnation in heads:
+                events = self._spaces.get(namespace)
+                if events is not None:
+                    events.looked(revision, incarnation, may_have_missed)
+            may_have_missed = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await lost.wait()
@@ -100,12 +103,16 @@ class Listener:
     def _hear(self, _connection: object, process: int, _channel: str, payload: object) -> None:
         if not isinstance(payload, str) or not payload.startswith(self._prefix):
             return
-        is_own = self._is_own_process(process)
+        namespace, _, changed = payload.removeprefix(self._prefix).partition("/")
+        events = self._spaces.get(namespace)
+        if events is None:
+            return
+        is_own = events.is_own_process(process)
         if not is_own:
-            self._heard_others_at = asyncio.get_running_loop().time()
-        revision, *names = payload.removeprefix(self._prefix).split(sql.SEPARATOR)
+            self._heard_others_at[namespace] = asyncio.get_running_loop().time()
+        revision, *names = changed.split(sql.SEPARATOR)
         # A server of version 0.1 names no kinds, so any kind may have changed. It also sends notifications without a
         # revision, which contain nothing more.
         if revision.isdecimal():
             kinds = [_BY_NAME[name] for name in names if name in _BY_NAME] if names else KINDS
-            self._committed(int(revision), () if is_own else kinds)
+            events.committed(int(revision), () if is_own else kinds)

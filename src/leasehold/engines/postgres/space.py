@@ -1,6 +1,7 @@
-"""A space on PostgreSQL: its connections, reads, lists and feed. Its commits are in `committer`, its fault in `fault`.
+"""A space on PostgreSQL: its head, its feed, its reads and lists.
 
-All state belongs to the event loop's thread. Connections: one that writes, READERS, LISTS, and one that listens.
+It shares the connections and the fault with the other spaces of the server (`database`). Its commits are in
+`committer`. All state belongs to the event loop's thread.
 
 The feed. A commit of this server is published with its changes. A commit of another server is known by notification
 and published without changes. If a commit of this server found a larger head than this server knew, a publication
@@ -18,38 +19,25 @@ import asyncpg
 
 from leasehold.completions import report
 from leasehold.engines import base
-from leasehold.engines.base import (
-    Clock,
-    CommitDone,
-    Decide,
-    MakeIncarnation,
-    Moment,
-    Published,
-    ReadDone,
-    new_incarnation,
-)
+from leasehold.engines.base import CommitDone, Decide, Moment, Published, ReadDone
 from leasehold.engines.postgres import backups, schema, sql
-from leasehold.engines.postgres.cleaner import Cleaner
-from leasehold.engines.postgres.committer import Committer, Names, Written
-from leasehold.engines.postgres.durability import check_durability
-from leasehold.engines.postgres.failures import FAILURES, Reports, as_service_error, as_start_error
-from leasehold.engines.postgres.fault import Fault
+from leasehold.engines.postgres.committer import Committer, Written
+from leasehold.engines.postgres.database import Database
+from leasehold.engines.postgres.failures import FAILURES, as_service_error
 from leasehold.engines.postgres.feed import Feed
 from leasehold.engines.postgres.known_head import Head
-from leasehold.engines.postgres.links import CLOSE_SECONDS, Address, Connection, Link
-from leasehold.engines.postgres.listener import Listener
+from leasehold.engines.postgres.links import Address, Connection
+from leasehold.engines.postgres.listener import SpaceEvents
 from leasehold.engines.postgres.lists import Listed, Lists, sendable
-from leasehold.engines.postgres.pool import Pool
 from leasehold.engines.postgres.reads import Reads
 from leasehold.engines.postgres.tables import TABLES
+from leasehold.engines.postgres.view import Names
 from leasehold.errors import ServiceError, unavailable
 from leasehold.model import KINDS, AnyKind, Change, Changes, Counted, Kind, Page, R, Touched, is_removal
 from leasehold.tasks import start_task
 
 T = TypeVar("T")
 
-READERS: Final = 2
-LISTS: Final = 2
 YIELD_SECONDS: Final = 0.002
 """The delay before removals of a contended kind are published here, while other servers commit, too.
 
@@ -65,23 +53,13 @@ SURPLUS_SECONDS: Final = 5.0
 
 
 class PostgresSpace:
-    """The records of one namespace in the database at `url`. The last two arguments are for tests."""
+    """The records of one namespace in `database`."""
 
-    def __init__(
-        self,
-        url: str,
-        namespace: str,
-        *,
-        clock: Clock | None = None,
-        make_incarnation: MakeIncarnation = new_incarnation,
-    ) -> None:
-        self._url = url
+    def __init__(self, database: Database, namespace: str) -> None:
+        self._database = database
         self._namespace = namespace
-        self._clock = clock
-        self._make_incarnation = make_incarnation
-        self._head = Head(namespace, make_incarnation)
-        self._reports = Reports()
-        self._fault = Fault(self._reports, self._commit_nothing, self._publish_every_kind)
+        self._fault = database.fault
+        self._head = Head(namespace, database.make_incarnation)
         self._feed = Feed(self._may_attempt)
         self._is_open = False
         self._committing: asyncio.Task[None] | None = None
@@ -110,73 +88,44 @@ class PostgresSpace:
     async def open(self) -> None:
         if self._is_open:
             return
-        try:
-            address = Address(self._url)
-        except OSError as failure:
-            raise as_start_error(failure) from failure
-        self._writer = Link(address)
-        try:
-            schema_name = await self._prepare(await self._writer.connected())
-        except (*FAILURES, ValueError) as failure:
-            self._writer.drop()
-            raise as_start_error(failure) from failure
-        except BaseException:
-            self._writer.drop()
-            raise
-        fault = self._fault
-        fault.open()
-        self._committer = Committer(self._writer, self._namespace, self._head, fault, self._reports, self._clock)
-        lists = [Link(address) for _ in range(LISTS)]
-        readers = [Link(address) for _ in range(READERS)]
-        listening = Link(address)
-        self._links = [self._writer, listening, *lists, *readers]
-        self._pool = Pool(lists, fault)
-        self._lists = Lists(self._pool, self._namespace, self._clock, self._head.see)
-        self._cleaner = Cleaner(self._namespace, self._ask)
-        self._reads = Reads(readers, self._namespace, self._clock, fault.retry_seconds, fault.failed, self._head.see)
-        self._listener = Listener(
-            listening,
-            self._namespace,
-            f"{schema_name}/{self._namespace}/",
-            is_own_process=self._committer.is_own_process,
-            committed=self._notified,
-            looked=self._looked,
+        self._head.forget()
+        database, namespace = self._database, self._namespace
+        # Before the head is read, so that no later commit is missed.
+        events = SpaceEvents(self._is_own_process, self._notified, self._looked, self._publish_every_kind)
+        await database.join(namespace, events)
+        self._committer = Committer(
+            database.writer, namespace, self._head, self._fault, database.reports, database.clock
         )
+        self._lists = Lists(database.pool, namespace, database.clock, self._head.see)
+        self._reads = Reads(database.readers, namespace, self._head.see)
+        try:
+            revision, incarnation = await database.ask(self._prepare)
+        except BaseException:
+            await database.begin_to_leave(namespace)
+            await database.leave()
+            raise
+        self._head.move_to(revision)
+        self._head.see(incarnation)
         self._is_open = True
-        self._reads.start()
-        self._listener.start()
 
-    async def _prepare(self, connection: Connection) -> str:
-        """Create the tables and the head if they are missing. Returns the name of the schema."""
-        now = time.time_ns() // 1000
-        await schema.deploy(connection, schema.load_scripts(), now=now)
-        if not await connection.fetchval(sql.USE, self._namespace):
-            raise unavailable("the store cannot be opened: `leasehold move` is moving it")
-        head = await schema.ensure_head(connection, self._namespace, self._make_incarnation)
-        self._head.revision, self._head.incarnation = head
-        schema_name = await connection.fetchval(sql.SCHEMA_NAME)
-        await connection.execute(sql.FORGET_WRITERS, self._namespace, now - WRITER_MICROSECONDS)
-        await check_durability(connection)
-        assert isinstance(schema_name, str)
-        return schema_name
+    async def _prepare(self, connection: Connection) -> tuple[int, str]:
+        """Create the head if it is missing. Returns its revision and incarnation."""
+        head = await schema.ensure_head(connection, self._namespace, self._database.make_incarnation)
+        before = time.time_ns() // 1000 - WRITER_MICROSECONDS
+        await connection.execute(sql.FORGET_WRITERS, self._namespace, before)
+        return head
 
     async def close(self) -> None:
         if not self._is_open:
             return
-        for link in self._links:
-            link.stop_retrying()
-        with suppress(ServiceError, TimeoutError):  # if it fails, another server takes over some seconds later
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._cleaner.resign()
         self._is_open = False
-        self._fault.close()
+        await self._database.begin_to_leave(self._namespace)
         if self._committing is not None:
             await asyncio.wait([self._committing])
-        await asyncio.gather(*self._restoring, *self._fault.attempts)
-        await self._listener.stop()
+        await asyncio.gather(*self._restoring)
         self._feed.close()
-        await self._reads.close()
-        await asyncio.gather(*(link.close() for link in self._links))
+        self._reads.close()
+        await self._database.leave()
 
     # Reads ----------------------------------------------------------------------------------------------------
 
@@ -210,7 +159,7 @@ class PostgresSpace:
     async def moment(self) -> Moment:
         self._check_open()
         try:
-            return await backups.moment(Address(self._url), self._namespace, self._clock)
+            return await backups.moment(Address(self._database.url), self._namespace, self._database.clock)
         except FAILURES as failure:
             raise as_service_error(failure) from failure
 
@@ -242,10 +191,10 @@ class PostgresSpace:
 
     async def expired(self, limit: int) -> Sequence[tuple[AnyKind, str]]:
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(sql.EXPIRED, self._namespace, limit, self._time())
+            return await connection.fetch(sql.EXPIRED, self._namespace, limit, self._database.time())
 
         rows = await self._ask(query)
-        if not rows or not await self._cleaner.may_clean():
+        if not rows or not await self._database.cleaner.may_clean():
             return []
         kinds = {kind.name: kind for kind in KINDS}
         return [(kinds[kind], name) for kind, name in rows]
@@ -261,23 +210,19 @@ class PostgresSpace:
         rows = await self._ask(query)
         if len(rows) < limit:
             self._looked_for_surplus_at = loop.time()
-        if not rows or not await self._cleaner.may_clean():
+        if not rows or not await self._database.cleaner.may_clean():
             return []
         return [row[0] for row in rows]
 
     async def _ask(self, query: Callable[[Connection], Awaitable[T]]) -> T:
         """Run the query of a list, or a rare query. Raises ServiceError."""
         self._check_open()
-        return await self._pool.ask(query)
+        return await self._database.ask(query)
 
     def _check_open(self) -> None:
         """Raise `unavailable` if the space is not open."""
         if not self._is_open:
             raise unavailable("the store is closed")
-
-    def _time(self) -> int | None:
-        """The parameter `clock` of the statements."""
-        return None if self._clock is None else self._clock()
 
     # Commits --------------------------------------------------------------------------------------------------
 
@@ -306,10 +251,7 @@ class PostgresSpace:
             done(None)
         except BaseException as failure:  # all later commits wait for this one
             report("a commit failed in an unexpected way", failure)
-            try:
-                self._writer.drop()
-            finally:
-                done(self._committer.given_up())
+            done(self._committer.given_up())
             if not isinstance(failure, Exception):
                 raise
         finally:
@@ -321,7 +263,7 @@ class PostgresSpace:
         """Publish a commit of this server. `knew`: the head that this server knew before the commit."""
         if written.before > knew:
             self._publish_every_kind()
-        hears_others = self._listener.hears_others
+        hears_others = self._database.listener.hears_others(self._namespace)
         for kind, changes in written.changes.items():
             must_yield = hears_others and TABLES[kind].is_contended and any(map(is_removal, changes))
             delay_seconds = YIELD_SECONDS if must_yield else 0.0
@@ -331,6 +273,9 @@ class PostgresSpace:
 
     def subscribe(self, kind: AnyKind, published: Published) -> None:
         self._feed.subscribe(kind, published)
+
+    def _is_own_process(self, process: int) -> bool:
+        return self._committer.is_own_process(process)
 
     def _may_attempt(self) -> bool:
         """Whether a change that a subscriber attempts now may be committed."""
@@ -358,11 +303,8 @@ class PostgresSpace:
 
     async def _restore_head(self) -> None:
         with suppress(ServiceError):  # the next commit, or the next read of the head, tries again
-            await self._pool.ask(self._head.restore, retry_seconds=0.0)
+            await self._database.pool.ask(self._head.restore, retry_seconds=0.0)
 
     async def recover(self) -> None:
         if self._fault.error is not None and self._is_open:
             await self._fault.try_to_write()
-
-    async def _commit_nothing(self) -> None:
-        await self._pool.ask(self._committer.commit_nothing, retry_seconds=0.0)

@@ -30,6 +30,8 @@ NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
 # The head, the servers, the cleaner -------------------------------------------------------------------------------
 
 HEAD: Final = "SELECT revision, incarnation FROM head WHERE namespace = $1"
+HEADS: Final = "SELECT namespace, revision, incarnation FROM head WHERE namespace = ANY($1::text[])"
+"""namespaces."""
 ADD_HEAD: Final = "INSERT INTO head (namespace, revision, compacted_revision) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING"
 SET_INCARNATION: Final = "UPDATE head SET incarnation = $2 WHERE namespace = $1 AND incarnation IS NULL"
 """Only the first server sets it. The others wait for the row and find that it has an incarnation."""

@@ -1,0 +1,30 @@
+"""A durable commit that changes no record. It shows whether the database takes writes."""
+
+from uuid import UUID
+
+from leasehold.engines.postgres import sql
+from leasehold.engines.postgres.links import Connection
+from leasehold.engines.postgres.tables import TABLES
+from leasehold.engines.postgres.view import EVERY_KIND, KIND_NAMES, current
+from leasehold.model import KINDS
+
+
+async def commit_nothing(connection: Connection, namespace: str, probe_id: UUID, now: int | None) -> None:
+    """It needs the same tables and privileges as every other commit. `now`: the parameter `clock` of the statements.
+
+    It uses its own row in `writers`, that of `probe_id`, because a batch may be waiting for the outcome of its COMMIT.
+    """
+    async with connection.transaction():
+        await connection.fetch(sql.LOCK_HEAD, namespace)
+        rows = await connection.fetch(sql.load(EVERY_KIND.kinds), namespace, now, *EVERY_KIND.parameters)
+        time, head, compacted, _ = current(rows)
+        await connection.fetch(sql.LAST_BATCH, namespace, probe_id)
+        parts = tuple((kind, True) for kind in KINDS)
+        arguments: list[object] = [head, probe_id, 0, time, head]
+        for kind in KINDS:
+            arguments += TABLES[kind].values([])
+            if TABLES[kind].document is not None:
+                arguments.append([])
+            arguments += ([], []) if kind.has_history else ([],)
+        await connection.fetch(sql.write(parts), namespace, *arguments)
+        await connection.execute(sql.COMPACT, namespace, compacted, KIND_NAMES, 0)
