@@ -5,7 +5,8 @@ with pages of 4 KiB the processor has to look up the address of each in the page
 knows most of these addresses. This needs Linux 6.1; without it nothing happens. Where huge pages are switched off
 (`never` in `/sys/kernel/mm/transparent_hugepage/enabled`), they stay off.
 
-The kernel copies one huge page at a time, in about 5 ms, mostly without holding up the other threads.
+The kernel copies one huge page at a time, in 5 to 15 ms. Other threads continue unless they need this memory or change
+the page tables.
 """
 
 import ctypes
@@ -25,8 +26,8 @@ GROWTH_BYTES: Final = 64 * MIB
 """The memory is moved when it has grown by this much since the last time."""
 LOOK_SECONDS: Final = 10.0
 """Between two looks at how much memory there is."""
-PAUSE_SECONDS: Final = 0.005
-"""Between two huge pages, so that other threads that need the page tables get their turn."""
+PAUSE_SECONDS: Final = 0.02
+"""Between two huge pages. A request that needs the memory or the page tables meanwhile waits, but only a few do."""
 MOST_MISSING_PAGES: Final = 16
 """A huge page may have this many pages of 4 KiB more than the memory that it replaces: 3 %."""
 
