@@ -1,5 +1,6 @@
 """The history of one kind in memory: what it tells, what it forgets, and what a call costs."""
 
+import random
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -134,3 +135,35 @@ def test_compaction_by_the_number_of_changes_survives_a_restart(monkeypatch: pyt
     rebuilt = state.rebuilt({ENTRY: deletions(101, 3)}, 101)
     assert rebuilt.compacted_revision == floor
     assert len(rebuilt.table(ENTRY).history.revisions) == len(state.table(ENTRY).history.revisions) + 3
+
+
+# Batches ------------------------------------------------------------------------------------------------------
+
+
+def any_change(rng: random.Random, key: str, revision: int, *, replaces: bool) -> Change:
+    if not replaces and rng.random() < 0.2:
+        return Deletion(key, revision)
+    expires_at = revision if not replaces and rng.random() < 0.2 else None
+    return Entry(key, b"x" * rng.randrange(20), revision, 0, 0, expires_at)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_batch_has_the_same_effect_as_its_changes_one_by_one(seed: int) -> None:
+    rng = random.Random(seed)
+    at_once, one_by_one = table_after(), table_after()
+    revision = 0
+    for _ in range(30):
+        replaces = rng.random() < 0.7
+        keys = [*at_once.by_name] if replaces and at_once.by_name else "abcdefghij"
+        names = rng.sample(keys, k=rng.randrange(len(keys)) + 1)
+        changes = [any_change(rng, key, revision + place, replaces=replaces) for place, key in enumerate(names, 1)]
+        revision += len(changes)
+        at_once.publish(changes, revision)
+        for change in changes:
+            one_by_one.publish([change], change.revision)
+        assert at_once.text_bytes == one_by_one.text_bytes == Table(ENTRY, at_once.contents(), 0).text_bytes
+        for table in (at_once, one_by_one):
+            assert table.expired(100, revision) == at_once.expired(100, revision)
+            assert table.page("", None, 100, revision, 0) == at_once.page("", None, 100, revision, 0)
+            assert told(table, 0, revision) == told(at_once, 0, revision)
+            assert told(table, revision - len(changes), revision) == changes

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import compress
 from operator import attrgetter
-from typing import Final, Generic, get_type_hints
+from typing import Final, Generic, cast, get_type_hints
 
 import msgspec
 
+from leasehold.engines.base import revision_of
 from leasehold.engines.memory.history import History, NoHistory
 from leasehold.engines.memory.ordered_names import OrderedNames
 from leasehold.engines.state import Contents, KindSnapshot
@@ -26,6 +27,9 @@ STALE_EXPIRIES: Final = 1_024
 
 MAX_SKIPPED: Final = 5_000
 """After skipping this many expired or stale records, a call ends early. It has then taken 1 to 5 ms."""
+
+FEW_CHANGES: Final = 2
+"""A loop over so many takes no longer than the steps of `_replace`."""
 
 LINE_BYTES: Final = 128
 """The approximate size of a line of `data.json` without its name and its JSON text, or the bytes in place of one. Bytes
@@ -168,6 +172,9 @@ class Table(Generic[R]):
 
     def publish(self, changes: Sequence[Change], head: int) -> None:
         """Make a batch visible to readers. `changes` are in the order of revisions. 0.5 µs per replaced record."""
+        if len(changes) > FEW_CHANGES and self._lookup_of is None and self._replace(changes):
+            self.history.trim(head)
+            return
         by_name, history, name_of, text_of = self.by_name, self.history, self._name_of, self._text_of
         record_type, lookup_of, by_lookup = self.kind.record, self._lookup_of, self.by_lookup
         note_revision, note_name = history.revisions.append, history.names.append
@@ -197,6 +204,22 @@ class Table(Generic[R]):
             note_revision(change.revision)
             note_name(name)
         history.trim(head)
+
+    def _replace(self, changes: Sequence[Change]) -> bool:
+        """Publish changes that only replace records, none of which will expire. Returns False if there are others.
+
+        Nearly all batches are such. `map` takes a third of the instructions of a loop.
+        """
+        names = list(map(self._name_of, changes))
+        before = list(map(self.by_name.get, names))
+        if not all(before) or set(map(type, changes)) != {self.kind.record} or any(map(_expires_at_of, changes)):
+            return False
+        text_of, history = self._text_of, self.history
+        self._text_bytes += sum(map(len, map(text_of, changes))) - sum(map(len, map(text_of, before)))
+        self.by_name.update(zip(names, cast("Sequence[R]", changes), strict=True))
+        history.revisions += map(revision_of, changes)
+        history.names += names
+        return True
 
     def _note_expiry(self, expires_at: int, name: str) -> None:
         heapq.heappush(self._expiries, _Expiry(expires_at, name))
