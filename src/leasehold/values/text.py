@@ -62,6 +62,20 @@ def parse_json(body: bytes, *, max_containers: int | None = MAX_CONTAINERS, brac
 
     Raises `invalid_json`, and `too_large` for more than `max_containers` lists and objects (None: no limit).
     """
+    if (
+        len(body) <= MAX_NESTING
+        and json_text.BACKSLASH not in body
+        and (json_text.MINUS not in body or body.find(b"-0") < 0)
+    ):
+        # Nearly all bodies, as in `parse_json_value`, but without calls.
+        try:
+            value = _decode_json(body)
+            _encode_messagepack(value)  # as in `_check_integers`
+            encoded = _encode_json(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError):
+            pass  # the general way, below, says what is wrong
+        else:
+            return body if encoded == body else encoded
     if len(body) <= LARGE_BYTES:
         return _encoded_or_same(parse_json_value(body, brackets=brackets), body)
     with collector_paused(len(body)):
