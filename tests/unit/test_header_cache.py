@@ -77,6 +77,19 @@ def test_a_full_cache_drops_its_older_half(heads: HeaderCache) -> None:
     assert known == [False] * (MAX_HEADS // 2) + [True] * (MAX_HEADS // 2 + 1)
 
 
+def test_what_was_found_by_its_size_is_forgotten_with_the_older_half(heads: HeaderCache) -> None:
+    blocks = [request(host="localhost", authorization=f"Bearer {number}") for number in range(MAX_HEADS + 1)]
+    (data, headers), *others = blocks
+    heads.remember(data, headers)
+    begin = data.index(b" HTTP/1.1")
+    assert heads.find(data, begin) is headers
+    assert heads.by_size == {len(data) - begin: headers}
+    for other, its_headers in others:
+        heads.remember(other, its_headers)
+    assert heads.find(data, begin) is None
+    assert heads.by_size == {}
+
+
 # The field of a trace -------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,13 @@ def test_each_length_of_a_body_has_its_own_block() -> None:
     assert written_quickly([*KNOWN, *steps, *steps]) == 8
 
 
+def test_blocks_of_the_same_length_are_told_apart() -> None:
+    fields = ["Field-A: xy", "Field-B: xy", "Cookie: xyz", "If-Lease: x", "Prefer: xyz"]
+    writes = [send(message("PUT", "/kv/k", field, body=b"1")) for field in fields]
+    longer = [send(message("PUT", "/kv/k", field + "y", body=VALUE)) for field in fields]
+    assert written_quickly([*KNOWN, *writes, *longer, *writes, *longer, *reversed(writes)]) == 9
+
+
 @pytest.mark.parametrize("key", ["key", "a/b-c_d:e", "k" * 512, "a'(),;=@!$&*+", "{a}", "^`|~"])
 def test_keys_as_they_stand_in_the_path_take_it(key: str) -> None:
     steps = [put(f"/kv/{key}", VALUE), put(f"/kv/{key}", VALUE), send(message("GET", f"/kv/{key}"))]

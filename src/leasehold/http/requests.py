@@ -28,7 +28,16 @@ class Headers(dict[bytes, bytes]):
     Requests with the same header block share one object, so it also keeps what was concluded from the fields.
     """
 
-    __slots__ = ("block", "content_type", "cors_lines", "is_checked", "is_plain", "principal", "verified_by")
+    __slots__ = (
+        "block",
+        "content_type",
+        "cors_lines",
+        "is_checked",
+        "is_plain",
+        "principal",
+        "quick_writer",
+        "verified_by",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +56,8 @@ class Headers(dict[bytes, bytes]):
         """The caller that `admission` has admitted with these fields."""
         self.verified_by: object = None
         """The verifier that has verified the token of `principal`."""
+        self.quick_writer: Principal | None = None
+        """A caller whose writes with these fields may take the fast path (`quick_put`)."""
         self.cors_lines = b""
         """Response header lines (CORS) that let the page which sent the request read the response. Empty for others."""
 

@@ -83,11 +83,6 @@ class Admission:
             headers.principal, headers.verified_by = principal, self.verifier
         return principal
 
-    def readmits(self, headers: Headers, principal: Principal) -> bool:
-        """Whether `admit` would admit the same caller again. `principal`: `headers.principal`."""
-        verifier = self.verifier
-        return verifier is None or (headers.verified_by is verifier and verifier.now() < principal.expires_at)
-
     def set_cors_lines(self, headers: Headers) -> None:
         """Set `headers.cors_lines` if the request comes from a page of an allowed origin. Errors need them, too."""
         if not self._origins or headers.cors_lines:

@@ -61,6 +61,8 @@ class HeaderCache:
         self._heads: dict[bytes, Head] = {}
         self._block_bytes = 0
         """Of the last block that was found."""
+        self.by_size: dict[int, Headers] = {}
+        """The headers that `find` has found last, by the size of what it was given."""
 
     def recall(self, data: bytes) -> Request | None:
         """The request, without an id, if `data` is exactly one request with a known block. Else None: parse it."""
@@ -87,17 +89,21 @@ class HeaderCache:
             request.take_query(query)
         return request
 
-    def split(self, data: bytes) -> tuple[Headers, bytes] | None:
-        """The fields and the body, if `data` is exactly a known block and the body that it announces."""
-        head = self._heads.get(data[: self._block_bytes])
-        if head is None:
-            end = data.find(b"\r\n\r\n") + 4
-            head = self._heads.get(data[:end])
-            if head is None:
-                return None
-            self._block_bytes = end
-        body = data[self._block_bytes :]
-        return (head.headers, body) if len(body) == head.content_length else None
+    def find(self, data: bytes, begin: int) -> Headers | None:
+        """The fields, if `data` from `begin` on is exactly LINE_END, a known block, and the body that it announces.
+
+        They are put into `by_size`. The next requests of this size mostly have the same block, and a comparison takes a
+        tenth of the instructions that the hash of a block takes.
+        """
+        begin_of_block = begin + len(LINE_END)
+        if not data.startswith(LINE_END, begin):
+            return None
+        end = data.find(b"\r\n\r\n", begin_of_block) + 4
+        head = self._heads.get(data[begin_of_block:end])
+        if head is None or len(data) != end + head.content_length:
+            return None
+        self.by_size[len(data) - begin] = head.headers
+        return head.headers
 
     def remember(self, data: bytes, headers: Headers) -> None:
         """Keep the block of a request that the parser accepted, if `data` is exactly this request."""
@@ -123,6 +129,7 @@ class HeaderCache:
         if len(self._heads) >= MAX_HEADS:
             for block in list(islice(self._heads, MAX_HEADS // 2)):
                 del self._heads[block]
+            self.by_size.clear()
         headers.pop(TRACEPARENT, None)  # the request has its trace already
         headers.block = LINE_END + data[begin:end]
         self._heads[data[begin:end]] = Head(headers, content_length)

@@ -92,7 +92,7 @@ class QuickGet:
         if principal is None:
             return None
         verifier = self._admission.verifier
-        if verifier is not None:  # as `Admission.readmits`, without a call
+        if verifier is not None:  # would `Admission.admit` admit this caller again?
             now = verifier.now
             if headers.verified_by is not verifier or not now() < principal.expires_at:
                 return None

@@ -24,17 +24,20 @@ from typing import Final, Protocol
 import msgspec
 
 from leasehold import values
+from leasehold.access.permissions import Principal
 from leasehold.errors import ServiceError
 from leasehold.http.encoding import Templates
 from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.bodies import JSON_TYPES
-from leasehold.http.wire.header_cache import LINE_END, HeaderCache
-from leasehold.http.wire.quick_answer import BEFORE_KEY, LONGEST_LINE_BYTES, OTHER_BYTES, QuickAnswer, QuickContext
+from leasehold.http.wire.header_cache import HeaderCache
+from leasehold.http.wire.quick_answer import LONGEST_LINE_BYTES, OTHER_BYTES, QuickAnswer, QuickContext
 from leasehold.keys import check_key
 from leasehold.model import Outcome, Put, Written
 from leasehold.trace_context import TraceContext
 
-QUICK_PUTS: Final = (b"POST /kv/", b"PUT /kv/")
+_POST: Final = b"POST /kv/"
+_PUT: Final = b"PUT /kv/"
+QUICK_PUTS: Final = (_POST, _PUT)
 """What these requests begin with. The caller checks it, because for other requests a call would cost more than this."""
 
 
@@ -61,43 +64,44 @@ class BegunPut(msgspec.Struct, frozen=True, gc=False):
 class QuickPut:
     """Shared by all connections of a server."""
 
-    __slots__ = ("_admission", "_answers", "_context", "_header_cache", "_is_enabled", "_space")
+    __slots__ = ("_admission", "_context", "_header_cache", "_is_enabled", "_known", "_methods", "_space")
 
     def __init__(self, context: PutContext) -> None:
         self._context = context
         self._admission = context.admission
         self._header_cache = context.header_cache
+        self._known = context.header_cache.by_size
         self._space = context.store.space
         self._is_enabled = context.limits.max_request_line_bytes >= LONGEST_LINE_BYTES
-        self._answers = {
-            b"POST": QuickAnswer("POST", context, Templates.entry_written),
-            b"PUT": QuickAnswer("PUT", context, Templates.entry_written),
+        self._methods = {
+            _POST[1]: (len(_POST), QuickAnswer("POST", context, Templates.entry_written)),
+            _PUT[1]: (len(_PUT), QuickAnswer("PUT", context, Templates.entry_written)),
         }
+        """Where the key begins, and the answer, by the first byte in which the methods differ."""
 
     def begin(self, data: bytes, trace: TraceContext | None) -> BegunPut | None:
         """The write that `data`, read after a whole request, asks for. None: the general path must begin it.
 
         `data` begins with one of QUICK_PUTS. `trace`: the trace of the request, whose field is not in `data`.
         """
-        line, _, rest = data.partition(LINE_END)
-        method, _, path = line.partition(BEFORE_KEY)
-        answer = self._answers.get(method)
-        if answer is None or path.translate(OTHER_BYTES) != path:
+        begin, answer = self._methods[data[1]]
+        end = data.find(b" ", begin)
+        path = data[begin:end]
+        if path.translate(OTHER_BYTES) != path or not self._is_enabled or self._context.stopping:
             return None
-        found = self._header_cache.split(rest)
-        if found is None or not self._is_enabled or self._context.stopping:
-            return None
-        headers, body = found
+        headers = self._known.get(len(data) - end)
+        if headers is None or not data.startswith(headers.block, end):
+            headers = self._header_cache.find(data, end)
+            if headers is None:
+                return None
         principal = headers.principal
-        if (
-            principal is None
-            or "write" not in principal.permissions
-            or "read" not in principal.permissions
-            or not headers.is_plain
-            or headers.content_type not in JSON_TYPES
-            or not self._admission.readmits(headers, principal)
-        ):
+        if principal is None or (headers.quick_writer is not principal and not _may_write_quickly(principal, headers)):
             return None
+        verifier = self._admission.verifier
+        if verifier is not None:  # would `Admission.admit` admit this caller again?
+            now = verifier.now
+            if headers.verified_by is not verifier or not now() < principal.expires_at:
+                return None
         key = path.decode()
         if principal.prefixes is not None and not principal.covers(key):
             return None
@@ -105,7 +109,7 @@ class QuickPut:
         try:
             if peek is None or peek(key) is None:
                 check_key(key)
-            operation = Put(key, values.parse_json(body))
+            operation = Put(key, values.parse_json(data[end + len(headers.block) :]))
         except ServiceError:
             return None
         return BegunPut(operation, path, answer, headers, next(self._context.request_numbers), trace)
@@ -122,3 +126,16 @@ class QuickPut:
     def request(self, begun: BegunPut) -> Request:
         """The request as the general path would have made it and admitted it, without its body."""
         return begun.answer.request(begun.path, begun.headers, begun.number, begun.trace)
+
+
+def _may_write_quickly(principal: Principal, headers: Headers) -> bool:
+    """Whether this caller may write JSON with these fields, and they change nothing. It is noted in `quick_writer`."""
+    if (
+        "write" not in principal.permissions
+        or "read" not in principal.permissions
+        or not headers.is_plain
+        or headers.content_type not in JSON_TYPES
+    ):
+        return False
+    headers.quick_writer = principal
+    return True
