@@ -69,6 +69,11 @@ https://opentelemetry.io/docs/specs/semconv/http/http-metrics and
 https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics"""
 
 
+def place_of(seconds: float) -> int:
+    """The index of a time in the counts of a histogram whose bounds are SECONDS_BOUNDS."""
+    return bisect_left(SECONDS_BOUNDS, seconds)
+
+
 class Distribution(msgspec.Struct):
     """A histogram: `counts[i]` values were at most `bounds[i]`; the last count is of values above all bounds."""
 
@@ -78,7 +83,7 @@ class Distribution(msgspec.Struct):
     def count_seconds(self, seconds: float) -> None:
         """Count a request. The bounds are SECONDS_BOUNDS."""
         if seconds:
-            self.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
+            self.counts[place_of(seconds)] += 1
             self.total += seconds
         else:  # answered in the same turn of the event loop
             self.counts[0] += 1

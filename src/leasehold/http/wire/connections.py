@@ -96,7 +96,8 @@ class Connections:
         self.templates = Templates(self.store.space.incarnation)
         self._most_refused = most_refused
         """How many connections over the limit get a response that says so. More are closed at once."""
-        self._moment = 0.0
+        self.known_moment = 0.0
+        """The result of `moment`, if it was called in this iteration of the event loop, else 0."""
         self._members: set[Member] = set()
         self._by_address: Counter[str] = Counter()
         self._crowd = 0
@@ -140,13 +141,13 @@ class Connections:
 
     def moment(self) -> float:
         """Seconds. The clock is read once in an iteration of the event loop, so most requests need not read it."""
-        if not self._moment:
+        if not self.known_moment:
             self.loop.call_soon(self._end_moment)
-            self._moment = perf_counter()
-        return self._moment
+            self.known_moment = perf_counter()
+        return self.known_moment
 
     def _end_moment(self) -> None:
-        self._moment = 0.0
+        self.known_moment = 0.0
 
     def gauges(self) -> Mapping[str, float]:
         own = {"connections": len(self._members), "max_connections": self.limits.max_connections}

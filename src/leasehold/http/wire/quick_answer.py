@@ -11,7 +11,7 @@ from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.admission import Admission
 from leasehold.http.wire.header_cache import LINE_END
 from leasehold.limits import MAX_KEY_BYTES, Limits
-from leasehold.metrics import Distribution, Metrics
+from leasehold.metrics import Distribution, Metrics, place_of
 from leasehold.model import Entry
 from leasehold.store.store import Store
 from leasehold.times import time_bytes
@@ -59,7 +59,18 @@ class Template(Protocol):
 class QuickAnswer:
     """The answer to the requests of one method: 200 with an entry that does not expire."""
 
-    __slots__ = ("_common_lines", "_context", "_format", "_histogram", "_incarnation", "_space", "_template", "method")
+    __slots__ = (
+        "_common_lines",
+        "_context",
+        "_format",
+        "_histogram",
+        "_incarnation",
+        "_place",
+        "_seconds",
+        "_space",
+        "_template",
+        "method",
+    )
 
     def __init__(self, method: str, context: QuickContext, template: Template) -> None:
         self.method = method
@@ -68,6 +79,9 @@ class QuickAnswer:
         self._template = template
         self._histogram = Distribution([0])
         """Of these requests in the metrics, from the first answer on."""
+        self._seconds = 0.0
+        self._place = 0
+        """Of the last `seconds` in the histogram. All requests of a batch mostly took the same time."""
         self._common_lines = b""
         self._incarnation = ""
         self._format = b""
@@ -90,10 +104,14 @@ class QuickAnswer:
         size = len(path) + len(value) + len(revision) + _JSON_BYTES
         cors_lines = headers.cors_lines
         answer = self._format % (number, cors_lines, revision, size, path, value, revision, created_at, updated_at)
+        histogram = self._histogram
         if seconds:
-            self._histogram.count_seconds(seconds)
-        else:  # what `count_seconds` does then, without a call
-            self._histogram.counts[0] += 1
+            if seconds != self._seconds:
+                self._seconds, self._place = seconds, place_of(seconds)
+            histogram.counts[self._place] += 1
+            histogram.total += seconds
+        else:  # what `count_seconds` does then
+            histogram.counts[0] += 1
         if context.logs_requests:
             ids = {"request_id": self._request_id(number).decode()}
             context.log_request(self.method, _FOLDER + path, 200, ids)

@@ -122,7 +122,8 @@ class QuickAnswerer(Answerer):
 
         `trace`: see `QuickPut.begin`.
         """
-        quick_put = self._shared.quick_put
+        shared = self._shared
+        quick_put = shared.quick_put
         if quick_put is None or not self._is_ready():
             return False
         try:
@@ -130,9 +131,9 @@ class QuickAnswerer(Answerer):
             if begun is None:
                 return False
             self._begun, self._state = begun, WORKING
-            self._started_at = self._shared.moment()
+            self._started_at = shared.known_moment or shared.moment()
             self._quota_used += 1
-            self._shared.store.submit(begun.operation, self._complete_write)
+            shared.store.submit(begun.operation, self._complete_write)
         except BaseException as failure:  # noqa: BLE001 - the general path begins it, or says that it cannot
             report("the fast path of a write failed", failure)
             self._forget_begun()
@@ -151,7 +152,9 @@ class QuickAnswerer(Answerer):
             return
         try:
             answer = quick_get.complete(begun, entry, self._shared.moment() - self._started_at)
-            self._post(answer)
+            transport = self._sender.transport
+            if answer is not None and transport is not None:
+                self._shared.outbox.post(transport, answer)
         except BaseException as failure:  # noqa: BLE001 - the general path answers
             report("the fast path of a GET failed", failure)
             answer = None
@@ -160,18 +163,26 @@ class QuickAnswerer(Answerer):
             return
         self._begun = None
         try:
-            self._end_quickly(len(answer))
+            self._quota_used += len(answer) // LARGE_BYTES
+            self._continue()
         except BaseException as failure:  # noqa: BLE001 - the request is answered, so no error can be
             self._break_off(failure)
 
     def _complete_write(self, outcome: Outcome | ServiceError) -> None:
         """Called by the store with the outcome of the write that was begun. The connection may be closed by then."""
-        begun, quick_put = self._begun, self._shared.quick_put
+        begun, shared, transport = self._begun, self._shared, self._sender.transport
+        quick_put = shared.quick_put
         if type(begun) is not BegunPut or quick_put is None:
             return
         try:
-            answer = quick_put.answer(begun, outcome, self._shared.moment() - self._started_at)
-            self._post(answer)
+            moment = shared.known_moment or shared.moment()
+            answer = quick_put.answer(begun, outcome, moment - self._started_at)
+            if answer is not None and transport is not None:
+                outbox = shared.outbox
+                if outbox.answers and len(answer) <= UNCOUNTED_BYTES:
+                    outbox.answers.append((transport, answer))
+                else:
+                    outbox.post(transport, answer)
         except BaseException as failure:  # noqa: BLE001 - the general path answers
             report("the fast path of a write failed", failure)
             answer = None
@@ -180,19 +191,10 @@ class QuickAnswerer(Answerer):
             return
         self._begun = None
         try:
-            self._end_quickly(len(answer))
+            self._quota_used += len(answer) // LARGE_BYTES
+            self._continue()
         except BaseException as failure:  # noqa: BLE001 - the request is answered, so no error can be
             self._break_off(failure)
-
-    def _post(self, answer: bytes | None) -> None:
-        transport = self._sender.transport
-        if answer is not None and transport is not None:
-            self._shared.outbox.post(transport, answer)
-
-    def _end_quickly(self, answer_bytes: int) -> None:
-        """The answer to a request of a fast path was posted."""
-        self._quota_used += answer_bytes // LARGE_BYTES
-        self._continue()
 
     def _resume(self, request: Request, outcome: Outcome | ServiceError) -> None:
         """Let the general path answer a request that a fast path has begun."""
