@@ -11,8 +11,9 @@ Invariants:
 - It begins one kind of write: a whole value, without a query and without a header that changes its effect.
 - It gives one kind of answer: 200 with the replaced entry. For each other outcome `request` makes the request that the
   general path would have had, and the general path answers it.
-- Whatever may change between two requests is checked for each of them: the token and what it covers, the incarnation,
-  a stop of the service. Only the decision about Host and Origin is kept with the header block, as `admission` keeps it.
+- Whatever may change between two requests is checked for each of them: the end of the token, the key that it must
+  cover, the incarnation, a stop of the service. What the fields alone decide is kept with the header block: Host and
+  Origin, as `admission` keeps it, and whether this caller may write and the body is JSON (`_may_write_quickly`).
 - A connection calls it only between two requests, while none is queued and its client reads what is sent.
 
 A new option of these requests needs nothing here if it is a query parameter. If it is a header field, add it to
