@@ -166,9 +166,8 @@ def check_json_text(text: bytes, *, max_brackets: int) -> None:
         _skip(text)
         if not text.isascii():
             decoder = _Utf8Decoder()
-            for piece in _pieces(text):
+            for piece in _pieces(text):  # JSON ends with ASCII, so the last one ends with a whole character
                 decoder.decode(piece)
-            decoder.decode(b"", final=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(error, text, "text") from error
 
