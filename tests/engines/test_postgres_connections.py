@@ -166,10 +166,10 @@ def test_a_file_that_is_not_a_certificate_is_reported(database: Database, tmp_pa
 # Settings of the session --------------------------------------------------------------------------------------
 
 
-def settings_of(database: Database) -> dict[str, str]:
+def settings_of(database: Database, *others: str) -> dict[str, str]:
     async def ask() -> dict[str, str]:
         connection = await Address(database.url).connect()
-        names = [*links.SESSION, "plan_cache_mode"]
+        names = [*links.SESSION, "plan_cache_mode", *others]
         found = {name: await connection.fetchval("SELECT current_setting($1)", name) for name in names}
         await connection.close()
         return found
@@ -194,9 +194,10 @@ def test_a_session_has_its_settings_even_if_the_role_has_others(database: Databa
     }
 
 
-def test_statements_have_plan_cache_mode_auto_if_the_database_is_distributed(
+def test_a_session_of_a_distributed_database_has_the_settings_for_it(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The catalogue shows it by an extension. The test uses one that is always installed."""
     monkeypatch.setattr(links, "DISTRIBUTING_EXTENSION", "plpgsql")
-    assert settings_of(database)["plan_cache_mode"] == "auto"
+    settings = settings_of(database, "citus.override_table_visibility")
+    assert (settings["plan_cache_mode"], settings["citus.override_table_visibility"]) == ("auto", "off")

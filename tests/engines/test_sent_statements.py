@@ -12,13 +12,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from databases import Database, PostgresServer
+from databases import Database, PostgresServer, run
 from harness.api_model import follow_the_model
 from harness.postgres_faults import survive_database_faults
+from no_citus import functions_of_citus
 from running import Server, Wire, leasehold, message, running, until
 from statement_rules import constants, faults
 
 from leasehold.engines.postgres import sql
+from leasehold.engines.postgres.distribution import distribute
 
 LOGGED = ("log_statement=all", "log_parameter_max_length=0", "log_line_prefix=%a|")
 IN_THE_LOG = re.compile(r"^leasehold\|LOG: +(?:execute [^:]+|statement): (.*(?:\n\t.*)*)", re.MULTILINE)
@@ -40,6 +42,9 @@ def use_everything(database_server: PostgresServer, folder: Path) -> None:
         go_back(server, database)
     use_commands(database_server, database, folder)
     lose_answers(database_server)
+    distributed = Database(database_server.url, "distributed").create()
+    with functions_of_citus(distributed):
+        run(distribute(distributed.url, now=1))
 
 
 def lose_answers(database_server: PostgresServer) -> None:

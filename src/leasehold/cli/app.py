@@ -53,6 +53,7 @@ GROUPS: Final = {
         "restore": "backup",
         "move": "move",
         "advance": "backup",
+        "distribute": "distribute",
         "token": "token",
         "completion": "completion",
     },

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from leasehold.engines.file.offline import Restored
     from leasehold.engines.file.recovery import Report
     from leasehold.engines.moves import Moved, Source, Target
+    from leasehold.engines.postgres.distribution import Distributed
     from leasehold.engines.state import StoredState
     from leasehold.progress import Progress
 
 __all__ = [
     "advance_store",
+    "distribute_store",
     "inspect_file",
     "moment_of",
     "move_store",
@@ -150,6 +152,15 @@ def _target_of(url: str, progress: "Progress", now: int) -> "AbstractAsyncContex
     from leasehold.engines.file.disk import OsDisk
 
     return in_files.opened_target(_durable_path(url), OsDisk(), now=now, progress=progress)
+
+
+async def distribute_store(url: str, *, now: int) -> "Distributed":
+    """Distribute the tables of a store over the nodes of its database; see `postgres.distribution`."""
+    if not is_postgres(url):
+        raise ServiceError("invalid_argument", "only a store on PostgreSQL can be distributed")
+    with _asyncpg_required():
+        from leasehold.engines.postgres.distribution import distribute
+    return await distribute(url, now=now)
 
 
 def _path_of(url: str) -> Path:

@@ -66,8 +66,14 @@ SET_UP: Final = """
     SELECT set_config('plan_cache_mode', CASE
         WHEN EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = $3) THEN 'auto' ELSE 'force_generic_plan'
     END, false)
+    UNION ALL
+    SELECT set_config('citus.override_table_visibility', 'off', false) FROM pg_catalog.pg_extension WHERE extname = $3
 """
-"""By a statement and not when the session begins: poolers drop the settings that come with it, or refuse them."""
+"""By a statement and not when the session begins: poolers drop the settings that come with it, or refuse them.
+
+asyncpg asks for the description of types, such as timestamptz[], when a session first uses them. Citus adds a condition
+to that query, which hides the tables of its shards: then it takes 5 to 36 s with 2,000 types, and 0.1 s without it.
+"""
 
 
 class Address:

@@ -20,8 +20,9 @@ from leasehold.model import KINDS, AnyKind
 from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.tasks import cancel_and_wait
 
-POLL_SECONDS: Final = 5.0
-"""The time between two reads of the heads. A read finds commits whose notification was lost."""
+POLL_SECONDS: Final = 0.8
+"""The time between two reads of the heads. A read finds commits whose notification was lost, or never sent: Citus does
+not send notifications from one node to another, and poolers drop them. Then a commit is known after a second."""
 RELISTEN_SECONDS: Final = 0.5
 OTHERS_SECONDS: Final = 10.0
 _BY_NAME: Final = {kind.name: kind for kind in KINDS}

@@ -3,6 +3,9 @@
 To change the tables, add a file `NNNN_subject.sql` beside `tables.sql`. Then add its name, and the columns that it
 adds, to MIGRATIONS. The version of the tables is the number of scripts that were run, by a server or by hand. Servers
 of the previous version may be running during a migration.
+
+Each table has a column `namespace`, by which it may be distributed over several nodes (`distribution`). Tables that are
+distributed are migrated by `leasehold distribute` only, because a new table must be distributed, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,6 +49,14 @@ MIGRATIONS: Final[Mapping[str, frozenset[str]]] = {
 }
 """The scripts in their order, each with the columns that it adds. These columns show that it was run by hand."""
 
+MIGRATIONS_TABLE: Final = "leasehold_migrations"
+_HEAD: Final = "head"
+TABLES_BY_NAMESPACE: Final[Sequence[str]] = sorted(
+    {column.partition(".")[0] for columns in MIGRATIONS.values() for column in columns},
+    key=lambda name: (name != _HEAD, name),
+)
+"""All tables but that of the migrations. The first one is that of the heads."""
+
 MIN_SERVER_VERSION: Final = 140_000
 
 _ADVISORY_LOCK: Final = 0x6C65617365686F6C
@@ -56,6 +67,12 @@ _CREATE_MIGRATIONS: Final = """
     CREATE TABLE IF NOT EXISTS leasehold_migrations (version int PRIMARY KEY, applied_at timestamptz NOT NULL)
 """
 _ADD_VERSION: Final = "INSERT INTO leasehold_migrations VALUES ($1, $2)"
+_CAN_BE_DISTRIBUTED: Final = "SELECT to_regclass('pg_dist_partition') IS NOT NULL"
+"""Whether there is the catalogue of the extension Citus."""
+_DISTRIBUTED: Final = """
+    SELECT relname FROM pg_dist_partition JOIN pg_catalog.pg_class ON pg_class.oid = logicalrelid
+    WHERE relnamespace = current_schema()::regnamespace
+"""
 
 
 def load_scripts() -> list[str]:
@@ -63,11 +80,15 @@ def load_scripts() -> list[str]:
     return [(folder / name).read_text(encoding="utf-8") for name in MIGRATIONS]
 
 
-async def deploy(connection: Connection, scripts: Sequence[str], *, now: int) -> None:
+async def deploy(
+    connection: Connection, scripts: Sequence[str], *, now: int, may_migrate_distributed: bool = False
+) -> None:
     """Run those of `scripts` that have not been run on the database. Raises `unavailable` if it cannot be used."""
     await _check_server(connection)
     version = await _version(connection)
     if version < len(scripts):
+        if not may_migrate_distributed and await distributed_tables(connection):
+            raise unavailable("the tables are distributed and of an older version: run `leasehold distribute`")
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _ADVISORY_LOCK)
             version = await _version(connection)
@@ -126,6 +147,13 @@ async def _made_by_hand(connection: Connection, version: int) -> int:
     while version < len(added) and added[version] <= columns:
         version += 1
     return version
+
+
+async def distributed_tables(connection: Connection) -> frozenset[str]:
+    """The tables of the schema that Citus distributes, or has on every node."""
+    if not await connection.fetchval(_CAN_BE_DISTRIBUTED):
+        return frozenset()
+    return frozenset(row[0] for row in await connection.fetch(_DISTRIBUTED))
 
 
 async def ensure_head(connection: Connection, namespace: str, make_incarnation: MakeIncarnation) -> tuple[int, str]:
