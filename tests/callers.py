@@ -1,6 +1,7 @@
 """Callers with tokens, and requests that depend on what the token allows."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,12 +24,19 @@ CENTURY_SECONDS = 3_155_760_000.0
 def token(
     *permissions: str,
     prefixes: list[str] | None = None,
+    namespaces: list[str] | None = None,
     lifetime_seconds: float = CENTURY_SECONDS,
     secret: bytes = SECRET,
     subject: str = "ann",
 ) -> str:
     return mint_token(
-        secret, subject, permissions, prefixes=prefixes, now=time.time(), lifetime_seconds=lifetime_seconds
+        secret,
+        subject,
+        permissions,
+        prefixes=prefixes,
+        namespaces=namespaces,
+        now=time.time(),
+        lifetime_seconds=lifetime_seconds,
     )
 
 
@@ -50,12 +58,17 @@ def routes(server: Server, *, permission: bool = True) -> list[tuple[str, str]]:
     return [
         (
             method.upper(),
-            path.replace("{key}", "a").replace("{uuid}", UUID).replace("{name}", "a").replace("{state}", "a"),
+            re.sub(r"\{(key|name|state|namespace)\}", "a", path).replace("{uuid}", UUID),
         )
         for path, methods in server.contract.document["paths"].items()
         for method, operation in methods.items()
         if ({"bearer": []} in operation["security"]) == permission
     ]
+
+
+def needs_admin(target: str) -> bool:
+    """Whether a route is for namespaces themselves."""
+    return target in ("/ns", "/ns/a")
 
 
 def request(server: Server, method: str, target: str, headers: Mapping[str, str]) -> httpx.Response:

@@ -37,7 +37,7 @@ from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Kind, R
 from leasehold.namespaces import DEFAULT_NAMESPACE
-from leasehold.store.store import Store
+from leasehold.store.stores import Stores
 from leasehold.trace_context import TraceContext
 
 SECRET = b"s" * 32
@@ -130,13 +130,14 @@ class Scene:
         engine = engine_of(lambda: self.now * 1_000_000)
         self.space: Any = engine.space()
         self.is_in_process = isinstance(self.space, MemorySpace)
-        self.store = Store(engine, limits)
+        stores = Stores(engine, limits)
+        self.store = stores.default
         if self.is_in_process:
             self.restore(INCARNATION)
         verifier = Verifier([VerificationKey("HS256", SECRET)], now=lambda: self.now) if tokens else None
         admission = Admission(verifier, frozenset({"a", "localhost"}), origins=frozenset({ORIGIN}))
         self.metrics = Metrics()
-        service = Service(self.store, limits, lambda: 0.0, b"{}", self.metrics, dict)
+        service = Service(self.store, limits, lambda: 0.0, b"{}", self.metrics, dict, stores)
 
         def record_span(request: Request, trace: TraceContext, status: int, _started_at: float, client: str) -> None:
             assert spans is not None

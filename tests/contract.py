@@ -43,6 +43,8 @@ CODES: Mapping[int, frozenset[str]] = {
 
 STATE = re.compile("/terraform/(?!.*/versions$).+", re.DOTALL)
 """The path of a state, which is sent as it is: it may lack a newline at its end."""
+IN_NAMESPACE = re.compile("/ns/[^/]*(?=/)")
+"""How a path in a namespace begins. The description shows it as a server, not as a part of each path."""
 SAME_AS = {"LOCK": ("POST", "/lock"), "UNLOCK": ("DELETE", "/lock")}
 """What is appended to the path for a request of another method that does the same."""
 
@@ -100,10 +102,11 @@ class Contract:
         assert response.headers["X-Request-Id"], f"{asked}: an answer without its request id"
         may_be_kept = request.method in ("GET", "HEAD") and status in (200, 206, 304) and "ETag" in response.headers
         assert response.headers["Cache-Control"] == ("no-cache" if may_be_kept else "no-store"), asked
-        is_state = STATE.fullmatch(request.url.path) is not None and request.method == "GET" and status == 200
+        path = IN_NAMESPACE.sub("", request.url.path, count=1)
+        is_state = STATE.fullmatch(path) is not None and request.method == "GET" and status == 200
         if response.headers.get("Content-Type") == "application/json" and request.method != "HEAD" and not is_state:
             assert response.content.endswith(b"\n"), f"{asked} answered {status} without a newline at the end"
-        is_sequence = request.url.path in ("/stream", "/watch") and status == 200
+        is_sequence = path in ("/stream", "/watch") and status == 200
         body = None if request.method == "HEAD" or is_sequence or is_state else _decoded(response)
         if request.method == "OPTIONS" and status == 204:
             assert response.content == b""
@@ -129,14 +132,15 @@ class Contract:
 
     def _documented(self, request: httpx.Request, status: int) -> Any:
         """What the description says about such an answer; None if there is no route."""
-        path = request.url.raw_path.partition(b"?")[0].decode()
+        whole = request.url.raw_path.partition(b"?")[0].decode()
+        path = IN_NAMESPACE.sub("", whole, count=1)
         method = request.method.replace("HEAD", "GET")
         if method in SAME_AS and STATE.fullmatch(path):  # OpenAPI cannot describe it
             method, end = SAME_AS[method]
             path += end
         operations: Any = next((each for pattern, each in self._patterns.items() if pattern.match(path)), None) or {}
         operation = operations.get(method.lower())
-        if operation is None:
+        if operation is None or (path != whole and "servers" not in operation):
             return None
         assert str(status) in operation["responses"], f"{request.method} {path} answered {status}: not documented"
         return self.resolve(operation["responses"][str(status)])

@@ -13,8 +13,11 @@ from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.memory.space import MemorySpace
 from leasehold.engines.state import AnyContents, Contents, StoredState
 from leasehold.errors import ServiceError
+from leasehold.limits import Limits
 from leasehold.model import ENTRY, LEASE, AnyKind, Change, Deletion, Entry, Lease, Touched, Value, View
 from leasehold.namespaces import DEFAULT_NAMESPACE
+from leasehold.store.store import Store
+from leasehold.store.stores import Stores
 
 T = TypeVar("T")
 
@@ -27,6 +30,13 @@ def memory_of(space: MemorySpace) -> MemoryEngine:
     engine = MemoryEngine()
     engine._spaces[DEFAULT_NAMESPACE] = space
     return engine
+
+
+def stores_of(store: Store) -> Stores:
+    """Stores whose namespace `default` is this one."""
+    stores = Stores(store.engine, Limits())
+    stores.default = stores._opened[DEFAULT_NAMESPACE] = store
+    return stores
 
 
 def stored_state(

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import httpx
-from contract import Contract
+from contract import IN_NAMESPACE, Contract
 
 START_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
@@ -191,7 +191,7 @@ class Server:
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The first events of a watch stand for its response, which does not end."""
-        if method == "GET" and path.partition("?")[0] == "/watch":
+        if method == "GET" and IN_NAMESPACE.sub("", path.partition("?")[0], count=1) == "/watch":
             response = self._watched(path, options)
         else:
             response = self.client.request(method, path, **options)

@@ -53,12 +53,14 @@ class Watch:
         *fields: str,
         accept: str = LINES,
         receive_buffer_bytes: int | None = None,
+        namespace: str = "",
     ) -> None:
+        """`namespace`: how the path begins, for example `/ns/a`."""
         self.accept = accept
         self._contract = server.contract if isinstance(server, Server) else None
         self.wire = Wire(server, receive_buffer_bytes=receive_buffer_bytes)
         try:
-            self.wire.send(message("GET", f"/watch?{query}", f"Accept: {accept}", *fields))
+            self.wire.send(message("GET", f"{namespace}/watch?{query}", f"Accept: {accept}", *fields))
             self.head = self.wire.head()
             assert self.head.status == 200, self.wire.rest()
         except BaseException:

@@ -144,6 +144,10 @@ def unavailable(message: str, *, retry_after_seconds: int = 1) -> ServiceError:
     return ServiceError("unavailable", message, headers={"Retry-After": str(retry_after_seconds)})
 
 
+def shutting_down() -> ServiceError:
+    return unavailable("the service is shutting down")
+
+
 def outcome_unknown() -> ServiceError:
     """The error of a change whose commit failed in a way that leaves open whether it was stored."""
     return ServiceError(

@@ -13,6 +13,8 @@ MIB: Final = 1024 * KIB
 
 MAX_KEY_BYTES: Final = 512
 MAX_NAMESPACE_CHARACTERS: Final = 63
+MAX_QUOTA: Final = 2**53 - 1
+"""Entries or bytes. Every client can represent it exactly."""
 MAX_NESTING: Final = 128
 """Levels of arrays and objects in a value; `[[1]]` has two."""
 MIN_INTEGER: Final = -(2**63)

@@ -18,6 +18,12 @@ def is_valid_namespace(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def check_deletable(name: str) -> None:
+    """Raise `invalid_argument` for `default`."""
+    if name == DEFAULT_NAMESPACE:
+        raise ServiceError("invalid_argument", "the namespace default cannot be deleted")
+
+
 def check_namespace(name: str) -> None:
     """Raise `invalid_argument` unless it may be the name of a namespace."""
     if not is_valid_namespace(name):

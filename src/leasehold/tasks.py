@@ -2,11 +2,17 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Final
+from typing import Final, Protocol
 
 AGAIN_SECONDS: Final = 1.0
 """A task may swallow a cancellation, if the code that it awaits mistakes it for a timeout of its own. So it is
 cancelled again after this time."""
+
+
+class Cancellable(Protocol):
+    """A task, or something else that can be cancelled. `cancel` may be called again."""
+
+    def cancel(self) -> object: ...
 
 
 def start_task(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[object, object, None]) -> "asyncio.Task[None]":

@@ -27,7 +27,7 @@ from typing import Final, Self
 import msgspec
 import structlog
 import uvloop
-from driving import json_text, set_pace
+from driving import json_text, set_pace, stores_of
 
 import leasehold
 from harness import Finding
@@ -171,7 +171,15 @@ async def running(engine: Engine) -> AsyncIterator[Running]:
     store = Store(engine, Limits(), metrics)
     await store.open()
     router = Router(ROUTES)
-    service = Service(store, Limits(), uptime_seconds=loop.time, openapi=b"{}", metrics=metrics, gauges=store.gauges)
+    service = Service(
+        store,
+        Limits(),
+        uptime_seconds=loop.time,
+        openapi=b"{}",
+        metrics=metrics,
+        gauges=store.gauges,
+        stores=stores_of(store),
+    )
     connections = Connections(router, Admission(None, None), service, logs_requests=True)
     sweeper = loop.create_task(connections.keep_deadlines())
     server = await loop.create_server(lambda: Connection(connections), "127.0.0.1", 0)

@@ -209,6 +209,7 @@ def test_every_body_is_described(document: Any) -> None:
     patches = ["application/json-patch+json", "application/merge-patch+json"]
     assert bodies == {
         "post /set": values,
+        "put /ns/{namespace}": values,
         "post /terraform/{state}": ["application/json"],
         "put /terraform/{state}": ["application/json"],
         "post /terraform/{state}/lock": values,

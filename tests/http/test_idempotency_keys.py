@@ -249,12 +249,12 @@ def test_a_repeated_release_does_not_release_the_next_lease(server: Server, lock
 
 
 def mutations(server: Server) -> dict[tuple[str, str], Any]:
-    """The operations of the description that change something, by method and path."""
+    """The operations of the description that change something in a namespace, by method and path."""
     return {
         (method.upper(), path): operation
         for path, methods in server.contract.document["paths"].items()
         for method, operation in methods.items()
-        if method not in ("get", "options")
+        if method not in ("get", "options") and "servers" in operation
     }
 
 

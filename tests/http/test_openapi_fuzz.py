@@ -17,7 +17,7 @@ from contract import Contract
 from harness import depth
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running import Server, Wire, message, running
+from running import Server, Wire, message, refusal, running
 
 EXAMPLES = depth(1_500)
 """At least; as many again, some times, until the requests have met enough."""
@@ -32,6 +32,12 @@ OWN_LEASE = "f" * 32
 NO_LEASE = "0" * 32
 FUZZ_UUIDS = ["123e4567-e89b-12d3-a456-42661417400a", "123E4567-E89B-12D3-A456-42661417400A"]
 
+QUOTA_LIMITS = st.sampled_from([0, 1, 100, None, None, 2**53 - 1, -1, 2**53, 1.5, True, "1"])
+FUZZ_NAMESPACES = st.sampled_from(["fuzz-a", "fuzz-b", "Fuzz", "x" * 64, "%2F", "%ff"])
+"""Those that are created, changed and deleted."""
+USED_NAMESPACES = st.sampled_from(["fuzz", "fuzz", "default", "fuzz-a", "missing", "..", "%66uzz"])
+"""Those of other requests. `fuzz` exists, and `fuzz-a` sometimes."""
+QUOTAS = st.fixed_dictionaries({}, optional=dict.fromkeys(("max_entries", "max_bytes", "spam"), QUOTA_LIMITS))
 LEASE_IDS = st.sampled_from([OWN_LEASE] * 9 + [NO_LEASE, "", "x" * 129])
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ["", "a", "b", "0", "\0", "..", "/", "*", "a" * 600, "\ud7ff", "%00", "🦊"]
@@ -165,6 +171,7 @@ ENTRIES = b"".join(
 def own() -> Iterator[Server]:
     """A server of its own, so that its whole list stays short."""
     with running() as started:
+        assert started.request("PUT", "/ns/fuzz").status_code == 201
         yield started
 
 
@@ -227,6 +234,8 @@ def fitting_bodies(operation: Any) -> st.SearchStrategy[Body]:
             texts = SETS.map(encode)
         elif name == "Transaction":
             texts = TRANSACTIONS.map(encode)
+        elif name == "Quota":
+            texts = QUOTAS.map(encode)
         elif name.removesuffix("ByUuid") in ASKED:
             texts = asked_for(name).map(encode)
         elif media == "application/vnd.msgpack":
@@ -290,15 +299,19 @@ class Route(NamedTuple):
     bodies: st.SearchStrategy[Body] | None
     """None: it has no body."""
     needs_body: bool
+    in_namespace: bool
+    """Whether its path may begin with a namespace."""
 
 
 def route_of(path: str, method: str, operation: Any) -> Route:
     parameters = [parameter_of(described) for described in operation["parameters"] if described["in"] != "path"]
     if method == "get":
-        return Route(path, method, parameters, None, needs_body=False)
+        return Route(path, method, parameters, None, needs_body=False, in_namespace="servers" in operation)
     needs_body = operation.get("requestBody", {"required": True})["required"]
     bodies = fitting_bodies(operation)
-    return Route(path, method, parameters, bodies | ANY_BODY if needs_body else bodies, needs_body)
+    return Route(
+        path, method, parameters, bodies | ANY_BODY if needs_body else bodies, needs_body, "servers" in operation
+    )
 
 
 def parameter_of(described: Any) -> Parameter:
@@ -333,7 +346,9 @@ def requests_of(draw: st.DrawFn, routes: st.SearchStrategy[Route]) -> Sent:
     route = draw(routes)
     name = draw(KEYS if draw(UP_TO_2) == 0 else ANY_FUZZ_KEY)
     target = route.path.replace("{key}", quote(name)).replace("{name}", quote(name)).replace("{state}", quote(name))
-    target = target.replace("{uuid}", quote(draw(ANY_UUIDS)))
+    target = target.replace("{uuid}", quote(draw(ANY_UUIDS))).replace("{namespace}", draw(FUZZ_NAMESPACES))
+    if route.in_namespace and draw(UP_TO_3) == 0:
+        target = f"/ns/{draw(USED_NAMESPACES)}{target}"
     query: list[tuple[str, str]] = []
     headers: dict[str, str] = {}
     asks_in_body = draw(BOOLEANS)
@@ -398,7 +413,7 @@ def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
             assert all(entries.answer().status in (200, 201) for _ in range(3))
         request = drawn.with_lease(leases.get(drawn.lock, NO_LEASE))
         response = own.request(request.method, request.target, headers=request.headers, content=request.body)
-        assert response.status_code < 500
+        assert response.status_code < 500 or refusal(response) == (507, "quota_exceeded")
         seen.add((request.route, response.status_code))
         if "Idempotency-Key" in request.headers:
             again = own.request(request.method, request.target, headers=request.headers, content=request.body)

@@ -351,6 +351,8 @@ def test_a_view_that_fails_for_one_key_fails_only_its_caller(monkeypatch: pytest
             class PoisonedView:
                 incarnation = state.incarnation
                 found = state.found
+                quota = None
+                usage = state.usage
 
                 def records(self, kind: Kind[R]) -> Mapping[str, R]:
                     return PoisonedRecords(state.records(kind))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
+from driving import stores_of
 
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError, internal
@@ -72,7 +73,7 @@ class Server:
     """Connections to an empty store."""
 
     def __init__(self, store: Store, budget: int) -> None:
-        service = Service(store, Limits(), lambda: 0.0, b"{}", Metrics(), dict)
+        service = Service(store, Limits(), lambda: 0.0, b"{}", Metrics(), dict, stores_of(store))
         self.shared = Connections(Router(ROUTES), Admission(None, None), service, logs_requests=False)
         self.bodies = self.shared.lane_bodies = Counted(self.shared.round_robin.enqueue, budget)
         self.clients: list[tuple[Connection, Transport]] = []

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import cast
 
 import pytest
+from driving import stores_of
 
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.http.endpoints import kv
@@ -47,7 +48,7 @@ class Transport(asyncio.Transport):
 
 def connections_of(store: Store) -> Connections:
     metrics = Metrics()
-    service = Service(store, Limits(), lambda: 0.0, b"{}", metrics, dict)
+    service = Service(store, Limits(), lambda: 0.0, b"{}", metrics, dict, stores_of(store))
     return Connections(Router(kv.routes(())), Admission(None, None), service, logs_requests=False)
 
 

@@ -77,6 +77,7 @@ class Loaded:
         self._view = view
         self._loaded = loaded
         self.incarnation = view.incarnation
+        self.quota, self.usage = view.quota, view.usage
 
     def records(self, kind: Kind[R]) -> Mapping[str, R]:
         names = self._loaded.names.get(kind, ())  # type: ignore[arg-type]

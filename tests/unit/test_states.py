@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 from checked_connection import ILLEGAL, USED, CheckedConnection, Transition, Transport, connected
+from driving import stores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,7 +143,7 @@ class Scene:
     def __init__(self, store: Store, limits: Limits) -> None:
         self.store = store
         metrics = Metrics()
-        service = Service(store, limits, lambda: 0.0, b"{}", metrics, dict)
+        service = Service(store, limits, lambda: 0.0, b"{}", metrics, dict, stores_of(store))
         router = Router(ROUTES + FAULTY)
         self.shared = Connections(router, Admission(None, None), service, logs_requests=False)
         self.connection: CheckedConnection

@@ -1,10 +1,10 @@
-"""What a caller may do: the permissions of its token, and the prefixes of the names that the token covers.
+"""What a caller may do: the permissions of its token, its namespaces, and the prefixes of the names that it covers.
 
-A caller needs both: the permission that the route asks for, and a prefix that covers the key or the lock. The routes
-say which permission they need, and `routing/admission.py` checks it. If it depends on the request, the endpoint checks
-it. The prefixes are checked in one place for all operations of pure endpoints (`http/wire/answering.py`). An
-`AsyncEndpoint` checks them itself: one name by `Principal.require_covered`, a list by `covered_prefixes`, a backup by
-`covers`.
+A caller needs all three: the permission that the route asks for, the namespace of the request, and a prefix that covers
+the key or the lock. The routes say which permission they need, and `routing/admission.py` checks it and the namespace.
+If the permission depends on the request, the endpoint checks it. The prefixes are checked in one place for all
+operations of pure endpoints (`http/wire/answering.py`). An `AsyncEndpoint` checks them itself: one name by
+`Principal.require_covered`, a list by `covered_prefixes`, a backup by `covers`.
 """
 
 import math
@@ -13,10 +13,11 @@ from typing import Final, Literal
 import msgspec
 
 from leasehold.errors import ServiceError
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 Permission = Literal["read", "write", "admin"]
 PERMISSIONS: Final[tuple[Permission, ...]] = ("read", "write", "admin")
-"""`admin`: end the leases of others."""
+"""`admin`: end the leases of others; create, change, list and delete namespaces."""
 RoutePermission = Permission | Literal["any"]
 """What a route needs. `any`: a valid token; the endpoint checks which permissions the request needs."""
 
@@ -24,7 +25,8 @@ RoutePermission = Permission | Literal["any"]
 class Principal(msgspec.Struct, frozen=True):
     """A caller and what it may do.
 
-    `prefixes`: the token covers the keys and locks that begin with one of these; None: all keys and locks.
+    `prefixes`: the token covers the keys and locks that begin with one of these, in each of its namespaces; None: all
+    keys and locks. `namespaces`: those that it may use; None: all.
     """
 
     subject: str
@@ -32,6 +34,15 @@ class Principal(msgspec.Struct, frozen=True):
     prefixes: tuple[str, ...] | None = None
     expires_at: float = math.inf
     """Seconds since the epoch."""
+    namespaces: frozenset[str] | None = frozenset((DEFAULT_NAMESPACE,))
+
+    def may_use(self, namespace: str) -> bool:
+        return self.namespaces is None or namespace in self.namespaces
+
+    def require_namespace(self, namespace: str) -> None:
+        """Raise `forbidden` unless the token may use the namespace, whether the namespace exists or not."""
+        if not self.may_use(namespace):
+            raise forbidden("the token may not use this namespace", reason="another namespace")
 
     def covers(self, name: str) -> bool:
         return self.prefixes is None or name.startswith(self.prefixes)
@@ -61,7 +72,7 @@ class Principal(msgspec.Struct, frozen=True):
         return tuple(disjoint)
 
 
-ANYONE: Final = Principal("", frozenset(PERMISSIONS))
+ANYONE: Final = Principal("", frozenset(PERMISSIONS), namespaces=None)
 """A caller of a service that has no tokens, and a caller without a token where the route needs none."""
 
 

@@ -14,6 +14,7 @@ import msgspec
 from leasehold.access.permissions import PERMISSIONS, is_valid_name
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_TOKEN_BYTES
+from leasehold.namespaces import ALL_NAMESPACES, check_namespace
 
 _HEADER: Final = b'{"alg":"HS256","typ":"JWT"}'
 
@@ -28,8 +29,11 @@ def mint_token(
     lifetime_seconds: float,
     issuer: str | None = None,
     audience: str | None = None,
+    namespaces: Sequence[str] | None = None,
 ) -> str:
-    """A token. `prefixes`: None covers all keys and locks. `now`: seconds since the epoch.
+    """A token. `prefixes`: None covers all keys and locks. `namespaces`: `*` is all of them, None is `default` only.
+
+    `now`: seconds since the epoch.
 
     Raises `invalid_argument` for claims that `Verifier` would refuse.
     """
@@ -41,13 +45,21 @@ def mint_token(
     for name, text in names:
         if text is not None and not is_valid_name(text):
             raise ServiceError("invalid_argument", f"{name} {text!r} is empty or not valid text")
+    for namespace in namespaces or ():
+        if namespace != ALL_NAMESPACES:
+            check_namespace(namespace)
     claims: dict[str, str | int | list[str]] = {
         "sub": subject,
         "permissions": list(permissions),
         "iat": int(now),
         "exp": math.ceil(now + lifetime_seconds),
     }
-    optional = {"prefixes": None if prefixes is None else list(prefixes), "iss": issuer, "aud": audience}
+    optional = {
+        "prefixes": None if prefixes is None else list(prefixes),
+        "namespaces": None if namespaces is None else list(namespaces),
+        "iss": issuer,
+        "aud": audience,
+    }
     claims |= {name: value for name, value in optional.items() if value is not None}
     token = _signed(claims, secret)
     if len(token) > MAX_TOKEN_BYTES:

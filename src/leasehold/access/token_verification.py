@@ -18,6 +18,7 @@ from leasehold.access.authorization import unauthenticated
 from leasehold.access.permissions import Permission, Principal, is_valid_name
 from leasehold.access.token_keys import VerificationKey
 from leasehold.limits import MAX_CACHED_TOKENS, MAX_TOKEN_BYTES
+from leasehold.namespaces import ALL_NAMESPACES, DEFAULT_NAMESPACE, is_valid_namespace
 
 MAX_AUTHORIZATION_BYTES: Final = len("Bearer ") + MAX_TOKEN_BYTES
 MAX_TOKEN_CONTAINERS: Final = 200
@@ -141,7 +142,11 @@ class Verifier:
         if not all(map(is_valid_name, (checked.sub, *(checked.prefixes or ())))):
             raise unauthenticated("wrong claims")
         prefixes = None if checked.prefixes is None else tuple(checked.prefixes)
-        return Principal(checked.sub, frozenset(checked.permissions), prefixes, expires_at)
+        named = [DEFAULT_NAMESPACE] if checked.namespaces is None else checked.namespaces
+        namespaces = None if ALL_NAMESPACES in named else frozenset(named)
+        if not all(map(is_valid_namespace, namespaces or ())):
+            raise unauthenticated("wrong claims")
+        return Principal(checked.sub, frozenset(checked.permissions), prefixes, expires_at, namespaces)
 
 
 class _Claims(msgspec.Struct):
@@ -151,5 +156,6 @@ class _Claims(msgspec.Struct):
     sub: str
     permissions: list[Permission] = []
     prefixes: list[str] | None = None
+    namespaces: list[str] | None = None
     nbf: int | float | None = None
     iat: int | float | None = None

@@ -15,6 +15,7 @@ class Arguments(Namespace):
     subject: str
     permission: list[str]
     prefix: list[str] | None
+    namespace: list[str] | None
     expires: str
     issuer: str | None
     audience: str | None
@@ -43,6 +44,12 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
         help="read, write or admin; may be repeated.  [required]",
     )
     add("--prefix", action="append", help="Only keys and locks that begin with it; may be repeated.")
+    add(
+        "--namespace",
+        metavar="NAME",
+        action="append",
+        help="Only this namespace, or '*' for all; may be repeated.  [default: default]",
+    )
     add(
         "--expires",
         metavar="DURATION",
@@ -75,6 +82,7 @@ def make(arguments: Arguments) -> str:
         lifetime_seconds=parse_duration(arguments.expires),
         issuer=arguments.issuer or settings.auth_issuer,
         audience=arguments.audience or settings.auth_audience,
+        namespaces=arguments.namespace,
     )
 
 

@@ -20,7 +20,21 @@ from typing import Final, Protocol
 import msgspec
 
 from leasehold.errors import ServiceError
-from leasehold.model import KIND_OF, AnyKind, Change, Changes, Counted, Entry, Kind, Page, R, Touched, View
+from leasehold.model import (
+    KIND_OF,
+    AnyKind,
+    Change,
+    Changes,
+    Counted,
+    Entry,
+    Kind,
+    Namespace,
+    Page,
+    QuotaChange,
+    R,
+    Touched,
+    View,
+)
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
 HISTORY_CHANGES: Final = 100_000
@@ -199,7 +213,41 @@ class Engine(Protocol):
     """Committed changes outlive the process."""
 
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> Space:
-        """The space of a namespace, the same object each time. Raises `invalid_argument` for an unknown namespace."""
+        """The space of a namespace, the same object each time. Raises `no_such_namespace`.
+
+        `default` always exists. A namespace that was deleted and created again has another space.
+        """
+
+    async def open(self) -> None:
+        """Open what all spaces share. Called once, before a space is opened. Raises ServiceError for the operator.
+
+        The space `default` is opened then, before all others. `Space.open` of the others must be cheap.
+        """
+
+    async def close(self) -> None:
+        """Close what all spaces share, after all of them are closed. Idempotent."""
+
+    async def namespaces(self, after: str | None, limit: int) -> Sequence[Namespace]:
+        """At most `limit` namespaces in the order of their names, those whose names are greater than `after`."""
+
+    async def namespace(self, name: str) -> Namespace:
+        """The description of a namespace. Raises `no_such_namespace`."""
+
+    async def create(self, name: str, change: QuotaChange) -> tuple[Namespace, bool]:
+        """Create a namespace, or change the quota of the one that exists. True: it was created.
+
+        It is durable when this returns. A new namespace has the quota that results if it had none before.
+
+        A namespace that was deleted begins at the revision that it had then, with a new incarnation. So no fencing
+        token and no ETag is given out twice.
+        """
+
+    async def delete(self, name: str) -> int:
+        """Delete a namespace with all that it has. Returns its last revision, which is kept.
+
+        It takes its turn among the commits of the namespace: each commit was done before it, or is refused with
+        `no_such_namespace`. So are all reads from then on. Raises `no_such_namespace`. Not called for `default`.
+        """
 
 
 def compacted(oldest: int) -> ServiceError:

@@ -10,6 +10,7 @@ import msgspec
 from leasehold.access.permissions import ANYONE, Principal
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.trace_context import TraceContext
 
 NO_QUERY: Final[Mapping[str, list[str]]] = {}
@@ -91,6 +92,8 @@ class Request(msgspec.Struct):
     """What its body takes of the budget of those in the write lane. 0 if it is small."""
     brackets: int | None = None
     """Of its body, as `brackets_at_most` counts them. Set if it is not small, and JSON."""
+    namespace: str = DEFAULT_NAMESPACE
+    """The namespace that its path names, whether it exists or not. Set by the router."""
     argument: bytes = b""
     """The variable part of the path (a key), still percent-encoded. Set by the router."""
     trace: TraceContext | None = None
@@ -101,6 +104,11 @@ class Request(msgspec.Struct):
         """What its log lines and its error name: the request id, and the id of its trace if it has one."""
         own = {"request_id": self.request_id.decode("ascii")}
         return own if self.trace is None else own | {"trace_id": self.trace.trace_id}
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """The fields of its log lines: its ids, and its namespace unless that is `default`."""
+        return self.ids if self.namespace is DEFAULT_NAMESPACE else self.ids | {"namespace": self.namespace}
 
     def take_query(self, query: bytes) -> None:
         """Set the query, or the refusal if it is malformed."""

@@ -10,7 +10,7 @@ value that is not JSON is a `Binary`: bytes and their media type.
 Times are integers: microseconds since the epoch, UTC.
 """
 
-from leasehold.model.namespaces import Namespace, Quota, Usage
+from leasehold.model.namespaces import Namespace, Quota, QuotaChange, Usage
 from leasehold.model.operations import (
     Acquire,
     Check,
@@ -72,6 +72,7 @@ from leasehold.model.outcomes import (
     Written,
     decode_memo,
     encode_memo,
+    is_change,
 )
 from leasehold.model.records import (
     ENTRY,
@@ -163,6 +164,7 @@ __all__ = [
     "Pointer",
     "Put",
     "Quota",
+    "QuotaChange",
     "R",
     "Read",
     "Receipt",
@@ -195,6 +197,7 @@ __all__ = [
     "Written",
     "decode_memo",
     "encode_memo",
+    "is_change",
     "is_expired",
     "is_removal",
     "keys_in",

@@ -2,8 +2,6 @@
 
 import msgspec
 
-from leasehold.model.records import Time
-
 
 class Quota(msgspec.Struct, frozen=True):
     """How much a namespace may hold. None: as much as there is room for."""
@@ -11,6 +9,19 @@ class Quota(msgspec.Struct, frozen=True):
     max_entries: int | None = None
     max_bytes: int | None = None
     """See `Usage.bytes`."""
+
+
+class QuotaChange(msgspec.Struct, frozen=True):
+    """A change of a quota. UNSET: as it is."""
+
+    max_entries: int | msgspec.UnsetType | None = msgspec.UNSET
+    max_bytes: int | msgspec.UnsetType | None = msgspec.UNSET
+
+    def applied_to(self, quota: Quota) -> Quota:
+        """The quota after the change."""
+        max_entries = quota.max_entries if self.max_entries is msgspec.UNSET else self.max_entries
+        max_bytes = quota.max_bytes if self.max_bytes is msgspec.UNSET else self.max_bytes
+        return Quota(max_entries, max_bytes)
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -29,4 +40,5 @@ class Namespace(msgspec.Struct, frozen=True):
     """Its head."""
     usage: Usage
     quota: Quota
-    created_at: Time
+    created_at: int
+    """Microseconds since the epoch."""

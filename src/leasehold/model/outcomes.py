@@ -112,6 +112,11 @@ StoredOutcome = Written | Deleted | Committed | Leased | Released | DeletedEntri
 Outcome = Found | NotModified | StoredOutcome | Missing | Held | Expired | Unchanged | Replayed
 
 
+def is_change(outcome: object) -> bool:
+    """Whether it is the outcome of an operation that may have changed something. An error and None are none."""
+    return isinstance(outcome, Outcome) and not isinstance(outcome, Found | NotModified)
+
+
 class Memo(msgspec.Struct, frozen=True, array_like=True):
     """What a receipt keeps of a request: a digest of it, and its outcome without what a repetition brings along."""
 

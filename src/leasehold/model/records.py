@@ -12,6 +12,8 @@ from typing import Annotated, Final, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
+from leasehold.model.namespaces import Quota, Usage
+
 Time = Annotated[int, "time"]
 """Microseconds since the epoch, UTC. In files and responses it is text: `2026-11-24T09:30:00.000000Z`."""
 JsonText = Annotated[bytes, "json"]
@@ -250,6 +252,14 @@ class View(Protocol):
     @property
     def incarnation(self) -> str:
         """The incarnation of the space, which is part of each ETag."""
+
+    @property
+    def quota(self) -> Quota | None:
+        """How much the namespace may hold; None: there is no limit."""
+
+    @property
+    def usage(self) -> Usage:
+        """What the namespace holds, this batch not included. Asked for only if there is a quota."""
 
     def records(self, kind: Kind[R], /) -> Mapping[str, R]:
         """The records of a kind by name, as stored."""

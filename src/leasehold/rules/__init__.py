@@ -6,6 +6,7 @@
     entries.py      writes, increments, partial updates and deletions of entries
     leases.py       acquire, renew, release
     transactions.py several checks and operations, all or nothing
+    quotas.py       no change takes a namespace beyond its quota
     receipts.py     idempotency keys: a request is done once
     terraform.py    states of Terraform, and their locks
     fences.py       the rule that refuses a write under a stale lease

@@ -38,7 +38,7 @@ from leasehold.model import (
     is_expired,
     name_of,
 )
-from leasehold.rules import entries, leases, plain_puts, receipts, terraform, transactions
+from leasehold.rules import entries, leases, plain_puts, quotas, receipts, terraform, transactions
 from leasehold.rules.overlay import BatchLimitError, Overlay
 
 # Made once, because to make a union takes longer than to check it.
@@ -59,13 +59,19 @@ def evaluate(
     transaction that would exceed MAX_BATCH_WORK_BYTES. The operations from there on have changed nothing and must be
     submitted again.
     """
+    quota = view.quota
+    plain = None
     try:
-        plain = plain_puts.put_all(operations, view, revision, now, max_value_bytes=max_value_bytes)
+        if quota is None or quotas.has_room_for_all(operations, view.usage, quota):
+            plain = plain_puts.put_all(operations, view, revision, now, max_value_bytes=max_value_bytes)
     except Exception:  # noqa: BLE001 - the general rule, below, finds the operation that is the cause
         plain = None
     if plain is not None:
         return plain
-    overlay = Overlay(view, revision, now, max_value_bytes)
+    if quota is None:
+        overlay = Overlay(view, revision, now, max_value_bytes)
+    else:
+        overlay = quotas.LimitedOverlay(view, revision, now, max_value_bytes, quota)
     outcomes: list[Outcome | ServiceError] = []
     outcome: Outcome | ServiceError
     for operation in operations:

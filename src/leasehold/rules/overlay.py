@@ -3,12 +3,12 @@
 `Staging` is such a state for several changes of one operation, which are added to the batch all at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import cast
 
 from leasehold.limits import MAX_BATCH_WORK_BYTES
-from leasehold.model import AnyKind, Change, Kind, R, View, is_expired
+from leasehold.model import ENTRY, AnyKind, Change, Kind, R, View, is_expired
 
 _revision_of = attrgetter("revision")
 
@@ -110,6 +110,12 @@ class Overlay:
         if kind.lookup and type(change) is kind.record:
             self._found[kind, getattr(change, kind.lookup)] = name
 
+    def take_room(self, entries: Mapping[str, Change]) -> None:
+        """Raise `quota_exceeded` if these changes of entries would exceed the quota. Here there is none.
+
+        Called with all changes of a `Staging` before it is kept.
+        """
+
     def changes(self) -> list[Change]:
         """The changes so far, in the order of their revisions."""
         if len(self._changes) == 1 and self._is_in_order:  # nearly always
@@ -160,6 +166,8 @@ class Staging(Overlay):
     def keep(self) -> None:
         """Add the changes to the batch, all of them or, if this raises, none. Nothing after it may raise."""
         batch = self._batch
+        if ENTRY in self._changes:
+            batch.take_room(self._changes[ENTRY])
         if self._found:
             batch._found.update(self._found)  # noqa: SLF001 - as above; a name without such a record has no effect
         several = len(self._changes) > 1

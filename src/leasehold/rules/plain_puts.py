@@ -2,6 +2,7 @@
 
 A put is plain if it has no path, ttl, condition or lease. `entries.put` is the general rule; a test compares the
 outcomes of both. A rule that concerns every put must be added here, too, or make this return None.
+Quotas do not concern it: `evaluate` calls it only if all puts are within the quota (`quotas.has_room_for_all`).
 """
 
 from collections.abc import Sequence

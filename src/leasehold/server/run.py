@@ -43,7 +43,7 @@ from leasehold.server.interpreter import freeze_loaded_objects, shorten_switch_i
 from leasehold.server.listening import bind, listen
 from leasehold.server.log import log_unhandled
 from leasehold.server.stopping import stop_event
-from leasehold.store.store import Store
+from leasehold.store.stores import Stores
 
 log = structlog.get_logger(__name__)
 
@@ -89,12 +89,12 @@ async def serve(
         # Before the store, so that the store is closed first.
         record_span = _open_span_export(stack) if settings.exports_spans else None
         metrics = Metrics(metrics_folder)
-        store = Store(open_engine(settings.store), settings.limits, metrics)
-        if not await _open_unless_stopped(store, stop):
+        stores = Stores(open_engine(settings.store), settings.limits, metrics)
+        if not await _open_unless_stopped(stores, stop):
             return
-        stack.push_async_callback(store.close)
+        stack.push_async_callback(stores.close)
 
-        connections = _connections(settings, store, admission, metrics, started, most_refused, record_span)
+        connections = _connections(settings, stores, admission, metrics, started, most_refused, record_span)
         sweeper = loop.create_task(connections.keep_deadlines())
         stack.callback(sweeper.cancel)
 
@@ -104,13 +104,13 @@ async def serve(
         stack.callback(huge_pages.stop)
         server = await listen(listening, connections, settings)
         host, port = listening.getsockname()[:2]
-        log.info("ready", host=host, port=port, store=store.engine.name, revision=store.space.revision)
+        log.info("ready", host=host, port=port, store=stores.engine.name, revision=stores.default.space.revision)
         ready(host, port)
         await stop.wait()
 
         log.info("stopping", connections=len(connections))
         server.close()
-        store.stop_waiting()
+        stores.stop_waiting()
         with reported("waiting for requests in progress", lambda: {"connections": len(connections)}):
             cut = await connections.drain(settings.limits.shutdown_timeout_seconds)
         if cut:
@@ -132,9 +132,9 @@ def _fit_to_descriptors(settings: Settings) -> tuple[Settings, int]:
     return settings, refused
 
 
-async def _open_unless_stopped(store: Store, stop: asyncio.Event) -> bool:
-    """Open the store. Returns False if the service is stopped before the store is open."""
-    opening = asyncio.create_task(store.open())
+async def _open_unless_stopped(stores: Stores, stop: asyncio.Event) -> bool:
+    """Open the store of the namespace `default`. Returns False if the service is stopped before the store is open."""
+    opening = asyncio.create_task(stores.start())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -162,7 +162,7 @@ def _open_span_export(stack: AsyncExitStack) -> RecordSpan | None:
 
 def _connections(
     settings: Settings,
-    store: Store,
+    stores: Stores,
     admission: Admission,
     metrics: Metrics,
     started: float,
@@ -177,12 +177,13 @@ def _connections(
 
     router = Router(routes(parse_binary_types(settings.binary_types)))
     service = Service(
-        store,
+        stores.default,
         settings.limits,
         uptime_seconds=lambda: loop.time() - started,
         openapi=openapi(router),
         metrics=metrics,
         gauges=gauges,
+        stores=stores,
     )
     connections = Connections(
         router,

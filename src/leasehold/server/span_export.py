@@ -37,6 +37,7 @@ from leasehold import VERSION
 from leasehold.errors import ServiceError
 from leasehold.http.requests import Request
 from leasehold.metrics import KNOWN_METHODS, NO_ROUTE, OTHER_METHOD
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.trace_context import TraceContext
 
 log = structlog.get_logger(__name__)
@@ -85,6 +86,8 @@ class SpanExport:
         if request.pattern != NO_ROUTE:
             attributes["http.route"] = request.pattern
             name = f"{name} {request.pattern}"
+        if request.namespace != DEFAULT_NAMESPACE:
+            attributes["leasehold.namespace"] = request.namespace
         if method == OTHER_METHOD:
             attributes["http.request.method_original"] = request.method
         if client:

@@ -9,7 +9,7 @@ connections: 38,000 a second if the completion writes the response, 26,000 with 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, takewhile
 from typing import Final
 
@@ -17,7 +17,7 @@ import structlog
 
 from leasehold.completions import ends_the_process
 from leasehold.engines.base import Space
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError, shutting_down, unavailable
 from leasehold.limits import LANE_END_SECONDS, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_WAITING_VALUE_BYTES
 from leasehold.metrics import Metrics
 from leasehold.model import Keyed, Operation, Put, SaveState, Transaction
@@ -49,7 +49,8 @@ class Lane:
         """The batch in flight."""
         self._ended_batches = 0
         self._watch = LaneWatch(lambda: None if self._idle.is_set() else self._ended_batches)
-        self._closing = False
+        self._refusal: Callable[[], ServiceError] | None = None
+        """Makes the error with which all operations are refused."""
         self._idle = asyncio.Event()
         """Clear while a batch is in flight or its start is scheduled."""
         self._idle.set()
@@ -69,9 +70,9 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._watch.start()
 
-    def refuse_all(self) -> None:
-        """Refuse all operations from now on."""
-        self._closing = True
+    def refuse_all(self, reason: Callable[[], ServiceError] = shutting_down) -> None:
+        """Refuse all operations from now on. `reason` makes the error. The first one counts."""
+        self._refusal = self._refusal or reason
 
     async def close(self) -> None:
         """Wait until no batch is in flight, at most LANE_END_SECONDS."""
@@ -87,8 +88,8 @@ class Lane:
 
         If this raises, the change is not in the lane.
         """
-        if self._closing:
-            done(unavailable("the service is shutting down"))
+        if self._refusal is not None:
+            done(self._refusal())
             return
         if self._value_bytes > MAX_WAITING_VALUE_BYTES:
             done(unavailable("too many changes wait to be stored"))

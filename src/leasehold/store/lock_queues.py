@@ -21,7 +21,7 @@ from functools import partial
 from typing import Final
 
 from leasehold.completions import report
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError, shutting_down
 from leasehold.limits import MAX_WAITERS
 from leasehold.model import Acquire, Held, Keyed, Lease, Leased, Outcome, Replayed
 from leasehold.rules import lock_held
@@ -121,7 +121,8 @@ class LockQueues:
         self._recall = recall
         self._queues: dict[str, _Queue] = {}
         self._abandoned = AbandonedLeases(submit)
-        self._stopped = False
+        self._stopped: Callable[[], ServiceError] | None = None
+        """Makes the error with which all waiters are refused."""
         self._must_wake_all = False
         """An attempt could not be submitted; `catch_up` repeats it."""
 
@@ -145,10 +146,10 @@ class LockQueues:
         `done` gets `Replayed` if the lock was acquired before with the same idempotency key, `idempotency_key_reused`
         if something else was done with this key, `lock_held` after `wait_seconds`, or the errors of the lane. It is
         called after this has returned. The caller must cancel the waiter if it leaves before that. Raises
-        `too_many_requests` if the queue is full, and `unavailable` after `stop`.
+        `too_many_requests` if the queue is full, and the reason of `stop` after it.
         """
-        if self._stopped:
-            raise _stopping()
+        if self._stopped is not None:
+            raise self._stopped()
         lock = _acquire_in(operation).lock
         queue = self._queues.get(lock)
         if queue is None:
@@ -210,14 +211,17 @@ class LockQueues:
         except Exception as failure:  # noqa: BLE001 - they look again when their time ends
             report("waiters for a lock could not look for an earlier outcome", failure)
 
-    def stop(self) -> None:
-        """Refuse all waiters, except for those whose attempt is in the lane: they get the outcome of the attempt."""
-        self._stopped = True
+    def stop(self, reason: Callable[[], ServiceError] = shutting_down) -> None:
+        """Refuse all waiters, except for those whose attempt is in the lane: they get the outcome of the attempt.
+
+        `reason` makes the error.
+        """
+        self._stopped = reason
         for queue in list(self._queues.values()):
             for waiter in list(queue.waiters):
                 waiter.may_wait = False
                 if waiter is not queue.attempt:
-                    self._finish(queue, waiter, _stopping())
+                    self._finish(queue, waiter, reason())
 
     def catch_up(self) -> None:
         """Repeat what failed before: release abandoned leases, wake waiters. Called every second."""
@@ -279,7 +283,7 @@ class LockQueues:
 
     def _refuse_those_that_do_not_wait(self, queue: _Queue, held: Held) -> None:
         for waiter in [each for each in queue.waiters if not each.may_wait]:
-            refusal = _stopping() if self._stopped else lock_held(held)
+            refusal = lock_held(held) if self._stopped is None else self._stopped()
             if isinstance(waiter.operation, Keyed):
                 # The attempt may have been that of the same request, whose client has left.
                 self._look_for_outcome(queue, waiter, waiter.operation, otherwise=refusal)
@@ -369,7 +373,3 @@ def _acquire_in(operation: Acquire | Keyed) -> Acquire:
     assert isinstance(operation, Keyed)
     assert isinstance(operation.operation, Acquire)
     return operation.operation
-
-
-def _stopping() -> ServiceError:
-    return unavailable("the service is shutting down")

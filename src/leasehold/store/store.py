@@ -287,6 +287,13 @@ class Store:
             if after is None:
                 return
 
+    def refuse_all(self, reason: Callable[[], ServiceError]) -> None:
+        """End all waits and watches, and refuse all changes from now on. `reason` makes the error."""
+        self._lane.refuse_all(reason)
+        self._queues.stop(reason)
+        self._waiting_reads.stop(reason)
+        self._watching.stop(reason)
+
     def stop_waiting(self) -> None:
         """Refuse all callers that wait for a lock, and end all waiting reads and watches, present and future."""
         self._queues.stop()

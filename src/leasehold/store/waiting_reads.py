@@ -17,7 +17,7 @@ Invariants:
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -107,13 +107,15 @@ class WaitingReads:
                 timer.cancel()
             self._remove(waiter)
 
-    def stop(self) -> None:
-        """End all waits with their last result. Later reads do not wait."""
+    def stop(self, reason: Callable[[], ServiceError] | None = None) -> None:
+        """End all waits: with the error that `reason` makes, or with their last result. Later reads do not wait."""
         self._stopped = True
         for key in list(self._keys.values()):
             for waiter in list(key.waiters):
                 waiter.is_over = True
-                if waiter.last is not None:
+                if reason is not None:
+                    _fail(waiter, reason())
+                elif waiter.last is not None:
                     _finish(waiter, waiter.last)
 
     def catch_up(self) -> None:

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from typing import Final
 
 from leasehold.engines.base import Space, compacted
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError, shutting_down
 from leasehold.model import ENTRY, Change, Entry, Lease, Page, Record
 from leasehold.store.live_watchers import LiveWatchers, read_window
 from leasehold.store.watch_windows import (
@@ -209,9 +209,12 @@ class Watching:
         if watcher.is_live:
             self._live.leave(watcher, self._live.position)
 
-    def stop(self) -> None:
-        """End all responses, present and future. Those whose client does not read are cut off."""
-        self._stopping = unavailable("the service is shutting down")
+    def stop(self, reason: Callable[[], ServiceError] = shutting_down) -> None:
+        """End all responses, present and future, with the error that `reason` makes.
+
+        Those whose client does not read are cut off.
+        """
+        self._stopping = reason()
         for watcher in list(self._watchers):
             if watcher.sink.is_paused:
                 watcher.sink.abort()

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from leasehold.engines.base import Clock
+from leasehold.engines.default_only import DefaultOnly
 from leasehold.engines.file.space import FileSpace
-from leasehold.errors import ServiceError
+from leasehold.errors import no_such_namespace
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
 
-class FileEngine:
+class FileEngine(DefaultOnly):
     """The store at `path`. `Space.open` opens its files."""
 
     name = "file"
@@ -20,5 +21,5 @@ class FileEngine:
 
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> FileSpace:
         if namespace != DEFAULT_NAMESPACE:
-            raise ServiceError("invalid_argument", f"a store in a file has the namespace {DEFAULT_NAMESPACE} only")
+            raise no_such_namespace()
         return self._space

@@ -1,7 +1,11 @@
 """The engine `memory:`."""
 
-from leasehold.engines.base import Clock
+from collections.abc import Sequence
+
+from leasehold.engines.base import Clock, SteadyClock
 from leasehold.engines.memory.space import MemorySpace
+from leasehold.errors import no_such_namespace
+from leasehold.model import Namespace, QuotaChange
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
 
@@ -13,10 +17,53 @@ class MemoryEngine:
     durable = False
 
     def __init__(self, *, clock: Clock | None = None) -> None:
-        self._clock = clock
+        self._clock: Clock = clock or SteadyClock()
         self._spaces: dict[str, MemorySpace] = {}
+        self._deleted: dict[str, int] = {}
+        """The revisions of namespaces that were deleted and not created again."""
 
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> MemorySpace:
-        if namespace not in self._spaces:
-            self._spaces[namespace] = MemorySpace(clock=self._clock)
-        return self._spaces[namespace]
+        """See `Engine.space`."""
+        space = self._spaces.get(namespace)
+        if space is None:
+            if namespace != DEFAULT_NAMESPACE:
+                raise no_such_namespace()
+            space = self._spaces[namespace] = MemorySpace(clock=self._clock)
+        return space
+
+    async def open(self) -> None:
+        """See `Engine.open`."""
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+
+    async def namespaces(self, after: str | None, limit: int) -> Sequence[Namespace]:
+        """See `Engine.namespaces`."""
+        self.space()
+        names = sorted(name for name in self._spaces if after is None or name > after)
+        return [_described(name, self._spaces[name]) for name in names[:limit]]
+
+    async def namespace(self, name: str) -> Namespace:
+        """See `Engine.namespace`."""
+        return _described(name, self.space(name))
+
+    async def create(self, name: str, change: QuotaChange) -> tuple[Namespace, bool]:
+        """See `Engine.create`."""
+        is_new = name not in self._spaces and name != DEFAULT_NAMESPACE
+        if is_new:
+            self._spaces[name] = MemorySpace(clock=self._clock, revision=self._deleted.pop(name, 0))
+        space = self.space(name)
+        space.quota = change.applied_to(space.quota)
+        return _described(name, space), is_new
+
+    async def delete(self, name: str) -> int:
+        """See `Engine.delete`."""
+        space = self.space(name)
+        space.delete()
+        self._deleted[name] = space.revision
+        del self._spaces[name]
+        return space.revision
+
+
+def _described(name: str, space: MemorySpace) -> Namespace:
+    return Namespace(name, space.revision, space.usage, space.quota, space.created_at)

@@ -18,8 +18,23 @@ from leasehold.engines.base import (
 )
 from leasehold.engines.memory.state import State
 from leasehold.engines.state import empty_state
-from leasehold.errors import ServiceError, outcome_unknown, unavailable
-from leasehold.model import ENTRY, KINDS, AnyKind, Change, Changes, Counted, Entry, Kind, Page, R, Touched, is_expired
+from leasehold.errors import ServiceError, no_such_namespace, outcome_unknown, unavailable
+from leasehold.model import (
+    ENTRY,
+    KINDS,
+    AnyKind,
+    Change,
+    Changes,
+    Counted,
+    Entry,
+    Kind,
+    Page,
+    Quota,
+    R,
+    Touched,
+    Usage,
+    is_expired,
+)
 
 PAGE_ENTRIES: Final = 512
 """Entries in one page of a moment."""
@@ -46,6 +61,20 @@ class InMemorySpace:
     @property
     def revision(self) -> int:
         return self._state.revision
+
+    @property
+    def usage(self) -> Usage:
+        """What the entries take; see `Usage`."""
+        return self._state.usage
+
+    @property
+    def quota(self) -> Quota:
+        """How much there may be."""
+        return self._state.quota or Quota()
+
+    @quota.setter
+    def quota(self, quota: Quota) -> None:
+        self._state.quota = None if quota == Quota() else quota
 
     def gauges(self) -> Mapping[str, float]:
         return self._state.counts
@@ -132,10 +161,16 @@ async def _pages(keys: Sequence[str], by_key: Mapping[str, Entry], now: int) -> 
 class MemorySpace(InMemorySpace):
     """Keeps records until the process ends. For experiments and tests."""
 
-    def __init__(self, *, clock: Clock | None = None) -> None:
+    def __init__(self, *, clock: Clock | None = None, revision: int = 0) -> None:
+        """`revision`: that of the namespace of this name that was deleted last, so that no token is given out twice."""
         super().__init__(clock)
+        state = empty_state()
+        state.revision = state.compacted_revision = revision
+        self._use(State(state))
         self.incarnation = self._state.incarnation = new_incarnation()
-        self._closed = False
+        self.created_at = self._clock()
+        self._refusal: ServiceError | None = None
+        """Why it is not used any more: it is closed or deleted."""
 
     @property
     def fault(self) -> ServiceError | None:
@@ -145,11 +180,54 @@ class MemorySpace(InMemorySpace):
         pass
 
     async def close(self) -> None:
-        self._closed = True
+        self._refusal = self._refusal or unavailable("the store is closed")
+
+    def delete(self) -> None:
+        """Refuse all commits and all reads from now on. The revision stays."""
+        self._refusal = no_such_namespace()
+
+    def read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
+        if self._is_deleted:
+            done(no_such_namespace())
+        else:
+            super().read(kind, name, done)
+
+    async def scan(
+        self, kind: Kind[R], prefix: str, after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Page[R]:
+        self._require_existence()
+        return await super().scan(kind, prefix, after, limit, is_reversed=is_reversed)
+
+    async def count(
+        self, kind: Kind[R], prefix: str, after: str | None, limit: int, *, is_reversed: bool = False
+    ) -> Counted:
+        self._require_existence()
+        return await super().count(kind, prefix, after, limit, is_reversed=is_reversed)
+
+    async def read_all(self, kind: Kind[R], names: Sequence[str]) -> AsyncGenerator[Page[R]]:
+        self._require_existence()
+        async for page in super().read_all(kind, names):
+            yield page
+
+    async def moment(self) -> Moment:
+        self._require_existence()
+        return await super().moment()
+
+    async def changes(self, kind: AnyKind, after_revision: int, prefix: str, limit: int) -> Changes:
+        self._require_existence()
+        return await super().changes(kind, after_revision, prefix, limit)
+
+    @property
+    def _is_deleted(self) -> bool:
+        return self._refusal is not None and self._refusal.code == "no_such_namespace"
+
+    def _require_existence(self) -> None:
+        if self._is_deleted:
+            raise no_such_namespace()
 
     def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:  # noqa: ARG002
-        if self._closed:
-            done(unavailable("the store is closed"))
+        if self._refusal is not None:
+            done(self._refusal)
             return
         changes = self._decide(decide)
         if not changes:

@@ -7,7 +7,7 @@ from leasehold.engines import base
 from leasehold.engines.base import by_kind
 from leasehold.engines.memory.table import Table, apply_changes
 from leasehold.engines.state import Snapshot, StoredState
-from leasehold.model import KIND_OF, KINDS, AnyKind, Change, Kind, R, Record
+from leasehold.model import ENTRY, KIND_OF, KINDS, AnyKind, Change, Kind, Quota, R, Record, Usage
 
 AnyTable = Table[Record]
 
@@ -24,6 +24,8 @@ class State:
     def __init__(self, stored: StoredState) -> None:
         self.incarnation = stored.incarnation
         self.revision = stored.revision
+        self.quota: Quota | None = None
+        """See `View.quota`."""
         floor = max(stored.compacted_revision, stored.revision - base.HISTORY_CHANGES)
         self._floor = floor
         self._tables: Mapping[AnyKind, AnyTable] = {
@@ -45,6 +47,12 @@ class State:
     def counts(self) -> Mapping[str, int]:
         """How many records there are, by the plural of their kind."""
         return {kind.plural: len(table) for kind, table in self._tables.items()}
+
+    @property
+    def usage(self) -> Usage:
+        """See `View.usage`."""
+        entries = self.table(ENTRY)
+        return Usage(len(entries), entries.content_bytes)
 
     @property
     def text_bytes(self) -> int:
@@ -70,7 +78,9 @@ class State:
         contents = {kind: table.contents() for kind, table in self._tables.items()}
         for kind, of_kind in changes.items():
             apply_changes(kind, of_kind, contents[kind].by_name, contents[kind].removals)  # type: ignore[misc]
-        return State(StoredState(contents, head, self.compacted_revision, self.incarnation))
+        rebuilt = State(StoredState(contents, head, self.compacted_revision, self.incarnation))
+        rebuilt.quota = self.quota
+        return rebuilt
 
     @property
     def compacted_revision(self) -> int:

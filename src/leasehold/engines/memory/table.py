@@ -9,7 +9,7 @@ import heapq
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from itertools import compress
+from itertools import compress, filterfalse
 from operator import attrgetter
 from typing import Final, Generic, cast, get_type_hints
 
@@ -78,7 +78,10 @@ class Table(Generic[R]):
         heapq.heapify(self._expiries)
         self.history = (History if kind.has_history else NoHistory)(kind, contents, self.by_name, floor)
         self._text_bytes = (
-            len(records) * self._line_bytes + sum(map(len, self.by_name)) + sum(map(len, map(self._text_of, records)))
+            len(records) * self._line_bytes
+            + sum(map(len, self.by_name))
+            + sum(len(name.encode()) - len(name) for name in filterfalse(str.isascii, self.by_name))
+            + sum(map(len, map(self._text_of, records)))
         )
 
     def __len__(self) -> int:
@@ -234,6 +237,11 @@ class Table(Generic[R]):
     # All records ----------------------------------------------------------------------------------------------
 
     @property
+    def content_bytes(self) -> int:
+        """The exact size of all names, in UTF-8, and of the text or the bytes of all records."""
+        return self._text_bytes - len(self.by_name) * self._line_bytes
+
+    @property
     def text_bytes(self) -> int:
         """The approximate size of the records and removals in `data.json`."""
         return self._text_bytes + REMOVAL_LINE_BYTES * len(self.history.removals)
@@ -246,7 +254,8 @@ class Table(Generic[R]):
         return self.text_bytes + after - (0 if before is None else self._bytes_of(name, before))
 
     def _bytes_of(self, name: str, record: R) -> int:
-        return self._line_bytes + len(name) + len(self._text_of(record))
+        name_bytes = len(name) if name.isascii() else len(name.encode())
+        return self._line_bytes + name_bytes + len(self._text_of(record))
 
     def contents(self) -> Contents[R]:
         """A copy of all records and removals."""

@@ -1,12 +1,13 @@
 """The engine on PostgreSQL: several servers may use one database at once."""
 
 from leasehold.engines.base import Clock, MakeIncarnation, new_incarnation
+from leasehold.engines.default_only import DefaultOnly
 from leasehold.engines.postgres.database import Database
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
 
-class PostgresEngine:
+class PostgresEngine(DefaultOnly):
     """Spaces in the database at `url`, whose clock counts. The other arguments are for tests."""
 
     name = "postgres"

@@ -8,7 +8,7 @@ import msgspec
 
 from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.sql import joined
-from leasehold.model import KINDS, AnyKind, Kind, R, Record, Touched
+from leasehold.model import KINDS, AnyKind, Kind, Quota, R, Record, Touched, Usage
 
 KIND_NAMES: Final = [kind.name for kind in KINDS]
 
@@ -49,6 +49,8 @@ class Loaded(msgspec.Struct, frozen=True):
     by_lookup: Mapping[AnyKind, Mapping[str, Record]]
     rows: Mapping[AnyKind, Mapping[str, Sequence[object]]]
     """The stored rows by name, for kinds with a document."""
+    quota: Quota | None = None
+    usage: Usage = Usage(0, 0)
 
     def records(self, kind: Kind[R]) -> Mapping[str, R]:
         return self.by_name.get(kind, {})  # type: ignore[arg-type, return-value] # the kind says which

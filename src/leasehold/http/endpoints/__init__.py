@@ -6,6 +6,7 @@ locks/      /locks, /lock, /renew, /unlock  locks and their leases
 terraform/  /terraform                      states of Terraform
 transactions.py /txn
 backup.py   /backup
+namespaces/ /ns                             namespaces themselves
 watch.py    /watch                          changes of entries and locks
 system.py   /health, /metrics, /openapi.json
 console.py  /console/, /                    the pages of the console
@@ -17,7 +18,18 @@ leases are in `rules`, not here.
 from collections.abc import Sequence
 from typing import Final
 
-from leasehold.http.endpoints import backup, by_uuid, console, kv, locks, system, terraform, transactions, watch
+from leasehold.http.endpoints import (
+    backup,
+    by_uuid,
+    console,
+    kv,
+    locks,
+    namespaces,
+    system,
+    terraform,
+    transactions,
+    watch,
+)
 from leasehold.http.media_types import DEFAULT_BINARY_TYPES
 from leasehold.http.routing.route import Route
 
@@ -25,9 +37,8 @@ from leasehold.http.routing.route import Route
 def routes(binary_types: Sequence[str] = DEFAULT_BINARY_TYPES) -> tuple[Route, ...]:
     """All routes. `binary_types`: the media types of bodies that are stored as bytes."""
     of_entries = kv.routes(binary_types) + by_uuid.ROUTES + transactions.routes(binary_types)
-    return (
-        of_entries + locks.ROUTES + terraform.ROUTES + (watch.ROUTE,) + backup.ROUTES + system.ROUTES + console.ROUTES
-    )
+    in_namespaces = of_entries + locks.ROUTES + terraform.ROUTES + (watch.ROUTE,) + backup.ROUTES
+    return in_namespaces + namespaces.ROUTES + system.ROUTES + console.ROUTES
 
 
 ROUTES: Final = routes()

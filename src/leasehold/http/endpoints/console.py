@@ -102,7 +102,15 @@ def _redirection(request: Request) -> Response:
 def _page(pattern: str, endpoint: AsyncEndpoint, response: DocumentedResponse) -> Route:
     # `serves_bytes`: any header `Accept` is taken, as browsers send another one for each type of file.
     return Route(
-        "GET", pattern, endpoint, response.description, None, (response,), serves_bytes=True, is_described=False
+        "GET",
+        pattern,
+        endpoint,
+        response.description,
+        None,
+        (response,),
+        serves_bytes=True,
+        scope="server",
+        is_described=False,
     )
 
 

@@ -1,5 +1,7 @@
 """`/health`, `/metrics` and `/openapi.json`: the state of the service and its description."""
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from leasehold import VERSION
@@ -42,27 +44,20 @@ async def metrics(_request: Request, service: Service) -> Response:
     return Response(200, service.metrics.text(service.gauges()))
 
 
+def _route(
+    path: str, endpoint: Callable[[Request, Service], Awaitable[Response]], summary: str, *responses: DocumentedResponse
+) -> Route:
+    """A route that needs no token."""
+    return Route("GET", path, AsyncEndpoint(endpoint), summary, None, responses, scope="server")
+
+
 _HEALTHY = DocumentedResponse(200, "Writes can be made durable.", "Health")
 _DEGRADED = DocumentedResponse(503, "Reads work. Writes cannot be made durable now.", "Health")
 
 ROUTES = (
-    Route("GET", "/health", AsyncEndpoint(health), "The state of the service", None, (_HEALTHY, _DEGRADED)),
-    Route(
-        "GET",
-        "/health/ready",
-        AsyncEndpoint(health),
-        "Whether the service is ready for requests",
-        None,
-        (_HEALTHY, _DEGRADED),
-    ),
-    Route(
-        "GET",
-        "/health/live",
-        AsyncEndpoint(live),
-        "Whether the process runs",
-        None,
-        (DocumentedResponse(200, "The process runs.", "Live"),),
-    ),
+    _route("/health", health, "The state of the service", _HEALTHY, _DEGRADED),
+    _route("/health/ready", health, "Whether the service is ready for requests", _HEALTHY, _DEGRADED),
+    _route("/health/live", live, "Whether the process runs", DocumentedResponse(200, "The process runs.", "Live")),
     Route(
         "GET",
         "/metrics",
@@ -71,13 +66,7 @@ ROUTES = (
         "read",
         (DocumentedResponse(200, "In the text format of Prometheus.", "Text"),),
         offers=(Media.PROMETHEUS,),
+        scope="server",
     ),
-    Route(
-        "GET",
-        "/openapi.json",
-        AsyncEndpoint(openapi),
-        "The description of this API",
-        None,
-        (DocumentedResponse(200, "OpenAPI 3.1.", "OpenApi"),),
-    ),
+    _route("/openapi.json", openapi, "The description of this API", DocumentedResponse(200, "OpenAPI 3.1.", "OpenApi")),
 )

@@ -1,20 +1,23 @@
-"""Admission of a request: its `Host`, its `Origin`, its token, and the permission that its route needs.
+"""Admission of a request: its `Host`, its `Origin`, its token, the permission that its route needs, and its namespace.
 
 A web page can make a browser send requests to addresses that only the browser can reach, for example loopback. So
 cross-site requests, and requests with an unknown `Host` (DNS rebinding), are refused, with and without tokens. Pages of
 the origins that the operator allows are admitted and may read the responses (`cors.py`).
 
-The prefixes of the token are checked later, in `access/permissions.py`.
+The prefixes of the token are checked later (`require_covered`), when the operation is known.
 """
 
 from typing import TYPE_CHECKING, Final
 
 from leasehold.access.authorization import bearer_of_basic, unauthenticated
 from leasehold.access.hosts import DEFAULT_PORTS, Origin, is_address, parse_host, parse_origin
-from leasehold.access.permissions import ANYONE, Principal, RoutePermission, forbidden, missing_permission
+from leasehold.access.permissions import ANYONE, Principal, forbidden, missing_permission
 from leasehold.errors import ServiceError
 from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.cors import allow_origin_lines
+from leasehold.http.routing.route import Route
+from leasehold.model import Operation, Read, names_asked
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from leasehold.access.token_verification import Verifier
@@ -49,12 +52,14 @@ class Admission:
         """Whether responses depend on the header `Origin`."""
         return bool(self._origins)
 
-    def admit(self, request: Request, permission: RoutePermission | None, *, takes_basic: bool = False) -> Principal:
+    def admit(self, request: Request, route: Route) -> Principal:
         """The caller. Raises `forbidden` and `unauthenticated`.
 
-        A route without a permission needs no token. A token that is sent must be valid there, too. `takes_basic`: see
-        `Route.takes_basic`.
+        A route without a permission needs no token. A token that is sent must be valid there, too. Whether the token
+        may use the namespace is checked before anything is known of the namespace, so that the error tells nothing of
+        it.
         """
+        permission = route.permission
         headers = request.headers
         if not headers.is_checked:
             self._check_host(headers.get(b"host"))
@@ -69,17 +74,20 @@ class Admission:
         if authorization is None:
             if permission is None:
                 return ANYONE
-            raise unauthenticated("no token", takes_basic=takes_basic)
-        as_bearer = bearer_of_basic(authorization) if takes_basic else None
+            raise unauthenticated("no token", takes_basic=route.takes_basic)
+        as_bearer = bearer_of_basic(authorization) if route.takes_basic else None
         try:
             principal = self.verifier.verify(as_bearer or authorization)
         except ServiceError as refusal:
-            raise unauthenticated(refusal.reason, takes_basic=takes_basic) from refusal
+            raise unauthenticated(refusal.reason, takes_basic=route.takes_basic) from refusal
+        request.principal = principal  # for the log, if it is refused
         if permission is not None and permission != "any" and permission not in principal.permissions:
-            request.principal = principal  # for the log
             raise missing_permission(permission)
-        if as_bearer is None:
-            # With Basic authentication they stay unset: other routes do not accept these fields.
+        if route.needs_store or request.namespace is not DEFAULT_NAMESPACE:
+            principal.require_namespace(request.namespace)
+        if as_bearer is None and principal.may_use(DEFAULT_NAMESPACE):
+            # With Basic authentication they stay unset: other routes do not accept these fields. And without them no
+            # fast path answers, so these need not ask whether the token may use the namespace `default`.
             headers.principal, headers.verified_by = principal, self.verifier
         return principal
 
@@ -116,3 +124,9 @@ def _check_site(headers: Headers) -> None:
         if (name, port) == (host[0], own_port):
             return
     raise forbidden("requests from pages of other sites are refused", reason="page of another site")
+
+
+def require_covered(principal: Principal, asked: Read | Operation) -> None:
+    """Raise `forbidden` unless the token covers all keys, or the lock, of an operation."""
+    for name in names_asked(asked):
+        principal.require_covered(name)

@@ -5,7 +5,8 @@ was done before. A pure endpoint knows nothing of it: `endpoint_of` returns one 
 changes something calls `keyed` itself.
 
 Two requests are equal if method, target, preconditions, the type of the body and the body are, byte by byte. Headers
-that concern the response alone may differ.
+that concern the response alone may differ. The target is without its namespace, because each namespace has its own
+receipts.
 """
 
 import re
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 from leasehold.errors import ServiceError
 from leasehold.http.requests import Request
 from leasehold.http.responses import Response
+from leasehold.http.routing.namespaced_paths import path_within
 from leasehold.http.routing.route import AcquireEndpoint, AsyncEndpoint, Parameter, PureEndpoint, Route
 from leasehold.metrics import Metrics
 from leasehold.model import Acquire, Keyed, Outcome, Replayed, RequestedOperation
@@ -83,7 +85,7 @@ def _fingerprint(request: Request) -> bytes:
     headers = request.headers
     sent = [headers.get(name) for name in _FINGERPRINTED]
     digest = blake2b(
-        _pack((request.method, request.path, request.query, headers.get(b"content-type"), sent)),
+        _pack((request.method, path_within(request.path), request.query, headers.get(b"content-type"), sent)),
         digest_size=_FINGERPRINT_BYTES,
     )
     digest.update(request.body)
@@ -100,7 +102,11 @@ class Idempotency:
     def endpoint_of(self, request: Request, route: Route) -> PureEndpoint | AcquireEndpoint | AsyncEndpoint:
         """The endpoint of the route, or, for a request with a key, the one that also handles the key."""
         endpoint = route.endpoint
-        if IDEMPOTENCY_KEY not in request.headers or not route.changes or isinstance(endpoint, AsyncEndpoint):
+        if (
+            IDEMPOTENCY_KEY not in request.headers
+            or not route.takes_idempotency_key
+            or isinstance(endpoint, AsyncEndpoint)
+        ):
             return endpoint
         if isinstance(endpoint, AcquireEndpoint):
             return AcquireEndpoint(self._acquisition(endpoint), self._response(endpoint))

@@ -10,11 +10,13 @@ from leasehold import VERSION
 from leasehold.errors import STATUS_BY_CODE, ErrorCode
 from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.routing import idempotency
+from leasehold.http.routing.namespaced_paths import NAMESPACE_PATTERN
 from leasehold.http.routing.openapi_schemas import HEADERS, SCHEMAS
 from leasehold.http.routing.openapi_state_schemas import STATE_SCHEMAS
 from leasehold.http.routing.route import DocumentedResponse, Parameter, PureEndpoint, Route
 from leasehold.http.routing.router import Router
 from leasehold.model import Json
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 EVERYWHERE: tuple[ErrorCode, ...] = (
     "invalid_request",
@@ -38,6 +40,19 @@ METHODS: frozenset[str] = frozenset(("GET", "PUT", "POST", "DELETE", "OPTIONS", 
 OF_FENCED_WRITES: dict[int, tuple[ErrorCode, ...]] = {412: ("lease_lost",)}
 """Codes that a fenced write sends with another status than the one in `STATUS_BY_CODE`."""
 ERROR_HEADERS: dict[int, tuple[str, ...]] = {401: ("WWW-Authenticate",), 416: ("Content-Range",)}
+
+
+SERVERS: list[Json] = [
+    {"url": "/", "description": "The namespace `default`."},
+    {
+        "url": NAMESPACE_PATTERN,
+        "description": "Another namespace.",
+        "variables": {
+            "namespace": {"default": DEFAULT_NAMESPACE, "description": "Its name: 1 to 63 of a to z, 0 to 9 and -."}
+        },
+    },
+]
+"""Of the paths that are the same in each namespace."""
 
 
 def openapi(router: Router) -> bytes:
@@ -78,7 +93,7 @@ def _operation(route: Route) -> Json:
     parameters = operation["parameters"]
     assert isinstance(parameters, list)
     parameters += [_parameter(parameter) for parameter in route.parameters]
-    if route.changes:
+    if route.takes_idempotency_key:
         parameters.append(_parameter(idempotency.PARAMETER))
     if route.bodies:
         operation["requestBody"] = {
@@ -86,7 +101,7 @@ def _operation(route: Route) -> Json:
             "content": {media: _schema(name) for media, name in route.bodies.items()},
         }
     responses: dict[str, Json] = {
-        str(response.status): _response(response, route.offers, replayable=route.changes)
+        str(response.status): _response(response, route.offers, replayable=route.takes_idempotency_key)
         for response in route.responses
     }
     for status in sorted({STATUS_BY_CODE[code] for code in _errors(route)}):
@@ -97,6 +112,8 @@ def _operation(route: Route) -> Json:
     if route.permission:
         security += [{scheme: []} for scheme in schemes]
     operation["security"] = security
+    if route.scope == "namespace":
+        operation["servers"] = SERVERS
     return operation
 
 
@@ -104,12 +121,14 @@ def _errors(route: Route) -> tuple[ErrorCode, ...]:
     errors = EVERYWHERE + route.errors
     if "{" in route.pattern or route.parameters:
         errors += KEY_ERRORS
-    if route.changes:
+    if route.takes_idempotency_key:
         errors += KEY_REUSE_ERRORS
     if route.bodies:
         errors += BODY_ERRORS
     if type(route.endpoint) is PureEndpoint and route.permission == "write":
-        errors += ("storage_full",)
+        errors += ("storage_full", "quota_exceeded")
+    if route.scope == "namespace":
+        errors += ("no_such_namespace",)
     return errors
 
 

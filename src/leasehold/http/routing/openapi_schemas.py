@@ -8,7 +8,9 @@ from leasehold.limits import (
     MAX_KEY_BYTES,
     MAX_LEASE_ID_CHARACTERS,
     MAX_LEASE_SECONDS,
+    MAX_NAMESPACE_CHARACTERS,
     MAX_OWNER_BYTES,
+    MAX_QUOTA,
     MAX_TRANSACTION_CHECKS,
     MAX_TRANSACTION_OPERATIONS,
     MAX_TTL_SECONDS,
@@ -154,6 +156,25 @@ _FAILED_CHECK: Json = _members(
         "current": {"anyOf": [_ENTRY, {"type": "null"}]},
         "error": {"const": "lease_lost"},
     },
+)
+_HEAD_REVISION: Json = {"type": "integer", "minimum": 0}
+_LIMIT: Json = {
+    "type": ["integer", "null"],
+    "minimum": 0,
+    "maximum": MAX_QUOTA,
+    "description": "Null: as much as there is room for.",
+}
+_NAMESPACE_NAME: Json = {"type": "string", "pattern": f"^[a-z0-9-]{{1,{MAX_NAMESPACE_CHARACTERS}}}$"}
+_NAMESPACE: Json = exactly(
+    {
+        "namespace": _NAMESPACE_NAME,
+        "revision": _HEAD_REVISION,
+        "entries": {"type": "integer", "minimum": 0},
+        "bytes": {"type": "integer", "minimum": 0, "description": "Of all keys and values."},
+        "max_entries": _LIMIT,
+        "max_bytes": _LIMIT,
+        "created_at": _TIME,
+    }
 )
 _CURSOR: Json = {"type": "integer", "minimum": 0, "description": "All changes up to here that match have been sent."}
 _HOLDER: dict[str, Json] = {
@@ -329,6 +350,16 @@ SCHEMAS: dict[str, Json] = {
             "required": ["op", "path"],
         },
     },
+    "Namespace": _NAMESPACE_NAME,
+    "NamespaceDescription": _NAMESPACE,
+    "NamespaceDeleted": exactly({"namespace": _NAMESPACE_NAME, "deleted": {"const": True}, "revision": _HEAD_REVISION}),
+    "NamespaceList": exactly(
+        {
+            "namespaces": {"type": "array", "items": _NAMESPACE},
+            "next": {"type": ["string", "null"], "description": "The `after` of the next page."},
+        }
+    ),
+    "Quota": _request(dict.fromkeys(("max_entries", "max_bytes"), _LIMIT)),
     "Health": {
         "type": "object",
         "properties": {

@@ -53,7 +53,7 @@ class RefusalLog:
             route=request.pattern,
             client=client,
             **subject,
-            **request.ids,
+            **request.log_fields,
         )
 
     def sweep(self, now: float, *, last: bool = False) -> None:

@@ -18,18 +18,21 @@ from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Acquire, Json, Keyed, Operation, Outcome, Read
 from leasehold.store.store import Store
+from leasehold.store.stores import Stores
 
 
 class Service(msgspec.Struct, frozen=True):
     """What an `AsyncEndpoint` may use."""
 
     store: Store
+    """That of the namespace of the request."""
     limits: Limits
     uptime_seconds: Callable[[], float]
     openapi: bytes
     metrics: Metrics
     gauges: Callable[[], Mapping[str, float]]
     """Gauges of this process."""
+    stores: Stores
 
 
 class PureEndpoint(msgspec.Struct, frozen=True):
@@ -120,15 +123,23 @@ class Route(msgspec.Struct, frozen=True):
     serves_bytes: bool = False
     """The response may be a value that is bytes. Then `Accept` is decided when the value is known: until then,
     `Request.media` is BYTES if it takes none of `offers`."""
+    scope: Literal["namespace", "server"] = "namespace"
+    """`namespace`: it is for one namespace, and its path may begin with `/ns/{namespace}`. `server`: for the whole
+    server."""
     is_described: bool = True
     """Whether `/openapi.json` has it. Pages for browsers are no part of the interface for programs."""
     waiting: "Route | None" = None
     """The route of requests with the parameter `wait`. Without that parameter, a request needs no task."""
 
     @property
-    def changes(self) -> bool:
-        """Whether its requests may change something. These may have an idempotency key."""
-        return self.method not in ("GET", "OPTIONS")
+    def needs_store(self) -> bool:
+        """Whether its requests use the store of their namespace. To answer OPTIONS, no token and no store is needed."""
+        return self.scope == "namespace" and self.permission is not None
+
+    @property
+    def takes_idempotency_key(self) -> bool:
+        """Whether its requests may change something in a namespace, which then keeps their outcome."""
+        return self.method not in ("GET", "OPTIONS") and self.scope == "namespace"
 
     def repeats(self, name: str) -> bool:
         """Whether a request may have the parameter several times."""

@@ -6,13 +6,13 @@
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, TypeVar
 
 import structlog
 
-from leasehold.access.permissions import Principal
 from leasehold.completions import report
 from leasehold.errors import ServiceError, internal
 from leasehold.http.encoding import encode_response, encode_stream_head
@@ -20,18 +20,20 @@ from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.pieces import LAST_CHUNK
 from leasehold.http.requests import Request
 from leasehold.http.responses import EventStream, Response, Stream, error_response
+from leasehold.http.routing.admission import require_covered
 from leasehold.http.routing.negotiation import error_media, negotiate, negotiate_or_bytes
 from leasehold.http.routing.refusal_log import REFUSALS
-from leasehold.http.routing.route import AcquireEndpoint, AsyncEndpoint, PureEndpoint
+from leasehold.http.routing.route import AcquireEndpoint, AsyncEndpoint, PureEndpoint, Route
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.reception import Reception
 from leasehold.http.wire.sending import Sender, unframed
 from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
-from leasehold.model import Found, NotModified, Operation, Outcome, Read, names_asked
+from leasehold.model import Operation, Outcome, Read, is_change
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.rules.fences import refused_by_fence
 from leasehold.store.batch import Done
-from leasehold.tasks import start_task
+from leasehold.tasks import Cancellable, start_task
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +53,7 @@ WAITING: Final = Answering.WAITING
 MESSAGEPACK: Final = Media.MESSAGEPACK
 
 
-class Cancellable(Protocol):
-    """What is cancelled if the client leaves. `cancel` may be called again."""
-
-    def cancel(self) -> object: ...
+Work = TypeVar("Work")
 
 
 class Answerer(ABC):
@@ -71,6 +70,7 @@ class Answerer(ABC):
         "_shared",
         "_started_at",
         "_state",
+        "_store",
         "_task",
     )
 
@@ -83,6 +83,8 @@ class Answerer(ABC):
         self._quota_used = 0
         # Of the request that is being answered:
         self._current: Request | None = None
+        self._store = connections.store
+        """That of its namespace."""
         self._endpoint: PureEndpoint | AcquireEndpoint | None = None
         self._is_in_lane = False
         """Its body counts as one in the lane, also after the connection is closed."""
@@ -120,32 +122,49 @@ class Answerer(ABC):
                 self._respond_error(request, request.refusal)
                 return
             route = shared.router.match(request)
-            request.principal = principal = shared.admission.admit(
-                request, route.permission, takes_basic=route.takes_basic
-            )
-            endpoint = route.endpoint
-            if not request.headers.is_plain or route.offers is not JSON_FIRST:
-                accept = request.headers.get(b"accept")
-                request.media = (negotiate_or_bytes if route.serves_bytes else negotiate)(accept, route.offers)
-                endpoint = shared.idempotency.endpoint_of(request, route)
-            if type(endpoint) is PureEndpoint:
-                self._endpoint = endpoint
-                operation = endpoint.operation(request)
-                if principal.prefixes is not None:
-                    _require_covered(principal, operation)
-                if isinstance(operation, Read):
-                    if operation.paths is not None:
-                        self._quota_used = QUOTA  # the whole value is decoded for it
-                    shared.store.read(operation, self._complete)
-                else:
-                    submit = self._submit_large if request.lane_bytes else shared.store.submit
-                    submit(operation, self._complete)
-            elif not isinstance(endpoint, PureEndpoint):
-                self._start(endpoint, request)
+            request.principal = shared.admission.admit(request, route)
+            self._store = shared.store
+            if request.namespace is not DEFAULT_NAMESPACE and route.needs_store:
+                store = shared.stores.opened(request.namespace)
+                if store is None:
+                    self._task = start_task(shared.loop, self._run(request, self._open_store, route))
+                    return
+                self._store = store
+            self._begin_admitted(request, route)
         except ServiceError as refusal:
             self._refuse(request, refusal)
         except BaseException as failure:  # noqa: BLE001 - whatever it is, the client is answered
             self._fail(request, failure)
+
+    async def _open_store(self, request: Request, route: Route) -> None:
+        """Begin a request whose namespace is used for the first time, or does not exist."""
+        store = await self._shared.stores.open(request.namespace)
+        self._task = None
+        if self._current is request:  # otherwise the connection is closed
+            self._store = store
+            self._begin_admitted(request, route)
+
+    def _begin_admitted(self, request: Request, route: Route) -> None:
+        """Begin a request that was admitted, in the namespace of `_store`. Raises what its endpoint raises."""
+        endpoint = route.endpoint
+        if not request.headers.is_plain or route.offers is not JSON_FIRST:
+            accept = request.headers.get(b"accept")
+            request.media = (negotiate_or_bytes if route.serves_bytes else negotiate)(accept, route.offers)
+            endpoint = self._shared.idempotency.endpoint_of(request, route)
+        if type(endpoint) is PureEndpoint:
+            self._endpoint = endpoint
+            operation = endpoint.operation(request)
+            if request.principal.prefixes is not None:
+                require_covered(request.principal, operation)
+            if isinstance(operation, Read):
+                if operation.paths is not None:
+                    self._quota_used = QUOTA  # the whole value is decoded for it
+                self._store.read(operation, self._complete)
+            else:
+                submit = self._submit_large if request.lane_bytes else self._store.submit
+                submit(operation, self._complete)
+        elif not isinstance(endpoint, PureEndpoint):
+            self._start(endpoint, request)
 
     def _submit_large(self, operation: Operation, done: Done) -> None:
         """Submit the change of the current request, whose body counts as one in the lane until `_complete`."""
@@ -155,7 +174,7 @@ class Answerer(ABC):
         self._is_in_lane = True
         try:
             self._shared.lane_bodies.take(self, request.lane_bytes)
-            self._shared.store.submit(operation, done)
+            self._store.submit(operation, done)
         except BaseException:  # it is not in the lane
             self._leave_lane()
             raise
@@ -178,7 +197,7 @@ class Answerer(ABC):
                 return
             self._respond_in_turn(request, self._endpoint.response(request, outcome), outcome)
         except BaseException as failure:  # noqa: BLE001 - as in _begin
-            self._fail(request, failure, is_stored=_is_stored(outcome))
+            self._fail(request, failure, is_stored=is_change(outcome))
 
     def _respond_in_turn(
         self, request: Request, response: Response, outcome: Outcome | ServiceError | None = None
@@ -195,7 +214,7 @@ class Answerer(ABC):
         try:
             self._respond(response)
         except BaseException as failure:  # noqa: BLE001 - as in _begin
-            self._fail(request, failure, is_stored=_is_stored(outcome))
+            self._fail(request, failure, is_stored=is_change(outcome))
 
     def _start(self, endpoint: AcquireEndpoint | AsyncEndpoint, request: Request) -> None:
         if endpoint.waits and self._reception.state is Receiving.CLIENT_CLOSED:
@@ -205,17 +224,17 @@ class Answerer(ABC):
         else:
             if endpoint.waits:
                 self._state = WAITING
-            self._task = start_task(self._shared.loop, self._run(endpoint, request))
+            self._task = start_task(self._shared.loop, self._run(request, self._answer, endpoint))
 
     # Requests that wait for a lock ----------------------------------------------------------------------------
 
     def _acquire(self, endpoint: AcquireEndpoint, request: Request) -> None:
         operation, wait_seconds = endpoint.operation(request)
         if request.principal.prefixes is not None:
-            _require_covered(request.principal, operation)
+            require_covered(request.principal, operation)
         self._endpoint = endpoint
         self._state = WAITING
-        self._task = self._shared.store.acquire(operation, wait_seconds, self._complete, self._may_get_lock)
+        self._task = self._store.acquire(operation, wait_seconds, self._complete, self._may_get_lock)
 
     def _may_get_lock(self) -> bool:
         """Whether the client is still there. If it is not, nothing else will end the connection."""
@@ -226,17 +245,10 @@ class Answerer(ABC):
 
     # Requests that stream or wait -----------------------------------------------------------------------------
 
-    async def _run(self, endpoint: AsyncEndpoint, request: Request) -> None:
+    async def _run(self, request: Request, work: Callable[[Request, Work], Awaitable[None]], on: Work) -> None:
+        """Await `work(request, on)`, which answers the request. If it raises, the error is the answer."""
         try:
-            answer = await endpoint.run(request, self._shared.service)
-            if isinstance(answer, Stream):
-                await self._send_stream(request, answer)
-                return
-            if isinstance(answer, EventStream):
-                await self._send_events(request, answer)
-                return
-            self._task = None
-            self._respond(answer)
+            await work(request, on)
         except ServiceError as refusal:
             self._task = None
             self._refuse(request, refusal)
@@ -249,11 +261,21 @@ class Answerer(ABC):
             self._task = None
             self._fail(request, failure)
 
+    async def _answer(self, request: Request, endpoint: AsyncEndpoint) -> None:
+        answer = await endpoint.run(request, self._shared.service_of(self._store))
+        if isinstance(answer, Stream):
+            await self._send_stream(request, answer)
+        elif isinstance(answer, EventStream):
+            await self._send_events(request, answer)
+        else:
+            self._task = None
+            self._respond(answer)
+
     async def _send_stream(self, request: Request, stream: Stream) -> None:
         """Send the head when the first chunk is made, so that a failure before it still gets an error response."""
         shared = self._shared
         close = not request.keep_alive or shared.stopping
-        common, templates = shared.common_lines, shared.renew_templates()
+        common, templates = shared.common_lines, shared.templates_of(self._store)
         head = encode_stream_head(request, stream, common=common, templates=templates, close=close)
         async with aclosing(stream.chunks) as chunks:
             if request.version == "1.0":
@@ -268,7 +290,7 @@ class Answerer(ABC):
                 try:
                     await self._sender.stream(first, chunks)
                 except Exception as error:  # the status is sent already: only an incomplete response shows it
-                    log.warning("stream broken off", **request.ids, exc_info=error)
+                    log.warning("stream broken off", **request.log_fields, exc_info=error)
                     self.abort()
         self._task = None
         self._shared.note(request, 200, self._started_at, self._address)
@@ -282,7 +304,7 @@ class Answerer(ABC):
             raise unframed()
         shared = self._shared
         close = not request.keep_alive or shared.stopping
-        common, templates = shared.common_lines, shared.renew_templates()
+        common, templates = shared.common_lines, shared.templates_of(self._store)
         head = encode_stream_head(request, stream, common=common, templates=templates, close=close)
         if self._state is not WAITING:  # the connection is closed
             return
@@ -294,7 +316,7 @@ class Answerer(ABC):
                 await stream.run(self._sender)
                 self._sender.write(LAST_CHUNK)
             except Exception as error:  # only an incomplete response shows it
-                log.warning("stream broken off", **request.ids, exc_info=error)
+                log.warning("stream broken off", **request.log_fields, exc_info=error)
                 self.abort()
         self._task = None
         if self._state is WAITING:
@@ -312,8 +334,8 @@ class Answerer(ABC):
         transport = self._sender.transport
         if transport is not None:
             templates = shared.templates
-            if templates.incarnation is not shared.store.space.incarnation:
-                templates = shared.renew_templates()
+            if templates.incarnation is not self._store.space.incarnation:
+                templates = shared.templates_of(self._store)
             data = encode_response(request, response, common=shared.common_lines, templates=templates, close=close)
             self._quota_used += len(data) // LARGE_BYTES
             shared.outbox.post(transport, data)
@@ -324,7 +346,7 @@ class Answerer(ABC):
         if error.code == "internal":
             log.error(
                 "request failed",
-                **request.ids,
+                **request.log_fields,
                 reason=error.message,
                 exc_info=error.__cause__,
                 details=dict(error.details),
@@ -375,14 +397,3 @@ class Answerer(ABC):
         except BaseException as second:  # noqa: BLE001 - then close at once
             report("a connection could not be closed in good order", second)
             self._sender.abort()
-
-
-def _is_stored(outcome: Outcome | ServiceError | None) -> bool:
-    """Whether it is the outcome of a change that was made."""
-    return outcome is not None and not isinstance(outcome, ServiceError | Found | NotModified)
-
-
-def _require_covered(principal: Principal, asked: Read | Operation) -> None:
-    """Raise `forbidden` unless the token covers all keys, or the lock, of an operation."""
-    for name in names_asked(asked):
-        principal.require_covered(name)

@@ -14,6 +14,7 @@ from time import perf_counter, time
 from typing import Final, Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from leasehold.completions import report
 from leasehold.errors import ServiceError, internal, unavailable
@@ -32,6 +33,7 @@ from leasehold.http.wire.quick_put import QuickPut
 from leasehold.http.wire.sending import Outbox, RoundRobin
 from leasehold.process.descriptors import REFUSED_CONNECTIONS
 from leasehold.process.memory_trim import give_back_memory
+from leasehold.store.store import Store
 from leasehold.trace_context import TraceContext
 
 log = structlog.get_logger(__name__)
@@ -39,6 +41,9 @@ log = structlog.get_logger(__name__)
 CROWD_CONNECTIONS: Final = 1_000
 """When so many have closed, the memory that they took is returned to the system."""
 
+
+MAX_KEPT_TEMPLATES: Final = 1_000
+"""To make them takes 2 µs, so they are made again if there are more namespaces."""
 
 RecordSpan = Callable[[Request, TraceContext, int, float, str], None]
 """Records the span of an answered request. Gets the request, its trace, the status, the `perf_counter` at which it
@@ -73,7 +78,9 @@ class Connections:
         self.admission = admission
         self.service = service
         self.metrics = service.metrics
+        self.stores = service.stores
         self.store = service.store
+        """That of the namespace `default`. The fast paths use no other one."""
         self.limits = service.limits
         self.idempotency = Idempotency(self.limits.idempotency_seconds, self.metrics)
         self.loop = asyncio.get_running_loop()
@@ -94,6 +101,9 @@ class Connections:
         self._fixed_lines = (VARY_BY_ORIGIN if admission.varies_by_origin else VARY) + COMMON_HEADERS
         self.common_lines = self._common_lines()
         self.templates = Templates(self.store.space.incarnation)
+        """Those of the namespace `default`."""
+        self._templates: dict[str, Templates] = {}
+        """Those of other namespaces, by their incarnation."""
         self._most_refused = most_refused
         """How many connections over the limit get a response that says so. More are closed at once."""
         self.known_moment = 0.0
@@ -139,6 +149,22 @@ class Connections:
             self.templates = Templates(self.store.space.incarnation)
         return self.templates
 
+    def templates_of(self, store: Store) -> Templates:
+        """The templates for responses of a store, in its incarnation."""
+        if store is self.store:
+            return self.renew_templates()
+        incarnation = store.space.incarnation
+        templates = self._templates.get(incarnation)
+        if templates is None:
+            if len(self._templates) >= MAX_KEPT_TEMPLATES:
+                self._templates.clear()
+            templates = self._templates[incarnation] = Templates(incarnation)
+        return templates
+
+    def service_of(self, store: Store) -> Service:
+        """What an `AsyncEndpoint` may use for a request in the namespace of a store."""
+        return self.service if store is self.store else replace(self.service, store=store)
+
     def moment(self) -> float:
         """Seconds. The clock is read once in an iteration of the event loop, so most requests need not read it."""
         if not self.known_moment:
@@ -151,7 +177,7 @@ class Connections:
 
     def gauges(self) -> Mapping[str, float]:
         own = {"connections": len(self._members), "max_connections": self.limits.max_connections}
-        return {**own, **self.store.gauges()}
+        return {**own, **self.stores.gauges()}
 
     def next_request_id(self) -> bytes:
         return b"%b-%x" % (self.request_id_prefix, next(self.request_numbers))
@@ -160,7 +186,7 @@ class Connections:
         """Why a request is refused by its head alone, or None. Its body need not be received then."""
         try:
             route = self.router.match(request)
-            self.admission.admit(request, route.permission, takes_basic=route.takes_basic)
+            self.admission.admit(request, route)
             if route.check_head is not None:
                 route.check_head(request)
         except ServiceError as refusal:
@@ -185,18 +211,18 @@ class Connections:
         seconds = self.moment() - started_at
         self.metrics.count_request(request.method, request.pattern, status, seconds, request.version)
         if self.logs_requests:
-            self.log_request(request.method, request.path, status, request.ids)
+            self.log_request(request.method, request.path, status, request.log_fields)
         if request.trace is not None and self.record_span is not None and request.trace.is_sampled:
             self.record_span(request, request.trace, status, started_at, client)
 
-    def log_request(self, method: str, path: bytes, status: int, ids: Mapping[str, str]) -> None:
-        """Log the path without its query, and neither a header field nor a value. `ids`: see `Request.ids`."""
+    def log_request(self, method: str, path: bytes, status: int, fields: Mapping[str, str]) -> None:
+        """Log the path without its query, and neither a header field nor a value. See `Request.log_fields`."""
         log.debug(
             "request",
             method=method,
             path=path[:256].decode("ascii", "backslashreplace"),
             status=status,
-            **ids,
+            **fields,
         )
 
     async def keep_deadlines(self) -> None:

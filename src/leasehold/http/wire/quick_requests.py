@@ -201,4 +201,5 @@ class QuickAnswerer(Answerer):
         route = self._shared.router.match(request)
         assert type(route.endpoint) is PureEndpoint
         self._endpoint, self._current, self._begun = route.endpoint, request, None
+        self._store = self._shared.store
         self._complete(outcome)

@@ -57,7 +57,7 @@ def _forced_release(request: Request, lock: str, *, has_lease: bool) -> Release:
         "a lease is ended by force",
         lock=printable(lock),
         sub=printable(request.principal.subject),
-        **request.ids,
+        **request.log_fields,
     )
     return Release(lock, is_forced=True)
 

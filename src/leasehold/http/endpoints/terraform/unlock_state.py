@@ -28,7 +28,9 @@ def unlock_state(request: Request) -> UnlockState:
     caller.require_permission("admin")
     caller.require_covered(key)
     # Logged before it is done, because the client may be gone when it is durable.
-    log.warning("a state is unlocked by force", lock=printable(key), sub=printable(caller.subject), **request.ids)
+    log.warning(
+        "a state is unlocked by force", lock=printable(key), sub=printable(caller.subject), **request.log_fields
+    )
     return UnlockState(key, None, caller.subject, is_admin)
 
 
