@@ -162,8 +162,6 @@ class Scene:
 
     async def open(self) -> None:
         await self.store.open()
-        if not self.is_in_process:
-            await self.store._cleaning.stop()  # it would take revisions at times that differ from run to run
 
     async def settle(self) -> None:
         """Wait until the service has done what it can do without another step."""
@@ -184,7 +182,7 @@ class Scene:
             await asyncio.sleep(0)
 
     def _is_busy(self) -> bool:
-        return not self.store._lane._idle.is_set() or any(
+        return not self.store._lane._is_idle or any(
             connection._state is Answering.WORKING
             or (connection._state in (Answering.STREAMING, Answering.QUEUED) and not connection._sender.is_paused)
             for connection in self._may_be_busy

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar, cast
 
 from leasehold.engines.base import Space
 from leasehold.engines.file.disk import Disk
@@ -78,11 +78,19 @@ def set_pace(space: FileSpace, *, isolated: bool) -> None:
     space._last_commit_at = float("-inf") if isolated else space._loop.time() + 10.0
 
 
+class DrivenSpace(Space, Protocol):
+    """A space with what its engine calls."""
+
+    async def recover(self) -> None: ...
+    async def expired(self, limit: int) -> Sequence[tuple[AnyKind, str]]: ...
+    async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[str]: ...
+
+
 class Driver:
     """An engine, and batches for it. An item of a batch is a key and its value, or None to remove the key."""
 
     def __init__(self, space: Space) -> None:
-        self.space = space
+        self.space = cast("DrivenSpace", space)
         self._runner = asyncio.Runner()
         self.has_ended = False
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from conformance import DurableConformance, SpaceConformance
+from conformance import DurableConformance, NamespaceConformance, SpaceConformance
 from databases import ENGINES
 from driving import FrozenClock
 
@@ -22,6 +22,11 @@ class TestFile(DurableConformance):
 class TestPostgres(DurableConformance):
     def make_engine(self, folder: Path, clock: FrozenClock) -> Engine:
         return ENGINES["postgres"](folder, clock)
+
+
+class TestNamespacesInMemory(NamespaceConformance):
+    def make_engine(self, folder: Path, clock: FrozenClock) -> Engine:
+        return ENGINES["memory"](folder, clock)
 
 
 def test_every_engine_is_tested() -> None:

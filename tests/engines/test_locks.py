@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from acquiring import acquired
 from databases import ENGINES
-from driving import FrozenClock
+from driving import FrozenClock, stores_of
 
 from leasehold.errors import ServiceError
 from leasehold.limits import Limits
@@ -74,6 +74,9 @@ class Driver:
 
     def acquire(self, lock: str, lease_id: str, seconds: int = 10, *, wait: float = 0.0) -> Lease:
         return self.run(acquired(self.store, Acquire(lock, lease_id, seconds * SECOND, b'{"n":1}', "alice"), wait))
+
+    def remove_expired(self) -> None:
+        self.run(stores_of(self.store)._cleaning.remove_expired())
 
     def close(self) -> None:
         self.run(self.store.close())
@@ -176,7 +179,7 @@ def test_an_expired_lease_is_not_valid_again_whatever_happens_later(
     if meanwhile == "taken and released":
         driver.do(Release("l", "2"))
     if meanwhile == "cleaned up":
-        driver.run(driver.store._cleaning._remove_expired())
+        driver.remove_expired()
     assert driver.refusal(Put("key", b"1", lease_id="1")) == ("lease_lost", 412)
     assert driver.refusal(Renew("l", "1", SECOND)) == ("lease_lost", 409)
     held = meanwhile == "taken"
@@ -202,7 +205,7 @@ def test_fencing_tokens_grow_after_expiry_release_and_deletion(driver: Driver, c
         else:
             clock.now += SECOND
         if number % 3 == 2:
-            driver.run(driver.store._cleaning._remove_expired())
+            driver.remove_expired()
     assert tokens == sorted(set(tokens))
 
 
@@ -213,7 +216,7 @@ def test_only_expired_entries_and_leases_are_removed(driver: Driver, clock: Froz
         driver.do(Put(f"over/{number}", b"1", ttl=SECOND))
         driver.do(Put(f"alive/{number}", b"1", ttl=2 * SECOND))
     clock.now += SECOND
-    driver.run(driver.store._cleaning._remove_expired())
+    driver.remove_expired()
     clock.now -= SECOND
     leases = driver.run(driver.store.lease_page([""], None, 100)).records
     entries = driver.run(driver.store.page([""], None, 100)).records

@@ -27,6 +27,7 @@ from leasehold.errors import ServiceError
 from leasehold.limits import Limits
 from leasehold.model import LEASE, Acquire, Lease, Operation, Outcome, Release
 from leasehold.store.store import Store
+from leasehold.store.stores import Stores
 
 LONG = 60
 """Seconds that a lease lasts, or that a caller waits."""
@@ -115,15 +116,15 @@ async def store_behind_a_proxy(database: Database) -> AsyncIterator[tuple[Store,
     """A store whose writing connection goes through the proxy."""
     async with Proxy(database.port) as proxy:
         backend = PostgresEngine(database.url)
-        store = Store(backend, Limits())
-        await store.open()
+        stores = Stores(backend, Limits())
+        await stores.start()
         space = backend.space()
         space._database.writer._link._address = Address(database.at(f"127.0.0.1:{proxy.port}"))
         space._database.writer._link.drop()
         try:
-            yield store, Cut(proxy)
+            yield stores.default, Cut(proxy)
         finally:
-            await store.close()
+            await stores.close()
 
 
 def acquisition(lease_id: str) -> Acquire:

@@ -27,7 +27,7 @@ from typing import Final, Self
 import msgspec
 import structlog
 import uvloop
-from driving import json_text, set_pace, stores_of
+from driving import json_text, set_pace
 
 import leasehold
 from harness import Finding
@@ -44,6 +44,7 @@ from leasehold.http.wire.connections import Connections
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.store.store import Store
+from leasehold.store.stores import Stores
 
 SOURCE: Final = str(Path(leasehold.__file__).parent)
 WAIT_SECONDS: Final = 20.0
@@ -158,6 +159,7 @@ _OF_THE_BATCH: Final = (
 class Running:
     """The service in this process, on a free port."""
 
+    stores: Stores
     store: Store
     connections: Connections
     port: int
@@ -165,11 +167,12 @@ class Running:
 
 @asynccontextmanager
 async def running(engine: Engine) -> AsyncIterator[Running]:
-    """The parts that `server.run.serve` creates, without its signals. The caller closes the store."""
+    """The parts that `server.run.serve` creates, without its signals. The caller closes the stores."""
     loop = asyncio.get_running_loop()
     metrics = Metrics()
-    store = Store(engine, Limits(), metrics)
-    await store.open()
+    stores = Stores(engine, Limits(), metrics)
+    await stores.start()
+    store = stores.default
     router = Router(ROUTES)
     service = Service(
         store,
@@ -178,13 +181,13 @@ async def running(engine: Engine) -> AsyncIterator[Running]:
         openapi=b"{}",
         metrics=metrics,
         gauges=store.gauges,
-        stores=stores_of(store),
+        stores=stores,
     )
     connections = Connections(router, Admission(None, None), service, logs_requests=True)
     sweeper = loop.create_task(connections.keep_deadlines())
     server = await loop.create_server(lambda: Connection(connections), "127.0.0.1", 0)
     try:
-        yield Running(store, connections, server.sockets[0].getsockname()[1])
+        yield Running(stores, store, connections, server.sockets[0].getsockname()[1])
     finally:
         server.close()
         sweeper.cancel()
@@ -448,7 +451,7 @@ class Witness:
         """The next write must succeed, if necessary after the engine has recovered from its fault."""
         async with asyncio.timeout(WAIT_SECONDS):
             while await self._put("probe", 1) not in (200, 201):
-                await self._service.store.space.recover()
+                await self._service.stores.engine.recover()
                 await asyncio.sleep(0.01)
 
     async def _put(self, key: str, value: Value) -> int:
@@ -571,7 +574,7 @@ async def _survive(
             if isinstance(first, FileEngine):
                 await _compare_after_kill(first, stored, finding)
             async with asyncio.timeout(WAIT_SECONDS):
-                await service.store.close()
+                await service.stores.close()
     except TimeoutError:
         finding.violations.append(f"{injector.fired}: a caller waits for ever")
         return

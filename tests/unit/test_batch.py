@@ -10,12 +10,14 @@ from structlog.testing import capture_logs
 from leasehold import rules
 from leasehold.engines.base import CommitDone, Decide
 from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.ordered_names import OrderedNames
 from leasehold.engines.memory.space import MemorySpace
 from leasehold.engines.memory.state import State
+from leasehold.engines.memory.table import Table
 from leasehold.errors import ServiceError, outcome_unknown
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
-from leasehold.model import ENTRY, LEASE, Acquire, Change, Kind, Operation, Outcome, Put, R, Touched, View, Written
+from leasehold.model import LEASE, Acquire, Change, Kind, Operation, Outcome, Put, R, Touched, View, Written
 from leasehold.rules.overlay import Overlay
 from leasehold.store.store import Store
 
@@ -248,11 +250,19 @@ def test_publishing_continues_after_an_exception_in_the_middle(where: str, monke
         if where == "publish":
             monkeypatch.setattr(space._state, "publish", FailingOnce(space._state.publish, MemoryError()))
         elif where == "entries":
-            names = space._state.table(ENTRY)._names
-            monkeypatch.setattr(names, "add", FailingOnce(names.add, MemoryError()))
+            fail_once = FailingOnce(OrderedNames.add, MemoryError())
+
+            def add(names: OrderedNames, name: str) -> None:
+                fail_once(names, name)  # entries are published first
+
+            monkeypatch.setattr(OrderedNames, "add", add)
         else:
-            leases = space._state.table(LEASE)
-            monkeypatch.setattr(leases, "publish", FailingOnce(leases.publish, MemoryError()))
+            publish, fail = Table.publish, FailingOnce(Table.publish, MemoryError())
+            monkeypatch.setattr(
+                Table,
+                "publish",
+                lambda table, *batch: (fail if table.kind is LEASE else publish)(table, *batch),
+            )
         told = await submit_all(store, Put("a", b"1"), Acquire("m", "2", 10_000_000), Put("b", b"2"))
         assert not any(isinstance(each, ServiceError) for each in told)
         assert [entry.key for entry in (await store.page([""], None, 10)).records] == ["a", "b"]

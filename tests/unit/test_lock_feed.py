@@ -12,6 +12,7 @@ from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import Limits
 from leasehold.model import LEASE, Acquire, AnyKind, Change, Changes, LeaseEnd, Release
 from leasehold.store.store import Store
+from leasehold.store.stores import Stores
 
 SECONDS = 10.0
 LONG = 3_600_000_000
@@ -48,11 +49,11 @@ def on_a_store(test: Callable[[Store, RemoteSpace], Awaitable[None]]) -> Callabl
     def run() -> None:
         async def scenario() -> None:
             space = RemoteSpace()
-            store = Store(memory_of(space), Limits())
+            stores = Stores(memory_of(space), Limits())
             async with asyncio.timeout(SECONDS):
-                await store.open()
-                await test(store, space)
-                await store.close()
+                await stores.start()
+                await test(stores.default, space)
+                await stores.close()
 
         asyncio.run(scenario())
 

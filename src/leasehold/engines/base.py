@@ -164,21 +164,6 @@ class Space(Protocol):
         checkpoint. Raises `revision_compacted` if the space no longer knows all of them (HISTORY_CHANGES).
         """
 
-    async def expired(self, limit: int) -> Sequence[tuple[AnyKind, str]]:
-        """Records that have expired by the engine's clock, at most `limit` of each kind, the earliest of a kind first.
-
-        If several servers use the storage, only one of them gets a result and the others an empty one. So one server at
-        a time removes expired records.
-        """
-
-    async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[str]:
-        """Names of the records beyond the `most` latest ones, and beyond the latest ones that have `most_bytes`.
-
-        The latest are those with the latest expiry; all records of the kind expire. At most `limit` names, the earliest
-        expiry first. Sizes are approximate. An engine may look less often than it is called, and return nothing. As
-        with `expired`, only one of several servers gets the names.
-        """
-
     def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
         """Become the only writer, call `decide`, make its changes durable, publish them, call `done`.
 
@@ -197,9 +182,6 @@ class Space(Protocol):
         It is called after `done`, in the order of revisions. A commit may be published twice, and the first call may
         include changes from before the subscription. `published` must not raise, because the commit is already done.
         """
-
-    async def recover(self) -> None:
-        """Try to end a fault, by a durable write. Called every second while there is a fault. Never raises."""
 
 
 class Engine(Protocol):
@@ -247,6 +229,32 @@ class Engine(Protocol):
 
         It takes its turn among the commits of the namespace: each commit was done before it, or is refused with
         `no_such_namespace`. So are all reads from then on. Raises `no_such_namespace`. Not called for `default`.
+        """
+
+    def subscribe(self, deleted: Callable[[str], None]) -> None:
+        """Call `deleted` with the name of each namespace that another server has deleted, once this one knows it."""
+
+    @property
+    def fault(self) -> ServiceError | None:
+        """Why writes cannot be made durable now, or None. All spaces share the storage, so they share its fault."""
+
+    async def recover(self) -> None:
+        """Try to end a fault, by a durable write. Called every second while there is a fault. Never raises."""
+
+    async def expired(self, limit: int) -> Sequence[tuple[str, AnyKind, str]]:
+        """Records that have expired by the engine's clock: their namespaces, kinds and names.
+
+        At least one if there are any; not much more than `limit` of a kind. Those of one kind in one namespace are in
+        the order of their expiry. If several servers use the storage, only one of them gets a result and the others an
+        empty one. So one server at a time removes expired records.
+        """
+
+    async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[tuple[str, str]]:
+        """Records beyond the `most` latest ones of their namespace, and beyond its latest ones that have `most_bytes`.
+
+        The latest are those with the latest expiry; all records of the kind expire. Their namespaces and names, about
+        `limit`, those of a namespace with the earliest expiry first. Sizes are approximate. An engine may look less
+        often than it is called, and return nothing. As with `expired`, only one of several servers gets the names.
         """
 
 

@@ -1,15 +1,29 @@
 """Engines that have one namespace only, which has no quota."""
 
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Protocol
 
 from leasehold.errors import ServiceError, no_such_namespace
-from leasehold.model import Namespace, QuotaChange
+from leasehold.model import AnyKind, Namespace, QuotaChange
 from leasehold.namespaces import DEFAULT_NAMESPACE
+
+
+class OnlySpace(Protocol):
+    """What the engine needs of its space; see the methods of `Engine` with the same names."""
+
+    @property
+    def fault(self) -> ServiceError | None: ...
+    async def recover(self) -> None: ...
+    async def expired(self, limit: int) -> Sequence[tuple[AnyKind, str]]: ...
+    async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[str]: ...
 
 
 class DefaultOnly:
     """The base class of such engines."""
+
+    def space(self, namespace: str = DEFAULT_NAMESPACE) -> OnlySpace:
+        """See `Engine.space`. Each engine defines it."""
+        raise NotImplementedError
 
     async def open(self) -> None:
         """The only space opens what it needs."""
@@ -34,6 +48,26 @@ class DefaultOnly:
     async def delete(self, name: str) -> int:  # noqa: ARG002
         """Raises `no_such_namespace`."""
         raise no_such_namespace()
+
+    def subscribe(self, deleted: Callable[[str], None]) -> None:
+        """No namespace is ever deleted."""
+
+    @property
+    def fault(self) -> ServiceError | None:
+        """See `Engine.fault`."""
+        return self.space().fault
+
+    async def recover(self) -> None:
+        """See `Engine.recover`."""
+        await self.space().recover()
+
+    async def expired(self, limit: int) -> Sequence[tuple[str, AnyKind, str]]:
+        """See `Engine.expired`."""
+        return [(DEFAULT_NAMESPACE, *each) for each in await self.space().expired(limit)]
+
+    async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[tuple[str, str]]:
+        """See `Engine.surplus`."""
+        return [(DEFAULT_NAMESPACE, name) for name in await self.space().surplus(kind, most, most_bytes, limit)]
 
 
 def _refuse() -> NoReturn:

@@ -13,6 +13,8 @@ Submit = Callable[[Operation, Done], None]
 class AbandonedLeases:
     """At most MAX_ABANDONED_LEASES. `submit` is the write lane."""
 
+    __slots__ = ("_releases", "_submit")
+
     def __init__(self, submit: Submit) -> None:
         self._submit = submit
         self._releases: dict[str, Release] = {}

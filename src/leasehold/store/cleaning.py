@@ -1,17 +1,21 @@
-"""Once a second: try to recover from a fault, or remove expired records and surplus receipts in small steps."""
+"""Once a second, for all namespaces: try to recover from a fault, or remove expired records and surplus receipts.
+
+There is one task for all stores. The engine says in which namespaces there is something to remove. So a namespace in
+which nothing expires costs nothing, and on a shared engine also those are cleaned that nobody uses.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from leasehold.completions import report
-from leasehold.engines.base import Space
+from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB
-from leasehold.model import RECEIPT, Expire, Forget, Operation, Outcome
-from leasehold.store.batch import Done
+from leasehold.model import RECEIPT, Expire, Forget, Operation
+from leasehold.store.store import Store
 from leasehold.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
@@ -20,25 +24,24 @@ CLEANING_SECONDS: Final = 1.0
 EXPIRE_STEP: Final = 500
 """Records of each kind removed at a time."""
 
+OpenStore = Callable[[str], Awaitable[Store]]
+"""`Stores.open`."""
+
 
 class Cleaning:
-    """`submit` is the write lane; `catch_up` is called every second while there is no fault.
+    """Cleans the namespaces of an engine.
 
-    `max_receipts`: more receipts are removed, the oldest first. A receipt is much smaller than 1 KiB, except for those
-    that keep a value. So all together may have 1 KiB for each.
+    `max_receipts`: if a namespace has more, they are removed, the oldest first. A receipt is much smaller than 1 KiB,
+    except for those that keep a value. So all together may have 1 KiB for each.
     """
 
     def __init__(
-        self,
-        space: Space,
-        submit: Callable[[Operation, Done], None],
-        catch_up: Callable[[], None],
-        *,
-        max_receipts: int,
+        self, engine: Engine, open_store: OpenStore, heads: Callable[[], Mapping[str, int]], *, max_receipts: int
     ) -> None:
-        self._space = space
-        self._submit = submit
-        self._catch_up = catch_up
+        """`heads`: the revisions of the open namespaces."""
+        self._engine = engine
+        self._open_store = open_store
+        self._heads = heads
         self._max_receipts = max_receipts
         self._task: asyncio.Task[None] | None = None
 
@@ -53,56 +56,60 @@ class Cleaning:
         while True:
             await asyncio.sleep(CLEANING_SECONDS)
             try:
-                if self._space.fault is not None:
-                    await self._space.recover()
+                if self._engine.fault is not None:
+                    await self._engine.recover()
                     continue
-                self._catch_up()
-                await self._remove_expired()
+                await self.remove_expired()
                 await self._remove_surplus()
             except ServiceError as error:
-                log.warning("expired records could not be removed", code=error.code, reason=error.message)
+                _warn(error)
             except Exception as failure:  # noqa: BLE001 - it must run again, because nothing else calls `recover`
                 report("cleaning failed and will be repeated", failure)
 
-    async def _remove_expired(self) -> None:
+    async def remove_expired(self) -> None:
         """Remove expired records. Other operations are committed between the steps."""
         more = True
         while more:
-            revision = self._space.revision
-            expired = await self._space.expired(EXPIRE_STEP)
-            receipts = tuple(name for kind, name in expired if kind is RECEIPT)
-            await self._submit_all([Expire(kind, name) for kind, name in expired if kind is not RECEIPT])
-            await self._forget(receipts, revision)
-            more = len(expired) >= EXPIRE_STEP
+            expired = await self._engine.expired(EXPIRE_STEP)
+            removals: dict[str, list[Operation]] = {}
+            receipts: dict[str, list[str]] = {}
+            for namespace, kind, name in expired:
+                if kind is RECEIPT:
+                    receipts.setdefault(namespace, []).append(name)
+                else:
+                    removals.setdefault(namespace, []).append(Expire(kind, name))
+            for namespace, names in receipts.items():
+                removals.setdefault(namespace, []).append(Forget(tuple(names), up_to=0))
+            more = await self._submit(removals) and len(expired) >= EXPIRE_STEP
 
     async def _remove_surplus(self) -> None:
         more = True
         while more:
-            revision = self._space.revision
+            heads = self._heads()
             most = self._max_receipts
-            surplus = tuple(await self._space.surplus(RECEIPT, most, most * KIB, EXPIRE_STEP))
-            await self._forget(surplus, revision)
-            more = len(surplus) >= EXPIRE_STEP
+            surplus = await self._engine.surplus(RECEIPT, most, most * KIB, EXPIRE_STEP)
+            names: dict[str, list[str]] = {}
+            for namespace, name in surplus:
+                names.setdefault(namespace, []).append(name)
+            # In a namespace that was not open, a receipt may have been written again since. Its turn is the next time.
+            removals = {each: [Forget(tuple(names[each]), heads.get(each, 0))] for each in names}
+            more = await self._submit(removals) and len(surplus) >= EXPIRE_STEP
 
-    async def _forget(self, receipts: tuple[str, ...], revision: int) -> None:
-        """`revision`: that of the space before it named the receipts."""
-        if receipts:
-            await self._submit_all([Forget(receipts, revision)])
+    async def _submit(self, removals: Mapping[str, Sequence[Operation]]) -> bool:
+        """Submit removals by namespace, and wait for them. Whether all were done."""
+        done = await asyncio.gather(*(self._submit_in(namespace, each) for namespace, each in removals.items()))
+        return all(done)
 
-    async def _submit_all(self, operations: Sequence[Operation]) -> None:
-        """Submit changes to the lane and wait for them. Raises the error of the first one that fails."""
-        results: list[asyncio.Future[None]] = []
-        for operation in operations:
-            result: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            results.append(result)
+    async def _submit_in(self, namespace: str, removals: Sequence[Operation]) -> bool:
+        try:
+            store = await self._open_store(namespace)
+            await asyncio.gather(*map(store.submitted, removals))
+        except ServiceError as error:
+            if error.code != "no_such_namespace":  # else it was deleted meanwhile
+                _warn(error)
+            return False
+        return True
 
-            def finish(outcome: Outcome | ServiceError, result: asyncio.Future[None] = result) -> None:
-                if result.done():
-                    return
-                if isinstance(outcome, ServiceError):
-                    result.set_exception(outcome)
-                else:
-                    result.set_result(None)
 
-            self._submit(operation, finish)
-        await asyncio.gather(*results)
+def _warn(error: ServiceError) -> None:
+    log.warning("expired records could not be removed", code=error.code, reason=error.message)

@@ -15,6 +15,8 @@ NEVER: Final = 0
 class Heartbeats:
     """Watchers by the second after the one in which they are due. Times are of the event loop's clock."""
 
+    __slots__ = ("_slots",)
+
     def __init__(self) -> None:
         self._slots: dict[int, dict[Watcher, None]] = {}
         """Dictionaries as sets that keep the order. There are as many as seconds in the longest heartbeat."""

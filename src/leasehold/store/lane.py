@@ -48,12 +48,13 @@ class Lane:
         self._batch: Batch | None = None
         """The batch in flight."""
         self._ended_batches = 0
-        self._watch = LaneWatch(lambda: None if self._idle.is_set() else self._ended_batches)
+        self._watch = LaneWatch(self._progress)
         self._refusal: Callable[[], ServiceError] | None = None
         """Makes the error with which all operations are refused."""
-        self._idle = asyncio.Event()
-        """Clear while a batch is in flight or its start is scheduled."""
-        self._idle.set()
+        self._is_idle = True
+        """False while a batch is in flight or its start is scheduled."""
+        self._on_idle: asyncio.Future[None] | None = None
+        """What `close` waits for."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
@@ -68,7 +69,13 @@ class Lane:
     def open(self) -> None:
         """Begin to accept operations."""
         self._loop = asyncio.get_running_loop()
-        self._watch.start()
+
+    def check(self) -> None:
+        """Look whether the lane makes progress. Called every second."""
+        self._watch.check()
+
+    def _progress(self) -> int | None:
+        return None if self._is_idle else self._ended_batches
 
     def refuse_all(self, reason: Callable[[], ServiceError] = shutting_down) -> None:
         """Refuse all operations from now on. `reason` makes the error. The first one counts."""
@@ -76,10 +83,12 @@ class Lane:
 
     async def close(self) -> None:
         """Wait until no batch is in flight, at most LANE_END_SECONDS."""
-        self._watch.stop()
+        if self._is_idle:
+            return
+        self._on_idle = self._running_loop().create_future()
         try:
             async with asyncio.timeout(LANE_END_SECONDS):
-                await self._idle.wait()
+                await self._on_idle
         except TimeoutError:
             log.error("the last changes were not completed in time", waiting=len(self._operations))  # noqa: TRY400
 
@@ -95,10 +104,10 @@ class Lane:
             done(unavailable("too many changes wait to be stored"))
             return
         value_bytes = len(operation.value) if type(operation) is Put else _value_bytes(operation)
-        if not self._operations and self._idle.is_set():
+        if not self._operations and self._is_idle:
             # Not at once: other requests may be ready in this iteration of the loop, and should join the batch.
             self._running_loop().call_soon(self._gather, 0)
-            self._idle.clear()
+            self._is_idle = False
         self._operations.append(operation)
         try:
             self._completions.append(done)
@@ -128,7 +137,9 @@ class Lane:
 
     def _start_batch(self) -> None:
         if not self._operations:
-            self._idle.set()
+            self._is_idle = True
+            if self._on_idle is not None and not self._on_idle.done():
+                self._on_idle.set_result(None)
             return
         self._batch = self._take_batch()
         self._batch.commit(self._space)

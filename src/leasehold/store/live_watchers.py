@@ -54,6 +54,23 @@ class _Group:
 class LiveWatchers:
     """The live watchers of a store."""
 
+    __slots__ = (
+        "_delivered",
+        "_groups",
+        "_groups_with_locks",
+        "_head",
+        "_heartbeats",
+        "_index",
+        "_is_tick_due",
+        "_is_woken",
+        "_size",
+        "_sleeping",
+        "_space",
+        "_task",
+        "_timer",
+        "position",
+    )
+
     def __init__(self, space: Space) -> None:
         self._space = space
         self.position = 0
@@ -68,7 +85,7 @@ class LiveWatchers:
         self._head = 0
         """The largest revision that is known to be committed."""
         self._task: asyncio.Task[None] | None = None
-        """Runs `_run`, from the first live watcher on."""
+        """Runs `_run` while there are live watchers, and up to a second longer."""
         self._sleeping: asyncio.Future[None] | None = None
         """What the task waits for when it has nothing to do."""
         self._is_woken = False
@@ -109,6 +126,7 @@ class LiveWatchers:
         self._heartbeats.put(watcher, watcher.sent_at + watcher.watch.heartbeat_seconds)
         if self._task is None:
             self._task = start_task(loop, self._run())
+        if self._timer is None:
             self._timer = loop.call_later(TICK_SECONDS, self._tick)
         self._note_head(self._space.revision)
         return True
@@ -155,6 +173,11 @@ class LiveWatchers:
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        self._timer = None
+        if not self._groups and self._sleeping is not None and self._task is not None:
+            self._task.cancel()  # nobody watches this namespace any more, so it costs nothing
+            self._task = self._sleeping = None
+            return
         self._timer = loop.call_later(TICK_SECONDS, self._tick)
         if self._task is not None and self._task.done():  # even its handling of a fault has failed
             self._task = start_task(loop, self._run())

@@ -22,6 +22,8 @@ MAX_CHANGES: Final = 1_000
 class LockFeed:
     """Subscribed to the leases of a space; tells the queues of locks."""
 
+    __slots__ = ("_after", "_must_query", "_queues", "_space", "_task")
+
     def __init__(self, space: Space, queues: LockQueues) -> None:
         self._space = space
         self._queues = queues

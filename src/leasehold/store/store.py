@@ -9,7 +9,7 @@ from leasehold import rules
 from leasehold.engines.backups import backup_text
 from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError
-from leasehold.limits import MAX_GATHERED_LISTS, MIB, Limits
+from leasehold.limits import MIB, Limits
 from leasehold.metrics import Metrics
 from leasehold.model import (
     ENTRY,
@@ -32,11 +32,10 @@ from leasehold.model import (
 )
 from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.store.batch import Done
-from leasehold.store.cleaning import Cleaning
 from leasehold.store.lane import Lane
 from leasehold.store.lock_feed import LockFeed
 from leasehold.store.lock_queues import LockQueues
-from leasehold.store.turns import Turn
+from leasehold.store.turns import Turns
 from leasehold.store.waiting_reads import WaitingReads
 from leasehold.store.watching import Watching
 
@@ -49,8 +48,15 @@ class Store:
     """The space of one namespace. `open` and `close` open and close the space, too."""
 
     def __init__(
-        self, engine: Engine, limits: Limits, metrics: Metrics | None = None, *, namespace: str = DEFAULT_NAMESPACE
+        self,
+        engine: Engine,
+        limits: Limits,
+        metrics: Metrics | None = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        turns: Turns | None = None,
     ) -> None:
+        """`turns`: those of all stores of the process. Raises `no_such_namespace`."""
         self.engine = engine
         self.space = engine.space(namespace)
         self._lane = Lane(self.space, Metrics() if metrics is None else metrics, max_value_bytes=limits.max_body_bytes)
@@ -64,22 +70,19 @@ class Store:
         self._watching = Watching(self.space, partial(self.pages, after=None, limit=None), self._lease_pages)
         self.watch, self.require_known = self._watching.watch, self._watching.require_known
         """See `Watching`."""
-        self._cleaning = Cleaning(self.space, self.submit, self._catch_up, max_receipts=limits.max_receipts)
         self._is_backing_up = False
-        self.gathering = asyncio.Semaphore(MAX_GATHERED_LISTS)
-        """Hold it while a list is made in one piece, because each may take MAX_GATHERED_BYTES. Others wait."""
-        self.turn = Turn()
+        turns = turns or Turns()
+        self.turn, self.gathering = turns.turn, turns.gathering
+        """See `Turns`."""
 
     async def open(self) -> None:
-        """Open the space and begin to remove expired records. Raises the errors of `Space.open`."""
+        """Open the space. Raises the errors of `Space.open`."""
         await self.space.open()
         self._lane.open()
-        self._cleaning.start()
 
     async def close(self) -> None:
         """Refuse new operations, wait until the lane is empty, close the space."""
         self._lane.refuse_all()
-        await self._cleaning.stop()
         await self._lock_feed.stop()
         await self._watching.close()
         await self._lane.close()
@@ -99,7 +102,11 @@ class Store:
         own |= {"revision": self.space.revision, "degraded": int(degraded)}
         return {**own, **self.space.gauges()}
 
-    def _catch_up(self) -> None:
+    def tick(self) -> None:
+        """Look whether the lane makes progress, and repeat what failed before. Called every second by `Ticking`."""
+        self._lane.check()
+        if self.engine.fault is not None:
+            return
         self._queues.catch_up()
         self._lock_feed.catch_up()
         self._waiting_reads.catch_up()
@@ -138,9 +145,13 @@ class Store:
 
     async def change(self, operation: Operation) -> Outcome:
         """`submit` for coroutines."""
+        return await self.submitted(operation)
+
+    def submitted(self, operation: Operation) -> asyncio.Future[Outcome]:
+        """`submit`, with a future that gets the outcome or the error."""
         result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.submit(operation, partial(_finish, result))
-        return await result
+        return result
 
     def recall(self, keyed: Keyed, done: Callable[[Replayed | ServiceError | None], None]) -> None:
         """Call `done` with the outcome of an operation that was done before; None: it was not, as of now.

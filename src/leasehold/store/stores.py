@@ -13,7 +13,11 @@ from leasehold.limits import Limits
 from leasehold.metrics import SUMMED_GAUGES, Metrics
 from leasehold.model import Namespace, QuotaChange
 from leasehold.namespaces import DEFAULT_NAMESPACE, check_deletable
+from leasehold.store.cleaning import Cleaning
 from leasehold.store.store import Store
+from leasehold.store.ticking import Ticking
+from leasehold.store.turns import Turns
+from leasehold.tasks import start_task
 
 
 class Stores:
@@ -23,23 +27,36 @@ class Stores:
         self.engine = engine
         self._limits = limits
         self._metrics = Metrics() if metrics is None else metrics
-        self.default = Store(engine, limits, self._metrics)
+        self._turns = Turns()
+        self.default = Store(engine, limits, self._metrics, turns=self._turns)
         """That of the namespace `default`."""
         self._opened: dict[str, Store] = {DEFAULT_NAMESPACE: self.default}
         self._opening: dict[str, asyncio.Task[Store]] = {}
         self._is_stopping = False
         self.opened = self._opened.get
         """The store of a namespace, if it is open already."""
+        self._ticking = Ticking(self._opened.values())
+        self._cleaning = Cleaning(engine, self.open, self._heads, max_receipts=limits.max_receipts)
+        self._closing: set[asyncio.Task[None]] = set()
+        """Of stores whose namespace another server has deleted."""
+        engine.subscribe(self._end_deleted)
 
     async def start(self) -> None:
-        """Open the engine and the store of `default`. Raises the errors of `Engine.open` and `Space.open`."""
+        """Open the engine and the store of `default`, and begin to remove expired records.
+
+        Raises the errors of `Engine.open` and `Space.open`.
+        """
         await self.engine.open()
         await self.default.open()
+        self._ticking.start()
+        self._cleaning.start()
 
     async def close(self) -> None:
         """Close all stores, that of `default` last."""
-        for opening in list(self._opening.values()):
-            await asyncio.wait((opening,))
+        await self._cleaning.stop()
+        self._ticking.stop()
+        for ending in (*self._opening.values(), *self._closing):
+            await asyncio.wait((ending,))
         for name in [name for name in self._opened if name != DEFAULT_NAMESPACE]:
             await self._opened.pop(name).close()
         await self.default.close()
@@ -58,7 +75,7 @@ class Stores:
     async def _open(self, namespace: str) -> Store:
         try:
             await self.engine.namespace(namespace)  # raises `no_such_namespace` before anything is made for it
-            store = Store(self.engine, self._limits, self._metrics, namespace=namespace)
+            store = Store(self.engine, self._limits, self._metrics, namespace=namespace, turns=self._turns)
             await store.open()
             if self._is_stopping:
                 store.stop_waiting()
@@ -80,11 +97,24 @@ class Stores:
         """
         check_deletable(namespace)
         revision = await self.engine.delete(namespace)
+        await self._end(namespace)
+        return revision
+
+    async def _end(self, namespace: str) -> None:
+        """End everything that waits in a namespace that was deleted, and forget its store."""
+        opening = self._opening.get(namespace)
+        if opening is not None:
+            await asyncio.wait((opening,))  # else it would be found here after the namespace was created again
         store = self._opened.pop(namespace, None)
         if store is not None:
             store.refuse_all(no_such_namespace)
             await store.close()
-        return revision
+
+    def _end_deleted(self, namespace: str) -> None:
+        """Another server has deleted a namespace."""
+        ending = start_task(asyncio.get_running_loop(), self._end(namespace))
+        self._closing.add(ending)
+        ending.add_done_callback(self._closing.discard)
 
     async def namespaces(self, after: str | None, limit: int) -> Sequence[Namespace]:
         """See `Engine.namespaces`."""
@@ -93,6 +123,9 @@ class Stores:
     async def namespace(self, name: str) -> Namespace:
         """See `Engine.namespace`."""
         return await self.engine.namespace(name)
+
+    def _heads(self) -> Mapping[str, int]:
+        return {namespace: store.space.revision for namespace, store in self._opened.items()}
 
     # All together ---------------------------------------------------------------------------------------------
 

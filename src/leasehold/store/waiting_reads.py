@@ -16,7 +16,6 @@ Invariants:
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -65,13 +64,15 @@ class _Key:
 class WaitingReads:
     """All waiting reads of a store. Subscribed to the entries of the space."""
 
+    __slots__ = ("_keys", "_most", "_must_read_all", "_space", "_stopped", "_undecided", "_waiters")
+
     def __init__(self, space: Space, *, most: int = MAX_WAITING_READS) -> None:
         self._space = space
         self._most = most
         self._keys: dict[str, _Key] = {}
         self._waiters = 0
-        self._undecided: deque[tuple[_Waiter, _Result]] = deque()
-        """Waiters whose key was read, with the result."""
+        self._undecided: list[tuple[_Waiter, _Result]] = []
+        """Waiters whose key was read, with the result. Not a deque, which takes 700 bytes in each idle namespace."""
         self._stopped = False
         self._must_read_all = False
         """Keys could not be read after a publication; `catch_up` repeats it."""
@@ -179,9 +180,11 @@ class WaitingReads:
 
     def _decide_some(self) -> None:
         """Decide one slice of waiters. Those with a path decode the whole value, so each of them is a slice."""
-        left = SLICE_BYTES
-        while self._undecided and left > 0:
-            waiter, result = self._undecided.popleft()
+        left, taken = SLICE_BYTES, 0
+        for waiter, result in self._undecided:
+            if left <= 0:
+                break
+            taken += 1
             if waiter.result.done():
                 continue
             try:
@@ -191,6 +194,7 @@ class WaitingReads:
             left -= WAITER_BYTES
             if isinstance(result, Entry):
                 left -= len(result.value) if waiter.read.paths is None else SLICE_BYTES
+        del self._undecided[:taken]
         if self._undecided:
             asyncio.get_running_loop().call_soon(self._decide_some)
 

@@ -92,6 +92,8 @@ def common_prefix(prefixes: Sequence[str]) -> str:
 class PrefixIndex(Generic[T]):
     """Values by prefix. `of` looks a name up by each length of a prefix, so its cost does not grow with the values."""
 
+    __slots__ = ("_by_prefix", "_lengths")
+
     def __init__(self) -> None:
         self._by_prefix: dict[str, list[T]] = {}
         self._lengths: dict[int, int] = {}

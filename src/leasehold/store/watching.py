@@ -41,6 +41,8 @@ LeasePages = Callable[[Sequence[str]], AsyncGenerator[Page[Lease]]]
 class Watching:
     """All watchers of a store."""
 
+    __slots__ = ("_behind", "_entry_pages", "_lease_pages", "_live", "_space", "_stopping", "_watchers")
+
     def __init__(self, space: Space, entry_pages: EntryPages, lease_pages: LeasePages) -> None:
         self._space = space
         self._entry_pages = entry_pages

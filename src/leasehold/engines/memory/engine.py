@@ -1,11 +1,11 @@
 """The engine `memory:`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from leasehold.engines.base import Clock, SteadyClock
-from leasehold.engines.memory.space import MemorySpace
-from leasehold.errors import no_such_namespace
-from leasehold.model import Namespace, QuotaChange
+from leasehold.engines.memory.space import MemorySpace, expired_in, surplus_in
+from leasehold.errors import ServiceError, no_such_namespace
+from leasehold.model import AnyKind, Namespace, QuotaChange
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
 
@@ -63,6 +63,25 @@ class MemoryEngine:
         self._deleted[name] = space.revision
         del self._spaces[name]
         return space.revision
+
+    def subscribe(self, deleted: Callable[[str], None]) -> None:
+        """See `Engine.subscribe`. There is one server only."""
+
+    @property
+    def fault(self) -> ServiceError | None:
+        """See `Engine.fault`."""
+        return None
+
+    async def recover(self) -> None:
+        """See `Engine.recover`."""
+
+    async def expired(self, limit: int) -> Sequence[tuple[str, AnyKind, str]]:
+        """See `Engine.expired`."""
+        return await expired_in(self._spaces, limit)
+
+    async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[tuple[str, str]]:
+        """See `Engine.surplus`."""
+        return await surplus_in(self._spaces, kind, most, most_bytes, limit)
 
 
 def _described(name: str, space: MemorySpace) -> Namespace:

@@ -25,6 +25,8 @@ MAX_SKIPPED: Final = 5_000
 class History(Generic[R]):
     """Changes after `floor`. `by_name` has the records of the kind; the owner updates it."""
 
+    __slots__ = ("_by_name", "_kind", "floor", "names", "removals", "revisions")
+
     def __init__(self, kind: Kind[R], contents: Contents[R], by_name: Mapping[str, R], floor: int) -> None:
         self._kind = kind
         self._by_name = by_name
@@ -96,6 +98,8 @@ class History(Generic[R]):
 
 class NoHistory(History[R]):
     """The history of a kind without one: it knows no change before the head."""
+
+    __slots__ = ()
 
     def trim(self, head: int) -> None:  # noqa: ARG002 - all changes are before it
         """Forget all changes."""

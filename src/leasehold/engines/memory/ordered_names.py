@@ -4,7 +4,7 @@ The order is brought up to date when it is read, or when MAX_UNORDERED names hav
 acquired and released again and again is never put in order, which took longer than the rest of its publication.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Final
 
 from sortedcontainers import SortedList
@@ -16,8 +16,12 @@ MAX_UNORDERED: Final = 256
 class OrderedNames:
     """A set of names, and the same names in order. The caller must know which names it has."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._ordered: SortedList[str] = SortedList(names)
+    __slots__ = ("_ordered", "_unordered")
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._ordered: SortedList[str] | None = SortedList(names) if names else None
+        """None if it would be empty: thousands of namespaces may have no lock and no receipt, and it takes 700 bytes.
+        """
         self._unordered: dict[str, bool] = {}
         """Names that are missing in `_ordered` (True), or that it has although they were removed (False)."""
 
@@ -37,11 +41,11 @@ class OrderedNames:
 
     def in_order(self) -> "SortedList[str]":
         """All names. The next change may change this list."""
-        if self._unordered:
-            self._put_in_order()
-        return self._ordered
+        return self._ordered if self._ordered is not None and not self._unordered else self._put_in_order()
 
-    def _put_in_order(self) -> None:
+    def _put_in_order(self) -> "SortedList[str]":
+        if self._ordered is None:
+            self._ordered = SortedList()
         ordered, unordered = self._ordered, self._unordered
         for name, is_missing in list(unordered.items()):
             if is_missing:
@@ -49,3 +53,4 @@ class OrderedNames:
             else:
                 ordered.remove(name)
             del unordered[name]
+        return ordered
