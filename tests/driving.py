@@ -7,8 +7,11 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar, cast
 
 from leasehold.engines.base import Space
+from leasehold.engines.file.appends import Append, Group
 from leasehold.engines.file.disk import Disk
+from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.space import FileSpace
+from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.memory.space import MemorySpace
 from leasehold.engines.state import AnyContents, Contents, StoredState
@@ -75,7 +78,14 @@ def set_pace(space: FileSpace, *, isolated: bool) -> None:
 
     It is not in the infinite future: a timer that runs before the commit ends would then never run again.
     """
-    space._last_commit_at = float("-inf") if isolated else space._loop.time() + 10.0
+    volume = space.volume
+    volume.last_commit_at = float("-inf") if isolated else volume.loop.time() + 10.0
+
+
+def append_to(storage: Storage, first_revision: int, changes: Sequence[Change]) -> None:
+    """Append a batch of `default` to the journal."""
+    append = Append(first_revision, changes)
+    storage.append(Group([append]), append)
 
 
 class DrivenSpace(Space, Protocol):
@@ -194,16 +204,17 @@ class Driver:
         """Close the files as the kernel does for a killed process: nothing more is written."""
         space = self.space
         assert isinstance(space, FileSpace)
-        storage, space._storage = space._storage, None
+        volume = space.volume
+        storage, volume.storage = volume.storage, None
         assert storage is not None
         self.has_ended = True
-        self.run(space._release(storage))
+        self.run(volume.release(storage))
         self._runner.close()
 
 
 def file_driver(folder: Path, *, disk: Disk | None = None, clock: FrozenClock | None = None) -> Driver:
     """A driver for `data.json` in `folder`, whose lane never counts as idle by itself. New stores get INCARNATION."""
-    space = FileSpace(
+    engine = FileEngine(
         folder / "data.json",
         disk=disk,
         clock=clock or FrozenClock(),
@@ -211,4 +222,4 @@ def file_driver(folder: Path, *, disk: Disk | None = None, clock: FrozenClock | 
         verify_seconds=3600,
         make_incarnation=lambda: INCARNATION,
     )
-    return Driver(space)
+    return Driver(engine.space())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from conformance import DurableConformance, NamespaceConformance, SpaceConformance
+from conformance import DurableConformance, DurableNamespaceConformance, NamespaceConformance, SpaceConformance
 from databases import ENGINES
 from driving import FrozenClock
 
@@ -27,6 +27,11 @@ class TestPostgres(DurableConformance):
 class TestNamespacesInMemory(NamespaceConformance):
     def make_engine(self, folder: Path, clock: FrozenClock) -> Engine:
         return ENGINES["memory"](folder, clock)
+
+
+class TestNamespacesInFiles(DurableNamespaceConformance):
+    def make_engine(self, folder: Path, clock: FrozenClock) -> Engine:
+        return ENGINES["file"](folder, clock)
 
 
 def test_every_engine_is_tested() -> None:

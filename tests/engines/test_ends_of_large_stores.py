@@ -61,7 +61,7 @@ def test_a_store_without_changes_ends_with_a_complete_data_json(tmp_path: Path) 
     driver = file_driver(tmp_path).__enter__()
     assert isinstance(driver.space, FileSpace)
     driver.commit(("a", b"1"))
-    driver.run(driver.space.checkpoint())
+    driver.run(driver.space.volume.checkpoint())
     assert stop(driver) == []
     assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
     assert sorted(files(tmp_path)) == [DATA, LOCK, RESERVE]
@@ -121,7 +121,7 @@ def test_a_checkpoint_under_way_is_given_up_and_nothing_is_lost(
     disk.is_slow = True
 
     async def close_during_a_checkpoint() -> None:
-        checkpoint = asyncio.create_task(space.checkpoint())
+        checkpoint = asyncio.create_task(space.volume.checkpoint())
         assert await asyncio.to_thread(disk.reached.wait, 60)
         async with asyncio.timeout(60):
             await space.close()

@@ -29,14 +29,15 @@ from store_files import (
 from leasehold.engines import open_engine
 from leasehold.engines.file import policy
 from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.journal import (
     HEADER_BYTES,
-    LARGE_CONTENT_BYTES,
     JournalReader,
+    Record,
     encode_header,
-    encode_record,
 )
 from leasehold.engines.file.policy import MAX_ISOLATED_OPERATIONS
+from leasehold.engines.file.records import LARGE_CONTENT_BYTES, encode_record
 from leasehold.engines.file.recovery import Report, inspect
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.engine import MemoryEngine
@@ -112,7 +113,9 @@ def test_batches_of_a_busy_lane_are_written_to_the_journal_only(driver: Driver, 
     driver.commit(("a", b"1"), ("b", b"2"))
     assert (tmp_path / DATA).read_bytes() == document(0)
     reader = JournalReader((tmp_path / JOURNAL).read_bytes(), JOURNAL)
-    assert [[change.name for change in record.changes] for record in reader.records()] == [["a", "b"]]
+    [record] = reader.records()
+    assert isinstance(record, Record)
+    assert [change.name for change in record.changes] == ["a", "b"]
 
 
 def test_a_store_over_256_kib_uses_the_journal_for_single_changes_too(driver: Driver, tmp_path: Path) -> None:
@@ -132,12 +135,12 @@ def test_everything_is_in_data_json_after_a_normal_stop(tmp_path: Path) -> None:
 
 def test_an_idle_small_store_is_moved_from_the_journal_to_data_json(tmp_path: Path) -> None:
     (tmp_path / DATA).write_bytes(document(0))
-    driver = Driver(FileSpace(tmp_path / DATA, clock=FrozenClock(), idle_seconds=0))
+    driver = Driver(FileEngine(tmp_path / DATA, clock=FrozenClock(), idle_seconds=0).space())
     with driver:
         driver.commit(("a", b"1"))
         engine = driver.space
         assert isinstance(engine, FileSpace)
-        driver.run(engine.checkpoint())
+        driver.run(engine.volume.checkpoint())
         assert (tmp_path / DATA).read_bytes() == document(1, line("a", "1", 1))
         assert JOURNAL not in files(tmp_path)
 
@@ -190,8 +193,8 @@ def look_at_journal(driver: Driver, *, commits_since: int) -> None:
     assert isinstance(space, FileSpace)
 
     async def look() -> None:
-        space._after_idle_time(space._commits - commits_since)
-        await space._rest()
+        space.volume.after_idle_time(space.volume.commits - commits_since)
+        await space.volume.rest()
 
     driver.run(look())
 
@@ -218,7 +221,7 @@ def test_an_isolated_change_during_a_checkpoint_is_in_data_json_when_it_is_answe
         disk.is_slow = True
 
         async def begin() -> asyncio.Task[None]:
-            checkpoint = asyncio.create_task(space.checkpoint())
+            checkpoint = asyncio.create_task(space.volume.checkpoint())
             assert await asyncio.to_thread(disk.reached.wait, 60)
             return checkpoint
 
@@ -244,7 +247,7 @@ def test_large_bytes_are_encoded_by_the_thread_that_writes_them(tmp_path: Path) 
 
     value = Binary("text/plain", Content(b"x" * (LARGE_CONTENT_BYTES + 1)))
     with (
-        patch("leasehold.engines.file.journal.base64_pieces", encode),
+        patch("leasehold.engines.file.records.base64_pieces", encode),
         patch("leasehold.values.binary.base64_pieces", encode),
         file_driver(tmp_path) as driver,
     ):
@@ -260,7 +263,7 @@ def test_a_large_change_for_which_memory_runs_out_is_not_stored(tmp_path: Path) 
     value = Binary("text/plain", Content(b"x" * (LARGE_CONTENT_BYTES + 1)))
     with file_driver(tmp_path) as driver:
         driver.put("a", b"1")
-        with patch("leasehold.engines.file.journal.base64_pieces", side_effect=MemoryError):
+        with patch("leasehold.engines.file.records.base64_pieces", side_effect=MemoryError):
             refused = driver.try_commit(("a", value))
         assert refused is not None
         assert (refused.code, refused.is_outcome_unknown) == ("unavailable", False)
@@ -379,7 +382,7 @@ def test_journal_records_that_are_in_the_snapshot_are_skipped(tmp_path: Path) ->
 def test_the_time_after_a_start_is_not_earlier_than_the_latest_stored_time(tmp_path: Path) -> None:
     far = "2999-01-01T00:00:00.000000Z"
     (tmp_path / DATA).write_bytes(document(1, line("a", "1", 1).replace(TIME, far)))
-    with Driver(FileSpace(tmp_path / DATA)) as driver:
+    with Driver(FileEngine(tmp_path / DATA).space()) as driver:
         driver.put("b")
         entries = driver.run(driver.space.scan(ENTRY, "", None, 2)).records
         assert entries[1].created_at >= entries[0].created_at
@@ -576,7 +579,7 @@ def test_a_checkpoint_removes_the_journal_and_keeps_all_entries(tmp_path: Path) 
     engine = driver.space
     assert isinstance(engine, FileSpace)
     driver.commit(("a", b"1"), ("b", b"2"))
-    driver.run(engine.checkpoint())
+    driver.run(engine.volume.checkpoint())
     assert sorted(files(tmp_path)) == [DATA, LOCK, RESERVE]
     driver.commit(("c", b"3"))
     driver.kill()
@@ -593,7 +596,7 @@ def test_a_checkpoint_starts_when_the_journal_is_larger_than_the_snapshot(
         assert isinstance(engine, FileSpace)
         for number in range(30):
             driver.commit(("a", b'"' + b"x" * 200 + b'"'), ("b", b"%d" % number))
-        driver.run(engine._rest())
+        driver.run(engine.volume.rest())
         snapshot = inspect_copy(tmp_path)
         assert snapshot.snapshot_revision > 0
         assert snapshot.revision == 60
@@ -643,9 +646,9 @@ def test_a_start_finds_everything_after_a_checkpoint_was_killed_at_any_step(tmp_
     engine = driver.space
     assert isinstance(engine, FileSpace)
     driver.commit(*expected.items())
-    driver.run(engine._rest())
+    driver.run(engine.volume.rest())
     disk.armed = True
-    driver.run(engine.checkpoint())
+    driver.run(engine.volume.checkpoint())
     disk.armed = False
     driver.kill()
     for number in range(3):

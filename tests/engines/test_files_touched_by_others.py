@@ -50,7 +50,7 @@ STORED = {"busy": b"2", "quiet": b"1"}
 def verify(driver: Driver) -> None:
     """Run the check that the engine does every second."""
     assert isinstance(driver.space, FileSpace)
-    driver.run(driver.space.verify())
+    driver.run(driver.space.volume.verify())
 
 
 def found_after_kill(driver: Driver, folder: Path) -> dict[str, Value]:

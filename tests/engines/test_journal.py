@@ -10,13 +10,16 @@ from leasehold.engines.file.disk import OsDisk, WriteError, read_all
 from leasehold.engines.file.journal import (
     FIRST_CHUNK_BYTES,
     HEADER_BYTES,
+    JournalReader,
+    JournalWriter,
+    Record,
+    encode_header,
+)
+from leasehold.engines.file.records import (
     LARGE_CONTENT_BYTES,
     MARKER,
     RECORD_HEADER_BYTES,
-    JournalReader,
-    JournalWriter,
     LargeContentError,
-    encode_header,
     encode_large_record,
     encode_record,
 )
@@ -32,7 +35,14 @@ RECORDS = [encode_record(8, FIRST), encode_record(10, SECOND)]
 
 def read(data: bytes) -> tuple[list[list[Change]], JournalReader]:
     reader = JournalReader(data, "data.json.journal")
-    return [record.changes for record in reader.records()], reader
+    return [record.changes for record in batches(reader)], reader
+
+
+def batches(reader: JournalReader) -> list[Record]:
+    """All records, which must be batches of `default`."""
+    records = list(reader.records())
+    assert all(isinstance(record, Record) for record in records)
+    return [record for record in records if isinstance(record, Record)]
 
 
 def refusal(data: bytes) -> str:
@@ -43,7 +53,7 @@ def refusal(data: bytes) -> str:
 
 def test_records_are_read_as_they_were_written() -> None:
     reader = JournalReader(HEADER + b"".join(RECORDS), "data.json.journal")
-    records = list(reader.records())
+    records = batches(reader)
     assert reader.base_revision == 7
     assert [(record.first_revision, record.last_revision, record.changes) for record in records] == [
         (8, 9, FIRST),

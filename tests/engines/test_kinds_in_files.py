@@ -243,7 +243,7 @@ def test_a_checkpoint_keeps_the_removals_before_it(tmp_path: Path) -> None:
     with file_driver(tmp_path) as driver:
         driver.commit(("a", b"1"), ("b", b"2"))
         driver.commit(("a", None))
-        driver.run(driver.space.checkpoint())  # type: ignore[attr-defined] # it is a file's
+        driver.run(driver.space.volume.checkpoint())  # type: ignore[attr-defined] # it is a file's
         driver.commit(("b", None))
         driver.kill()
     state = read_snapshot(OsDisk(), tmp_path / DATA, 0)
@@ -301,4 +301,4 @@ def test_another_namespace_is_refused_by_the_engine(tmp_path: Path) -> None:
     assert engine.space() is engine.space(DEFAULT_NAMESPACE)
     with pytest.raises(ServiceError) as caught:
         engine.space("another")
-    assert caught.value.code == "invalid_argument"
+    assert caught.value.code == "no_such_namespace"

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from driving import INCARNATION
+from driving import INCARNATION, append_to
 
 from leasehold.engines.file.disk import OsDisk, WriteError
-from leasehold.engines.file.journal import encode_record
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.state import KindSnapshot, Snapshot, snapshot_of
 from leasehold.model import ENTRY, Entry
@@ -38,7 +37,7 @@ def test_a_start_with_a_file_of_another_tool_says_how_far_it_has_come(tmp_path: 
     (tmp_path / "data.json").write_bytes(b'{"b": 1, "a": 2}')
     storage = Storage(tmp_path / "data.json", OsDisk())
     storage.progress = steps = Steps()
-    state = storage.open(0, lambda: INCARNATION)
+    state, _ = storage.open(0, lambda: INCARNATION)
     storage.checkpoint_alone(snapshot_of(state))
     storage.close()
     assert steps.ended == [
@@ -69,12 +68,12 @@ class Steps(Progress):
 
 
 def test_a_snapshot_may_be_written_while_the_journal_continues(storage: Storage, tmp_path: Path) -> None:
-    storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
+    append_to(storage, 1, [Entry("a", b"1", 1, 0, 0)])
     storage.checkpoint(snapshot_at(1))
-    storage.append(2, 2, encode_record(2, [Entry("a", b"2", 2, 0, 0)]), frees_space=False)
+    append_to(storage, 2, [Entry("a", b"2", 2, 0, 0)])
     storage.close()
     after = Storage(tmp_path / "data.json", OsDisk())
-    state = after.open(0, lambda: INCARNATION)
+    state, _ = after.open(0, lambda: INCARNATION)
     assert (state.revision, after.snapshot_revision, after.has_old_journal) == (2, 1, False)
     after.close()
 
@@ -85,17 +84,17 @@ def test_a_write_that_ended_with_an_unexpected_exception_is_in_doubt_also_after_
     with monkeypatch.context() as patched:
         patched.setattr(Storage, "_append", forget_memory)
         with pytest.raises(MemoryError):
-            storage.append(1, 1, b"", frees_space=False)
+            append_to(storage, 1, [Entry("a", b"1", 1, 0, 0)])
     storage.verify()
     assert storage.failed
 
 
-def forget_memory(_storage: Storage, _first_revision: int, _record: bytes) -> None:
+def forget_memory(_storage: Storage, _record: bytes) -> None:
     raise MemoryError
 
 
 def test_a_rewrite_of_all_files_is_refused_if_the_snapshot_lacks_durable_changes(storage: Storage) -> None:
-    storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
+    append_to(storage, 1, [Entry("a", b"1", 1, 0, 0)])
     storage._failure.failed = True
     with pytest.raises(WriteError):
         storage.rewrite_all(snapshot_at(0))
@@ -107,7 +106,7 @@ def test_nothing_is_written_after_a_failure_until_all_files_are_rewritten(storag
     with pytest.raises(WriteError) as caught:
         storage.write_snapshot(snapshot_at(1), frees_space=False)
     with pytest.raises(WriteError):
-        storage.append(1, 1, encode_record(1, [Entry("a", b"1", 1, 0, 0)]), frees_space=False)
+        append_to(storage, 1, [Entry("a", b"1", 1, 0, 0)])
     with pytest.raises(WriteError):
         storage.rotate()
     assert caught.value.nothing_changed

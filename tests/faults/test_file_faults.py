@@ -217,7 +217,7 @@ def test_a_failed_sync_during_a_checkpoint_loses_nothing(tmp_path: Path) -> None
     disk.held = True
 
     async def begin() -> asyncio.Task[None]:
-        task = asyncio.create_task(engine.checkpoint())
+        task = asyncio.create_task(engine.volume.checkpoint())
         assert await asyncio.to_thread(disk.reached.wait, 10)
         return task
 

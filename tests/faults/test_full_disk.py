@@ -16,7 +16,8 @@ from programs import needs
 from running import Server, leasehold, refusal, running, until
 
 from leasehold.engines.file import policy
-from leasehold.engines.file import space as file
+from leasehold.engines.file import volume as file
+from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.reserve import RESERVE_BYTES
 from leasehold.engines.file.space import FileSpace
 from leasehold.limits import KIB, MIB
@@ -49,7 +50,7 @@ def _impatient() -> Iterator[None]:
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Driver]:
     """A process with the store open, killed at the end."""
-    engine = FileSpace(folder / "data.json", clock=FrozenClock(), idle_seconds=0.01, verify_seconds=3600)
+    engine = FileEngine(folder / "data.json", clock=FrozenClock(), idle_seconds=0.01, verify_seconds=3600).space()
     driver = Driver(engine).__enter__()
     try:
         yield driver
@@ -59,7 +60,7 @@ def opened(folder: Path) -> Iterator[Driver]:
 
 def checkpoint(driver: Driver) -> None:
     assert isinstance(driver.space, FileSpace)
-    driver.run(driver.space.checkpoint())
+    driver.run(driver.space.volume.checkpoint())
 
 
 def fill(folder: Path, left: int = 0) -> Path:

@@ -11,6 +11,7 @@ from harness.injection import SOURCE, survive_exceptions
 
 from leasehold import completions, rules
 from leasehold.engines.base import Engine, Space, SteadyClock, by_kind
+from leasehold.engines.file.appends import AnyAppend, Append
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.space import InMemorySpace
@@ -106,12 +107,15 @@ def half_published(monkeypatch: pytest.MonkeyPatch) -> None:
 def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug: an exception between the sync and the end of the step counts as a batch that was not stored."""
 
-    def append(self: Storage, first: int, last: int, record: bytes, *, frees_space: bool) -> None:
-        self.reserve.spend_for(lambda: self._append(first, record), allowed=frees_space)
-        max(first, last)
-        self.revision = last
+    def append(self: Storage, appends: Sequence[AnyAppend]) -> None:
+        [batch] = appends
+        assert isinstance(batch, Append)
+        record = batch.encoded(0)
+        self.reserve.spend_for(lambda: self._append(record), allowed=batch.frees_space)
+        max(batch.first_revision, batch.last_revision)
+        self.revision = batch.last_revision
 
-    monkeypatch.setattr(Storage, "append", shipped(append, "engines/file/storage.py"))
+    monkeypatch.setattr(Storage, "_append_together", shipped(append, "engines/file/storage.py"))
 
 
 def answered_twice(monkeypatch: pytest.MonkeyPatch) -> None:

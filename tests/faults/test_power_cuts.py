@@ -7,15 +7,16 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
+from driving import append_to
 from harness import depth
 from harness.power_cuts import survive_power_cuts
 
 from leasehold.engines.base import CommitDone, Decide
-from leasehold.engines.file import disk, journal, storage
+from leasehold.engines.file import disk, journal, records, snapshot_files, storage
 from leasehold.engines.file.disk import Disk, Identity, pwrite_all
-from leasehold.engines.file.journal import JournalWriter, encode_record
+from leasehold.engines.file.journal import JournalWriter
 from leasehold.engines.file.recovery import Paths, Report, read_files
-from leasehold.engines.file.space import FileSpace
+from leasehold.engines.file.space import DefaultSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.state import Snapshot, StoredState
 from leasehold.model import ENTRY, KIND_OF, KINDS, LEASE, RECEIPT, AnyKind, Touched
@@ -49,7 +50,8 @@ def test_an_omitted_sync_is_detected(sync: str) -> None:
 
 
 def test_an_omitted_checksum_is_detected() -> None:
-    with patch.object(journal, "zlib", SimpleNamespace(crc32=lambda _data, _before=0: 0)):
+    no_checksum = SimpleNamespace(crc32=lambda _data, _before=0: 0)
+    with patch.object(journal, "zlib", no_checksum), patch.object(records, "zlib", no_checksum):
         assert violations()
 
 
@@ -77,15 +79,16 @@ def test_a_snapshot_renamed_before_its_sync_is_detected() -> None:
         on.close(file)
         return identity
 
-    with patch.object(storage, "replace_file", replace_file):
+    with patch.object(snapshot_files, "replace_file", replace_file):
         assert violations()
 
 
 def test_a_checkpoint_that_removes_the_old_journal_first_is_detected() -> None:
-    def checkpoint(self: Storage, snapshot: Snapshot) -> None:
+    def checkpoint(self: Storage, snapshot: Snapshot, _others: object = None, *, removes_journal: bool = True) -> None:
+        assert removes_journal
         self._remove(self._paths.old_journal)
         self._disk.sync_folder(self._paths.folder)
-        self._replace_data(snapshot)
+        self.snapshots.replace_data(snapshot)
         self.has_old_journal = False
 
     with patch.object(Storage, "checkpoint", checkpoint):
@@ -96,9 +99,9 @@ def test_a_checkpoint_that_removes_the_old_journal_first_is_detected() -> None:
 def test_what_has_one_revision_and_is_stored_in_two_steps_is_detected(kinds: tuple[AnyKind, ...]) -> None:
     """A bug: the changes before one of these kinds, of the same revision, are durable in the journal before it is."""
 
-    def commit(self: FileSpace, touched: Touched, decide: Decide, done: CommitDone) -> None:
+    def commit(self: DefaultSpace, touched: Touched, decide: Decide, done: CommitDone) -> None:
         changes = self._decide(decide)
-        storage = self._storage
+        volume, storage = self.volume, self.volume.storage
         assert storage is not None
         revisions = [change.revision for change in changes]
         first = self._state.revision + 1
@@ -110,12 +113,10 @@ def test_what_has_one_revision_and_is_stored_in_two_steps_is_detected(kinds: tup
         ]
         if shared:
             half = changes[: shared[0]]
-            record = encode_record(first, half)
-            self._sync.do(partial(storage.append, first, half[-1].revision, record, frees_space=False), lambda _: None)
-        record = encode_record(first, changes)
-        self._sync.do(partial(storage.append, first, changes[-1].revision, record, frees_space=False), finish)
+            volume.do(partial(append_to, storage, first, half), lambda _: None)
+        volume.do(partial(append_to, storage, first, changes), finish)
 
-    with patch.object(FileSpace, "commit", commit):
+    with patch.object(DefaultSpace, "commit", commit):
         assert violations()
 
 

@@ -10,7 +10,7 @@ from driving import Driver, set_pace
 from msgspec.structs import replace as replaced
 
 from leasehold.engines.file import journal, ownership, policy, reserve, snapshot
-from leasehold.engines.file.journal import MARKER
+from leasehold.engines.file.records import MARKER
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.space import InMemorySpace
 from leasehold.engines.state import StoredState

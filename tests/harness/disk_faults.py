@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 from harness import Finding
 from harness.contents import BATCH, QUIET, Contents, batch_for, in_memory, random_way, small_sizes, try_commit
 from leasehold.engines.file.disk import Identity, OsDisk
-from leasehold.engines.file.journal import encode_record
+from leasehold.engines.file.records import encode_record
 from leasehold.engines.file.space import FileSpace
 from leasehold.errors import ServiceError
 from leasehold.model import Change, Deletion, Entry
@@ -312,7 +312,7 @@ def stop(driver: Driver, disk: FaultyDisk) -> None:
 
 def recover(driver: Driver) -> None:
     assert isinstance(driver.space, FileSpace)
-    driver.run(driver.space._rest())  # a checkpoint in the background may be about to meet the fault
+    driver.run(driver.space.volume.rest())  # a checkpoint in the background may be about to meet the fault
     driver.run(driver.space.recover())
     if driver.space.fault is not None:
         raise Broken("the fault is over, but the engine still reports it")
@@ -325,7 +325,7 @@ def work(driver: Driver, disk: FaultyDisk, history: History, rng: random.Random)
         clock.now += rng.randrange(10**6)
         if rng.random() < 0.15:
             assert isinstance(driver.space, FileSpace)
-            driver.run(driver.space.checkpoint())
+            driver.run(driver.space.volume.checkpoint())
         else:
             way = random_way(rng)
             error = history.commit(driver, batch_for(rng, way, history.known, clock.now), way)
@@ -341,9 +341,9 @@ def kill_while_appending(driver: Driver, folder: Path, history: History) -> None
     """The end of a process in the middle of writing a record."""
     engine = driver.space
     assert isinstance(engine, FileSpace)
-    driver.run(engine._rest())  # a checkpoint in the background may be about to rename the journal
-    assert engine._storage is not None
-    journal = engine._storage._journal
+    driver.run(engine.volume.rest())  # a checkpoint in the background may be about to rename the journal
+    assert engine.volume.storage is not None
+    journal = engine.volume.storage._journal
     end = None if journal is None else journal.end
     driver.kill()
     if end is not None:

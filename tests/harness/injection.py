@@ -420,8 +420,8 @@ class Witness:
         """Install it on the threads of the service, too. An exception on a thread has removed it there."""
         space = self._service.store.space
         if isinstance(space, FileSpace):
-            await space._sync.call(self._injector.install)
-            await space._checkpointer.call(self._injector.install)
+            await space.volume.sync.call(self._injector.install)
+            await space.volume.checkpointer.call(self._injector.install)
         self._injector.install()
 
     def _judge(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
@@ -598,10 +598,10 @@ async def _targets(witness: Witness, injector: Injector) -> list[Site]:
 async def _compare_after_kill(engine: FileEngine, stored: dict[str, Value], finding: Finding) -> None:
     """Compare with what the files contain now, without an orderly shutdown."""
     space = engine.space()
-    await space._rest()
+    await space.volume.rest()
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copytree(space._path.parent, Path(folder) / "copy")
-        await _compare_after_restart(FileEngine(copy / space._path.name), stored, finding)
+        copy = shutil.copytree(space.volume.path.parent, Path(folder) / "copy")
+        await _compare_after_restart(FileEngine(copy / space.volume.path.name), stored, finding)
 
 
 async def _compare_after_restart(engine: Engine, stored: dict[str, Value], finding: Finding) -> None:

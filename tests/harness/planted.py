@@ -15,8 +15,9 @@ from msgspec.structs import replace
 
 from leasehold.cli import app as cli
 from leasehold.engines.base import CommitDone, Decide, by_kind
+from leasehold.engines.file.appends import AnyAppend, Group
 from leasehold.engines.file.disk import OsDisk
-from leasehold.engines.file.space import FileSpace
+from leasehold.engines.file.space import DefaultSpace, FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.table import Table
 from leasehold.engines.postgres import sql
@@ -185,17 +186,17 @@ def check_preconditions_on_arrival() -> None:
 
 def slow_disk() -> None:
     """Not a bug: a pause before each batch is written gives time for a kill."""
-    append, write_snapshot = Storage.append, Storage.write_snapshot
+    append_now, write_snapshot = Storage.append, Storage.write_snapshot
 
-    def slow_append(self: Storage, first: int, last: int, record: bytes, *, frees_space: bool) -> None:
+    def slow_append(self: Storage, group: Group, append: AnyAppend) -> None:
         time.sleep(SLOW_SECONDS)
-        append(self, first, last, record, frees_space=frees_space)
+        append_now(self, group, append)
 
     def slow_snapshot(self: Storage, snapshot: Snapshot, *, frees_space: bool) -> None:
         time.sleep(SLOW_SECONDS)
         write_snapshot(self, snapshot, frees_space=frees_space)
 
-    Storage.append = slow_append  # type: ignore[assignment,method-assign]
+    Storage.append = slow_append  # type: ignore[method-assign]
     Storage.write_snapshot = slow_snapshot  # type: ignore[method-assign]
 
 
@@ -212,9 +213,9 @@ def answer_before_durable() -> None:
 
 
 def _publish_when_decided(*, is_answered: bool) -> None:
-    commit_durably, publish = FileSpace.commit, FileSpace._publish
+    commit_durably, publish = DefaultSpace.commit, FileSpace._publish
 
-    def commit(self: FileSpace, touched: Touched, decide: Decide, done: CommitDone) -> None:
+    def commit(self: DefaultSpace, touched: Touched, decide: Decide, done: CommitDone) -> None:
         changes: list[Change] = []
 
         def remember(view: View, revision: int, now: int) -> Sequence[Change]:
@@ -227,7 +228,7 @@ def _publish_when_decided(*, is_answered: bool) -> None:
         if is_answered:
             done(None)
 
-    FileSpace.commit = commit  # type: ignore[method-assign]
+    DefaultSpace.commit = commit  # type: ignore[method-assign]
     FileSpace._publish = lambda _self, changes: by_kind(changes)  # type: ignore[assignment, method-assign]
 
 

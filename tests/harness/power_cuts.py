@@ -345,13 +345,13 @@ class PowerCuts:
         incarnation = ""
         with suppress(PowerCutError):
             storage = Storage(DATA, disk)
-            state = storage.open(0, self._make_incarnation)
+            state, _ = storage.open(0, self._make_incarnation)
             found = in_files(state)
             self.expect(found, known)
             bring_to_rest(storage, State(state), self._chance)
             incarnation = state.incarnation
         disk.cut_at = -1
-        again = Storage(DATA, disk.after_cut(self._chance)).open(0, self._make_incarnation)
+        again, _ = Storage(DATA, disk.after_cut(self._chance)).open(0, self._make_incarnation)
         self.expect(in_files(again), known if found is None else Known(found))
         if incarnation not in ("", again.incarnation):
             self.finding.violations.append(f"incarnation {again.incarnation} after {incarnation}")
@@ -397,15 +397,15 @@ def checkpoint(driver: Driver, rng: random.Random) -> None:
     engine = driver.space
     assert isinstance(engine, FileSpace)
     if rng.random() < 0.4:
-        driver.run(engine.checkpoint())
+        driver.run(engine.volume.checkpoint())
     else:
         # In the background: the following changes are committed meanwhile.
-        assert engine._storage is not None
-        driver.run(_start_checkpoint(engine, engine._storage, rotates=rng.random() < 0.5))
+        assert engine.volume.storage is not None
+        driver.run(_start_checkpoint(engine, engine.volume.storage, rotates=rng.random() < 0.5))
 
 
 async def _start_checkpoint(engine: FileSpace, storage: Storage, *, rotates: bool) -> None:
-    engine._start_checkpoint(storage, rotates=rotates)
+    engine.volume.start_checkpoint(storage, rotates=rotates)
 
 
 def live(disk: MemoryDisk, cuts: PowerCuts, rng: random.Random) -> None:

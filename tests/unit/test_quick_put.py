@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leasehold.access.token_minting import mint_token
-from leasehold.errors import unavailable
 from leasehold.http.requests import Request
 from leasehold.http.wire.connection import Connection
 from leasehold.limits import Limits
@@ -155,7 +154,7 @@ def test_a_refusal_of_the_lane_is_answered() -> None:
 
 def test_a_failure_of_the_engine_is_answered() -> None:
     def close(scene: Scene) -> None:
-        scene.space._refusal = unavailable("the store is closed")
+        scene.space._closed = True
 
     assert written_quickly([*KNOWN, close, send(PUT), send(GET)]) == 0
 

@@ -88,7 +88,11 @@ def back_up_store(url: str, output: "Path | None") -> None:
     from leasehold.engines.backups import backup_text
 
     async def write() -> None:
-        await _write(backup_text(await moment_of(url, now=_now())), output)
+        moment = await moment_of(url, now=_now())
+        await _write(backup_text(moment), output)
+        if moment.other_namespaces:
+            names = ", ".join(moment.other_namespaces)
+            sys.stderr.write(f"leasehold: the backup has the namespace default only, not {names}\n")
 
     asyncio.run(write())
 

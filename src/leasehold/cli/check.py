@@ -33,7 +33,13 @@ def _line(path: "Path", report: "Report") -> str:
     foreign = ", written by another tool" if report.foreign else ""
     first, *others = report.counts.items()
     counts = ", ".join(f"{count} {plural}" for plural, count in (first, *(each for each in others if each[1])))
-    return f"{path} is good: {counts}, revision {report.revision}{journal}{foreign}"
+    return f"{path} is good: {counts}, revision {report.revision}{journal}{foreign}{_others(report)}"
+
+
+def _others(report: "Report") -> str:
+    """The namespaces except `default`."""
+    count = len(report.namespaces.states)
+    return f"; {count} other namespaces with {report.other_entries} entries" if count else ""
 
 
 def run(program: str, words: Sequence[str]) -> int:

@@ -38,6 +38,14 @@ class StoredState(msgspec.Struct, gc=False):
         """The records of any kind, by name."""
         return self.contents[kind].by_name
 
+    def advance(self, by: int, incarnation: str) -> None:
+        """Increase the head. A client that has seen earlier revisions may have seen changes that are not here."""
+        self.revision += by
+        self.compacted_revision = self.revision
+        self.incarnation = incarnation
+        for contents in self.contents.values():
+            contents.removals = {}
+
     @property
     def is_empty(self) -> bool:
         """Nothing was ever written."""

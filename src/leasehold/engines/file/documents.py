@@ -67,11 +67,19 @@ def read_document(data: bytes, name: str, now: int, kinds: Sequence[AnyKind] = K
     return _Document(data, name, kinds, Progress()).read(now)
 
 
+def read_part(data: bytes, name: str, *, lines_before: int) -> StoredState:
+    """The space in a part of the text of the file `name`, which begins behind this many lines. Raises `unavailable`."""
+    return _Document(data, name, KINDS, Progress(), lines_before).read_own()
+
+
 class _Document:
     """One file, and the position of the element that is being read, for messages."""
 
-    def __init__(self, data: bytes, name: str, kinds: Sequence[AnyKind], progress: Progress) -> None:
+    def __init__(
+        self, data: bytes, name: str, kinds: Sequence[AnyKind], progress: Progress, lines_before: int = 0
+    ) -> None:
         self._data = data
+        self._lines_before = lines_before
         self._name = name
         self._kinds = kinds
         self._progress = progress
@@ -79,21 +87,29 @@ class _Document:
         self._position = 0
 
     def read(self, now: int) -> StoredState:
+        """Read a file of any origin. `now`: the times of entries from another tool."""
+        members = self._members()
+        if "leasehold" in members and len(self._own_members & members.keys()) > 1:
+            return self._read_own(members)
+        if {"entries", "revision"} <= members.keys() and bytes(members["entries"]).startswith(b"["):
+            return self._read_list(members)
+        return self._read_foreign(members, now)
+
+    def read_own(self) -> StoredState:
+        """Read what only Leasehold may have written."""
+        return self._read_own(self._members())
+
+    def _members(self) -> Members:
         if self._data.startswith(_BYTE_ORDER_MARK):
             raise self._refused("it begins with a byte order mark: save it as UTF-8 without one")
         try:
-            members = _decode_members(self._data)
+            return _decode_members(self._data)
         except RecursionError:
             raise self._refused(f"{self._deepest_line()}: nested deeper than {MAX_NESTING} levels") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if not self._data.strip():
                 raise self._refused("it is empty") from error
             raise self._refused(f"{self._line_of(error)}it is not a JSON object") from error
-        if "leasehold" in members and len(self._own_members & members.keys()) > 1:
-            return self._read_own(members)
-        if {"entries", "revision"} <= members.keys() and bytes(members["entries"]).startswith(b"["):
-            return self._read_list(members)
-        return self._read_foreign(members, now)
 
     def _read_own(self, members: Members) -> StoredState:
         if not NEEDED_MEMBERS <= members.keys() <= self._own_members:
@@ -220,7 +236,7 @@ class _Document:
         return self._refused(f"{self._line(self._position)}: {kind.name} {record.name!r} {reason}")
 
     def _line(self, position: int) -> str:
-        number = self._data.count(b"\n", 0, position) + 1
+        number = self._lines_before + self._data.count(b"\n", 0, position) + 1
         return f"line {number}"
 
     def _line_of(self, error: Exception) -> str:

@@ -4,7 +4,6 @@ All changes are durable in the journal, so nothing is lost without a last checkp
 so large that its process might be killed before the end of the checkpoint.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -12,19 +11,20 @@ import structlog
 from leasehold.engines.file import policy
 from leasehold.engines.file.disk import WriteError
 from leasehold.engines.file.job_thread import JobThread
+from leasehold.engines.file.spaces import Spaces
 from leasehold.engines.file.storage import Storage
-from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError, unavailable
 
 log = structlog.get_logger(__name__)
 
 
-async def end_files(storage: Storage, current: Callable[[], State], sync: JobThread, checkpointer: JobThread) -> None:
+async def end_files(storage: Storage, spaces: Spaces, sync: JobThread, checkpointer: JobThread) -> None:
     """Write `data.json` and remove the journals, unless the store is too large. No commit begins any more.
 
     Raises `unavailable` if the files could not be written.
     """
-    is_large = policy.leaves_journal(current().text_bytes)
+    spaces.publish_all()
+    is_large = policy.leaves_journal(spaces.text_bytes)
     if is_large:
         storage.stop_checkpoints()
     storage.progress.begin("completing the writes in progress")
@@ -38,9 +38,9 @@ async def end_files(storage: Storage, current: Callable[[], State], sync: JobThr
                 keep=storage.names,
             )
             return
-        snapshot = current().snapshot()
-        await sync.call(partial(storage.rewrite_all, snapshot))
-        await sync.call(partial(storage.checkpoint_alone, snapshot))
+        snapshots = spaces.snapshots(storage.log)
+        await sync.call(partial(storage.rewrite_all, *snapshots))
+        await sync.call(partial(storage.checkpoint_alone, *snapshots))
     except WriteError as error:
         raise _left_incomplete(storage, error) from error
 

@@ -6,6 +6,12 @@
     payload = MessagePack: the changes of one batch, whole entries and leases, in the order of their revisions.
               A value that is bytes is base64.
 
+This is the payload of a batch of `default`. One of another namespace has its change number (`namespaces`) instead of
+the first revision, and its payload is a map with one member: `"log/namespace"` with the changes of a batch, or with the
+head of the namespace after an event. If several of them are written with one sync, they share one record, so that after
+a power cut all of them or none are there: its payload is the byte C1, and then for each the payload length (4), first
+revision or number (8), payload.
+
 Numbers are big-endian. The base revision is the head when the journal was created: a reader needs the state up to it.
 The incarnation shows to which `data.json` the journal belongs; format 1, of version 0.1.0, does not have it.
 A record is appended only after the previous one is durable. So an invalid record without a valid one after it is the
@@ -19,13 +25,11 @@ slow as growing the file.
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec.structs import astuple
 
 from leasehold.engines.file.disk import (
     Disk,
@@ -37,17 +41,23 @@ from leasehold.engines.file.disk import (
     replace_file,
     unlink_quietly,
 )
+from leasehold.engines.file.namespaces import Head
+from leasehold.engines.file.records import (
+    GROUP,
+    MARKER,
+    NAMED,
+    RECORD,
+    RECORD_HEADER_BYTES,
+    SUMMED,
+    decode_changes,
+    decode_named,
+)
 from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MIB
-from leasehold.model import Binary, Change, Content, restored, storable
-from leasehold.values.binary import base64_pieces
+from leasehold.model import Change
 
 MAGIC: Final = b"\x89LSHOLD\n"
 FORMAT: Final = 2
-MARKER: Final = b"\xff\xc0\xf5R"
-"""The first three bytes do not occur in UTF-8 text, so a key or value cannot look like a record. Bytes could, so they
-are stored as base64."""
-
 FIRST_CHUNK_BYTES: Final = 256 * KIB
 CHUNK_BYTES: Final = 4 * MIB
 _BLOCK_BYTES: Final = 4 * KIB
@@ -56,31 +66,8 @@ _ZEROS: Final = bytes(CHUNK_BYTES)
 _HEADER: Final = struct.Struct(">8sIQ6s")
 _HEADERS: Final = {1: struct.Struct(">8sIQ"), FORMAT: _HEADER}
 _FORMAT: Final = struct.Struct(">8sI")
-_RECORD: Final = struct.Struct(">4sIQI")
-_SUMMED: Final = struct.Struct(">IQ")
 _CRC: Final = struct.Struct(">I")
-_BYTES_HEADER: Final = struct.Struct(">BI")
-_BYTES_CODE: Final = 0xC6
-"""Of MessagePack: bytes, behind their length in four bytes."""
 HEADER_BYTES: Final = _HEADER.size + _CRC.size
-RECORD_HEADER_BYTES: Final = _RECORD.size
-
-LARGE_CONTENT_BYTES: Final = 1 * MIB
-"""A change with more bytes than this is encoded in pieces: base64 of 16 MiB, its copy and its checksum take 20 ms."""
-
-
-class LargeContentError(Exception):
-    """A change has more than LARGE_CONTENT_BYTES: call `encode_large_record`."""
-
-
-def _storable_if_small(content: object) -> bytes:
-    if type(content) is Content and len(content) > LARGE_CONTENT_BYTES:
-        raise LargeContentError
-    return storable(content)
-
-
-_encode_changes = msgspec.msgpack.Encoder(enc_hook=_storable_if_small).encode
-_decode_changes = msgspec.msgpack.Decoder(list[Change], dec_hook=restored).decode
 
 
 def encode_header(base_revision: int, incarnation: str) -> bytes:
@@ -88,51 +75,23 @@ def encode_header(base_revision: int, incarnation: str) -> bytes:
     return head + _CRC.pack(zlib.crc32(head))
 
 
-def encode_record(first_revision: int, changes: Sequence[Change]) -> bytes:
-    """The record of a batch. Takes 5 µs for 64 small entries, checksum included. Raises LargeContentError."""
-    payload = _encode_changes(changes)
-    checksum = zlib.crc32(payload, zlib.crc32(_SUMMED.pack(len(payload), first_revision)))
-    return _RECORD.pack(MARKER, len(payload), first_revision, checksum) + payload
-
-
-def encode_large_record(first_revision: int, changes: Sequence[Change]) -> bytes:
-    """As `encode_record`, for changes of any size and for another thread than that of the event loop.
-
-    No step that keeps the interpreter takes longer than a millisecond for each MiB of JSON, or for a value that is
-    bytes. The checksum and the last copy let other threads run.
-    """
-    pieces = [_list_header(len(changes)), *chain.from_iterable(map(_pieces_of, changes))]
-    size = sum(map(len, pieces))
-    checksum = zlib.crc32(_SUMMED.pack(size, first_revision))
-    for piece in pieces:
-        checksum = zlib.crc32(piece, checksum)
-    return b"".join((_RECORD.pack(MARKER, size, first_revision, checksum), *pieces))
-
-
-def _pieces_of(change: Change) -> Iterator[bytes]:
-    """The encoding of a change. The bytes of a Binary are encoded piece by piece, everything else as a whole."""
-    fields = (type(change).__struct_config__.tag, *astuple(change))
-    yield _list_header(len(fields))
-    for field in fields:
-        if type(field) is Binary:
-            yield _list_header(2) + _encode_changes(field.media)
-            yield _BYTES_HEADER.pack(_BYTES_CODE, 4 * -(-len(field) // 3))
-            yield from base64_pieces(field.data)
-        else:
-            yield _encode_changes(field)
-
-
-def _list_header(count: int) -> bytes:
-    return _encode_changes([None] * count)[:-count]  # None is one byte
-
-
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A batch as read. Its revisions are `first_revision` to `last_revision`, inclusive."""
+    """A batch of `default` as read. Its revisions are `first_revision` to `last_revision`, inclusive."""
 
     offset: int
     first_revision: int
     last_revision: int
     changes: list[Change]
+
+
+class NamedRecord(msgspec.Struct, frozen=True, gc=False):
+    """A batch, or an event, of another namespace as read. `sequence` is its number in `log`."""
+
+    offset: int
+    sequence: int
+    log: str
+    namespace: str
+    content: list[Change] | Head
 
 
 class JournalReader:
@@ -149,14 +108,30 @@ class JournalReader:
         self.base_revision, self.incarnation, self.end = self._read_header()
         self.torn_bytes = 0
 
-    def records(self) -> Iterator[Record]:
-        last_revision = self.base_revision
+    def records(self) -> Iterator[Record | NamedRecord]:
+        last_revision, last_sequence = self.base_revision, 0
         while (payload := self._payload_at(self.end)) is not None:
-            record = self._decode(self.end, payload)
-            last_revision = record.last_revision
-            yield record
+            for number, each in self._batches_in(payload):
+                record = self._decode(self.end, number, each)
+                if isinstance(record, Record):
+                    last_revision = record.last_revision
+                else:
+                    last_sequence = record.sequence
+                yield record
             self.end += RECORD_HEADER_BYTES + len(payload)
-        self._check_tail(last_revision)
+        self._check_tail(last_revision, last_sequence)
+
+    def _batches_in(self, payload: memoryview) -> Iterator[tuple[int, memoryview]]:
+        """The batches in a record, with their numbers."""
+        if payload[:1] != bytes((GROUP,)):
+            yield self._number_at(self.end), payload
+            return
+        position = 1
+        while position < len(payload):
+            size, number = SUMMED.unpack_from(payload, position)
+            position += SUMMED.size
+            yield number, payload[position : position + size]
+            position += size
 
     def _read_header(self) -> tuple[int, str, int]:
         """The base revision, the incarnation, and the end of the header."""
@@ -176,36 +151,42 @@ class JournalReader:
         begin = offset + RECORD_HEADER_BYTES
         if begin > len(self._data):
             return None
-        marker, size, first_revision, checksum = _RECORD.unpack_from(self._data, offset)
+        marker, size, first_revision, checksum = RECORD.unpack_from(self._data, offset)
         if marker != MARKER or begin + size > len(self._data):
             return None
         payload = memoryview(self._data)[begin : begin + size]
-        if zlib.crc32(payload, zlib.crc32(_SUMMED.pack(size, first_revision))) != checksum:
+        if zlib.crc32(payload, zlib.crc32(SUMMED.pack(size, first_revision))) != checksum:
             return None
         return payload
 
-    def _first_revision_at(self, offset: int) -> int:
-        return int(_RECORD.unpack_from(self._data, offset)[2])
+    def _number_at(self, offset: int) -> int:
+        return int(RECORD.unpack_from(self._data, offset)[2])
 
-    def _decode(self, offset: int, payload: memoryview) -> Record:
-        first_revision = self._first_revision_at(offset)
+    def _decode(self, offset: int, number: int, payload: memoryview) -> Record | NamedRecord:
+        is_named = payload[:1] == bytes((NAMED,))
         try:
-            changes: list[Change] = _decode_changes(payload)
+            if is_named:
+                [(name, content)] = decode_named(payload).items()
+                log, _, namespace = name.partition("/")
+                return NamedRecord(offset, number, log, namespace, content)
+            changes: list[Change] = decode_changes(payload)
         except msgspec.DecodeError as error:
             raise self.corrupt(offset, "the record cannot be decoded") from error
         last_revision = max((change.revision for change in changes), default=0)
-        if last_revision < first_revision:
+        if last_revision < number:
             raise self.corrupt(offset, "the record has no change at its revision")
-        return Record(offset, first_revision, last_revision, changes)
+        return Record(offset, number, last_revision, changes)
 
-    def _check_tail(self, last_revision: int) -> None:
+    def _check_tail(self, last_revision: int, last_sequence: int) -> None:
         """After the valid records there may be nothing, zeros, or the torn end of one batch. Else it is corruption."""
         data, end = self._data, self.end
         if data.count(0, end) == len(data) - end:
             return
+        last = {GROUP: -1, NAMED: last_sequence}
         position = end
         while (position := data.find(MARKER, position)) >= 0:
-            if self._payload_at(position) is not None and self._first_revision_at(position) > last_revision:
+            payload = self._payload_at(position)
+            if payload and self._number_at(position) > last.get(payload[0], last_revision):
                 raise self.corrupt(end, f"the record is damaged, but a valid one follows at byte {position}")
             position += 1
         self.torn_bytes = len(data.rstrip(b"\0")) - end

@@ -127,6 +127,8 @@ async def opened_source(
 ) -> AsyncIterator[StateSource]:
     """The store at `path`. Raises `unavailable` if there is none, if a process uses it, or if it is damaged.
 
+    Also if it has other namespaces than `default`, because a move does not take them along.
+
     A store of version 0.1.0 has no incarnation, and is read with a new one.
     """
     paths = Paths(real_path(path))
@@ -134,7 +136,11 @@ async def opened_source(
         if not {each.name for each in paths.kept} & set(disk.names(paths.folder)):
             raise unavailable(f"there is no store at {path}")
     with _locked(disk, paths):
-        state = await asyncio.to_thread(_read, disk, paths, now, progress)
+        state, has_others = await asyncio.to_thread(_read, disk, paths, now, progress)
+        if has_others:
+            raise unavailable(
+                f"{path} has, or has had, other namespaces or a quota, which cannot be moved; nothing was changed"
+            )
         state.incarnation = state.incarnation or make_incarnation()
         yield StateSource(state)
 
@@ -144,7 +150,9 @@ async def opened_target(path: Path, disk: Disk, *, now: int, progress: Progress)
     """The store at `path`, which need not exist. Raises `unavailable` if a process uses it, or if it is damaged."""
     paths = Paths(real_path(path))
     with _locked(disk, paths) as lock:
-        state = await asyncio.to_thread(_read, disk, paths, now, progress)
+        state, has_others = await asyncio.to_thread(_read, disk, paths, now, progress)
+        if has_others:
+            raise unavailable("the target is not empty: it has, or has had, other namespaces; nothing was changed")
         if state.is_empty:
             _prepare(disk, paths)
         target = FileTarget(state, disk, paths, lock, now, progress)
@@ -170,10 +178,12 @@ def _locked(disk: Disk, paths: Paths) -> Iterator[Lock]:
         lock.release()
 
 
-def _read(disk: Disk, paths: Paths, now: int, progress: Progress) -> StoredState:
+def _read(disk: Disk, paths: Paths, now: int, progress: Progress) -> tuple[StoredState, bool]:
+    """The namespace `default`, and whether there are or were others."""
     size = disk.identity(paths.data)
     progress.begin(f"reading {paths.data.name}", 0 if size is None else size.size)
-    return read_files(disk, paths, now, progress)[0]
+    state, report = read_files(disk, paths, now, progress)
+    return state, report.namespaces.sequence > 0
 
 
 def _prepare(disk: Disk, paths: Paths) -> None:

@@ -151,6 +151,17 @@ class Ownership:
             raise
         log.warning("the lock file was removed by another program and is created again", file=self._paths.lock.name)
 
+    def has_lost_files(self) -> bool:
+        """Whether another program has touched files of the store. Raises WriteError."""
+        with write_errors():
+            touched = [path for path in self._paths.kept if not self.files.is_untouched(path)]
+            for path in touched:
+                done = "removed" if self.files.is_missing(path) else "changed"
+                log.error(
+                    "another program has touched a file of the store; all files are rewritten", file=path.name, by=done
+                )
+        return bool(touched)
+
     def give_up(self, reason: str) -> NotOwnerError:
         """The files are newer than the state in memory: stop writing until a restart. Returns the error to raise."""
         self.lost = True

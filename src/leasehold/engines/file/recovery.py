@@ -1,8 +1,9 @@
 """Reads the files of a store at a start, and for `leasehold check`. Nothing here changes a file.
 
 The rule: with a snapshot of revision S, journal records up to S are skipped. The others must follow S, and one another,
-without a gap. The snapshot and the journals must have the same incarnation. `storage` describes the files, and changes
-them in an order that always leads to the committed state.
+without a gap. The snapshot and the journals must have the same incarnation. The same holds for the changes of other
+namespaces with their numbers, and `data.json.namespaces`. `storage` describes the files, and changes them in an order
+that always leads to the committed state.
 """
 
 import errno
@@ -10,7 +11,7 @@ import gc
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -21,11 +22,13 @@ from leasehold.engines import base
 from leasehold.engines.file.checks import check_of, checked_one
 from leasehold.engines.file.disk import Disk, close_quietly, read_all
 from leasehold.engines.file.documents import read_snapshot
-from leasehold.engines.file.journal import JournalReader
+from leasehold.engines.file.journal import JournalReader, NamedRecord, Record
+from leasehold.engines.file.namespaces import Head, StoredNamespaces
+from leasehold.engines.file.namespaces_file import read_namespaces
 from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError, unavailable
 from leasehold.keys import check_key
-from leasehold.model import KIND_OF, Change, Entry, is_removal
+from leasehold.model import ENTRY, KIND_OF, Change, Entry, is_removal
 from leasehold.progress import Progress
 
 
@@ -37,11 +40,12 @@ class Paths:
         self.folder = data.parent
         self.journal = self._beside(".journal")
         self.old_journal = self._beside(".journal.old")
+        self.namespaces = self._beside(".namespaces")
         self.lock = self._beside(".lock")
         self.reserve = self._beside(".reserve")
-        self.kept = (self.data, self.journal, self.old_journal)
+        self.kept = (self.data, self.namespaces, self.journal, self.old_journal)
         """The files that contain the store."""
-        self._temporary = re.compile(re.escape(data.name) + r"(\.journal|\.reserve)?\.tmp-\d+")
+        self._temporary = re.compile(re.escape(data.name) + r"(\.journal|\.reserve|\.namespaces)?\.tmp-\d+")
         self._numbers = itertools.count(1)
 
     def _beside(self, suffix: str) -> Path:
@@ -76,6 +80,15 @@ class Report(msgspec.Struct, frozen=True):
     foreign: bool
     """Another tool wrote `data.json`. A start would import it."""
     journals: tuple[JournalReport, ...]
+    namespaces: StoredNamespaces
+    """The namespaces except `default`. They include the journals, too."""
+    namespaces_sequence: int
+    """Up to this change, they are in their file."""
+
+    @property
+    def other_entries(self) -> int:
+        """The number of entries in all namespaces but `default`."""
+        return sum(len(state.of(ENTRY).by_name) for state in self.namespaces.states.values())
 
     @property
     def journal_records(self) -> int:
@@ -113,6 +126,9 @@ def read_files(disk: Disk, paths: Paths, now: int, progress: Progress | None = N
         with as_unavailable(paths.data.name, "read"):
             state = read_snapshot(disk, paths.data, now, progress=progress)
         snapshot_revision = state.revision
+        with as_unavailable(paths.namespaces.name, "read"):
+            namespaces = read_namespaces(disk, paths.namespaces, progress)
+        snapshot_sequence = namespaces.sequence
         with as_unavailable(f"the folder {paths.folder}", "read"):
             names = set(disk.names(paths.folder))
         journals: list[JournalReport] = []
@@ -130,40 +146,101 @@ def read_files(disk: Disk, paths: Paths, now: int, progress: Progress | None = N
             if not state.incarnation and paths.data.name not in names:
                 state.incarnation = reader.incarnation  # `data.json` is missing; the journal may have everything
             if reader.incarnation not in ("", state.incarnation):
-                raise _of_another_store(paths, path)
-            journals.append(_replay(reader, paths, path, state, snapshot_revision, progress))
-    _forget_old_removals(state)
+                raise _of_another_store(paths.data, path)
+            replay = _Replay(reader, paths, path, state, namespaces)
+            journals.append(replay.run(snapshot_revision, snapshot_sequence, progress))
+    for each in (state, *namespaces.states.values()):
+        _forget_old_removals(each)
     counts = {kind.plural: len(contents.by_name) for kind, contents in state.contents.items()}
-    return state, Report(state.revision, counts, snapshot_revision, state.foreign, tuple(journals))
+    report = Report(
+        state.revision, counts, snapshot_revision, state.foreign, tuple(journals), namespaces, snapshot_sequence
+    )
+    return state, report
 
 
-def _replay(
-    reader: JournalReader, paths: Paths, path: Path, state: StoredState, snapshot_revision: int, progress: Progress
-) -> JournalReport:
-    """Apply the records that `state` does not include yet."""
-    if reader.base_revision > state.revision:
-        raise _too_new(paths, path, reader.base_revision, state.revision)
-    records = 0
-    for record in reader.records():
-        records += 1
-        progress.done = record.offset
-        if record.last_revision <= snapshot_revision:
-            continue
+class _Replay:
+    """Applies the records of one journal that `state` and `namespaces` do not include yet."""
+
+    def __init__(
+        self, reader: JournalReader, paths: Paths, path: Path, state: StoredState, namespaces: StoredNamespaces
+    ) -> None:
+        self._reader = reader
+        self._paths = paths
+        self._path = path
+        self._state = state
+        self._namespaces = namespaces
+
+    def run(self, snapshot_revision: int, snapshot_sequence: int, progress: Progress) -> JournalReport:
+        """The arguments say up to where the files include the changes."""
+        reader = self._reader
+        if reader.base_revision > self._state.revision:
+            raise _too_new(self._paths, self._path, reader.base_revision, self._state.revision)
+        records = 0
+        for record in reader.records():
+            records += 1
+            progress.done = record.offset
+            if isinstance(record, NamedRecord):
+                self._apply_named(record, snapshot_sequence)
+            elif record.last_revision > snapshot_revision:
+                self._apply(record)
+        return JournalReport(self._path.name, records, reader.end, reader.torn_bytes, reader.incarnation)
+
+    def _apply(self, record: Record) -> None:
+        state, reader = self._state, self._reader
         if reader.incarnation != state.incarnation:
             # The journal is of version 0.1.0, and `data.json` is newer. The start that wrote that `data.json` covered
             # all of its own journals, so this journal belongs to another store.
-            raise _of_another_store(paths, path)
+            raise _of_another_store(self._paths.data, self._path)
         if record.first_revision != state.revision + 1:
             raise reader.gap(record.offset, state.revision)
         for change in record.changes:
             _apply(_checked(change, reader, record.offset), state)
         state.revision = record.last_revision
-    return JournalReport(path.name, records, reader.end, reader.torn_bytes, reader.incarnation)
+
+    def _apply_named(self, record: NamedRecord, snapshot_sequence: int) -> None:
+        namespaces, reader = self._namespaces, self._reader
+        namespaces.log = namespaces.log or record.log
+        if record.log != namespaces.log:
+            raise _of_another_store(self._paths.namespaces, self._path)
+        if record.sequence <= snapshot_sequence:
+            return
+        if record.sequence != namespaces.sequence + 1:
+            raise self._lacking(record)
+        namespaces.sequence = record.sequence
+        content = record.content
+        if isinstance(content, Head):
+            wrong = namespaces.apply(record.namespace, content)
+        else:
+            wrong = self._apply_batch(record, content)
+        if wrong:
+            raise reader.corrupt(record.offset, f"it {wrong}")
+
+    def _apply_batch(self, record: NamedRecord, changes: Sequence[Change]) -> str:
+        state = self._namespaces.states.get(record.namespace)
+        if state is None:
+            return "changes a namespace that does not exist"
+        if not changes or min(change.revision for change in changes) <= state.revision:
+            return f"does not follow revision {state.revision} of its namespace"
+        for change in changes:
+            _apply(_checked(change, self._reader, record.offset), state)
+        state.revision = max(change.revision for change in changes)
+        return ""
+
+    def _lacking(self, record: NamedRecord) -> ServiceError:
+        """Changes between the file of the namespaces and the journal are missing."""
+        file, found = self._paths.namespaces.name, self._namespaces.sequence
+        if record.sequence <= found:
+            return self._reader.corrupt(record.offset, f"the change {record.sequence} follows {found}")
+        return unavailable(
+            f"{self._path.name} continues at change {record.sequence} of the namespaces, but {file} "
+            f"{f'ends at change {found}' if found else 'is missing or empty'}: put back the {file} that was there; "
+            f"nothing was changed"
+        )
 
 
-def _of_another_store(paths: Paths, journal: Path) -> ServiceError:
+def _of_another_store(file: Path, journal: Path) -> ServiceError:
     return unavailable(
-        f"{journal.name} belongs to another store than {paths.data.name}: put back the {paths.data.name} "
+        f"{journal.name} belongs to another store than {file.name}: put back the {file.name} "
         f"that it belongs to, or move {journal.name} away; nothing was changed"
     )
 

@@ -2,15 +2,13 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
 from leasehold.engines.file.disk import Disk, WriteError, replace_file, write_errors
 from leasehold.engines.file.ownership import Ownership
 from leasehold.engines.file.recovery import Paths
-from leasehold.engines.file.snapshot import snapshot_text
-from leasehold.engines.state import Snapshot
 from leasehold.limits import KIB, MIB
 
 RESERVE_BYTES: Final = 1 * MIB
@@ -53,13 +51,13 @@ class Reserve:
             with suppress(WriteError):
                 self.make()
 
-    def is_enough_for(self, snapshot: Snapshot) -> bool:
-        """Whether a new `data.json` fits into the reserve and the free space."""
+    def is_enough_for(self, chunks: Iterable[bytes]) -> bool:
+        """Whether new files with this text fit into the reserve and the free space."""
         if self.is_spent:
             return False
         with write_errors():
             free_bytes = self._disk.free_bytes(self._paths.folder)
-        return sum(map(len, snapshot_text(snapshot))) <= free_bytes + RESERVE_BYTES
+        return sum(map(len, chunks)) <= free_bytes + RESERVE_BYTES
 
     def spend_for(self, write: Callable[[], None], *, allowed: bool) -> None:
         """Call `write`. If the disk is full and it is `allowed`, release the reserve and repeat. Raises WriteError."""

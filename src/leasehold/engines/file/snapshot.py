@@ -26,7 +26,7 @@ blocks of lines, and a search in the values of a block shows whether they must b
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import msgspec
@@ -127,24 +127,29 @@ class AnotherLayoutError(Exception):
 
 def read_lines(disk: Disk, file: int, kinds: Sequence[AnyKind], progress: Progress) -> StoredState:
     """The space in a file with the layout that Leasehold writes. Raises `AnotherLayoutError`, also for any error."""
-    beginning = disk.read(file, BLOCK_BYTES)
+    return read_blocks(_blocks(disk, file, progress), kinds)
+
+
+def read_blocks(blocks: Iterator[tuple[bytes, bool]], kinds: Sequence[AnyKind]) -> StoredState:
+    """As `read_lines`, for a text in blocks.
+
+    A block has complete lines, joined by commas. The first one begins with the head, and the last one, whose second
+    value is True, includes the tail.
+    """
+    beginning, is_last = next(blocks)
     head = _HEAD.match(beginning)
     if head is None:
         raise AnotherLayoutError
     reader = _LineReader(kinds, int(head[2]), (head[1] or b"").decode("ascii"))
     try:
-        reader.read(_blocks(disk, file, beginning[head.end() - 1 :], progress))
+        reader.read(chain([(beginning[head.end() - 1 :], is_last)], blocks))
     except (msgspec.DecodeError, ValueError, RecursionError, ServiceError) as error:
         raise AnotherLayoutError from error
     return reader.state
 
 
-def _blocks(disk: Disk, file: int, beginning: bytes, progress: Progress) -> Iterator[tuple[bytes, bool]]:
-    """Blocks of complete lines, joined by commas, and whether a block is the last one. The last one includes the tail.
-
-    `beginning` starts with the line break after the head.
-    """
-    rest = beginning
+def _blocks(disk: Disk, file: int, progress: Progress) -> Iterator[tuple[bytes, bool]]:
+    rest = b""
     while data := disk.read(file, BLOCK_BYTES):
         progress.done += len(data)
         rest += data

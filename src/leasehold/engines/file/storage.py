@@ -1,6 +1,7 @@
 """The files of a store and the order in which they change. Blocking code, without event loop or records in memory.
 
-    data.json              the snapshot: the whole store at some revision
+    data.json              the snapshot: the whole namespace `default` at some revision
+    data.json.namespaces   the snapshot of the other namespaces, if there are any
     data.json.journal      batches since then, appended one by one; created when it is first needed
     data.json.journal.old  the previous journal, while a checkpoint writes the snapshot that will cover it
     data.json.lock         locked (flock) as long as a process uses the store; never removed
@@ -8,38 +9,36 @@
     data.json[…].tmp-N     files that are being written; the next start removes leftover ones
     data.json[…].replaced-N  files of another program that replaced a file of the store while it was in use
 
-A snapshot may be written at any time, and a journal may be removed once a durable snapshot has all of its changes.
-`recovery` has the rule by which the files are read. After a power cut between any two steps, it reads the committed
-state from the files.
+A snapshot may be written at any time, and a journal may be removed once durable snapshots have all of its changes.
+Each of the two snapshots says up to where it is complete, so they need not be written at the same moment. `recovery`
+has the rule by which the files are read. After a power cut between any two steps, it reads the committed state from the
+files.
 
 Two threads call this module: the sync thread (everything except `checkpoint`) and the checkpoint thread. Both change
-`data.json` and the old journal, so these are replaced and removed only under `_data_mutex`.
+the snapshots and the old journal, so these are replaced and removed only under `_data_mutex`.
 """
 
 import errno
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import structlog
-
 from leasehold.engines.base import MakeIncarnation
-from leasehold.engines.file.disk import Disk, Identity, WriteError, rename_durably, replace_file, write_errors
+from leasehold.engines.file.appends import AnyAppend, Group, encode_together, take_waiting, write_all
+from leasehold.engines.file.disk import Disk, WriteError, rename_durably, write_errors
 from leasehold.engines.file.failure import Failure
-from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter, encode_large_record
+from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter
+from leasehold.engines.file.namespaces import NamespacesSnapshot, StoredNamespaces
 from leasehold.engines.file.ownership import Ownership
 from leasehold.engines.file.probe import check_that_files_can_be_replaced, obstacles_as_unavailable
 from leasehold.engines.file.recovery import Paths, as_unavailable, lock_refusal, read_files
 from leasehold.engines.file.reserve import Reserve
-from leasehold.engines.file.snapshot import snapshot_text
+from leasehold.engines.file.snapshot_files import SnapshotFiles
 from leasehold.engines.file.start_sync import sync_files
 from leasehold.engines.state import Snapshot, StoredState
-from leasehold.model import Change
 from leasehold.progress import Progress
-
-log = structlog.get_logger(__name__)
 
 
 class Storage:
@@ -60,9 +59,16 @@ class Storage:
         """There may be a `journal.old`."""
         self.revision = 0
         """The last revision that is known to be durable."""
-        self.snapshot_revision = 0
+        self.sequence = 0
+        """The last change of the other namespaces that is known to be durable."""
+        self._old_sequence = 0
+        """The old journal has changes of them up to this one."""
+        self.created_at = 0
+        """When the store was used here for the first time: the lock file is never written. Microseconds."""
+        self.log = ""
+        """Identifies the numbering of these changes."""
+        self.snapshots = SnapshotFiles(disk, self._paths, self._owner, self._data_mutex)
         self._failure = Failure()
-        self._has_stopped_checkpoints = False
 
     @property
     def failed(self) -> bool:
@@ -87,19 +93,26 @@ class Storage:
         return [path.name for path, is_used in used.items() if is_used]
 
     @property
+    def snapshot_revision(self) -> int:
+        """The revision of `data.json`."""
+        return self.snapshots.revision
+
+    @property
     def has_changes_in_journals(self) -> bool:
-        """The files are sound, and only together with its journals `data.json` is complete."""
-        return not self.failed and 0 <= self.snapshot_revision < self.revision
+        """The files are sound, and only together with the journals the snapshots are complete."""
+        if self.failed or self.snapshots.revision < 0:
+            return False
+        return self.snapshots.revision < self.revision or self.snapshots.sequence < self.sequence
 
     @property
     def needs_no_checkpoint(self) -> bool:
-        """The snapshot has everything, and there is nothing in a journal."""
-        return self.snapshot_revision == self.revision and not self.has_old_journal and not self.journal_bytes
+        """The snapshots have everything, and there is nothing in a journal."""
+        return self.snapshots.revision == self.revision and not self.has_old_journal and not self.journal_bytes
 
     # Start and end --------------------------------------------------------------------------------------------
 
-    def open(self, now: int, make_incarnation: MakeIncarnation) -> StoredState:
-        """Own the files and read them.
+    def open(self, now: int, make_incarnation: MakeIncarnation) -> tuple[StoredState, StoredNamespaces]:
+        """Own the files and read them: `default`, and the other namespaces.
 
         A store without an incarnation gets one, which `checkpoint_alone` makes durable. Raises `unavailable`.
         """
@@ -112,6 +125,9 @@ class Storage:
             raise lock_refusal(self._paths, error) from error
         with as_unavailable(self._paths.data.name, "opened"):
             data = self._disk.identity(self._paths.data)
+            others = self._disk.identity(self._paths.namespaces)
+            lock = self._disk.identity(self._paths.lock)
+        self.created_at = 0 if lock is None else lock.modified_ns // 1000
         self.progress.begin(f"reading {self._paths.data.name}", 0 if data is None else data.size)
         state, report = read_files(self._disk, self._paths, now, self.progress)
         self.progress.begin("syncing the files")
@@ -119,13 +135,18 @@ class Storage:
         self.has_old_journal = any(journal.name == self._paths.old_journal.name for journal in report.journals)
         copy = check_that_files_can_be_replaced(self._disk, self._paths)
         self._owner.files.put(self._paths.data, copy or data)
+        self._owner.files.put(self._paths.namespaces, others)
         self.revision = state.revision
+        namespaces = report.namespaces
+        self.sequence = self._old_sequence = namespaces.sequence
+        self.log = namespaces.log = namespaces.log or make_incarnation()
         is_ours = not report.foreign and all(
             incarnation == state.incarnation != "" for incarnation in (state.incarnation, *report.incarnations)
         )
-        self.snapshot_revision = report.snapshot_revision if is_ours else -1
+        self.snapshots.revision = report.snapshot_revision if is_ours else -1
+        self.snapshots.sequence = report.namespaces_sequence
         state.incarnation = self._incarnation = state.incarnation or make_incarnation()
-        return state
+        return state, namespaces
 
     def close(self) -> None:
         """Release the files without changing them."""
@@ -144,7 +165,7 @@ class Storage:
             if self.failed or not self._data_mutex.acquire(blocking=False):
                 return  # a checkpoint is writing; the next call checks
             try:
-                self._find_changes()
+                self._failure.failed = self._owner.has_lost_files()
             finally:
                 self._data_mutex.release()
 
@@ -160,48 +181,43 @@ class Storage:
         if missing:
             raise WriteError(OSError(errno.ENOENT, f"{missing[0]} was removed"), nothing_changed=False)
 
-    def _find_changes(self) -> None:
-        with write_errors():
-            for path in self._paths.kept:
-                if self._owner.files.is_untouched(path):
-                    continue
-                self._failure.failed = True
-                done = "removed" if self._owner.files.is_missing(path) else "changed"
-                log.error(
-                    "another program has touched a file of the store; all files are rewritten", file=path.name, by=done
-                )
-
     # Commits --------------------------------------------------------------------------------------------------
 
-    def append(self, first_revision: int, last_revision: int, record: bytes, *, frees_space: bool) -> None:
-        """Make a batch durable in the journal. A batch that frees space may spend the reserve."""
+    def append(self, group: Group, append: AnyAppend) -> None:
+        """Make a batch durable in the journal, and with it all that wait in its group. Raises its error."""
+        if not append.is_over:
+            write_all(take_waiting(group, append) if group else [append], self._append_together)
+        if append.error is not None:
+            raise append.error
+
+    def _append_together(self, appends: Sequence[AnyAppend]) -> None:
+        frees_space = appends[0].frees_space and all(append.frees_space for append in appends)
         self._refuse_unless_ready(frees_space=frees_space)
+        record, revision, sequence = encode_together(appends, self.revision, self.sequence)
         with self._failure.unless_unchanged(self._is_spoiled):
             self._check_owner(recent_is_enough=True)
-            self.reserve.spend_for(lambda: self._append(first_revision, record), allowed=frees_space)
+            self.reserve.spend_for(lambda: self._append(record), allowed=frees_space)
             self._check_owner()
-        self.revision = last_revision
-
-    def append_large(
-        self, first_revision: int, last_revision: int, changes: Sequence[Change], *, frees_space: bool
-    ) -> None:
-        """As `append`. The record is made here, because the event loop must not wait for it."""
-        try:
-            record = encode_large_record(first_revision, changes)
-        except MemoryError as error:
-            raise WriteError(OSError(errno.ENOMEM, "no memory for the record"), nothing_changed=True) from error
-        self.append(first_revision, last_revision, record, frees_space=frees_space)
+        self.revision, self.sequence = revision, sequence
 
     def write_snapshot(self, snapshot: Snapshot, *, frees_space: bool) -> None:
-        """Make a batch durable with a new `data.json` that includes it."""
+        """Make a batch of `default` durable with a new `data.json` that includes it."""
+        self._write(lambda: self.snapshots.replace_data(snapshot), frees_space=frees_space)
+        self.revision = snapshot.revision
+
+    def write_namespaces(self, snapshot: NamespacesSnapshot) -> None:
+        """Make changes of the other namespaces durable with a new file that includes them."""
+        self._write(lambda: self.snapshots.replace_namespaces(snapshot), frees_space=False)
+        self.sequence = snapshot.sequence
+
+    def _write(self, write: Callable[[], None], *, frees_space: bool) -> None:
         self._refuse_unless_ready(frees_space=frees_space)
         with self._failure.unless_unchanged(self._is_spoiled):
             self._check_owner(recent_is_enough=True)
-            self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=frees_space)
+            self.reserve.spend_for(write, allowed=frees_space)
             self._check_owner()
-        self.revision = snapshot.revision
 
-    def _append(self, first_revision: int, record: bytes) -> None:
+    def _append(self, record: bytes) -> None:
         if self._journal is None:
             self._owner.files.keep_what_others_put(self._paths.journal)
             temporary = self._paths.temporary(self._paths.journal)
@@ -209,39 +225,13 @@ class Storage:
                 self._disk,
                 self._paths.journal,
                 temporary,
-                first_revision - 1,
+                self.revision,
                 self._incarnation,
                 before_rename=partial(self._owner.files.may_become, self._paths.journal),
             )
             with write_errors():
                 self._owner.files.put(self._paths.journal, self._journal.identity)
         self._journal.append(record)
-
-    def _replace_data(self, snapshot: Snapshot, chunks: Iterable[bytes] | None = None) -> None:
-        """`chunks`: the text of the snapshot, if something else is to be done while it is taken."""
-        with self._data_mutex:
-            if snapshot.revision < self.snapshot_revision:
-                return  # there is a later one already
-            identity = replace_file(
-                self._disk,
-                self._paths.data,
-                self._paths.temporary(self._paths.data),
-                snapshot_text(snapshot) if chunks is None else chunks,
-                before_rename=self._before_data_is_replaced,
-            )
-            self._owner.files.put(self._paths.data, identity)
-            self.snapshot_revision = snapshot.revision
-
-    def _replace_data_slowly(self, snapshot: Snapshot) -> None:
-        """Replace it, and say how far it has come."""
-        records = sum(len(part.names) + len(part.removals) for part in snapshot.kinds)
-        self.progress.begin(f"writing {self._paths.data.name}", records, "lines")
-        self._replace_data(snapshot, self.progress.counting_lines(snapshot_text(snapshot)))
-
-    def _before_data_is_replaced(self, identity: Identity) -> None:
-        self._owner.check_only()
-        self._owner.files.keep_what_others_put(self._paths.data)
-        self._owner.files.may_become(self._paths.data, identity)
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 
@@ -258,6 +248,7 @@ class Storage:
             self._check_owner()
             self._owner.files.keep_what_others_put(self._paths.old_journal)
             self.has_old_journal = True
+            self._old_sequence = self.sequence
             self._owner.files.may_become(self._paths.journal, None)
             with write_errors():
                 self._owner.files.may_become(self._paths.old_journal, identity := self._journal.identity)
@@ -266,36 +257,37 @@ class Storage:
         self._owner.files.put(self._paths.old_journal, identity)
         self._close_journal()
 
-    def checkpoint(self, snapshot: Snapshot) -> None:
-        """Steps 2 and 3, during commits: write a new `data.json`, then remove the old journal, if there is one.
+    def checkpoint(
+        self, snapshot: Snapshot | None, others: NamespacesSnapshot | None = None, *, removes_journal: bool = True
+    ) -> None:
+        """Steps 2 and 3, during commits: write new snapshots, then remove the old journal, if there is one.
 
-        If the reserve is large enough, it is spent for this, because the removal of the old journal frees more space.
-        May be repeated, and may be called without step 1.
+        None: the file is complete. If the reserve is large enough, it is spent for
+        this, because the removal of the old journal frees more space. May be repeated, and may be called without
+        step 1. Without `removes_journal`, the old journal is kept.
         """
         try:
             try:
-                self._replace_data(snapshot, self._until_stopped(snapshot_text(snapshot)))
+                self.snapshots.replace(snapshot, others, self.snapshots.until_stopped)
             except WriteError as error:
-                is_worth_it = self.has_old_journal and error.full and error.nothing_changed
-                if not (is_worth_it and self.reserve.is_enough_for(snapshot)):
+                is_worth_it = self.has_old_journal and removes_journal and error.full and error.nothing_changed
+                if not (is_worth_it and self.reserve.is_enough_for(self.snapshots.texts(snapshot, others))):
                     raise
-                self.reserve.spend_for(lambda: self._replace_data(snapshot), allowed=True)
-            if self.has_old_journal:
+                self.reserve.spend_for(lambda: self.snapshots.replace(snapshot, others), allowed=True)
+            if self.has_old_journal and removes_journal:
                 self._remove_old_journal()
         finally:
             self.reserve.make_again()
 
     def stop_checkpoints(self) -> None:
         """Let a checkpoint that is writing `data.json` fail, and all later ones. May be called on any thread."""
-        self._has_stopped_checkpoints = True
-
-    def _until_stopped(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            if self._has_stopped_checkpoints:
-                raise OSError(errno.ECANCELED, "the service stops")
-            yield chunk
+        self.snapshots.has_stopped = True
 
     def _remove_old_journal(self) -> None:
+        if self.snapshots.sequence < self._old_sequence:
+            raise WriteError(
+                OSError("the file of the namespaces lacks changes of the old journal"), nothing_changed=True
+            )
         with self._data_mutex:
             self._owner.check_only()
             with write_errors():
@@ -303,18 +295,20 @@ class Storage:
                 self._disk.sync_folder(self._paths.folder)
             self.has_old_journal = False
 
-    def checkpoint_alone(self, snapshot: Snapshot) -> None:
-        """A checkpoint without concurrent commits: only `data.json` is left. `snapshot` must have all durable changes.
+    def checkpoint_alone(self, snapshot: Snapshot, others: NamespacesSnapshot | None = None) -> None:
+        """A checkpoint without concurrent commits: only the snapshots are left, which must have all durable changes.
 
         If it fails, nothing is lost. It sets `failed` if there is no journal of this store that could be continued.
         """
         self._refuse_if_failed()
-        is_first = self.snapshot_revision < 0
+        is_first = self.snapshots.revision < 0
         try:
             with self._failure.unless_unchanged(self._is_spoiled):
                 self._check_owner()
-                if self.snapshot_revision != self.revision:
-                    self.reserve.spend_for(lambda: self._replace_data_slowly(snapshot), allowed=True)
+                needs_data = self.snapshots.revision != self.revision
+                needs_others = others is not None and self.snapshots.sequence != self.sequence
+                if needs_data or needs_others:
+                    self._replace_slowly(snapshot if needs_data else None, others if needs_others else None)
                 self._drop_journals(snapshot.revision)
         except WriteError:
             self._failure.failed = self.failed or is_first
@@ -322,25 +316,33 @@ class Storage:
         finally:
             self.reserve.make_again()
 
-    def checkpoint_at_start(self, snapshot: Snapshot) -> None:
+    def _replace_slowly(self, snapshot: Snapshot | None, others: NamespacesSnapshot | None) -> None:
+        """Replace the snapshots, and say how far it has come."""
+        self.progress.begin("writing " + self._paths.data.name, self.snapshots.lines(snapshot, others), "lines")
+        self.reserve.spend_for(
+            lambda: self.snapshots.replace(snapshot, others, self.progress.counting_lines), allowed=True
+        )
+
+    def checkpoint_at_start(self, snapshot: Snapshot, others: NamespacesSnapshot | None = None) -> None:
         """As `checkpoint_alone`. Raises `unavailable` for a failure that is not transient."""
         with obstacles_as_unavailable(self._paths):
-            self.checkpoint_alone(snapshot)
+            self.checkpoint_alone(snapshot, others)
 
-    def rewrite_all(self, snapshot: Snapshot) -> None:
+    def rewrite_all(self, snapshot: Snapshot, others: NamespacesSnapshot | None = None) -> None:
         """After a failure, write the state in memory to new files. Changes with an unknown outcome are dropped.
 
-        Does nothing if another call has already done it. Raises WriteError if it fails.
+        `others`: None if there were never other namespaces. Does nothing if another call has already done it. Raises
+        WriteError if it fails.
         """
         if not self.failed:
             return
-        if snapshot.revision < self.revision:
+        if snapshot.revision < self.revision or (0 if others is None else others.sequence) < self.sequence:
             raise WriteError(OSError("the snapshot is older than the durable changes"), nothing_changed=True)
         try:
             self._check_owner()
             # A change with an unknown outcome may be in data.json. It is replaced, though its revision is later.
-            self.snapshot_revision = min(self.snapshot_revision, snapshot.revision)
-            self.reserve.spend_for(lambda: self._replace_data_slowly(snapshot), allowed=True)
+            self.snapshots.revision = min(self.snapshots.revision, snapshot.revision)
+            self._replace_slowly(snapshot, others)
             self._drop_journals(snapshot.revision)
             self._check_owner()
         except WriteError as error:
@@ -351,7 +353,9 @@ class Storage:
         self._failure.end()
 
     def _drop_journals(self, revision: int) -> None:
-        """Remove the journals. The snapshot of `revision` has all durable changes."""
+        """Remove the journals. The snapshots have all durable changes; that of `default` is at `revision`."""
+        if self.snapshots.sequence < self.sequence:
+            raise WriteError(OSError("the file of the namespaces lacks durable changes"), nothing_changed=True)
         self._close_journal()
         with self._data_mutex:
             self._owner.check_only()

@@ -17,7 +17,7 @@ from leasehold.engines.base import (
     revision_of,
 )
 from leasehold.engines.memory.state import State
-from leasehold.engines.state import empty_state
+from leasehold.engines.state import StoredState, empty_state
 from leasehold.errors import ServiceError, no_such_namespace, outcome_unknown, unavailable
 from leasehold.model import (
     ENTRY,
@@ -43,9 +43,9 @@ PAGE_ENTRIES: Final = 512
 class InMemorySpace:
     """The base of spaces that keep all records in memory: reads, publishing and subscriptions."""
 
-    def __init__(self, clock: Clock | None) -> None:
-        self._use(State(empty_state()))
-        self.incarnation = ""
+    def __init__(self, clock: Clock | None, state: StoredState) -> None:
+        self._use(State(state))
+        self.incarnation = state.incarnation
         self._clock: Clock = clock or SteadyClock()
         self._subscribers: dict[AnyKind, list[Published]] = {kind: [] for kind in KINDS}
         self._unpublished: Sequence[Change] = ()
@@ -182,36 +182,27 @@ async def surplus_in(
     return found
 
 
-class MemorySpace(InMemorySpace):
-    """Keeps records until the process ends. For experiments and tests."""
+class DeletableSpace(InMemorySpace):
+    """A space whose namespace can be deleted: its reads are refused from then on.
 
-    def __init__(self, *, clock: Clock | None = None, revision: int = 0) -> None:
-        """`revision`: that of the namespace of this name that was deleted last, so that no token is given out twice."""
-        super().__init__(clock)
-        state = empty_state()
-        state.revision = state.compacted_revision = revision
-        self._use(State(state))
-        self.incarnation = self._state.incarnation = new_incarnation()
-        self.created_at = self._clock()
-        self._refusal: ServiceError | None = None
-        """Why it is not used any more: it is closed or deleted."""
+    The class that commits must look at `is_deleted`, too.
+    """
 
-    @property
-    def fault(self) -> ServiceError | None:
-        return None
-
-    async def open(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        self._refusal = self._refusal or unavailable("the store is closed")
+    is_deleted = False
 
     def delete(self) -> None:
-        """Refuse all commits and all reads from now on. The revision stays."""
-        self._refusal = no_such_namespace()
+        """Refuse all reads from now on, and free the records. The revision stays."""
+        self.is_deleted = True
+        state = empty_state()
+        state.revision = state.compacted_revision = self._state.revision
+        self._use(State(state))
+
+    def _require_existence(self) -> None:
+        if self.is_deleted:
+            raise no_such_namespace()
 
     def read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
-        if self._is_deleted:
+        if self.is_deleted:
             done(no_such_namespace())
         else:
             super().read(kind, name, done)
@@ -241,17 +232,35 @@ class MemorySpace(InMemorySpace):
         self._require_existence()
         return await super().changes(kind, after_revision, prefix, limit)
 
-    @property
-    def _is_deleted(self) -> bool:
-        return self._refusal is not None and self._refusal.code == "no_such_namespace"
 
-    def _require_existence(self) -> None:
-        if self._is_deleted:
-            raise no_such_namespace()
+class MemorySpace(DeletableSpace):
+    """Keeps records until the process ends. For experiments and tests."""
+
+    def __init__(self, *, clock: Clock | None = None, revision: int = 0) -> None:
+        """`revision`: that of the namespace of this name that was deleted last, so that no token is given out twice."""
+        state = empty_state()
+        state.revision = state.compacted_revision = revision
+        state.incarnation = new_incarnation()
+        super().__init__(clock, state)
+        self.created_at = self._clock()
+        self._closed = False
+
+    @property
+    def fault(self) -> ServiceError | None:
+        return None
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self._closed = True
 
     def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:  # noqa: ARG002
-        if self._refusal is not None:
-            done(self._refusal)
+        if self.is_deleted:
+            done(no_such_namespace())
+            return
+        if self._closed:
+            done(unavailable("the store is closed"))
             return
         changes = self._decide(decide)
         if not changes:
