@@ -47,11 +47,23 @@ GAUGES: Final[Mapping[str, str]] = {
     "journal_bytes": "Bytes of records in the journal since the last checkpoint.",
 }
 
+NAMESPACE_GAUGES: Final[Mapping[str, str]] = {
+    "namespace_entries": "Entries in the namespace, expired ones included until they are removed.",
+    "namespace_bytes": "Bytes of the keys and values in the namespace.",
+    "namespace_revision": "The head of the namespace: it grows by one with each change.",
+    "namespace_max_entries": "The quota of entries. +Inf without one.",
+    "namespace_max_bytes": "The quota of bytes. +Inf without one.",
+}
+"""Each has the label `namespace`."""
+
 COUNTERS: Final[Mapping[str, str]] = {
     "fenced_writes_refused": "Writes and transactions that were refused because their lease was not alive.",
     "replayed_requests": "Requests with an Idempotency-Key that were done before, so only their response was repeated.",
+    "quota_refusals": "Writes and transactions that were refused because of the quota of their namespace.",
+    "storage_full_refusals": "Writes and transactions that were refused because the disk is full.",
 }
 
+NO_NAMESPACES: Final[Mapping[str, Mapping[str, float]]] = {}
 KNOWN_METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 """Those of RFC 9110, and PATCH. OpenTelemetry calls every other method OTHER_METHOD."""
 OTHER_METHOD: Final = "_OTHER"
@@ -148,9 +160,11 @@ class Metrics:
             temporary.write_bytes(msgspec.json.encode(self._figures(gauges)))
             temporary.replace(file)
 
-    def text(self, gauges: Mapping[str, float]) -> bytes:
-        """The metrics of the whole service, in the text format of Prometheus. `gauges`: those of this process, by the
-        names in GAUGES."""
+    def text(self, gauges: Mapping[str, float], namespaces: Mapping[str, Mapping[str, float]] = NO_NAMESPACES) -> bytes:
+        """The metrics of the whole service, in the text format of Prometheus.
+
+        `gauges`: those of this process, by the names in GAUGES. `namespaces`: by namespace, those in NAMESPACE_GAUGES.
+        """
         whole = self._figures(gauges)
         for others in self._others():
             for series, distribution in others.requests.items():
@@ -166,7 +180,7 @@ class Metrics:
             for name in whole.counters.keys() & others.counters.keys():
                 whole.counters[name] += others.counters[name]
         registry = CollectorRegistry()
-        registry.register(_Families(whole))
+        registry.register(_Families(whole, namespaces))
         return generate_latest(registry)
 
     def _figures(self, gauges: Mapping[str, float]) -> Figures:
@@ -194,8 +208,9 @@ class Metrics:
 class _Families(Collector):
     """The numbers as metric families of the Prometheus client."""
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: Figures, namespaces: Mapping[str, Mapping[str, float]]) -> None:
         self._figures = figures
+        self._namespaces = namespaces
 
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(
@@ -213,8 +228,17 @@ class _Families(Collector):
         yield CounterMetricFamily("leasehold_commits", "Durable commits.", value=commits)
         for name, value in self._figures.gauges.items():
             yield GaugeMetricFamily(f"leasehold_{name}", GAUGES[name], value=value)
+        if self._namespaces:
+            yield from map(self._of_namespaces, NAMESPACE_GAUGES)
         for name, total in self._figures.counters.items():
             yield CounterMetricFamily(f"leasehold_{name}", COUNTERS[name], value=total)
+
+    def _of_namespaces(self, gauge: str) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(f"leasehold_{gauge}", NAMESPACE_GAUGES[gauge], labels=("namespace",))
+        for namespace, gauges in self._namespaces.items():
+            if gauge in gauges:
+                family.add_metric((namespace,), gauges[gauge])
+        return family
 
 
 def _by_labels(requests: Mapping[str, Distribution]) -> Mapping[tuple[str, ...], Distribution]:

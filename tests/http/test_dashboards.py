@@ -48,8 +48,11 @@ VARIABLES = [each["query"]["query"] for each in DASHBOARD["templating"]["list"] 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[str]]]:
     """The series of a service that has done something: the labels of each, by its name."""
-    with running(tmp_path_factory.mktemp("store") / "data.json") as server:
-        yield shown_by(use(server))
+    with running(tmp_path_factory.mktemp("store") / "data.json") as server, running() as in_memory:
+        shown = shown_by(use(server))
+        for name, labels in shown_by(use(in_memory)).items():
+            shown.setdefault(name, set()).update(labels)
+        yield shown
 
 
 def use(server: Server) -> str:
@@ -161,7 +164,7 @@ WRITES = f'{OWN}, http_request_method="PUT", http_route="/kv/{{key}}"'
 FIRING: dict[str, dict[str, str]] = {
     "LeaseholdDown": {f"up{{{OWN}}}": "0x60"},
     "LeaseholdDegraded": {f"leasehold_degraded{{{OWN}}}": "1x60"},
-    "LeaseholdStorageFull": {f'{COUNT}{{{OWN}, http_response_status_code="507"}}': "0+1x60"},
+    "LeaseholdStorageFull": {f"leasehold_storage_full_refusals_total{{{OWN}}}": "0+1x60"},
     "LeaseholdErrors": {
         f'{COUNT}{{{OWN}, http_response_status_code="503", error_type="503"}}': "0+2x60",
         f'{COUNT}{{{OWN}, http_response_status_code="200"}}': "0+98x60",
@@ -185,7 +188,7 @@ FIRING: dict[str, dict[str, str]] = {
 CALM: dict[str, dict[str, str]] = {
     "LeaseholdDown": {f"up{{{OWN}}}": "1x60"},
     "LeaseholdDegraded": {f"leasehold_degraded{{{OWN}}}": "0x60"},
-    "LeaseholdStorageFull": {f'{COUNT}{{{OWN}, http_response_status_code="507"}}': "5x60"},
+    "LeaseholdStorageFull": {f"leasehold_storage_full_refusals_total{{{OWN}}}": "5x60"},
     "LeaseholdErrors": {
         f'{COUNT}{{{OWN}, http_response_status_code="503", error_type="503"}}': "0+1x60",
         f'{COUNT}{{{OWN}, http_response_status_code="404"}}': "0+100x60",

@@ -181,3 +181,29 @@ def test_what_a_refused_token_asks_for_changes_nothing(server: Server, full: Map
         ASKED[route](full["b"]).send(server, route[0], "/ns/b", **FOR_A)
     assert content(server, "/ns/b") == before
     del server.client.headers["Authorization"]
+
+
+def test_the_metrics_show_the_namespaces_of_the_token_only(server: Server) -> None:
+    def named(headers: Mapping[str, str]) -> set[str]:
+        text = server.request("GET", "/metrics", headers=headers).text
+        return set(re.findall(r'^leasehold_namespace_entries\{namespace="([^"]+)"\}', text, re.MULTILINE))
+
+    assert named(ADMIN) == {"a", "b", "default"}
+    assert named(FOR_A) == {"a"}
+    assert named(WITHOUT) == {"default"}
+    assert named(FOR_NONE) == set()
+
+
+def test_a_refusal_because_of_a_quota_is_counted(server: Server) -> None:
+    def counted() -> float:
+        text = server.request("GET", "/metrics", headers=ADMIN).text
+        found = re.search(r"^leasehold_quota_refusals_total (\S+)", text, re.MULTILINE)
+        assert found is not None
+        return float(found[1])
+
+    before = counted()
+    assert server.request("PUT", "/ns/small", json={"max_entries": 0}, headers=ADMIN).status_code == 201
+    response = server.request("PUT", "/ns/small/kv/a", content=b"1", headers=ADMIN)
+    assert refusal(response) == (507, "quota_exceeded")
+    assert counted() == before + 1
+    server.request("DELETE", "/ns/small", headers=ADMIN)

@@ -9,12 +9,13 @@ from leasehold.http.media_types import Media
 from leasehold.http.requests import Request
 from leasehold.http.responses import Response
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
+from leasehold.store.namespace_gauges import gauges_of_namespaces
 
 
 async def health(_request: Request, service: Service) -> Response:
-    """200 if writes can be made durable, otherwise 503 with the status `degraded` and the error."""
+    """200 if writes can be made durable in every namespace, otherwise 503 with the status `degraded` and the error."""
     store = service.store
-    fault = store.fault
+    fault = service.stores.fault
     body = {
         "status": "ok" if fault is None else "degraded",
         "store": store.engine.name,
@@ -39,9 +40,10 @@ async def openapi(_request: Request, service: Service) -> Response:
     return Response(200, service.openapi)
 
 
-async def metrics(_request: Request, service: Service) -> Response:
-    """Metrics of the whole service; all workers give the same."""
-    return Response(200, service.metrics.text(service.gauges()))
+async def metrics(request: Request, service: Service) -> Response:
+    """Metrics of the whole service; all workers give the same. The token is shown only its own namespaces."""
+    namespaces = await gauges_of_namespaces(service.stores, request.principal.may_use)
+    return Response(200, service.metrics.text(service.gauges(), namespaces))
 
 
 def _route(

@@ -31,7 +31,6 @@ from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
 from leasehold.model import Operation, Outcome, Read, is_change
 from leasehold.namespaces import DEFAULT_NAMESPACE
-from leasehold.rules.fences import refused_by_fence
 from leasehold.store.batch import Done
 from leasehold.tasks import Cancellable, start_task
 
@@ -351,8 +350,7 @@ class Answerer(ABC):
                 exc_info=error.__cause__,
                 details=dict(error.details),
             )
-        if refused_by_fence(error):
-            self._shared.metrics.count("fenced_writes_refused")
+        self._shared.count_refusal(error)
         self._shared.admission.set_cors_lines(request.headers)  # it may have been refused before it was admitted
         if error.status in REFUSALS:
             self._shared.refusals.record(request, error, self._address)

@@ -17,7 +17,7 @@ import structlog
 from msgspec.structs import replace
 
 from leasehold.completions import report
-from leasehold.errors import ServiceError, internal, unavailable
+from leasehold.errors import ErrorCode, ServiceError, internal, unavailable
 from leasehold.http.encoding import COMMON_HEADERS, VARY, VARY_BY_ORIGIN, Templates
 from leasehold.http.requests import Request
 from leasehold.http.routing.admission import Admission
@@ -33,6 +33,7 @@ from leasehold.http.wire.quick_put import QuickPut
 from leasehold.http.wire.sending import Outbox, RoundRobin
 from leasehold.process.descriptors import REFUSED_CONNECTIONS
 from leasehold.process.memory_trim import give_back_memory
+from leasehold.rules.fences import refused_by_fence
 from leasehold.store.store import Store
 from leasehold.trace_context import TraceContext
 
@@ -44,6 +45,12 @@ CROWD_CONNECTIONS: Final = 1_000
 
 MAX_KEPT_TEMPLATES: Final = 1_000
 """To make them takes 2 µs, so they are made again if there are more namespaces."""
+
+COUNTED_REFUSALS: Final[Mapping[ErrorCode, str]] = {
+    "quota_exceeded": "quota_refusals",
+    "storage_full": "storage_full_refusals",
+}
+"""The counters in the metrics, by code."""
 
 RecordSpan = Callable[[Request, TraceContext, int, float, str], None]
 """Records the span of an answered request. Gets the request, its trace, the status, the `perf_counter` at which it
@@ -214,6 +221,13 @@ class Connections:
             self.log_request(request.method, request.path, status, request.log_fields)
         if request.trace is not None and self.record_span is not None and request.trace.is_sampled:
             self.record_span(request, request.trace, status, started_at, client)
+
+    def count_refusal(self, error: ServiceError) -> None:
+        """Count an error that is an answer, if there is a counter for it."""
+        if error.code in COUNTED_REFUSALS:
+            self.metrics.count(COUNTED_REFUSALS[error.code])
+        elif refused_by_fence(error):
+            self.metrics.count("fenced_writes_refused")
 
     def log_request(self, method: str, path: bytes, status: int, fields: Mapping[str, str]) -> None:
         """Log the path without its query, and neither a header field nor a value. See `Request.log_fields`."""
