@@ -116,6 +116,17 @@ def test_prefixes_hold_in_each_namespace_of_the_token(server: Server) -> None:
         assert [each["key"] for each in listed] == ["own/1"]
 
 
+def test_the_token_of_terraform_is_for_its_namespaces(server: Server) -> None:
+    def password(headers: Mapping[str, str]) -> tuple[str, str]:
+        return "ann", headers["Authorization"].removeprefix("Bearer ")
+
+    saved = server.request("POST", "/ns/a/terraform/own", json={"serial": 1}, auth=password(FOR_A))
+    assert saved.status_code == 200
+    for path in ("/ns/b", "/ns/missing", ""):
+        response = server.request("GET", f"{path}/terraform/own", auth=password(FOR_A))
+        assert refusal(response) == FORBIDDEN
+
+
 # Namespaces themselves --------------------------------------------------------------------------------------------
 
 
