@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from running import Server
+from running import running
 
 from leasehold_client import Client
 
@@ -16,16 +16,16 @@ URL = "http://127.0.0.1:8080"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_of_a_page_prints_what_its_comments_say(page: Path, own_server: Server) -> None:
+def test_the_code_of_a_page_prints_what_its_comments_say(page: Path) -> None:
     names: dict[str, object] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     assert blocks
-    with contextlib.ExitStack() as clients:
+    with running() as server, contextlib.ExitStack() as clients:
         for block in blocks:
             printed = io.StringIO()
             try:
                 with contextlib.redirect_stdout(printed):
-                    exec(compile(block.replace(URL, own_server.url), str(page), "exec"), names)
+                    exec(compile(block.replace(URL, server.url), str(page), "exec"), names)
             finally:
                 # A later block may give the name of a client to another one.
                 for client in {value for value in names.values() if isinstance(value, Client)}:

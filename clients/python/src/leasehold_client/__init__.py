@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from ._sync.client import Client
 from ._sync.leases import Lease
 from ._sync.locking import HeldLock
+from ._sync.namespace import Namespace
 from ._sync.transactions import Transaction
 from ._sync.watching import Watch
 from ._sync.writes import Writes
@@ -81,6 +82,7 @@ from .records import (
     Event,
     Holder,
     LockChanged,
+    NamespaceInfo,
     Ready,
     Reset,
 )
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from ._async.client import AsyncClient
     from ._async.leases import AsyncLease
     from ._async.locking import AsyncHeldLock
+    from ._async.namespace import AsyncNamespace
     from ._async.transactions import AsyncTransaction
     from ._async.watching import AsyncWatch
     from ._async.writes import AsyncWrites
@@ -101,6 +104,7 @@ __all__ = [
     "AsyncClient",
     "AsyncHeldLock",
     "AsyncLease",
+    "AsyncNamespace",
     "AsyncTransaction",
     "AsyncWatch",
     "AsyncWrites",
@@ -131,6 +135,8 @@ __all__ = [
     "LockHeld",
     "LockNotFound",
     "MethodNotAllowed",
+    "Namespace",
+    "NamespaceInfo",
     "NoSuchNamespace",
     "NoSuchRoute",
     "NotAcceptable",
@@ -171,6 +177,7 @@ _ASYNCHRONOUS: Final = {
     "AsyncClient": "client",
     "AsyncHeldLock": "locking",
     "AsyncLease": "leases",
+    "AsyncNamespace": "namespace",
     "AsyncTransaction": "transactions",
     "AsyncWatch": "watching",
     "AsyncWrites": "writes",

@@ -64,6 +64,23 @@ class Holder:
     waiters: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NamespaceInfo:
+    """A namespace: what is in it, and its quotas.
+
+    `entries` and `bytes` (of keys and values) count what is stored. `max_entries` and `max_bytes` are None without a
+    quota.
+    """
+
+    name: str
+    revision: int
+    entries: int
+    bytes: int
+    max_entries: int | None = None
+    max_bytes: int | None = None
+    created_at: datetime | None = None
+
+
 # Events of a watch. `cursor`: all changes up to this revision were reported; None in the middle of a revision. -------
 
 

@@ -37,6 +37,18 @@ class AsyncSender:
         self._timeout_seconds = timeout_seconds
         self._retry_seconds = retry_seconds
 
+    def below(self, path: str) -> AsyncSender:
+        """The same connections and tokens, for targets below a path such as `/ns/team`, or "" for none."""
+        if not path:
+            return self
+        return AsyncSender(
+            self._http,
+            self._url + path,
+            self.tokens,
+            timeout_seconds=self._timeout_seconds,
+            retry_seconds=self._retry_seconds,
+        )
+
     async def close(self) -> None:
         await self._http.aclose()
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from leasehold_client.errors import LeaseholdError, LeaseLost
+from leasehold_client.errors import LeaseholdError, LeaseLost, NoSuchNamespace
 from leasehold_client.protocol import locks
 from leasehold_client.protocol.lease_term import LeaseTerm
 from leasehold_client.records import Grant
@@ -76,6 +76,10 @@ class Lease(Writes, Fence):
         except LeaseLost as error:
             self.lose(error)
             raise
+        except NoSuchNamespace as error:
+            loss = LeaseLost(f"the lease on {self.name!r} has ended with its namespace")
+            self.lose(loss)
+            raise loss from error
         self.extend(sent_at, grant.ttl)
 
     def extend(self, sent_at: float, ttl_seconds: float) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final
 
-from leasehold_client.errors import LeaseholdError, LeaseLost, LockHeld, LockNotFound
+from leasehold_client.errors import LeaseholdError, LeaseLost, LockHeld, LockNotFound, NoSuchNamespace
 from leasehold_client.protocol import locks
 from leasehold_client.values import Json
 
@@ -67,7 +67,7 @@ class HeldLock:
         except LeaseLost as loss:
             if is_free_to_raise:
                 raise loss from None
-        except LockNotFound as missing:
+        except (LockNotFound, NoSuchNamespace) as missing:
             if is_free_to_raise:
                 raise LeaseLost(f"the lease on {self._lease.name!r} was ended") from missing
         except LeaseholdError as failure:

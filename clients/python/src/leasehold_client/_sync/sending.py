@@ -38,6 +38,18 @@ class Sender:
         self._timeout_seconds = timeout_seconds
         self._retry_seconds = retry_seconds
 
+    def below(self, path: str) -> Sender:
+        """The same connections and tokens, for targets below a path such as `/ns/team`, or "" for none."""
+        if not path:
+            return self
+        return Sender(
+            self._http,
+            self._url + path,
+            self.tokens,
+            timeout_seconds=self._timeout_seconds,
+            retry_seconds=self._retry_seconds,
+        )
+
     def close(self) -> None:
         self._http.close()
 
