@@ -1,22 +1,18 @@
 /** The client that users create. */
 
-import { NotFound } from "./errors.js";
-import type { Json } from "./json.js";
-import { acquire, type Lease } from "./lease.js";
-import * as entries from "./protocol/entries.js";
-import * as locks from "./protocol/locks.js";
+import { Namespace } from "./namespace.js";
+import * as namespaces from "./protocol/namespaces.js";
 import { MAX_RETRY_SECONDS } from "./protocol/retrying.js";
-import type { Entry, Holder } from "./records.js";
-import { runtime } from "./runtime.js";
+import type { NamespaceInfo } from "./records.js";
 import { Sender } from "./sender.js";
 import { Tokens, type TokenSource } from "./tokens.js";
-import { Watch } from "./watch.js";
-import { type CallOptions, Writes } from "./writes.js";
+import type { CallOptions } from "./writes.js";
 
-const MAX_WAIT_SECONDS = 60;
-const PAGE_ENTRIES = 1_000;
+const PAGE_NAMESPACES = 1_000;
 
 export interface ClientOptions {
+  /** The namespace of the entries and locks. `default` by default. */
+  readonly namespace?: string;
   /**
    * A text, or a function that returns one; it is called again when the service refuses the token, and before the token
    * expires. It must not use this client.
@@ -38,53 +34,10 @@ export interface ClientOptions {
   readonly onWarning?: (message: string) => void;
 }
 
-export interface GetOptions extends CallOptions {
-  /** A JSON Pointer. */
-  readonly path?: string;
-  /** Seconds to wait; Infinity waits for ever. */
-  readonly wait?: number;
-  /** Wait while the entry is still this one. If it does not change, this very object is returned. */
-  readonly changedFrom?: Entry;
-}
-
-export interface ListOptions extends CallOptions {
-  /** Only keys greater than this one, or with `reverse` less than it. */
-  readonly after?: string;
-  readonly reverse?: boolean;
-  /** False leaves out the values. */
-  readonly values?: boolean;
-  /** Only this part of each value, and only entries that have it. */
-  readonly path?: string;
-  readonly pageEntries?: number;
-}
-
-export interface WatchOptions {
-  /** First all entries. */
-  readonly snapshot?: boolean;
-  /** First what has changed after this revision (`Watch.cursor`). */
-  readonly since?: number;
-  /** Also changes of locks. */
-  readonly locks?: boolean;
-  /** False leaves out the values. */
-  readonly values?: boolean;
-  readonly heartbeatSeconds?: number;
-  /** How long it tries to connect again; by default as long as it takes. */
-  readonly reconnectSeconds?: number;
-  /** Ends the watch with the reason of the signal. */
-  readonly signal?: AbortSignal;
-}
-
-export interface LockOptions {
-  /** Seconds; 30 by default. */
-  readonly ttl?: number;
-  /** Seconds to wait until the lock is free; 5 by default, Infinity waits for ever. */
-  readonly wait?: number;
-  /** What other clients see of the holder. */
-  readonly owner?: Json;
-  /** Seconds between renewals; by default a third of the ttl. */
-  readonly renewEvery?: number;
-  /** Ends the wait. It does not end a lease that was acquired. */
-  readonly signal?: AbortSignal;
+export interface QuotaOptions extends CallOptions {
+  readonly maxEntries?: number | null | undefined;
+  /** Of all keys and values. */
+  readonly maxBytes?: number | null | undefined;
 }
 
 /**
@@ -92,194 +45,71 @@ export interface LockOptions {
  *
  * Each request is repeated if there is no response, or if the service cannot do it now. A change is done once.
  */
-export class Client extends Writes {
+export class Client extends Namespace {
+  private readonly service: Sender;
+
   constructor(url = "http://127.0.0.1:8080", options: ClientOptions = {}) {
     const { retrySeconds = 30, timeoutSeconds = 10 } = options;
     if (!(retrySeconds >= 0 && retrySeconds <= MAX_RETRY_SECONDS)) {
       throw new RangeError(`retrySeconds must be from 0 to ${MAX_RETRY_SECONDS}`);
     }
-    super(
-      new Sender({
-        // A `fetch` that is called as a method of another object is refused by browsers.
-        fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
-        url: checkedUrl(url),
-        tokens: new Tokens(options.token),
-        timeoutSeconds,
-        retrySeconds,
-        isGuarded: options.bigint !== true,
-        warn: options.onWarning ?? ((message) => console.warn(message)),
-      }),
-    );
-  }
-
-  // Reads ------------------------------------------------------------------------------------------------------------
-
-  /**
-   * Read an entry, or the part of it at `path`.
-   *
-   * `wait`: seconds to wait while there is no such entry or part, or with `changedFrom` while the entry is still this
-   * one. `default` is returned if there is no entry or part; without it, NotFound.
-   */
-  async get<T = Json>(key: string, options?: GetOptions): Promise<Entry<T>>;
-  async get<T = Json, D = undefined>(key: string, options: GetOptions & { readonly default: D }): Promise<Entry<T> | D>;
-  async get(key: string, options: GetOptions & { readonly default?: unknown } = {}): Promise<unknown> {
-    const { path, wait = 0, changedFrom, signal } = options;
-    const giveUpAt = runtime.clock() + wait;
-    for (;;) {
-      const waitSeconds = Math.min(Math.max(giveUpAt - runtime.clock(), 0), MAX_WAIT_SECONDS);
-      try {
-        const request = entries.getEntry(key, { path, waitSeconds, known: changedFrom });
-        const response = await this.sender.send(request, { signal });
-        if (response.status !== entries.NOT_MODIFIED) {
-          const entry = entries.readEntry(response, this.sender.isGuarded);
-          return entries.needsBytes(entry) ? await this.getBytes(key, signal) : entry;
-        }
-      } catch (error) {
-        if (!(error instanceof NotFound)) {
-          throw error;
-        }
-        if (runtime.clock() >= giveUpAt) {
-          if ("default" in options) {
-            return options.default;
-          }
-          throw error;
-        }
-        continue;
-      }
-      if (runtime.clock() >= giveUpAt) {
-        return changedFrom;
-      }
-    }
-  }
-
-  private async getBytes(key: string, signal: AbortSignal | undefined): Promise<Entry> {
-    const response = await this.sender.send(entries.getEntry(key, { withBytes: true }), { signal });
-    return entries.readEntry(response, this.sender.isGuarded);
-  }
-
-  /** Up to 128 entries of one moment, in this order, without the missing ones. */
-  async getMany<T = Json>(keys: readonly string[], options: CallOptions = {}): Promise<readonly Entry<T>[]> {
-    if (keys.length === 0) {
-      return [];
-    }
-    return entries.readPage(await this.sender.send(entries.getMany(keys), options), this.sender.isGuarded).entries;
-  }
-
-  /**
-   * All entries whose keys begin with `prefix`, in the order of their keys, read in pages while you iterate.
-   *
-   * An entry that nobody changes meanwhile comes once; others may be there or not.
-   */
-  async *list<T = Json>(prefix = "", options: ListOptions = {}): AsyncGenerator<Entry<T>, void, undefined> {
-    const { pageEntries = PAGE_ENTRIES, reverse, values, path, signal } = options;
-    let after = options.after;
-    do {
-      const request = entries.page({ prefix, after, limit: pageEntries, reverse, values, path });
-      const page = entries.readPage(await this.sender.send(request, { signal }), this.sender.isGuarded);
-      yield* page.entries;
-      after = page.next;
-    } while (after !== undefined);
-  }
-
-  /** How many entries have keys that begin with `prefix`. */
-  async count(prefix = "", options: CallOptions = {}): Promise<number> {
-    let total = 0;
-    let after: string | undefined;
-    do {
-      const counted = entries.readCount(await this.sender.send(entries.count(prefix, after), options));
-      total += counted.count;
-      after = counted.next;
-    } while (after !== undefined);
-    return total;
-  }
-
-  /**
-   * Changes of entries whose keys begin with this prefix, or with one of these, and with `locks` of locks: see Watch.
-   */
-  watch<T = Json>(prefix: string | readonly string[] = [], options: WatchOptions = {}): Watch<T> {
-    const { snapshot = false, locks: withLocks = false, values = true, heartbeatSeconds = 15 } = options;
-    const prefixes = typeof prefix === "string" ? [prefix] : prefix;
-    return new Watch(this.sender, {
-      interest: { prefixes, snapshot, locks: withLocks, values, heartbeatSeconds },
-      since: options.since,
-      reconnectSeconds: options.reconnectSeconds ?? Infinity,
-      signal: options.signal,
+    const service = new Sender({
+      // A `fetch` that is called as a method of another object is refused by browsers.
+      fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
+      url: checkedUrl(url),
+      tokens: new Tokens(options.token),
+      timeoutSeconds,
+      retrySeconds,
+      isGuarded: options.bigint !== true,
+      warn: options.onWarning ?? ((message) => console.warn(message)),
     });
+    super(service.below(namespaces.path(options.namespace ?? namespaces.DEFAULT)));
+    this.service = service;
   }
 
-  // Locks ------------------------------------------------------------------------------------------------------------
+  // Namespaces -------------------------------------------------------------------------------------------------------
 
-  /**
-   * Acquire a lock, and renew its lease until it is released. Throws LockHeld if it is not free within `wait` seconds.
-   *
-   *     await using lease = await db.lock("jobs/nightly");
-   */
-  lock(name: string, options: LockOptions = {}): Promise<Lease> {
-    const { ttl = 30, wait = 5, owner = null, renewEvery, signal } = options;
-    return acquire(this.sender, name, { ttl, wait, owner, renewEvery, signal });
+  /** The entries and locks of a namespace. It makes no request. */
+  namespace(name: string): Namespace {
+    return new Namespace(this.service.below(namespaces.path(name)));
   }
 
   /**
-   * Call a function while this client holds the lock, and return its result.
+   * Create a namespace, or change the quotas of one that exists. Needs a token with the permission `admin`.
    *
-   * If the lease is lost, `lease.signal` is aborted, and LeaseLost is thrown at the end, unless the function throws an
-   * error of its own.
+   * null removes a quota; one that is not given stays as it is, and a new namespace has none. A write beyond a quota
+   * throws QuotaExceeded.
    */
-  async withLock<R>(name: string, body: (lease: Lease) => R | Promise<R>, options: LockOptions = {}): Promise<R> {
-    const lease = await this.lock(name, options);
-    let result: R;
-    try {
-      result = await body(lease);
-    } catch (error) {
-      await lease.end();
-      throw error;
-    }
-    const loss = await lease.end();
-    if (loss !== undefined) {
-      throw loss;
-    }
-    return result;
+  async createNamespace(name: string, { maxEntries, maxBytes, ...options }: QuotaOptions = {}): Promise<NamespaceInfo> {
+    const request = namespaces.create(name, { maxEntries, maxBytes });
+    return namespaces.readNamespace(await this.service.send(request, options));
   }
 
-  /** Writes that are refused unless this lease, which another program renews, is alive. */
-  fenced(leaseId: string): Writes {
-    return new Writes(this.sender, leaseId);
+  /** The revision, the usage and the quotas of a namespace. Needs `admin`. NoSuchNamespace if there is none. */
+  async namespaceInfo(name: string, options: CallOptions = {}): Promise<NamespaceInfo> {
+    return namespaces.readNamespace(await this.service.send(namespaces.info(name), options));
   }
 
-  /** Who holds a lock; null if nobody does. */
-  async holder(name: string, options: CallOptions = {}): Promise<Holder | null> {
-    try {
-      return locks.readHolder(await this.sender.send(locks.holder(name), options), this.sender.isGuarded);
-    } catch (error) {
-      if (error instanceof NotFound) {
-        return null;
-      }
-      throw error;
-    }
-  }
-
-  /** All leases that are alive on locks whose names begin with `prefix`. */
-  async *holders(
-    prefix = "",
-    options: CallOptions & { readonly pageLocks?: number } = {},
-  ): AsyncGenerator<Holder, void, undefined> {
+  /** All namespaces that the token may use, in the order of their names, read in pages. Needs `admin`. */
+  async *namespaces(
+    options: CallOptions & { readonly pageNamespaces?: number } = {},
+  ): AsyncGenerator<NamespaceInfo, void, undefined> {
     let after: string | undefined;
     do {
-      const request = locks.page(prefix, after, options.pageLocks ?? PAGE_ENTRIES);
-      const page = locks.readPage(await this.sender.send(request, options), this.sender.isGuarded);
-      yield* page.holders;
+      const request = namespaces.page(after, options.pageNamespaces ?? PAGE_NAMESPACES);
+      const page = namespaces.readPage(await this.service.send(request, options));
+      yield* page.namespaces;
       after = page.next;
     } while (after !== undefined);
   }
 
   /**
-   * End the lease on a lock: your own one with this fencing `token`, or with `force` that of anyone.
+   * Delete a namespace and all that is in it. Needs `admin`. `default` cannot be deleted.
    *
-   * LockNotFound if no lease is alive, LeaseLost if another one is.
+   * Watches, waits and leases in it end with NoSuchNamespace. If it is created again, its revision goes on.
    */
-  async unlock(name: string, which: { readonly token: number } | { readonly force: true }): Promise<void> {
-    const request = "token" in which ? locks.releaseByToken(name, which.token) : locks.forceRelease(name);
-    await this.sender.send(request);
+  async deleteNamespace(name: string, options: CallOptions = {}): Promise<void> {
+    await this.service.send(namespaces.remove(name), options);
   }
 }
 

@@ -10,10 +10,10 @@
  * Use one adapter for each Keyv instance.
  */
 
-import type { Client } from "./client.js";
 import { NotFound } from "./errors.js";
 import { fromBase64, isBytes, type Json, toBase64 } from "./json.js";
 import { MAX_TTL_SECONDS, MIN_TTL_SECONDS, chunks, escapedSegment, hexadecimal, unescapedSegment } from "./names.js";
+import type { Namespace } from "./namespace.js";
 import type { Entry } from "./records.js";
 
 const MAX_KEY_BYTES = 512;
@@ -35,7 +35,7 @@ export class KeyvLeasehold {
   private readonly prefix: string;
 
   constructor(
-    private readonly client: Client,
+    private readonly client: Namespace,
     { prefix = "keyv/" }: KeyvLeaseholdOptions = {},
   ) {
     if (prefix === "") {

@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** A lease: how long it certainly lasts, its renewal in the background, its end, and its fenced writes. */
 
-import { LeaseholdError, LeaseLost, LockHeld, LockNotFound } from "./errors.js";
+import { LeaseholdError, LeaseLost, LockHeld, LockNotFound, NoSuchNamespace } from "./errors.js";
 import type { Json } from "./json.js";
 import { LeaseTerm } from "./protocol/lease_term.js";
 import * as locks from "./protocol/locks.js";
@@ -161,7 +161,7 @@ export class Lease extends Writes {
         this.lose(error);
         return;
       }
-      if (error instanceof LockNotFound) {
+      if (error instanceof LockNotFound || error instanceof NoSuchNamespace) {
         this.lose(new LeaseLost(`the lease on ${JSON.stringify(this.name)} was ended`, {}, { cause: error }));
         return;
       }
@@ -213,6 +213,11 @@ export class Lease extends Writes {
     } catch (error) {
       if (error instanceof LeaseLost) {
         this.lose(error);
+      } else if (error instanceof NoSuchNamespace) {
+        const text = `the lease on ${JSON.stringify(this.name)} has ended with its namespace`;
+        const loss = new LeaseLost(text, {}, { cause: error });
+        this.lose(loss);
+        throw loss;
       }
       throw error;
     }

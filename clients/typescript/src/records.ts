@@ -53,6 +53,18 @@ export interface Holder {
   readonly waiters: number | undefined;
 }
 
+/** A namespace: what is in it, and its quotas. `bytes`: of keys and values. */
+export interface NamespaceInfo {
+  readonly name: string;
+  readonly revision: number;
+  readonly entries: number;
+  readonly bytes: number;
+  /** Undefined without a quota. */
+  readonly maxEntries: number | undefined;
+  readonly maxBytes: number | undefined;
+  readonly createdAt: Date | undefined;
+}
+
 /** `cursor`: all changes up to this revision were reported; undefined in the middle of a revision. */
 export type Event<T = Json> = EntryPut<T> | EntryDeleted | LockChanged | Ready | Reset;
 

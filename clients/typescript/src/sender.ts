@@ -39,6 +39,11 @@ export class Sender {
     this.warn = options.warn;
   }
 
+  /** The same connections and tokens, for targets below a path such as `/ns/team`, or "" for none. */
+  below(path: string): Sender {
+    return path === "" ? this : new Sender({ ...this.options, url: this.options.url + path });
+  }
+
   /**
    * The response, if it is a success. A change is done once, however often it is sent.
    *

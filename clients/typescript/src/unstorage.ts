@@ -9,14 +9,14 @@
  * `watch` calls back for changes of all clients, and also after a lost connection for each key that has changed.
  */
 
-import type { Client } from "./client.js";
 import { NotFound } from "./errors.js";
 import { decode, isBytes, type Json } from "./json.js";
 import { chunks, escapedSegment, unescapedSegment } from "./names.js";
+import type { Namespace } from "./namespace.js";
 import type { Entry } from "./records.js";
 
 export interface LeaseholdDriverOptions {
-  readonly client: Client;
+  readonly client: Namespace;
   /** All entries of the driver have keys that begin with this. `unstorage/` by default. */
   readonly prefix?: string;
   /** Seconds after which each entry expires. The option `ttl` of a call replaces it. */
@@ -32,7 +32,7 @@ export interface LeaseholdDriver {
   readonly name: "leasehold";
   readonly flags: { readonly ttl: true };
   readonly options: LeaseholdDriverOptions;
-  getInstance(): Client;
+  getInstance(): Namespace;
   hasItem(key: string): Promise<boolean>;
   getItem(key: string): Promise<Json>;
   getItems(items: readonly { key: string }[]): Promise<{ key: string; value: Json }[]>;
@@ -139,7 +139,7 @@ export function leaseholdDriver(options: LeaseholdDriverOptions): LeaseholdDrive
  * with what is known, and only differences are reported.
  */
 async function watchChanges(
-  client: Client,
+  client: Namespace,
   prefix: string,
   report: (event: WatchEvent, name: string) => unknown,
   onError: (error: unknown) => void,

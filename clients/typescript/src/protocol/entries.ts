@@ -25,7 +25,7 @@ export type Match = Entry | number | string;
 
 export const NOT_MODIFIED = 304;
 /** As long as the deletion of millions of entries takes; the service responds at its end. */
-const DELETION_SECONDS = 600;
+export const DELETION_SECONDS = 600;
 
 export interface Conditions {
   readonly ifMatch?: Match | undefined;
