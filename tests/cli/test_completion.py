@@ -48,6 +48,11 @@ def test_every_command_and_option_is_described() -> None:
     [get] = [each for each in described if each.name == "get"]
     output, wait = (next(each for each in get.options if name in each.names) for name in ("-o", "--wait"))
     assert (output.names, output.choices, wait.value) == (["-o", "--output"], ["json", "table", "raw"], "SECONDS")
+    with_words = {each.name: each.words for each in described if each.words}
+    assert with_words == {
+        "namespaces": ["list", "show", "create", "delete"],
+        "completion": ["bash", "zsh", "fish"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,10 @@ def test_every_command_and_option_is_described() -> None:
         (["leasehold", "get", "key", "-o", "j"], ["json"]),
         (["leasehold", "get", "--output", "=", "t"], ["table"]),
         (["leasehold", "get", "--output", "="], ["json", "table", "raw"]),
+        (["leasehold", "namespaces", ""], ["list", "show", "create", "delete"]),
+        (["leasehold", "namespaces", "cr"], ["create"]),
+        (["leasehold", "namespaces", "delete", "d"], [""]),
+        (["leasehold", "namespaces", "delete", "--y"], ["--yes"]),
         (["leasehold", "get", "k"], [""]),
         (["leasehold", "get", "--", "--if"], [""]),
     ],
@@ -76,6 +85,9 @@ def test_fish_completes_commands_options_and_choices(tmp_path: Path) -> None:
         "--if-none-match": "Only if it has another ETag or revision; with --wait, wait for that."
     }
     assert list(in_fish(path, "leasehold get -o ")) == ["json", "raw", "table"]
+    assert list(in_fish(path, "leasehold namespaces ")) == ["create", "delete", "list", "show"]
+    assert list(in_fish(path, "leasehold namespaces delete --y")) == ["--yes"]
+    assert list(in_fish(path, "leasehold namespaces delete --i")) == []
 
 
 @needs("zsh")
@@ -85,6 +97,7 @@ def test_fish_completes_commands_options_and_choices(tmp_path: Path) -> None:
         ("leasehold patc\t", "leasehold patch "),
         ("leasehold get --if\t", "leasehold get --if-none-match="),
         ("leasehold get key -o ta\t", "leasehold get key -o table "),
+        ("leasehold namespaces cr\t", "leasehold namespaces create "),
     ],
 )
 def test_zsh_completes_commands_options_and_choices(tmp_path: Path, typed: str, completed: str) -> None:

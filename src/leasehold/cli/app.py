@@ -44,6 +44,7 @@ GROUPS: Final = {
         "export": "export",
         "import": "import_entries",
         "copy": "copy_entries",
+        "namespaces": "namespaces",
         "status": "status",
     },
     "Commands for servers and stores": {

@@ -12,7 +12,14 @@ from contextlib import aclosing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leasehold.cli.arguments import Command, Parser, count_from
-from leasehold.cli.connecting import TOKEN_FILE_VARIABLE, ConnectionArguments, connected
+from leasehold.cli.connecting import (
+    DEFAULT_NAMESPACE,
+    NAMESPACE_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    ConnectionArguments,
+    connected,
+)
+from leasehold.cli.exit_codes import wrong_usage
 from leasehold.cli.output_files import Write, written
 
 if TYPE_CHECKING:
@@ -45,6 +52,7 @@ class BackupArguments(Namespace):
     output: str
     store: str | None
     url: str | None
+    namespace: str | None
     token_file: str | None
 
 
@@ -58,6 +66,11 @@ def parse_backup(program: str, words: Sequence[str]) -> BackupArguments:
     parser.add_argument("output", metavar="OUTPUT", help="The file to write, or - for standard output.")
     parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--url", help="A running service, in place of a store: http://localhost:8080.")
+    parser.add_argument(
+        "--namespace",
+        metavar="NAME",
+        help=f"For --url: its namespace.  [default: {NAMESPACE_VARIABLE}, or {DEFAULT_NAMESPACE}]",
+    )
     parser.add_argument(
         "--token-file",
         metavar="FILE",
@@ -74,9 +87,14 @@ def run_backup(program: str, words: Sequence[str]) -> int:
 
     output = None if arguments.output == "-" else Path(arguments.output)
     if arguments.url is None:
+        if arguments.namespace is not None:
+            raise wrong_usage("--namespace is for --url")
         back_up_store(_named_store(arguments.store), output)
     else:
-        back_up_service(ConnectionArguments(url=arguments.url, token_file=arguments.token_file, retry=0.0), output)
+        connection = ConnectionArguments(
+            url=arguments.url, namespace=arguments.namespace, token_file=arguments.token_file, retry=0.0
+        )
+        back_up_service(connection, output)
     return 0
 
 

@@ -47,22 +47,25 @@ class Option(NamedTuple):
 
 
 class DescribedCommand(NamedTuple):
+    """`words`: what its first argument may be, if there is a choice."""
+
     name: str
     summary: str
     options: Sequence[Option]
+    words: Sequence[str]
 
 
 def described_commands() -> Sequence[DescribedCommand]:
     from leasehold.cli.app import MODULES, command
 
-    return [DescribedCommand(name, command(name).summary, _options_of(command(name))) for name in MODULES]
+    return [_described(name, command(name)) for name in MODULES]
 
 
-def _options_of(command: Command) -> Sequence[Option]:
+def _described(name: str, command: Command) -> DescribedCommand:
     try:
         command.run("leasehold", DESCRIBE)
     except Described as described:
-        return [
+        options = [
             Option(
                 each.option_strings,
                 None if each.nargs == 0 else str(each.metavar or each.dest.upper()),
@@ -72,6 +75,9 @@ def _options_of(command: Command) -> Sequence[Option]:
             for each in described.actions
             if each.option_strings
         ]
+        arguments = [each for each in described.actions if not each.option_strings]
+        words = [str(choice) for choice in arguments[0].choices or ()] if arguments else []
+        return DescribedCommand(name, command.summary, options, words)
     raise AssertionError("a command must call check_options first")
 
 
@@ -79,7 +85,8 @@ def _options_of(command: Command) -> Sequence[Option]:
 
 _BASH: Final = r"""# bash completion of leasehold
 _leasehold() {
-    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]} options= index
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}
+    local options= words= index
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         COMPREPLY=($(compgen -W "@COMMANDS@ --help --version" -- "$word"))
@@ -104,6 +111,7 @@ _leasehold() {
 @OPTIONS@    esac
     case $word in
         -*) COMPREPLY=($(compgen -W "$options" -- "$word")) ;;
+        *) [ "$COMP_CWORD" -eq 2 ] && COMPREPLY=($(compgen -W "$words" -- "$word")) ;;
     esac
 }
 complete -o bashdefault -o default -F _leasehold leasehold
@@ -119,7 +127,8 @@ def bash_script(commands: Sequence[DescribedCommand]) -> str:
         if option.choices
     )
     names = {each.name: " ".join(name for option in each.options for name in option.names) for each in commands}
-    options = "".join(f'        {command}) options="{of_command}" ;;\n' for command, of_command in names.items())
+    words = {each.name: f' words="{" ".join(each.words)}"' if each.words else "" for each in commands}
+    options = "".join(f'        {name}) options="{of_name}"{words[name]} ;;\n' for name, of_name in names.items())
     return (
         _BASH.replace("@COMMANDS@", " ".join(command.name for command in commands))
         .replace("@CHOICES@", choices)
@@ -159,7 +168,8 @@ fi
 def zsh_script(commands: Sequence[DescribedCommand]) -> str:
     listed = "".join(f"        {_quoted(f'{command.name}:{command.summary}')}\n" for command in commands)
     options = "".join(
-        f"                {command.name}) _arguments {' '.join(_zsh_options(command))} '*: :_default' ;;\n"
+        f"                {command.name}) _arguments {' '.join(_zsh_options(command))}{_zsh_words(command)}"
+        " '*: :_default' ;;\n"
         for command in commands
     )
     return _ZSH.replace("@COMMANDS@", listed).replace("@OPTIONS@", options)
@@ -174,6 +184,10 @@ def _zsh_options(command: DescribedCommand) -> Iterator[str]:
             yield _quoted(f"{form}[{summary}]{value}")
 
 
+def _zsh_words(command: DescribedCommand) -> str:
+    return f" '1: :({' '.join(command.words)})'" if command.words else ""
+
+
 def _zsh_values(option: Option) -> str:
     return f"({' '.join(option.choices)})" if option.choices else "_default"
 
@@ -184,12 +198,21 @@ def _zsh_values(option: Option) -> str:
 def fish_script(commands: Sequence[DescribedCommand]) -> str:
     lines = [
         "# fish completion of leasehold",
+        # Not `__fish_seen_subcommand_from`: the words of one command may be the names of others.
+        "function __leasehold_runs",
+        "    set -l words (commandline -opc)",
+        '    test "$words[2]" = $argv[1]',
+        "end",
+        "function __leasehold_words",
+        "    test (count (commandline -opc)) -eq 2",
+        "end",
         "complete -c leasehold -n __fish_use_subcommand -f",
         *(
             f"complete -c leasehold -n __fish_use_subcommand -a {command.name} -d {_fish_quoted(command.summary)}"
             for command in commands
         ),
         *(_fish_option(command.name, option) for command in commands for option in command.options),
+        *(_fish_words(command) for command in commands if command.words),
     ]
     return "\n".join(lines) + "\n"
 
@@ -197,8 +220,13 @@ def fish_script(commands: Sequence[DescribedCommand]) -> str:
 def _fish_option(command: str, option: Option) -> str:
     names = (f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names)
     value = "" if option.value is None else f" -x -a '{' '.join(option.choices)}'" if option.choices else " -r"
-    condition = f"'__fish_seen_subcommand_from {command}'"
+    condition = f"'__leasehold_runs {command}'"
     return f"complete -c leasehold -n {condition} {' '.join(names)}{value} -d {_fish_quoted(option.summary)}"
+
+
+def _fish_words(command: DescribedCommand) -> str:
+    condition = f"'__leasehold_runs {command.name}; and __leasehold_words'"
+    return f"complete -c leasehold -n {condition} -f -a '{' '.join(command.words)}'"
 
 
 def _quoted(text: str) -> str:

@@ -1,4 +1,5 @@
-"""How commands reach a service: its URL, the bearer token and the lease, from options and from the environment.
+"""How commands reach a service: its URL, a namespace, the bearer token and the lease, from options and from the
+environment.
 
     add_connection_options(parser)      the options that all these commands have
     with connected(arguments) as db:    a client of the package `leasehold_client`
@@ -26,15 +27,19 @@ URL_VARIABLE: Final = "LEASEHOLD_URL"
 TOKEN_VARIABLE: Final = "LEASEHOLD_TOKEN"  # noqa: S105 - the name of a variable
 TOKEN_FILE_VARIABLE: Final = "LEASEHOLD_TOKEN_FILE"  # noqa: S105
 LEASE_VARIABLE: Final = "LEASEHOLD_LEASE"
+NAMESPACE_VARIABLE: Final = "LEASEHOLD_NAMESPACE"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 RETRY_SECONDS: Final = 10.0
 """As long as a restart of the service takes."""
+DEFAULT_NAMESPACE: Final = "default"
+"""As in `leasehold.namespaces`, whose imports take long."""
 
 
 class ConnectionArguments(Namespace):
     """The base of the arguments of a command that has these options."""
 
     url: str | None
+    namespace: str | None
     token_file: str | None
     retry: float
 
@@ -45,11 +50,16 @@ class WriteArguments(ConnectionArguments):
     lease: str | None
 
 
-def add_connection_options(parser: Parser, *, has_url: bool = True) -> None:
-    """`has_url`: whether the service is given by an option, and not by an argument."""
+def add_connection_options(parser: Parser, *, has_url: bool = True, has_namespace: bool = True) -> None:
+    """`has_url`: whether the service is given by an option, and not by an argument. `has_namespace`: whether the
+    command is for the entries and locks of a namespace."""
     add = parser.add_argument
     if has_url:
         add("--url", help=f"The service.  [default: {URL_VARIABLE}, or the service on this machine]")
+    if has_namespace:
+        add_namespace_option(parser)
+    else:
+        parser.set_defaults(namespace=DEFAULT_NAMESPACE)
     add("--token-file", metavar="FILE", help=f"File with the bearer token.  [default: {TOKEN_FILE_VARIABLE}]")
     add(
         "--retry",
@@ -57,6 +67,12 @@ def add_connection_options(parser: Parser, *, has_url: bool = True) -> None:
         type=seconds,
         default=RETRY_SECONDS,
         help="How long to try again if the service does not respond.  [default: %(default).0f]",
+    )
+
+
+def add_namespace_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--namespace", metavar="NAME", help=f"The namespace.  [default: {NAMESPACE_VARIABLE}, or {DEFAULT_NAMESPACE}]"
     )
 
 
@@ -103,6 +119,7 @@ def connected(arguments: ConnectionArguments, *, retry_seconds: float | None = N
     try:
         client = Client(
             service_url(arguments.url),
+            namespace=namespace_of(arguments),
             token=_token(arguments.token_file),
             retry_seconds=arguments.retry if retry_seconds is None else retry_seconds,
         )
@@ -147,6 +164,16 @@ def _checked(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or not has_port or not is_plain:
         raise wrong_usage("the URL of a service is like http://127.0.0.1:8080; a token is given in a file")
     return url
+
+
+def namespace_of(arguments: ConnectionArguments) -> str:
+    """The namespace of the option, else that of the environment, else `default`.
+
+    The client refuses one that cannot exist.
+    """
+    if arguments.namespace is not None:
+        return arguments.namespace
+    return os.environ.get(NAMESPACE_VARIABLE) or DEFAULT_NAMESPACE
 
 
 def _token(file: str | None) -> "str | Callable[[], str] | None":

@@ -11,6 +11,7 @@ from leasehold.cli.connecting import (
     connected,
     failed,
     lease_of,
+    namespace_of,
 )
 from leasehold.cli.exit_codes import FAILED, SUCCESS, CommandFailed, wrong_usage
 from leasehold.cli.transfer.arguments import TransferArguments, add_prefix_option, add_read_options, add_write_options
@@ -20,6 +21,8 @@ from leasehold.process.streams import print_error
 class Arguments(WriteArguments, TransferArguments):
     source: str
     target: str
+    source_namespace: str | None
+    target_namespace: str | None
     source_token_file: str | None
     target_token_file: str | None
 
@@ -38,6 +41,8 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
     add_prefix_option(parser)
     add_write_options(parser)
     add_read_options(parser)
+    add("--source-namespace", metavar="NAME", help="The namespace to read.  [default: as --namespace]")
+    add("--target-namespace", metavar="NAME", help="The namespace to write.  [default: as --namespace]")
     add("--source-token-file", metavar="FILE", help="File with the token for SOURCE.  [default: as --token-file]")
     add("--target-token-file", metavar="FILE", help="File with the token for TARGET.  [default: as --token-file]")
     add_lease_option(parser)
@@ -48,8 +53,11 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
 
 def run(program: str, words: Sequence[str]) -> int:
     arguments = parse(program, words)
-    if arguments.source == arguments.target and not any(old != new for old, new in arguments.prefix):
-        raise wrong_usage("the source and the target are the same service")
+    source = _side(arguments, arguments.source, arguments.source_namespace, arguments.source_token_file)
+    target = _side(arguments, arguments.target, arguments.target_namespace, arguments.target_token_file)
+    is_same = (source.url, namespace_of(source)) == (target.url, namespace_of(target))
+    if is_same and not any(old != new for old, new in arguments.prefix):
+        raise wrong_usage("the source and the target are the same service and namespace")
 
     from leasehold.cli.progress_line import shown_by_thread
     from leasehold.cli.transfer.entry_lines import read_lines
@@ -61,8 +69,6 @@ def run(program: str, words: Sequence[str]) -> int:
     lease = lease_of(arguments)
     headers = () if lease is None else (("If-Lease", lease),)
     options = WriteOptions((), arguments.if_absent, arguments.dry_run, headers)
-    source = _side(arguments, arguments.source, arguments.source_token_file)
-    target = _side(arguments, arguments.target, arguments.target_token_file)
     with connected(source) as from_db, connected(target) as to_db:
         export = Export(from_db, arguments.prefix)
         lines = export.in_pages() if arguments.pages else export.of_one_moment()
@@ -77,8 +83,13 @@ def run(program: str, words: Sequence[str]) -> int:
     return FAILED if importer.counts.rejected else SUCCESS
 
 
-def _side(arguments: Arguments, url: str, token_file: str | None) -> ConnectionArguments:
-    return ConnectionArguments(url=url, token_file=token_file or arguments.token_file, retry=arguments.retry)
+def _side(arguments: Arguments, url: str, namespace: str | None, token_file: str | None) -> ConnectionArguments:
+    return ConnectionArguments(
+        url=url,
+        namespace=arguments.namespace if namespace is None else namespace,
+        token_file=token_file or arguments.token_file,
+        retry=arguments.retry,
+    )
 
 
 def _of_source(lines: Iterator[bytes]) -> Iterator[bytes]:

@@ -108,7 +108,7 @@ class Renewals:
         self._thread.join(RELEASE_SECONDS)
 
     def _run(self) -> None:
-        from leasehold_client import LeaseholdError, LeaseLost, LockNotFound
+        from leasehold_client import LeaseholdError, LeaseLost, LockNotFound, NoSuchNamespace
 
         # The main thread handles them. SIGTSTP must stop this process where the main thread waits for it.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -124,7 +124,7 @@ class Renewals:
                 seconds = min(remaining, lease.ttl / RENEWALS_PER_TTL)
                 try:
                     deadline = renewed(db, lease, within_seconds=seconds)
-                except (LeaseLost, LockNotFound):
+                except (LeaseLost, LockNotFound, NoSuchNamespace):
                     self._lose()
                     return
                 except LeaseholdError as error:

@@ -15,12 +15,14 @@ from leasehold.cli import exit_codes
 from leasehold.cli.arguments import Command, Parser
 from leasehold.cli.connecting import (
     LEASE_VARIABLE,
+    NAMESPACE_VARIABLE,
     TOKEN_FILE_VARIABLE,
     TOKEN_VARIABLE,
     URL_VARIABLE,
     ConnectionArguments,
     add_connection_options,
     connected,
+    namespace_of,
     seconds,
     service_url,
 )
@@ -58,7 +60,7 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
         LOCK.summary,
         usage="[OPTIONS] NAME -- COMMAND [ARGUMENT]…",
         details="It exits with the code of the command. The command gets "
-        f"{URL_VARIABLE}, {LOCK_VARIABLE}, {LEASE_VARIABLE} and {FENCE_VARIABLE}.",
+        f"{URL_VARIABLE}, {NAMESPACE_VARIABLE}, {LOCK_VARIABLE}, {LEASE_VARIABLE} and {FENCE_VARIABLE}.",
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="The name of the lock.")
@@ -204,6 +206,7 @@ def _environment(arguments: Arguments, lease: "HeldLease") -> "Mapping[str, str]
     """The environment of the command, in which its own `leasehold put` is fenced by the lease."""
     variables = dict(os.environ) | {
         URL_VARIABLE: service_url(arguments.url),
+        NAMESPACE_VARIABLE: namespace_of(arguments),
         LOCK_VARIABLE: lease.lock,
         LEASE_VARIABLE: lease.lease_id,
         FENCE_VARIABLE: str(lease.token),
@@ -216,7 +219,7 @@ def _environment(arguments: Arguments, lease: "HeldLease") -> "Mapping[str, str]
 
 def _release(arguments: Arguments, lease: "HeldLease") -> bool:
     """Whether the lease was alive until now, as far as is known."""
-    from leasehold_client import LeaseholdError, LeaseLost, LockNotFound
+    from leasehold_client import LeaseholdError, LeaseLost, LockNotFound, NoSuchNamespace
 
     from leasehold.cli.holding import release
     from leasehold.process.streams import print_error
@@ -224,7 +227,7 @@ def _release(arguments: Arguments, lease: "HeldLease") -> bool:
     with connected(arguments) as db:
         try:
             release(db, lease, at_least_seconds=arguments.at_least)
-        except (LeaseLost, LockNotFound):
+        except (LeaseLost, LockNotFound, NoSuchNamespace):
             print_error(f"leasehold: the lease on {lease.lock!r} was lost before the command ended")
             return False
         except LeaseholdError as error:
