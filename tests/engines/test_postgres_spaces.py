@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from databases import Database, commit, counting, database_for, opened_space, read, run
+from running import ANSWER_SECONDS
 
 from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.writer import Writer
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, Entry
 
@@ -50,5 +52,34 @@ def test_a_space_can_be_used_after_another_one_was_closed(database: Database) ->
             assert isinstance(await read(goes, "a"), ServiceError)
         async with opened_space(engine.space("goes")) as goes:
             assert isinstance(await read(goes, "a"), Entry)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("method", ["__aexit__", "_wake"])
+def test_the_other_spaces_continue_after_a_commit_whose_end_has_failed(
+    database: Database, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Also those that wait already."""
+    real = getattr(Writer, method)
+    calls = 0
+
+    def fail_once(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise MemoryError
+        return real(*arguments)
+
+    async def scenario() -> None:
+        engine = PostgresEngine(database.url)
+        async with AsyncExitStack() as stack:
+            spaces = [await stack.enter_async_context(opened_space(engine.space(name))) for name in ("a", "b", "c")]
+            monkeypatch.setattr(Writer, method, fail_once)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                ends = await asyncio.gather(*(commit(space, ["k"], counting("k")) for space in spaces))
+            assert [end is None for end in ends] == [False, True, True]
+            await spaces[0].recover()
+            assert await commit(spaces[0], ["k"], counting("k")) is None
 
     run(scenario())

@@ -105,6 +105,7 @@ class Committer:
             return await self._try_until_done(names, decide)
         finally:
             self.is_in_doubt = False
+            self._writer.end()
 
     async def _try_until_done(self, names: Names, decide: Decide) -> Written | ServiceError | None:
         """Repeat the attempt until the batch is committed or refused, or until the time for retries has ended."""

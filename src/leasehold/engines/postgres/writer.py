@@ -8,30 +8,53 @@ from leasehold.engines.postgres.pipeline import Pipeline
 
 
 class Writer:
-    """The connection of `link`. A transaction is made within `async with writer`, which waits for its turn.
+    """The connection of `link`. A transaction is made within `async with writer`, which waits until no other task is.
 
-    If the block raises, the connection is dropped, because nothing is known of its state.
+    If the block raises, the connection is dropped, because nothing is known of its state. The task must call `end` at
+    last: so the others continue even if an exception has prevented the normal end of the block.
     """
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._pipeline: Pipeline | None = None
         """That of the connection that was used last."""
-        self._turn = asyncio.Lock()
+        self._user: asyncio.Task[object] | None = None
+        """The task that is in the block."""
+        self._waiting: list[asyncio.Future[None]] = []
+        """One for each task that waits, in their order. All are woken, so that none is forgotten if one fails."""
         self.pause = link.pause
         """See `Link.pause`."""
 
     async def __aenter__(self) -> None:
-        await self._turn.acquire()
+        task = asyncio.current_task()
+        while self._user is not None:
+            is_free = asyncio.get_running_loop().create_future()
+            self._waiting.append(is_free)
+            try:
+                await is_free
+            finally:
+                self._waiting.remove(is_free)
+        self._user = task
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if error is not None:
-                self._link.drop()
-        finally:
-            self._turn.release()
+        if error is not None:
+            self._link.drop()
+        self._user = None
+        self._wake()
+
+    def end(self) -> None:
+        """The task makes no more transactions."""
+        if self._user is asyncio.current_task():
+            self._link.drop()
+            self._user = None
+        self._wake()
+
+    def _wake(self) -> None:
+        for is_free in self._waiting:
+            if not is_free.done():
+                is_free.set_result(None)
 
     async def pipeline(self) -> Pipeline:
         """The pipeline of the connection, a new one if there is none. Raises one of FAILURES."""
