@@ -4,7 +4,7 @@ import asyncio
 import errno
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -399,12 +399,12 @@ def test_only_the_commit_that_is_too_large_for_the_disk_is_refused(tmp_path: Pat
     for name in ("a", "b", "c"):
         volume.create(name)
 
-    async def write_all() -> list[str | None]:
+    async def write_all() -> Sequence[str | None]:
         disk.largest = 1000
         values = {"a": b"1", "b": b'"%b"' % (b"x" * 5000), "c": b"3"}
         engine = volume.engine
         commits = (put(engine, engine.space(name), ("k", value)) for name, value in values.items())
-        return [refusal and refusal.code for refusal in await asyncio.gather(*commits)]
+        return [None if refusal is None else refusal.code for refusal in await asyncio.gather(*commits)]
 
     assert volume.run(write_all()) == [None, "storage_full", None]
     disk.largest = 1 << 30

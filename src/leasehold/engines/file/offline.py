@@ -1,8 +1,8 @@
 """Backup, restore and advance of a store in files. Restore and advance need a store that no process uses.
 
 Every change replaces `data.json` once, after a checkpoint. So if the process is killed at any point, the namespace
-`default` is either unchanged or completely changed. `advance` also replaces the file of the other namespaces, before it.
-If it is killed in between, it can be repeated, because it does no harm to advance a namespace twice.
+`default` is either unchanged or completely changed. `advance` also replaces the file of the other namespaces, before
+that. If it is killed in between, it can be repeated, because it does no harm to advance a namespace twice.
 """
 
 import itertools
@@ -30,9 +30,9 @@ PAGE_ENTRIES: Final = 512
 
 
 def moment_of_files(path: Path, disk: Disk, now: int) -> Moment:
-    """The entries of `default` in the files of a store at this moment. A service may use the files meanwhile. Changes nothing.
+    """The entries of `default` in the files of a store at this moment. Changes nothing.
 
-    Everything acknowledged before this call is included. Raises `unavailable`.
+    A service may use the files meanwhile. Everything acknowledged before this call is included. Raises `unavailable`.
     """
     paths = Paths(real_path(path))
     state, report = _read_quietly(paths, disk, now)
@@ -89,10 +89,10 @@ def restore_files(
     make_incarnation: MakeIncarnation,
     now: int,
 ) -> Restored:
-    """Replace the content of `default` in the store at `path` by `backup`. The new head is the larger head plus `advance`.
+    """Replace the content of `default` in the store at `path` by `backup`; the other namespaces stay as they are.
 
-    Other namespaces stay as they are. Without `replace`, `default` must be empty. With it, the previous content is kept in another file. Raises
-    `unavailable`.
+    The new head is the larger head plus `advance`. Without `replace`, `default` must be empty. With it, the previous
+    content is kept in another file. Raises `unavailable`.
     """
     paths = Paths(real_path(path))
     storage = Storage(paths.data, disk)

@@ -11,6 +11,7 @@ from leasehold.errors import STATUS_BY_CODE, ErrorCode
 from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.routing import idempotency
 from leasehold.http.routing.namespaced_paths import NAMESPACE_PATTERN
+from leasehold.http.routing.openapi_namespace_schemas import NAMESPACE_SCHEMAS
 from leasehold.http.routing.openapi_schemas import HEADERS, SCHEMAS
 from leasehold.http.routing.openapi_state_schemas import STATE_SCHEMAS
 from leasehold.http.routing.route import DocumentedResponse, Parameter, PureEndpoint, Route
@@ -72,7 +73,7 @@ def openapi(router: Router) -> bytes:
         },
         "paths": paths,
         "components": {
-            "schemas": {**SCHEMAS, **STATE_SCHEMAS},
+            "schemas": {**SCHEMAS, **STATE_SCHEMAS, **NAMESPACE_SCHEMAS},
             "responses": _error_responses(router),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},

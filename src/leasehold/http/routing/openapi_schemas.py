@@ -8,9 +8,7 @@ from leasehold.limits import (
     MAX_KEY_BYTES,
     MAX_LEASE_ID_CHARACTERS,
     MAX_LEASE_SECONDS,
-    MAX_NAMESPACE_CHARACTERS,
     MAX_OWNER_BYTES,
-    MAX_QUOTA,
     MAX_TRANSACTION_CHECKS,
     MAX_TRANSACTION_OPERATIONS,
     MAX_TTL_SECONDS,
@@ -42,7 +40,7 @@ HEADERS: dict[str, Json] = {
     "X-Request-Id": {"description": "Identifies this request in the log.", "schema": {"type": "string"}},
 }
 
-_TIME: Json = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000001Z"]}
+TIME: Json = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000001Z"]}
 _ENTRY_MEMBERS: dict[str, Json] = {
     "key": {"$ref": "#/components/schemas/Key"},
     "value": {"description": "Any JSON value, or bytes in base64; missing if it was not asked for."},
@@ -50,9 +48,9 @@ _ENTRY_MEMBERS: dict[str, Json] = {
     "media": {"type": "string", "description": "The media type of a value that is bytes."},
     "size": {"type": "integer", "minimum": 0, "description": "The number of bytes, if the value is bytes."},
     "revision": {"type": "integer", "minimum": 1},
-    "created_at": _TIME,
-    "updated_at": _TIME,
-    "expires_at": _TIME,
+    "created_at": TIME,
+    "updated_at": TIME,
+    "expires_at": TIME,
 }
 _ENTRY: dict[str, Json] = {
     "type": "object",
@@ -81,8 +79,8 @@ LEASE_MEMBERS: dict[str, Json] = {
         "description": "A fencing token: larger for every later lease of any lock.",
     },
     "owner": _OWNER,
-    "acquired_at": _TIME,
-    "expires_at": _TIME,
+    "acquired_at": TIME,
+    "expires_at": TIME,
     "ttl": {"type": "number", "minimum": MIN_LEASE_SECONDS, "maximum": MAX_LEASE_SECONDS},
 }
 
@@ -92,7 +90,7 @@ def exactly(members: Mapping[str, Json]) -> Json:
     return {"type": "object", "properties": dict(members), "required": list(members), "additionalProperties": False}
 
 
-def _request(members: Mapping[str, Json]) -> Json:
+def request_body(members: Mapping[str, Json]) -> Json:
     """A body with any of these members. A member that is missing may be in the query."""
     return {"type": "object", "properties": dict(members), "additionalProperties": False}
 
@@ -156,25 +154,6 @@ _FAILED_CHECK: Json = _members(
         "current": {"anyOf": [_ENTRY, {"type": "null"}]},
         "error": {"const": "lease_lost"},
     },
-)
-_HEAD_REVISION: Json = {"type": "integer", "minimum": 0}
-_LIMIT: Json = {
-    "type": ["integer", "null"],
-    "minimum": 0,
-    "maximum": MAX_QUOTA,
-    "description": "Null: as much as there is room for.",
-}
-_NAMESPACE_NAME: Json = {"type": "string", "pattern": f"^[a-z0-9-]{{1,{MAX_NAMESPACE_CHARACTERS}}}$"}
-_NAMESPACE: Json = exactly(
-    {
-        "namespace": _NAMESPACE_NAME,
-        "revision": _HEAD_REVISION,
-        "entries": {"type": "integer", "minimum": 0},
-        "bytes": {"type": "integer", "minimum": 0, "description": "Of all keys and values."},
-        "max_entries": _LIMIT,
-        "max_bytes": _LIMIT,
-        "created_at": _TIME,
-    }
 )
 _CURSOR: Json = {"type": "integer", "minimum": 0, "description": "All changes up to here that match have been sent."}
 _HOLDER: dict[str, Json] = {
@@ -331,12 +310,12 @@ SCHEMAS: dict[str, Json] = {
     "Released": exactly(
         {"lock": _NAME, "released": {"const": True}, "revision": {"type": "integer", "minimum": 1}},
     ),
-    "Acquire": _request({"ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
-    "Renew": _request({"lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
-    "Release": _request({"lease_id": _LEASE_ID, "token": _TOKEN, "force": _FORCE}),
-    "AcquireByUuid": _request({"lock_id": _UUID, "ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
-    "RenewByUuid": _request({"lock_id": _UUID, "lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
-    "ReleaseByUuid": _request({"lock_id": _UUID, "lease_id": _LEASE_ID, "token": _TOKEN, "force": _FORCE}),
+    "Acquire": request_body({"ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
+    "Renew": request_body({"lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
+    "Release": request_body({"lease_id": _LEASE_ID, "token": _TOKEN, "force": _FORCE}),
+    "AcquireByUuid": request_body({"lock_id": _UUID, "ttl": _LEASE_TTL, "wait": _WAIT, "owner": _OWNER}),
+    "RenewByUuid": request_body({"lock_id": _UUID, "lease_id": _LEASE_ID, "ttl": _LEASE_TTL}),
+    "ReleaseByUuid": request_body({"lock_id": _UUID, "lease_id": _LEASE_ID, "token": _TOKEN, "force": _FORCE}),
     "JsonPatch": {
         "type": "array",
         "items": {
@@ -350,16 +329,6 @@ SCHEMAS: dict[str, Json] = {
             "required": ["op", "path"],
         },
     },
-    "Namespace": _NAMESPACE_NAME,
-    "NamespaceDescription": _NAMESPACE,
-    "NamespaceDeleted": exactly({"namespace": _NAMESPACE_NAME, "deleted": {"const": True}, "revision": _HEAD_REVISION}),
-    "NamespaceList": exactly(
-        {
-            "namespaces": {"type": "array", "items": _NAMESPACE},
-            "next": {"type": ["string", "null"], "description": "The `after` of the next page."},
-        }
-    ),
-    "Quota": _request(dict.fromkeys(("max_entries", "max_bytes"), _LIMIT)),
     "Health": {
         "type": "object",
         "properties": {
@@ -404,7 +373,7 @@ SCHEMAS: dict[str, Json] = {
             "size": {"type": "integer", "minimum": 0, "description": "The number of bytes of the value."},
             "member": {"type": "string", "description": "The member of the body that is wrong."},
             "owner": _OWNER,
-            "expires_at": _TIME,
+            "expires_at": TIME,
         },
         "required": ["error", "message", "request_id"],
         "description": "`error` is for programs, `message` for people. There may be more members.",
