@@ -162,7 +162,7 @@ def test_head_and_options_of_a_namespace(server: Server) -> None:
 def test_a_state_in_a_namespace_has_the_limit_of_states(server: Server) -> None:
     path = new_namespace(server)
     large = json.dumps({"serial": 1, "text": "x" * 2_000_000}).encode()
-    assert server.request("POST", f"{path}/terraform/a", content=large).status_code == 200
+    assert server.request("POST", f"{path}/terraform/a", content=large).is_success
     assert server.request("GET", f"{path}/terraform/a").content == large
     assert refusal(server.request("POST", f"{path}/kv/a", content=large)) == (413, "too_large")
 

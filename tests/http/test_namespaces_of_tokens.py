@@ -121,7 +121,7 @@ def test_the_token_of_terraform_is_for_its_namespaces(server: Server) -> None:
         return "ann", headers["Authorization"].removeprefix("Bearer ")
 
     saved = server.request("POST", "/ns/a/terraform/own", json={"serial": 1}, auth=password(FOR_A))
-    assert saved.status_code == 200
+    assert saved.is_success
     for path in ("/ns/b", "/ns/missing", ""):
         response = server.request("GET", f"{path}/terraform/own", auth=password(FOR_A))
         assert refusal(response) == FORBIDDEN
