@@ -9,6 +9,13 @@ import {currentToken} from "./token.js";
 /** The address of the service, with a slash at its end. */
 export const SERVICE = new URL("../", document.baseURI);
 
+export const DEFAULT_NAMESPACE = "default";
+/** The namespace of this page. It never changes: see `namespaces.js`. */
+export const NAMESPACE = new URLSearchParams(location.search).get("namespace") || DEFAULT_NAMESPACE;
+/** The address of what is in the namespace. A name that is none must not lead elsewhere, as `..` would. */
+export const SPACE = NAMESPACE === DEFAULT_NAMESPACE
+    ? SERVICE : new URL(`ns/${/^[a-z0-9-]+$/.test(NAMESPACE) ? NAMESPACE : "_"}/`, SERVICE);
+
 /** Dispatches `needed` when the service asks for a token. */
 export const tokenRequests = new EventTarget();
 
@@ -27,7 +34,15 @@ export class Refusal extends Error {
 }
 
 /**
- * The path of an entry or a lock, relative to the service.
+ * Whether the service has said that there is no such entry; its namespace exists.
+ * @param {unknown} error
+ */
+export function isAbsence(error) {
+    return error instanceof Refusal && error.status === 404 && error.code !== "no_such_namespace";
+}
+
+/**
+ * The path of an entry or a lock, relative to its namespace.
  * @param {"kv" | "locks"} route
  * @param {string} name
  */
@@ -41,17 +56,18 @@ export function pathOf(route, name) {
  * @property {Record<string, string>} [headers]
  * @property {string} [body]
  * @property {AbortSignal} [signal]
+ * @property {URL} [base] The namespace, unless it is `SERVICE`.
  */
 
 /**
  * Send a request, and wait for the head of its response. Raises `Refusal`.
  * @param {string} method
- * @param {string} path Relative to the service.
+ * @param {string} path Relative to `base`.
  * @param {Options} [options]
  * @returns {Promise<Response>}
  */
-export async function request(method, path, {query = {}, headers = {}, body, signal} = {}) {
-    const url = new URL(path, SERVICE);
+export async function request(method, path, {query = {}, headers = {}, body, signal, base = SPACE} = {}) {
+    const url = new URL(path, base);
     for (const [name, value] of Object.entries(query)) {
         if (value !== undefined && value !== null) {
             url.searchParams.append(name, String(value));

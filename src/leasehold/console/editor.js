@@ -1,6 +1,6 @@
 /** Writes an entry with the condition that it is still the one that was shown. If it is not, both are compared. */
 
-import {Refusal, ask, pathOf, readEntry} from "./api.js";
+import {Refusal, ask, isAbsence, pathOf, readEntry} from "./api.js";
 import {comparison} from "./conflict.js";
 import {button, element} from "./dom.js";
 import {compact, indented, isJson} from "./json_text.js";
@@ -134,7 +134,7 @@ export class Editor {
         try {
             theirs = await readEntry(this.key);
         } catch (error) {
-            if (!(error instanceof Refusal && error.status === 404)) {
+            if (!isAbsence(error)) {
                 this.show(error);
                 return;
             }

@@ -1,6 +1,6 @@
 /** One entry: shown as text, changed on the server meanwhile, deleted, downloaded. `editor.js` changes it. */
 
-import {Refusal, ask, pathOf, readEntry, request} from "./api.js";
+import {ask, isAbsence, pathOf, readEntry, request} from "./api.js";
 import {confirmed} from "./dialogs.js";
 import {announce, button, element, failure, message, throttled} from "./dom.js";
 import {Editor} from "./editor.js";
@@ -168,7 +168,7 @@ export class EntryPanel {
 
     /** @param {unknown} error */
     renderAbsent(error) {
-        if (error instanceof Refusal && error.status === 404) {
+        if (isAbsence(error)) {
             this.renderPage(this.key, message("There is no such entry", "It was deleted, it has expired, or it was never written.",
                 button("Create it", () => this.create(this.key), {class: "primary"})));
         } else {

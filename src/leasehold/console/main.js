@@ -1,10 +1,11 @@
 /** The start of the console: the view that the address names, the state of the stream, and the token. */
 
-import {tokenRequests} from "./api.js";
+import {DEFAULT_NAMESPACE, NAMESPACE, tokenRequests} from "./api.js";
 import {askForToken, leaving} from "./dialogs.js";
 import {KeysView} from "./keys.js";
 import {LiveView} from "./live.js";
 import {LocksView} from "./locks.js";
+import {Selector, leaveForbiddenDefault} from "./namespaces.js";
 import {StatusView} from "./status.js";
 import {stream} from "./stream.js";
 import {claims, currentToken, tokenChanges} from "./token.js";
@@ -16,6 +17,7 @@ const STATES = {
 
 const root = /** @type {HTMLElement} */ (document.getElementById("main"));
 const streamState = /** @type {HTMLElement} */ (document.getElementById("stream"));
+const selector = new Selector(/** @type {HTMLSelectElement} */ (document.getElementById("namespace")));
 const tokenButton = /** @type {HTMLElement} */ (document.getElementById("token"));
 
 /**
@@ -37,7 +39,8 @@ function route() {
     if (shown?.name !== name) {
         shown?.view.close();
         shown = {name, view: new VIEWS[name](root)};
-        document.title = `${name[0].toUpperCase()}${name.slice(1)} · Leasehold`;
+        const place = NAMESPACE === DEFAULT_NAMESPACE ? "" : ` · ${NAMESPACE}`;
+        document.title = `${name[0].toUpperCase()}${name.slice(1)}${place} · Leasehold`;
         for (const link of document.querySelectorAll("nav a")) {
             const isCurrent = link.getAttribute("href") === `#${name}`;
             link.toggleAttribute("aria-current", false);
@@ -86,8 +89,12 @@ tokenRequests.addEventListener("needed", () => askForToken(currentToken()
     : "The service needs a token."));
 tokenChanges.addEventListener("change", () => {
     showToken();
+    selector.refresh();
     if (shown?.view.unsaved) {
         shown.view.list?.();
+        return;
+    }
+    if (leaveForbiddenDefault()) {
         return;
     }
     shown?.view.close();
@@ -96,5 +103,8 @@ tokenChanges.addEventListener("change", () => {
 });
 stream.addEventListener("state", showStream);
 showToken();
-stream.start();
-route();
+if (!leaveForbiddenDefault()) {
+    selector.refresh();
+    stream.start();
+    route();
+}

@@ -1,6 +1,6 @@
 /** How to read an entry with curl, Python and JavaScript. The token is not in them; it stays in the environment. */
 
-import {SERVICE, pathOf} from "./api.js";
+import {DEFAULT_NAMESPACE, NAMESPACE, SERVICE, SPACE, pathOf} from "./api.js";
 import {announce, button, element} from "./dom.js";
 import {currentToken} from "./token.js";
 
@@ -14,16 +14,17 @@ function shellQuoted(text) {
  * @returns {Record<string, string>}
  */
 export function snippets(key) {
-    const url = new URL(pathOf("kv", key), SERVICE).href, base = SERVICE.href.replace(/\/$/, "");
+    const url = new URL(pathOf("kv", key), SPACE).href, base = SERVICE.href.replace(/\/$/, "");
     const hasToken = currentToken() !== "";
     const quoted = JSON.stringify(key);
+    const namespace = NAMESPACE === DEFAULT_NAMESPACE ? "" : `, namespace=${JSON.stringify(NAMESPACE)}`;
     return {
         curl: `curl ${hasToken ? '-H "Authorization: Bearer $LEASEHOLD_TOKEN" ' : ""}${shellQuoted(`${url}?raw`)}`,
         Python: [
             ...(hasToken ? ["import os", ""] : []),
             "from leasehold_client import Client",
             "",
-            `with Client(${JSON.stringify(base)}${hasToken ? ', token=os.environ["LEASEHOLD_TOKEN"]' : ""}) as client:`,
+            `with Client(${JSON.stringify(base)}${namespace}${hasToken ? ', token=os.environ["LEASEHOLD_TOKEN"]' : ""}) as client:`,
             `    entry = client.get(${quoted})`,
         ].join("\n"),
         JavaScript: [

@@ -1,10 +1,11 @@
-/** The view of the service: its health, and its figures over the last minutes. */
+/** The view of the service: its health, and its figures over the last minutes. Some are those of the namespace. */
 
-import {Refusal, SERVICE, ask} from "./api.js";
+import {DEFAULT_NAMESPACE, NAMESPACE, Refusal, SERVICE, ask} from "./api.js";
 import {Chart} from "./chart.js";
 import {element, failure} from "./dom.js";
 import {figures, samples} from "./metrics_text.js";
-import {duration} from "./times.js";
+import {readNamespace} from "./namespaces.js";
+import {duration, size} from "./times.js";
 
 const INTERVAL_MILLISECONDS = 2_000;
 /** Four minutes. */
@@ -21,6 +22,24 @@ const CHARTS = [
     ["waiters", "Waiting for a lock", "", false],
     ["connections", "Connections", "", false],
 ];
+
+/** The metrics have these of the namespace `default` only. */
+const OF_DEFAULT = {revision: null, entries: null, leases: null, waiters: null};
+
+/** @typedef {ReturnType<typeof readNamespace>} Figures */
+
+/** @param {Awaited<Figures>} namespace */
+function factsOf(namespace) {
+    if (namespace === null) {
+        return {};
+    }
+    const {entries, maxEntries, bytes, maxBytes} = namespace;
+    const most = maxEntries === null ? "" : ` of ${maxEntries.toLocaleString("en")}`;
+    return {
+        Entries: `${entries.toLocaleString("en")}${most}`,
+        "Keys and values": `${size(bytes)}${maxBytes === null ? "" : ` of ${size(maxBytes)}`}`,
+    };
+}
 
 export class StatusView {
     /** @param {HTMLElement} root */
@@ -49,12 +68,14 @@ export class StatusView {
 
     async refresh() {
         this.note.replaceChildren();
-        await Promise.all([this.readHealth(), this.readMetrics()].map((each) => each.catch((error) => {
+        const namespace = readNamespace();
+        await Promise.all([this.readHealth(namespace), this.readMetrics(namespace), namespace].map((each) => each.catch((error) => {
             this.note.replaceChildren(failure(error));
         })));
     }
 
-    async readHealth() {
+    /** @param {Figures} reading */
+    async readHealth(reading) {
         // A degraded service answers with 503 and the same members, so this is no refusal.
         const response = await fetch(new URL("health", SERVICE), {cache: "no-store", credentials: "omit"}).catch(() => null);
         if (response === null) {
@@ -67,8 +88,12 @@ export class StatusView {
         }
         const health = await response.json();
         this.showState(health.status ?? "unknown");
+        const isOther = NAMESPACE !== DEFAULT_NAMESPACE, namespace = await reading;
+        // The revision and the incarnation in the health are those of `default`.
         const facts = {
-            Store: health.store, Revision: health.revision, Incarnation: health.incarnation,
+            ...(isOther ? {Namespace: NAMESPACE, Store: health.store, ...(namespace && {Revision: namespace.revision})}
+                : {Store: health.store, Revision: health.revision, Incarnation: health.incarnation}),
+            ...factsOf(namespace),
             Version: health.version, "Running for": duration(health.uptime_s ?? 0),
             ...(health.message ? {Reason: health.message} : {}),
         };
@@ -82,9 +107,11 @@ export class StatusView {
         this.state.className = `badge ${state === "ok" ? "put" : "delete"}`;
     }
 
-    async readMetrics() {
-        const {text} = await ask("GET", "metrics", {headers: {Accept: "text/plain"}});
-        const now = figures(samples(text)), at = performance.now();
+    /** @param {Figures} reading */
+    async readMetrics(reading) {
+        const {text} = await ask("GET", "metrics", {base: SERVICE, headers: {Accept: "text/plain"}});
+        const of = NAMESPACE === DEFAULT_NAMESPACE ? {} : {...OF_DEFAULT, ...await reading};
+        const now = {...figures(samples(text)), ...of}, at = performance.now();
         for (const [name, , , isRate] of CHARTS) {
             const value = now[name], before = this.before?.[name];
             const chart = this.charts.get(name);

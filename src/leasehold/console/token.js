@@ -26,7 +26,7 @@ export function setToken(token) {
 
 /**
  * The claims of the token, unverified; null without a token, or if it is not a JWT.
- * @returns {{sub?: string, permissions?: string[], prefixes?: string[], exp?: number} | null}
+ * @returns {{sub?: string, permissions?: string[], prefixes?: string[], namespaces?: string[], exp?: number} | null}
  */
 export function claims() {
     const payload = currentToken().split(".")[1];

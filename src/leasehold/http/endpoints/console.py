@@ -18,7 +18,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.http.requests import Request, percent_decode
 from leasehold.http.responses import Response
-from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
+from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Parameter, Route, Service
 
 _FOLDER: Final = Path(__file__).parents[2] / "console"
 _INDEX: Final = "index.html"
@@ -99,7 +99,7 @@ def _redirection(request: Request) -> Response:
     return Response(302, b"See console/\n", headers=headers, content_type="text/plain; charset=utf-8")
 
 
-def _page(pattern: str, endpoint: AsyncEndpoint, response: DocumentedResponse) -> Route:
+def _page(pattern: str, endpoint: AsyncEndpoint, response: DocumentedResponse, *parameters: Parameter) -> Route:
     # `serves_bytes`: any header `Accept` is taken, as browsers send another one for each type of file.
     return Route(
         "GET",
@@ -108,14 +108,23 @@ def _page(pattern: str, endpoint: AsyncEndpoint, response: DocumentedResponse) -
         response.description,
         None,
         (response,),
+        parameters=parameters,
         serves_bytes=True,
         scope="server",
         is_described=False,
     )
 
 
+_NAMESPACE: Final = Parameter("namespace", "The namespace that the console shows.", {"type": "string"})
+"""For the scripts in the page (`namespaces.js`)."""
+
 ROUTES = (
-    _page("/console/{file}", AsyncEndpoint(console_file), DocumentedResponse(200, "A file of the console.", etag=True)),
+    _page(
+        "/console/{file}",
+        AsyncEndpoint(console_file),
+        DocumentedResponse(200, "A file of the console.", etag=True),
+        _NAMESPACE,
+    ),
     _page("/console", AsyncEndpoint(to_console), DocumentedResponse(302, "To the console.")),
     _page("/", AsyncEndpoint(root), DocumentedResponse(302, "To the console.")),
 )
