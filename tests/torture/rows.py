@@ -23,6 +23,9 @@ from harness.lock_command import end_in_time
 from harness.locks import Load, append_on_two_servers, append_with_pauses
 from harness.misbehaving_clients import survive_misbehaving_clients
 from harness.mounts import obstacle
+from harness.patroni import PROMISE as PATRONI_PROMISE
+from harness.patroni import obstacle as obstacle_to_patroni
+from harness.patroni import round_of_failovers as round_with_patroni
 from harness.postgres_faults import PROMISE, rounds_of
 from harness.power_cuts import survive_power_cuts
 from harness.repeats import take_effect_once
@@ -166,6 +169,7 @@ ROWS = (
     Row("postgres-freezes", PROMISE, rounds_of(["freeze"] * 6), "freezes"),
     Row("postgres-away", PROMISE, rounds_of(["no network", "no postmaster", "long freeze"]), "long outages"),
     Row("postgres-standby", STANDBY_PROMISE, round_of_failovers, "failovers"),
+    Row("patroni", PATRONI_PROMISE, round_with_patroni, "failovers", obstacle=obstacle_to_patroni),
     Row("power-cuts", "acknowledged changes survive power cuts", _power_cuts, "states"),
     Row("disk-faults", "acknowledged changes survive the failure of any file operation", _disk_faults, "runs"),
     Row("ext4", "acknowledged changes survive the loss of a real file system", _ext4, "cuts", obstacle=obstacle),
