@@ -2,6 +2,7 @@
 bugs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 
@@ -15,12 +16,14 @@ from leasehold.engines.file.appends import AnyAppend, Append
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.space import InMemorySpace
+from leasehold.engines.postgres.committer import Committer
 from leasehold.errors import ServiceError
 from leasehold.http.responses import Response
 from leasehold.http.wire.connection import Connection
 from leasehold.model import AnyKind, Change, Operation
 from leasehold.store import batch
 from leasehold.store.batch import Batch
+from leasehold.store.lane import Lane
 
 # A coroutine whose task could not be created is never awaited.
 pytestmark = [
@@ -38,6 +41,16 @@ def made(kind: str, folder: Path) -> Callable[[], Engine]:
 @pytest.mark.parametrize("kind", ENGINES)
 def test_an_exception_at_each_kind_of_call_affects_one_caller_or_one_batch(tmp_path: Path, kind: str) -> None:
     finding = survive_exceptions(made(kind, tmp_path), 1)
+    assert finding.violations == []
+    assert finding.figures["kinds of calls"] > LEAST_KINDS
+    assert finding.figures["faults"] > 0.6 * finding.figures["kinds of calls"], finding.figures
+
+
+def test_an_exception_while_servers_take_turns_affects_one_caller_or_one_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Committer, "is_contended", True)
+    finding = survive_exceptions(made("postgres", tmp_path), 1)
     assert finding.violations == []
     assert finding.figures["kinds of calls"] > LEAST_KINDS
     assert finding.figures["faults"] > 0.6 * finding.figures["kinds of calls"], finding.figures
@@ -78,6 +91,18 @@ def batch_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         raise failure
 
     monkeypatch.setattr(rules.batch, "_internal_error", unforeseen)
+
+
+def unguarded_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug: a batch that cannot be made in its turn leaves the lane waiting."""
+
+    def come(self: Lane) -> None:
+        self._awaits_turn = False
+        with suppress(OSError, MemoryError, RuntimeError):
+            self._commit_waiting()
+
+    monkeypatch.setattr(Lane, "_turn_came", shipped(come, "store/lane.py"))
+    monkeypatch.setattr(Committer, "is_contended", True)
 
 
 def unguarded_commit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +169,7 @@ def answered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         (half_published, "file"),
         (sure_files, "file"),
         (answered_twice, "memory"),
+        (unguarded_turn, "postgres"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )

@@ -64,3 +64,9 @@ def test_a_retry_after_an_unknown_commit_is_found_by_both_checks(tmp_path: Path)
     finding = stay_linearizable(store, 24, operations=3_000, kills=0, pauses=0, servers=2, lost_answers=5, bug=bug)
     assert finding.figures["answers of COMMIT lost"] == 5
     assert kinds(finding.violations) == {"revisions", "search"}
+
+
+def test_two_servers_that_commit_at_once_are_found_by_both_checks(tmp_path: Path) -> None:
+    store = STORES["postgres"](tmp_path)
+    finding = stay_linearizable(store, 25, operations=3_000, kills=0, pauses=0, servers=2, bug="turn without lock")
+    assert kinds(finding.violations) == {"revisions", "search"}

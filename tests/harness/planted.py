@@ -141,6 +141,16 @@ def retry_unknown_commits() -> None:
     Committer._is_stored = not_stored  # type: ignore[method-assign]
 
 
+def turn_without_lock() -> None:
+    """A server that takes its turn among others does not lock the head, so two servers commit at once."""
+
+    async def begin(self: Committer, pipeline: Pipeline) -> None:
+        with time_limit(pipeline.connection, SILENCE_SECONDS):
+            await pipeline.execute(sql.BEGIN)
+
+    Committer._lock = begin  # type: ignore[method-assign]
+
+
 def trust_the_primary() -> None:
     """A commit on the primary counts as replicated: a COMMIT whose wait was interrupted, or one found later."""
     is_stored = Committer._is_stored
@@ -328,6 +338,7 @@ BUGS: Final = {
     "trust the primary": trust_the_primary,
     "check preconditions on arrival": check_preconditions_on_arrival,
     "slow disk": slow_disk,
+    "turn without lock": turn_without_lock,
     "publish before durable": publish_before_durable,
     "answer before durable": answer_before_durable,
     "show half a transaction": show_half_a_transaction,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import typescript
 from databases import ENGINES, STORES
@@ -35,6 +36,7 @@ from harness.transfers import keep_the_sum
 from harness.watchers import watch_through_kills
 
 from leasehold.engines.base import SteadyClock
+from leasehold.engines.postgres.committer import Committer
 
 Round = Callable[[Path, int], Finding]
 """Runs one round in an empty folder with a seed. A round takes seconds, not minutes."""
@@ -152,6 +154,11 @@ def _injection(kind: str) -> Round:
     return survive
 
 
+def _injection_in_turns(folder: Path, seed: int) -> Finding:
+    with patch.object(Committer, "is_contended", new=True):
+        return _injection("postgres")(folder, seed)
+
+
 def _api_model(store: str) -> Round:
     return lambda folder, seed: follow_the_model(STORES[store](folder), seed, sequences=300)
 
@@ -176,6 +183,7 @@ ROWS = (
     Row("injection-memory", "the lane survives any exception, memory", _injection("memory"), "faults"),
     Row("injection-file", "the lane survives any exception, file engine", _injection("file"), "faults"),
     Row("injection-postgres", "the lane survives any exception, PostgreSQL", _injection("postgres"), "faults"),
+    Row("injection-turns", "the lane survives any exception, servers in turns", _injection_in_turns, "faults"),
     Row("linearizable-file", "linearizable through kills and pauses, file engine", _linearizable_file, "operations"),
     Row(
         "linearizable-postgres",

@@ -1,7 +1,7 @@
 """The write lane: which operations become one batch."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from driving import memory_of
@@ -11,7 +11,8 @@ from leasehold.engines.memory.space import MemorySpace
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MIB, Limits
 from leasehold.model import Delete, Operation, Outcome, Put, Touched, Written
-from leasehold.store.lane import ENOUGH_OPERATIONS
+from leasehold.store.batch import Batch
+from leasehold.store.lane import ENOUGH_OPERATIONS, Lane
 from leasehold.store.store import Store
 
 
@@ -100,3 +101,120 @@ def test_batches_grow_again_after_one_that_was_decided_completely() -> None:
     found = sizes([[Put("document", document), *updates, *puts(1000)]])
     assert found[0] == 1004
     assert sum(found[-3:]) > 500
+
+
+# Turns --------------------------------------------------------------------------------------------------------
+
+
+class Shared(Counting):
+    """An engine whose storage other servers use, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready: list[Callable[[], None]] = []
+        """What `turn` was called with."""
+        self.fails = False
+        self.turn = self._wait  # type: ignore[assignment]
+
+    def _wait(self, ready: Callable[[], None]) -> None:
+        self.ready.append(ready)
+        if self.fails:
+            raise MemoryError
+
+
+async def settle() -> None:
+    """Let the loop do everything that is due."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_operations_that_come_before_the_turn_join_the_batch() -> None:
+    async def scenario() -> None:
+        space = Shared()
+        store = Store(memory_of(space), Limits())
+        await store.open()
+        outcomes: list[Outcome | ServiceError] = []
+        for operation in puts(3):
+            store.submit(operation, outcomes.append)
+        await settle()
+        assert (len(space.ready), space.sizes) == (1, [])
+        for operation in puts(2):
+            store.submit(operation, outcomes.append)
+            await settle()
+        assert (len(space.ready), space.sizes) == (1, [])
+        space.ready[0]()
+        assert space.sizes == [5]
+        assert [outcome.entry.revision for outcome in outcomes if isinstance(outcome, Written)] == [1, 2, 3, 4, 5]
+        await settle()
+        await store.close()
+        assert len(space.ready) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_is_taken_in_a_turn_has_at_most_the_maximum_of_operations() -> None:
+    async def scenario() -> None:
+        space = Shared()
+        store = Store(memory_of(space), Limits())
+        await store.open()
+        for operation in puts(MAX_BATCH_OPERATIONS + 1):
+            store.submit(operation, lambda _: None)
+        await settle()
+        space.ready[0]()
+        await settle()
+        space.ready[1]()
+        assert space.sizes == [MAX_BATCH_OPERATIONS, 1]
+        await settle()
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_lane_continues_after_a_wait_for_a_turn_has_failed() -> None:
+    async def scenario() -> None:
+        space = Shared()
+        store = Store(memory_of(space), Limits())
+        await store.open()
+        outcomes: list[Outcome | ServiceError] = []
+        space.fails = True
+        store.submit(Put("a", b"1"), outcomes.append)
+        await settle()
+        assert [isinstance(each, ServiceError) and each.code for each in outcomes] == ["internal"]
+        space.fails = False
+        store.submit(Put("a", b"2"), outcomes.append)
+        space.ready[0]()  # too late
+        await settle()
+        assert (len(outcomes), space.sizes) == (1, [])
+        space.ready[1]()
+        assert isinstance(outcomes[1], Written)
+        await settle()
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_lane_continues_after_a_batch_could_not_be_taken_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        space = Shared()
+        store = Store(memory_of(space), Limits())
+        await store.open()
+        outcomes: list[Outcome | ServiceError] = []
+        store.submit(Put("a", b"1"), outcomes.append)
+        await settle()
+        with monkeypatch.context() as fault:
+            fault.setattr(Lane, "_take_batch", fail)
+            space.ready[0]()
+        assert [isinstance(each, ServiceError) and each.code for each in outcomes] == ["internal"]
+        await settle()
+        store.submit(Put("a", b"2"), outcomes.append)
+        await settle()
+        space.ready[1]()
+        assert isinstance(outcomes[1], Written)
+        await settle()
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def fail(_lane: Lane) -> Batch:
+    raise MemoryError

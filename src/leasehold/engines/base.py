@@ -178,6 +178,16 @@ class Space(Protocol):
         handles a commit needs one `try`, whose handler calls `done`.
         """
 
+    @property
+    def turn(self) -> Callable[[Callable[[], None]], None] | None:
+        """Waits until this server is the only writer, because other servers commit, too. None: commit at once.
+
+        Call it with `ready` instead of `commit`. It calls `ready` later, also if it fails; once, or again if `ready`
+        raises. Within `ready`, the caller calls `commit` with all changes that wait by then: the batch is larger than
+        one that is made before the wait. If it does not call `commit`, the turn ends. The rule of one call at a time
+        counts from the call of `turn` on.
+        """
+
     def subscribe(self, kind: AnyKind, published: Published) -> None:
         """Call `published` after each commit that changed records of `kind`, until the space is closed.
 

@@ -43,6 +43,9 @@ PAGE_ENTRIES: Final = 512
 class InMemorySpace:
     """The base of spaces that keep all records in memory: reads, publishing and subscriptions."""
 
+    turn = None
+    """See `Space.turn`."""
+
     def __init__(self, clock: Clock | None, state: StoredState) -> None:
         self._use(State(state))
         self.incarnation = state.incarnation

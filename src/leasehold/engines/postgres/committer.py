@@ -4,6 +4,9 @@ A transaction has two round trips (`pipeline`). The first one has BEGIN, the loc
 reads the clock and loads the records. The second one writes everything and has COMMIT. The lock of the head row orders
 the batches of all servers, so a revision is visible only after all smaller ones.
 
+While other servers commit, too, a batch is taken from the caller only when this server has the lock (`turns`): until
+then it grows. The lock is then a round trip of its own.
+
 A transaction that fails is repeated as a whole, on a new connection, for RETRY_SECONDS. The spaces of a server take
 turns on the connection (`writer`), one transaction each.
 
@@ -19,8 +22,9 @@ another transaction gets the same transaction id, and the answer is about that o
 """
 
 import asyncio
+import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -55,6 +59,16 @@ RESOLVE_SECONDS: Final = 2.0
 MAX_REMOVALS_FACTOR: Final = 2
 """At most this many times HISTORY_CHANGES removals of a kind are known. Without this limit, transactions of 128
 deletions each would store 13 million of them."""
+CONTENDED_SECONDS: Final = 0.1
+"""A batch within this time after the previous one expects that other servers still commit if they did before that one.
+"""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What a batch touches, and the function that decides it."""
+
+    names: Names
+    decide: Decide
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -85,6 +99,10 @@ class Committer:
         """The id of the database process that wrote the last batch."""
         self._unanswered: Written | None = None
         """The batch whose COMMIT may be done and has no answer yet."""
+        self._own_head = 0
+        """The head after the last batch of this server."""
+        self._contended_until = -math.inf
+        """By the loop's clock."""
         self.is_in_doubt = False
         """The answer of a COMMIT is lost, and its outcome is looked for. Other servers and this one may see its changes
         already, but no other batch can be committed."""
@@ -95,19 +113,27 @@ class Committer:
         """Whether this process of the database wrote the last batch."""
         return process == self._process
 
-    async def commit(self, names: Names, decide: Decide) -> Written | ServiceError | None:
+    @property
+    def is_contended(self) -> bool:
+        """Whether other servers have committed between the last two batches of this server, a short time ago."""
+        return asyncio.get_running_loop().time() < self._contended_until
+
+    async def commit(self, batch: Batch | Callable[[], Batch]) -> Written | ServiceError | None:
         """Returns the written batch, or the error of a batch that failed, or None if `decide` changes nothing.
+
+        `batch` may be a function, which is called once when this server has locked the head. It is not called if the
+        head cannot be locked.
 
         Raises unexpected exceptions only. The caller must then call `given_up`.
         """
         self._unanswered = None
         try:
-            return await self._try_until_done(names, decide)
+            return await self._try_until_done(batch)
         finally:
             self.is_in_doubt = False
             self._writer.end()
 
-    async def _try_until_done(self, names: Names, decide: Decide) -> Written | ServiceError | None:
+    async def _try_until_done(self, batch: Batch | Callable[[], Batch]) -> Written | ServiceError | None:
         """Repeat the attempt until the batch is committed or refused, or until the time for retries has ended."""
         lost: Written | None = None
         loop = asyncio.get_running_loop()
@@ -116,7 +142,12 @@ class Committer:
         while True:
             try:
                 async with self._writer:
-                    written = await self._attempt(names, decide)
+                    pipeline = await self._writer.pipeline()
+                    is_locked = not isinstance(batch, Batch)
+                    if not isinstance(batch, Batch):
+                        await self._lock(pipeline)
+                        batch = batch()
+                    written = await self._attempt(pipeline, batch, is_locked=is_locked)
             except FAILURES as failure:
                 if self._unanswered is not lost:
                     lost = self._unanswered
@@ -142,15 +173,17 @@ class Committer:
         self._fault.note(error)
         return error
 
-    async def _attempt(self, names: Names, decide: Decide) -> Written | None:
-        """Do one transaction, or prove that the previous one was committed. Raises one of FAILURES."""
-        pipeline = await self._writer.pipeline()
+    async def _attempt(self, pipeline: Pipeline, batch: Batch, *, is_locked: bool) -> Written | None:
+        """Do one transaction, or prove that the previous one was committed. Raises one of FAILURES.
+
+        `is_locked`: the transaction has begun and has locked the head.
+        """
         connection = pipeline.connection
-        loaded = await self._load(pipeline, names)
+        loaded = await self._load(pipeline, batch.names, is_locked=is_locked)
         if loaded.head < self._head.revision:
             await self._head.restore(connection)
             await self._finish(pipeline)
-            loaded = await self._load(pipeline, names)
+            loaded = await self._load(pipeline, batch.names)
         lost = self._unanswered
         if lost is not None and await self._is_stored(connection, lost):
             # The batch is stored, but the synchronous standbys may not have it: the lost COMMIT did not wait for them
@@ -161,7 +194,7 @@ class Committer:
             await self._finish(pipeline)
             return msgspec.structs.replace(lost, before=loaded.head)
         self._unanswered = None
-        written = await self._write(pipeline, loaded, decide)
+        written = await self._write(pipeline, loaded, batch.decide)
         if written is None:
             with time_limit(connection, SILENCE_SECONDS):
                 await connection.execute(sql.ROLLBACK)
@@ -194,13 +227,20 @@ class Committer:
         log.info("a commit whose answer was lost is looked for", revision=written.head, found=batch == written.batch)
         return bool(batch == written.batch)
 
-    async def _load(self, pipeline: Pipeline, names: Names) -> Loaded:
-        """BEGIN, lock the head, and load the records that are committed then."""
+    async def _lock(self, pipeline: Pipeline) -> None:
+        """BEGIN, and lock the head."""
+        with time_limit(pipeline.connection, SILENCE_SECONDS):
+            await pipeline.add(sql.BEGIN)
+            await pipeline.fetch(sql.LOCK_HEAD, self._namespace)
+
+    async def _load(self, pipeline: Pipeline, names: Names, *, is_locked: bool = False) -> Loaded:
+        """BEGIN and lock the head, unless that is done. Load the records that are committed then."""
         now = None if self._clock is None else self._clock()
         arguments = (self._namespace, now, *names.parameters)
         with time_limit(pipeline.connection, SILENCE_SECONDS):
-            await pipeline.add(sql.BEGIN)
-            await pipeline.add(sql.LOCK_HEAD, self._namespace)
+            if not is_locked:
+                await pipeline.add(sql.BEGIN)
+                await pipeline.add(sql.LOCK_HEAD, self._namespace)
             rows = await pipeline.fetch(sql.load(names.kinds), *arguments)
         now, head, compacted, incarnation = current(rows)
         offset = sql.LOADED_AT
@@ -226,6 +266,9 @@ class Committer:
         if not changes:
             return None
         head, of_kinds = changes[-1].revision, by_kind(changes)
+        if loaded.head != self._own_head:
+            self._contended_until = asyncio.get_running_loop().time() + CONTENDED_SECONDS
+        self._own_head = head
         parts: list[sql.Part] = []
         arguments: list[object] = []
         removed = 0

@@ -21,7 +21,7 @@ from leasehold.completions import report
 from leasehold.engines import base
 from leasehold.engines.base import CommitDone, Decide, Moment, Published, ReadDone
 from leasehold.engines.postgres import backups, schema, sql
-from leasehold.engines.postgres.committer import Committer, Written
+from leasehold.engines.postgres.committer import Batch, Committer, Written
 from leasehold.engines.postgres.database import Database
 from leasehold.engines.postgres.failures import FAILURES, as_service_error
 from leasehold.engines.postgres.feed import Feed
@@ -31,6 +31,7 @@ from leasehold.engines.postgres.listener import SpaceEvents
 from leasehold.engines.postgres.lists import Listed, Lists, sendable
 from leasehold.engines.postgres.reads import Reads
 from leasehold.engines.postgres.tables import TABLES
+from leasehold.engines.postgres.turns import Turn
 from leasehold.engines.postgres.view import Names
 from leasehold.errors import ServiceError, unavailable
 from leasehold.model import KINDS, AnyKind, Change, Changes, Counted, Kind, Page, R, Touched, is_removal
@@ -64,6 +65,8 @@ class PostgresSpace:
         self._is_open = False
         self._committing: asyncio.Task[None] | None = None
         """The last commit. It may be in flight."""
+        self._turn: Turn | None = None
+        """The last turn. It may be over."""
         self._restoring: set[asyncio.Task[None]] = set()
         self._looked_for_surplus_at = -math.inf
         """By the loop's clock."""
@@ -234,14 +237,27 @@ class PostgresSpace:
         if error is not None and not self._fault.takes_writes():
             done(unavailable(error.message))
             return
-        names = Names.of(touched)
-        self._committing = start_task(asyncio.get_running_loop(), self._commit(names, decide, done))
+        batch = Batch(Names.of(touched), decide)
+        if self._turn is not None and self._turn.is_given:
+            self._turn.commit(batch, done)
+        else:
+            self._committing = start_task(asyncio.get_running_loop(), self._commit(batch, done))
 
-    async def _commit(self, names: Names, decide: Decide, done: CommitDone) -> None:
+    @property
+    def turn(self) -> Callable[[Callable[[], None]], None] | None:
+        is_possible = self._is_open and self._fault.takes_writes()
+        return self._wait_for_turn if is_possible and self._committer.is_contended else None
+
+    def _wait_for_turn(self, ready: Callable[[], None]) -> None:
+        turn = Turn(ready)
+        self._committing = start_task(asyncio.get_running_loop(), self._commit(turn.take, turn.done))
+        self._turn = turn
+
+    async def _commit(self, batch: Batch | Callable[[], Batch], done: CommitDone) -> None:
         written: Written | None = None
         knew = self._head.revision
         try:
-            result = await self._committer.commit(names, decide)
+            result = await self._committer.commit(batch)
             if isinstance(result, ServiceError):
                 done(result)
                 return
