@@ -183,9 +183,9 @@ def test_a_session_killed_before_any_step_of_a_commit_causes_no_error(
         kill_before("COMMIT")
         await finish(self, pipeline)
 
-    async def _load(self: Committer, pipeline: Pipeline, names: Names) -> Loaded:
+    async def _load(self: Committer, pipeline: Pipeline, names: Names, *, is_locked: bool = False) -> Loaded:
         kill_before("load")
-        return await load(self, pipeline, names)
+        return await load(self, pipeline, names, is_locked=is_locked)
 
     def _values(of: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
         kill_before("write")
@@ -247,8 +247,8 @@ def test_a_deadlock_is_retried(frail: Database, monkeypatch: pytest.MonkeyPatch)
     failures = [asyncpg.DeadlockDetectedError("x"), asyncpg.SerializationError("x"), asyncpg.QueryCanceledError("x")]
     load = Committer._load
 
-    async def _load(self: Committer, pipeline: Pipeline, names: Names) -> Loaded:
-        loaded = await load(self, pipeline, names)
+    async def _load(self: Committer, pipeline: Pipeline, names: Names, *, is_locked: bool = False) -> Loaded:
+        loaded = await load(self, pipeline, names, is_locked=is_locked)
         if failures:
             raise failures.pop()
         return loaded

@@ -177,10 +177,10 @@ def test_an_unsupported_statement_is_refused_and_one_changed_by_a_migration_is_r
     raised: list[asyncpg.PostgresError] = []
     load = Committer._load
 
-    async def _load(self: Committer, pipeline: Pipeline, names: Names) -> Loaded:
+    async def _load(self: Committer, pipeline: Pipeline, names: Names, *, is_locked: bool = False) -> Loaded:
         if raised:
             raise raised.pop()
-        return await load(self, pipeline, names)
+        return await load(self, pipeline, names, is_locked=is_locked)
 
     monkeypatch.setattr(Committer, "_load", _load)
 
