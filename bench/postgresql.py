@@ -57,7 +57,7 @@ def version() -> str:
 class PostgreSQL:
     """A server with its data in `folder`. If the bench runs as root, every user must have access to the folder."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, *, commit_delay_ms: int = 0) -> None:
         self._folder = folder
         self._home = self._usable(installed())
         if _USER is not None:
@@ -70,6 +70,8 @@ class PostgreSQL:
             raise BenchError(f"initdb failed: {made.stderr.strip()}")
         command = [str(self._home / "bin/postgres"), "-D", str(data), "-p", str(self.port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        if commit_delay_ms:
+            command += ["-c", f"commit_delay={commit_delay_ms * 1_000}", "-c", "commit_siblings=0"]
         # SIGINT stops it even while clients are connected.
         process = processes.start(stack, command, log, user=_USER, folder=folder, end=signal.SIGINT)
         processes.wait_until(lambda: self.query("postgres", "SELECT 1") == "1", process, log)

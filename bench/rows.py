@@ -20,6 +20,11 @@ LEASEHOLD_PROBED: Final = "leasehold-probed"
 LEASEHOLD_PG: Final = "leasehold-pg"
 LEASEHOLD_PG_2: Final = "leasehold-pg-2"
 """The service with two workers."""
+LEASEHOLD_PG_PAIR: Final = "leasehold-pg-pair"
+"""Two servers on one database, each loaded with as many connections."""
+LEASEHOLD_PG_SLOW: Final = "leasehold-pg-slow"
+"""The service on a PostgreSQL with slow COMMITs."""
+LEASEHOLD_PG_SLOW_PAIR: Final = "leasehold-pg-slow-pair"
 LEASEHOLD_PG_RELAYED: Final = "leasehold-pg-relayed"
 PYTHON_CLIENT: Final = "leasehold-client"
 """The Python client, which calls the service."""
@@ -27,10 +32,12 @@ HTTPX2: Final = "httpx2"
 """The HTTP library that the client uses, without the client."""
 OWN: Final = frozenset({
     LEASEHOLD, LEASEHOLD_LARGE, LEASEHOLD_AWAITED, LEASEHOLD_WATCHED, LEASEHOLD_PROBED, LEASEHOLD_PG, LEASEHOLD_PG_2,
-    LEASEHOLD_PG_RELAYED, PYTHON_CLIENT, HTTPX2,
+    LEASEHOLD_PG_RELAYED, LEASEHOLD_PG_PAIR, LEASEHOLD_PG_SLOW, LEASEHOLD_PG_SLOW_PAIR, PYTHON_CLIENT, HTTPX2,
 })  # fmt: skip
 """The sides that run once for each interpreter that is measured: the service, and what calls it from Python. The others
 are peers."""
+SLOW_COMMIT_MS: Final = 5
+"""How much longer the COMMITs of the slow PostgreSQL take, as those that wait for a standby."""
 PGBENCH_1: Final = "pgbench-1"
 """pgbench with this number of clients."""
 PGBENCH_16: Final = "pgbench-16"
@@ -134,6 +141,16 @@ ROWS: Final = (
         (Bar(_PGBENCH, required=1.2, goal=1.5, also_rows=("pg-post-256",)),),
     ),
     Row("pg-post-256", "durable POST, PostgreSQL", Work.POST, 256, (LEASEHOLD_PG,)),
+    Row(
+        "pg-post-pair", "durable POST, PostgreSQL, two servers with as many connections each", Work.POST, 64,
+        (LEASEHOLD_PG_PAIR, LEASEHOLD_PG),
+    ),
+    Row(
+        "pg-post-slow-pair",
+        f"durable POST, PostgreSQL whose COMMIT takes {SLOW_COMMIT_MS} ms longer, two servers with as many connections "
+        "each", Work.POST, 64, (LEASEHOLD_PG_SLOW_PAIR, LEASEHOLD_PG_SLOW),
+        (Bar((LEASEHOLD_PG_SLOW,), required=1.3, goal=1.6),),
+    ),
     Row("pg-post-1", "durable POST, PostgreSQL", Work.POST, 1, (LEASEHOLD_PG, PGBENCH_1)),
     Row("client", "GET from Python", Work.CALL, 1, (PYTHON_CLIENT, HTTPX2), _CLIENT_BARS),
     Row("client-async", "GET from Python, asyncio", Work.CALL_ASYNC, 1, (PYTHON_CLIENT, HTTPX2), _CLIENT_BARS),

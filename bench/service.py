@@ -7,6 +7,7 @@ import select
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -233,9 +234,36 @@ class LeaseholdOnPostgreSQL(Leasehold):
     def __init__(
         self, stack: ExitStack, folder: Path, program: Sequence[str], server: PostgreSQL, *, workers: int = 1
     ) -> None:
-        super().__init__(stack, folder, program, store=server.create(folder.name), workers=workers)
+        self.url = server.create(folder.name)
+        super().__init__(stack, folder, program, store=self.url, workers=workers)
         self.start()
         self.fill()
+
+
+class PairOnPostgreSQL(LeaseholdOnPostgreSQL):
+    """Two servers on one database. A load has so many connections to each of them, at the same time."""
+
+    def __init__(self, stack: ExitStack, folder: Path, program: Sequence[str], server: PostgreSQL) -> None:
+        super().__init__(stack, folder, program, server)
+        of_other = folder / "other"
+        of_other.mkdir()
+        self._other = Leasehold(stack, of_other, program, store=self.url)
+        self._other.start()
+
+    def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
+        """The latencies are the larger ones of the two."""
+        for server in (self, self._other):
+            server.prepared(work)  # before both loads, so that they begin together
+        with ThreadPoolExecutor(1) as pool:
+            others = pool.submit(self._other.run, work, connections=connections, seconds=seconds, seed=seed + 1)
+            first = super().run(work, connections=connections, seconds=seconds, seed=seed)
+            second = others.result()
+        return Load(
+            first.operations_per_second + second.operations_per_second,
+            max(first.p50_ms, second.p50_ms),
+            max(first.p99_ms, second.p99_ms),
+            (first.client_share or 0.0) + (second.client_share or 0.0),
+        )
 
 
 class RelayedLeasehold(Leasehold):

@@ -72,8 +72,7 @@ class Server(Side):
         """A request of this kind for the key `name`."""
 
     def run(self, work: Work, *, connections: int, seconds: int, seed: int) -> Load:
-        requests = self._requests.get(work) or self._prepare(work)
-        return run_wrk(self.port, requests, connections=connections, seconds=seconds, seed=seed)
+        return run_wrk(self.port, self.prepared(work), connections=connections, seconds=seconds, seed=seed)
 
     def _expect(self, name: str, text: bytes) -> None:
         answer = self.succeed(self.get(name))
@@ -90,6 +89,10 @@ class Server(Side):
         if status not in {200, 201}:
             raise BenchError(f"{request[:60]!r} was answered with {status} {body[:200]!r}")
         return body
+
+    def prepared(self, work: Work) -> Path:
+        """The file with the requests of a load. It is written once."""
+        return self._requests.get(work) or self._prepare(work)
 
     def _prepare(self, work: Work) -> Path:
         rng = random.Random(3)

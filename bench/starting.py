@@ -21,6 +21,7 @@ from bench.service import (
     CalledLeasehold,
     LargeLeasehold,
     LeaseholdOnPostgreSQL,
+    PairOnPostgreSQL,
     RelayedLeasehold,
     SmallLeasehold,
 )
@@ -49,6 +50,11 @@ class Site:
         """The server, started at the first call. If it cannot be started, each call raises BenchError."""
         return PostgreSQL(self.stack, self.own("postgresql"))
 
+    @cached_property
+    def slow_postgresql(self) -> PostgreSQL:
+        """As `postgresql`, with slow COMMITs."""
+        return PostgreSQL(self.stack, self.own("postgresql-slow"), commit_delay_ms=rows.SLOW_COMMIT_MS)
+
 
 StartPeer = Callable[[Site, Path], Side]
 """Each gets its own folder. Its name is also that of its database, if it has one."""
@@ -75,6 +81,15 @@ SERVICES: Final[Mapping[str, StartService]] = {
     ),
     rows.LEASEHOLD_PG_2: lambda site, own, python: LeaseholdOnPostgreSQL(
         site.stack, own, python.service, site.postgresql, workers=2
+    ),
+    rows.LEASEHOLD_PG_PAIR: lambda site, own, python: PairOnPostgreSQL(
+        site.stack, own, python.service, site.postgresql
+    ),
+    rows.LEASEHOLD_PG_SLOW: lambda site, own, python: LeaseholdOnPostgreSQL(
+        site.stack, own, python.service, site.slow_postgresql
+    ),
+    rows.LEASEHOLD_PG_SLOW_PAIR: lambda site, own, python: PairOnPostgreSQL(
+        site.stack, own, python.service, site.slow_postgresql
     ),
     rows.LEASEHOLD_PG_RELAYED: lambda site, own, python: RelayedLeasehold(
         site.stack, own, python.service, site.postgresql
