@@ -1,5 +1,6 @@
 """Engines that have one namespace only, which has no quota."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
@@ -18,17 +19,17 @@ class OnlySpace(Protocol):
     async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[str]: ...
 
 
-class DefaultOnly:
+class DefaultOnly(ABC):
     """The base class of such engines."""
 
+    @abstractmethod
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> OnlySpace:
-        """See `Engine.space`. Each engine defines it."""
-        raise NotImplementedError
+        """See `Engine.space`."""
 
-    async def open(self) -> None:
+    async def open(self) -> None:  # noqa: B027 - nothing to do
         """The only space opens what it needs."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - nothing to do
         """See `open`."""
 
     async def namespaces(self, after: str | None, limit: int) -> Sequence[Namespace]:  # noqa: ARG002
@@ -49,7 +50,7 @@ class DefaultOnly:
         """Raises `no_such_namespace`."""
         raise no_such_namespace()
 
-    def subscribe(self, deleted: Callable[[str], None]) -> None:
+    def subscribe(self, deleted: Callable[[str], None]) -> None:  # noqa: B027 - nothing to do
         """No namespace is ever deleted."""
 
     @property
