@@ -14,14 +14,18 @@ from databases import ENGINES, Database, commit, opened, read, run, shared_serve
 from driving import INCARNATION, Driver, FrozenClock, file_driver
 from harness.contents import Contents, in_memory, random_batch
 from harness.killed_before_a_step import KILLED_BEFORE_A_STEP
+from volumes import Volume
 
 from leasehold.engines import moment_of, open_engine, restore_store
 from leasehold.engines.backups import backup_text, read_backup
 from leasehold.engines.base import Engine, Moment
 from leasehold.engines.file.disk import OsDisk
+from leasehold.engines.file.offline import _read_quietly
+from leasehold.engines.file.recovery import Paths
 from leasehold.engines.seals import SEAL_BYTES, Seal
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, LEASE, Binary, Content, Entry, Lease, Value
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.values import UNREADABLE
 
 NOW = FrozenClock().now
@@ -185,6 +189,67 @@ def test_a_moment_of_files_in_use_has_what_the_running_service_committed(tmp_pat
             moment = run(moment_of(str(tmp_path / "data.json"), now=NOW))
             assert by_key(run(gathered(moment))) == in_memory(driver).entries
             assert (moment.revision, moment.incarnation) == (driver.space.revision, INCARNATION)
+
+
+class DiskOfAReader(OsDisk):
+    """Calls `between` before one of the operations with which files are read."""
+
+    def __init__(self, at: int, between: Callable[[], None]) -> None:
+        self._left = at
+        self._between = between
+
+    @property
+    def has_called(self) -> bool:
+        return self._left <= 0
+
+    def _pass(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._between()
+
+    def open(self, path: Path, *, writable: bool = False) -> int:
+        self._pass()
+        return super().open(path, writable=writable)
+
+    def read(self, file: int, size: int) -> bytes:
+        self._pass()
+        return super().read(file, size)
+
+    def close(self, file: int) -> None:
+        self._pass()
+        super().close(file)
+
+    def names(self, folder: Path) -> list[str]:
+        self._pass()
+        return super().names(folder)
+
+
+@pytest.mark.parametrize("has_changes_since", [False, True])
+def test_a_moment_of_files_in_use_lacks_nothing_if_a_checkpoint_ends_while_they_are_read(
+    *, has_changes_since: bool, tmp_path: Path
+) -> None:
+    """The checkpoint removes the journal, which has changes. It ends before each operation of the reader, in turn."""
+    with Volume(tmp_path) as volume:
+        volume.create("team-a")
+
+        def between() -> None:
+            volume.checkpoint()
+            if has_changes_since:
+                volume.put(DEFAULT_NAMESPACE, ("later", b"1"))
+                volume.put("team-a", ("later", b"1"))
+
+        for step in count(1):
+            key = f"key-{step}"
+            volume.put(DEFAULT_NAMESPACE, (key, b"1"))
+            volume.put("team-a", (key, b"1"))
+            disk = DiskOfAReader(step, between)
+            paths = Paths(tmp_path / "data.json")
+            state, report = _read_quietly(paths, disk, NOW)
+            for found in (state, report.namespaces.states["team-a"]):
+                assert key in found.of(ENTRY).by_name, step
+            if not disk.has_called:
+                break
+        assert step > 10
 
 
 # Restore ------------------------------------------------------------------------------------------------------

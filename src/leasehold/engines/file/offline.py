@@ -24,7 +24,7 @@ from leasehold.errors import ServiceError, unavailable
 from leasehold.model import ENTRY, Entry, is_expired
 
 READ_ATTEMPTS: Final = 10
-"""If the store begins a new journal between the reading of two files, they do not match, and are read again."""
+"""A journal that is written or renamed while it is read may look damaged. Then the files are read again."""
 READ_PAUSE_SECONDS: Final = 0.2
 PAGE_ENTRIES: Final = 512
 

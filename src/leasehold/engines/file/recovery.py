@@ -123,6 +123,9 @@ def read_files(disk: Disk, paths: Paths, now: int, progress: Progress | None = N
     """The state in the files. Changes nothing. Raises `unavailable` if the files do not match each other."""
     progress = progress or Progress()
     with _without_collector():
+        # The journals first, because a service may use the store. Whatever a checkpoint removes from them afterwards is
+        # in the snapshots that are read then. In the other order, changes would be missing.
+        texts = _read_journals(disk, paths)
         with as_unavailable(paths.data.name, "read"):
             state = read_snapshot(disk, paths.data, now, progress=progress)
         snapshot_revision = state.revision
@@ -130,20 +133,19 @@ def read_files(disk: Disk, paths: Paths, now: int, progress: Progress | None = N
             namespaces = read_namespaces(disk, paths.namespaces, progress)
         snapshot_sequence = namespaces.sequence
         with as_unavailable(f"the folder {paths.folder}", "read"):
-            names = set(disk.names(paths.folder))
+            has_data = paths.data.name in disk.names(paths.folder)
         journals: list[JournalReport] = []
         for path in (paths.old_journal, paths.journal):
-            if path.name not in names:
+            if path not in texts:
                 continue
             if state.foreign:
                 raise unavailable(
                     f"{paths.data.name} was not written by Leasehold, but {path.name} was: move one of them away"
                 )
-            with as_unavailable(path.name, "read"):
-                data = read_all(disk, path)
+            data = texts.pop(path)
             reader = JournalReader(data, path.name)
             progress.begin(f"reading {path.name}", len(data))
-            if not state.incarnation and paths.data.name not in names:
+            if not state.incarnation and not has_data:
                 state.incarnation = reader.incarnation  # `data.json` is missing; the journal may have everything
             if reader.incarnation not in ("", state.incarnation):
                 raise _of_another_store(paths.data, path)
@@ -156,6 +158,19 @@ def read_files(disk: Disk, paths: Paths, now: int, progress: Progress | None = N
         state.revision, counts, snapshot_revision, state.foreign, tuple(journals), namespaces, snapshot_sequence
     )
     return state, report
+
+
+def _read_journals(disk: Disk, paths: Paths) -> dict[Path, bytes]:
+    """The bytes of the journals that exist.
+
+    The newer one first. If it becomes the old one meanwhile, it is read twice, which the replay refuses. In the other
+    order, it might be missed.
+    """
+    texts: dict[Path, bytes] = {}
+    for path in (paths.journal, paths.old_journal):
+        with as_unavailable(path.name, "read"), suppress(FileNotFoundError):
+            texts[path] = read_all(disk, path)
+    return texts
 
 
 class _Replay:
