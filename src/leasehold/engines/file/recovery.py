@@ -122,7 +122,7 @@ def inspect(path: Path, disk: Disk) -> Report:
 def read_files(disk: Disk, paths: Paths, now: int, progress: Progress | None = None) -> tuple[StoredState, Report]:
     """The state in the files. Changes nothing. Raises `unavailable` if the files do not match each other."""
     progress = progress or Progress()
-    with _without_collector():
+    with without_collector():
         # The journals first, because a service may use the store. Whatever a checkpoint removes from them afterwards is
         # in the snapshots that are read then. In the other order, changes would be missing.
         texts = _read_journals(disk, paths)
@@ -301,12 +301,14 @@ def _forget_old_removals(state: StoredState) -> None:
     """Remove removals that are more than HISTORY_CHANGES revisions old: a journal may have more than a space keeps."""
     state.compacted_revision = max(state.compacted_revision, state.revision - base.HISTORY_CHANGES)
     for contents in state.contents.values():
+        if not contents.removals:
+            continue
         kept = [removal for removal in contents.removals.items() if removal[1] > state.compacted_revision]
         contents.removals = dict(kept)
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Without this, the garbage collector would visit the millions of new objects many times."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -186,7 +186,7 @@ class _LineReader:
                 self._begin(member, boundary[1])
                 text = text[boundary.end() - 1 :]
         for kind, count in self._counts.items():
-            if has_duplicates(kind, self.state.by_name(kind), count):
+            if count and has_duplicates(kind, self.state.by_name(kind), count):
                 raise AnotherLayoutError
 
     def _without_tail(self, block: bytes) -> bytes:

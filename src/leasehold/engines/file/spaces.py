@@ -1,13 +1,15 @@
 """All spaces of a volume: that of `default`, those of the other namespaces, and what is kept of deleted ones."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from leasehold.engines.file.fields import TIME, names_of
 from leasehold.engines.file.namespaces import HEAD_LINE_BYTES, Head, NamespacesSnapshot, StoredNamespaces, head_with
 from leasehold.engines.file.space import DefaultSpace, FileSpace, NamedSpace
 from leasehold.engines.state import Snapshot, StoredState
+from leasehold.model import AnyKind, Record
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
@@ -120,11 +122,16 @@ def latest_time(state: StoredState) -> int:
     """The latest time in the records, except expiries. The clock must not begin before it."""
     return max(
         (
-            time
+            max(map(time_of, contents.by_name.values()))
             for kind, contents in state.contents.items()
-            for field in names_of(kind.record, TIME)
-            if field != "expires_at"
-            for time in map(operator.attrgetter(field), contents.by_name.values())
+            if contents.by_name
+            for time_of in _times_of(kind)
         ),
         default=0,
     )
+
+
+@cache
+def _times_of(kind: AnyKind) -> Sequence[Callable[[Record], int]]:
+    """The getters of these times."""
+    return [operator.attrgetter(field) for field in names_of(kind.record, TIME) if field != "expires_at"]

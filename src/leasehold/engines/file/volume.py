@@ -27,7 +27,7 @@ from leasehold.engines.file.appends import AnyAppend, Group
 from leasehold.engines.file.disk import Disk, OsDisk, WriteError
 from leasehold.engines.file.ending import end_files
 from leasehold.engines.file.job_thread import Job, JobDone, JobThread
-from leasehold.engines.file.recovery import real_path
+from leasehold.engines.file.recovery import real_path, without_collector
 from leasehold.engines.file.spaces import Spaces, latest_time
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.file.write_fault import WriteFault
@@ -115,7 +115,8 @@ class Volume:
         storage.progress.begin("indexing the entries")
         if self._own_clock:
             self.clock = SteadyClock(max(map(latest_time, (state, *namespaces.states.values()))))
-        self.spaces.load(state, namespaces, storage.created_at)
+        with without_collector():
+            self.spaces.load(state, namespaces, storage.created_at)
         if policy.is_small(self.spaces.text_bytes) or storage.snapshot_revision < 0:
             try:
                 storage.checkpoint_at_start(*self.spaces.snapshots(storage.log))

@@ -32,8 +32,13 @@ class History(Generic[R]):
         self._by_name = by_name
         self.floor = floor
         """Changes up to this revision may be unknown."""
-        self.removals = {name: revision for name, revision in contents.removals.items() if revision > floor}
+        self.removals: dict[str, int] = {}
         """Names that were removed after `floor` and do not exist now, with the revision of their removal."""
+        self.revisions: list[int] = []
+        self.names: list[str] = []
+        if not by_name and not contents.removals:
+            return  # so are nearly all leases and receipts of thousands of namespaces
+        self.removals = {name: revision for name, revision in contents.removals.items() if revision > floor}
         revisions = list(map(base.revision_of, by_name.values()))
         is_known = list(map(floor.__lt__, revisions))
         known = list(zip(compress(revisions, is_known), compress(by_name, is_known), strict=True))

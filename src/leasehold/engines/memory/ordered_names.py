@@ -19,10 +19,11 @@ class OrderedNames:
     __slots__ = ("_ordered", "_unordered")
 
     def __init__(self, names: Collection[str]) -> None:
-        self._ordered: SortedList[str] | None = SortedList(names) if names else None
-        """None if it would be empty: thousands of namespaces may have no lock and no receipt, and it takes 700 bytes.
+        are_few = len(names) <= MAX_UNORDERED
+        self._ordered: SortedList[str] | None = None if are_few else SortedList(names)
+        """None if it would be empty. Few names are put in order later: a start makes these for thousands of namespaces.
         """
-        self._unordered: dict[str, bool] = {}
+        self._unordered: dict[str, bool] = dict.fromkeys(names, True) if are_few else {}
         """Names that are missing in `_ordered` (True), or that it has although they were removed (False)."""
 
     def add(self, name: str) -> None:

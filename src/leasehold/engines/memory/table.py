@@ -99,13 +99,23 @@ class Table(Generic[R]):
         if self._lookup_of is not None:
             self.by_lookup = {self._lookup_of(record): record for record in self.by_name.values()}
         self._names = OrderedNames(self.by_name)
-        # A start waits for these passes over all records. `map` with a getter takes a third of the time of a loop.
+        self._expiries: list[_Expiry] = []
+        self._text_bytes = 0
+        if self.by_name:
+            self._index()
+        self.history = (History if kind.has_history else NoHistory)(kind, contents, self.by_name, floor)
+
+    def _index(self) -> None:
+        """Find the expiries and the size of the records. A start waits for these passes over all of them.
+
+        `map` with a getter takes a third of the time of a loop.
+        """
         records = self.by_name.values()
         expiries = list(map(_expires_at_of, records))
-        may_expire = list(map(_is_not_none, expiries))
-        self._expiries = list(map(_Expiry, compress(expiries, may_expire), compress(self.by_name, may_expire)))
-        heapq.heapify(self._expiries)
-        self.history = (History if kind.has_history else NoHistory)(kind, contents, self.by_name, floor)
+        if expiries.count(None) < len(expiries):
+            may_expire = list(map(_is_not_none, expiries))
+            self._expiries = list(map(_Expiry, compress(expiries, may_expire), compress(self.by_name, may_expire)))
+            heapq.heapify(self._expiries)
         self._text_bytes = (
             len(records) * self._line_bytes
             + sum(map(len, self.by_name))
