@@ -57,7 +57,7 @@ def test_namespaces_survive_a_kill(tmp_path: Path) -> None:
     volume.delete("c")
     before = volume.contents()
     volume.kill()
-    assert before["c"] == 1
+    assert before["c"] == 2
     with Volume(tmp_path) as volume:
         assert volume.contents() == before
         assert volume.quota("b") == Quota(5, 1000)
@@ -68,7 +68,7 @@ def test_a_namespace_that_is_created_again_continues_with_another_incarnation(tm
         volume.create("a")
         volume.put("a", ("x", b"1"), ("y", b"2"))
         first = volume.engine.space("a")
-        assert volume.delete("a") == 2
+        assert volume.delete("a") == 3
         with pytest.raises(ServiceError) as unknown:
             volume.engine.space("a")
         assert unknown.value.code == "no_such_namespace"
@@ -76,11 +76,11 @@ def test_a_namespace_that_is_created_again_continues_with_another_incarnation(tm
         assert refusal is not None
         assert refusal.code == "no_such_namespace"
     with Volume(tmp_path, first_incarnation=100) as volume:
-        assert volume.contents() == {"default": (0, {}), "a": 2}
+        assert volume.contents() == {"default": (0, {}), "a": 3}
         assert volume.create("a")
         assert volume.engine.space("a").incarnation != first.incarnation
         volume.put("a", ("x", b"3"))
-        assert volume.contents()["a"] == (3, {"x": b"3"})
+        assert volume.contents()["a"] == (4, {"x": b"3"})
 
 
 def test_a_quota_is_changed_and_survives_a_restart_also_for_default(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_file_of_the_namespaces_can_be_read(tmp_path: Path) -> None:
     first, second, third = found["namespaces"]
     assert (first["namespace"], first["max_entries"], first["data"]["revision"]) == ("team-a", 5, 1)
     assert [entry["value"] for entry in first["data"]["entries"]] == [{"n": 1}]
-    assert second == {"namespace": "team-b", "deleted_at_revision": 0}
+    assert second == {"namespace": "team-b", "deleted_at_revision": 1}
     assert third["data"]["entries"] == []
 
 
@@ -149,7 +149,7 @@ def test_an_edited_file_of_namespaces_is_read_as_it_is(tmp_path: Path) -> None:
     whole["namespaces"][0]["data"]["entries"][0]["value"] = {"edited": True}
     (tmp_path / NAMESPACES).write_text(json.dumps(whole, indent=2))
     with Volume(tmp_path) as volume:
-        assert volume.contents() == {"default": (0, {}), "a": (1, {"x": b'{"edited":true}'}), "b": 0}
+        assert volume.contents() == {"default": (0, {}), "a": (1, {"x": b'{"edited":true}'}), "b": 1}
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_an_advance_takes_all_namespaces_along(tmp_path: Path) -> None:
     head = advance_files(tmp_path / DATA, OsDisk(), by=100, make_incarnation=iter_incarnations(50), now=0)
     assert head == 101
     with Volume(tmp_path, first_incarnation=100) as volume:
-        assert volume.contents() == {"default": (101, {"d": b"1"}), "a": (102, {"x": b"1", "y": b"2"}), "gone": 102}
+        assert volume.contents() == {"default": (101, {"d": b"1"}), "a": (102, {"x": b"1", "y": b"2"}), "gone": 103}
         assert int(volume.engine.space("a").incarnation, 16) > 50
         with pytest.raises(ServiceError) as compacted:
             volume.run(volume.engine.space("a").changes(ENTRY, 101, "", 10))
@@ -431,12 +431,12 @@ def test_a_namespace_can_be_deleted_on_a_full_disk(tmp_path: Path) -> None:
     refusal = volume.try_put("a", ("k", b"2"))
     assert refusal is not None
     assert refusal.code == "storage_full"
-    assert volume.delete("a") == 1
+    assert volume.delete("a") == 2
     assert RESERVE not in files(tmp_path)
-    assert volume.contents() == {"default": (0, {}), "a": 1}
+    assert volume.contents() == {"default": (0, {}), "a": 2}
     volume.kill()
     with Volume(tmp_path) as volume:
-        assert volume.contents() == {"default": (0, {}), "a": 1}
+        assert volume.contents() == {"default": (0, {}), "a": 2}
 
 
 def test_a_torn_record_of_several_commits_leaves_none_of_them(tmp_path: Path) -> None:
@@ -479,13 +479,13 @@ def test_a_deletion_waits_for_the_commit_under_way_and_refuses_the_next(tmp_path
             await asyncio.sleep(0)
             after = asyncio.create_task(put(engine, space, ("y", b"1")))
             assert await before is None
-            assert await deletion == 1
+            assert await deletion == 2
             refusal = await after
             assert refusal is not None
             assert refusal.code == "no_such_namespace"
 
         volume.run(delete_during_a_commit())
-        assert volume.contents() == {"default": (0, {}), "a": 1}
+        assert volume.contents() == {"default": (0, {}), "a": 2}
 
 
 def test_old_files_stay_as_they_were(tmp_path: Path) -> None:

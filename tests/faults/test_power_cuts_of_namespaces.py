@@ -129,9 +129,9 @@ def change(volume: Volume, cuts: Cuts, rng: random.Random) -> None:
             return
         revision, values = state
         if name != DEFAULT_NAMESPACE and rng.random() < 0.25:
-            cuts.allowed[name] = [state, revision]
+            cuts.allowed[name] = [state, revision + 1]
             await engine.delete(name)
-            cuts.allowed[name] = [revision]
+            cuts.allowed[name] = [revision + 1]
             return
         key, value = rng.choice("xyz"), b"%d" % rng.randrange(100)
         removes = key in values and rng.random() < 0.3

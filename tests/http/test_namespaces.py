@@ -15,7 +15,7 @@ MISSING = (404, "no_such_namespace")
 FULL = (507, "quota_exceeded")
 
 
-@pytest.fixture(scope="module", params=[name for name in STORES if name == "memory"])
+@pytest.fixture(scope="module", params=[name for name in STORES if name in ("memory", "file")])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(STORES[request.param](tmp_path_factory.mktemp("store"))) as started:
         yield started
@@ -207,7 +207,7 @@ def test_a_deleted_namespace_is_gone_with_all_that_it_had(server: Server) -> Non
     for number in range(3):
         server.request("POST", f"{path}/kv/{number}", content=b"1")
     response = server.request("DELETE", path)
-    assert response.json() == {"namespace": path.removeprefix("/ns/"), "deleted": True, "revision": 3}
+    assert response.json() == {"namespace": path.removeprefix("/ns/"), "deleted": True, "revision": 4}
     assert refusal(server.request("GET", path)) == MISSING
     assert refusal(server.request("DELETE", path)) == MISSING
     assert refusal(server.request("GET", f"{path}/kv/1")) == MISSING
@@ -223,8 +223,8 @@ def test_fencing_tokens_and_revisions_never_repeat_in_a_namespace_that_is_create
         tokens.append(server.request("POST", f"{path}/locks/a", json={"ttl": 600, "wait": 0}).json()["token"])
         tags.append(server.request("POST", f"{path}/kv/a", content=b"1").headers["ETag"])
         last = described(server, path)["revision"]
-        assert server.request("DELETE", path).json()["revision"] == last
-        assert server.request("PUT", path).json()["revision"] >= last
+        assert server.request("DELETE", path).json()["revision"] == last + 1
+        assert server.request("PUT", path).json()["revision"] == last + 1
     assert tokens == sorted(set(tokens))
     assert len({tag.partition(".")[2] for tag in tags}) == 4, "each time another incarnation"
 
@@ -258,6 +258,19 @@ def test_the_history_of_a_deleted_namespace_is_not_shown(server: Server) -> None
     server.request("PUT", path)
     response = server.request("GET", f"{path}/watch?since=1")
     assert refusal(response) == (410, "revision_compacted")
+
+
+def test_whoever_has_seen_the_last_change_of_a_deleted_namespace_is_told_of_the_deletion(server: Server) -> None:
+    """A copy of the namespace has entries that are gone, and no later change removes them."""
+    path = new_namespace(server)
+    last = server.request("POST", f"{path}/kv/a", content=b"1").json()["revision"]
+    server.request("DELETE", path)
+    server.request("PUT", path)
+    assert refusal(server.request("GET", f"{path}/watch?since={last}")) == (410, "revision_compacted")
+    with Watch(server, f"snapshot&since={last}", namespace=path) as watch:
+        assert [event.name for event in watch.ready()] == ["reset"]
+    server.request("POST", f"{path}/kv/b", content=b"1")
+    assert refusal(server.request("GET", f"{path}/watch?since={last}")) == (410, "revision_compacted")
 
 
 @pytest.mark.parametrize("accept", [EVENTS, LINES])
@@ -295,7 +308,7 @@ def test_writes_while_a_namespace_is_deleted_are_done_before_or_refused(server: 
     for of_client in statuses:
         assert of_client == sorted(of_client), "none is done after one was refused"
         assert set(of_client) <= {201, 404}
-    assert sum(each.count(201) for each in statuses) == revision
+    assert sum(each.count(201) for each in statuses) + 1 == revision, "the deletion has a revision, too"
     assert server.request("PUT", path).json()["entries"] == 0
 
 

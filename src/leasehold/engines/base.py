@@ -232,12 +232,15 @@ class Engine(Protocol):
 
         It is durable when this returns. A new namespace has the quota that results if it had none before.
 
-        A namespace that was deleted begins at the revision that it had then, with a new incarnation. So no fencing
-        token and no ETag is given out twice.
+        A namespace that was deleted begins at the revision of its deletion, with a new incarnation, and its history
+        begins there. So no fencing token and no ETag is given out twice, and no cursor from before goes on.
         """
 
     async def delete(self, name: str) -> int:
-        """Delete a namespace with all that it has. Returns its last revision, which is kept.
+        """Delete a namespace with all that it has. Returns the revision of the deletion, the next after its head.
+
+        This revision is kept. It is no revision of the namespace, so that whoever has seen its last change can be told
+        that there was a deletion since (`revision_compacted`).
 
         It takes its turn among the commits of the namespace: each commit was done before it, or is refused with
         `no_such_namespace`. So are all reads from then on. Raises `no_such_namespace`. Not called for `default`.

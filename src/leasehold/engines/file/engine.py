@@ -156,12 +156,12 @@ class FileEngine:
         is_deleted = False
         try:
             await at_rest
-            last_revision = space.current().revision
-            await self._store(name, Head(last_revision), partial(self.volume.spaces.remove, name))
+            head = Head(space.current().revision + 1)
+            await self._store(name, head, partial(self.volume.spaces.remove, name, head))
             is_deleted = True
         finally:
             space.release(is_deleted=is_deleted)
-        return last_revision
+        return head.revision
 
     async def _store(self, name: str, head: Head, publish: Callable[[], object]) -> None:
         """Make an event durable, then call `publish`. Raises the errors of a commit."""

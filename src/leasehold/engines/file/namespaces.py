@@ -87,7 +87,7 @@ class StoredNamespaces(msgspec.Struct):
             if content.is_deleted:
                 if not exists:
                     return "deletes a namespace that does not exist"
-                if self.states.pop(namespace).revision != content.revision:
+                if self.states.pop(namespace).revision + 1 != content.revision:
                     return "deletes a namespace at another revision"
             elif not exists:
                 if content.revision != (0 if before is None else before.revision):

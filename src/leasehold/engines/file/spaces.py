@@ -26,7 +26,7 @@ class Spaces:
         self.by_name: dict[str, FileSpace] = {DEFAULT_NAMESPACE: self.default}
         """All of them."""
         self.deleted: dict[str, int] = {}
-        """The revisions of namespaces that were deleted and not created again."""
+        """The revisions of the deletions of namespaces that were not created again."""
         self.sequence = 0
         """The last change of the others that is stored. Who stores it sets this, and publishes the change."""
         self._others_text_bytes = 0
@@ -64,12 +64,12 @@ class Spaces:
         self._others_text_bytes += space.text_bytes + HEAD_LINE_BYTES
         return space
 
-    def remove(self, name: str) -> None:
-        """A namespace was deleted."""
+    def remove(self, name: str, head: Head) -> None:
+        """A namespace was deleted. `head`: what is kept of it."""
         space = self.others.pop(name)
         del self.by_name[name]
         self._others_text_bytes -= space.text_bytes
-        self.deleted[name] = space.revision
+        self.deleted[name] = head.revision
 
     def set_default_head(self, head: Head) -> None:
         """`default` has this quota."""

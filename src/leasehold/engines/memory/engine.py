@@ -20,7 +20,7 @@ class MemoryEngine:
         self._clock: Clock = clock or SteadyClock()
         self._spaces: dict[str, MemorySpace] = {}
         self._deleted: dict[str, int] = {}
-        """The revisions of namespaces that were deleted and not created again."""
+        """The revisions of the deletions of namespaces that were not created again."""
 
     def space(self, namespace: str = DEFAULT_NAMESPACE) -> MemorySpace:
         """See `Engine.space`."""
@@ -60,9 +60,9 @@ class MemoryEngine:
         """See `Engine.delete`."""
         space = self.space(name)
         space.delete()
-        self._deleted[name] = space.revision
         del self._spaces[name]
-        return space.revision
+        self._deleted[name] = space.revision + 1
+        return self._deleted[name]
 
     def subscribe(self, deleted: Callable[[str], None]) -> None:
         """See `Engine.subscribe`. There is one server only."""
