@@ -17,7 +17,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.event_formats import FORMATS
 from leasehold.http.media_types import Media
 from leasehold.limits import KIB, Limits
-from leasehold.model import Acquire, Put, QuotaChange, Read
+from leasehold.model import Acquire, Put, QuotaChange, Read, Written
 from leasehold.store import cleaning, live_watchers, ticking
 from leasehold.store.stores import Stores
 from leasehold.store.watchers import Interest, Watch
@@ -49,10 +49,19 @@ class Sink:
 
 
 class Told(MemoryEngine):
-    """An engine whose namespaces another server may delete."""
+    """An engine whose namespaces another server may delete. A deletion takes until `may_delete` is set."""
+
+    def __init__(self, *, clock: FrozenClock) -> None:
+        super().__init__(clock=clock)
+        self.may_delete = asyncio.Event()
+        self.may_delete.set()
 
     def subscribe(self, deleted: Callable[[str], None]) -> None:
         self.tell = deleted
+
+    async def delete(self, name: str) -> int:
+        await self.may_delete.wait()
+        return await super().delete(name)
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -222,6 +231,29 @@ async def test_a_namespace_that_another_server_deletes_is_over_here(scene: Scene
     with pytest.raises(ServiceError) as caught:
         await scene.stores.open("a")
     assert caught.value.code == "no_such_namespace"
+
+
+@scenario
+async def test_a_deletion_is_done_to_its_end_although_its_caller_has_left(scene: Scene) -> None:
+    await scene.create("a")
+    store = await scene.stores.open("a")
+    await acquired(store, Acquire("l", "1", LONG), 0)
+    waiting = asyncio.create_task(acquired(store, Acquire("l", "2", LONG), 60))
+    while store.gauges()["waiters"] < 1:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0)
+    scene.engine.may_delete.clear()
+    deleting = asyncio.create_task(scene.stores.delete("a"))
+    await asyncio.sleep(0)
+    deleting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deleting
+    scene.engine.may_delete.set()
+    with pytest.raises(ServiceError) as caught:
+        await waiting
+    assert caught.value.code == "no_such_namespace"
+    await scene.create("a")
+    again = await scene.stores.open("a")
+    assert isinstance(await again.change(Put("key", b"1")), Written)
 
 
 @scenario

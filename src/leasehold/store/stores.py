@@ -37,8 +37,8 @@ class Stores:
         """The store of a namespace, if it is open already."""
         self._ticking = Ticking(self._opened.values())
         self._cleaning = Cleaning(engine, self.open, self._heads, max_receipts=limits.max_receipts)
-        self._closing: set[asyncio.Task[None]] = set()
-        """Of stores whose namespace another server has deleted."""
+        self._deleting: set[asyncio.Task[int] | asyncio.Task[None]] = set()
+        """Deletions, and the ends of stores whose namespace another server has deleted."""
         engine.subscribe(self._end_deleted)
 
     async def start(self) -> None:
@@ -55,7 +55,7 @@ class Stores:
         """Close all stores, that of `default` last."""
         await self._cleaning.stop()
         self._ticking.stop()
-        for ending in (*self._opening.values(), *self._closing):
+        for ending in (*self._opening.values(), *self._deleting):
             await asyncio.wait((ending,))
         for name in [name for name in self._opened if name != DEFAULT_NAMESPACE]:
             await self._opened.pop(name).close()
@@ -93,12 +93,23 @@ class Stores:
     async def delete(self, namespace: str) -> int:
         """Delete a namespace and end everything that waits in it. Raises `no_such_namespace`.
 
-        Raises `invalid_argument` for `default`. Returns the revision that it keeps.
+        Raises `invalid_argument` for `default`. Returns the revision of the deletion.
         """
         check_deletable(namespace)
+        deleting = asyncio.create_task(self._delete(namespace))
+        self._note_deletion(deleting)
+        # Also if the caller leaves: the store of a namespace that is gone would be kept, and refuse the requests in one
+        # of the same name.
+        return await asyncio.shield(deleting)
+
+    async def _delete(self, namespace: str) -> int:
         revision = await self.engine.delete(namespace)
         await self._end(namespace)
         return revision
+
+    def _note_deletion(self, deleting: asyncio.Task[int] | asyncio.Task[None]) -> None:
+        self._deleting.add(deleting)
+        deleting.add_done_callback(self._deleting.discard)
 
     async def _end(self, namespace: str) -> None:
         """End everything that waits in a namespace that was deleted, and forget its store."""
@@ -112,9 +123,7 @@ class Stores:
 
     def _end_deleted(self, namespace: str) -> None:
         """Another server has deleted a namespace."""
-        ending = start_task(asyncio.get_running_loop(), self._end(namespace))
-        self._closing.add(ending)
-        ending.add_done_callback(self._closing.discard)
+        self._note_deletion(start_task(asyncio.get_running_loop(), self._end(namespace)))
 
     async def namespaces(self, after: str | None, limit: int) -> Sequence[Namespace]:
         """See `Engine.namespaces`."""
