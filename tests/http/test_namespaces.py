@@ -131,6 +131,15 @@ def test_an_encoded_name_is_the_same_namespace(server: Server) -> None:
     assert described(server, path)["entries"] == described(server, encoded)["entries"] == 1
 
 
+@pytest.mark.parametrize(("method", "target"), [("POST", "/kv/a"), ("PUT", "/kv/b"), ("POST", "/set")])
+def test_the_location_of_a_new_entry_is_in_its_namespace(server: Server, method: str, target: str) -> None:
+    path, key = new_namespace(server), {"Idempotency-Key": "once"}
+    for _ in range(2):  # done, and repeated
+        created = server.request(method, f"{path}{target}", json={"value": 1}, headers=key)
+        assert created.status_code == 201
+        assert server.request("GET", created.headers["Location"]).json()["key"] == created.json()["key"]
+
+
 @pytest.mark.parametrize(
     "target", ["/ns/default/ns/default", "/ns/default/ns/default/kv/a", "/ns/default/", "/ns//kv/a"]
 )

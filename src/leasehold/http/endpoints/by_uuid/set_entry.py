@@ -45,7 +45,9 @@ def _path_in(path: Json) -> Pointer | None:
 
 def show_set(request: Request, outcome: Outcome) -> Response:
     assert isinstance(outcome, Written)
-    return written_response(request, outcome, location=f"/get/{outcome.entry.key}" if outcome.created else None)
+    namespace = request.path.removesuffix(b"/set").decode("ascii")  # as the client has written it, or nothing
+    location = f"{namespace}/get/{outcome.entry.key}" if outcome.created else None
+    return written_response(request, outcome, location=location)
 
 
 ROUTE = Route(
