@@ -22,6 +22,7 @@ from leasehold.model import (
     R,
     Read,
 )
+from leasehold.store.turns import Places
 from leasehold.store.waiting_reads import SLICE_BYTES, WaitingReads
 
 SECONDS = 10.0
@@ -82,7 +83,7 @@ def scenario(test: Scenario) -> Callable[[], None]:
     def run() -> None:
         async def play() -> None:
             space = SlowSpace()
-            waiting = WaitingReads(space, most=5)
+            waiting = WaitingReads(space, Places(5))
 
             def begin(read: Read = unless(1), seconds: float = 60.0) -> "asyncio.Task[Outcome]":  # noqa: B008 - frozen
                 return asyncio.create_task(waiting.read(read, seconds))

@@ -16,7 +16,7 @@ from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError
 from leasehold.http.event_formats import FORMATS
 from leasehold.http.media_types import Media
-from leasehold.limits import KIB, Limits
+from leasehold.limits import KIB, MAX_WAITING_READS, Limits
 from leasehold.model import Acquire, Put, QuotaChange, Read, Written
 from leasehold.store import cleaning, live_watchers, ticking
 from leasehold.store.stores import Stores
@@ -231,6 +231,29 @@ async def test_a_namespace_that_another_server_deletes_is_over_here(scene: Scene
     with pytest.raises(ServiceError) as caught:
         await scene.stores.open("a")
     assert caught.value.code == "no_such_namespace"
+
+
+@scenario
+async def test_the_reads_that_wait_in_all_namespaces_have_one_limit(scene: Scene) -> None:
+    await scene.create("a", "b")
+    stores = [await scene.stores.open(name) for name in ("a", "b", "default")]
+    waiting = [
+        asyncio.create_task(stores[number % 2].fetch_waiting(Read("missing"), 60))
+        for number in range(MAX_WAITING_READS)
+    ]
+    while sum(int(store.gauges()["waiting_reads"]) for store in stores) < MAX_WAITING_READS:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    for store in stores:
+        with pytest.raises(ServiceError) as caught:
+            await store.fetch_waiting(Read("missing"), 60)
+        assert caught.value.code == "too_many_requests"
+    await scene.stores.delete("a")
+    await asyncio.gather(*waiting[::2], return_exceptions=True)
+    with pytest.raises(ServiceError) as caught:
+        await stores[2].fetch_waiting(Read("missing"), 0)
+    assert caught.value.code == "not_found", "a place is free"
+    stores[1].stop_waiting()
+    await asyncio.gather(*waiting[1::2], return_exceptions=True)
 
 
 @scenario

@@ -66,14 +66,14 @@ class Store:
         self.acquire = self._queues.acquire
         """Wait for a lock in the order of arrival; see `LockQueues.acquire`."""
         self._lock_feed = LockFeed(self.space, self._queues)
-        self._waiting_reads = WaitingReads(self.space)
+        turns = turns or Turns()
+        self.turn, self.gathering = turns.turn, turns.gathering
+        """See `Turns`."""
+        self._waiting_reads = WaitingReads(self.space, turns.waiting_reads)
         self._watching = Watching(self.space, partial(self.pages, after=None, limit=None), self._lease_pages)
         self.watch, self.require_known = self._watching.watch, self._watching.require_known
         """See `Watching`."""
         self._is_backing_up = False
-        turns = turns or Turns()
-        self.turn, self.gathering = turns.turn, turns.gathering
-        """See `Turns`."""
 
     async def open(self) -> None:
         """Open the space. Raises the errors of `Space.open`."""

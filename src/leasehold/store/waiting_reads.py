@@ -24,8 +24,9 @@ from leasehold import rules
 from leasehold.completions import report
 from leasehold.engines.base import Space
 from leasehold.errors import ServiceError
-from leasehold.limits import KIB, MAX_WAITING_READS
+from leasehold.limits import KIB
 from leasehold.model import ENTRY, Change, Entry, NotModified, Outcome, Read
+from leasehold.store.turns import Places
 
 NOT_FOUND: Final = frozenset({"not_found", "path_not_found"})
 SLICE_BYTES: Final = 64 * KIB
@@ -64,11 +65,12 @@ class _Key:
 class WaitingReads:
     """All waiting reads of a store. Subscribed to the entries of the space."""
 
-    __slots__ = ("_keys", "_most", "_must_read_all", "_space", "_stopped", "_undecided", "_waiters")
+    __slots__ = ("_keys", "_must_read_all", "_places", "_space", "_stopped", "_undecided", "_waiters")
 
-    def __init__(self, space: Space, *, most: int = MAX_WAITING_READS) -> None:
+    def __init__(self, space: Space, places: Places) -> None:
+        """`places`: those of all stores of the process."""
         self._space = space
-        self._most = most
+        self._places = places
         self._keys: dict[str, _Key] = {}
         self._waiters = 0
         self._undecided: list[tuple[_Waiter, _Result]] = []
@@ -84,13 +86,14 @@ class WaitingReads:
     async def read(self, read: Read, wait_seconds: float) -> Outcome:
         """The result of a read once it is neither "not modified" nor "not found", or the result after `wait_seconds`.
 
-        Raises `too_many_requests` if MAX_WAITING_READS wait already, and the errors of a read.
+        Raises `too_many_requests` if no place is free, and the errors of a read.
         """
-        if self._waiters >= self._most:
+        places = self._places
+        if places.taken >= places.most:
             raise ServiceError(
                 "too_many_requests",
                 "too many reads wait at this server",
-                details={"limit": self._most},
+                details={"limit": places.most},
                 headers={"Retry-After": "1"},
             )
         loop = asyncio.get_running_loop()
@@ -99,6 +102,7 @@ class WaitingReads:
         key = self._keys.setdefault(read.key, _Key())
         key.waiters.add(waiter)
         self._waiters += 1
+        places.taken += 1
         timer = None if waiter.is_over else loop.call_later(wait_seconds, self._end, waiter)
         try:
             self._read_for(read.key, (waiter,))
@@ -215,6 +219,7 @@ class WaitingReads:
 
     def _remove(self, waiter: _Waiter) -> None:
         self._waiters -= 1
+        self._places.taken -= 1
         key = self._keys[waiter.read.key]
         key.waiters.remove(waiter)
         if not key.waiters:
