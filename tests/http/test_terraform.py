@@ -443,6 +443,72 @@ def test_to_unlock_by_force_needs_the_permission_admin(guarded: Server, tmp_path
     assert "1 added" in project.apply()
 
 
+# Namespaces ---------------------------------------------------------------------------------------------------
+
+OTHER = RELEASE.replace("1.0", "2.0")
+
+
+def in_namespace(server: Server, name: str, folder: Path) -> Project:
+    """A project whose state is in this namespace."""
+    return Project(folder / name, f"{server.url}/ns/{name}")
+
+
+def test_a_state_of_the_same_name_in_another_namespace_is_another_state(tmp_path: Path) -> None:
+    with running(tmp_path / "data.json") as server:
+        for name in ("team-a", "team-b"):
+            assert server.request("PUT", f"/ns/{name}").status_code == 201
+        one, two = (in_namespace(server, name, tmp_path).begin() for name in ("team-a", "team-b"))
+        assert "1 added" in one.apply()
+        assert "1 added" in two.write(OTHER).apply()
+        assert server.request("GET", PATH).status_code == 404, "default has none"
+        states = [server.request("GET", f"/ns/{name}{PATH}").json() for name in ("team-a", "team-b")]
+        assert states[0]["lineage"] != states[1]["lineage"]
+
+        assert server.request("LOCK", f"/ns/team-a{PATH}", json=HOLDER).status_code == 200
+        assert f"already locked: ID={HOLDER['ID']}" in one.write(OTHER).apply(code=1)
+        assert "1 changed" in two.write(RELEASE).apply()
+        assert server.request("GET", f"/ns/team-a{PATH}").json() == states[0]
+        one.run("force-unlock", "-force", HOLDER["ID"])
+        assert "1 changed" in one.apply()
+        assert server.is_free(LOCK)
+
+
+def test_a_namespace_that_does_not_exist_stops_a_run_before_it_does_anything(tmp_path: Path) -> None:
+    """Terraform takes the 404 of a state for an empty state, but not that of a lock."""
+    with running(tmp_path / "data.json") as server:
+        project = in_namespace(server, "misspelt", tmp_path).begin(RELEASE + working("touch done"))
+        assert "HTTP response code 404" in project.apply(code=1)
+        assert not (project.folder / "done").exists()
+
+
+def test_a_save_beyond_the_quota_leaves_the_state_in_a_file(tmp_path: Path) -> None:
+    with running(tmp_path / "data.json") as server:
+        server.request("PUT", "/ns/small", json={"max_bytes": 4_000})
+        project = in_namespace(server, "small", tmp_path).begin()
+        project.apply()
+        before = server.request("GET", f"/ns/small{PATH}").content
+        project.write(RELEASE.replace("1.0", "x" * 4_000))
+        assert "Failed to save state" in project.apply(code=1)
+        assert server.request("GET", f"/ns/small{PATH}").content == before
+        server.request("PUT", "/ns/small", json={"max_bytes": None})
+        project.run("state", "push", "errored.tfstate")
+        assert "No changes" in project.run("plan", "-detailed-exitcode")
+
+
+def test_a_token_for_one_namespace_is_the_password_there_only(guarded: Server, tmp_path: Path) -> None:
+    everywhere = {"Authorization": f"Bearer {token('admin', namespaces=['*'])}"}
+    for name in ("team-a", "team-b"):
+        assert guarded.request("PUT", f"/ns/{name}", headers=everywhere).status_code == 201
+    project = in_namespace(guarded, "team-a", tmp_path).write(RELEASE)
+    project.environment |= password("read", "write", namespaces=["team-a"])
+    project.run("init")
+    assert "1 added" in project.apply()
+    for url in (f"{guarded.url}/ns/team-b", guarded.url):
+        other = Project(tmp_path / "other", url).write(RELEASE)
+        other.environment |= password("read", "write", namespaces=["team-a"])
+        other.run("init", "-reconfigure", code=1)
+
+
 # The example --------------------------------------------------------------------------------------------------
 
 
