@@ -7,7 +7,7 @@ cover the whole service. When a worker dies, its counters still count and its ga
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -150,14 +150,14 @@ class Metrics:
         self._batches.counts[bisect_left(BATCH_BOUNDS, operations)] += 1
         self._batches.total += operations
 
-    def write_to_folder(self, gauges: Mapping[str, float]) -> None:
-        """Write this worker's numbers to the folder that all workers read."""
+    def write_to_folder(self, gauges: Callable[[], Mapping[str, float]]) -> None:
+        """Write this worker's numbers to the folder that all workers read. `gauges` is called if there is a folder."""
         if self._folder is None:
             return
         file = self._folder / f"{os.getpid()}.json"
         temporary = file.with_suffix(".tmp")
         with suppress(OSError):  # a full disk must not end the sweep that writes them
-            temporary.write_bytes(msgspec.json.encode(self._figures(gauges)))
+            temporary.write_bytes(msgspec.json.encode(self._figures(gauges())))
             temporary.replace(file)
 
     def text(self, gauges: Mapping[str, float], namespaces: Mapping[str, Mapping[str, float]] = NO_NAMESPACES) -> bytes:

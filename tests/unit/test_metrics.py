@@ -1,6 +1,7 @@
 """The text of the metrics, and how the numbers of several workers are put together."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -101,7 +102,7 @@ def test_the_numbers_of_workers_are_added_up(tmp_path: Path) -> None:
     for metrics in (own, other):
         metrics.count_request("GET", "/health", 200, 0.0, "1.1")
         metrics.count("fenced_writes_refused")
-    other.write_to_folder({"watchers": 3, "revision": 8})
+    other.write_to_folder(lambda: {"watchers": 3, "revision": 8})
     left = tmp_path / f"{os.getpid()}.json"
     left.rename(tmp_path / f"{os.getppid()}.json")  # as if it were the file of another process that runs
     shown = {
@@ -116,10 +117,19 @@ def test_the_numbers_of_workers_are_added_up(tmp_path: Path) -> None:
 def test_the_counters_of_a_dead_worker_still_count_and_its_gauges_do_not(tmp_path: Path) -> None:
     own, dead = Metrics(tmp_path), Metrics(tmp_path)
     dead.count("fenced_writes_refused")
-    dead.write_to_folder({"watchers": 3})
+    dead.write_to_folder(lambda: {"watchers": 3})
     (tmp_path / f"{os.getpid()}.json").rename(tmp_path / "4194305.json")  # more than any process id
     shown = families(own, watchers=1)
     assert [shown[f"leasehold_{name}"].samples[0].value for name in ("watchers", "fenced_writes_refused")] == [1, 1]
+
+
+def test_without_a_folder_the_gauges_are_not_made() -> None:
+    """They are made of all stores, and this is called every second."""
+
+    def fail() -> Mapping[str, float]:
+        raise AssertionError("the gauges were made")
+
+    Metrics().write_to_folder(fail)
 
 
 def test_a_file_without_counters_is_accepted(tmp_path: Path) -> None:

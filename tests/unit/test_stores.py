@@ -13,11 +13,12 @@ from driving import FrozenClock
 from structlog.testing import capture_logs
 
 from leasehold.engines.memory.engine import MemoryEngine
+from leasehold.engines.memory.space import SLICE_SPACES
 from leasehold.errors import ServiceError
 from leasehold.http.event_formats import FORMATS
 from leasehold.http.media_types import Media
 from leasehold.limits import KIB, MAX_WAITING_READS, Limits
-from leasehold.model import Acquire, Put, QuotaChange, Read, Written
+from leasehold.model import RECEIPT, Acquire, Put, QuotaChange, Read, Written
 from leasehold.store import cleaning, live_watchers, ticking
 from leasehold.store.stores import Stores
 from leasehold.store.watchers import Interest, Watch
@@ -197,6 +198,25 @@ async def test_expired_records_are_removed_where_no_store_is_open(scene: Scene) 
     scene.clock.now += 2 * SECOND
     while await scene.entries("a"):  # noqa: ASYNC110 - cleaning tells nobody
         await asyncio.sleep(0.001)
+
+
+@scenario
+async def test_other_work_is_done_while_many_namespaces_are_searched(scene: Scene) -> None:
+    await scene.create(*(f"n{number}" for number in range(3 * SLICE_SPACES)))
+    iterations = 0
+
+    async def work() -> None:
+        nonlocal iterations
+        while True:
+            iterations += 1
+            await asyncio.sleep(0)
+
+    working = asyncio.create_task(work())
+    for search in (scene.engine.expired(10), scene.engine.surplus(RECEIPT, 1, 1, 10)):
+        before = iterations
+        assert await search == []
+        assert iterations >= before + 3
+    working.cancel()
 
 
 @scenario

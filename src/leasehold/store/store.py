@@ -95,12 +95,18 @@ class Store:
 
     def gauges(self) -> Mapping[str, float]:
         """Gauges of the store and its space, by the names in `metrics.GAUGES`."""
-        degraded = self.fault is not None
-        own = {"waiting_operations": len(self._lane), "waiters": len(self._queues)}
-        own |= {"waiting_reads": len(self._waiting_reads), "watchers": len(self._watching)}
-        own["watch_lag_revisions"] = self._watching.lag
-        own |= {"revision": self.space.revision, "degraded": int(degraded)}
-        return {**own, **self.space.gauges()}
+        return {**self.activity(), "revision": self.space.revision, **self.space.gauges()}
+
+    def activity(self) -> Mapping[str, float]:
+        """The gauges that say what happens in the store now, not what it contains."""
+        return {
+            "waiting_operations": len(self._lane),
+            "waiters": len(self._queues),
+            "waiting_reads": len(self._waiting_reads),
+            "watchers": len(self._watching),
+            "watch_lag_revisions": self._watching.lag,
+            "degraded": int(self.fault is not None),
+        }
 
     def tick(self) -> None:
         """Look whether the lane makes progress, and repeat what failed before. Called every second by `Ticking`."""

@@ -144,12 +144,12 @@ class Stores:
         return next((store.fault for store in self._opened.values() if store.fault is not None), None)
 
     def gauges(self) -> Mapping[str, float]:
-        """Those of `default`. What is counted for the whole process is the sum over all namespaces."""
+        """Those of `default`, where what happens is that of all namespaces: the sums, and the largest values."""
         gauges = dict(self.default.gauges())
         for namespace, store in self._opened.items():
             if namespace == DEFAULT_NAMESPACE:
                 continue
-            own = store.gauges()
+            own = store.activity()
             for name in SUMMED_GAUGES & own.keys():
                 gauges[name] += own[name]
             for name in ("degraded", "watch_lag_revisions"):

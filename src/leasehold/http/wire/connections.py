@@ -246,7 +246,7 @@ class Connections:
             try:
                 self.tick = self.loop.time()
                 self.common_lines = self._common_lines()
-                self.metrics.write_to_folder(self.gauges())
+                self.metrics.write_to_folder(self.gauges)
                 self.refusals.sweep(self.tick)
                 await sweep(self._members)
                 self._look_after_crowd()
