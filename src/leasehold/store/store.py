@@ -256,7 +256,7 @@ class Store:
             size = max(size // 2, 1) if weight > LIGHT_PAGE_BYTES else min(size * 2, STREAM_PAGE_ENTRIES)
 
     async def backup(self) -> AsyncGenerator[bytes]:
-        """The text of a backup, in chunks. One backup at a time, because each keeps all its entries in memory.
+        """The text of a backup, in chunks. One at a time of each namespace, because it keeps all entries in memory.
 
         Raises `too_many_requests`, and the errors of the engine.
         """
