@@ -107,6 +107,7 @@ export class Client extends Namespace {
    * Delete a namespace and all that is in it. Needs `admin`. `default` cannot be deleted.
    *
    * Watches, waits and leases in it end with NoSuchNamespace. If it is created again, its revision goes on.
+   * NoSuchNamespace if there is none: perhaps an attempt that got no response has deleted it.
    */
   async deleteNamespace(name: string, options: CallOptions = {}): Promise<void> {
     await this.service.send(namespaces.remove(name), options);

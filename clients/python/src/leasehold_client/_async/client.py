@@ -123,5 +123,6 @@ class AsyncClient(AsyncNamespace):
         """Delete a namespace and all that is in it. Needs `admin`. `default` cannot be deleted.
 
         Watches, waits and leases in it end with NoSuchNamespace. If it is created again, its revision goes on.
+        NoSuchNamespace if there is none: perhaps an attempt that got no response has deleted it.
         """
         await self._service.send(namespaces.delete(name))

@@ -124,5 +124,6 @@ class Client(Namespace):
         """Delete a namespace and all that is in it. Needs `admin`. `default` cannot be deleted.
 
         Watches, waits and leases in it end with NoSuchNamespace. If it is created again, its revision goes on.
+        NoSuchNamespace if there is none: perhaps an attempt that got no response has deleted it.
         """
         self._service.send(namespaces.delete(name))
