@@ -151,7 +151,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_seconds: float = 600.0
     """How long the outcome of a request with an idempotency key is kept."""
     max_receipts: int = 100_000
-    """How many outcomes are kept; the oldest ones are removed first. Together they may have 1 KiB for each."""
+    """How many outcomes are kept in each namespace, the newest ones. Together they may have 1 KiB for each."""
     max_connections: int = 10_000
     max_connections_per_address: int = 5_000
 
