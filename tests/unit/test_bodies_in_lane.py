@@ -4,15 +4,20 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
 from driving import stores_of
 
+from leasehold import values
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError, internal
 from leasehold.http.endpoints import ROUTES
+from leasehold.http.routing import idempotency
 from leasehold.http.routing.admission import Admission
+from leasehold.http.routing.idempotency import LARGE_BODY_BYTES
 from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
 from leasehold.http.wire.connection import Connection
@@ -317,6 +322,40 @@ def test_a_server_that_stops_closes_the_connections_whose_bodies_wait() -> None:
             assert submitted == []
 
     served(scenario, budget=30_000)
+
+
+def test_a_large_body_with_a_key_is_hashed_in_an_iteration_before_that_of_its_check() -> None:
+    """For the largest state, each of the two takes up to 30 ms."""
+    state = message("POST", "/terraform/a", b'"%b"' % (b"x" * LARGE_BODY_BYTES))
+    state = state.replace(b"Host: a", b"Host: a\r\nIdempotency-Key: k")
+    turn = 0
+    turns: dict[str, list[int]] = {"hash": [], "check": []}
+
+    def noting(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **options: Any) -> Any:
+            turns[step].append(turn)
+            return function(*arguments, **options)
+
+        return noted
+
+    async def scenario(server: Server) -> None:
+        nonlocal turn
+        connection, transport = server.connect()
+        for _ in range(2):
+            connection.data_received(state)
+            for _ in range(20):
+                turn += 1
+                await asyncio.sleep(0)
+        assert transport.statuses == [201, 201]
+        assert transport.written.count(b"Idempotent-Replayed: true") == 1
+
+    with (
+        patch("leasehold.http.routing.idempotency._fingerprint", noting("hash", idempotency._fingerprint)),
+        patch("leasehold.values.check_json_text", noting("check", values.check_json_text)),
+    ):
+        served(scenario)
+    assert [len(each) for each in turns.values()] == [2, 2]
+    assert all(hashed < checked for hashed, checked in zip(*turns.values(), strict=True))
 
 
 def test_a_store_with_many_large_bodies_keeps_all_of_them() -> None:

@@ -92,6 +92,8 @@ class Request(msgspec.Struct):
     """What its body takes of the budget of those in the write lane. 0 if it is small."""
     brackets: int | None = None
     """Of its body, as `brackets_at_most` counts them. Set if it is not small, and JSON."""
+    fingerprint: bytes = b""
+    """See `idempotency.hash_large_body`. Empty unless its body is large and it has an Idempotency-Key."""
     namespace: str = DEFAULT_NAMESPACE
     """The namespace that its path names, whether it exists or not. Set by the router."""
     argument: bytes = b""

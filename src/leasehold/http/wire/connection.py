@@ -19,6 +19,7 @@ from typing import Final, cast
 
 from leasehold.errors import ServiceError
 from leasehold.http.requests import Request
+from leasehold.http.routing.idempotency import hash_large_body
 from leasehold.http.wire.answering import QUOTA
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.deadlines import missed, timeout
@@ -260,6 +261,9 @@ class Connection(QuickAnswerer, asyncio.Protocol):
                 if self._quota_used >= QUOTA or (size > SLOW_BODY_BYTES and self._quota_used > _RENEWED):
                     self._ask_for_quota()
                     break
+                if hash_large_body(request):
+                    self._quota_used = QUOTA
+                    continue
                 if size > LANE_BODY_BYTES and not self._shared.lane_bodies.admit(self, lane_bytes(request)):
                     break
                 self._quota_used += 1
