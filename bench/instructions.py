@@ -43,6 +43,16 @@ _REPEATS: Final = 3
 _WARM_UP_BATCHES: Final = 20
 _ANSWER_SECONDS: Final = 60.0
 _DUMP_SECONDS: Final = 60.0
+_SLOWNESS: Final = 50
+"""How many times longer the service takes under callgrind."""
+_SERVICE: Final = f"""
+import runpy, sys
+set_interval = sys.setswitchinterval
+sys.setswitchinterval = lambda seconds: set_interval({_SLOWNESS} * seconds)
+runpy.run_module("leasehold", run_name="__main__", alter_sys=True)
+"""
+"""`python -m leasehold`, whose threads wait as much longer for the interpreter. Otherwise the sync thread asks for it
+many times during one turn of the event loop. A batch of one then took 10 % more or fewer instructions in each run."""
 _COMMITS: Final = re.compile(rb"^leasehold_commits_total ([0-9.e+]+)$", re.MULTILINE)
 _TOTAL: Final = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
 
@@ -75,7 +85,7 @@ class CountedLeasehold(Leasehold):
         self._numbers = count(1)
         self._pipe = folder / "vgdb"
         valgrind = [processes.program("valgrind"), "--tool=callgrind", f"--callgrind-out-file={self._counts}"]
-        valgrind += [f"--vgdb-prefix={self._pipe}", python.python, "-m", "leasehold"]
+        valgrind += [f"--vgdb-prefix={self._pipe}", python.python, "-c", _SERVICE]
         super().__init__(stack, folder, valgrind, environment={"PYTHONHASHSEED": "0"})
         write_foreign_store(folder / "data.json", self.key_count, random.Random(4))
         self.start()
