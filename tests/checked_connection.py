@@ -87,7 +87,7 @@ class CheckedConnection(Connection):
             assert receiving not in (Receiving.EXPECTING, Receiving.ENDED, Receiving.CLIENT_CLOSED)
             assert not self._is_reading_paused
         transport = self._sender.transport
-        if self._ready_for is not None:
+        if self.ready_for is not None:
             assert self._is_ready()
             assert transport is not None
         if answering is Answering.CLOSED and isinstance(transport, Transport) and not transport.is_closing():

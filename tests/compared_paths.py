@@ -28,11 +28,13 @@ from leasehold.http.requests import Request
 from leasehold.http.routing.admission import Admission
 from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
+from leasehold.http.wire.connection import Connection
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.quick_get import BegunGet, QuickGet
 from leasehold.http.wire.quick_put import QuickPut
 from leasehold.http.wire.states import Answering
 from leasehold.http.wire.trace_field import without_trace
+from leasehold.http.wire.waiting_gets import WaitingGets
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Kind, R
@@ -262,6 +264,16 @@ def seen(
         result.quick += data is not None
         return data
 
+    answer_all, take_back = WaitingGets.answer_all, Connection.take_back
+
+    def counted_answers(self: WaitingGets) -> None:
+        result.quick += len(self.waiting)
+        answer_all(self)
+
+    def counted_return(self: Connection, data: bytes) -> None:
+        result.quick -= 1
+        take_back(self, data)
+
     write = QuickPut.answer
 
     def counted_write(self: QuickPut, *arguments: Any) -> bytes | None:
@@ -302,6 +314,8 @@ def seen(
         patch("leasehold.http.wire.connection.without_trace", without_trace if fast_paths else lambda _: None),
         patch.object(QuickGet, "answer", counted),
         patch.object(QuickGet, "complete", counted_completion),
+        patch.object(WaitingGets, "answer_all", counted_answers),
+        patch.object(Connection, "take_back", counted_return),
         patch.object(QuickPut, "answer", counted_write),
         capture_logs() as log,
     ):

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import compared_paths
 import pytest
@@ -330,8 +330,11 @@ def test_a_fault_on_the_fast_path_is_logged_and_the_general_path_answers() -> No
 
 
 def test_a_fault_on_a_ready_connection_is_logged_once() -> None:
-    texts = [b"1970-01-01T00:00:00.000000Z", MemoryError()]
-    with patch("leasehold.http.wire.quick_answer.time_bytes", side_effect=texts):
+    texts = Mock(side_effect=[b"1970-01-01T00:00:00.000000Z", MemoryError()])
+    with (
+        patch("leasehold.http.wire.quick_answer.time_bytes", texts),
+        patch("leasehold.http.wire.waiting_gets.time_bytes", texts),
+    ):
         quick = seen([*KNOWN, send(GET), send(GET)], fast_paths=True)
     assert (quick.written[0].count(b" 200 OK"), quick.quick) == (4, 1)
     assert [event["event"] for event in quick.log if event["log_level"] == "error"] == ["the fast path of a GET failed"]

@@ -10,6 +10,7 @@ header_cache.py     header blocks that need not be parsed again
 quick_get.py        the fast path of a plain GET
 quick_put.py        the fast path of a plain POST or PUT
 quick_answer.py     what the fast paths share: which paths they serve, and the answer with an entry
+waiting_gets.py     plain GETs that one iteration of the event loop has read, answered together
 quick_requests.py   requests on the fast paths: begun, completed, answered
 answering.py        one request: begun, completed, answered
 sending.py          how responses are sent: together, or streamed at the client's pace

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Final, cast
 
 from leasehold.errors import ServiceError
-from leasehold.http.requests import Request
+from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.idempotency import hash_large_body
 from leasehold.http.wire.answering import QUOTA
 from leasehold.http.wire.connections import Connections
@@ -101,6 +101,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
             self.refuse(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's name
+        self._answer_waiting()
         self._shared.forget(self, self._address)
         self._state = moved(self._state, LOST)
         self._sender.lose()
@@ -109,12 +110,12 @@ class Connection(QuickAnswerer, asyncio.Protocol):
             self._task.cancel()
             self._task = None  # a waiter refers to this connection
 
-    def _receive_data(self, data: bytes, may_be_quick: bool) -> None:  # noqa: FBT001 - as in the base class
+    def _receive_data(self, data: bytes, familiar: Headers | None) -> None:
         if not self._awaits_quota:
             self._quota_used = 0
         if self._is_traced and self._receive_traced(data):
             return
-        if may_be_quick and self._familiar is not None and self._answer_quickly(data, self._familiar):
+        if familiar is not None and self._answer_quickly(data, familiar):
             return
         if len(data) <= SLICE_BYTES:
             if data.startswith(QUICK_PUTS) and self._begin_quickly(data):
@@ -129,6 +130,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client has shut down its side. Returns True to keep the connection for the responses that are due."""
+        self._answer_waiting()
         action = AT_END[self._state]
         if action is AtEnd.ANSWER:
             self._end_receiving(Receiving.CLIENT_CLOSED)
@@ -140,7 +142,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        self._ready_for = None
+        self.ready_for = None
         self._sender.pause()
 
     def resume_writing(self) -> None:
@@ -213,7 +215,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
 
     def refuse(self, refusal: ServiceError) -> None:
         """Refuse the request that is being received, in its place in the queue, and receive no more."""
-        self._ready_for = None
+        self.ready_for = None
         self._reception.refuse(refusal)
         self._shared.bodies.forget(self)
         for request in self._reception.taken():
@@ -242,7 +244,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
         self._advance()
 
     def _end_receiving(self, state: Receiving = Receiving.ENDED) -> None:
-        self._ready_for = None
+        self.ready_for = None
         self._reception.end(state)
         self._shared.bodies.forget(self)
         self._unparsed = NOTHING
@@ -349,6 +351,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+        self._answer_waiting()
         self._end_requests()
         self._sender.abort()
 
@@ -370,6 +373,7 @@ class Connection(QuickAnswerer, asyncio.Protocol):
 
     def stop(self) -> None:
         """The service stops. Close now, unless a request has begun; then its response closes the connection."""
+        self._answer_waiting()
         if not is_busy(self._reception.state, self._state):
             self._close()
 

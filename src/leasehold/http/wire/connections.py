@@ -31,6 +31,7 @@ from leasehold.http.wire.in_flight import BodiesInFlight, BodiesInLane, UnsentAn
 from leasehold.http.wire.quick_get import QuickGet
 from leasehold.http.wire.quick_put import QuickPut
 from leasehold.http.wire.sending import Outbox, RoundRobin
+from leasehold.http.wire.waiting_gets import WaitingGets
 from leasehold.process.descriptors import REFUSED_CONNECTIONS
 from leasehold.process.memory_trim import give_back_memory
 from leasehold.rules.fences import refused_by_fence
@@ -122,7 +123,9 @@ class Connections:
         self.request_id_prefix = os.urandom(6).hex().encode()
         self.request_numbers: Iterator[int] = count(1)
         self._emptied = asyncio.Event()
-        self.quick_get = QuickGet(self) if fast_paths else None
+        quick_get = QuickGet(self)
+        self.waiting_gets = WaitingGets(self, quick_get)
+        self.quick_get = quick_get if fast_paths else None
         self.quick_put = QuickPut(self) if fast_paths else None
         """None: every request takes the general path. For tests."""
 

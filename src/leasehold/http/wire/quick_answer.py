@@ -23,7 +23,7 @@ BEFORE_KEY: Final = b" " + _FOLDER
 LONGEST_LINE_BYTES: Final = len(b"POST /kv/") + MAX_KEY_BYTES + len(LINE_END)
 """The fast paths do not check the length of a line, so no shorter limit may be set."""
 _PATTERN: Final = "/kv/{key}"
-_JSON_BYTES: Final = len(PLAIN_KEY_ENTRY_JSON % (b"", b"", b"", time_bytes(0), time_bytes(0))) + len(b"\n")
+JSON_BYTES: Final = len(PLAIN_KEY_ENTRY_JSON % (b"", b"", b"", time_bytes(0), time_bytes(0))) + len(b"\n")
 """The length of a body without its key, value and revision."""
 _NOT_OF_KEYS: Final = b'%?# "\\' + bytes(range(32)) + bytes(range(127, 256))
 OTHER_BYTES: Final = bytes.maketrans(_NOT_OF_KEYS, bytes(len(_NOT_OF_KEYS)))
@@ -62,13 +62,13 @@ class QuickAnswer:
     __slots__ = (
         "_common_lines",
         "_context",
-        "_format",
-        "_histogram",
         "_incarnation",
         "_place",
         "_seconds",
         "_space",
         "_template",
+        "entry_format",
+        "histogram",
         "method",
     )
 
@@ -77,14 +77,14 @@ class QuickAnswer:
         self._context = context
         self._space = context.store.space
         self._template = template
-        self._histogram = Distribution([0])
+        self.histogram = Distribution([0])
         """Of these requests in the metrics, from the first answer on."""
         self._seconds = 0.0
         self._place = 0
         """Of the last `seconds` in the histogram. All requests of a batch mostly took the same time."""
         self._common_lines = b""
         self._incarnation = ""
-        self._format = b""
+        self.entry_format = b""
         """The format string of the answer, with the two above."""
 
     def encode(self, path: bytes, entry: Entry, headers: Headers, number: int, seconds: float) -> bytes:
@@ -101,10 +101,10 @@ class QuickAnswer:
         created_at = updated_at = time_bytes(created)
         if entry.updated_at is not created:  # to compare such large numbers takes longer
             updated_at = time_bytes(entry.updated_at)
-        size = len(path) + len(value) + len(revision) + _JSON_BYTES
+        size = len(path) + len(value) + len(revision) + JSON_BYTES
         cors_lines = headers.cors_lines
-        answer = self._format % (number, cors_lines, revision, size, path, value, revision, created_at, updated_at)
-        histogram = self._histogram
+        answer = self.entry_format % (number, cors_lines, revision, size, path, value, revision, created_at, updated_at)
+        histogram = self.histogram
         if seconds:
             if seconds != self._seconds:
                 self._seconds, self._place = seconds, place_of(seconds)
@@ -113,9 +113,20 @@ class QuickAnswer:
         else:  # what `count_seconds` does then
             histogram.counts[0] += 1
         if context.logs_requests:
-            ids = {"request_id": self._request_id(number).decode()}
-            context.log_request(self.method, _FOLDER + path, 200, ids)
+            self.log(path, number)
         return answer
+
+    def log(self, path: bytes, number: int) -> None:
+        """Log a request that was answered."""
+        ids = {"request_id": self._request_id(number).decode()}
+        self._context.log_request(self.method, _FOLDER + path, 200, ids)
+
+    def renewed(self) -> tuple[bytes, list[int]]:
+        """The format string of the answer and the counts of the histogram, for a caller that does not use `encode`."""
+        is_current = self._context.common_lines is self._common_lines
+        if not is_current or self._space.incarnation is not self._incarnation:
+            self._renew()
+        return self.entry_format, self.histogram.counts
 
     def request(self, path: bytes, headers: Headers, number: int, trace: TraceContext | None) -> Request:
         """The request as the general path would have made it and admitted it, without its body."""
@@ -142,6 +153,6 @@ class QuickAnswer:
         context = self._context
         templates = context.renew_templates()
         request_id = context.request_id_prefix + b"-%x"
-        self._format = self._template(templates, common=context.common_lines, request_id=request_id)
+        self.entry_format = self._template(templates, common=context.common_lines, request_id=request_id)
         self._common_lines, self._incarnation = context.common_lines, templates.incarnation
-        self._histogram = context.metrics.seconds_of(self.method, _PATTERN, 200)
+        self.histogram = context.metrics.seconds_of(self.method, _PATTERN, 200)

@@ -4,7 +4,8 @@ It takes a third of the instructions of the general path: it parses nothing agai
 response, and formats the answer once. It caches no answers.
 
 If the engine has its entries in memory, `answer` gives the answer at once. Otherwise it gives a `BegunGet`, the
-connection lets the engine read the entry, and `complete` gives the answer.
+connection lets the engine read the entry, and `complete` gives the answer. `waiting_gets` does what `answer` does in
+memory, for many GETs together: a change of one is a change of both.
 
 Invariants:
 
@@ -28,6 +29,7 @@ from typing import Final, final
 
 import msgspec
 
+from leasehold.access.permissions import Principal
 from leasehold.errors import ServiceError
 from leasehold.http.encoding import Templates
 from leasehold.http.requests import Headers, Request
@@ -36,8 +38,8 @@ from leasehold.keys import check_key
 from leasehold.model import Entry
 from leasehold.trace_context import TraceContext
 
-_BEGIN: Final = b"GET" + BEFORE_KEY
-_BEGIN_BYTES: Final = len(_BEGIN)
+BEGIN: Final = b"GET" + BEFORE_KEY
+BEGIN_BYTES: Final = len(BEGIN)
 
 
 @final
@@ -56,14 +58,14 @@ class BegunGet(msgspec.Struct, frozen=True, gc=False):
 class QuickGet:
     """Shared by all connections of a server."""
 
-    __slots__ = ("_admission", "_answer", "_context", "_request_numbers", "_space")
+    __slots__ = ("_admission", "_context", "_request_numbers", "_space", "quick_answer")
 
     def __init__(self, context: QuickContext) -> None:
         self._context = context
         self._admission = context.admission
         self._space = context.store.space
         self._request_numbers = context.request_numbers
-        self._answer = QuickAnswer("GET", context, Templates.entry_read)
+        self.quick_answer = QuickAnswer("GET", context, Templates.entry_read)
 
     def knows(self, request: Request) -> bool:
         """Whether later requests of the connection with the header block of this one may be given to `answer`."""
@@ -83,19 +85,14 @@ class QuickGet:
         None: then the general path must answer. `headers`: of an earlier request of the connection, which this path
         knows. `trace`: the trace of the request, whose field is not in `data`.
         """
-        principal = headers.principal
-        path = data.removesuffix(headers.block).removeprefix(_BEGIN)  # half the instructions of two `partition`
-        if len(data) - len(path) != len(headers.block) + _BEGIN_BYTES:  # `data` lacks one of them
+        path = data.removesuffix(headers.block).removeprefix(BEGIN)  # half the instructions of two `partition`
+        if len(data) - len(path) != len(headers.block) + BEGIN_BYTES:  # `data` lacks one of them
             return None
         if path.translate(OTHER_BYTES) != path or self._context.stopping:
             return None
+        principal = self.caller(headers)
         if principal is None:
             return None
-        verifier = self._admission.verifier
-        if verifier is not None:  # would `Admission.admit` admit this caller again?
-            now = verifier.now
-            if headers.verified_by is not verifier or not now() < principal.expires_at:
-                return None
         key = path.decode()
         if principal.prefixes is not None and not principal.covers(key):
             return None
@@ -109,7 +106,15 @@ class QuickGet:
         entry = peek(key)
         if entry is None or entry.expires_at is not None or not entry.value:
             return None
-        return self._answer.encode(path, entry, headers, next(self._request_numbers), 0.0)
+        return self.quick_answer.encode(path, entry, headers, next(self._request_numbers), 0.0)
+
+    def caller(self, headers: Headers) -> Principal | None:
+        """The caller that sends requests with these fields, if `Admission.admit` would admit it now."""
+        principal, verifier = headers.principal, self._admission.verifier
+        if principal is None or verifier is None:
+            return principal
+        now = verifier.now
+        return principal if headers.verified_by is verifier and now() < principal.expires_at else None
 
     def complete(self, begun: BegunGet, entry: Entry | ServiceError | None, seconds: float) -> bytes | None:
         """The answer to a read. None: the general path must give it, to the request that `request` makes.
@@ -118,8 +123,8 @@ class QuickGet:
         """
         if type(entry) is not Entry or entry.expires_at is not None or not entry.value or self._context.stopping:
             return None
-        return self._answer.encode(begun.path, entry, begun.headers, begun.number, seconds)
+        return self.quick_answer.encode(begun.path, entry, begun.headers, begun.number, seconds)
 
     def request(self, begun: BegunGet) -> Request:
         """The request as the general path would have made it and admitted it."""
-        return self._answer.request(begun.path, begun.headers, begun.number, begun.trace)
+        return self.quick_answer.request(begun.path, begun.headers, begun.number, begun.trace)

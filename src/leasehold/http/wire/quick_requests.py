@@ -17,6 +17,7 @@ from leasehold.http.wire.quick_get import BegunGet
 from leasehold.http.wire.quick_put import BegunPut
 from leasehold.http.wire.sending import UNCOUNTED_BYTES
 from leasehold.http.wire.states import Answering, Receiving
+from leasehold.limits import KIB
 from leasehold.model import ENTRY, Entry, Outcome, Read
 from leasehold.trace_context import TraceContext
 
@@ -24,12 +25,14 @@ from leasehold.trace_context import TraceContext
 IDLE: Final = Answering.IDLE
 WORKING: Final = Answering.WORKING
 BETWEEN_REQUESTS: Final = Receiving.IDLE
+MAX_WAITING_BYTES: Final = 4 * KIB
+"""What a connection reads may wait if it has up to so many bytes: in one iteration, a thousand connections may read."""
 
 
 class QuickAnswerer(Answerer):
     """The part of a connection that answers requests on the fast paths."""
 
-    __slots__ = ("_begun", "_familiar", "_ready_for")
+    __slots__ = ("_begun", "_familiar", "ready_for")
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
@@ -37,7 +40,7 @@ class QuickAnswerer(Answerer):
         """A request on a fast path, in place of a current request."""
         self._familiar: Headers | None = None
         """Of an earlier request, if `quick_get` knows it."""
-        self._ready_for: Headers | None = None
+        self.ready_for: Headers | None = None
         """Those of the last GET, if `quick_get` has answered it from memory and nothing else has happened since. So
         `_is_ready` need not be asked again. Whatever changes its answer sets this to None."""
 
@@ -56,33 +59,40 @@ class QuickAnswerer(Answerer):
             self._familiar = request.headers
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport.
-
-        A GET of a connection that is ready is answered here, as `_answer_quickly` would: each call saved is 2 % of its
-        instructions.
-        """
-        headers, transport = self._ready_for, self._sender.transport
-        if headers is not None and transport is not None:
-            shared = self._shared
-            quick_get = shared.quick_get
+        """Called by the transport. After a GET, what is read waits for the end of the iteration: see `WaitingGets`."""
+        shared, transport = self._shared, self._sender.transport
+        gets = shared.waiting_gets
+        if self.ready_for is not None and len(data) <= MAX_WAITING_BYTES and transport is not None:
             try:
-                answer = None if quick_get is None else quick_get.answer(data, headers)
-                if type(answer) is bytes:
-                    outbox = shared.outbox
-                    if outbox.answers and len(answer) <= UNCOUNTED_BYTES:
-                        outbox.answers.append((transport, answer))
-                    else:
-                        outbox.post(transport, answer)
-                    self._reception.since = shared.tick
-                    return
+                if gets.waiting:
+                    gets.waiting.append((self, transport, data))
+                else:
+                    gets.add_first(self, transport, data)
+                self._reception.since = shared.tick
+                return
             except BaseException as failure:  # noqa: BLE001 - the general path answers, or says that it cannot
-                report("the fast path of a GET failed", failure)
-            self._ready_for = None
-        self._receive_data(data, headers is None)
+                report("a GET cannot wait", failure)
+        if gets.waiting:
+            gets.answer_all()
+        self.ready_for = None
+        self._receive_data(data, self._familiar)
+
+    def take_back(self, data: bytes) -> None:
+        """Called by `WaitingGets` for what it does not answer."""
+        self.ready_for = None
+        try:
+            self._receive_data(data, None)
+        except BaseException as failure:  # noqa: BLE001 - the other requests must be answered
+            self._break_off(failure)
+
+    def _answer_waiting(self) -> None:
+        """Handle what was read before."""
+        if self._shared.waiting_gets.waiting:
+            self._shared.waiting_gets.answer_all()
 
     @abstractmethod
-    def _receive_data(self, data: bytes, may_be_quick: bool) -> None:  # noqa: FBT001 - a keyword takes longer
-        """Receive what `data_received` has not answered. `may_be_quick`: `quick_get` has not been given it."""
+    def _receive_data(self, data: bytes, familiar: Headers | None) -> None:
+        """Receive what does not wait. `familiar`: `_familiar`, or None if `quick_get` does not answer `data`."""
 
     def _answer_quickly(self, data: bytes, headers: Headers, trace: TraceContext | None = None) -> bool:
         """Answer `data` on the fast path, or begin the read that it needs. False: the general path must answer it.
@@ -94,7 +104,7 @@ class QuickAnswerer(Answerer):
         if not self._is_ready() or quick_get is None or transport is None:
             return False
         if trace is None:
-            self._ready_for = headers  # before the answer, because the transport may say that the client reads slowly
+            self.ready_for = headers  # before the answer, because the transport may say that the client reads slowly
         try:
             answer = quick_get.answer(data, headers, trace)
             if type(answer) is BegunGet:  # `isinstance` takes ten times as long for a struct
@@ -107,12 +117,12 @@ class QuickAnswerer(Answerer):
         except BaseException as failure:  # noqa: BLE001 - the general path answers, or says that it cannot
             report("the fast path of a GET failed", failure)
             self._forget_begun()
-        self._ready_for = None
+        self.ready_for = None
         return False
 
     def _begin_read(self, begun: BegunGet) -> None:
         """Let the engine read an entry for the fast path of a GET."""
-        self._begun, self._state, self._ready_for = begun, WORKING, None
+        self._begun, self._state, self.ready_for = begun, WORKING, None
         self._started_at = self._shared.moment()
         self._quota_used += 1
         self._shared.store.space.read(ENTRY, begun.key, self._complete_read)

@@ -35,7 +35,8 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.answers: list[tuple[asyncio.Transport, bytes]] = []
-        """If there are any, a caller may append a response of up to UNCOUNTED_BYTES in place of a call of `post`."""
+        """If there are any, or if it calls `flush` in this iteration, a caller may append a response of up to
+        UNCOUNTED_BYTES in place of a call of `post`."""
         self._bytes = 0
 
     def post(self, transport: asyncio.Transport, data: bytes) -> None:
