@@ -60,7 +60,7 @@ class Database:
 
     async def _open(self) -> None:
         try:
-            address = Address(self.url)
+            address = self.address = Address(self.url)
         except OSError as failure:
             raise as_start_error(failure) from failure
         writing = Link(address)

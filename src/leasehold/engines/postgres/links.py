@@ -1,6 +1,7 @@
 """Connections to the database: opened when they are needed, limited in time, dropped when they fail.
 
-Every failure drops its connection: a new one is cheap, and its state is known.
+Every failure drops its connection: a new one is cheap, and its state is known. A new primary drops those to the former
+one (`primary`).
 """
 
 import asyncio
@@ -16,10 +17,12 @@ import asyncpg
 import structlog
 from asyncpg.connect_utils import SessionAttribute
 
+from leasehold.engines.postgres import primary
 from leasehold.engines.postgres.failures import FAILURES, is_transient
 from leasehold.engines.postgres.jsonb import from_jsonb, to_jsonb
 from leasehold.engines.postgres.messages import EPOCH_MICROSECONDS
 from leasehold.engines.postgres.parameters import SYSTEM, Host, Target, parse
+from leasehold.engines.postgres.primary import Primaries, Server, identify
 from leasehold.errors import ServiceError
 from leasehold.times import MAX_TIME
 
@@ -27,8 +30,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-"""Quoted, because it is generic only in the stubs."""
+Connection: TypeAlias = primary.Connection
 
 RETRY_SECONDS: Final = 5.0
 """A transient failure is retried for so long."""
@@ -77,7 +79,7 @@ to that query, which hides the tables of its shards: then it takes 5 to 36 s wit
 
 
 class Address:
-    """Where the database is. Several hosts are tried in turn, the last good one first.
+    """Where the database is. Several hosts are tried in turn: first the last good one, last the one that was silent.
 
     Raises `invalid_argument` for a connection string that cannot be used.
     """
@@ -99,13 +101,18 @@ class Address:
         self._settings = SESSION | ({} if search_path is None else {"search_path": search_path})
         _check_files(target)
         self._tls = _trusting_the_system(target) if target.get("sslrootcert") == SYSTEM else None
+        self._primaries = Primaries()
 
     async def connect(self) -> Connection:
-        """A new session on a server that takes writes. Raises one of FAILURES, or ValueError."""
+        """A new session on the primary. If it is a new primary, all sessions on the former one end first.
+
+        Raises one of FAILURES, or ValueError.
+        """
         first_failure: Exception | None = None
         for host in list(self._hosts):
             try:
-                connection = await self._connect_to(host)
+                connection, server = await self._connect_to(host)
+                self._primaries.add(connection, server)
             except FAILURES as failure:
                 # A refused password says more than a second host that is down, a wrong role more than either.
                 if first_failure is None or isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
@@ -117,7 +124,12 @@ class Address:
         assert first_failure is not None
         raise first_failure
 
-    async def _connect_to(self, host: Host) -> Connection:
+    def put_last(self, host: Host) -> None:
+        """A session at this host was silent. A server that is frozen, or whose commits wait for a standby, would cost
+        the next attempt its time, too."""
+        self._hosts.sort(key=host.__eq__)  # the order of the others stays
+
+    async def _connect_to(self, host: Host) -> tuple[Connection, Server | None]:
         target = self._target
         seconds = self._connect_seconds or CONNECT_SECONDS
         connection = await asyncpg.connect(
@@ -132,10 +144,12 @@ class Address:
             krbsrvname=target.get("krbsrvname"),
             gsslib=cast('Literal["gssapi", "sspi"] | None', target.get("gsslib")),
             timeout=seconds,
+            connection_class=Connection,
             server_settings=self._at_its_beginning,
             max_cached_statement_lifetime=0,
             target_session_attrs=self._session_kind,
         )
+        connection.host = host
         try:
             with time_limit(connection, seconds):
                 settings = (list(self._settings), list(self._settings.values()))
@@ -146,10 +160,11 @@ class Address:
                 await connection.set_type_codec(
                     "timestamptz", schema="pg_catalog", format="tuple", encoder=_to_timestamp, decoder=_from_timestamp
                 )
+                server = await identify(connection)
         except BaseException:
             connection.terminate()
             raise
-        return connection
+        return connection, server
 
 
 def _check_files(target: Target) -> None:
@@ -202,11 +217,16 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
     A query is not cancelled first: that needs a request to the server, which may be the one that does not answer.
     """
-    timer = asyncio.get_running_loop().call_later(seconds, connection.terminate)
+    timer = asyncio.get_running_loop().call_later(seconds, _end_silent, connection)
     try:
         yield
     finally:
         timer.cancel()
+
+
+def _end_silent(connection: Connection) -> None:
+    connection.is_silent = True
+    connection.terminate()
 
 
 @contextmanager
@@ -238,17 +258,23 @@ class Link:
         """The connection, a new one if there is none. Raises one of FAILURES."""
         connection = self._connection
         if connection is None or connection.is_closed():
+            self.drop()
             connection = self._connection = await self._address.connect()
         return connection
 
     def drop(self) -> None:
         """Terminate a connection that failed."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+            if connection.is_silent:
+                self._address.put_last(connection.host)
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, retry_seconds: float, silence: float) -> T:
-        """Run `work`. After a transient failure, repeat it on a new connection. `work` must be repeatable."""
+        """Run `work`. After a transient failure, repeat it on a new connection. `work` must be repeatable.
+
+        If the failure is that there is a new primary, it is repeated at once, however long it has taken.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + retry_seconds
         while True:
@@ -257,8 +283,9 @@ class Link:
                 with time_limit(connection, silence):
                     return await work(connection)
             except FAILURES as failure:
+                is_of_former = self._connection is not None and self._connection.is_of_former
                 self.drop()
-                if not is_transient(failure) or not await self.pause(deadline):
+                if not is_of_former and not (is_transient(failure) and await self.pause(deadline)):
                     raise
             except BaseException:
                 self.drop()  # cancelled in the middle of something

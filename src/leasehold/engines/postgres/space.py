@@ -26,7 +26,7 @@ from leasehold.engines.postgres.database import Database
 from leasehold.engines.postgres.failures import FAILURES, as_service_error
 from leasehold.engines.postgres.feed import Feed
 from leasehold.engines.postgres.known_head import Head
-from leasehold.engines.postgres.links import Address, Connection
+from leasehold.engines.postgres.links import Connection
 from leasehold.engines.postgres.listener import SpaceEvents
 from leasehold.engines.postgres.lists import Listed, Lists, sendable
 from leasehold.engines.postgres.reads import Reads
@@ -162,7 +162,7 @@ class PostgresSpace:
     async def moment(self) -> Moment:
         self._check_open()
         try:
-            return await backups.moment(Address(self._database.url), self._namespace, self._database.clock)
+            return await backups.moment(self._database.address, self._namespace, self._database.clock)
         except FAILURES as failure:
             raise as_service_error(failure) from failure
 

@@ -1,0 +1,76 @@
+"""Which connections end when another primary is found."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import asyncpg
+import pytest
+
+from leasehold.engines.postgres.primary import Connection, Primaries, Server
+
+
+@dataclass
+class Fake:
+    """A connection without a database."""
+
+    is_of_former: bool = False
+    is_over: bool = False
+
+    def is_closed(self) -> bool:
+        return self.is_over
+
+    def terminate(self) -> None:
+        self.is_over = True
+
+
+def added(primaries: Primaries, system: int, timeline: int) -> Fake:
+    return _added(primaries, Server(system, timeline))
+
+
+def _added(primaries: Primaries, server: Server | None) -> Fake:
+    fake = Fake()
+    primaries.add(cast("Connection", fake), server)
+    return fake
+
+
+def test_connections_to_the_same_primary_all_stay() -> None:
+    primaries = Primaries()
+    fakes = [added(primaries, 1, 4) for _ in range(3)]
+    assert [(fake.is_over, fake.is_of_former) for fake in fakes] == [(False, False)] * 3
+
+
+def test_a_larger_timeline_ends_all_other_connections() -> None:
+    primaries = Primaries()
+    former = [added(primaries, 1, 4), _added(primaries, None), added(primaries, 1, 4)]
+    found = added(primaries, 1, 5)
+    assert [(fake.is_over, fake.is_of_former) for fake in former] == [(True, True)] * 3
+    assert (found.is_over, found.is_of_former) == (False, False)
+    assert not added(primaries, 1, 5).is_over
+
+
+def test_a_smaller_timeline_is_refused_and_changes_nothing() -> None:
+    primaries = Primaries()
+    present = added(primaries, 1, 5)
+    late = Fake()
+    for _ in range(2):
+        with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
+            primaries.add(cast("Connection", late), Server(1, 4))
+    assert (late.is_over, late.is_of_former, present.is_over) == (True, False, False)
+
+
+def test_timelines_are_compared_within_a_database_system_only() -> None:
+    primaries = Primaries()
+    first = added(primaries, 1, 5)
+    other = added(primaries, 2, 1)
+    assert (first.is_over, other.is_over) == (True, False)
+    with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
+        added(primaries, 1, 4)
+    assert not other.is_over
+    added(primaries, 1, 5)
+    assert other.is_over
+
+
+def test_a_server_that_does_not_say_its_timeline_is_used_and_ends_nothing() -> None:
+    primaries = Primaries()
+    known, unknown = added(primaries, 1, 4), _added(primaries, None)
+    assert (known.is_over, unknown.is_over) == (False, False)
