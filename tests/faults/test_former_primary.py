@@ -11,6 +11,7 @@ from replication import Pair
 from running import ANSWER_SECONDS
 
 from leasehold.engines.postgres import committer, fault, links, pool
+from leasehold.engines.postgres import database as shared
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.links import Address, Link
 from leasehold.engines.postgres.space import PostgresSpace
@@ -129,6 +130,25 @@ def test_a_list_in_progress_is_repeated_on_the_new_primary_even_if_its_time_for_
             listed = asyncio.get_running_loop().create_task(_scan(space))
             await write(space)
             assert [entry.key for entry in await listed] == ["k"]
+
+    run(scenario())
+
+
+def test_a_server_that_only_reads_finds_the_new_primary_while_the_former_one_answers(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "LOOK_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        async with old_entry(pair) as space:
+            await asyncio.to_thread(pair.freeze_and_promote)
+            await asyncio.to_thread(pair.thaw_former)
+            async with opened(Database(pair.primary.url, "former").url) as other:
+                assert await commit(other, ["k"], writing("k", NEW)) is None
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while await seen(space) != {NEW}:
+                    pass
+            assert await seen(space) == {NEW}
 
     run(scenario())
 

@@ -74,3 +74,16 @@ def test_a_server_that_does_not_say_its_timeline_is_used_and_ends_nothing() -> N
     primaries = Primaries()
     known, unknown = added(primaries, 1, 4), _added(primaries, None)
     assert (known.is_over, unknown.is_over) == (False, False)
+
+
+def test_only_a_larger_timeline_of_the_present_system_is_a_new_primary() -> None:
+    primaries = Primaries()
+    assert not primaries.is_new(Server(1, 4))
+    present = added(primaries, 1, 4)
+    for server in (None, Server(1, 4), Server(1, 3), Server(2, 5)):
+        assert not primaries.is_new(server)
+        assert not present.is_over
+    assert primaries.is_new(Server(1, 5))
+    assert (present.is_over, present.is_of_former) == (True, True)
+    with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
+        added(primaries, 1, 4)

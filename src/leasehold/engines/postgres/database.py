@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final, TypeVar
 from uuid import uuid4
 
+from leasehold.completions import report
 from leasehold.engines.base import Clock, MakeIncarnation
 from leasehold.engines.postgres import schema, sql
 from leasehold.engines.postgres.cleaner import Cleaner
@@ -27,11 +28,15 @@ from leasehold.engines.postgres.reads import Readers
 from leasehold.engines.postgres.writer import Writer
 from leasehold.errors import ServiceError, unavailable
 from leasehold.namespaces import DEFAULT_NAMESPACE
+from leasehold.tasks import cancel_and_wait
 
 T = TypeVar("T")
 
 READERS: Final = 2
 LISTS: Final = 2
+LOOK_SECONDS: Final = 5.0
+"""The time between two looks for a new primary at the other hosts. Without them, a server that only reads would stay at
+a former primary as long as that answers."""
 
 
 class Database:
@@ -47,6 +52,7 @@ class Database:
         """The writer of empty commits."""
         self._users: dict[str, SpaceEvents] = {}
         """The open spaces, by namespace."""
+        self._looking: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._is_open = False
 
@@ -85,6 +91,16 @@ class Database:
         self._is_open = True
         self.readers.start()
         self.listener.start()
+        if address.has_several_hosts:
+            self._looking = asyncio.get_running_loop().create_task(self._look_around(address))
+
+    async def _look_around(self, address: Address) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await address.look_around()
+            except Exception as failure:  # noqa: BLE001 - it must look again, because nothing else starts it
+                report("looking for a new primary goes on after a fault", failure)
 
     async def _prepare(self, connection: Connection) -> str:
         """Create the tables if they are missing. Returns the name of the schema."""
@@ -119,6 +135,9 @@ class Database:
             return
         self._is_open = False
         await asyncio.gather(*self.fault.attempts)
+        if self._looking is not None:
+            await cancel_and_wait(self._looking)
+            self._looking = None
         await self.listener.stop()
         await self.readers.close()
         await asyncio.gather(*(link.close() for link in self._links))

@@ -9,7 +9,7 @@ import os
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar, cast
 
@@ -118,8 +118,7 @@ class Address:
                 if first_failure is None or isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
                     first_failure = failure
                 continue
-            self._hosts.remove(host)
-            self._hosts.insert(0, host)
+            self._put_first(host)
             return connection
         assert first_failure is not None
         raise first_failure
@@ -129,29 +128,31 @@ class Address:
         the next attempt its time, too."""
         self._hosts.sort(key=host.__eq__)  # the order of the others stays
 
+    @property
+    def has_several_hosts(self) -> bool:
+        return len(self._hosts) > 1
+
+    async def look_around(self) -> None:
+        """Ask the other hosts whether one of them is a new primary. If so, all sessions on the former one end, and the
+        next ones are made there first. Nothing is asked while it is not known which primary is used."""
+        for host in self._hosts[1:] if self._primaries.are_known else ():
+            with suppress(*FAILURES):  # a standby, or nobody is there
+                connection = await self._open(host)
+                try:
+                    with time_limit(connection, self._seconds):
+                        server = await identify(connection)
+                finally:
+                    connection.terminate()
+                if self._primaries.is_new(server):
+                    self._put_first(host)
+
+    def _put_first(self, host: Host) -> None:
+        self._hosts.sort(key=host.__ne__)  # the order of the others stays
+
     async def _connect_to(self, host: Host) -> tuple[Connection, Server | None]:
-        target = self._target
-        seconds = self._connect_seconds or CONNECT_SECONDS
-        connection = await asyncpg.connect(
-            target.tls_url,
-            host=host.name,
-            port=host.port,
-            user=target.get("user"),
-            password=target.get("password"),
-            passfile=target.get("passfile"),
-            database=target.get("dbname"),
-            ssl=self._tls,
-            krbsrvname=target.get("krbsrvname"),
-            gsslib=cast('Literal["gssapi", "sspi"] | None', target.get("gsslib")),
-            timeout=seconds,
-            connection_class=Connection,
-            server_settings=self._at_its_beginning,
-            max_cached_statement_lifetime=0,
-            target_session_attrs=self._session_kind,
-        )
-        connection.host = host
+        connection = await self._open(host)
         try:
-            with time_limit(connection, seconds):
+            with time_limit(connection, self._seconds):
                 settings = (list(self._settings), list(self._settings.values()))
                 await connection.execute(SET_UP, *settings, DISTRIBUTING_EXTENSION)
                 await connection.set_type_codec(
@@ -165,6 +166,34 @@ class Address:
             connection.terminate()
             raise
         return connection, server
+
+    @property
+    def _seconds(self) -> float:
+        """The time limit for each host."""
+        return self._connect_seconds or CONNECT_SECONDS
+
+    async def _open(self, host: Host) -> Connection:
+        """A session at this host, if it takes writes, without the settings."""
+        target = self._target
+        connection = await asyncpg.connect(
+            target.tls_url,
+            host=host.name,
+            port=host.port,
+            user=target.get("user"),
+            password=target.get("password"),
+            passfile=target.get("passfile"),
+            database=target.get("dbname"),
+            ssl=self._tls,
+            krbsrvname=target.get("krbsrvname"),
+            gsslib=cast('Literal["gssapi", "sspi"] | None', target.get("gsslib")),
+            timeout=self._seconds,
+            connection_class=Connection,
+            server_settings=self._at_its_beginning,
+            max_cached_statement_lifetime=0,
+            target_session_attrs=self._session_kind,
+        )
+        connection.host = host
+        return connection
 
 
 def _check_files(target: Target) -> None:

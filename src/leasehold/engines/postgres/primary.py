@@ -92,6 +92,19 @@ class Primaries:
                 self._change_to(server)
         self._connections = [*(each for each in self._connections if not each.is_closed()), connection]
 
+    @property
+    def are_known(self) -> bool:
+        """Whether any server has said its timeline."""
+        return self._present is not None
+
+    def is_new(self, server: Server | None) -> bool:
+        """Whether a server is a new primary of the present database system. If it is, all connections end."""
+        present = self._present
+        if server is None or present is None or server.system != present.system or server.timeline <= present.timeline:
+            return False
+        self._change_to(server)
+        return True
+
     def _report_former(self, server: Server) -> None:
         if server not in self._reported:
             self._reported.add(server)
