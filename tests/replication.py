@@ -1,4 +1,4 @@
-"""Two real PostgreSQL servers: a primary, and a synchronous standby that its commits wait for."""
+"""Two real PostgreSQL servers: a primary, and a standby that its commits wait for unless it is asynchronous."""
 
 import time
 from contextlib import ExitStack
@@ -10,18 +10,22 @@ from running import free_port, until
 
 WAIT_SECONDS: Final = 60.0
 
-_STREAMS: Final = "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'"
+_STREAMS: Final = "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = '{}' AND state = 'streaming'"
+_STREAMS_NOT: Final = "SELECT count(*) = 0 FROM pg_stat_replication"
 _WAITING: Final = "pid, xact_start::text FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 
 class Pair:
-    """A primary and its synchronous standby. The two roles always use the same two ports."""
+    """A primary and its standby. The two roles always use the same two ports."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_synchronous: bool = True) -> None:
+        self._is_synchronous = is_synchronous
         self._ends = ExitStack()
         self._ports = [self._ends.enter_context(free_port()) for _ in range(2)]
         self.primary = PostgresServer(port=self._ports[0])
         self.standby: PostgresServer | None = None
+        self._former: PostgresServer | None = None
+        """A former primary that was only frozen."""
 
     @property
     def hosts(self) -> str:
@@ -36,23 +40,46 @@ class Pair:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.remove_former()
         for server in (self.primary, self.standby):
             if server is not None:
                 server.close()
         self._ends.close()
 
     def add_standby(self) -> None:
-        """Make a standby from a base backup of the primary. From then on commits wait for it."""
+        """Make a standby from a base backup of the primary. From then on commits wait for it if it is synchronous."""
         [port] = (port for port in self._ports if port != self.primary.port)
         self.standby = PostgresServer(port=port, standby_of=self.primary).start()
-        _set(self.primary, "synchronous_standby_names", STANDBY)
-        until(lambda: _is_true(self.primary, _STREAMS), seconds=WAIT_SECONDS)
+        if self._is_synchronous:
+            _set(self.primary, "synchronous_standby_names", STANDBY)
+        state = "sync" if self._is_synchronous else "async"
+        until(lambda: _is_true(self.primary, _STREAMS.format(state)), seconds=WAIT_SECONDS)
+
+    def freeze_and_promote(self) -> None:
+        """Promote the standby while the primary does not answer."""
+        assert self.standby is not None
+        self.primary.freeze()
+        self._former, self.primary, self.standby = self.primary, self.standby, None
+        assert _is_true(self.primary, "SELECT pg_promote()")
+
+    def thaw_former(self) -> None:
+        """Let the frozen primary continue. It does not know that it is not the primary any more."""
+        assert self._former is not None
+        self._former.thaw()
+
+    def remove_former(self) -> None:
+        """Remove the primary that was frozen for good, if there is one."""
+        if self._former is not None:
+            self._former.thaw()  # processes that are frozen do not notice the end of the others
+            self._former.kill()
+            self._former.close()
+            self._former = None
 
     def cut_off(self) -> None:
         """Cut the standby off as if the network had failed. Commits wait until it is promoted."""
         assert self.standby is not None
         _set(self.standby, "primary_conninfo", "")
-        until(lambda: not _is_true(self.primary, _STREAMS), seconds=WAIT_SECONDS)
+        until(lambda: _is_true(self.primary, _STREAMS_NOT), seconds=WAIT_SECONDS)
 
     def waiting(self, *, but_for: tuple[int, str] | None = None) -> tuple[int, str]:
         """Wait until a commit waits for the standby. Returns its process and when it began. Ignores the process
@@ -67,7 +94,7 @@ class Pair:
         raise AssertionError("no commit waits for the standby")
 
     def promote(self) -> None:
-        """Remove the primary for good. The standby, which was cut off, takes its place."""
+        """Remove the primary for good. The standby takes its place."""
         assert self.standby is not None
         self.primary.kill()
         self.primary.close()

@@ -1,7 +1,7 @@
 """The service on a primary with a synchronous standby: a failover loses no acknowledged change."""
 
 import pytest
-from harness.standby import WAYS, Way, survive_failovers
+from harness.standby import LOSSES, WAYS, Loss, Way, survive_failovers
 
 FAILOVERS = 5
 
@@ -14,6 +14,19 @@ def test_no_acknowledged_change_is_missing_after_a_failover_during_a_commit(way:
     assert finding.figures["writes under way at faults"] >= FAILOVERS
 
 
+@pytest.mark.parametrize("way", LOSSES)
+def test_no_acknowledged_change_is_missing_after_the_loss_of_the_primary(way: Loss) -> None:
+    finding = survive_failovers(1, [way] * 2)
+    assert finding.violations == []
+    assert finding.figures["failovers"] == 2
+    assert finding.figures["writes under way at faults"] >= 2
+
+
+def test_acknowledged_changes_that_an_asynchronous_standby_lacks_are_detected() -> None:
+    finding = survive_failovers(1, ["primary lost"], is_synchronous=False)
+    assert any(violation.startswith(("lost", "created")) for violation in finding.violations)
+
+
 @pytest.mark.parametrize("way", ["query cancelled", "session ended"])
 def test_a_commit_that_is_only_on_the_primary_and_believed_is_detected(way: Way) -> None:
     def is_found(seed: int) -> bool:
@@ -21,4 +34,12 @@ def test_a_commit_that_is_only_on_the_primary_and_believed_is_detected(way: Way)
         return any(violation.startswith(("lost", "created")) for violation in finding.violations)
 
     # One failover nearly always detects it. It does not if the batch in question has nothing to lose.
+    assert any(map(is_found, range(1, 6)))
+
+
+def test_lists_that_come_from_a_former_primary_are_detected() -> None:
+    def is_found(seed: int) -> bool:
+        finding = survive_failovers(seed, ["primary frozen"], bug="use former primaries")
+        return any(violation.startswith("a list of") for violation in finding.violations)
+
     assert any(map(is_found, range(1, 6)))

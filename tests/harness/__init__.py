@@ -24,11 +24,19 @@ class Finding:
 
     `figures`: how much was done, with names for people (`kills`, `operations under way`). They add up over rounds. A
     round is meaningful only under load, so they include how much was in progress when a fault came.
+
+    `seconds`: how long something took, each time, by names for people. No check depends on it.
     """
 
     figures: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def took(self, what: str, seconds: float) -> None:
+        self.seconds.setdefault(what, []).append(seconds)
 
     def add(self, other: Self) -> None:
         self.figures.update(other.figures)
         self.violations += other.violations
+        for what, seconds in other.seconds.items():
+            self.seconds.setdefault(what, []).extend(seconds)

@@ -24,6 +24,7 @@ from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.committer import Committer, Written
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, time_limit
 from leasehold.engines.postgres.pipeline import Pipeline
+from leasehold.engines.postgres.primary import Primaries
 from leasehold.engines.state import KindSnapshot, Snapshot
 from leasehold.errors import ServiceError
 from leasehold.http import event_formats
@@ -167,6 +168,12 @@ def trust_the_primary() -> None:
 
     Committer._is_stored = remember  # type: ignore[method-assign]
     Committer._finish = end  # type: ignore[method-assign]
+
+
+def use_former_primaries() -> None:
+    """Connections to a former primary stay in use after a failover, and new ones are made."""
+    Primaries.add = lambda *_: None  # type: ignore[method-assign]
+    Primaries.is_new = lambda *_: False  # type: ignore[method-assign]
 
 
 def check_preconditions_on_arrival() -> None:
@@ -336,6 +343,7 @@ BUGS: Final = {
     "trust waking": trust_waking,
     "retry unknown commits": retry_unknown_commits,
     "trust the primary": trust_the_primary,
+    "use former primaries": use_former_primaries,
     "check preconditions on arrival": check_preconditions_on_arrival,
     "slow disk": slow_disk,
     "turn without lock": turn_without_lock,

@@ -5,11 +5,14 @@ cancelled, the session is ended, or the whole primary is killed and started agai
 shows it to readers, but the standby lacks it. After the service has reacted, the primary is lost and the standby is
 promoted. Nothing that was acknowledged to a client may be missing.
 
+Or the primary is lost at once, without a fault before; or it is frozen, and continues after the promotion.
+
 What was only read may be missing, because PostgreSQL shows changes that the standby lacks once the wait has been
 interrupted. So the clients do not compare what they read.
 """
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -29,6 +32,8 @@ MOST_WRITES: Final = 50
 """Writes between two faults."""
 
 Way = Literal["query cancelled", "session ended", "primary killed"]
+"""What disturbs a COMMIT that waits for the standby."""
+Loss = Literal["primary lost", "primary frozen"]
 
 
 def _cancel(primary: PostgresServer, process: int) -> None:
@@ -55,23 +60,34 @@ WAYS: Final[Mapping[Way, Callable[[PostgresServer, int], None]]] = {
 }
 
 
-def survive_failovers(seed: int, ways: Sequence[Way], *, bug: str | None = None) -> Finding:
-    """A failover in each of the `ways`, one after another, under one service. `bug`: one of those in `planted`."""
+LOSSES: Final[Sequence[Loss]] = ("primary lost", "primary frozen")
+
+
+def survive_failovers(
+    seed: int, ways: Sequence[Way | Loss], *, bug: str | None = None, is_synchronous: bool = True
+) -> Finding:
+    """A failover in each of the `ways`, one after another, under one service.
+
+    `bug`: one of those in `planted`. If the standby is not `is_synchronous`, it is cut off some writes before.
+    """
     finding, ledger, rng = Finding(), Ledger(), random.Random(seed)
     program = ("-m", "leasehold") if bug is None else (PLANTED,)
     environment = {} if bug is None else {"LEASEHOLD_TEST_BUG": bug}
-    with Pair() as pair:
+    with Pair(is_synchronous=is_synchronous) as pair:
         database = Database(pair.primary.url, "failovers").create()
         with running(database.at(pair.hosts), program=program, environment=environment) as service:
             with clients_at_work(service, ledger, seed, compares=False):
                 for number, way in enumerate(ways, start=1):
                     ledger.wait_for_writes(FIRST_WRITES + rng.randrange(MOST_WRITES))
-                    pair.cut_off()
-                    waiting = pair.waiting()
-                    finding.figures["writes under way at faults"] += ledger.under_way
-                    WAYS[way](pair.primary, waiting[0])
-                    pair.waiting(but_for=waiting)  # the service believes the commit, or asks
-                    pair.promote()
+                    if not is_synchronous:
+                        pair.cut_off()
+                        ledger.wait_for_writes(FIRST_WRITES)
+                    _fail_over(pair, way, ledger, finding)
+                    _wait_for_writes(way, ledger, finding)
+                    if way == "primary frozen":
+                        pair.thaw_former()  # it takes connections again, but no standby confirms its commits
+                        ledger.wait_for_writes(FIRST_WRITES)
+                        pair.remove_former()
                     finding.figures["failovers"] += 1
                     late = what_has_not_recovered(service, ledger)
                     if late:
@@ -83,7 +99,30 @@ def survive_failovers(seed: int, ways: Sequence[Way], *, bug: str | None = None)
     return finding
 
 
+def _fail_over(pair: Pair, way: Way | Loss, ledger: Ledger, finding: Finding) -> None:
+    """Lose the primary in this way and promote the standby."""
+    if way == "primary frozen" or way == "primary lost":
+        finding.figures["writes under way at faults"] += ledger.under_way
+    else:
+        pair.cut_off()
+        waiting = pair.waiting()
+        finding.figures["writes under way at faults"] += ledger.under_way
+        WAYS[way](pair.primary, waiting[0])
+        pair.waiting(but_for=waiting)  # the service believes the commit, or asks
+    if way == "primary frozen":
+        pair.freeze_and_promote()
+    else:
+        pair.promote()
+
+
+def _wait_for_writes(way: Way | Loss, ledger: Ledger, finding: Finding) -> None:
+    """Wait for an acknowledged write after a promotion, and note how long that took."""
+    promoted = time.monotonic()
+    ledger.wait_for_writes(1)
+    finding.took(f"from a promotion to a write ({way})", time.monotonic() - promoted)
+
+
 def round_of_failovers(_folder: Path, seed: int) -> Finding:
     """Rounds for `make torture`."""
     rng = random.Random(seed)
-    return survive_failovers(seed, [rng.choice(list(WAYS)) for _ in range(6)])
+    return survive_failovers(seed, [rng.choice([*WAYS, *LOSSES]) for _ in range(6)])

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -95,7 +96,7 @@ def _finding(row: Row, seed: int) -> Finding:
     if code or not lines:
         return Finding(violations=[f"the round ended with {code}: {errors[-2000:]}"])
     found = json.loads(lines[-1])
-    return Finding(Counter(found["figures"]), found["violations"])
+    return Finding(Counter(found["figures"]), found["violations"], found["seconds"])
 
 
 def _run_alone(command: list[str]) -> tuple[int, str, str]:
@@ -113,9 +114,12 @@ def _report(rows: list[Row], sums: dict[str, Sums], left_out: dict[str, str]) ->
     table = Table("row", "promise", "rounds", "done", "figures", "violations")
     for row in rows:
         own = sums[row.name]
-        figures = ", ".join(f"{count:,} {name}" for name, count in own.finding.figures.items() if name != row.unit)
+        figures = [f"{count:,} {name}" for name, count in own.finding.figures.items() if name != row.unit]
+        figures += [_shown(what, seconds) for what, seconds in own.finding.seconds.items()]
         done = f"{own.finding.figures[row.unit]:,} {row.unit}"
-        table.add_row(row.name, row.promise, str(own.rounds), done, figures, str(len(own.finding.violations)))
+        table.add_row(
+            row.name, row.promise, str(own.rounds), done, ", ".join(figures), str(len(own.finding.violations))
+        )
     for name, reason in left_out.items():
         table.add_row(name, next(row.promise for row in ROWS if row.name == name), "0", f"skipped: {reason}", "", "")
     console.print(table)
@@ -123,6 +127,10 @@ def _report(rows: list[Row], sums: dict[str, Sums], left_out: dict[str, str]) ->
     for command in repeat:
         console.print(f"[red]repeat with: {command}")
     return 1 if repeat else 0
+
+
+def _shown(what: str, seconds: list[float]) -> str:
+    return f"{what}: p50 {statistics.median(seconds):.2f} s, max {max(seconds):.2f} s"
 
 
 def _arguments() -> argparse.Namespace:

@@ -15,7 +15,7 @@ def main() -> None:
         finding = run_round(name, seed)
     except Exception:  # noqa: BLE001  a failing harness is a finding, too
         finding = Finding(violations=[f"the harness broke: {traceback.format_exc()}"])
-    print(json.dumps({"figures": finding.figures, "violations": finding.violations}))  # noqa: T201  read by the parent
+    print(json.dumps(vars(finding)))  # noqa: T201  read by the parent
 
 
 if __name__ == "__main__":
