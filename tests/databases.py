@@ -35,10 +35,9 @@ from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.engines.postgres.database import Database as SharedDatabase
 from leasehold.engines.postgres.engine import PostgresEngine
-from leasehold.engines.postgres.listener import SpaceEvents
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.errors import ServiceError
-from leasehold.model import ENTRY, AnyKind, Change, Entry, Kind, R, Touched, View
+from leasehold.model import ENTRY, AnyKind, Change, Entry, Kind, R, Touched, Value, View
 
 T = TypeVar("T")
 
@@ -285,7 +284,7 @@ STORES: Final[Mapping[str, Callable[[Path], str]]] = {
 
 
 class EngineOnDemand(PostgresEngine):
-    """An engine whose server and database are made when a space is opened first, not when it is named."""
+    """An engine whose server and database are made when it is opened, not when it is named."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         super().__init__("", clock=clock)
@@ -299,10 +298,10 @@ class DatabaseOnDemand(SharedDatabase):
         super().__init__("", clock=clock, make_incarnation=new_incarnation)
         self._folder = folder
 
-    async def join(self, namespace: str, events: SpaceEvents) -> None:
+    async def _open(self) -> None:
         if not self.url:
             self.url = (await asyncio.to_thread(lambda: database_for(self._folder).create())).url
-        await super().join(namespace, events)
+        await super()._open()
 
 
 ENGINES: Final[Mapping[str, Callable[[Path, Clock], Engine]]] = {
@@ -340,7 +339,7 @@ async def read_record(space: Space, kind: Kind[R], name: str) -> R | ServiceErro
     return await finished
 
 
-def writing(key: str, value: bytes) -> Decide:
+def writing(key: str, value: Value) -> Decide:
     return lambda _view, revision, now: [Entry(key, value, revision + 1, now, now)]
 
 

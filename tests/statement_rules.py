@@ -1,8 +1,9 @@
 """The rules for statements, so that the tables can be distributed by namespace over several databases (Citus).
 
 A statement names one namespace, its first parameter, for each use of a table. Then it can be done by the one node that
-has the namespace. A query that only reads may name several: each node reads those that it has. What a statement writes
-does not depend on the node: the nodes have clocks and sequences of their own.
+has the namespace. A query that only reads may name several, or select the namespace as its first column: each node
+reads those that it has. What a statement writes does not depend on the node: the nodes have clocks and sequences of
+their own.
 """
 
 import pkgutil
@@ -34,7 +35,7 @@ NAMED: Final = re.compile(
 VOLATILE: Final = re.compile(
     r"\b(?:now|clock_timestamp|statement_timestamp|timeofday|random|nextval|\w*uuid\w*)\s*\(|CURRENT_"
 )
-SEVERAL: Final = re.compile(r"\bnamespace = ANY\(\$1\b")
+SEVERAL: Final = re.compile(r"\bnamespace = ANY\(\$1\b|(?<=\bSELECT\s)\s*namespace\b")
 CHANGES_DATA: Final = re.compile(r"\b(?:INSERT INTO|UPDATE|DELETE FROM)\b")
 MOVING: Final = re.compile(r"\bSET\s+(?:[^()]*,\s*)?namespace\s*=")
 """A row cannot go from one namespace to another, because that may be on another node."""
@@ -44,7 +45,7 @@ def faults(text: str) -> list[str]:
     """Where a statement breaks the rules."""
     if text in SCRIPTS:
         return []
-    named = text if CHANGES_DATA.search(text) else SEVERAL.sub("namespace = $1", text)
+    named = text if CHANGES_DATA.search(text) else SEVERAL.sub(" namespace = $1", text)
     found = [f"no namespace for a table: {part.strip()}" for scope in _scopes(named) for part in _unnamed(scope)]
     found += [f"differs between nodes: {part}" for part in _volatile_changes(text)]
     if MOVING.search(text):

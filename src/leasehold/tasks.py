@@ -28,9 +28,9 @@ def start_task(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[object, obj
         raise
 
 
-async def cancel_and_wait(*tasks: "asyncio.Task[None]") -> None:
+async def cancel_and_wait(*tasks: "asyncio.Task[object]") -> None:
     """Cancel tasks and wait until they have ended, with or without an exception."""
-    left: set[asyncio.Task[None]] = set(tasks)
+    left: set[asyncio.Task[object]] = set(tasks)
     while left:
         for task in left:
             task.cancel()

@@ -24,7 +24,7 @@ from leasehold.engines.file.offline import _read_quietly
 from leasehold.engines.file.recovery import Paths
 from leasehold.engines.seals import SEAL_BYTES, Seal
 from leasehold.errors import ServiceError
-from leasehold.model import ENTRY, LEASE, Binary, Content, Entry, Lease, Value
+from leasehold.model import ENTRY, LEASE, Binary, Content, Entry, Lease, Usage, Value
 from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.values import UNREADABLE
 
@@ -283,6 +283,30 @@ def test_a_restored_store_has_the_entries_of_the_backup_and_a_new_incarnation(ki
     assert by_key([_in_order(entry) for entry in found.values()]) == by_key([_in_order(entry) for entry in entries])
     assert incarnation not in ("", INCARNATION)
     assert leases == []
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_the_usage_of_a_restored_store_is_that_of_its_entries(kind: str, tmp_path: Path) -> None:
+    """And it stays so: on PostgreSQL the next commit continues it."""
+    entries = some_entries(16, 100)
+    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", entries), NOW)
+    url = STORES[kind](tmp_path)
+    run(restore_store(url, backup, advance=0, keep=None, now=NOW))
+
+    async def usages() -> list[Usage]:
+        engine = open_engine(url)
+        await engine.open()
+        space = engine.space()
+        await space.open()
+        first = (await engine.namespace("default")).usage
+        assert await commit(space, ["new"], writing("new", b"1")) is None
+        second = (await engine.namespace("default")).usage
+        await space.close()
+        await engine.close()
+        return [first, second]
+
+    size = sum(len(entry.key.encode()) + len(entry.value) for entry in entries)
+    assert run(usages()) == [Usage(100, size), Usage(101, size + 4)]
 
 
 def _in_order(entry: Entry) -> Entry:

@@ -34,6 +34,11 @@ class TestNamespacesInFiles(DurableNamespaceConformance):
         return ENGINES["file"](folder, clock)
 
 
+class TestNamespacesOnPostgres(DurableNamespaceConformance):
+    def make_engine(self, folder: Path, clock: FrozenClock) -> Engine:
+        return ENGINES["postgres"](folder, clock)
+
+
 def test_every_engine_is_tested() -> None:
     tested = [TestMemory, TestFile, TestPostgres]
     assert len(tested) == len(ENGINES)

@@ -203,22 +203,22 @@ def test_servers_that_start_together_deploy_the_tables_once(database: Database) 
             await each.close()
 
     run(scenario())
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == list(range(1, 10))
 
 
 def test_migrations_are_run_once_and_in_order(driver: Driver, database: Database) -> None:
-    scripts = [*schema.load_scripts(), "CREATE TABLE steps AS SELECT 8 AS step", "INSERT INTO steps VALUES (9)"]
+    scripts = [*schema.load_scripts(), "CREATE TABLE steps AS SELECT 10 AS step", "INSERT INTO steps VALUES (11)"]
 
     async def deploy(upto: int) -> None:
         connection = await Address(database.url).connect()
         await schema.deploy(connection, scripts[:upto], now=0)
         await connection.close()
 
-    for upto in (8, 9, 9):
+    for upto in (10, 11, 11):
         run(deploy(upto))
-    assert [row[0] for row in database.fetch("SELECT step FROM steps")] == [8, 9]
+    assert [row[0] for row in database.fetch("SELECT step FROM steps")] == [10, 11]
     versions = [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations ORDER BY 1")]
-    assert versions == list(range(1, 10))
+    assert versions == list(range(1, 12))
 
 
 def test_a_failed_migration_leaves_the_tables_as_they_were(driver: Driver, database: Database) -> None:
@@ -232,13 +232,13 @@ def test_a_failed_migration_leaves_the_tables_as_they_were(driver: Driver, datab
     with pytest.raises(asyncpg.DivisionByZeroError):
         run(deploy())
     assert database.fetch("SELECT to_regclass('half')")[0][0] is None
-    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row[0] for row in database.fetch("SELECT version FROM leasehold_migrations")] == list(range(1, 10))
 
 
 def test_tables_of_a_newer_version_are_refused(database: Database) -> None:
     with Driver(PostgresEngine(database.url).space()):
         database.execute("INSERT INTO leasehold_migrations VALUES (99, now())")
-    assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 7"
+    assert refusal_of(database.url) == "the tables have version 99, made by a newer Leasehold; this one knows 9"
 
 
 def test_tables_of_another_program_are_refused_and_not_changed(database: Database) -> None:
@@ -255,11 +255,21 @@ def columns_of(database: Database) -> set[str]:
     return {row[0] for row in rows}
 
 
-def test_each_migration_adds_the_columns_that_identify_it(database: Database) -> None:
-    for script, columns in zip(schema.load_scripts(), schema.MIGRATIONS.values(), strict=True):
-        before = columns_of(database)
+def indexes_of(database: Database) -> set[str]:
+    rows = database.fetch(
+        "SELECT tablename || '.' || indexname FROM pg_indexes WHERE schemaname = $1",
+        database.schema,
+    )
+    return {row[0] for row in rows}
+
+
+def test_each_migration_adds_the_columns_or_indexes_that_identify_it(database: Database) -> None:
+    for script, identifying in zip(schema.load_scripts(), schema.MIGRATIONS.values(), strict=True):
+        columns, indexes = columns_of(database), indexes_of(database)
         database.execute(script)
-        assert columns_of(database) - before == columns
+        added = columns_of(database) - columns
+        assert added <= identifying
+        assert identifying - added <= indexes_of(database) - indexes
 
 
 @pytest.mark.parametrize("by_server", range(len(schema.MIGRATIONS) + 1))

@@ -31,7 +31,19 @@ from leasehold.engines.postgres.feed import Feed
 from leasehold.engines.postgres.listener import Listener
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.errors import ServiceError, unavailable
-from leasehold.model import ENTRY, KINDS, LEASE, Change, Deletion, Entry, Lease, LeaseEnd, Touched, View
+from leasehold.model import (
+    ENTRY,
+    KINDS,
+    LEASE,
+    Change,
+    Deletion,
+    Entry,
+    Lease,
+    LeaseEnd,
+    QuotaChange,
+    Touched,
+    View,
+)
 
 _numbers = count(1)
 LISTENS = "SELECT count(*) = {} FROM pg_stat_activity WHERE query LIKE 'SELECT namespace, revision, inc%'"
@@ -316,6 +328,9 @@ def test_spaces_of_one_engine_are_isolated_from_each_other(database: Database) -
     async def scenario() -> None:
         engine = PostgresEngine(database.url)
         assert engine.space("one") is engine.space("one")
+        await engine.open()
+        for name in ("one", "two"):
+            await engine.create(name, QuotaChange())
         async with opened_space(engine.space("one")) as one, opened_space(engine.space("two")) as two:
             heard = {kind: subscribed(two, kind) for kind in KINDS}
             for _ in range(3):
@@ -335,6 +350,7 @@ def test_spaces_of_one_engine_are_isolated_from_each_other(database: Database) -
             entry = await read(one, "a")
             assert isinstance(entry, Entry)
             assert entry.value == b"3"
+        await engine.close()
 
     run(scenario())
 

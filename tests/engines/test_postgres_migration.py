@@ -1,18 +1,21 @@
-"""The migration from the tables of version 0.1.0, while servers of that version run."""
+"""Migrations from older tables, those of version 0.1.0 first, while servers of the older version run."""
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 
 import asyncpg
 import pytest
-from databases import Database, commit, run, shared_server_url, until
+from databases import Database, commit, opened_space, run, shared_server_url, until
 from driving import Driver
 
 from leasehold.engines.postgres import schema, sql
 from leasehold.engines.postgres.engine import PostgresEngine
-from leasehold.engines.postgres.links import Address
-from leasehold.model import ENTRY, LEASE, Binary, Content, Deletion
+from leasehold.engines.postgres.links import SESSION, Address
+from leasehold.errors import ServiceError
+from leasehold.model import ENTRY, LEASE, Binary, Content, Deletion, Quota, QuotaChange, Usage
 from leasehold.values import UNREADABLE, is_json
 
 _numbers = count(1)
@@ -200,3 +203,127 @@ def test_no_index_contains_a_column_that_each_write_changes(database: Database, 
         JOIN pg_attribute ON attrelid = indrelid AND attnum = number WHERE indrelid = 'data'::regclass
     """)
     assert {row[0] for row in rows} == {"namespace", "key", "expires_at"}
+
+
+# Version 8 and 9 ----------------------------------------------------------------------------------------------
+
+BEFORE_NAMESPACES = 7
+CONTENTS_BEFORE_NAMESPACES = """
+    INSERT INTO head VALUES ('default', 5, 0, '5f3a9c');
+    INSERT INTO data (namespace, key, data, exact, revision, created_at, updated_at, expires_at, media, bytes) VALUES
+        ('default', 'a', '{"n": [1, "x, y: z"]}', NULL, 1, now(), now(), NULL, NULL, NULL),
+        ('default', 'exact', '1', '-0.0', 2, now(), now(), NULL, NULL, NULL),
+        ('default', 'ä', 'null', '', 3, now(), now(), NULL, 'image/png', '123'),
+        ('default', 'over', '1', NULL, 4, now(), now(), now(), NULL, NULL);
+    INSERT INTO locks (namespace, lock_id, locked_at, expires_at, lease_id, token, holder, owner, revision, ttl) VALUES
+        ('default', 'l', now(), now(), 'id', 5, 'alice', '1', 5, 60000000);
+"""
+USAGE_BEFORE_NAMESPACES = Usage(4, 1 + len('{"n":[1,"x, y: z"]}') + 5 + 4 + 2 + 3 + 4 + 1)
+
+
+async def deploy_before_namespaces(database: Database) -> None:
+    connection = await Address(database.url).connect()
+    await schema.deploy(connection, schema.load_scripts()[:BEFORE_NAMESPACES], now=0)
+    await connection.close()
+    await asyncio.to_thread(database.execute, CONTENTS_BEFORE_NAMESPACES)
+
+
+@asynccontextmanager
+async def opened_engine(database: Database) -> AsyncIterator[PostgresEngine]:
+    engine = PostgresEngine(database.url)
+    await engine.open()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def test_a_store_of_the_version_before_namespaces_is_opened_and_counted_when_somebody_asks(database: Database) -> None:
+    async def scenario() -> None:
+        await deploy_before_namespaces(database)
+        async with opened_engine(database) as engine, opened_space(engine.space()) as space:
+            assert (space.revision, space.incarnation) == (5, "5f3a9c")
+            assert await commit(space, ["a"], lambda *_: [Deletion("a", 6)]) is None
+            [described] = await engine.namespaces(None, 10)
+            assert described.usage == Usage(3, USAGE_BEFORE_NAMESPACES.bytes - len('a{"n":[1,"x, y: z"]}'))
+            assert (described.revision, described.quota) == (6, Quota())
+            assert described.created_at > 0
+            assert set(await engine.expired(10)) == {("default", ENTRY, "over"), ("default", LEASE, "l")}
+            assert await commit(space, ["ä"], lambda *_: [Deletion("ä", 7)]) is None
+            assert (await engine.namespace("default")).usage == Usage(2, described.usage.bytes - 5)
+            _, is_new = await engine.create("n", QuotaChange())
+            assert is_new
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("tables", [("head", "data"), ("data", "head"), ("head", "locks"), ("receipts", "head")])
+def test_readers_use_the_tables_in_any_order_during_the_migration(database: Database, tables: tuple[str, str]) -> None:
+    """A migration that locked both would get into a deadlock with them, and one of both would fail."""
+
+    async def scenario() -> None:
+        await deploy_before_namespaces(database)
+        reader = await asyncpg.connect(database.url)
+        async with opened_engine_when_free(database, reader, tables) as engine:
+            assert (await engine.namespace("default")).usage == USAGE_BEFORE_NAMESPACES
+        await reader.close()
+
+    run(scenario())
+
+
+@asynccontextmanager
+async def opened_engine_when_free(
+    database: Database, reader: asyncpg.Connection, tables: tuple[str, str]
+) -> AsyncIterator[PostgresEngine]:
+    """An engine that is opened while a reader reads these tables, one after the other."""
+    reading = reader.transaction()
+    await reading.start()
+    await reader.execute(f"SELECT FROM {tables[0]}")
+    engine = PostgresEngine(database.url)
+    opening = asyncio.create_task(engine.open())
+    await until(database, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+    await reader.execute(f"SELECT FROM {tables[1]}")
+    await reading.commit()
+    await opening
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def test_the_migration_gives_up_if_a_long_transaction_reads_the_tables(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others would wait behind it."""
+    monkeypatch.setitem(SESSION, "lock_timeout", "100")
+
+    async def scenario() -> str:
+        await deploy_before_namespaces(database)
+        reader = await asyncpg.connect(database.url)
+        reading = reader.transaction()
+        await reading.start()
+        await reader.execute("SELECT FROM head")
+        with pytest.raises(ServiceError) as caught:
+            await PostgresEngine(database.url).open()
+        await reading.commit()
+        await reader.close()
+        async with opened_engine(database):
+            return caught.value.message
+
+    assert run(scenario()).startswith("the tables cannot be migrated: another transaction uses them")
+
+
+def test_indexes_that_were_made_before_the_migration_are_kept(database: Database) -> None:
+    """So that they can be made while all goes on (CONCURRENTLY)."""
+    by_hand = "CREATE INDEX data_expiry ON data (expires_at) WHERE expires_at IS NOT NULL"
+
+    async def scenario() -> None:
+        await deploy_before_namespaces(database)
+        await asyncio.to_thread(database.execute, by_hand)
+        async with opened_engine(database):
+            pass
+
+    run(scenario())
+    names = "SELECT indexname FROM pg_indexes WHERE schemaname = $1 AND indexname LIKE '%expir%' ORDER BY 1"
+    found = [row[0] for row in database.fetch(names, database.schema)]
+    assert found == ["data_expiry", "locks_expiry", "receipts_expiry"]

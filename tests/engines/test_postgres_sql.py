@@ -21,6 +21,8 @@ BAD = (
     "SELECT * FROM head JOIN data ON true WHERE head.namespace = $1",
     "DELETE FROM deletions WHERE namespace = $2",
     "DELETE FROM deletions WHERE namespace = ANY($1)",
+    "INSERT INTO locks SELECT namespace, key FROM data",
+    "(SELECT namespace, key FROM data LIMIT 1) UNION ALL (SELECT lock_id, namespace FROM locks LIMIT 1)",
     "TRUNCATE locks",
     'COPY "data"("key", "revision") FROM STDIN',
     "INSERT INTO writers VALUES ($1) ON CONFLICT DO UPDATE SET written_at = now()",
@@ -32,6 +34,7 @@ GOOD = (
     "SELECT clock_timestamp()",
     "SELECT * FROM head LEFT JOIN LATERAL (SELECT 1 FROM data WHERE namespace = $1) AS a ON true WHERE namespace = $1",
     "SELECT namespace, revision FROM head WHERE namespace = ANY($1::text[])",
+    "(SELECT namespace, key FROM data LIMIT 1) UNION ALL (SELECT namespace, lock_id FROM locks LIMIT 1)",
     'COPY "data"("namespace", "key") FROM STDIN',
 )
 

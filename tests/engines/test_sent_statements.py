@@ -21,6 +21,7 @@ from statement_rules import constants, faults
 
 from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.distribution import distribute
+from leasehold.limits import MAX_STATE_VERSIONS
 
 LOGGED = ("log_statement=all", "log_parameter_max_length=0", "log_line_prefix=%a|")
 IN_THE_LOG = re.compile(r"^leasehold\|LOG: +(?:execute [^:]+|statement): (.*(?:\n\t.*)*)", re.MULTILINE)
@@ -40,6 +41,8 @@ def use_everything(database_server: PostgresServer, folder: Path) -> None:
         let_expire(server, database)
         refuse_all_writes(server, database)
         go_back(server, database)
+        use_namespaces(server, database)
+    database.execute("DELETE FROM head WHERE namespace <> 'default'")  # else the store could not be moved
     use_commands(database_server, database, folder)
     lose_answers(database_server)
     distributed = Database(database_server.url, "distributed").create()
@@ -127,6 +130,22 @@ def go_back(server: Server, database: Database) -> None:
     before = server.revision()
     database.execute("UPDATE head SET revision = revision - 5")
     until(lambda: server.revision() > before)
+
+
+def use_namespaces(server: Server, database: Database) -> None:
+    """Also after a server of an earlier version, which does not count what a namespace holds."""
+    answered(server.request("PUT", "/ns/n", json={"max_entries": 50}))
+    answered(server.request("PUT", "/ns/n/kv/a", content=b"1"))
+    database.execute("UPDATE head SET summed_to = NULL")
+    answered(server.request("PUT", "/ns/n/kv/a", content=b"2"))
+    database.execute("UPDATE head SET summed_to = NULL")
+    answered(server.request("GET", "/ns/n"))
+    answered(server.request("GET", "/ns"))
+    for serial in range(MAX_STATE_VERSIONS + 1):  # the oldest version is removed without being read
+        answered(server.request("POST", "/ns/n/terraform/a", json={"version": 4, "serial": serial, "lineage": "a"}))
+    answered(server.request("DELETE", "/ns/n"))
+    answered(server.request("PUT", "/ns/n"))
+    answered(server.request("DELETE", "/ns/n"))
 
 
 def use_commands(database_server: PostgresServer, database: Database, folder: Path) -> None:

@@ -15,7 +15,7 @@ MISSING = (404, "no_such_namespace")
 FULL = (507, "quota_exceeded")
 
 
-@pytest.fixture(scope="module", params=[name for name in STORES if name in ("memory", "file")])
+@pytest.fixture(scope="module", params=list(STORES))
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(STORES[request.param](tmp_path_factory.mktemp("store"))) as started:
         yield started

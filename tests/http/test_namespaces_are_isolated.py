@@ -20,7 +20,7 @@ REVEALS_NOTHING = {("GET", "/terraform/{state}/versions")}
 """Its response has sizes and revisions only."""
 
 
-@pytest.fixture(scope="module", params=[name for name in STORES if name in ("memory", "file")])
+@pytest.fixture(scope="module", params=list(STORES))
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(STORES[request.param](tmp_path_factory.mktemp("store"))) as started:
         yield started

@@ -9,6 +9,7 @@ from pathlib import Path
 import jwt
 import pytest
 from callers import FORBIDDEN, SECRET, bearer, token
+from databases import STORES
 from namespaced import ASKED, Filled, content, filled
 from running import Server, Wire, http_client, message, refusal, running
 
@@ -23,10 +24,12 @@ WITHOUT = bearer(token(*ALL))
 FOR_NONE = bearer(token(*ALL, namespaces=[]))
 
 
-@pytest.fixture(scope="module")
-def server(secret_file: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["memory", "postgres"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, secret_file: Path
+) -> Iterator[Server]:
     environment = {"LEASEHOLD_AUTH_SECRET_FILE": str(secret_file)}
-    with running(environment=environment) as started:
+    with running(STORES[request.param](tmp_path_factory.mktemp("store")), environment=environment) as started:
         for name in ("a", "b"):
             assert started.request("PUT", f"/ns/{name}", headers=ADMIN).status_code == 201
         yield started

@@ -269,7 +269,8 @@ class Engine(Protocol):
 
         The latest are those with the latest expiry; all records of the kind expire. Their namespaces and names, about
         `limit`, those of a namespace with the earliest expiry first. Sizes are approximate. An engine may look less
-        often than it is called, and return nothing. As with `expired`, only one of several servers gets the names.
+        often than it is called, and return nothing. If several servers use the storage, each looks in the spaces that
+        it has open, so several may get the same names.
         """
 
 

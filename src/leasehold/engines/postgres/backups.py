@@ -8,13 +8,13 @@ import asyncpg
 
 from leasehold.engines.base import Clock, MakeIncarnation, Moment
 from leasehold.engines.file.offline import Restored
-from leasehold.engines.postgres import schema, sql
+from leasehold.engines.postgres import namespace_statements, schema, sql
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, collect_warnings, time_limit
 from leasehold.engines.postgres.lists import PAGE_WEIGHT
 from leasehold.engines.postgres.tables import entries
 from leasehold.engines.state import StoredState
-from leasehold.errors import unavailable
+from leasehold.errors import no_such_namespace, unavailable
 from leasehold.limits import MIB
 from leasehold.model import ENTRY, Entry
 from leasehold.namespaces import DEFAULT_NAMESPACE
@@ -40,10 +40,12 @@ async def moment(address: Address, namespace: str, clock: Clock | None) -> Momen
             await connection.execute(sql.NO_IDLE_TIMEOUT)
             await connection.execute(sql.BEGIN_MOMENT)
             head = await connection.fetchrow(sql.HEAD, namespace)
-        assert head is not None
     except BaseException:
         connection.terminate()
         raise
+    if head is None or head["deleted_at"] is not None:
+        connection.terminate()
+        raise no_such_namespace()
     return Moment(head["incarnation"], head["revision"], _closing(connection, namespace, clock))
 
 
@@ -111,24 +113,32 @@ async def restore(
             kept = await keep(Moment(row["incarnation"], row["revision"], _pages(connection, namespace, None)))
             for statement in sql.REMOVE_EVERYTHING:
                 await connection.execute(statement, namespace)
+        size = 0
         for portion in _portions(backup):
             await connection.execute(_STATEMENTS.add, namespace, *entries.values(portion))
+            size += entries.growth({}, (), portion)[1]
         revision = max(head, backup.revision) + advance
         await connection.execute(sql.MOVE_HEAD, namespace, revision, make_incarnation())
+        await connection.execute(namespace_statements.REVIVE, namespace)
+        await connection.execute(namespace_statements.SET_USAGE, namespace, len(backup.of(ENTRY).by_name), size)
         return Restored(revision, kept)
 
     return await _in_one_transaction(url, work, now=now)
 
 
-async def advance(
-    url: str, *, by: int, make_incarnation: MakeIncarnation, now: int, namespace: str = DEFAULT_NAMESPACE
-) -> int:
-    """Advance the head by `by` revisions, with a new incarnation. Returns the new head. Raises ServiceError."""
+async def advance(url: str, *, by: int, make_incarnation: MakeIncarnation, now: int) -> int:
+    """Advance the heads of all namespaces by `by` revisions, with new incarnations, also of those that were deleted.
+
+    Returns the new head of `default`. Raises ServiceError.
+    """
 
     async def work(connection: Connection) -> int:
-        revision = await _locked_head(connection, namespace, make_incarnation) + by
-        await connection.execute(sql.MOVE_HEAD, namespace, revision, make_incarnation())
-        return revision
+        await schema.ensure_head(connection, DEFAULT_NAMESPACE, make_incarnation)
+        heads = {}
+        for [namespace] in await connection.fetch(namespace_statements.NAMES):
+            heads[namespace] = await _locked_head(connection, namespace, make_incarnation) + by
+            await connection.execute(sql.MOVE_HEAD, namespace, heads[namespace], make_incarnation())
+        return heads[DEFAULT_NAMESPACE]
 
     return await _in_one_transaction(url, work, now=now)
 

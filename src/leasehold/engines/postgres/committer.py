@@ -33,7 +33,7 @@ import structlog
 
 from leasehold.engines import base
 from leasehold.engines.base import Clock, Decide, by_kind, revision_of
-from leasehold.engines.postgres import sql
+from leasehold.engines.postgres import namespace_statements, sql
 from leasehold.engines.postgres.differences import Difference
 from leasehold.engines.postgres.failures import FAILURES, Reports, is_transient
 from leasehold.engines.postgres.fault import Fault
@@ -46,11 +46,13 @@ from leasehold.engines.postgres.links import (
     time_limit,
 )
 from leasehold.engines.postgres.pipeline import Pipeline
+from leasehold.engines.postgres.pool import LIST_SILENCE_SECONDS
 from leasehold.engines.postgres.tables import TABLES
-from leasehold.engines.postgres.view import KIND_NAMES, Loaded, Names, current
+from leasehold.engines.postgres.view import DELETED, KIND_NAMES, Loaded, Names, Totals, current, head_is_missing
 from leasehold.engines.postgres.writer import Writer
-from leasehold.errors import ServiceError, internal, outcome_unknown
-from leasehold.model import KINDS, AnyKind, Change, Record, is_removal
+from leasehold.errors import ServiceError, internal, no_such_namespace, outcome_unknown
+from leasehold.model import KINDS, AnyKind, Change, Record, Usage, is_removal
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 log = structlog.get_logger(__name__)
 
@@ -122,7 +124,7 @@ class Committer:
         """Returns the written batch, or the error of a batch that failed, or None if `decide` changes nothing.
 
         `batch` may be a function, which is called once when this server has locked the head. It is not called if the
-        head cannot be locked.
+        head cannot be locked. `no_such_namespace` if the namespace was deleted.
 
         Raises unexpected exceptions only. The caller must then call `given_up`.
         """
@@ -173,14 +175,14 @@ class Committer:
         self._fault.note(error)
         return error
 
-    async def _attempt(self, pipeline: Pipeline, batch: Batch, *, is_locked: bool) -> Written | None:
+    async def _attempt(self, pipeline: Pipeline, batch: Batch, *, is_locked: bool) -> Written | ServiceError | None:
         """Do one transaction, or prove that the previous one was committed. Raises one of FAILURES.
 
         `is_locked`: the transaction has begun and has locked the head.
         """
         connection = pipeline.connection
         loaded = await self._load(pipeline, batch.names, is_locked=is_locked)
-        if loaded.head < self._head.revision:
+        if loaded.head < self._head.revision and not loaded.totals.is_deleted:
             await self._head.restore(connection)
             await self._finish(pipeline)
             loaded = await self._load(pipeline, batch.names)
@@ -194,11 +196,11 @@ class Committer:
             await self._finish(pipeline)
             return msgspec.structs.replace(lost, before=loaded.head)
         self._unanswered = None
-        written = await self._write(pipeline, loaded, batch.decide)
+        written = None if loaded.totals.is_deleted else await self._write(pipeline, loaded, batch)
         if written is None:
             with time_limit(connection, SILENCE_SECONDS):
                 await connection.execute(sql.ROLLBACK)
-            return None
+            return no_such_namespace() if loaded.totals.is_deleted else None
         self._unanswered = written
         try:
             await self._finish(pipeline)
@@ -242,7 +244,12 @@ class Committer:
                 await pipeline.add(sql.BEGIN)
                 await pipeline.add(sql.LOCK_HEAD, self._namespace)
             rows = await pipeline.fetch(sql.load(names.kinds), *arguments)
-        now, head, compacted, incarnation = current(rows)
+        found = current(rows)
+        if found is None:  # the database has gone back to a time before the namespace was created
+            if self._namespace == DEFAULT_NAMESPACE:
+                raise head_is_missing()
+            return Loaded(self._head.revision, 0, self._head.incarnation, 0, {}, {}, {}, DELETED)
+        now, head, compacted, incarnation, totals = found
         offset = sql.LOADED_AT
         self._head.see(incarnation)
         by_name: dict[AnyKind, Mapping[str, Record]] = {}
@@ -258,11 +265,20 @@ class Committer:
                 by_lookup[kind] = {getattr(record, kind.lookup): record for record in records.values()}
             if table.document is not None:
                 of_documents[kind] = stored
-        return Loaded(head, compacted, self._head.incarnation, now, by_name, by_lookup, of_documents)
+        if totals.quota is not None and totals.usage is None:
+            totals = Totals(totals.quota, await self._counted(pipeline))
+        return Loaded(head, compacted, self._head.incarnation, now, by_name, by_lookup, of_documents, totals)
 
-    async def _write(self, pipeline: Pipeline, loaded: Loaded, decide: Decide) -> Written | None:
+    async def _counted(self, pipeline: Pipeline) -> Usage:
+        """Count what the namespace holds, while no other batch is under way."""
+        with time_limit(pipeline.connection, LIST_SILENCE_SECONDS):
+            [[_, _, _, entries, size]] = await pipeline.fetch(namespace_statements.COUNT, self._namespace)
+            await pipeline.connection.execute(namespace_statements.SET_USAGE, self._namespace, entries, size)
+        return Usage(entries, size)
+
+    async def _write(self, pipeline: Pipeline, loaded: Loaded, batch: Batch) -> Written | None:
         """Decide, and put the changes into the pipeline. Returns None if `decide` changes nothing."""
-        changes = sorted(decide(loaded, loaded.head, loaded.now), key=revision_of)
+        changes = sorted(batch.decide(loaded, loaded.head, loaded.now), key=revision_of)
         if not changes:
             return None
         head, of_kinds = changes[-1].revision, by_kind(changes)
@@ -292,11 +308,27 @@ class Committer:
                     arguments.append([each.revision for each in removals])
         self._batch += 1
         self._process = pipeline.connection.get_server_pid()
-        signature = (self.writer_id, self._batch, loaded.now)
+        signature = (self.writer_id, self._batch, loaded.now, loaded.head)
+        growth = await self._growth(pipeline, of_kinds, loaded, batch.names)
         with time_limit(pipeline.connection, SILENCE_SECONDS):
-            await pipeline.add(sql.write(tuple(parts)), self._namespace, head, *signature, loaded.head, *arguments)
+            await pipeline.add(sql.write(tuple(parts)), self._namespace, head, *signature, *growth, *arguments)
             await self._compact(pipeline, head, loaded.compacted, removed)
         return Written(head, loaded.head, self._batch, of_kinds)
+
+    async def _growth(
+        self, pipeline: Pipeline, of_kinds: Mapping[AnyKind, Sequence[Change]], loaded: Loaded, names: Names
+    ) -> tuple[int, int]:
+        """By how much changes make the members of `Usage` larger."""
+        entries = size = 0
+        for kind, changes in of_kinds.items():
+            growth = TABLES[kind].growth
+            if growth is not None:
+                entries, size, unknown = growth(loaded.by_name.get(kind, {}), names.by_kind.get(kind, ()), changes)
+                if unknown:  # the oldest version of a state of Terraform is removed without being loaded
+                    with time_limit(pipeline.connection, SILENCE_SECONDS):
+                        [stored] = await pipeline.fetch(sql.OF_KIND[kind].sizes, self._namespace, sql.joined(unknown))
+                    entries, size = entries - stored[0], size - stored[1]
+        return entries, size
 
     async def _compact(self, pipeline: Pipeline, head: int, compacted: int, removed: int) -> None:
         """Forget the oldest removals, if they are too old or if there are too many. `removed`: by this batch.

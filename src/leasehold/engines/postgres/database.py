@@ -1,7 +1,7 @@
 """The database as all spaces of this server use it: connections, listener, fault, and which server is the cleaner.
 
 Connections: one that writes, one that listens, LISTS, and READERS. Their number does not depend on the number of
-spaces. The first space that is opened opens them, and the last one that is closed closes them.
+spaces. They are open while the engine is open, or one of its spaces. A backup, or a count of a namespace, has one more.
 
 All state belongs to the event loop's thread.
 """
@@ -17,6 +17,7 @@ from leasehold.completions import report
 from leasehold.engines.base import Clock, MakeIncarnation
 from leasehold.engines.postgres import schema, sql
 from leasehold.engines.postgres.cleaner import Cleaner
+from leasehold.engines.postgres.counting import Counting
 from leasehold.engines.postgres.durability import check_durability
 from leasehold.engines.postgres.empty_commit import commit_nothing
 from leasehold.engines.postgres.failures import FAILURES, Reports, as_start_error
@@ -55,13 +56,30 @@ class Database:
         self._looking: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._is_open = False
+        self._is_held = False
+        """The engine is open."""
+
+    async def hold(self) -> None:
+        """Open the connections, and keep them open until `release`. Raises the errors of `Engine.open`."""
+        async with self._opening:
+            if not self._is_open:
+                await self._open()
+            self._is_held = True
+
+    async def release(self) -> None:
+        """Close the connections, unless a space uses them."""
+        self._is_held = False
+        if not self._users:
+            await self._begin_to_close()
+            await self.leave()
 
     async def join(self, namespace: str, events: SpaceEvents) -> None:
         """Open the connections for a space, unless they are open. Raises the errors of `Space.open`."""
         async with self._opening:
-            if not self._users:
-                await self._close()  # if the last space has begun to leave
+            if not self._is_open:
                 await self._open()
+            elif not self._users:
+                self._begin_again()
             self._users[namespace] = events
 
     async def _open(self) -> None:
@@ -85,7 +103,8 @@ class Database:
         self._links = [writing, listening, *lists, *readers]
         self.writer = Writer(writing)
         self.pool = Pool(lists, self.fault)
-        self.cleaner = Cleaner(DEFAULT_NAMESPACE, self.pool.ask)
+        self.cleaner = Cleaner(self.pool, self.clock)
+        self.counting = Counting(address)
         self.readers = Readers(readers, self.clock, self.fault)
         self.listener = Listener(listening, schema_name, self._users)
         self._is_open = True
@@ -113,21 +132,33 @@ class Database:
         assert isinstance(schema_name, str)
         return schema_name
 
-    async def begin_to_leave(self, namespace: str) -> None:
+    async def begin_to_leave(self, namespace: str, events: SpaceEvents) -> None:
         """The space takes no more requests. If it is the last one, no query is repeated from now on."""
-        del self._users[namespace]
+        if self._users.get(namespace) is events:  # else the namespace was created again, and has another space
+            del self._users[namespace]
         if not self._users:
-            for link in self._links:
-                link.stop_retrying()
-            with suppress(ServiceError, TimeoutError):  # if it fails, another server takes over some seconds later
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await self.cleaner.resign()
+            await self._begin_to_close()
+
+    async def _begin_to_close(self) -> None:
+        if not self._is_open:
+            return
+        for link in self._links:
+            link.stop_retrying()
+        with suppress(ServiceError, TimeoutError):  # if it fails, another server takes over some seconds later
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.cleaner.resign()
+        if not self._users:
             self.fault.close()
 
+    def _begin_again(self) -> None:
+        for link in self._links:
+            link.retry_again()
+        self.fault.open()
+
     async def leave(self) -> None:
-        """Close the connections if no space uses them. A space calls it when it has nothing in progress."""
+        """Close the connections if nobody uses them. A space calls it when it has nothing in progress."""
         async with self._opening:
-            if not self._users:
+            if not self._users and not self._is_held:
                 await self._close()
 
     async def _close(self) -> None:
@@ -138,13 +169,21 @@ class Database:
         if self._looking is not None:
             await cancel_and_wait(self._looking)
             self._looking = None
+        await self.counting.close()
         await self.listener.stop()
         await self.readers.close()
         await asyncio.gather(*(link.close() for link in self._links))
 
     async def ask(self, query: Callable[[Connection], Awaitable[T]]) -> T:
         """Run the query of a list, or a rare query. Raises ServiceError."""
+        if not self._is_open:
+            raise unavailable("the store is closed")
         return await self.pool.ask(query)
+
+    async def recover(self) -> None:
+        """See `Engine.recover`."""
+        if self.fault.error is not None and self._is_open:
+            await self.fault.try_to_write()
 
     def time(self) -> int | None:
         """The parameter `clock` of the statements."""

@@ -5,7 +5,7 @@ from uuid import UUID
 from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.links import Connection
 from leasehold.engines.postgres.tables import TABLES
-from leasehold.engines.postgres.view import EVERY_KIND, KIND_NAMES, current
+from leasehold.engines.postgres.view import EVERY_KIND, KIND_NAMES, current, head_is_missing
 from leasehold.model import KINDS
 
 
@@ -17,10 +17,13 @@ async def commit_nothing(connection: Connection, namespace: str, probe_id: UUID,
     async with connection.transaction():
         await connection.fetch(sql.LOCK_HEAD, namespace)
         rows = await connection.fetch(sql.load(EVERY_KIND.kinds), namespace, now, *EVERY_KIND.parameters)
-        time, head, compacted, _ = current(rows)
+        found = current(rows)
+        if found is None:
+            raise head_is_missing()
+        time, head, compacted, *_ = found
         await connection.fetch(sql.LAST_BATCH, namespace, probe_id)
         parts = tuple((kind, True) for kind in KINDS)
-        arguments: list[object] = [head, probe_id, 0, time, head]
+        arguments: list[object] = [head, probe_id, 0, time, head, 0, 0]
         for kind in KINDS:
             arguments += TABLES[kind].values([])
             if TABLES[kind].document is not None:

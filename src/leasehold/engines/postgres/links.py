@@ -336,6 +336,10 @@ class Link:
         """Make no more retries."""
         self._closing.set()
 
+    def retry_again(self) -> None:
+        """Make retries, also after `stop_retrying`."""
+        self._closing.clear()
+
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None or connection.is_closed():

@@ -16,6 +16,7 @@ from leasehold.completions import report
 from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, time_limit
+from leasehold.engines.postgres.namespace_statements import DELETED
 from leasehold.model import KINDS, AnyKind
 from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.tasks import cancel_and_wait
@@ -40,6 +41,8 @@ class SpaceEvents(msgspec.Struct, frozen=True):
     notifications may have been lost since the read before."""
     recovered: Callable[[], None]
     """The database could not be written for some time, and can be again."""
+    deleted: Callable[[str], None]
+    """The namespace was deleted while it had this incarnation."""
 
 
 class Listener:
@@ -92,9 +95,11 @@ class Listener:
                 # The session of the start holds the lock, too, but it may have been replaced since.
                 is_user = is_user or await connection.fetchval(sql.USE, DEFAULT_NAMESPACE)
                 heads = await connection.fetch(sql.HEADS, list(self._spaces))
-            for namespace, revision, incarnation in heads:
+            for namespace, revision, incarnation, is_deleted in heads:
                 events = self._spaces.get(namespace)
-                if events is not None:
+                if events is not None and is_deleted:
+                    events.deleted(incarnation)
+                elif events is not None:
                     events.looked(revision, incarnation, may_have_missed)
             may_have_missed = False
             with suppress(TimeoutError):
@@ -107,6 +112,9 @@ class Listener:
         namespace, _, changed = payload.removeprefix(self._prefix).partition("/")
         events = self._spaces.get(namespace)
         if events is None:
+            return
+        if changed.startswith(DELETED):
+            events.deleted(changed.removeprefix(f"{DELETED}/"))
             return
         is_own = events.is_own_process(process)
         if not is_own:

@@ -16,7 +16,7 @@ from leasehold.engines import base
 from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.moves import Head, RemovedName
 from leasehold.engines.postgres import move_statements as statements
-from leasehold.engines.postgres import schema, sql
+from leasehold.engines.postgres import namespace_statements, schema, sql
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import CLOSE_SECONDS, Address, Connection, collect_warnings, time_limit
 from leasehold.engines.postgres.lists import PAGE_WEIGHT
@@ -141,7 +141,17 @@ async def opened_source(
         if not await _is_store(connection, namespace):
             raise unavailable("the database holds no store")
         head = await _hold(connection, namespace, make_incarnation, now)
+        await _check_that_all_is_moved(connection, namespace)
         yield PostgresSource(connection, namespace, head)
+
+
+async def _check_that_all_is_moved(connection: Connection, namespace: str) -> None:
+    """Raise `unavailable` for a store with more than the records of `namespace`. A deleted one has a last revision."""
+    names = [row["namespace"] for row in await connection.fetch(namespace_statements.NAMES)]
+    row = await connection.fetchrow(namespace_statements.DESCRIBE, namespace)
+    assert row is not None
+    if names != [namespace] or row["max_entries"] is not None or row["max_bytes"] is not None:
+        raise unavailable("the store has, or had, other namespaces or a quota, which cannot be moved yet")
 
 
 @asynccontextmanager

@@ -120,9 +120,9 @@ class Readers:
         gathered.reads.gathered[gathered.kind] = gathered
 
     def remove(self, gathered: Gathered) -> None:
-        """Take reads out of the queue."""
+        """Take reads out of the queue. If this fails half done, they are still in it, and get no more names."""
+        gathered.reads.gathered.pop(gathered.kind, None)
         self._gathered.remove(gathered)
-        del gathered.reads.gathered[gathered.kind]
 
     async def _serve(self, link: Link) -> None:
         """Answer reads until cancelled. Each read that was taken is completed once, even if something raises."""

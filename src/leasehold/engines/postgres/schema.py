@@ -1,8 +1,11 @@
 """Deploys the tables if they are missing, and migrates old ones.
 
-To change the tables, add a file `NNNN_subject.sql` beside `tables.sql`. Then add its name, and the columns that it
-adds, to MIGRATIONS. The version of the tables is the number of scripts that were run, by a server or by hand. Servers
-of the previous version may be running during a migration.
+To change the tables, add a file `NNNN_subject.sql` beside `tables.sql`. Then add its name, and the columns or indexes
+that it adds, to MIGRATIONS. The version of the tables is the number of scripts that were run, by a server or by hand.
+
+Servers of the previous version may be running during a migration. Each script is a transaction of its own, because
+readers use `head` and the other tables in either order: a transaction that locked both against readers would get into a
+deadlock with them.
 
 Each table has a column `namespace`, by which it may be distributed over several nodes (`distribution`). Tables that are
 distributed are migrated by `leasehold distribute` only, because a new table must be distributed, too.
@@ -46,8 +49,15 @@ MIGRATIONS: Final[Mapping[str, frozenset[str]]] = {
             *("receipts.namespace", "receipts.request", "receipts.memo", "receipts.revision", "receipts.expires_at"),
         }
     ),
+    "0008_namespaces.sql": frozenset(
+        {
+            *("head.created_at", "head.deleted_at", "head.max_entries", "head.max_bytes"),
+            *("head.entries", "head.bytes", "head.summed_from", "head.summed_to"),
+        }
+    ),
+    "0009_expiry.sql": frozenset({"data.data_expiry", "locks.locks_expiry", "receipts.receipts_expiry"}),
 }
-"""The scripts in their order, each with the columns that it adds. These columns show that it was run by hand."""
+"""The scripts in their order, each with the columns or indexes that it adds. They show that it was run by hand."""
 
 MIGRATIONS_TABLE: Final = "leasehold_migrations"
 _HEAD: Final = "head"
@@ -67,6 +77,10 @@ _CREATE_MIGRATIONS: Final = """
     CREATE TABLE IF NOT EXISTS leasehold_migrations (version int PRIMARY KEY, applied_at timestamptz NOT NULL)
 """
 _ADD_VERSION: Final = "INSERT INTO leasehold_migrations VALUES ($1, $2)"
+_COLUMNS_AND_INDEXES: Final = """
+    SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = current_schema()
+    UNION ALL SELECT tablename || '.' || indexname FROM pg_indexes WHERE schemaname = current_schema()
+"""
 _CAN_BE_DISTRIBUTED: Final = "SELECT to_regclass('pg_dist_partition') IS NOT NULL"
 """Whether there is the catalogue of the extension Citus."""
 _DISTRIBUTED: Final = """
@@ -85,31 +99,36 @@ async def deploy(
 ) -> None:
     """Run those of `scripts` that have not been run on the database. Raises `unavailable` if it cannot be used."""
     await _check_server(connection)
-    version = await _version(connection)
-    if version < len(scripts):
+    while (version := await _version(connection)) < len(scripts):
         if not may_migrate_distributed and await distributed_tables(connection):
             raise unavailable("the tables are distributed and of an older version: run `leasehold distribute`")
         async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _ADVISORY_LOCK)
-            version = await _version(connection)
-            if version == 0:
-                await connection.execute(_CREATE_MIGRATIONS)
-            by_hand = await _made_by_hand(connection, version)
-            for number in range(version + 1, by_hand + 1):
-                await connection.execute(_ADD_VERSION, number, now)
-            version = by_hand
-            for number, script in enumerate(scripts[version:], start=version + 1):
-                try:
-                    await connection.execute(script)
-                except asyncpg.DuplicateTableError as error:
-                    raise unavailable(
-                        "the database holds tables of something else under the names of Leasehold's"
-                    ) from error
-                await connection.execute(_ADD_VERSION, number, now)
+            await _migrate(connection, scripts, now)
     if version > len(scripts):
         raise unavailable(
             f"the tables have version {version}, made by a newer Leasehold; this one knows {len(scripts)}"
         )
+
+
+async def _migrate(connection: Connection, scripts: Sequence[str], now: int) -> None:
+    """Run the next script, or all of them if there are no tables yet."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _ADVISORY_LOCK)
+    version = await _version(connection)
+    if version == 0:
+        await connection.execute(_CREATE_MIGRATIONS)
+    by_hand = await _made_by_hand(connection, version)
+    for number in range(version + 1, by_hand + 1):
+        await connection.execute(_ADD_VERSION, number, now)
+    last = by_hand + 1 if by_hand else len(scripts)
+    for number, script in enumerate(scripts[by_hand:last], start=by_hand + 1):
+        try:
+            await connection.execute(script)
+        except asyncpg.DuplicateTableError as error:
+            raise unavailable("the database holds tables of something else under the names of Leasehold's") from error
+        except asyncpg.LockNotAvailableError as error:
+            reason = "another transaction uses them, maybe that of a backup; try again after it"
+            raise unavailable(f"the tables cannot be migrated: {reason}") from error
+        await connection.execute(_ADD_VERSION, number, now)
 
 
 async def _check_server(connection: Connection) -> None:
@@ -139,12 +158,9 @@ async def _version(connection: Connection) -> int:
 
 async def _made_by_hand(connection: Connection, version: int) -> int:
     """The version of the tables, whose scripts after `version` may have been run by hand."""
-    rows = await connection.fetch(
-        "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = current_schema()"
-    )
-    columns = {row[0] for row in rows}
+    found = {row[0] for row in await connection.fetch(_COLUMNS_AND_INDEXES)}
     added = list(MIGRATIONS.values())
-    while version < len(added) and added[version] <= columns:
+    while version < len(added) and added[version] <= found:
         version += 1
     return version
 
@@ -162,9 +178,10 @@ async def ensure_head(connection: Connection, namespace: str, make_incarnation: 
     If several servers do this at once, the first one that locks the row sets the incarnation.
     """
     row = await connection.fetchrow(sql.HEAD, namespace)
-    if row is None or row["incarnation"] is None:
+    if row is None or row["incarnation"] is None or row["created_at"] is None:
         await connection.execute(sql.ADD_HEAD, namespace)
-        await connection.execute(sql.SET_INCARNATION, namespace, make_incarnation())
+        now = await connection.fetchval(sql.CLOCK)
+        await connection.execute(sql.COMPLETE_HEAD, namespace, make_incarnation(), now)
         row = await connection.fetchrow(sql.HEAD, namespace)
     assert row is not None
     return row["revision"], row["incarnation"]

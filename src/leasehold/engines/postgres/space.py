@@ -20,7 +20,7 @@ import asyncpg
 from leasehold.completions import report
 from leasehold.engines import base
 from leasehold.engines.base import CommitDone, Decide, Moment, Published, ReadDone
-from leasehold.engines.postgres import backups, schema, sql
+from leasehold.engines.postgres import backups, sql
 from leasehold.engines.postgres.committer import Batch, Committer, Written
 from leasehold.engines.postgres.database import Database
 from leasehold.engines.postgres.failures import FAILURES, as_service_error
@@ -33,7 +33,7 @@ from leasehold.engines.postgres.reads import Reads
 from leasehold.engines.postgres.tables import TABLES
 from leasehold.engines.postgres.turns import Turn
 from leasehold.engines.postgres.view import Names
-from leasehold.errors import ServiceError, unavailable
+from leasehold.errors import ServiceError, no_such_namespace, unavailable
 from leasehold.model import KINDS, AnyKind, Change, Changes, Counted, Kind, Page, R, Touched, is_removal
 from leasehold.tasks import start_task
 
@@ -56,20 +56,34 @@ SURPLUS_SECONDS: Final = 5.0
 class PostgresSpace:
     """The records of one namespace in `database`."""
 
-    def __init__(self, database: Database, namespace: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        namespace: str,
+        ended: Callable[["PostgresSpace"], None],
+        deleted: Callable[["PostgresSpace"], None],
+    ) -> None:
+        """`ended` is called when the space was closed or could not be opened.
+
+        `deleted` is called when this server learns that another one has deleted the namespace.
+        """
         self._database = database
-        self._namespace = namespace
+        self.namespace = namespace
+        self._ended = ended
+        self._deleted = deleted
         self._fault = database.fault
         self._head = Head(namespace, database.make_incarnation)
         self._feed = Feed(self._may_attempt)
-        self._is_open = False
+        self.is_open = False
+        self._refusal: Callable[[], ServiceError] | None = _closed
+        """Makes the error of everything while the space is not open, or if its namespace was deleted."""
         self._committing: asyncio.Task[None] | None = None
         """The last commit. It may be in flight."""
         self._turn: Turn | None = None
         """The last turn. It may be over."""
         self._restoring: set[asyncio.Task[None]] = set()
-        self._looked_for_surplus_at = -math.inf
-        """By the loop's clock."""
+        self._looked_for_surplus = -1, -math.inf
+        """At which head, and when by the loop's clock."""
 
     @property
     def revision(self) -> int:
@@ -89,46 +103,65 @@ class PostgresSpace:
     # Start and end --------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        if self._is_open:
+        if self.is_open:
             return
         self._head.forget()
-        database, namespace = self._database, self._namespace
+        database, namespace = self._database, self.namespace
         # Before the head is read, so that no later commit is missed.
-        events = SpaceEvents(self._is_own_process, self._notified, self._looked, self._publish_every_kind)
-        await database.join(namespace, events)
+        self._events = SpaceEvents(
+            self._is_own_process, self._notified, self._looked, self._publish_every_kind, self._was_deleted
+        )
+        await database.join(namespace, self._events)
         self._committer = Committer(
             database.writer, namespace, self._head, self._fault, database.reports, database.clock
         )
         self._lists = Lists(database.pool, namespace, database.clock, self._head.see)
         self._reads = Reads(database.readers, namespace, self._head.see)
         try:
-            revision, incarnation = await database.ask(self._prepare)
+            head = await database.ask(self._prepare)
         except BaseException:
-            await database.begin_to_leave(namespace)
-            await database.leave()
+            await self._leave()
             raise
+        if head is None:
+            await self._leave()
+            raise no_such_namespace()
+        revision, incarnation = head
         self._head.move_to(revision)
         self._head.see(incarnation)
-        self._is_open = True
+        self.is_open = True
+        self._refusal = None
 
-    async def _prepare(self, connection: Connection) -> tuple[int, str]:
-        """Create the head if it is missing. Returns its revision and incarnation."""
-        head = await schema.ensure_head(connection, self._namespace, self._database.make_incarnation)
+    async def _leave(self) -> None:
+        await self._database.begin_to_leave(self.namespace, self._events)
+        await self._database.leave()
+        self._ended(self)
+
+    async def _prepare(self, connection: Connection) -> tuple[int, str] | None:
+        """Returns the revision and the incarnation; None: there is no such namespace."""
+        row = await connection.fetchrow(sql.HEAD, self.namespace)
+        if row is None or row["deleted_at"] is not None:
+            return None
         before = time.time_ns() // 1000 - WRITER_MICROSECONDS
-        await connection.execute(sql.FORGET_WRITERS, self._namespace, before)
-        return head
+        await connection.execute(sql.FORGET_WRITERS, self.namespace, before)
+        return row["revision"], row["incarnation"]
 
     async def close(self) -> None:
-        if not self._is_open:
+        if not self.is_open:
             return
-        self._is_open = False
-        await self._database.begin_to_leave(self._namespace)
+        self.is_open = False
+        self._refusal = self._refusal or _closed
+        await self._database.begin_to_leave(self.namespace, self._events)
         if self._committing is not None:
             await asyncio.wait([self._committing])
         await asyncio.gather(*self._restoring)
         self._feed.close()
         self._reads.close()
         await self._database.leave()
+        self._ended(self)
+
+    def mark_deleted(self) -> None:
+        """Refuse everything from now on: the namespace was deleted."""
+        self._refusal = no_such_namespace
 
     # Reads ----------------------------------------------------------------------------------------------------
 
@@ -136,8 +169,8 @@ class PostgresSpace:
     """See `Space.peek`."""
 
     def read(self, kind: Kind[R], name: str, done: ReadDone[R]) -> None:
-        if not self._is_open:
-            done(unavailable("the store is closed"))
+        if self._refusal is not None:
+            done(self._refusal())
             return
         self._reads.read(kind, name, done)
 
@@ -162,7 +195,7 @@ class PostgresSpace:
     async def moment(self) -> Moment:
         self._check_open()
         try:
-            return await backups.moment(self._database.address, self._namespace, self._database.clock)
+            return await backups.moment(self._database.address, self.namespace, self._database.clock)
         except FAILURES as failure:
             raise as_service_error(failure) from failure
 
@@ -173,7 +206,7 @@ class PostgresSpace:
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
             # The query asks for one more change, which shows whether any are left.
-            arguments = (self._namespace, after_revision, start, scanned, limit + 1)
+            arguments = (self.namespace, after_revision, start, scanned, limit + 1)
             rows = await connection.fetch(of_kind.changes, *arguments)
             return rows if rows[0][2] else await connection.fetch(of_kind.changes_of_tables, *arguments)
 
@@ -193,28 +226,25 @@ class PostgresSpace:
         return Changes(changes, complete_to)
 
     async def expired(self, limit: int) -> Sequence[tuple[AnyKind, str]]:
-        async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(sql.EXPIRED, self._namespace, limit, self._database.time())
-
-        rows = await self._ask(query)
-        if not rows or not await self._database.cleaner.may_clean():
-            return []
-        kinds = {kind.name: kind for kind in KINDS}
-        return [(kinds[kind], name) for kind, name in rows]
+        """Those of `Engine.expired` that are in this space."""
+        self._check_open()
+        found = await self._database.cleaner.expired(limit)
+        return [(kind, name) for namespace, kind, name in found if namespace == self.namespace]
 
     async def surplus(self, kind: AnyKind, most: int, most_bytes: int, limit: int) -> Sequence[str]:
+        """See `Engine.surplus`. Without a query if nothing was committed since the last one."""
         loop = asyncio.get_running_loop()
-        if loop.time() < self._looked_for_surplus_at + SURPLUS_SECONDS:
+        head, looked_at = self._looked_for_surplus
+        if head == self._head.revision or loop.time() < looked_at + SURPLUS_SECONDS:
             return []
+        head = self._head.revision
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(sql.OF_KIND[kind].surplus, self._namespace, most, most_bytes, limit)
+            return await connection.fetch(sql.OF_KIND[kind].surplus, self.namespace, most, most_bytes, limit)
 
         rows = await self._ask(query)
         if len(rows) < limit:
-            self._looked_for_surplus_at = loop.time()
-        if not rows or not await self._database.cleaner.may_clean():
-            return []
+            self._looked_for_surplus = head, loop.time()
         return [row[0] for row in rows]
 
     async def _ask(self, query: Callable[[Connection], Awaitable[T]]) -> T:
@@ -223,15 +253,15 @@ class PostgresSpace:
         return await self._database.ask(query)
 
     def _check_open(self) -> None:
-        """Raise `unavailable` if the space is not open."""
-        if not self._is_open:
-            raise unavailable("the store is closed")
+        """Raise the error of a space that is closed, or whose namespace was deleted."""
+        if self._refusal is not None:
+            raise self._refusal()
 
     # Commits --------------------------------------------------------------------------------------------------
 
     def commit(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
-        if not self._is_open:
-            done(unavailable("the store is closed"))
+        if self._refusal is not None:
+            done(self._refusal())
             return
         error = self._fault.error
         if error is not None and not self._fault.takes_writes():
@@ -245,7 +275,7 @@ class PostgresSpace:
 
     @property
     def turn(self) -> Callable[[Callable[[], None]], None] | None:
-        is_possible = self._is_open and self._fault.takes_writes()
+        is_possible = self._refusal is None and self._fault.takes_writes()
         return self._wait_for_turn if is_possible and self._committer.is_contended else None
 
     def _wait_for_turn(self, ready: Callable[[], None]) -> None:
@@ -260,6 +290,8 @@ class PostgresSpace:
             result = await self._committer.commit(batch)
             if isinstance(result, ServiceError):
                 done(result)
+                if result.code == "no_such_namespace":
+                    self._was_deleted(self._head.incarnation)
                 return
             written, knew = result, self._head.revision
             if written is not None:
@@ -279,7 +311,7 @@ class PostgresSpace:
         """Publish a commit of this server. `knew`: the head that this server knew before the commit."""
         if written.before > knew:
             self._publish_every_kind()
-        hears_others = self._database.listener.hears_others(self._namespace)
+        hears_others = self._database.listener.hears_others(self.namespace)
         for kind, changes in written.changes.items():
             must_yield = hears_others and TABLES[kind].is_contended and any(map(is_removal, changes))
             delay_seconds = YIELD_SECONDS if must_yield else 0.0
@@ -292,6 +324,12 @@ class PostgresSpace:
 
     def _is_own_process(self, process: int) -> bool:
         return self._committer.is_own_process(process)
+
+    def _was_deleted(self, incarnation: str) -> None:
+        """Handle the news that the namespace was deleted while it had this incarnation."""
+        if self.is_open and self._refusal is None and incarnation == self._head.incarnation:
+            self.mark_deleted()
+            self._deleted(self)
 
     def _may_attempt(self) -> bool:
         """Whether a change that a subscriber attempts now may be committed."""
@@ -311,7 +349,7 @@ class PostgresSpace:
         self._head.see(incarnation)
         if self._head.move_to(revision) or may_have_missed:
             self._publish_every_kind()
-        if revision < self._head.revision and self._is_open:
+        if revision < self._head.revision and self.is_open:
             # The usual reason is a commit of this server after the read. The statement compares again.
             task = asyncio.get_running_loop().create_task(self._restore_head())
             self._restoring.add(task)
@@ -322,5 +360,9 @@ class PostgresSpace:
             await self._database.pool.ask(self._head.restore, retry_seconds=0.0)
 
     async def recover(self) -> None:
-        if self._fault.error is not None and self._is_open:
-            await self._fault.try_to_write()
+        """See `Engine.recover`."""
+        await self._database.recover()
+
+
+def _closed() -> ServiceError:
+    return unavailable("the store is closed")

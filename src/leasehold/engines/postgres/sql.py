@@ -29,14 +29,23 @@ NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
 
 # The head, the servers, the cleaner -------------------------------------------------------------------------------
 
-HEAD: Final = "SELECT revision, incarnation FROM head WHERE namespace = $1"
-HEADS: Final = "SELECT namespace, revision, incarnation FROM head WHERE namespace = ANY($1::text[])"
+HEAD: Final = "SELECT revision, incarnation, created_at, deleted_at FROM head WHERE namespace = $1"
+HEADS: Final = (
+    "SELECT namespace, revision, incarnation, deleted_at IS NOT NULL FROM head WHERE namespace = ANY($1::text[])"
+)
 """namespaces."""
-ADD_HEAD: Final = "INSERT INTO head (namespace, revision, compacted_revision) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING"
-SET_INCARNATION: Final = "UPDATE head SET incarnation = $2 WHERE namespace = $1 AND incarnation IS NULL"
-"""Only the first server sets it. The others wait for the row and find that it has an incarnation."""
+ADD_HEAD: Final = """
+    INSERT INTO head (namespace, revision, compacted_revision, summed_from, summed_to) VALUES ($1, 0, 0, 0, 0)
+    ON CONFLICT DO NOTHING
+"""
+COMPLETE_HEAD: Final = """
+    UPDATE head SET incarnation = coalesce(incarnation, $2), created_at = coalesce(created_at, $3)
+    WHERE namespace = $1 AND (incarnation IS NULL OR created_at IS NULL)
+"""
+"""incarnation, time. Only the first server sets them. The others wait for the row and find that it has them."""
 ADVANCE_HEAD: Final = """
-    UPDATE head SET revision = $3, incarnation = $4 WHERE namespace = $1 AND revision < $2 RETURNING incarnation
+    UPDATE head SET revision = $3, incarnation = $4, summed_to = CASE WHEN summed_to = revision THEN $3::bigint END
+    WHERE namespace = $1 AND revision < $2 RETURNING incarnation
 """
 """Does nothing if the head is at least `$2`, even if another server has just moved it there."""
 TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
@@ -44,7 +53,11 @@ TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
 LOCK_HEAD: Final = "SELECT revision FROM head WHERE namespace = $1 FOR UPDATE OFFSET 1"
 """Returns no row, so that it can be sent ahead of another statement: OFFSET skips the row after it is locked. What the
 next statement reads is what was committed when this one got the lock."""
-MOVE_HEAD: Final = "UPDATE head SET revision = $2, compacted_revision = $2, incarnation = $3 WHERE namespace = $1"
+MOVE_HEAD: Final = """
+    UPDATE head SET revision = $2, compacted_revision = $2, incarnation = $3,
+        summed_to = CASE WHEN summed_to = revision THEN $2::bigint END
+    WHERE namespace = $1
+"""
 """Compacts all changes, so a reader that has the changes up to an earlier revision must read everything again."""
 SCHEMA_NAME: Final = "SELECT current_schema()"
 
@@ -59,14 +72,6 @@ LAST_BATCH: Final = "SELECT batch FROM writers WHERE namespace = $1 AND writer =
 FORGET_WRITERS: Final = "DELETE FROM writers WHERE namespace = $1 AND written_at < $2"
 
 CLOCK: Final = "SELECT clock_timestamp()"
-SIGN_AS_CLEANER: Final = """
-    INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (namespace, writer) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
-    WHERE writers.batch = excluded.batch OR writers.written_at < $5
-    RETURNING batch
-"""
-"""Returns no row while the signature of another server is valid."""
-STOP_CLEANING: Final = "DELETE FROM writers WHERE namespace = $1 AND writer = $2 AND batch = $3"
 
 COMPACT: Final = """
     WITH removed AS (
@@ -175,6 +180,10 @@ class KindStatements:
             ) AS ranked WHERE place > $2 OR bytes > $3 ORDER BY expires_at, name LIMIT $4
         """
         """most, most_bytes, limit."""
+        self.sizes = f"""
+            SELECT count(*), coalesce(sum({table.size or 0}), 0)::bigint {source} AND stored.{name} = {_any_of("$2")}
+        """
+        """names. Returns how many of them there are, and the sum of their sizes."""
         self.set_part, self.remove_part = _write_part(table)
         """name, path, the values of the columns beside the document; `set_part` also has the part."""
 
@@ -247,7 +256,7 @@ OF_KIND: Final[Mapping[AnyKind, KindStatements]] = {kind: KindStatements(table) 
 Part = tuple[AnyKind, bool]
 """A kind that a batch changes, and whether the batch removes records of this kind."""
 
-LOADED_AT: Final = 4
+LOADED_AT: Final = 5
 """The index of the first column of a record in the rows of `load`."""
 
 
@@ -257,13 +266,18 @@ def load(kinds: Sequence[AnyKind]) -> str:
 
     Parameters: clock. Then for each kind its names, and the values of its lookup if it has one; each made by `joined`.
     The first row has the time and the head, the others are records; what a row does not have is NULL. A row has the
-    columns of all `kinds`.
+    columns of all `kinds`. The last column of the head has the members of `view.Totals`. It is NULL if the namespace
+    exists and has no quota.
     """
     columns = "".join(f", NULL::{column.type}" for kind in kinds for column in TABLES[kind].columns)
-    stored = f"UNION ALL SELECT NULL, NULL, NULL, NULL, stored.* FROM ({_stored(kinds)}) AS stored" if kinds else ""
+    stored = f"UNION ALL SELECT {'NULL, ' * LOADED_AT}stored.* FROM ({_stored(kinds)}) AS stored" if kinds else ""
     return f"""
         WITH current AS MATERIALIZED (
-            SELECT coalesce($2::timestamptz, clock_timestamp()) AS now, revision, compacted_revision, incarnation
+            SELECT coalesce($2::timestamptz, clock_timestamp()) AS now, revision, compacted_revision, incarnation,
+                CASE WHEN deleted_at IS NOT NULL OR max_entries IS NOT NULL OR max_bytes IS NOT NULL THEN ARRAY[
+                    (deleted_at IS NOT NULL)::int, max_entries, max_bytes,
+                    CASE WHEN summed_from = 0 AND summed_to = revision THEN entries END, bytes
+                ] END AS totals
             FROM head WHERE namespace = $1
         )
         SELECT current.*{columns} FROM current {stored}
@@ -290,14 +304,14 @@ def _stored(kinds: Sequence[AnyKind]) -> str:
 def write(parts: Sequence[Part]) -> str:
     """Write a batch, without its COMMIT: the records, the removals, the head, the signature, the notification.
 
-    Parameters: head, writer, batch, time, and the head before. Then for each part: the arrays of `Table.values`; if the
-    table has a document, the names that were written by `set_part` and `remove_part`; if it removes records, their
-    names, and their revisions if the kind has a history. Only the last removal of a name is stored, so that `changes`
-    reads no earlier one.
+    Parameters: head, writer, batch, time, the head before, and by how much the members of `Usage` change. Then for each
+    part: the arrays of `Table.values`; if the table has a document, the names that were written by `set_part` and
+    `remove_part`; if it removes records, their names, and their revisions if the kind has a history. Only the last
+    removal of a name is stored, so that `changes` reads no earlier one.
 
     Returns no row, so that COMMIT can be sent with it: OFFSET skips the row after its expressions were computed.
     """
-    numbers = count(7)
+    numbers = count(9)
     steps = []
     for kind, removes in parts:
         table = TABLES[kind]
@@ -351,7 +365,9 @@ def write(parts: Sequence[Part]) -> str:
                 WHERE namespace = $1 AND {OF_ANY_KIND} AND revision = $6::bigint LIMIT 1
             ), $6::bigint) AS complete_from
         ), {", ".join(steps)}, advanced AS (
-            UPDATE head SET revision = $2 WHERE namespace = $1
+            UPDATE head SET revision = $2, entries = entries + $7, bytes = bytes + $8,
+                summed_from = CASE WHEN summed_to = $6 THEN summed_from ELSE $6 END, summed_to = $2
+            WHERE namespace = $1
         ), signed AS (
             INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $3, $4, $5)
             ON CONFLICT (namespace, writer) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
@@ -359,15 +375,6 @@ def write(parts: Sequence[Part]) -> str:
         SELECT pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $2::bigint {kinds}) OFFSET 1
     """
 
-
-EXPIRED: Final = " UNION ALL ".join(
-    f"""(
-        SELECT '{kind.name}', {table.name_column} FROM {table.name}
-        WHERE namespace = $1 AND expires_at <= {_now("$3")} ORDER BY expires_at LIMIT $2
-    )"""
-    for kind, table in TABLES.items()
-)
-"""limit, clock. At most `limit` names of each kind, one kind after the other."""
 
 SURPLUS: Final = "SELECT max(revision) FROM ({}) AS surplus".format(
     " UNION ALL ".join(

@@ -14,7 +14,7 @@ class Turn:
     def __init__(self, ready: Callable[[], None]) -> None:
         self._ready = ready
         self._was_given = False
-        self._batch = Batch(Names((), ()), lambda _view, _revision, _now: ())
+        self._batch = Batch(Names((), (), {}), lambda _view, _revision, _now: ())
         self._done: CommitDone | None = None
         self.is_given = False
         """`ready` runs, and the space must put what it is asked to commit into `commit`."""

@@ -1,6 +1,6 @@
 """What a batch asks for, and what is loaded for it: the View on which it is decided."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -18,24 +18,51 @@ class Names(msgspec.Struct, frozen=True):
 
     kinds: tuple[AnyKind, ...]
     parameters: tuple[str, ...]
+    by_kind: Mapping[AnyKind, Container[str]]
+    """The names alone."""
 
     @classmethod
     def of(cls, touched: Touched) -> "Names":
         """Build it from `touched`. Each name appears once."""
         kinds: list[AnyKind] = []
+        by_kind: dict[AnyKind, Container[str]] = {}
         parameters: list[str] = []
         for kind in KINDS:
             names, lookups = touched.names.get(kind, ()), touched.lookups.get(kind, ())
             if names or lookups:
                 kinds.append(kind)
-                parameters.append(joined(dict.fromkeys(names)))
+                by_kind[kind] = once = dict.fromkeys(names)
+                parameters.append(joined(once))
                 if kind.lookup:
                     parameters.append(joined(dict.fromkeys(lookups)))
-        return cls(tuple(kinds), tuple(parameters))
+        return cls(tuple(kinds), tuple(parameters), by_kind)
 
 
-EVERY_KIND: Final = Names(tuple(KINDS), tuple("" for kind in KINDS for _ in range(2 if kind.lookup else 1)))
+EVERY_KIND: Final = Names(tuple(KINDS), tuple("" for kind in KINDS for _ in range(2 if kind.lookup else 1)), {})
 """Every kind, without names."""
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """What the head has beside the revisions and the incarnation."""
+
+    quota: Quota | None = None
+    usage: Usage | None = None
+    """None: it is not needed, or it is not known, because it was never counted or a server of an earlier version has
+    committed since."""
+    is_deleted: bool = False
+
+    @classmethod
+    def of(cls, members: Sequence[int | None]) -> "Totals":
+        """Of the last column of the head in the rows of `sql.load`."""
+        is_deleted, max_entries, max_bytes, entries, size = members
+        if is_deleted:
+            return DELETED
+        usage = None if entries is None or size is None else Usage(max(entries, 0), max(size, 0))
+        return cls(Quota(max_entries, max_bytes), usage)
+
+
+UNLIMITED: Final = Totals()
+DELETED: Final = Totals(is_deleted=True)
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -49,8 +76,16 @@ class Loaded(msgspec.Struct, frozen=True):
     by_lookup: Mapping[AnyKind, Mapping[str, Record]]
     rows: Mapping[AnyKind, Mapping[str, Sequence[object]]]
     """The stored rows by name, for kinds with a document."""
-    quota: Quota | None = None
-    usage: Usage = Usage(0, 0)
+    totals: Totals
+
+    @property
+    def quota(self) -> Quota | None:
+        return self.totals.quota
+
+    @property
+    def usage(self) -> Usage:
+        assert self.totals.usage is not None  # only asked for with a quota
+        return self.totals.usage
 
     def records(self, kind: Kind[R]) -> Mapping[str, R]:
         return self.by_name.get(kind, {})  # type: ignore[arg-type, return-value] # the kind says which
@@ -59,10 +94,18 @@ class Loaded(msgspec.Struct, frozen=True):
         return self.by_lookup.get(kind, {})  # type: ignore[arg-type, return-value] # as above
 
 
-def current(rows: Sequence[asyncpg.Record]) -> tuple[int, int, int, str | None]:
-    """The time, the head, the compacted revision and the incarnation, of the rows of `sql.load`."""
+def current(rows: Sequence[asyncpg.Record]) -> tuple[int, int, int, str | None, Totals] | None:
+    """The time, the head, the compacted revision, the incarnation and the totals, of the rows of `sql.load`.
+
+    None: there is no such namespace.
+    """
     for row in rows:  # it is the first one, although nothing in SQL says so
         if row[1] is not None:
-            now, head, compacted, incarnation = row[: sql.LOADED_AT]
-            return now, head, compacted, incarnation
-    raise asyncpg.InterfaceError("the head row is missing")
+            now, head, compacted, incarnation, totals = row[: sql.LOADED_AT]
+            return now, head, compacted, incarnation, UNLIMITED if totals is None else Totals.of(totals)
+    return None
+
+
+def head_is_missing() -> asyncpg.InterfaceError:
+    """The failure if `default` has no head: it always exists."""
+    return asyncpg.InterfaceError("the head row is missing")

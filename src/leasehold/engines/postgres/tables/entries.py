@@ -4,13 +4,13 @@ The column `exact` has this text, and is NULL for other JSON values. It is empty
 `media` and `bytes` count, and no others do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final, cast
 
 from leasehold.engines.postgres.differences import LARGE_DOCUMENT_BYTES, Difference, difference
 from leasehold.engines.postgres.jsonb import is_changed_by_jsonb
 from leasehold.engines.postgres.tables.table import Column, Document, Table
-from leasehold.model import ENTRY, Binary, Content, Entry, Value
+from leasehold.model import ENTRY, Binary, Change, Content, Entry, Value
 from leasehold.values import UNREADABLE, is_json
 
 _BYTES: Final = ""
@@ -18,6 +18,9 @@ _BYTES: Final = ""
 _NULL: Final = b"null"
 """The column `data` of bytes."""
 _EXACT_COLUMN: Final = 6
+_TEXT: Final = "stored.data::text"
+_SPACES: Final = rf"""regexp_replace({_TEXT}, E'"(?:[^"\\\\]|\\\\.)*"|[^ "]+', '', 'g')"""
+"""The spaces that JSONB has put between the parts of a value. They do not count, because they are not read."""
 
 
 def record(
@@ -68,6 +71,30 @@ def values(entries: Sequence[Entry]) -> tuple[Sequence[object] | None, ...]:
     )
 
 
+def growth(
+    before: Mapping[str, Entry], touched: Container[str], changes: Sequence[Change]
+) -> tuple[int, int, list[str]]:
+    """See `Growth`. A value takes as many bytes when it is read as when it was written."""
+    count = size = 0
+    unknown = []
+    for change in changes:
+        key = change.name
+        old = before.get(key)
+        if type(change) is Entry:
+            size += len(change.value)
+            if old is not None:  # the key counts already
+                size -= len(old.value)
+                continue
+            count += 1
+            size += len(key.encode())
+        elif old is not None:
+            count -= 1
+            size -= len(key.encode()) + len(old.value)
+        if old is None and key not in touched:
+            unknown.append(key)
+    return count, size, unknown
+
+
 def _exact_text(value: Value) -> str | None:
     if isinstance(value, Binary):
         return _BYTES
@@ -101,4 +128,10 @@ TABLE: Final = Table(
     record=record,
     values=values,
     document=Document("data", ("revision", "created_at", "updated_at", "expires_at"), part),
+    size=f"""octet_length(stored.key) + CASE
+        WHEN stored.exact = '' THEN coalesce(octet_length(stored.bytes), 0)
+        WHEN stored.exact IS NOT NULL THEN octet_length(stored.exact)
+        ELSE octet_length({_TEXT}) - octet_length({_SPACES})
+    END""",
+    growth=growth,
 )

@@ -1,12 +1,12 @@
 """The description of a table, which stores the records of one kind."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Generic
 
 import msgspec
 
 from leasehold.engines.postgres.differences import Difference
-from leasehold.model import Kind, R, Record
+from leasehold.model import Change, Kind, R, Record
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -39,6 +39,14 @@ class Document(msgspec.Struct, Generic[R], frozen=True):
     part: Callable[[Sequence[object], R, R], Difference | None]
 
 
+Growth = Callable[[Mapping[str, R], Container[str], Sequence[Change]], tuple[int, int, list[str]]]
+"""`growth(before, touched, changes)` → by how much changes make the members of `Usage` larger.
+
+`before` has the stored records with the names in `touched`. The last item has the other names in `changes`: if there
+are records with these names, they must be subtracted.
+"""
+
+
 class Table(msgspec.Struct, Generic[R], frozen=True):
     """The table of one kind. Its primary key is the namespace and the first of `columns`, which holds the name.
 
@@ -58,7 +66,9 @@ class Table(msgspec.Struct, Generic[R], frozen=True):
     """The column of `Kind.lookup`. An index has it after the namespace."""
     document: Document[R] | None = None
     size: str = ""
-    """The expression for the size of a record in bytes, for a kind that is limited in number. Empty: it counts as 0."""
+    """The expression for the size in bytes of the row `stored`, for a kind that is limited. Empty: it counts as 0."""
+    growth: Growth[R] | None = None
+    """For the kind whose records count in `Usage`; `size` is then what a record adds to `Usage.bytes`."""
     is_contended: bool = False
     """Whether callers of several servers compete for a name as soon as its record is removed. If so, all servers must
     be notified at about the same time."""
