@@ -21,6 +21,6 @@ ROUTE = Route(
     "Delete a namespace with all that it has",
     "admin",
     (DocumentedResponse(200, "Deleted.", "NamespaceDeleted"),),
-    ("no_such_namespace", "not_implemented", "storage_full"),
+    ("no_such_namespace", "storage_full"),
     scope="server",
 )

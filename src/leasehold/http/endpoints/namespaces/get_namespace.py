@@ -20,6 +20,6 @@ ROUTE = Route(
     "Show what a namespace holds, and its quota",
     "admin",
     (DocumentedResponse(200, "The namespace.", "NamespaceDescription"),),
-    ("no_such_namespace", "not_implemented"),
+    ("no_such_namespace",),
     scope="server",
 )

@@ -51,7 +51,7 @@ ROUTE = Route(
     "List the namespaces in ascending order of their names",
     "admin",
     (DocumentedResponse(200, "The namespaces.", "NamespaceList"),),
-    ("not_implemented",),
+    (),
     (AFTER, LIMIT),
     scope="server",
 )

@@ -43,7 +43,7 @@ ROUTE = Route(
         DocumentedResponse(200, "It existed.", "NamespaceDescription"),
         DocumentedResponse(201, "It was created.", "NamespaceDescription", headers=("Location",)),
     ),
-    ("not_implemented", "storage_full"),
+    ("storage_full",),
     bodies=bodies_of("Quota"),
     needs_body=False,
     check_head=is_messagepack,
