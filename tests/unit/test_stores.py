@@ -299,26 +299,6 @@ async def test_a_deletion_is_done_to_its_end_although_its_caller_has_left(scene:
     assert isinstance(await again.change(Put("key", b"1")), Written)
 
 
-def test_other_work_is_done_while_many_stores_are_called() -> None:
-    iteration = 0
-    called: list[int] = []
-
-    class Counted:
-        def tick(self) -> None:
-            called.append(iteration)
-
-    async def play() -> None:
-        nonlocal iteration
-        stores = [Counted() for _ in range(2 * ticking.SLICE_STORES + 1)]
-        ticking.Ticking(stores)._call(stores)
-        while len(called) < len(stores):
-            iteration += 1
-            await asyncio.sleep(0)
-
-    asyncio.run(play())
-    assert [called.count(each) for each in sorted(set(called))] == [ticking.SLICE_STORES] * 2 + [1]
-
-
 @scenario
 async def test_a_store_that_fails_does_not_keep_the_others_from_being_called(scene: Scene) -> None:
     await scene.create("a")

@@ -4,21 +4,19 @@ A timer for each would be 1,000 wake-ups a second with 1,000 namespaces. A call 
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Final, Protocol
 
 from leasehold.completions import report
 
 TICK_SECONDS: Final = 1.0
-SLICE_STORES: Final = 512
-"""So many are called before other work is done: 1 ms."""
 
 
 class Ticked(Protocol):
     """What is called once a second: a store."""
 
     def tick(self) -> None:
-        """It must not wait. It may be called once more after it was closed."""
+        """It must not wait."""
 
 
 class Ticking:
@@ -27,25 +25,17 @@ class Ticking:
     def __init__(self, stores: Collection[Ticked]) -> None:
         self._stores = stores
         self._timer: asyncio.TimerHandle | None = None
-        self._next_slice: asyncio.Handle | None = None
 
     def start(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._run)
 
     def stop(self) -> None:
-        for handle in (self._timer, self._next_slice):
-            if handle is not None:
-                handle.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _run(self) -> None:
         self.start()  # first, so that an exception does not end the calls
-        self._call(list(self._stores))
-
-    def _call(self, stores: Sequence[Ticked]) -> None:
-        left = stores[SLICE_STORES:]
-        if left:
-            self._next_slice = asyncio.get_running_loop().call_soon(self._call, left)
-        for store in stores[:SLICE_STORES]:
+        for store in list(self._stores):
             try:
                 store.tick()
             except Exception as failure:  # noqa: BLE001 - the other stores must be called, too
