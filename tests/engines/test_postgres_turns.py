@@ -1,6 +1,8 @@
 """Servers that commit at the same time take turns: each takes its batch when it has locked the head."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -18,6 +20,11 @@ from leasehold.model import ENTRY, Entry, Touched
 SECONDS = 30.0
 """More than anything here takes."""
 IS_WAITING = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+IS_NOT_WAITING = "SELECT count(*) = 0 FROM pg_locks WHERE NOT granted"
+END_WHO_WAITS = (
+    "SELECT count(pg_terminate_backend(pid)) = 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+)
+"""True when it has ended the one session that waits."""
 
 
 @pytest.fixture
@@ -31,10 +38,27 @@ def without_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer, "CONTENDED_SECONDS", SECONDS)
 
 
-async def contend(one: PostgresSpace, other: PostgresSpace) -> None:
-    """Commit on both, so that `one` finds a commit of `other` between two of its own."""
-    for space in (one, other, one):
-        assert await commit(space, ["a"], counting("a")) is None
+@asynccontextmanager
+async def contending(database: Database) -> AsyncIterator[tuple[PostgresSpace, PostgresSpace]]:
+    """Two servers, of which the first takes turns: it has found a commit of the other one between two of its own."""
+    async with opened(database.url) as one, opened(database.url) as other:
+        for space in (one, other, one):
+            assert await commit(space, ["a"], counting("a")) is None
+        yield one, other
+
+
+@asynccontextmanager
+async def waiting_for_its_turn(database: Database, space: PostgresSpace) -> AsyncIterator["Asked"]:
+    """A caller of `space`, which cannot lock the head until the end of the block."""
+    blocker = await asyncpg.connect(database.url)
+    await blocker.execute("BEGIN; SELECT * FROM head FOR UPDATE")
+    asked = Asked(space)
+    await until(database, IS_WAITING)
+    try:
+        yield asked
+    finally:
+        await blocker.execute("COMMIT")
+        await blocker.close()
 
 
 class Asked:
@@ -82,15 +106,9 @@ def test_a_server_that_commits_alone_takes_no_turns(database: Database) -> None:
 
 def test_the_batch_is_taken_when_the_head_is_locked(database: Database) -> None:
     async def scenario() -> None:
-        async with opened(database.url) as one, opened(database.url) as other:
-            await contend(one, other)
-            blocker = await asyncpg.connect(database.url)
-            await blocker.execute("BEGIN; SELECT * FROM head FOR UPDATE")
-            asked = Asked(one)
-            await until(database, IS_WAITING)
-            assert asked.turns == 0
-            await blocker.execute("COMMIT")
-            await blocker.close()
+        async with contending(database) as (one, other):
+            async with waiting_for_its_turn(database, one) as asked:
+                assert asked.turns == 0
             assert await asked.end is None
             assert asked.turns == 1
             assert await number(other) == 4
@@ -104,8 +122,7 @@ def test_turns_of_two_servers_lose_no_commit(database: Database) -> None:
             assert await Asked(space).end is None if space.turn else await commit(space, ["a"], counting("a")) is None
 
     async def scenario() -> None:
-        async with opened(database.url) as one, opened(database.url) as other:
-            await contend(one, other)
+        async with contending(database) as (one, other):
             await asyncio.gather(write(one), write(other))
             assert await number(one) == 103
 
@@ -114,8 +131,7 @@ def test_turns_of_two_servers_lose_no_commit(database: Database) -> None:
 
 def test_a_turn_in_which_nothing_is_committed_ends(database: Database) -> None:
     async def scenario() -> None:
-        async with opened(database.url) as one, opened(database.url) as other:
-            await contend(one, other)
+        async with contending(database) as (one, other):
             asked = Asked(one, commits=False)
             async with asyncio.timeout(SECONDS):
                 assert one._committing is not None
@@ -130,21 +146,12 @@ def test_a_turn_in_which_nothing_is_committed_ends(database: Database) -> None:
 
 def test_a_turn_is_waited_for_again_if_the_connection_is_lost(database: Database) -> None:
     async def scenario() -> None:
-        async with opened(database.url) as one, opened(database.url) as other:
-            await contend(one, other)
-            blocker = await asyncpg.connect(database.url)
-            await blocker.execute("BEGIN; SELECT * FROM head FOR UPDATE")
-            asked = Asked(one)
-            await until(database, IS_WAITING)
-            killed = await blocker.fetch(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
-            )
-            assert len(killed) == 1
-            await until(database, "SELECT count(*) = 0 FROM pg_locks WHERE NOT granted")
-            await until(database, IS_WAITING)
-            assert asked.turns == 0
-            await blocker.execute("COMMIT")
-            await blocker.close()
+        async with contending(database) as (one, other):
+            async with waiting_for_its_turn(database, one) as asked:
+                await until(database, END_WHO_WAITS)
+                await until(database, IS_NOT_WAITING)
+                await until(database, IS_WAITING)
+                assert asked.turns == 0
             assert await asked.end is None
             assert asked.turns == 1
             assert await number(other) == 4
@@ -160,8 +167,7 @@ def test_the_caller_gets_the_error_if_the_head_cannot_be_locked(
         raise failure
 
     async def scenario() -> None:
-        async with opened(database.url) as one, opened(database.url) as other:
-            await contend(one, other)
+        async with contending(database) as (one, other):
             with monkeypatch.context() as fault:
                 fault.setattr(Committer, "_lock", fail)
                 fault.setattr(committer, "RETRY_SECONDS", 0.0)
