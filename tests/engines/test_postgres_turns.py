@@ -10,7 +10,7 @@ import pytest
 from databases import Database, commit, counting, database_for, opened, read, run, until
 from driving import json_text
 
-from leasehold.engines.postgres import committer
+from leasehold.engines.postgres import committer, sql, writer
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.space import PostgresSpace
@@ -155,6 +155,26 @@ def test_a_turn_is_waited_for_again_if_the_connection_is_lost(database: Database
             assert await asked.end is None
             assert asked.turns == 1
             assert await number(other) == 4
+
+    run(scenario())
+
+
+def test_a_server_that_stops_while_it_sends_a_batch_does_not_keep_the_lock(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session is not idle, so the timeout for idle transactions does not end it."""
+
+    async def scenario() -> None:
+        async with opened(database.url) as other:
+            monkeypatch.setattr(writer, "TRANSACTION_SECONDS", 1.0)
+            async with opened(database.url) as one:
+                pipeline = await one._database.writer.pipeline()
+                await pipeline.add(sql.BEGIN)
+                await pipeline.add(sql.LOCK_HEAD, "default")
+                pipeline._send()
+                await until(database, "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'transactionid' AND granted")
+                assert await commit(other, ["a"], counting("a")) is None
+                assert await number(one) == 1
 
     run(scenario())
 

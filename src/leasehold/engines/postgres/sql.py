@@ -26,6 +26,10 @@ ROLLBACK: Final = "ROLLBACK"
 BEGIN_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
 """For a backup, whose reader may be slow, and for a restore."""
+LIMIT_TRANSACTIONS: Final = """
+    SELECT set_config(name, $1, false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'
+"""
+"""milliseconds. PostgreSQL has this setting since version 17."""
 
 # The head, the servers, the cleaner -------------------------------------------------------------------------------
 

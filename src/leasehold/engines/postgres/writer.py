@@ -2,9 +2,18 @@
 
 import asyncio
 from types import TracebackType
+from typing import Final
 
-from leasehold.engines.postgres.links import Link
+from leasehold.engines.postgres import sql
+from leasehold.engines.postgres.links import SILENCE_SECONDS, Link, time_limit
 from leasehold.engines.postgres.pipeline import Pipeline
+
+TRANSACTION_SECONDS: Final = 10.0
+"""PostgreSQL ends the session of a transaction that lasts longer, so that the other servers get the lock of the head.
+
+Longer than the wait for this lock and a COMMIT together may last. The session's timeout for idle transactions does not
+suffice: a session is not idle if its server stops, or its network fails, after a part of a batch has been sent.
+"""
 
 
 class Writer:
@@ -60,5 +69,7 @@ class Writer:
         """The pipeline of the connection, a new one if there is none. Raises one of FAILURES."""
         connection = await self._link.connected()
         if self._pipeline is None or self._pipeline.connection is not connection:
+            with time_limit(connection, SILENCE_SECONDS):
+                await connection.execute(sql.LIMIT_TRANSACTIONS, f"{TRANSACTION_SECONDS * 1_000:.0f}")
             self._pipeline = Pipeline(connection)
         return self._pipeline
