@@ -52,6 +52,9 @@ class Proxy:
         """Used instead of the two above if a watch must know the connection of a chunk."""
         self.is_open = True
         """Whether it accepts new connections."""
+        self.flows = asyncio.Event()
+        """While it is cleared, nothing passes, and nobody is told: a network that loses everything."""
+        self.flows.set()
 
     async def __aenter__(self) -> Self:
         self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -63,6 +66,7 @@ class Proxy:
     ) -> None:
         assert self._listening is not None
         self._listening.close()
+        self.flows.set()
         self.cut()
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
@@ -107,6 +111,9 @@ class Proxy:
                 passing = None if watch is None else watch(data)
                 if is_to_server:
                     self.sent_bytes += len(data)
+                await self.flows.wait()
+                if passing is None and target.is_closing():
+                    break  # closed during a silence
                 target.write(data if passing is None else data[:passing])
                 with contextlib.suppress(ConnectionError):
                     await target.drain()

@@ -1,12 +1,15 @@
 """No answer contradicts another, through kills and pauses of the servers; and both checks detect planted bugs."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 from databases import STORES
 from harness import Finding, depth
 from harness.linearizability import stay_linearizable
+from harness.turns import FAULTS as FAULTS_OF_TURNS
+from harness.turns import PLACES, FaultInTurn, Place
 
 OF_ONE_SERVER = depth(60_000)
 OF_TWO_SERVERS = depth(45_000)
@@ -38,6 +41,22 @@ def test_two_servers_on_one_database_are_linearizable_through_kills_and_pauses(t
     assert finding.figures["kills with operations under way"] == FAULTS
     assert finding.figures["pauses with operations under way"] == FAULTS
     assert finding.figures["answers of COMMIT lost"] == 5
+
+
+def test_two_servers_are_linearizable_when_they_fail_in_their_turns(tmp_path: Path) -> None:
+    in_turns: list[FaultInTurn] = [
+        *product(["kill", "cut"], PLACES),  # type: ignore[list-item] # of literals
+        ("pause", "load"),
+        ("silence", "COMMIT"),
+    ]
+    finding = stay_linearizable(
+        STORES["postgres"](tmp_path), 26, operations=OF_TWO_SERVERS, kills=0, pauses=0, servers=2, in_turns=in_turns
+    )
+    figures = finding.figures
+    assert finding.violations == []
+    assert figures["operations"] >= OF_TWO_SERVERS
+    struck = {fault: figures[f"{fault}s in a turn"] for fault in FAULTS_OF_TURNS}
+    assert struck == {"kill": 4, "pause": 1, "cut": 4, "silence": 1}
 
 
 # Planted bugs -------------------------------------------------------------------------------------------------
@@ -80,6 +99,24 @@ def test_a_retry_after_an_unknown_commit_is_found_by_both_checks(tmp_path: Path)
         found = stay_linearizable(store, seed, operations=3_000, kills=0, pauses=0, servers=2, lost_answers=5, bug=bug)
         assert found.figures["answers of COMMIT lost"] == 5
         return found
+
+    assert is_found(find, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("bug", "place"), [("retry unknown commits", "answer"), ("decide once", "COMMIT")], ids=lambda value: value
+)
+def test_a_batch_that_is_repeated_after_its_turn_was_lost_is_found_by_both_checks(
+    bug: str, place: Place, tmp_path: Path
+) -> None:
+    """Either it was committed in the lost turn, or what it was decided on has changed since."""
+    in_turns: list[FaultInTurn] = [("cut", place)] * 3
+
+    def find(folder: Path, seed: int) -> Finding:
+        store = STORES["postgres"](folder)
+        return stay_linearizable(
+            store, seed, operations=3_000, kills=0, pauses=0, servers=2, in_turns=in_turns, bug=bug
+        )
 
     assert is_found(find, tmp_path)
 

@@ -6,12 +6,22 @@ from pathlib import Path
 import pytest
 from databases import STORES
 from harness.locks import Event, Load, append_on_two_servers, append_with_pauses, faults
+from harness.turns import FAULTS as FAULTS_OF_TURNS
+from harness.turns import FaultInTurn
 
 PAUSES = 25
 """Pauses on each engine; 50 in total."""
 LATE_WRITES = PAUSES // 2
 KILLS = 2
 ROUNDS = 20
+IN_TURNS: list[FaultInTurn] = [
+    ("kill", "load"),
+    ("kill", "answer"),
+    ("pause", "lock"),
+    ("cut", "load"),
+    ("cut", "answer"),
+    ("silence", "COMMIT"),
+]
 STALLS = {"LEASEHOLD_TEST_STALLS": "15:1.1"}
 """Seconds for a commit, longer than a lease lasts."""
 STALLED = Load(pauses=0, kills=0, grants=16, locks=6, clients=2, lone_locks=0)
@@ -46,6 +56,14 @@ def test_clients_of_two_servers_hold_a_lock_one_at_a_time_and_all_get_it(tmp_pat
     assert figures["most granted by a server"] < 3 * figures["least granted by a server"], figures
 
 
+def test_no_append_is_lost_when_two_servers_fail_in_their_turns(tmp_path: Path) -> None:
+    finding = append_on_two_servers(STORES["postgres"](tmp_path), 51, rounds=2 * len(IN_TURNS), in_turns=IN_TURNS)
+    figures = finding.figures
+    assert finding.violations == []
+    struck = {fault: figures[f"{fault}s in a turn"] for fault in FAULTS_OF_TURNS}
+    assert struck == {"kill": 2, "pause": 1, "cut": 2, "silence": 1}
+
+
 # The harness detects violations -------------------------------------------------------------------------------
 
 
@@ -67,6 +85,16 @@ def test_a_planted_bug_is_detected(bug: str, load: Load, stalls: dict[str, str],
         return any(fault in found for found in finding.violations)
 
     # One run nearly always detects it. It may not when a busy machine delays the clients.
+    assert any(map(is_found, range(50, 55)))
+
+
+def test_two_servers_that_commit_at_once_are_detected(tmp_path: Path) -> None:
+    planted = {"LEASEHOLD_TEST_BUG": "turn without lock"}
+
+    def is_found(seed: int) -> bool:
+        store = STORES["postgres"](tmp_path / str(seed))
+        return bool(append_on_two_servers(store, seed, rounds=ROUNDS, planted=planted).violations)
+
     assert any(map(is_found, range(50, 55)))
 
 

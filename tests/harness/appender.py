@@ -31,7 +31,7 @@ class Appender:
     """A client with these `settings`: `service`, a file with the address of the service; `over`, a file whose
     existence ends the client after its round; `lock`; `name`; `ttl` and `wait`; `dwell`, the shortest and the longest
     pause between reading and writing; `renews`, the probability of a renewal before the write; `rounds`, their number
-    or null; `seed`.
+    or null; `seed`; `may_be_unavailable`: whether an answer 503 is allowed, and counts as none.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -109,7 +109,11 @@ class Appender:
                 self._connection = http.client.HTTPConnection(host, int(port), timeout=ANSWER_SECONDS)
             self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
-            return response.status, json.loads(response.read())
+            status, answer = response.status, json.loads(response.read())
+            if status == 503 and self._settings["may_be_unavailable"]:
+                time.sleep(RECONNECT_SECONDS)
+                return None, None
+            return status, answer
         except (OSError, http.client.HTTPException):
             if self._connection is not None:
                 self._connection.close()

@@ -1,4 +1,4 @@
-"""The service stays linearizable while its servers are killed and paused.
+"""The service stays linearizable while its servers are killed and paused, also in their turns (`turns`).
 
 16 clients do all kinds of operations on few keys, on one server or on several that share a database. All answers are
 recorded (`register_clients`, `histories`) and checked twice: by the revisions of the whole history (`revisions`), and
@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import uvloop
 from proxy import Proxy
@@ -26,6 +25,7 @@ from harness.histories import History
 from harness.register_clients import Client, Connection, Load, Place
 from harness.registers import search
 from harness.revisions import faults_by_revisions
+from harness.turns import FaultInTurn, Turns, port_of, through
 
 CLIENTS = 16
 PLANTED = str(Path(__file__).with_name("planted.py"))
@@ -46,15 +46,16 @@ def stay_linearizable(
     pauses: int = 3,
     servers: int = 1,
     lost_answers: int = 0,
+    in_turns: Sequence[FaultInTurn] = (),
     bug: str | None = None,
 ) -> Finding:
     """Do this many operations on `store`, which is empty and not used otherwise, and check the answers.
 
-    `lost_answers`: how often the connection to the database is cut while it answers a COMMIT. `bug`: one of those in
-    `planted`.
+    `lost_answers`: how often the connection to the database is cut while it answers a COMMIT. `in_turns`: faults of two
+    servers in their turns; without `lost_answers`. `bug`: one of those in `planted`.
     """
     run = _Registers(str(store), random.Random(seed), operations, bug)
-    run.go(kills=kills, pauses=pauses, servers=servers, lost_answers=lost_answers)
+    run.go(kills=kills, pauses=pauses, servers=servers, lost_answers=lost_answers, in_turns=in_turns)
     return run.finding()
 
 
@@ -87,6 +88,8 @@ class Round(ABC):
         self._servers: list[Server] = []
         self._places: list[Place] = []
         self._clients: list[AnyClient] = []
+        self._turns: list[Turns] = []
+        """Of each server, if there are faults in turns."""
 
     @abstractmethod
     def make_client(self, name: str, place: Place) -> AnyClient:
@@ -98,16 +101,21 @@ class Round(ABC):
 
     # The run ------------------------------------------------------------------------------------------------------
 
-    def go(self, *, kills: int, pauses: int, servers: int, lost_answers: int) -> None:
+    def go(
+        self, *, kills: int, pauses: int, servers: int, lost_answers: int, in_turns: Sequence[FaultInTurn] = ()
+    ) -> None:
         """Do the whole load with these faults."""
+        faults: list[str | FaultInTurn] = ["kill"] * kills + ["pause"] * pauses + list(in_turns)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._drive(["kill"] * kills + ["pause"] * pauses, servers, lost_answers))
+            runner.run(self._drive(faults, servers, lost_answers))
 
-    async def _drive(self, faults: Sequence[str], servers: int, lost_answers: int) -> None:
+    async def _drive(self, faults: Sequence[str | FaultInTurn], servers: int, lost_answers: int) -> None:
         async with asyncio.timeout(HANG_SECONDS), AsyncExitStack() as stack:
             stores = [self._store] * servers
             if lost_answers:
                 stores[0] = await self._cut_off(stack, lost_answers)
+            if not all(isinstance(fault, str) for fault in faults):
+                stores = [await self._watch_turns(stack) for _ in stores]
             running = ExitStack()
             # Starting a server blocks, and the proxy to its database runs on this loop.
             stack.push_async_callback(asyncio.to_thread, running.close)
@@ -134,11 +142,15 @@ class Round(ABC):
 
     async def _cut_off(self, stack: AsyncExitStack, times: int) -> str:
         """A store behind a proxy that cuts the connection this many times at the answer of a COMMIT."""
-        parts = urlsplit(self._store)
-        assert parts.port is not None
-        proxy = await stack.enter_async_context(Proxy(parts.port))
+        proxy = await stack.enter_async_context(Proxy(port_of(self._store)))
         proxy.to_client = partial(self._lose, proxy, times)
-        return self._store.replace(f":{parts.port}/", f":{proxy.port}/", 1)
+        return through(self._store, proxy)
+
+    async def _watch_turns(self, stack: AsyncExitStack) -> str:
+        """A store behind a proxy that sees the turns of the server that uses it."""
+        proxy = await stack.enter_async_context(Proxy(port_of(self._store)))
+        self._turns.append(Turns(proxy))
+        return through(self._store, proxy)
 
     def _lose(self, proxy: Proxy, times: int, data: bytes) -> int | None:
         due = self.load.operations * (proxy.cuts + 1) // (times + 1)
@@ -147,7 +159,7 @@ class Round(ABC):
         self.load.figures["answers of COMMIT lost"] += 1
         return 0
 
-    async def _strike(self, faults: Sequence[str]) -> None:
+    async def _strike(self, faults: Sequence[str | FaultInTurn]) -> None:
         """Cause the faults one after another, spread over the load, at each server in turn."""
         for number, fault in enumerate(faults):
             self._awaited = self.load.operations * (number + 1) // (len(faults) + 1)
@@ -157,6 +169,9 @@ class Round(ABC):
             # Not always directly after an answer.
             await asyncio.sleep(self.rng.uniform(0, MOST_DELAY_SECONDS))
             target = number % len(self._servers)
+            if not isinstance(fault, str):
+                await self._strike_in_turn(target, fault)
+                continue
             while not (count := self._under_way_at(target)) and not self.load.is_over:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.001)
             self.load.figures.update({f"{fault}s": 1, f"{fault}s with operations under way": count > 0})
@@ -187,10 +202,23 @@ class Round(ABC):
         """Pause the server. Some of its clients disconnect meanwhile; the server handles their requests later."""
         os.kill(self._servers[target].pid, signal.SIGSTOP)
         await asyncio.sleep(self.rng.uniform(*PAUSE_SECONDS))
+        self._hang_up_some(target)
+        os.kill(self._servers[target].pid, signal.SIGCONT)
+
+    def _hang_up_some(self, target: int) -> None:
         for client in self._at(target):
             if self.rng.random() < 0.3:
                 client.connection.hang_up()
-        os.kill(self._servers[target].pid, signal.SIGCONT)
+
+    async def _strike_in_turn(self, target: int, fault: FaultInTurn) -> None:
+        kind, place = fault
+        turns, other = self._turns[target], self._turns[1 - target]
+        await asyncio.to_thread(turns.strike, self._servers[target], other, fault)
+        self.load.figures.update({f"{kind}s in a turn": 1, f"faults in a turn, {place}": 1})
+        self._hang_up_some(target)
+        if kind == "kill":
+            await self._kill(target)
+        turns.end(kind)
 
     async def _look(self, place: Place) -> None:
         """Read all keys. What is there must not disappear by itself."""

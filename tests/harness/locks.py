@@ -25,9 +25,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
+from proxy import proxy_on_a_thread
 from running import Server, running
 
 from harness import Finding
+from harness.turns import FaultInTurn, Turns, port_of, through
 
 APPENDER = Path(__file__).with_name("appender.py")
 PLANTED = str(Path(__file__).with_name("planted.py"))
@@ -233,9 +235,10 @@ class Pause:
 class Crowd:
     """Client processes of some `services`. They end with the `with` block."""
 
-    def __init__(self, services: Sequence[Server], seed: int) -> None:
+    def __init__(self, services: Sequence[Server], seed: int, *, may_be_unavailable: bool = False) -> None:
         self._services = services
         self._seed = seed
+        self._may_be_unavailable = may_be_unavailable
         self._folder = tempfile.TemporaryDirectory(prefix="leasehold-clients-")
         self._over = Path(self._folder.name) / "over"
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -275,6 +278,7 @@ class Crowd:
             "renews": renews,
             "rounds": rounds,
             "seed": f"{self._seed}/{name}",
+            "may_be_unavailable": self._may_be_unavailable,
         }
         process = subprocess.Popen([sys.executable, "-I", "-S", APPENDER, json.dumps(settings)], stdout=subprocess.PIPE)
         reader = threading.Thread(target=self._read, args=(process,))
@@ -486,23 +490,36 @@ def append_on_two_servers(
     *,
     rounds: int = 25,
     clients: int = 16,
+    in_turns: Sequence[FaultInTurn] = (),
     planted: Mapping[str, str] | None = None,
 ) -> Finding:
     """The clients of two servers append under one lock until each has done this many rounds. Then compare.
 
-    `store` is shared by the servers. The figures say how many leases each server had granted when all clients of one of
-    them had finished.
+    `store` is shared by the servers. `in_turns`: faults of the servers in their turns. Each comes after a round of each
+    client on average, so there must be more rounds. The figures say how many leases each server had granted when all
+    clients of one of them had finished.
     """
     with ExitStack() as stack:
-        services = [stack.enter_context(_service(store, planted)) for _ in range(2)]
-        crowd = stack.enter_context(Crowd(services, seed))
+        stores, turns = [store] * 2, []
+        if in_turns:
+            proxies = [stack.enter_context(proxy_on_a_thread(port_of(store))) for _ in range(2)]
+            stores, turns = [through(store, proxy) for proxy in proxies], [Turns(proxy) for proxy in proxies]
+        services = [stack.enter_context(_service(each, planted)) for each in stores]
+        crowd = stack.enter_context(Crowd(services, seed, may_be_unavailable=bool(in_turns)))
         for number in range(clients):
             crowd.add("shared", service=number % 2)
         done: Counter[str] = Counter()
+        faults_done: Counter[str] = Counter()
         while min(done[name] for name in crowd.clients) < rounds:
             done[crowd.wait_for(lambda event: event.kind == "grant" and event.is_done).client] += 1
+            number = faults_done.total()
+            if number < len(in_turns) and done.total() >= clients * (number + 1):
+                _strike_in_turn(services, turns, number % 2, in_turns[number])
+                crowd.announce()
+                faults_done[f"{in_turns[number][0]}s in a turn"] += 1
         crowd.end()
         finding = _finding(services[0], crowd)
+        finding.figures.update(faults_done)
         granted = sorted(
             sum(count for name, count in done.items() if int(name[1:]) % 2 == number) for number in range(2)
         )
@@ -511,6 +528,13 @@ def append_on_two_servers(
             {"least granted to a client": min(done.values()), "most granted to a client": max(done.values())}
         )
         return finding
+
+
+def _strike_in_turn(services: Sequence[Server], turns: Sequence[Turns], target: int, fault: FaultInTurn) -> None:
+    turns[target].strike(services[target], turns[1 - target], fault)
+    if fault[0] == "kill":
+        services[target].restart()
+    turns[target].end(fault[0])
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from leasehold.engines.file.space import DefaultSpace, FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.table import Table
 from leasehold.engines.postgres import sql
-from leasehold.engines.postgres.committer import Committer, Written
+from leasehold.engines.postgres.committer import Batch, Committer, Written
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, time_limit
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.primary import Primaries
@@ -150,6 +150,24 @@ def turn_without_lock() -> None:
             await pipeline.execute(sql.BEGIN)
 
     Committer._lock = begin  # type: ignore[method-assign]
+
+
+def decide_once() -> None:
+    """A batch that is repeated, because its turn was lost, is written as it was decided in the lost turn."""
+    attempt = Committer._attempt
+    last: list[tuple[Batch, Sequence[Change]]] = []
+
+    async def repeat(
+        self: Committer, pipeline: Pipeline, batch: Batch, *, is_locked: bool
+    ) -> Written | ServiceError | None:
+        def decide(view: View, revision: int, now: int) -> Sequence[Change]:
+            if not last or last[0][0] is not batch:
+                last[:] = [(batch, batch.decide(view, revision, now))]
+            return last[0][1]
+
+        return await attempt(self, pipeline, Batch(batch.names, decide), is_locked=is_locked)
+
+    Committer._attempt = repeat  # type: ignore[method-assign]
 
 
 def trust_the_primary() -> None:
@@ -345,6 +363,7 @@ BUGS: Final = {
     "trust the primary": trust_the_primary,
     "use former primaries": use_former_primaries,
     "check preconditions on arrival": check_preconditions_on_arrival,
+    "decide once": decide_once,
     "slow disk": slow_disk,
     "turn without lock": turn_without_lock,
     "publish before durable": publish_before_durable,

@@ -1,5 +1,6 @@
 """The rows of the torture run: one for each promise and kind of fault. To add one, add a harness and a row."""
 
+import random
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ from harness.repeats import take_effect_once
 from harness.standby import PROMISE as STANDBY_PROMISE
 from harness.standby import round_of_failovers
 from harness.transfers import keep_the_sum
+from harness.turns import FAULTS_IN_TURNS
 from harness.watchers import watch_through_kills
 
 from leasehold.engines.base import SteadyClock
@@ -93,6 +95,17 @@ def _linearizable_file(folder: Path, seed: int) -> Finding:
 def _linearizable_postgres(folder: Path, seed: int) -> Finding:
     store = STORES["postgres"](folder)
     return stay_linearizable(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5)
+
+
+def _linearizable_in_turns(folder: Path, seed: int) -> Finding:
+    in_turns = random.Random(seed).sample(FAULTS_IN_TURNS, 8)
+    store = STORES["postgres"](folder)
+    return stay_linearizable(store, seed, operations=40_000, kills=0, pauses=0, servers=2, in_turns=in_turns)
+
+
+def _locks_in_turns(folder: Path, seed: int) -> Finding:
+    in_turns = random.Random(seed).sample(FAULTS_IN_TURNS, 8)
+    return append_on_two_servers(STORES["postgres"](folder), seed, rounds=20, in_turns=in_turns)
 
 
 def _transactions_file(folder: Path, seed: int) -> Finding:
@@ -169,6 +182,7 @@ ROWS = (
     Row("locks-file", "locks exclude, file engine", _pauses("file"), "holders paused past their ttl"),
     Row("locks-postgres", "locks exclude, PostgreSQL", _pauses("postgres"), "holders paused past their ttl"),
     Row("locks-two-servers", "locks exclude, two servers on PostgreSQL", _two_servers, "elements"),
+    Row("locks-turns", "locks exclude, two servers that fail in their turns", _locks_in_turns, "elements"),
     Row("clock-jumps", "locks exclude although the system clock jumps", _clock_jumps, "jumps"),
     Row("postgres-cuts", PROMISE, rounds_of(["cut"] * 40), "cuts"),
     Row("postgres-backends", PROMISE, rounds_of(["backends"] * 40), "kills of backends"),
@@ -189,6 +203,12 @@ ROWS = (
         "linearizable-postgres",
         "linearizable through kills and pauses, two servers on PostgreSQL",
         _linearizable_postgres,
+        "operations",
+    ),
+    Row(
+        "linearizable-turns",
+        "linearizable, two servers that fail in their turns",
+        _linearizable_in_turns,
         "operations",
     ),
     Row("transactions-file", "transactions are all or nothing, file engine", _transactions_file, "operations", 2),
