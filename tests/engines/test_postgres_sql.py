@@ -54,6 +54,16 @@ def test_a_statement_that_keeps_the_rules_is_not_reported(text: str) -> None:
     assert faults(text) == []
 
 
+def test_no_step_of_a_write_reads_what_another_step_returns() -> None:
+    """Citus would send that to all nodes, and then commit on all of them."""
+    writes = [text for name, text in STATEMENTS.items() if name.startswith("write of")]
+    assert writes != []
+    for text in writes:
+        steps = re.findall(r"(\w+) AS (?:MATERIALIZED )?\(\s", text)
+        assert {"advanced", "signed"} < set(steps)
+        assert [step for step in steps if len(re.findall(rf"\b{step}\b", text)) > 1] == []
+
+
 def test_every_table_but_that_of_the_migrations_has_a_primary_key_that_begins_with_the_namespace() -> None:
     script = "".join(SCRIPTS)
     assert set(re.findall(r"\bCREATE TABLE (\w+)", script)) == TABLE_NAMES

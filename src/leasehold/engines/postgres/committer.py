@@ -248,8 +248,8 @@ class Committer:
         if found is None:  # the database has gone back to a time before the namespace was created
             if self._namespace == DEFAULT_NAMESPACE:
                 raise head_is_missing()
-            return Loaded(self._head.revision, 0, self._head.incarnation, 0, {}, {}, {}, DELETED)
-        now, head, compacted, incarnation, totals = found
+            return Loaded(self._head.revision, 0, self._head.incarnation, 0, {}, {}, {}, DELETED, 0)
+        now, head, compacted, incarnation, totals, complete_from = found
         offset = sql.LOADED_AT
         self._head.see(incarnation)
         by_name: dict[AnyKind, Mapping[str, Record]] = {}
@@ -267,7 +267,8 @@ class Committer:
                 of_documents[kind] = stored
         if totals.quota is not None and totals.usage is None:
             totals = Totals(totals.quota, await self._counted(pipeline))
-        return Loaded(head, compacted, self._head.incarnation, now, by_name, by_lookup, of_documents, totals)
+        incarnation = self._head.incarnation
+        return Loaded(head, compacted, incarnation, now, by_name, by_lookup, of_documents, totals, complete_from)
 
     async def _counted(self, pipeline: Pipeline) -> Usage:
         """Count what the namespace holds, while no other batch is under way."""
@@ -308,7 +309,7 @@ class Committer:
                     arguments.append([each.revision for each in removals])
         self._batch += 1
         self._process = pipeline.connection.get_server_pid()
-        signature = (self.writer_id, self._batch, loaded.now, loaded.head)
+        signature = (self.writer_id, self._batch, loaded.now, loaded.complete_from)
         growth = await self._growth(pipeline, of_kinds, loaded, batch.names)
         with time_limit(pipeline.connection, SILENCE_SECONDS):
             await pipeline.add(sql.write(tuple(parts)), self._namespace, head, *signature, *growth, *arguments)

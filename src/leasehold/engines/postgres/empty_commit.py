@@ -20,10 +20,10 @@ async def commit_nothing(connection: Connection, namespace: str, probe_id: UUID,
         found = current(rows)
         if found is None:
             raise head_is_missing()
-        time, head, compacted, *_ = found
+        time, head, compacted, _, _, complete_from = found
         await connection.fetch(sql.LAST_BATCH, namespace, probe_id)
         parts = tuple((kind, True) for kind in KINDS)
-        arguments: list[object] = [head, probe_id, 0, time, head, 0, 0]
+        arguments: list[object] = [head, probe_id, 0, time, complete_from, 0, 0]
         for kind in KINDS:
             arguments += TABLES[kind].values([])
             if TABLES[kind].document is not None:

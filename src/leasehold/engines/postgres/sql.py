@@ -26,10 +26,6 @@ ROLLBACK: Final = "ROLLBACK"
 BEGIN_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
 """For a backup, whose reader may be slow, and for a restore."""
-LIMIT_TRANSACTIONS: Final = """
-    SELECT set_config(name, $1, false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'
-"""
-"""milliseconds. PostgreSQL has this setting since version 17."""
 
 # The head, the servers, the cleaner -------------------------------------------------------------------------------
 
@@ -260,7 +256,7 @@ OF_KIND: Final[Mapping[AnyKind, KindStatements]] = {kind: KindStatements(table) 
 Part = tuple[AnyKind, bool]
 """A kind that a batch changes, and whether the batch removes records of this kind."""
 
-LOADED_AT: Final = 5
+LOADED_AT: Final = 6
 """The index of the first column of a record in the rows of `load`."""
 
 
@@ -270,14 +266,18 @@ def load(kinds: Sequence[AnyKind]) -> str:
 
     Parameters: clock. Then for each kind its names, and the values of its lookup if it has one; each made by `joined`.
     The first row has the time and the head, the others are records; what a row does not have is NULL. A row has the
-    columns of all `kinds`. The last column of the head has the members of `view.Totals`. It is NULL if the namespace
-    exists and has no quota.
+    columns of all `kinds`. The last two columns of the head: the revision after which `batches` has all changes, and
+    the members of `view.Totals`, or NULL if the namespace exists and has no quota.
     """
     columns = "".join(f", NULL::{column.type}" for kind in kinds for column in TABLES[kind].columns)
     stored = f"UNION ALL SELECT {'NULL, ' * LOADED_AT}stored.* FROM ({_stored(kinds)}) AS stored" if kinds else ""
     return f"""
         WITH current AS MATERIALIZED (
             SELECT coalesce($2::timestamptz, clock_timestamp()) AS now, revision, compacted_revision, incarnation,
+                coalesce((
+                    SELECT complete_from FROM batches
+                    WHERE namespace = $1 AND {OF_ANY_KIND} AND revision = head.revision LIMIT 1
+                ), revision) AS complete_from,
                 CASE WHEN deleted_at IS NOT NULL OR max_entries IS NOT NULL OR max_bytes IS NOT NULL THEN ARRAY[
                     (deleted_at IS NOT NULL)::int, max_entries, max_bytes,
                     CASE WHEN summed_from = 0 AND summed_to = revision THEN entries END, bytes
@@ -308,10 +308,12 @@ def _stored(kinds: Sequence[AnyKind]) -> str:
 def write(parts: Sequence[Part]) -> str:
     """Write a batch, without its COMMIT: the records, the removals, the head, the signature, the notification.
 
-    Parameters: head, writer, batch, time, the head before, and by how much the members of `Usage` change. Then for each
-    part: the arrays of `Table.values`; if the table has a document, the names that were written by `set_part` and
-    `remove_part`; if it removes records, their names, and their revisions if the kind has a history. Only the last
-    removal of a name is stored, so that `changes` reads no earlier one.
+    Parameters: head, writer, batch, time, `complete_from` as loaded, and by how much the members of `Usage` change.
+    Then for each part: the arrays of `Table.values`; if the table has a document, the names that were written by
+    `set_part` and `remove_part`; if it removes records, their names, and their revisions if the kind has a history.
+    Only the last removal of a name is stored, so that `changes` reads no earlier one.
+
+    No step reads what another one returns: Citus would send that to all nodes, and commit on all of them.
 
     Returns no row, so that COMMIT can be sent with it: OFFSET skips the row after its expressions were computed.
     """
@@ -349,8 +351,8 @@ def write(parts: Sequence[Part]) -> str:
             steps.append(f"""
             logged_{kind.name} AS (
                 INSERT INTO batches (namespace, kind, revision, complete_from, names)
-                SELECT $1, '{kind.name}', $2::bigint, complete_from, names
-                FROM log CROSS JOIN (SELECT {" || ".join(changed)}) AS changed (names) WHERE cardinality(names) > 0
+                SELECT $1, '{kind.name}', $2::bigint, $6::bigint, names
+                FROM (SELECT {" || ".join(changed)}) AS changed (names) WHERE cardinality(names) > 0
                 ON CONFLICT (namespace, kind, revision) DO UPDATE SET names = batches.names || excluded.names
             )""")
         elif len(parts) == 1:
@@ -358,19 +360,14 @@ def write(parts: Sequence[Part]) -> str:
             steps.append(f"""
             logged_{kind.name} AS (
                 INSERT INTO batches (namespace, kind, revision, complete_from, names)
-                SELECT $1, '{kind.name}', $2::bigint, complete_from, '{{}}' FROM log
+                VALUES ($1, '{kind.name}', $2::bigint, $6::bigint, '{{}}')
                 ON CONFLICT (namespace, kind, revision) DO NOTHING
             )""")
     kinds = "".join(f" || chr({ord(SEPARATOR)}) || '{kind.name}'" for kind, _ in parts)
     return f"""
-        WITH log AS MATERIALIZED (
-            SELECT coalesce((
-                SELECT complete_from FROM batches
-                WHERE namespace = $1 AND {OF_ANY_KIND} AND revision = $6::bigint LIMIT 1
-            ), $6::bigint) AS complete_from
-        ), {", ".join(steps)}, advanced AS (
+        WITH {", ".join(steps)}, advanced AS (
             UPDATE head SET revision = $2, entries = entries + $7, bytes = bytes + $8,
-                summed_from = CASE WHEN summed_to = $6 THEN summed_from ELSE $6 END, summed_to = $2
+                summed_from = CASE WHEN summed_to = revision THEN summed_from ELSE revision END, summed_to = $2
             WHERE namespace = $1
         ), signed AS (
             INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $3, $4, $5)

@@ -77,6 +77,8 @@ class Loaded(msgspec.Struct, frozen=True):
     rows: Mapping[AnyKind, Mapping[str, Sequence[object]]]
     """The stored rows by name, for kinds with a document."""
     totals: Totals
+    complete_from: int
+    """The table `batches` has all changes after this revision."""
 
     @property
     def quota(self) -> Quota | None:
@@ -94,15 +96,16 @@ class Loaded(msgspec.Struct, frozen=True):
         return self.by_lookup.get(kind, {})  # type: ignore[arg-type, return-value] # as above
 
 
-def current(rows: Sequence[asyncpg.Record]) -> tuple[int, int, int, str | None, Totals] | None:
-    """The time, the head, the compacted revision, the incarnation and the totals, of the rows of `sql.load`.
+def current(rows: Sequence[asyncpg.Record]) -> tuple[int, int, int, str | None, Totals, int] | None:
+    """The time, the head, the compacted revision, the incarnation, the totals, and `complete_from`.
 
-    None: there is no such namespace.
+    `rows`: those of `sql.load`. None: there is no such namespace.
     """
     for row in rows:  # it is the first one, although nothing in SQL says so
         if row[1] is not None:
-            now, head, compacted, incarnation, totals = row[: sql.LOADED_AT]
-            return now, head, compacted, incarnation, UNLIMITED if totals is None else Totals.of(totals)
+            now, head, compacted, incarnation, complete_from, members = row[: sql.LOADED_AT]
+            totals = UNLIMITED if members is None else Totals.of(members)
+            return now, head, compacted, incarnation, totals, complete_from
     return None
 
 

@@ -4,10 +4,13 @@ import asyncio
 from types import TracebackType
 from typing import Final
 
-from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Link, time_limit
 from leasehold.engines.postgres.pipeline import Pipeline
 
+LIMIT_TRANSACTIONS: Final = """
+    SELECT set_config(name, $1, false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'
+"""
+"""milliseconds. PostgreSQL has this setting since version 17."""
 TRANSACTION_SECONDS: Final = 10.0
 """PostgreSQL ends the session of a transaction that lasts longer, so that the other servers get the lock of the head.
 
@@ -70,6 +73,6 @@ class Writer:
         connection = await self._link.connected()
         if self._pipeline is None or self._pipeline.connection is not connection:
             with time_limit(connection, SILENCE_SECONDS):
-                await connection.execute(sql.LIMIT_TRANSACTIONS, f"{TRANSACTION_SECONDS * 1_000:.0f}")
+                await connection.execute(LIMIT_TRANSACTIONS, f"{TRANSACTION_SECONDS * 1_000:.0f}")
             self._pipeline = Pipeline(connection)
         return self._pipeline
