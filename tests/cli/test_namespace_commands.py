@@ -107,9 +107,9 @@ def test_entries_are_exported_imported_copied_and_backed_up_by_namespace(
     assert (same.code, "the same service and namespace" in same.errors) == (2, True)
     backup = run("backup", str(tmp_path / "backup"), "--url", service.url, "--namespace", team)
     assert backup.code == 0, backup
-    assert '"key":"a"' in (tmp_path / "backup").read_text()
-    refused = run("backup", str(tmp_path / "backup"), "--namespace", team)
-    assert (refused.code, "--namespace is for --url" in refused.errors) == (2, True)
+    assert ('"key":"a"' in (tmp_path / "backup").read_text(), backup.errors) == (True, "")
+    of_default = run("backup", str(tmp_path / "default"), "--url", service.url)
+    assert (of_default.code, "has the namespace default only; --namespace" in of_default.errors) == (0, True)
 
 
 # leasehold namespaces -----------------------------------------------------------------------------------------

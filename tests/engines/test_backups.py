@@ -17,12 +17,13 @@ from harness.killed_before_a_step import KILLED_BEFORE_A_STEP
 from volumes import Volume
 
 from leasehold.engines import moment_of, open_engine, restore_store
-from leasehold.engines.backups import backup_text, read_backup
+from leasehold.engines.backups import StoreMoment, backup_text, read_backup, store_backup_text
 from leasehold.engines.base import Engine, Moment
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.offline import _read_quietly
 from leasehold.engines.file.recovery import Paths
 from leasehold.engines.seals import SEAL_BYTES, Seal
+from leasehold.engines.state import StoredState
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, LEASE, Binary, Content, Entry, Lease, Usage, Value
 from leasehold.namespaces import DEFAULT_NAMESPACE
@@ -72,6 +73,13 @@ def written(path: Path, entries: Sequence[Entry], revision: int = 10_000) -> Pat
     return path
 
 
+def state_in(path: Path) -> StoredState:
+    """What a backup of one namespace has."""
+    backup = read_backup(OsDisk(), path, NOW)
+    assert not backup.has_several
+    return backup.states[DEFAULT_NAMESPACE]
+
+
 def by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
     return {entry.key: entry for entry in entries}
 
@@ -82,7 +90,7 @@ def by_key(entries: Sequence[Entry]) -> dict[str, Entry]:
 @pytest.mark.parametrize("number", [0, 1, 300])
 def test_a_backup_that_is_read_has_the_entries_that_were_written(number: int, tmp_path: Path) -> None:
     entries = some_entries(number, number)
-    state = read_backup(OsDisk(), written(tmp_path / "backup.json", entries), NOW)
+    state = state_in(written(tmp_path / "backup.json", entries))
     assert (state.of(ENTRY).by_name, state.revision, state.incarnation) == (by_key(entries), 10_000, INCARNATION)
 
 
@@ -160,6 +168,13 @@ async def gathered(moment: Moment) -> list[Entry]:
     return [entry for page in [page async for page in moment.pages] for entry in page]
 
 
+async def moment_in(store: str) -> tuple[Moment, list[Entry]]:
+    """The moment of `default` in a store, and its entries."""
+    async with moment_of(store, now=NOW) as of_store:
+        moment = await of_store.moment_of(DEFAULT_NAMESPACE)
+        return moment, await gathered(moment)
+
+
 @pytest.mark.parametrize("kind", sorted(ENGINES))
 def test_a_moment_has_the_entries_at_its_revision_and_no_later_changes(kind: str, tmp_path: Path) -> None:
     clock = FrozenClock()
@@ -186,8 +201,8 @@ def test_a_moment_of_files_in_use_has_what_the_running_service_committed(tmp_pat
             contents = in_memory(driver)
             changes = random_batch(rng, contents, NOW, most=5)
             driver.decide_and_commit([str(number) for number in range(rng.randint(1, 2))], lambda *_, c=changes: c)
-            moment = run(moment_of(str(tmp_path / "data.json"), now=NOW))
-            assert by_key(run(gathered(moment))) == in_memory(driver).entries
+            moment, entries = run(moment_in(str(tmp_path / "data.json")))
+            assert by_key(entries) == in_memory(driver).entries
             assert (moment.revision, moment.incarnation) == (driver.space.revision, INCARNATION)
 
 
@@ -275,7 +290,7 @@ async def opened_contents(engine: Engine) -> tuple[int, str, dict[str, Entry], l
 @pytest.mark.parametrize("kind", STORES)
 def test_a_restored_store_has_the_entries_of_the_backup_and_a_new_incarnation(kind: str, tmp_path: Path) -> None:
     entries = some_entries(8, 300)
-    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", entries), NOW)
+    backup = state_in(written(tmp_path / "backup.json", entries))
     url = STORES[kind](tmp_path)
     restored = run(restore_store(url, backup, advance=5, keep=None, now=NOW))
     revision, incarnation, found, leases = run(opened_contents(open_engine(url)))
@@ -289,7 +304,7 @@ def test_a_restored_store_has_the_entries_of_the_backup_and_a_new_incarnation(ki
 def test_the_usage_of_a_restored_store_is_that_of_its_entries(kind: str, tmp_path: Path) -> None:
     """And it stays so: on PostgreSQL the next commit continues it."""
     entries = some_entries(16, 100)
-    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", entries), NOW)
+    backup = state_in(written(tmp_path / "backup.json", entries))
     url = STORES[kind](tmp_path)
     run(restore_store(url, backup, advance=0, keep=None, now=NOW))
 
@@ -320,7 +335,7 @@ def _in_order(entry: Entry) -> Entry:
 @pytest.mark.parametrize("kind", STORES)
 def test_a_restore_into_a_store_that_is_not_empty_is_refused_and_changes_nothing(kind: str, tmp_path: Path) -> None:
     url = STORES[kind](tmp_path)
-    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", some_entries(9, 5)), NOW)
+    backup = state_in(written(tmp_path / "backup.json", some_entries(9, 5)))
 
     async def fill() -> None:
         space = open_engine(url).space()
@@ -340,27 +355,26 @@ def test_a_restore_into_a_store_that_is_not_empty_is_refused_and_changes_nothing
 def test_a_replaced_store_is_saved_and_the_new_head_is_larger_than_both_old_ones(kind: str, tmp_path: Path) -> None:
     url = STORES[kind](tmp_path)
     older, newer = some_entries(10, 30), some_entries(11, 40)
-    disk = OsDisk()
-    first = read_backup(disk, written(tmp_path / "first.json", older, revision=100), NOW)
-    second = read_backup(disk, written(tmp_path / "second.json", newer, revision=50), NOW)
+    first = state_in(written(tmp_path / "first.json", older, revision=100))
+    second = state_in(written(tmp_path / "second.json", newer, revision=50))
     run(restore_store(url, first, advance=7, keep=None, now=NOW))
     incarnation = run(opened_contents(open_engine(url)))[1]
 
-    async def keep(moment: Moment) -> Path:
+    async def keep(store: StoreMoment) -> Path:
         kept = tmp_path / "kept.json"
-        kept.write_bytes(b"".join([chunk async for chunk in backup_text(moment)]))
+        kept.write_bytes(b"".join([chunk async for chunk in store_backup_text(store)]))
         return kept
 
     restored = run(restore_store(url, second, advance=1, keep=keep, now=NOW))
     assert restored.revision == 108
     assert restored.kept is not None
-    kept = read_backup(disk, restored.kept, NOW)
+    kept = state_in(restored.kept)
     assert (kept.revision, kept.incarnation, kept.of(ENTRY).by_name.keys()) == (107, incarnation, by_key(older).keys())
     assert run(opened_contents(open_engine(url)))[2].keys() == by_key(newer).keys()
 
 
 def test_a_restore_is_refused_if_the_files_are_in_use(tmp_path: Path) -> None:
-    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", some_entries(12, 5)), NOW)
+    backup = state_in(written(tmp_path / "backup.json", some_entries(12, 5)))
     with file_driver(tmp_path), pytest.raises(ServiceError) as caught:
         run(restore_store(str(tmp_path / "data.json"), backup, advance=0, keep=None, now=NOW))
     assert caught.value.message == "data.json is in use by another process"
@@ -368,9 +382,9 @@ def test_a_restore_is_refused_if_the_files_are_in_use(tmp_path: Path) -> None:
 
 def test_servers_on_a_database_see_the_restored_entries_and_the_new_incarnation(tmp_path: Path) -> None:
     url = STORES["postgres"](tmp_path)
-    backup = read_backup(OsDisk(), written(tmp_path / "backup.json", some_entries(13, 5)), NOW)
+    backup = state_in(written(tmp_path / "backup.json", some_entries(13, 5)))
 
-    async def keep(_: Moment) -> Path:
+    async def keep(_: StoreMoment) -> Path:
         return tmp_path
 
     async def scenario() -> None:
@@ -396,13 +410,13 @@ KILLED_AT = f"""{KILLED_BEFORE_A_STEP}
 import asyncio, sys
 from pathlib import Path
 from leasehold.engines import restore_store
-from leasehold.engines.backups import backup_text, read_backup
+from leasehold.engines.backups import read_backup, store_backup_text
 
-async def keep(moment):
-    Path(sys.argv[3]).write_bytes(b"".join([chunk async for chunk in backup_text(moment)]))
+async def keep(store):
+    Path(sys.argv[3]).write_bytes(b"".join([chunk async for chunk in store_backup_text(store)]))
     return Path(sys.argv[3])
 
-backup = read_backup(disk.OsDisk(), Path(sys.argv[1]), 0)
+backup = read_backup(disk.OsDisk(), Path(sys.argv[1]), 0).states["default"]
 disk.OsDisk = KilledDisk
 for line in sys.stdin:
     steps = int(line)
@@ -419,8 +433,7 @@ for line in sys.stdin:
 def test_a_restore_that_is_killed_at_any_step_has_replaced_everything_or_nothing(kind: str, tmp_path: Path) -> None:
     """The restore is killed before each use of the disk or the database connection, until one run completes."""
     url = STORES[kind](tmp_path)
-    disk = OsDisk()
-    before = read_backup(disk, written(tmp_path / "before.json", some_entries(14, 5), revision=100), NOW)
+    before = state_in(written(tmp_path / "before.json", some_entries(14, 5), revision=100))
     after = written(tmp_path / "after.json", some_entries(15, 30), revision=200)
     run(restore_store(url, before, advance=0, keep=None, now=NOW))
     found: dict[str, Entry] = {}
@@ -446,8 +459,8 @@ def test_a_restore_that_is_killed_at_any_step_has_replaced_everything_or_nothing
     assert found.keys() == by_key(some_entries(15, 30)).keys()
 
 
-def _kept_in(folder: Path) -> Callable[[Moment], Awaitable[Path]]:
-    async def keep(_: Moment) -> Path:
+def _kept_in(folder: Path) -> Callable[[StoreMoment], Awaitable[Path]]:
+    async def keep(_: StoreMoment) -> Path:
         return folder
 
     return keep

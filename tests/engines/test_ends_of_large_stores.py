@@ -17,6 +17,7 @@ from leasehold.engines.file.recovery import inspect
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.model import Value
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 LARGE = b'"' + b"x" * 300_000 + b'"'
 """With this value, `data.json` is not written by each commit."""
@@ -73,7 +74,8 @@ def test_a_check_and_an_offline_backup_read_the_journal_too(tmp_path: Path) -> N
     stop(driver)
     report = inspect(tmp_path / DATA, OsDisk())
     assert (report.revision, report.snapshot_revision, report.counts["entries"]) == (2, 0, 2)
-    assert moment_of_files(tmp_path / DATA, OsDisk(), FrozenClock().now).revision == 2
+    store = moment_of_files(tmp_path / DATA, OsDisk(), FrozenClock().now)
+    assert asyncio.run(store.moment_of(DEFAULT_NAMESPACE)).revision == 2
 
 
 def test_files_that_were_removed_by_another_program_are_written_at_the_end(tmp_path: Path) -> None:

@@ -2,25 +2,36 @@
 
 import asyncio
 import random
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 import pytest
 from databases import Database, opened, run, shared_server_url
 from driving import INCARNATION, Driver, FrozenClock, file_driver
 from harness.contents import in_memory, random_batch
-from harness.killed_before_a_step import KILLED_BEFORE_A_STEP
+from moving import (
+    IN_USE,
+    KILLED,
+    MOVED,
+    NOW,
+    STORES,
+    WAS_COMPLETE,
+    every_source,
+    every_target,
+    killed_moves,
+    made_database,
+    moved,
+    new_database,
+    new_file,
+    refused,
+)
 from store_files import files
 
-from leasehold.engines import move_store, open_engine
+from leasehold.engines import open_engine
 from leasehold.engines.file import moves as in_files
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.recovery import inspect
@@ -28,6 +39,7 @@ from leasehold.engines.moves import Head, RemovedName, form_of, move
 from leasehold.engines.postgres import moves as in_database
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.lists import PAGE_WEIGHT
+from leasehold.engines.state import Description
 from leasehold.errors import ServiceError
 from leasehold.model import (
     ENTRY,
@@ -48,9 +60,9 @@ from leasehold.model import (
     encode_memo,
     is_removal,
 )
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.progress import Progress
 
-NOW: Final = FrozenClock().now
 EARLY: Final = 1
 """A time at which nothing has expired."""
 VALUES: tuple[Value, ...] = (
@@ -58,34 +70,6 @@ VALUES: tuple[Value, ...] = (
     *(b"null", b"-0.0", b"1e300", b"18446744073709551615", b"[]", b'{"b":1,"a":[{"d":1.50,"c":-0.0}]}', b"true"),
     '"🦊 \u2028 \\u0001 \\\\"'.encode(),
 )
-_numbers = count(1)
-
-
-def new_file(folder: Path) -> str:
-    store = folder / f"store-{next(_numbers)}" / "data.json"
-    store.parent.mkdir()
-    return str(store)
-
-
-def new_database(_folder: Path) -> str:
-    return Database(shared_server_url(), f"moves_{next(_numbers)}").create().url
-
-
-STORES: Mapping[str, Callable[[Path], str]] = {"file": new_file, "postgres": new_database}
-every_source = pytest.mark.parametrize("source_kind", STORES)
-every_target = pytest.mark.parametrize("target_kind", STORES)
-
-
-def moved(source: str, target: str) -> bool:
-    """Move a store. Returns whether the target was complete before."""
-    return run(move_store(source, target, progress=Progress(), now=NOW)).was_complete
-
-
-def refused(source: str, target: str) -> str:
-    with pytest.raises(ServiceError) as caught:
-        moved(source, target)
-    assert "\n" not in caught.value.message
-    return caught.value.message
 
 
 @contextmanager
@@ -270,7 +254,7 @@ def test_a_page_of_a_database_has_a_limited_number_of_bytes(tmp_path: Path) -> N
 
     async def sizes() -> list[int]:
         async with in_database.opened_source(source, make_incarnation=str, now=NOW) as store:
-            return [sum(map(size_of, page)) async for page in store.records(ENTRY)]
+            return [sum(map(size_of, page)) async for page in store.space(DEFAULT_NAMESPACE).records(ENTRY)]
 
     found = run(sizes())
     assert sum(found) == 20 * 300_000
@@ -324,7 +308,7 @@ def test_a_store_in_use_is_neither_read_nor_filled(source_kind: str, tmp_path: P
 
 
 def test_an_idle_server_uses_its_database_also_after_its_sessions_were_killed(tmp_path: Path) -> None:
-    database = Database(shared_server_url(), f"moves_{next(_numbers)}").create()
+    database = made_database()
 
     async def scenario() -> None:
         async with opened(database.url):
@@ -360,7 +344,9 @@ def test_no_server_can_start_while_its_store_is_moved(source_kind: str, tmp_path
                 Path(source), OsDisk(), make_incarnation=str, now=NOW, progress=Progress()
             ):
                 as_source = await start()
-            async with in_files.opened_target(Path(source), OsDisk(), now=NOW, progress=Progress()):
+            async with in_files.opened_target(
+                Path(source), OsDisk(), make_incarnation=str, now=NOW, progress=Progress()
+            ):
                 return as_source, await start()
         async with in_database.opened_source(source, make_incarnation=str, now=NOW):
             as_source = await start()
@@ -395,7 +381,7 @@ def test_a_damaged_file_is_not_moved(tmp_path: Path) -> None:
 
 @every_target
 def test_an_entry_that_cannot_be_read_is_named_and_the_target_stays_empty(target_kind: str, tmp_path: Path) -> None:
-    database = Database(shared_server_url(), f"moves_{next(_numbers)}").create()
+    database = made_database()
     source = filled("file", tmp_path, seed=12)
     moved(source, database.url)
     database.execute("UPDATE data SET exact = 'not json' WHERE key = 'größe/3'")
@@ -424,7 +410,7 @@ def test_nothing_is_published_if_the_target_does_not_hold_what_was_written(
     target_kind: str, damage: Damage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = filled("file", tmp_path, seed=13), STORES[target_kind](tmp_path)
-    kind = in_files.FileTarget if target_kind == "file" else in_database.PostgresTarget
+    kind = in_files.StateTarget if target_kind == "file" else in_database.PostgresSpaceTarget
     add = kind.add
 
     async def damaging(self: object, kind: AnyKind, records: Sequence[Record]) -> None:
@@ -443,7 +429,7 @@ def test_nothing_is_published_if_removals_are_lost(
     target_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = filled("file", tmp_path, seed=14), STORES[target_kind](tmp_path)
-    kind = in_files.FileTarget if target_kind == "file" else in_database.PostgresTarget
+    kind = in_files.StateTarget if target_kind == "file" else in_database.PostgresSpaceTarget
 
     async def losing(*_: object) -> None:
         pass
@@ -475,12 +461,17 @@ def test_two_records_have_the_same_form_only_if_they_are_equal(other: Entry) -> 
 
 
 class _Recorded:
-    """A source, and a target that keeps what it is given."""
+    """A source, and a target that keeps what it is given. It has one namespace."""
+
+    namespaces: Mapping[str, Description] = {DEFAULT_NAMESPACE: Description()}
 
     def __init__(self) -> None:
         self.is_empty = True
         self.head = Head("abcdef", 5, 0)
         self.kept: dict[str, list[object]] = {}
+
+    def space(self, _namespace: str) -> Self:
+        return self
 
     async def count(self, _kind: AnyKind) -> int:
         return 1
@@ -497,8 +488,8 @@ class _Recorded:
     async def add_removals(self, kind: AnyKind, removals: Sequence[RemovedName]) -> None:
         self.kept.setdefault(kind.name, []).extend(removals)
 
-    async def write(self, head: object) -> None:
-        self.kept["head"] = [head]
+    async def write(self, namespaces: Mapping[str, Description], heads: Mapping[str, Head]) -> None:
+        self.kept["written"] = [namespaces, heads]
 
     async def publish(self) -> None:
         self.kept["published"] = []
@@ -507,55 +498,12 @@ class _Recorded:
 def test_every_kind_is_carried_along_by_its_name_alone() -> None:
     source, target = _Recorded(), _Recorded()
     run(move(source, target, Progress()))
-    assert set(target.kept) == {kind.name for kind in KINDS} | {"head", "published"}
+    assert set(target.kept) == {kind.name for kind in KINDS} | {"written", "published"}
     assert target.kept["entry"] == [Entry("a", b"1", 1, 1, 1), RemovedName("b", 3)]
-    assert target.kept["head"] == [source.head]
+    assert target.kept["written"] == [source.namespaces, {DEFAULT_NAMESPACE: source.head}]
 
 
 # Killed moves -------------------------------------------------------------------------------------------------
-
-KILLED_AT = f"""{KILLED_BEFORE_A_STEP}
-import asyncio, sys
-from leasehold.engines import move_store
-from leasehold.engines.postgres import moves
-from leasehold.errors import ServiceError
-from leasehold.progress import Progress
-
-disk.OsDisk = KilledDisk
-moves.PAGE_RECORDS = 20
-for line in sys.stdin:
-    steps, source, target = line.split()
-    child = os.fork()
-    if not child:
-        steps = int(steps)
-        try:
-            moved = asyncio.run(move_store(source, target, progress=Progress(), now=0))
-        except ServiceError as error:
-            os._exit(3 if "in use by" in error.message else 1)
-        os._exit(2 if moved.was_complete else 0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-"""Moves stores, each in a process of its own, which is killed before one use of a disk or a connection."""
-MOVED, WAS_COMPLETE, IN_USE, KILLED = 0, 2, 3, -signal.SIGKILL
-
-
-@contextmanager
-def killed_moves() -> Iterator[Callable[[int, str, str], int]]:
-    """Calls with a step, a source and a target return the exit code of the process."""
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED_AT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as forking:
-
-        def killed_at(step: int, source: str, target: str) -> int:
-            assert forking.stdin is not None
-            assert forking.stdout is not None
-            forking.stdin.write(f"{step} {source} {target}\n")
-            forking.stdin.flush()
-            return int(forking.stdout.readline())
-
-        yield killed_at
-        assert forking.stdin is not None
-        forking.stdin.close()
 
 
 @pytest.mark.parametrize(("source_kind", "target_kind"), [("file", "postgres"), ("postgres", "file")])

@@ -291,11 +291,44 @@ def iter_incarnations(first: int) -> Callable[[], str]:
     return lambda: f"{next(numbers):06x}"
 
 
-def test_a_backup_names_the_namespaces_that_it_does_not_have(tmp_path: Path) -> None:
+@pytest.mark.parametrize("namespace", ["a", "gone", "new"])
+def test_a_backup_is_restored_into_a_namespace(namespace: str, tmp_path: Path) -> None:
+    """It exists, was deleted, or has never existed. The deletion has taken a revision."""
+    expected = 13 if namespace == "gone" else 12
+    before = killed_with_namespaces(tmp_path)
+    store, backup = str(tmp_path / DATA), str(tmp_path / "backup")
+    assert leasehold("backup", backup, "--store", store, "--namespace", "a").stderr == ""
+    result = leasehold("restore", backup, "--store", store, "--namespace", namespace, "--advance", "10", "--replace")
+    assert result.stdout.startswith(
+        f"{store}, namespace {namespace}, holds 2 entries of {backup}, at revision {expected}\n"
+    )
+    assert ("what it held before" in result.stdout) is (namespace == "a")
+    with Volume(tmp_path, first_incarnation=100) as volume:
+        assert volume.contents() == {**before, namespace: (expected, {"x": b"1", "y": b"2"})}
+        volume.put(namespace, ("z", b"1"))
+    with Volume(tmp_path, first_incarnation=200) as volume:
+        assert volume.contents()[namespace] == (expected + 1, {"x": b"1", "y": b"2", "z": b"1"})
+
+
+def test_a_restore_refuses_a_namespace_that_is_not_empty(tmp_path: Path) -> None:
+    before = killed_with_namespaces(tmp_path)
+    store, backup = str(tmp_path / DATA), str(tmp_path / "backup")
+    leasehold("backup", backup, "--store", store)
+    result = leasehold("restore", backup, "--store", store, "--namespace", "a")
+    assert result.returncode == 1
+    assert f"the namespace a of {store} is not empty" in result.stderr
+    with Volume(tmp_path, first_incarnation=100) as volume:
+        assert volume.contents() == before
+
+
+@pytest.mark.parametrize("namespace", ["gone", "new"])
+def test_a_namespace_that_does_not_exist_is_not_backed_up(namespace: str, tmp_path: Path) -> None:
     killed_with_namespaces(tmp_path)
-    result = leasehold("backup", str(tmp_path / "backup"), "--store", str(tmp_path / DATA))
-    assert (result.returncode, result.stderr) == (0, "leasehold: the backup has the namespace default only, not a\n")
-    assert [entry["key"] for entry in json.loads((tmp_path / "backup").read_bytes())["entries"]] == ["d"]
+    output = tmp_path / "backup"
+    result = leasehold("backup", str(output), "--store", str(tmp_path / DATA), "--namespace", namespace)
+    assert result.returncode == 1
+    assert "no such namespace" in result.stderr
+    assert not output.exists()
 
 
 def test_a_check_counts_the_other_namespaces(tmp_path: Path) -> None:
@@ -303,19 +336,39 @@ def test_a_check_counts_the_other_namespaces(tmp_path: Path) -> None:
     assert leasehold("check", str(tmp_path / DATA)).stdout.endswith("; 1 other namespaces with 2 entries\n")
 
 
-def test_a_store_with_namespaces_is_not_moved_without_them(tmp_path: Path) -> None:
-    store, other = tmp_path / "store", tmp_path / "other"
-    for folder in (store, other):
-        folder.mkdir()
-    killed_with_namespaces(store)
-    with Volume(other) as volume:
+def test_a_move_says_how_many_namespaces_it_has_taken_along(tmp_path: Path) -> None:
+    for name in ("store", "other", "empty"):
+        (tmp_path / name).mkdir()
+    before = killed_with_namespaces(tmp_path / "store")
+    source, target = str(tmp_path / "store" / DATA), str(tmp_path / "empty" / DATA)
+    moved = leasehold("move", source, target)
+    told = f"{target} holds everything of {source}: 3 entries in 2 namespaces, default at revision 1\n"
+    assert (moved.returncode, moved.stdout.startswith(told)) == (0, True), moved
+    with Volume(tmp_path / "empty", first_incarnation=100) as volume:
+        assert volume.contents() == before
+    with Volume(tmp_path / "other") as volume:
         volume.put("default", ("d", b"1"))
-    before = files(store)
-    moved = leasehold("move", str(store / DATA), str(tmp_path / "empty.json"))
-    assert (moved.returncode, "other namespaces or a quota, which cannot be moved" in moved.stderr) == (1, True)
-    onto = leasehold("move", str(other / DATA), str(store / DATA))
+    onto = leasehold("move", str(tmp_path / "other" / DATA), target)
     assert (onto.returncode, "the target is not empty" in onto.stderr) == (1, True)
-    assert files(store) == before
+
+
+def test_an_advance_that_was_killed_between_the_two_files_is_completed_by_the_next_start(tmp_path: Path) -> None:
+    killed_with_namespaces(tmp_path)
+    rename = OsDisk.rename
+
+    class KilledDisk(OsDisk):
+        def rename(self, source: Path, target: Path) -> None:
+            if source.name.startswith(f"{NAMESPACES}.for-"):
+                raise OSError(errno.EIO, "killed")
+            rename(self, source, target)
+
+    with pytest.raises(ServiceError) as caught:
+        advance_files(tmp_path / DATA, KilledDisk(), by=100, make_incarnation=iter_incarnations(50), now=0)
+    assert "whether it was changed is unknown" in caught.value.message
+    with Volume(tmp_path, first_incarnation=100) as volume:
+        assert volume.contents() == {"default": (101, {"d": b"1"}), "a": (102, {"x": b"1", "y": b"2"}), "gone": 103}
+        volume.put("a", ("z", b"1"))
+    assert sorted(files(tmp_path)) == [DATA, "data.json.lock", NAMESPACES, RESERVE]
 
 
 def test_a_large_change_of_a_namespace_is_encoded_by_the_thread_that_writes_it(tmp_path: Path) -> None:

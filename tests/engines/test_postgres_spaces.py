@@ -10,7 +10,7 @@ from databases import Database, commit, counting, database_for, opened_space, re
 from running import ANSWER_SECONDS
 
 from leasehold.engines.base import Decide, new_incarnation
-from leasehold.engines.postgres import backups, cleaner, listener, moves, namespaces
+from leasehold.engines.postgres import backups, cleaner, listener, namespaces
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address, Connection
@@ -480,23 +480,6 @@ def test_an_advance_concerns_all_namespaces_also_deleted_ones(database: Database
             return before
 
     assert run(scenario()) == [("default", 1000), ("n", 1001)]
-
-
-@pytest.mark.parametrize("what", ["exists", "was deleted", "quota"])
-def test_a_database_with_other_namespaces_or_a_quota_is_not_moved(database: Database, what: str) -> None:
-    """Nor one that had them: the revisions of deleted ones would be given out again."""
-
-    async def scenario() -> None:
-        async with opened_engine(database.url, *(["n"] if what != "quota" else [])) as engine:
-            if what == "was deleted":
-                await engine.delete("n")
-            elif what == "quota":
-                await engine.create("default", QuotaChange(max_entries=5))
-        async with moves.opened_source(database.url, make_incarnation=new_incarnation, now=0):
-            pytest.fail("the other namespaces would be lost")
-
-    with pytest.raises(ServiceError, match="the store has, or had, other namespaces or a quota"):
-        run(scenario())
 
 
 # Cleaning -----------------------------------------------------------------------------------------------------

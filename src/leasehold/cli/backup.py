@@ -19,13 +19,16 @@ from leasehold.cli.connecting import (
     ConnectionArguments,
     connected,
 )
-from leasehold.cli.exit_codes import wrong_usage
 from leasehold.cli.output_files import Write, written
+from leasehold.errors import unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from leasehold.engines.base import Moment
+    from leasehold_client import Client
+
+    from leasehold.engines.backups import Backup, StoreMoment
+    from leasehold.engines.state import StoredState
 
 ADVANCE_REVISIONS: Final = 1_000_000_000
 """A restore adds this to the revision: more than the store can have issued after the backup was made."""
@@ -69,7 +72,8 @@ def parse_backup(program: str, words: Sequence[str]) -> BackupArguments:
     parser.add_argument(
         "--namespace",
         metavar="NAME",
-        help=f"For --url: its namespace.  [default: {NAMESPACE_VARIABLE}, or {DEFAULT_NAMESPACE}]",
+        help="Only this namespace.  [default: all of a store; of a service, "
+        f"{NAMESPACE_VARIABLE} or {DEFAULT_NAMESPACE}]",
     )
     parser.add_argument(
         "--token-file",
@@ -87,9 +91,7 @@ def run_backup(program: str, words: Sequence[str]) -> int:
 
     output = None if arguments.output == "-" else Path(arguments.output)
     if arguments.url is None:
-        if arguments.namespace is not None:
-            raise wrong_usage("--namespace is for --url")
-        back_up_store(_named_store(arguments.store), output)
+        back_up_store(_named_store(arguments.store), arguments.namespace, output)
     else:
         connection = ConnectionArguments(
             url=arguments.url, namespace=arguments.namespace, token_file=arguments.token_file, retry=0.0
@@ -98,19 +100,23 @@ def run_backup(program: str, words: Sequence[str]) -> int:
     return 0
 
 
-def back_up_store(url: str, output: "Path | None") -> None:
-    """Write a backup of a store to a file, or to standard output. Raises ServiceError."""
+def back_up_store(url: str, namespace: str | None, output: "Path | None") -> None:
+    """Write a backup of a namespace, or of all, to a file or to standard output. Raises ServiceError."""
     import asyncio
 
     from leasehold.engines import moment_of
-    from leasehold.engines.backups import backup_text
+    from leasehold.engines.backups import backup_text, store_backup_text
+    from leasehold.errors import no_such_namespace
 
     async def write() -> None:
-        moment = await moment_of(url, now=_now())
-        await _write(backup_text(moment), output)
-        if moment.other_namespaces:
-            names = ", ".join(moment.other_namespaces)
-            sys.stderr.write(f"leasehold: the backup has the namespace default only, not {names}\n")
+        async with moment_of(url, now=_now()) as store:
+            if namespace is None:
+                await _write(store_backup_text(store), output)
+                return
+            description = store.namespaces.get(namespace)
+            if description is None or description.is_deleted:
+                raise no_such_namespace()
+            await _write(backup_text(await store.moment_of(namespace)), output)
 
     asyncio.run(write())
 
@@ -123,12 +129,36 @@ async def _write(text: AsyncGenerator[bytes], output: "Path | None") -> None:
 
 
 def back_up_service(connection: ConnectionArguments, output: "Path | None") -> None:
-    """Write a backup of the store of a running service; see `back_up_store`. Raises CommandFailed."""
+    """Write a backup of a namespace of a running service; see `back_up_store`. Raises CommandFailed.
+
+    If no namespace was chosen and there are others, standard error says that the backup does not have them.
+    """
     from leasehold_client import Request
 
-    with connected(connection) as db, _backup_output(output) as take:
-        for chunk in db.stream(Request("GET", "/backup"), silence_seconds=ANSWER_SECONDS):
-            take(chunk)
+    with connected(connection) as db:
+        with _backup_output(output) as take:
+            for chunk in db.stream(Request("GET", "/backup"), silence_seconds=ANSWER_SECONDS):
+                take(chunk)
+        is_chosen = connection.namespace is not None or NAMESPACE_VARIABLE in os.environ
+        has_others = not is_chosen and _has_others(db)
+    if has_others:
+        sys.stderr.write(
+            f"leasehold: the backup has the namespace {DEFAULT_NAMESPACE} only; --namespace backs up another one, and "
+            "--store all of them\n"
+        )
+
+
+def _has_others(db: "Client") -> bool:
+    """Whether the service has other namespaces than `default`, as far as the token may know. Raises CommandFailed."""
+    from leasehold_client import AccessDenied, BadRequest
+    from leasehold_client.protocol import namespaces
+
+    from leasehold.cli.shown_namespaces import page_of
+
+    try:
+        return len(page_of(db.send(namespaces.page(None, limit=2)).content).namespaces) > 1
+    except (AccessDenied, BadRequest):
+        return False  # the token does not manage namespaces, or the service is too old to have any
 
 
 @contextmanager
@@ -166,6 +196,7 @@ BACKUP = Command("Write all entries of one moment to a file.", run_backup)
 class RestoreArguments(Namespace):
     backup: str
     store: str | None
+    namespace: str | None
     replace: bool
     advance: int
 
@@ -179,7 +210,13 @@ def parse_restore(program: str, words: Sequence[str]) -> RestoreArguments:
     )
     parser.add_argument("backup", metavar="BACKUP", help="What `leasehold backup` wrote, or a copy of a data.json.")
     parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument("--replace", action="store_true", help="Replace what the store holds; that is kept in a file.")
+    parser.add_argument(
+        "--namespace",
+        metavar="NAME",
+        help="Only this namespace. A backup of one namespace is restored into it, and it is created if it does not "
+        f"exist.  [default: all of a backup of several; otherwise {DEFAULT_NAMESPACE}]",
+    )
+    parser.add_argument("--replace", action="store_true", help="Replace what it holds; that is kept in a file.")
     parser.add_argument(
         "--advance",
         metavar="REVISIONS",
@@ -197,52 +234,81 @@ def run_restore(program: str, words: Sequence[str]) -> int:
     from pathlib import Path
 
     from leasehold.engines import shown_url
+    from leasehold.namespaces import check_namespace
 
-    target, backup = _named_store(arguments.store), Path(arguments.backup)
-    done = restore(backup, target, advance=arguments.advance, replace=arguments.replace)
+    target, path, namespace = _named_store(arguments.store), Path(arguments.backup), arguments.namespace
+    if namespace is not None:
+        check_namespace(namespace)
+    done = restore(path, target, namespace, advance=arguments.advance, replace=arguments.replace)
     leases = f", without its {done.leases_left_out} leases" if done.leases_left_out else ""
-    line = f"{shown_url(target)} holds {done.entries} entries of {backup}{leases}, at revision {done.revision}\n"
+    into = "" if namespace in (None, DEFAULT_NAMESPACE) else f", namespace {namespace},"
+    what = f"{done.entries} entries of {path}"
+    if done.namespaces > 1:
+        what += f" in {done.namespaces} namespaces"
+    of_default = f", {DEFAULT_NAMESPACE}" if done.namespaces > 1 else ","
+    line = f"{shown_url(target)}{into} holds {what}{leases}{of_default} at revision {done.revision}\n"
     kept = "" if done.kept is None else f"what it held before is in {done.kept}\n"
     sys.stdout.write(line + kept)
     return 0
 
 
 class Done(NamedTuple):
-    """What `restore` did. `revision`: the new head. `kept`: the file with the previous content."""
+    """What `restore` did. `revision`: the new head of the namespace; of several, that of `default`.
+
+    `kept`: the file with the previous content.
+    """
 
     entries: int
+    namespaces: int
     revision: int
     kept: "Path | None"
     leases_left_out: int
 
 
-def restore(backup: "Path", url: str, *, advance: int, replace: bool) -> Done:
-    """Restore a backup into a store, all of it or nothing. Raises ServiceError.
+def restore(path: "Path", url: str, namespace: str | None, *, advance: int, replace: bool) -> Done:
+    """Restore a backup into a namespace of a store, all of it or nothing. Raises ServiceError.
 
-    The new head is the larger of both heads, plus `advance`. With `replace`, the previous content is first kept in a
-    file.
+    None: all namespaces of a backup that has several, otherwise `default`. The new head is the larger of both heads,
+    plus `advance`. With `replace`, the previous content is first kept in a file.
     """
     import asyncio
 
     from leasehold.cli.progress_line import shown_by_thread
-    from leasehold.engines import restore_store
-    from leasehold.engines.backups import backup_text, read_backup
+    from leasehold.engines import restore_all, restore_store
+    from leasehold.engines.backups import read_backup, store_backup_text
     from leasehold.engines.file.disk import OsDisk
     from leasehold.model import ENTRY, LEASE
 
     with shown_by_thread(lambda: {"step": "reading and checking the backup"}):
-        state = read_backup(OsDisk(), backup, _now())
-    entries = len(state.of(ENTRY).by_name)
+        backup = read_backup(OsDisk(), path, _now())
+    is_whole = backup.has_several and namespace is None
+    states = list(backup.states.values()) if is_whole else [_chosen(backup, path, namespace)]
+    entries = sum(len(state.of(ENTRY).by_name) for state in states)
 
-    async def keep(moment: "Moment") -> "Path":
-        numbered = (backup.with_name(f"{backup.name}.replaced-{number}") for number in range(1, sys.maxsize))
-        kept = next(path for path in numbered if not path.exists())
-        await _write(backup_text(moment), kept)
+    async def keep(store: "StoreMoment") -> "Path":
+        numbered = (path.with_name(f"{path.name}.replaced-{number}") for number in range(1, sys.maxsize))
+        kept = next(each for each in numbered if not each.exists())
+        await _write(store_backup_text(store), kept)
         return kept
 
+    keeping = keep if replace else None
     with shown_by_thread(lambda: {"step": f"restoring {entries:,} entries"}):
-        restored = asyncio.run(restore_store(url, state, advance=advance, keep=keep if replace else None, now=_now()))
-    return Done(entries, restored.revision, restored.kept, len(state.of(LEASE).by_name))
+        if is_whole:
+            restored = asyncio.run(restore_all(url, backup, advance=advance, keep=keeping, now=_now()))
+        else:
+            into = namespace or DEFAULT_NAMESPACE
+            restoring = restore_store(url, states[0], advance=advance, keep=keeping, namespace=into, now=_now())
+            restored = asyncio.run(restoring)
+    leases = sum(len(state.of(LEASE).by_name) for state in states)
+    return Done(entries, len(states), restored.revision, restored.kept, leases)
+
+
+def _chosen(backup: "Backup", path: "Path", namespace: str | None) -> "StoredState":
+    """The one namespace that is restored."""
+    name = namespace if backup.has_several and namespace is not None else DEFAULT_NAMESPACE
+    if name not in backup.states:
+        raise unavailable(f"nothing was restored: {path.name} has no namespace {name}")
+    return backup.states[name]
 
 
 RESTORE = Command("Restore a backup into an empty store, all of it or nothing.", run_restore)

@@ -60,14 +60,18 @@ def run(program: str, words: Sequence[str]) -> int:
 
 def _lines(arguments: Arguments, moved: "Moved") -> str:
     from leasehold.engines import shown_url
+    from leasehold.model import KINDS
+    from leasehold.namespaces import DEFAULT_NAMESPACE
 
-    source, target, head = shown_url(arguments.source), shown_url(arguments.target), moved.summary.head
-    first, *others = moved.summary.kinds.items()
-    counted = (first, *(each for each in others if each[1].records))
-    counts = ", ".join(f"{of_kind.records} {plural}" for plural, of_kind in counted)
+    source, target, summary = shown_url(arguments.source), shown_url(arguments.target), moved.summary
+    first, *others = KINDS
+    plurals = (first.plural, *(kind.plural for kind in others if summary.records(kind.plural)))
+    counts = ", ".join(f"{summary.records(plural)} {plural}" for plural in plurals)
+    where = f" in {len(summary.spaces)} namespaces, {DEFAULT_NAMESPACE}" if len(summary.spaces) > 1 else ","
+    revision = summary.spaces[DEFAULT_NAMESPACE].head.revision
     already = "already " if moved.was_complete else ""
     return (
-        f"{target} {already}holds everything of {source}: {counts}, at revision {head.revision}\n"
+        f"{target} {already}holds everything of {source}: {counts}{where} at revision {revision}\n"
         f"{source} was not changed; do not serve it again, because both stores issue the same revisions\n"
     )
 

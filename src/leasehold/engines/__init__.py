@@ -3,16 +3,18 @@
 Each function imports only the engine that it needs. A command then starts in a third of the time.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leasehold.engines.postgres.urls import is_postgres, looks_like_postgres, shown_url
 from leasehold.errors import ServiceError, unavailable
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
-    from leasehold.engines.base import Engine, Moment
+    from leasehold.engines.backups import Backup, Keep, StoreMoment
+    from leasehold.engines.base import Engine
     from leasehold.engines.file.offline import Restored
     from leasehold.engines.file.recovery import Report
     from leasehold.engines.moves import Moved, Source, Target
@@ -27,6 +29,7 @@ __all__ = [
     "moment_of",
     "move_store",
     "open_engine",
+    "restore_all",
     "restore_store",
     "shown_url",
 ]
@@ -60,38 +63,82 @@ def inspect_file(path: Path) -> "Report":
     return inspect(path, OsDisk())
 
 
-async def moment_of(url: str, *, now: int) -> "Moment":
-    """All entries of a store at this moment. Services may use the store meanwhile. Raises ServiceError."""
+@asynccontextmanager
+async def moment_of(url: str, *, now: int) -> "AsyncIterator[StoreMoment]":
+    """All namespaces of a store at this moment. Services may use the store meanwhile. Raises ServiceError."""
     if is_postgres(url):
         with _asyncpg_required():
             from leasehold.engines.postgres import backups
-        return await backups.moment_of(url)
+        async with backups.moment_of(url) as store:
+            yield store
+        return
 
     from leasehold.engines.file import offline
     from leasehold.engines.file.disk import OsDisk
 
-    return offline.moment_of_files(_durable_path(url), OsDisk(), now)
+    yield offline.moment_of_files(_durable_path(url), OsDisk(), now)
 
 
 async def restore_store(
-    url: str, backup: "StoredState", *, advance: int, keep: Callable[["Moment"], Awaitable[Path]] | None, now: int
+    url: str,
+    backup: "StoredState",
+    *,
+    advance: int,
+    keep: "Keep | None",
+    namespace: str = DEFAULT_NAMESPACE,
+    now: int,
 ) -> "Restored":
-    """Restore a backup into a store. The new head is `advance` larger than both heads. Raises ServiceError.
+    """Restore a backup into a namespace, which is created if it does not exist. Raises ServiceError.
 
-    Without `keep`, only an empty store is accepted. The previous content of a database is passed to `keep`, which
-    returns the file that it wrote. The previous files of a file store are kept beside the new ones.
+    The new head is `advance` larger than both heads. Without `keep`, only an empty one is accepted. The previous
+    content of a database is passed to `keep`, which returns the file that it wrote. That of a file store is kept beside
+    the new files.
     """
     from leasehold.engines.base import new_incarnation
 
     if is_postgres(url):
         with _asyncpg_required():
             from leasehold.engines.postgres import backups
-        return await backups.restore(url, backup, advance=advance, keep=keep, make_incarnation=new_incarnation, now=now)
+        return await backups.restore(
+            url,
+            backup,
+            advance=advance,
+            keep=keep,
+            make_incarnation=new_incarnation,
+            now=now,
+            namespace=namespace,
+        )
 
     from leasehold.engines.file import offline
     from leasehold.engines.file.disk import OsDisk
 
     return offline.restore_files(
+        _durable_path(url),
+        OsDisk(),
+        backup,
+        advance=advance,
+        replace=keep is not None,
+        make_incarnation=new_incarnation,
+        namespace=namespace,
+        now=now,
+    )
+
+
+async def restore_all(url: str, backup: "Backup", *, advance: int, keep: "Keep | None", now: int) -> "Restored":
+    """Restore a backup of several namespaces. The store then has these and no others. As `restore_store` otherwise."""
+    from leasehold.engines.base import new_incarnation
+
+    if is_postgres(url):
+        with _asyncpg_required():
+            from leasehold.engines.postgres import backups
+        return await backups.restore_all(
+            url, backup, advance=advance, keep=keep, make_incarnation=new_incarnation, now=now
+        )
+
+    from leasehold.engines.file import offline
+    from leasehold.engines.file.disk import OsDisk
+
+    return offline.restore_all_files(
         _durable_path(url),
         OsDisk(),
         backup,
@@ -151,7 +198,8 @@ def _target_of(url: str, progress: "Progress", now: int) -> "AbstractAsyncContex
     from leasehold.engines.file import moves as in_files
     from leasehold.engines.file.disk import OsDisk
 
-    return in_files.opened_target(_durable_path(url), OsDisk(), now=now, progress=progress)
+    path = _durable_path(url)
+    return in_files.opened_target(path, OsDisk(), make_incarnation=new_incarnation, now=now, progress=progress)
 
 
 async def distribute_store(url: str, *, now: int) -> "Distributed":

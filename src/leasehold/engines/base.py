@@ -86,8 +86,6 @@ class Moment(msgspec.Struct, frozen=True):
     incarnation: str
     revision: int
     pages: AsyncGenerator[Sequence[Entry]]
-    other_namespaces: Sequence[str] = ()
-    """Names of namespaces in the same storage that are not included, if the caller should be told of them."""
 
 
 class Space(Protocol):

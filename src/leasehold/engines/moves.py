@@ -1,8 +1,9 @@
 """Moves a whole store into an empty one, of the same or another engine.
 
-Everything goes along: the records of all kinds, also expired ones; the removals that are still known; the head, the
-compacted revision and the incarnation. So the history, ETags, fencing tokens and leases stay valid. What an engine
-derives from these, such as the table `batches`, it makes anew. A kind that is added later needs no change here.
+Everything goes along, of all namespaces: the records of all kinds, also expired ones; the removals that are still
+known; the head, the compacted revision and the incarnation; the quota. So the history, ETags, fencing tokens and leases
+stay valid. Of a namespace that was deleted, the revision goes along, so that no token is given out twice. What an
+engine derives from these, such as the table `batches`, it makes anew. A kind that is added later needs no change here.
 
 No service may use either store meanwhile. Opening a source or a target keeps all services away until it is closed, and
 fails if one is running. The target gets its content in one step, `Target.publish`, after everything that was written
@@ -12,7 +13,7 @@ empty or complete.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cache
 from typing import Final, NamedTuple, Protocol
@@ -21,8 +22,10 @@ import msgspec
 from msgspec.structs import replace
 
 from leasehold.engines.file.fields import JSON, names_of
+from leasehold.engines.state import Description
 from leasehold.errors import ServiceError, unavailable
 from leasehold.model import KINDS, AnyKind, Binary, Record, Value, storable
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.progress import Progress
 from leasehold.values import decode
 
@@ -34,7 +37,7 @@ _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What a store has beside its records. Changes up to `compacted_revision` are not known."""
+    """What the space of a namespace has beside its records. Changes up to `compacted_revision` are not known."""
 
     incarnation: str
     revision: int
@@ -48,12 +51,12 @@ class RemovedName(NamedTuple):
     revision: int
 
 
-class Source(Protocol):
-    """A store at one moment, which no service can use."""
+class SpaceSource(Protocol):
+    """The space of a namespace at one moment, which no service can use."""
 
     @property
     def head(self) -> Head:
-        """The head of the store."""
+        """The head of the space."""
 
     async def count(self, kind: AnyKind) -> int:
         """The number of records. For the display of progress only."""
@@ -69,11 +72,8 @@ class Source(Protocol):
         """All removals after the compacted revision, in the order of the UTF-8 bytes of their names, in pages."""
 
 
-class Target(Source, Protocol):
-    """A store that is filled. Until `write`, the methods of Source read what it had before; then, what was added."""
-
-    is_empty: bool
-    """Nothing was ever written. Otherwise only the methods of Source may be called."""
+class SpaceTarget(SpaceSource, Protocol):
+    """A space that is filled. Until `Target.write`, the methods of SpaceSource read what it had before."""
 
     async def add(self, kind: AnyKind, records: Sequence[Record]) -> None:
         """Add records. No name comes twice."""
@@ -81,8 +81,33 @@ class Target(Source, Protocol):
     async def add_removals(self, kind: AnyKind, removals: Sequence[RemovedName]) -> None:
         """Add removals. No name comes twice, and none has a record."""
 
-    async def write(self, head: Head) -> None:
-        """Complete what was added, in a place where no service sees it."""
+
+class Source(Protocol):
+    """A store at one moment, which no service can use."""
+
+    @property
+    def namespaces(self) -> Mapping[str, Description]:
+        """All namespaces, with `default` and those that were deleted, in the order of their names."""
+
+    def space(self, namespace: str) -> SpaceSource:
+        """The space of a namespace that exists."""
+
+
+class Target(Protocol):
+    """A store that is filled. Until `write`, `namespaces` is what it had before; then, what was written."""
+
+    is_empty: bool
+    """Nothing was ever written. Otherwise only what Source has may be called."""
+
+    @property
+    def namespaces(self) -> Mapping[str, Description]:
+        """See Source."""
+
+    def space(self, namespace: str) -> SpaceTarget:
+        """The space of a namespace, which need not exist yet."""
+
+    async def write(self, namespaces: Mapping[str, Description], heads: Mapping[str, Head]) -> None:
+        """Complete what was added, in a place where no service sees it. `heads`: those of the spaces."""
 
     async def publish(self) -> None:
         """Make it the content of the store, durably and in one step. Raises `unavailable` if that may not be done."""
@@ -96,11 +121,27 @@ class KindSummary(msgspec.Struct, frozen=True):
     digest: str
 
 
-class Summary(msgspec.Struct, frozen=True):
-    """The whole of a store. `kinds` has the summaries by `Kind.plural`."""
+class SpaceSummary(msgspec.Struct, frozen=True):
+    """The whole of a space. `kinds` has the summaries by `Kind.plural`."""
 
     head: Head
     kinds: dict[str, KindSummary]
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The whole of a store. `spaces` are those of the namespaces that exist."""
+
+    namespaces: Mapping[str, Description]
+    spaces: dict[str, SpaceSummary]
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """The heads of the spaces."""
+        return {name: space.head for name, space in self.spaces.items()}
+
+    def records(self, plural: str) -> int:
+        """The number of records of a kind in all namespaces."""
+        return sum(space.kinds[plural].records for space in self.spaces.values())
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -117,14 +158,14 @@ async def move(source: Source, target: Target, progress: Progress) -> Moved:
     ServiceError; then the target is as it was, unless the message says that this is unknown.
     """
     if not target.is_empty:
-        if target.head == source.head:
+        if target.namespaces == source.namespaces and _heads(target) == _heads(source):
             before = await _summary(target, progress)
             if before == await _summary(source, progress):
                 return Moved(before, was_complete=True)
         raise unavailable("the target is not empty; nothing was changed")
     copied = await _summary(source, progress, into=target)
     progress.begin("writing")
-    await target.write(source.head)
+    await target.write(copied.namespaces, copied.heads)
     written = await _summary(target, progress)
     if written != copied:
         raise unavailable("the target does not hold what was written to it; nothing was changed")
@@ -133,15 +174,36 @@ async def move(source: Source, target: Target, progress: Progress) -> Moved:
     return Moved(copied, was_complete=False)
 
 
-async def _summary(store: Source, progress: Progress, *, into: Target | None = None) -> Summary:
+def _existing(store: Source | Target) -> Sequence[str]:
+    """The names of the namespaces that were not deleted."""
+    return [name for name, description in store.namespaces.items() if not description.is_deleted]
+
+
+def _heads(store: Source | Target) -> Mapping[str, Head]:
+    return {name: store.space(name).head for name in _existing(store)}
+
+
+async def _summary(store: Source | Target, progress: Progress, *, into: Target | None = None) -> Summary:
     """Read a whole store. Everything that is read is also added to `into`."""
+    spaces = {
+        name: await _summary_of_space(store.space(name), name, progress, None if into is None else into.space(name))
+        for name in _existing(store)
+    }
+    return Summary(store.namespaces, spaces)
+
+
+async def _summary_of_space(
+    space: SpaceSource, namespace: str, progress: Progress, into: SpaceTarget | None
+) -> SpaceSummary:
+    """Read a whole space. Everything that is read is also added to `into`."""
+    of_others = "" if namespace == DEFAULT_NAMESPACE else f" of {namespace}"
     kinds = {}
     for kind in KINDS:
-        step = f"{'comparing' if into is None else 'copying'} {kind.plural}"
-        progress.begin(step, await store.count(kind), kind.plural)
+        step = f"{'comparing' if into is None else 'copying'} {kind.plural}{of_others}"
+        progress.begin(step, await space.count(kind), kind.plural)
         digest, form = hashlib.sha256(), form_of(kind)
         records = removals = 0
-        async with aclosing(store.records(kind)) as pages:
+        async with aclosing(space.records(kind)) as pages:
             async for page in pages:
                 for record in page:
                     digest.update(form(record))
@@ -150,7 +212,7 @@ async def _summary(store: Source, progress: Progress, *, into: Target | None = N
                 records += len(page)
                 progress.done = records
                 await asyncio.sleep(0)  # so that the progress is shown; a store in memory never waits
-        async with aclosing(store.removals(kind)) as removed:
+        async with aclosing(space.removals(kind)) as removed:
             async for names in removed:
                 for name in names:
                     digest.update(_encode(name))
@@ -158,7 +220,7 @@ async def _summary(store: Source, progress: Progress, *, into: Target | None = N
                     await into.add_removals(kind, names)
                 removals += len(names)
         kinds[kind.plural] = KindSummary(records, removals, digest.hexdigest())
-    return Summary(store.head, kinds)
+    return SpaceSummary(space.head, kinds)
 
 
 @cache

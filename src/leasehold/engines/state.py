@@ -1,11 +1,27 @@
-"""The whole content of a space at one revision: as loaded (`StoredState`) and to be written (`Snapshot`)."""
+"""The whole content of a space at one revision: as loaded (`StoredState`) and to be written (`Snapshot`).
+
+Also what a namespace has beside its space (`Description`).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Generic
 
 import msgspec
 
-from leasehold.model import KINDS, AnyKind, Kind, R, Record
+from leasehold.model import KINDS, AnyKind, Kind, Quota, R, Record
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What a namespace has beside its space. `deleted_at_revision`: it was deleted, and nothing else is kept of it."""
+
+    quota: Quota = Quota()
+    created_at: int | None = None
+    """Microseconds since the epoch. None: it is `default` without a quota, of which nothing has to be kept."""
+    deleted_at_revision: int | None = None
+
+    @property
+    def is_deleted(self) -> bool:
+        return self.deleted_at_revision is not None
 
 
 class Contents(msgspec.Struct, Generic[R], gc=False):

@@ -23,6 +23,7 @@ PLACE_OF_FIRST_ENTRY: Final = 2
 """The line of a backup after its head."""
 
 _BEGIN_OF_BACKUP: Final = re.compile(rb'\s*\{\s*"leasehold"\s*:')
+_BEGIN_OF_SEVERAL: Final = re.compile(rb'\s*\{\s*"leasehold_backup"\s*:')
 _BEGIN_OF_CONSUL: Final = re.compile(rb"\s*\[")
 _BEGIN_OF_ETCD: Final = re.compile(rb'\s*\{\s*(?:"header"\s*:|$)')
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -51,6 +52,8 @@ def read(file: BinaryIO, name: str, format_name: FormatName | None, options: Opt
     Raises ServiceError, also while the items are read.
     """
     first = file.readline().removeprefix(_BYTE_ORDER_MARK)
+    if _BEGIN_OF_SEVERAL.match(first):
+        raise unavailable(f"{name} is a backup of several namespaces: make one of a single namespace, with --namespace")
     chosen = _found_format(first) if format_name is None else format_name
     if chosen == "entries":
         return Reading(chosen, "line", read_lines(chain([first], file)))

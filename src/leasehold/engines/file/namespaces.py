@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from leasehold.engines.base import MakeIncarnation
-from leasehold.engines.state import Snapshot, StoredState, empty_state, snapshot_of
+from leasehold.engines.state import Description, Snapshot, StoredState, empty_state, snapshot_of
 from leasehold.model import Change, Quota
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
@@ -41,10 +41,21 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     def quota(self) -> Quota:
         return Quota(self.max_entries, self.max_bytes)
 
+    @property
+    def description(self) -> Description:
+        if self.is_deleted:
+            return Description(deleted_at_revision=self.revision)
+        return Description(self.quota, self.created_at)
+
 
 def head_with(quota: Quota, revision: int, incarnation: str, created_at: int) -> Head:
     """The head of a namespace that exists."""
     return Head(revision, incarnation, created_at, quota.max_entries, quota.max_bytes)
+
+
+def head_of(description: Description, revision: int, incarnation: str) -> Head:
+    """The head of a namespace that exists."""
+    return head_with(description.quota, revision, incarnation, description.created_at or 0)
 
 
 class StoredNamespaces(msgspec.Struct):
@@ -66,6 +77,14 @@ class StoredNamespaces(msgspec.Struct):
         snapshots = {name: snapshot_of(state) for name, state in self.states.items()}
         return NamespacesSnapshot(self.log, self.sequence, self.heads, snapshots)
 
+    @property
+    def descriptions(self) -> dict[str, Description]:
+        """All namespaces in the order of their names, `default` and deleted ones included."""
+        found = {name: head.description for name, head in self.heads.items()}
+        if DEFAULT_NAMESPACE not in found or found[DEFAULT_NAMESPACE].quota == Quota():
+            found[DEFAULT_NAMESPACE] = Description()
+        return dict(sorted(found.items()))
+
     def advance(self, by: int, make_incarnation: MakeIncarnation) -> None:
         """Increase the revisions of all, those of deleted ones included, and give them and the log new identities."""
         if not self.sequence:
@@ -77,6 +96,21 @@ class StoredNamespaces(msgspec.Struct):
         for name, head in self.heads.items():
             if head.is_deleted:
                 self.heads[name] = Head(head.revision + by)
+
+    def state_of(self, namespace: str) -> StoredState:
+        """The records of a namespace. If it was deleted, or never existed, it has none."""
+        found = self.states.get(namespace)
+        return state_of_new(self.heads.get(namespace, Head(0))) if found is None else found
+
+    def restore(self, namespace: str, state: StoredState, now: int) -> None:
+        """Replace the records of a namespace, which is created if it does not exist. Its quota stays."""
+        self.sequence += 1
+        before = self.heads.get(namespace)
+        if before is None or before.is_deleted:
+            self.heads[namespace] = Head(state.revision, state.incarnation, now)
+        else:
+            self.heads[namespace] = replace(before, incarnation=state.incarnation)
+        self.states[namespace] = state
 
     def apply(self, namespace: str, content: Head | Sequence[Change]) -> str:
         """Apply an event. Returns what is wrong with it, or nothing. Batches are applied by `recovery`."""

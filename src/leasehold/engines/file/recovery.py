@@ -45,11 +45,20 @@ class Paths:
         self.reserve = self._beside(".reserve")
         self.kept = (self.data, self.namespaces, self.journal, self.old_journal)
         """The files that contain the store."""
-        self._temporary = re.compile(re.escape(data.name) + r"(\.journal|\.reserve|\.namespaces)?\.tmp-\d+")
+        self._temporary = re.compile(
+            re.escape(data.name) + r"((\.journal|\.reserve|\.namespaces)?\.tmp-\d+|\.namespaces\.for-[0-9a-f]{6})"
+        )
         self._numbers = itertools.count(1)
 
     def _beside(self, suffix: str) -> Path:
         return self.data.with_name(self.data.name + suffix)
+
+    def prepared_namespaces(self, incarnation: str) -> Path:
+        """The namespaces that belong to the `data.json` with this incarnation, as soon as there is one.
+
+        So both are replaced in one step, by the renaming of `data.json`. The next start renames this file, too.
+        """
+        return self._beside(f".namespaces.for-{incarnation}")
 
     def temporary(self, path: Path) -> Path:
         """An unused name. Numbers suffice: one process owns the store, and its start removes temporary files."""
@@ -130,7 +139,11 @@ def read_files(disk: Disk, paths: Paths, now: int, progress: Progress | None = N
             state = read_snapshot(disk, paths.data, now, progress=progress)
         snapshot_revision = state.revision
         with as_unavailable(paths.namespaces.name, "read"):
-            namespaces = read_namespaces(disk, paths.namespaces, progress)
+            namespaces = StoredNamespaces()
+            if state.incarnation:
+                namespaces = read_namespaces(disk, paths.prepared_namespaces(state.incarnation), progress)
+            if not namespaces.sequence:
+                namespaces = read_namespaces(disk, paths.namespaces, progress)
         snapshot_sequence = namespaces.sequence
         with as_unavailable(f"the folder {paths.folder}", "read"):
             has_data = paths.data.name in disk.names(paths.folder)

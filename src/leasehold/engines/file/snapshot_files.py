@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from leasehold.engines.file.disk import Disk, Identity, replace_file
+from leasehold.engines.file.disk import Disk, Identity, WriteError, rename_durably, replace_file, unlink_quietly
 from leasehold.engines.file.namespaces import NamespacesSnapshot
 from leasehold.engines.file.namespaces_file import namespaces_text
 from leasehold.engines.file.ownership import Ownership
@@ -71,6 +71,32 @@ class SnapshotFiles:
             if others.sequence >= self.sequence:
                 self._replace(self._paths.namespaces, passing(namespaces_text(others)))
                 self.sequence = others.sequence
+
+    def replace_both(self, snapshot: Snapshot, others: NamespacesSnapshot | None) -> None:
+        """Replace both in one step, if there are others, by what belongs to another history. There are no journals.
+
+        `snapshot` has a new incarnation, which the name of the other file contains until `data.json` is replaced. A
+        start takes the file by this name, or removes it. Raises WriteError; then nothing may have changed, or both.
+        """
+        if others is None:
+            self.replace_data(snapshot)
+            return
+        disk, paths = self._disk, self._paths
+        prepared = paths.prepared_namespaces(snapshot.incarnation)
+        written = replace_file(disk, prepared, paths.temporary(paths.namespaces), namespaces_text(others))
+        try:
+            self.replace_data(snapshot)
+        except WriteError as error:
+            if error.nothing_changed:
+                unlink_quietly(disk, prepared)
+            raise
+        self._owner.files.may_become(paths.namespaces, written)
+        try:
+            rename_durably(disk, prepared, paths.namespaces)
+        except WriteError as error:
+            raise WriteError(error.cause, nothing_changed=False) from error
+        self._owner.files.put(paths.namespaces, written)
+        self.sequence = others.sequence
 
     def _replace(self, path: Path, chunks: Chunks) -> None:
         def before_rename(identity: Identity) -> None:

@@ -14,12 +14,13 @@ from leasehold.engines.file.recovery import JournalReport, Paths, Report, as_una
 log = structlog.get_logger(__name__)
 
 
-def sync_files(disk: Disk, paths: Paths, files: OwnedFiles, report: Report) -> JournalWriter | None:
+def sync_files(disk: Disk, paths: Paths, files: OwnedFiles, report: Report, incarnation: str) -> JournalWriter | None:
     """Remove temporary files, cut off torn ends, sync all files. Returns the writer of the journal, if there is one.
 
-    Adds the journals to `files`. Raises `unavailable`.
+    Adds to `files` the journals, and what it renames. `incarnation`: that of `data.json`. Raises `unavailable`.
     """
     with as_unavailable(f"the folder {paths.folder}", "changed"):
+        _finish_replacement(disk, paths, files, incarnation)
         for name in disk.names(paths.folder):
             if paths.is_temporary(name):
                 disk.unlink(paths.folder / name)
@@ -32,6 +33,16 @@ def sync_files(disk: Disk, paths: Paths, files: OwnedFiles, report: Report) -> J
     with as_unavailable(f"the folder {paths.folder}", "made durable"):
         disk.sync_folder(paths.folder)
     return writer
+
+
+def _finish_replacement(disk: Disk, paths: Paths, files: OwnedFiles, incarnation: str) -> None:
+    """Do what is left of `SnapshotFiles.replace_both`, if the process was killed after its first step."""
+    prepared = paths.prepared_namespaces(incarnation)
+    identity = disk.identity(prepared) if incarnation else None
+    if identity is not None:
+        disk.sync_folder(paths.folder)  # `data.json` must not be the old one when this file has its final name
+        disk.rename(prepared, paths.namespaces)
+        files.put(paths.namespaces, identity)
 
 
 def _secure_journal(disk: Disk, paths: Paths, files: OwnedFiles, journal: JournalReport) -> JournalWriter | None:

@@ -131,11 +131,11 @@ class Storage:
         self.progress.begin(f"reading {self._paths.data.name}", 0 if data is None else data.size)
         state, report = read_files(self._disk, self._paths, now, self.progress)
         self.progress.begin("syncing the files")
-        self._journal = sync_files(self._disk, self._paths, self._owner.files, report)
+        self._owner.files.put(self._paths.namespaces, others)
+        self._journal = sync_files(self._disk, self._paths, self._owner.files, report, state.incarnation)
         self.has_old_journal = any(journal.name == self._paths.old_journal.name for journal in report.journals)
         copy = check_that_files_can_be_replaced(self._disk, self._paths)
         self._owner.files.put(self._paths.data, copy or data)
-        self._owner.files.put(self._paths.namespaces, others)
         self.revision = state.revision
         namespaces = report.namespaces
         self.sequence = self._old_sequence = namespaces.sequence

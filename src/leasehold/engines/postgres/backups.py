@@ -1,19 +1,20 @@
 """Reads all entries of a space at one moment, and restores a backup. Each uses one transaction on a new connection."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Final, TypeVar
 
 import asyncpg
 
+from leasehold.engines.backups import Backup, Keep, StoreMoment
 from leasehold.engines.base import Clock, MakeIncarnation, Moment
 from leasehold.engines.file.offline import Restored
-from leasehold.engines.postgres import namespace_statements, schema, sql
+from leasehold.engines.postgres import namespace_statements, namespaces, schema, sql
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, collect_warnings, time_limit
 from leasehold.engines.postgres.lists import PAGE_WEIGHT
 from leasehold.engines.postgres.tables import entries
-from leasehold.engines.state import StoredState
+from leasehold.engines.state import Description, StoredState
 from leasehold.errors import no_such_namespace, unavailable
 from leasehold.limits import MIB
 from leasehold.model import ENTRY, Entry
@@ -27,9 +28,6 @@ PAGE_SILENCE_SECONDS: Final = 15.0
 """The time limit for one page. After it the connection is given up."""
 
 _STATEMENTS: Final = sql.OF_KIND[ENTRY]
-
-Keep = Callable[[Moment], Awaitable[Path]]
-"""Saves the entries that will be replaced. Returns the path of the file."""
 
 
 async def moment(address: Address, namespace: str, clock: Clock | None) -> Moment:
@@ -49,24 +47,70 @@ async def moment(address: Address, namespace: str, clock: Clock | None) -> Momen
     return Moment(head["incarnation"], head["revision"], _closing(connection, namespace, clock))
 
 
-async def moment_of(url: str, namespace: str = DEFAULT_NAMESPACE) -> Moment:
-    """Like `moment`, for a database that no engine has opened. Raises ServiceError."""
+@asynccontextmanager
+async def moment_of(url: str) -> AsyncIterator[StoreMoment]:
+    """All namespaces at this moment, of a database that no engine has opened. Raises ServiceError."""
     try:
-        return await moment(Address(url), namespace, None)
+        connection = await Address(url).connect()
+    except (*FAILURES, ValueError) as failure:
+        raise as_start_error(failure) from failure
+    try:
+        yield await _begun_moment(connection)
+    finally:
+        connection.terminate()
+
+
+async def _begun_moment(connection: Connection) -> StoreMoment:
+    """Begin a transaction that sees one moment."""
+    try:
+        with time_limit(connection, SILENCE_SECONDS):
+            await connection.execute(sql.NO_IDLE_TIMEOUT)
+            await connection.execute(sql.BEGIN_MOMENT)
+            return await _store_moment(connection)
     except asyncpg.UndefinedTableError as failure:
         raise unavailable("the database holds no store") from failure
-    except (*FAILURES, ValueError) as failure:
+    except FAILURES as failure:
         raise as_start_error(failure) from failure
 
 
+async def _store_moment(connection: Connection) -> StoreMoment:
+    """All namespaces, as the transaction of a connection sees them."""
+    rows = {row["namespace"]: row for row in await connection.fetch(namespace_statements.ALL)}
+
+    async def moment_of(namespace: str) -> Moment:
+        row = rows[namespace]
+        return Moment(row["incarnation"], row["revision"], _readable_pages(connection, namespace, None))
+
+    return StoreMoment({name: namespaces.description_of(rows[name]) for name in sorted(rows)}, moment_of)
+
+
+def _only(default: Moment) -> StoreMoment:
+    """One namespace, as if it were the only one."""
+
+    async def moment_of(_namespace: str) -> Moment:
+        return default
+
+    return StoreMoment({DEFAULT_NAMESPACE: Description()}, moment_of)
+
+
 async def _closing(connection: Connection, namespace: str, clock: Clock | None) -> AsyncGenerator[Sequence[Entry]]:
+    try:
+        async with aclosing(_readable_pages(connection, namespace, clock)) as pages:
+            async for page in pages:
+                yield page
+    finally:
+        connection.terminate()
+
+
+async def _readable_pages(
+    connection: Connection, namespace: str, clock: Clock | None
+) -> AsyncGenerator[Sequence[Entry]]:
+    """As `_pages`. Raises `unavailable`."""
     try:
         async for page in _pages(connection, namespace, clock):
             yield page
     except FAILURES as failure:
         raise unavailable("the database cannot be read any further") from failure
-    finally:
-        connection.terminate()
 
 
 async def _pages(connection: Connection, namespace: str, clock: Clock | None) -> AsyncGenerator[Sequence[Entry]]:
@@ -110,20 +154,71 @@ async def restore(
                 raise unavailable("the database is not empty: with --replace, its content is kept in a file")
             row = await connection.fetchrow(sql.HEAD, namespace)
             assert row is not None
-            kept = await keep(Moment(row["incarnation"], row["revision"], _pages(connection, namespace, None)))
-            for statement in sql.REMOVE_EVERYTHING:
-                await connection.execute(statement, namespace)
-        size = 0
-        for portion in _portions(backup):
-            await connection.execute(_STATEMENTS.add, namespace, *entries.values(portion))
-            size += entries.growth({}, (), portion)[1]
+            kept = await keep(_only(Moment(row["incarnation"], row["revision"], _pages(connection, namespace, None))))
+            await _remove_everything(connection, namespace)
         revision = max(head, backup.revision) + advance
-        await connection.execute(sql.MOVE_HEAD, namespace, revision, make_incarnation())
+        await _fill(connection, namespace, backup, revision, make_incarnation)
         await connection.execute(namespace_statements.REVIVE, namespace)
-        await connection.execute(namespace_statements.SET_USAGE, namespace, len(backup.of(ENTRY).by_name), size)
         return Restored(revision, kept)
 
     return await _in_one_transaction(url, work, now=now)
+
+
+async def restore_all(
+    url: str, backup: Backup, *, advance: int, keep: Keep | None, make_incarnation: MakeIncarnation, now: int
+) -> Restored:
+    """Replace all namespaces of the database by those of `backup`. What it does not have is deleted.
+
+    Each new head is `advance` larger than both heads. Otherwise as `restore`. Returns the head of `default`.
+    """
+
+    async def work(connection: Connection) -> Restored:
+        await schema.ensure_head(connection, DEFAULT_NAMESPACE, make_incarnation)
+        found = await namespaces.descriptions(connection)
+        heads = {
+            name: await _locked_head(connection, name, make_incarnation)
+            for name in sorted(found.keys() | backup.namespaces.keys())
+        }
+        kept = None
+        is_unused = found == {DEFAULT_NAMESPACE: Description()} and not heads[DEFAULT_NAMESPACE]
+        if not is_unused or await connection.fetchval(sql.HOLDS_ANYTHING, DEFAULT_NAMESPACE):
+            if keep is None:
+                raise unavailable("the database is not empty: with --replace, its content is kept in a file")
+            kept = await keep(StoreMoment(found, (await _store_moment(connection)).moment_of))
+        for name, head in heads.items():
+            await _remove_everything(connection, name)
+            description = backup.namespaces.get(name)
+            if description is None or description.deleted_at_revision is not None:
+                await namespaces.set_deleted(connection, name, now=now)
+                if description is not None and description.deleted_at_revision is not None:
+                    existed = name in found and not found[name].is_deleted
+                    revision = max(head + existed, description.deleted_at_revision) + advance
+                    await connection.execute(sql.MOVE_HEAD, name, revision, make_incarnation())
+                await connection.execute(namespace_statements.SET_USAGE, name, 0, 0)
+            else:
+                state = backup.states[name]
+                await _fill(connection, name, state, max(head, state.revision) + advance, make_incarnation)
+                await namespaces.set_description(connection, name, description)
+        return Restored(max(heads[DEFAULT_NAMESPACE], backup.states[DEFAULT_NAMESPACE].revision) + advance, kept)
+
+    return await _in_one_transaction(url, work, now=now)
+
+
+async def _remove_everything(connection: Connection, namespace: str) -> None:
+    for statement in sql.REMOVE_EVERYTHING:
+        await connection.execute(statement, namespace)
+
+
+async def _fill(
+    connection: Connection, namespace: str, backup: StoredState, revision: int, make_incarnation: MakeIncarnation
+) -> None:
+    """Add the entries of a backup to an empty namespace, and move its head."""
+    size = 0
+    for portion in _portions(backup):
+        await connection.execute(_STATEMENTS.add, namespace, *entries.values(portion))
+        size += entries.growth({}, (), portion)[1]
+    await connection.execute(sql.MOVE_HEAD, namespace, revision, make_incarnation())
+    await connection.execute(namespace_statements.SET_USAGE, namespace, len(backup.of(ENTRY).by_name), size)
 
 
 async def advance(url: str, *, by: int, make_incarnation: MakeIncarnation, now: int) -> int:

@@ -5,7 +5,7 @@ holds the head row, so no server of an older version can commit. A target is fil
 transaction, so nobody sees it before its COMMIT.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import repeat
 from typing import Final
@@ -17,11 +17,13 @@ from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.moves import Head, RemovedName
 from leasehold.engines.postgres import move_statements as statements
 from leasehold.engines.postgres import namespace_statements, schema, sql
+from leasehold.engines.postgres import namespaces as stored_namespaces
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import CLOSE_SECONDS, Address, Connection, collect_warnings, time_limit
 from leasehold.engines.postgres.lists import PAGE_WEIGHT
 from leasehold.engines.postgres.messages import EPOCH_MICROSECONDS
 from leasehold.engines.postgres.tables import TABLES
+from leasehold.engines.state import Description
 from leasehold.errors import unavailable
 from leasehold.model import AnyKind, Record
 from leasehold.namespaces import DEFAULT_NAMESPACE
@@ -36,8 +38,8 @@ _BEGINNING: Final = EPOCH_MICROSECONDS - 2**63
 """`-infinity`, as the clock of the statements: no record has expired yet."""
 
 
-class PostgresSource:
-    """A store within the transaction of a connection."""
+class PostgresSpaceSource:
+    """The space of a namespace within the transaction of a connection."""
 
     def __init__(self, connection: Connection, namespace: str, head: Head) -> None:
         self._connection = connection
@@ -77,12 +79,8 @@ class PostgresSource:
             after = page[-1].name
 
 
-class PostgresTarget(PostgresSource):
-    """A store that is filled within the transaction of a connection."""
-
-    def __init__(self, connection: Connection, namespace: str, head: Head, *, is_empty: bool) -> None:
-        super().__init__(connection, namespace, head)
-        self.is_empty = is_empty
+class PostgresSpaceTarget(PostgresSpaceSource):
+    """The space of a namespace that is filled within the transaction of a connection."""
 
     async def add(self, kind: AnyKind, records: Sequence[Record]) -> None:
         table = TABLES[kind]
@@ -102,15 +100,67 @@ class PostgresTarget(PostgresSource):
                 columns=["namespace", *columns],
             )
 
-    async def write(self, head: Head) -> None:
+    async def complete(self, head: Head) -> None:
+        """See `Target.write`."""
         connection, namespace = self._connection, self._namespace
         with time_limit(connection, WHOLE_SECONDS):
             await connection.execute(statements.ADD_BATCHES, namespace, head.compacted_revision)
             await connection.execute(statements.ADD_BATCH_OF_HEAD, namespace, head.revision, head.compacted_revision)
-            await connection.execute(
-                statements.SET_HEAD, namespace, head.revision, head.compacted_revision, head.incarnation
-            )
+            await _set_head(connection, namespace, head)
         self.head = await _read_head(connection, namespace)
+
+
+class PostgresSource:
+    """A store within the transaction of a connection."""
+
+    def __init__(self, namespaces: Mapping[str, Description], spaces: Mapping[str, PostgresSpaceSource]) -> None:
+        self.namespaces = namespaces
+        self._spaces = spaces
+
+    def space(self, namespace: str) -> PostgresSpaceSource:
+        return self._spaces[namespace]
+
+
+class PostgresTarget:
+    """A store that is filled within the transaction of a connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        namespaces: Mapping[str, Description],
+        spaces: dict[str, PostgresSpaceTarget],
+        make_incarnation: MakeIncarnation,
+        now: int,
+        *,
+        is_empty: bool,
+    ) -> None:
+        self.namespaces = namespaces
+        self.is_empty = is_empty
+        self._connection = connection
+        self._spaces = spaces
+        self._make_incarnation = make_incarnation
+        self._now = now
+
+    def space(self, namespace: str) -> PostgresSpaceTarget:
+        found = self._spaces.get(namespace)
+        if found is None:
+            found = self._spaces[namespace] = PostgresSpaceTarget(self._connection, namespace, Head("", 0, 0))
+        return found
+
+    async def write(self, namespaces: Mapping[str, Description], heads: Mapping[str, Head]) -> None:
+        connection = self._connection
+        for name, description in namespaces.items():
+            await schema.ensure_head(connection, name, self._make_incarnation)
+            deleted_at_revision = description.deleted_at_revision
+            if deleted_at_revision is not None:
+                await stored_namespaces.set_deleted(connection, name, now=self._now)
+                head = Head(self._make_incarnation(), deleted_at_revision, deleted_at_revision)
+                await _set_head(connection, name, head)
+                await connection.execute(namespace_statements.SET_USAGE, name, 0, 0)
+            else:
+                await self.space(name).complete(heads[name])
+                await stored_namespaces.set_description(connection, name, description)
+        self.namespaces = await stored_namespaces.descriptions(connection)
 
     async def publish(self) -> None:
         is_committing = False
@@ -129,41 +179,33 @@ class PostgresTarget(PostgresSource):
             raise unavailable(f"{as_start_error(failure).message}; {outcome}") from failure
 
 
+async def _set_head(connection: Connection, namespace: str, head: Head) -> None:
+    await connection.execute(statements.SET_HEAD, namespace, head.revision, head.compacted_revision, head.incarnation)
+
+
 @asynccontextmanager
-async def opened_source(
-    url: str, *, make_incarnation: MakeIncarnation, now: int, namespace: str = DEFAULT_NAMESPACE
-) -> AsyncIterator[PostgresSource]:
+async def opened_source(url: str, *, make_incarnation: MakeIncarnation, now: int) -> AsyncIterator[PostgresSource]:
     """The store in a database. Raises `unavailable` if there is none, or if a server uses it.
 
     Tables of an older version are migrated. A store of version 0.1.0 gets an incarnation within the transaction.
     """
     async with _connected(url) as connection:
-        if not await _is_store(connection, namespace):
+        if not await _is_store(connection):
             raise unavailable("the database holds no store")
-        head = await _hold(connection, namespace, make_incarnation, now)
-        await _check_that_all_is_moved(connection, namespace)
-        yield PostgresSource(connection, namespace, head)
-
-
-async def _check_that_all_is_moved(connection: Connection, namespace: str) -> None:
-    """Raise `unavailable` for a store with more than the records of `namespace`. A deleted one has a last revision."""
-    names = [row["namespace"] for row in await connection.fetch(namespace_statements.NAMES)]
-    row = await connection.fetchrow(namespace_statements.DESCRIBE, namespace)
-    assert row is not None
-    if names != [namespace] or row["max_entries"] is not None or row["max_bytes"] is not None:
-        raise unavailable("the store has, or had, other namespaces or a quota, which cannot be moved yet")
+        found, heads = await _hold(connection, make_incarnation, now)
+        yield PostgresSource(found, {name: PostgresSpaceSource(connection, name, head) for name, head in heads.items()})
 
 
 @asynccontextmanager
-async def opened_target(
-    url: str, *, make_incarnation: MakeIncarnation, now: int, namespace: str = DEFAULT_NAMESPACE
-) -> AsyncIterator[PostgresTarget]:
+async def opened_target(url: str, *, make_incarnation: MakeIncarnation, now: int) -> AsyncIterator[PostgresTarget]:
     """The store in a database, whose tables are made if they are missing. Raises `unavailable` if a server uses it."""
     async with _connected(url) as connection:
-        head = await _hold(connection, namespace, make_incarnation, now)
-        holds_anything = await connection.fetchval(sql.HOLDS_ANYTHING, namespace)
-        is_empty = not head.revision and not holds_anything
-        yield PostgresTarget(connection, namespace, head, is_empty=is_empty)
+        found, heads = await _hold(connection, make_incarnation, now)
+        spaces = {name: PostgresSpaceTarget(connection, name, head) for name, head in heads.items()}
+        holds_anything = await connection.fetchval(sql.HOLDS_ANYTHING, DEFAULT_NAMESPACE)
+        is_unused = found == {DEFAULT_NAMESPACE: Description()} and not heads[DEFAULT_NAMESPACE].revision
+        is_empty = is_unused and not holds_anything
+        yield PostgresTarget(connection, found, spaces, make_incarnation, now, is_empty=is_empty)
 
 
 @asynccontextmanager
@@ -183,23 +225,33 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
         connection.terminate()
 
 
-async def _is_store(connection: Connection, namespace: str) -> bool:
+async def _is_store(connection: Connection) -> bool:
     try:
-        return await connection.fetchval(statements.IS_STORE, namespace) is not None
+        return await connection.fetchval(statements.IS_STORE, DEFAULT_NAMESPACE) is not None
     except asyncpg.UndefinedTableError:
         return False
 
 
-async def _hold(connection: Connection, namespace: str, make_incarnation: MakeIncarnation, now: int) -> Head:
-    """Begin a transaction in which no server can use the store. Returns the head."""
+async def _hold(
+    connection: Connection, make_incarnation: MakeIncarnation, now: int
+) -> tuple[Mapping[str, Description], Mapping[str, Head]]:
+    """Begin a transaction in which no server can use the store. Returns its namespaces, and the heads of their spaces.
+
+    A server takes the lock for `default` only, whatever it serves.
+    """
     await connection.execute(sql.NO_IDLE_TIMEOUT)
     await schema.deploy(connection, schema.load_scripts(), now=now)
     await connection.execute(sql.BEGIN)
-    if not await connection.fetchval(sql.KEEP_SERVERS_AWAY, namespace):
+    if not await connection.fetchval(sql.KEEP_SERVERS_AWAY, DEFAULT_NAMESPACE):
         raise unavailable("the database is in use by a server, or by another move; nothing was changed")
-    await schema.ensure_head(connection, namespace, make_incarnation)
-    await connection.execute(sql.LOCK_HEAD, namespace)
-    return await _read_head(connection, namespace)
+    await schema.ensure_head(connection, DEFAULT_NAMESPACE, make_incarnation)
+    found = await stored_namespaces.descriptions(connection)
+    heads = {}
+    for name, description in found.items():
+        await connection.execute(sql.LOCK_HEAD, name)
+        if not description.is_deleted:
+            heads[name] = await _read_head(connection, name)
+    return found, heads
 
 
 async def _read_head(connection: Connection, namespace: str) -> Head:

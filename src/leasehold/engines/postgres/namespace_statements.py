@@ -25,9 +25,16 @@ LIST: Final = f"""
     SELECT {_DESCRIPTION} FROM head WHERE namespace > $1 AND deleted_at IS NULL ORDER BY namespace LIMIT $2
 """
 """after, limit. Those that exist."""
+ALL: Final = f"SELECT {_DESCRIPTION} FROM head"
+"""Also those that were deleted."""
 NAMES: Final = "SELECT namespace FROM head ORDER BY namespace"
 """Also those that were deleted."""
 SET_QUOTA: Final = "UPDATE head SET max_entries = $2, max_bytes = $3 WHERE namespace = $1"
+SET_DESCRIPTION: Final = """
+    UPDATE head SET created_at = coalesce($2, created_at), deleted_at = NULL, max_entries = $3, max_bytes = $4
+    WHERE namespace = $1
+"""
+"""time, quota. For a namespace that was restored or moved."""
 BEGIN: Final = """
     UPDATE head SET incarnation = $2, created_at = $3, deleted_at = NULL, compacted_revision = revision
     WHERE namespace = $1

@@ -15,7 +15,9 @@ import asyncpg
 from leasehold.engines.postgres import namespace_statements as statements
 from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.links import Connection, collect_warnings
+from leasehold.engines.state import Description
 from leasehold.model import Namespace, Quota, QuotaChange, Usage
+from leasehold.namespaces import DEFAULT_NAMESPACE
 
 REMOVED_AT_ONCE: Final = 2_000
 """Rows of each table that one transaction of a deletion removes."""
@@ -47,6 +49,38 @@ def described(row: asyncpg.Record, counted: Counted | None = None) -> Namespace 
         counted = Counted(row["revision"], Usage(row["entries"], row["bytes"]))
     quota = Quota(row["max_entries"], row["max_bytes"])
     return Namespace(row["namespace"], counted.revision, counted.usage, quota, row["created_at"])
+
+
+def description_of(row: asyncpg.Record) -> Description:
+    """What a row has beside the space of its namespace."""
+    if row["deleted_at"] is not None:
+        return Description(deleted_at_revision=row["revision"])
+    quota = Quota(row["max_entries"], row["max_bytes"])
+    if row["namespace"] == DEFAULT_NAMESPACE and quota == Quota():
+        return Description()
+    return Description(quota, row["created_at"])
+
+
+async def descriptions(connection: Connection) -> dict[str, Description]:
+    """All namespaces in the order of their names, deleted ones included."""
+    rows = await connection.fetch(statements.ALL)
+    return dict(sorted((row["namespace"], description_of(row)) for row in rows))
+
+
+async def set_deleted(connection: Connection, name: str, *, now: int) -> None:
+    """Mark a namespace without rows as deleted, within a transaction that holds its head. SET_USAGE must follow."""
+    row = await connection.fetchrow(statements.DESCRIBE, name)
+    assert row is not None
+    if row["deleted_at"] is None:
+        await connection.execute(statements.MARK_DELETED, name, now)
+        await connection.execute(statements.TELL_DELETED, name, row["incarnation"])
+
+
+async def set_description(connection: Connection, name: str, description: Description) -> None:
+    """Let a namespace exist with this description, within a transaction that holds its head."""
+    quota = description.quota
+    created_at = description.created_at
+    await connection.execute(statements.SET_DESCRIPTION, name, created_at, quota.max_entries, quota.max_bytes)
 
 
 async def create(connection: Connection, name: str, change: QuotaChange, *, incarnation: str, now: int) -> bool | None:

@@ -1,0 +1,98 @@
+"""Moves stores, for tests; also in processes that are killed on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import pytest
+from databases import Database, run, shared_server_url
+from driving import FrozenClock
+from harness.killed_before_a_step import KILLED_BEFORE_A_STEP
+
+from leasehold.engines import move_store
+from leasehold.errors import ServiceError
+from leasehold.progress import Progress
+
+NOW: Final = FrozenClock().now
+_numbers = count(1)
+
+
+def new_file(folder: Path) -> str:
+    store = folder / f"store-{next(_numbers)}" / "data.json"
+    store.parent.mkdir()
+    return str(store)
+
+
+def new_database(_folder: Path) -> str:
+    return made_database().url
+
+
+def made_database() -> Database:
+    return Database(shared_server_url(), f"moves_{os.getpid()}_{next(_numbers)}").create()
+
+
+STORES: Mapping[str, Callable[[Path], str]] = {"file": new_file, "postgres": new_database}
+every_source = pytest.mark.parametrize("source_kind", STORES)
+every_target = pytest.mark.parametrize("target_kind", STORES)
+
+
+def moved(source: str, target: str) -> bool:
+    """Move a store. Returns whether the target was complete before."""
+    return run(move_store(source, target, progress=Progress(), now=NOW)).was_complete
+
+
+def refused(source: str, target: str) -> str:
+    with pytest.raises(ServiceError) as caught:
+        moved(source, target)
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+KILLED_AT = f"""{KILLED_BEFORE_A_STEP}
+import asyncio, sys
+from leasehold.engines import move_store
+from leasehold.engines.postgres import moves
+from leasehold.errors import ServiceError
+from leasehold.progress import Progress
+
+disk.OsDisk = KilledDisk
+moves.PAGE_RECORDS = 20
+for line in sys.stdin:
+    steps, source, target = line.split()
+    child = os.fork()
+    if not child:
+        steps = int(steps)
+        try:
+            moved = asyncio.run(move_store(source, target, progress=Progress(), now=0))
+        except ServiceError as error:
+            os._exit(3 if "in use by" in error.message else 1)
+        os._exit(2 if moved.was_complete else 0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Moves stores, each in a process of its own, which is killed before one use of a disk or a connection."""
+MOVED, WAS_COMPLETE, IN_USE, KILLED = 0, 2, 3, -signal.SIGKILL
+
+
+@contextmanager
+def killed_moves() -> Iterator[Callable[[int, str, str], int]]:
+    """Calls with a step, a source and a target return the exit code of the process."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_AT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as forking:
+
+        def killed_at(step: int, source: str, target: str) -> int:
+            assert forking.stdin is not None
+            assert forking.stdout is not None
+            forking.stdin.write(f"{step} {source} {target}\n")
+            forking.stdin.flush()
+            return int(forking.stdout.readline())
+
+        yield killed_at
+        assert forking.stdin is not None
+        forking.stdin.close()
