@@ -153,6 +153,16 @@ async def read(space: Space, kind: Kind[R], name: str) -> R | None:
     return found
 
 
+def note_published(space: Space, revisions: list[int]) -> None:
+    """Note the revisions of changes of entries. At any time, an engine may also publish that there may be others."""
+
+    def hear(revision: int, changes: Sequence[Change] | None) -> None:
+        if changes is not None:
+            revisions.append(revision)
+
+    space.subscribe(ENTRY, hear)
+
+
 async def code_of(refused: Awaitable[object]) -> str:
     with pytest.raises(ServiceError) as caught:
         await refused
@@ -240,7 +250,7 @@ class NamespaceConformance(ABC):
             a, b = await opened.created("a"), await opened.created("b")
             published: dict[str, list[int]] = {"a": [], "b": []}
             for name, space in (("a", a), ("b", b)):
-                space.subscribe(ENTRY, lambda revision, _changes, name=name: published[name].append(revision))  # type: ignore[misc]
+                note_published(space, published[name])
             await put(a, ("key", b'"a"'), ("only/a", b"1"))
             await put(b, ("key", b'"b"'))
             assert await lock(b, "l", clock.now) == 2
