@@ -145,6 +145,16 @@ def test_a_missing_backup_file_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "backup.json") == "backup.json cannot be read: No such file or directory"
 
 
+def test_no_chunk_of_a_backup_is_empty() -> None:
+    """It would end the body of a response. The last entry fills a chunk."""
+
+    async def chunks() -> list[bytes]:
+        entries = [Entry("a", b"1", 1, NOW, NOW), Entry("b", LARGE, 2, NOW, NOW)]
+        return [chunk async for chunk in backup_text(Moment(INCARNATION, 2, pages(entries)))]
+
+    assert all(run(chunks()))
+
+
 @pytest.mark.parametrize("size", [1, 7, SEAL_BYTES, 10_000_000])
 def test_the_seal_is_verified_for_chunks_of_any_size(size: int, tmp_path: Path) -> None:
     text = written(tmp_path / "backup.json", some_entries(5, 10)).read_bytes()

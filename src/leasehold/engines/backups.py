@@ -145,7 +145,8 @@ async def _text_of(moment: Moment) -> AsyncGenerator[bytes]:
                 if size > CHUNK_BYTES:
                     yield b"".join(gathered)
                     gathered, size = [], 0
-    yield b"".join(gathered)
+    if gathered:
+        yield b"".join(gathered)  # never empty: an empty chunk ends the body of a response
 
 
 def _line(entry: Entry) -> bytes:
