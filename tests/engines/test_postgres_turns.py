@@ -14,6 +14,7 @@ from leasehold.engines.postgres import committer, sql, writer
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.space import PostgresSpace
+from leasehold.engines.postgres.view import Loaded, Names
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, Entry, Touched
 
@@ -175,6 +176,30 @@ def test_a_server_that_stops_while_it_sends_a_batch_does_not_keep_the_lock(
                 await until(database, "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'transactionid' AND granted")
                 assert await commit(other, ["a"], counting("a")) is None
                 assert await number(one) == 1
+
+    run(scenario())
+
+
+def test_a_batch_is_repeated_if_its_connection_is_dropped_when_it_has_just_been_loaded(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was stopped in its turn gets the answer, and its time limit has passed."""
+    load = Committer._load
+    dropped: list[Pipeline] = []
+
+    async def drop(self: Committer, pipeline: Pipeline, names: Names, *, is_locked: bool = False) -> Loaded:
+        loaded = await load(self, pipeline, names, is_locked=is_locked)
+        if not dropped:
+            dropped.append(pipeline)
+            pipeline.connection.terminate()
+        return loaded
+
+    async def scenario() -> None:
+        async with opened(database.url) as one:
+            monkeypatch.setattr(Committer, "_load", drop)
+            assert await commit(one, ["a"], counting("a")) is None
+            assert len(dropped) == 1
+            assert await number(one) == 1
 
     run(scenario())
 

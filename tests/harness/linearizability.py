@@ -213,7 +213,9 @@ class Round(ABC):
     async def _strike_in_turn(self, target: int, fault: FaultInTurn) -> None:
         kind, place = fault
         turns, other = self._turns[target], self._turns[1 - target]
+        before = self.load.done
         await asyncio.to_thread(turns.strike, self._servers[target], other, fault)
+        self.load.operations += self.load.done - before  # so that enough are left for the other faults
         self.load.figures.update({f"{kind}s in a turn": 1, f"faults in a turn, {place}": 1})
         self._hang_up_some(target)
         if kind == "kill":

@@ -308,7 +308,7 @@ class Committer:
                     removed += len(removals)
                     arguments.append([each.revision for each in removals])
         self._batch += 1
-        self._process = pipeline.connection.get_server_pid()
+        self._process = pipeline.process()
         signature = (self.writer_id, self._batch, loaded.now, loaded.complete_from)
         growth = await self._growth(pipeline, of_kinds, loaded, batch.names)
         with time_limit(pipeline.connection, SILENCE_SECONDS):

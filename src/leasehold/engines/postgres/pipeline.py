@@ -44,6 +44,15 @@ class Pipeline:
         self._prepared: dict[str, Prepared] = {}
         self._unsent: list[bytes] = []
 
+    def process(self) -> int:
+        """The id of the process of the database.
+
+        Raises InterfaceError if the connection is closed: a time limit may pass when an answer has just come.
+        """
+        if self.connection.is_closed():
+            raise asyncpg.InterfaceError("the connection is closed")
+        return self.connection.get_server_pid()
+
     async def add(self, statement: str, *arguments: object) -> None:
         """Send this statement together with the next one that is fetched. It must return no rows."""
         prepared = self._prepared.get(statement) or await self._prepare(statement)
