@@ -514,8 +514,7 @@ def append_on_two_servers(
             done[crowd.wait_for(lambda event: event.kind == "grant" and event.is_done).client] += 1
             number = faults_done.total()
             if number < len(in_turns) and done.total() >= clients * (number + 1):
-                _strike_in_turn(services, turns, number % 2, in_turns[number])
-                crowd.announce()
+                _strike_in_turn(services, crowd, turns, number % 2, in_turns[number])
                 faults_done[f"{in_turns[number][0]}s in a turn"] += 1
         crowd.end()
         finding = _finding(services[0], crowd)
@@ -530,10 +529,13 @@ def append_on_two_servers(
         return finding
 
 
-def _strike_in_turn(services: Sequence[Server], turns: Sequence[Turns], target: int, fault: FaultInTurn) -> None:
+def _strike_in_turn(
+    services: Sequence[Server], crowd: Crowd, turns: Sequence[Turns], target: int, fault: FaultInTurn
+) -> None:
     turns[target].strike(services[target], turns[1 - target], fault)
     if fault[0] == "kill":
         services[target].restart()
+        crowd.announce()
     turns[target].end(fault[0])
 
 

@@ -135,9 +135,11 @@ class Turns:
         until(lambda: other.batches >= enough, seconds=WAIT_SECONDS)
 
     def end(self, fault: Fault) -> None:
-        """Undo the fault. After a kill, the caller starts the server again."""
+        """Undo the fault, and wait until the server commits again. After a kill, the caller has started it again."""
+        before = self.batches
         assert self._server is not None
         if fault == "pause":
             os.kill(self._server.pid, signal.SIGCONT)
         self._proxy.is_open = True
         self._loop.call_soon_threadsafe(self._proxy.flows.set)
+        until(lambda: self.batches > before, seconds=WAIT_SECONDS)
