@@ -23,6 +23,8 @@ PREFIX: Final = "k/"
 LEASE_SECONDS: Final = 3_600
 """The ttl of leases. None expires during a run."""
 RECONNECT_SECONDS: Final = 0.01
+UNKNOWN: Final = b"may or may not"
+"""In the message of an error after which the outcome is unknown. After any other 503, nothing was changed."""
 
 clock = time.monotonic_ns
 
@@ -160,6 +162,8 @@ class Client:
         self._marks = 0
         self._held: list[Held] = []
         self._stale: list[Held] = []
+        self._must_pause = False
+        """The server could not be used. It would refuse thousands of requests in a second."""
         self.connection = Connection()
         operations = {
             self._read: 34,
@@ -183,6 +187,9 @@ class Client:
                 _, self.connection = await loop.create_connection(Connection, *self._place.address)
                 while not self._load.is_over:
                     await self._rng.choice(self._choices)()
+                    if self._must_pause:
+                        self._must_pause = False
+                        await asyncio.sleep(RECONNECT_SECONDS)
             except OSError:
                 await asyncio.sleep(RECONNECT_SECONDS)
             finally:
@@ -306,11 +313,17 @@ class Client:
         self._load.figures["uncertain"] += 1
         self._history.changes.append(change)
 
-    def _refused(self, change: Change, answer: Answer) -> None:
-        """Record what a refusal says about the state of the key or of the lease."""
+    def _refused(self, change: Change, answer: Answer) -> bool:
+        """Record what a refusal says about the state of the key or of the lease. Returns whether the change is
+        uncertain."""
         if answer.status == 503:
-            self._is_uncertain(change)
-            return
+            self._must_pause = True
+            is_uncertain = UNKNOWN in answer.body
+            if is_uncertain:
+                self._is_uncertain(change)
+            else:
+                self._load.figures["unavailable"] += 1
+            return is_uncertain
         body = answer.json
         key, began, ended = change.key, change.began, answer.ended
         if answer.status == 412 and body["error"] == "lease_lost" and change.fence is not None:
@@ -325,6 +338,7 @@ class Client:
         else:
             self._note_refusal(str(change), answer)
         self._load.figures["refused"] += 1
+        return False
 
     # Locks ----------------------------------------------------------------------------------------------------
 
@@ -351,8 +365,7 @@ class Client:
             self._held.append(Held(change.key, body["lease_id"], body["token"]))
         elif answer.status == 423:
             self._saw_lock(change.key, change.began, answer, body)
-        else:
-            self._refused(change, answer)
+        elif self._refused(change, answer):
             self._may_be_released_for_us(change)
         self._load.count("locks")
 
@@ -396,6 +409,7 @@ class Client:
 
     def _note_refusal(self, asked: str, answer: Answer) -> None:
         if answer.status == 503:
+            self._must_pause = True
             self._load.figures["unavailable"] += 1
         else:
             self._history.faults.append(f"{asked} was answered with {answer.status}: {answer.body[:200]!r}")
