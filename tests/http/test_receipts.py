@@ -143,7 +143,10 @@ def test_a_receipt_is_kept_for_600_seconds_or_as_long_as_is_set(
 def test_the_documents_name_how_many_receipts_are_kept_and_for_how_long() -> None:
     limits = Limits()
     api, settings = ((DOCUMENTS / page).read_text("utf-8") for page in ("api.md", "operations.md"))
-    assert f"{limits.max_receipts:,} outcomes are kept; the oldest are removed first" in api
+    assert (
+        f"{limits.max_receipts:,} outcomes are kept in each [namespace](#namespaces); the oldest are removed first"
+        in api
+    )
     assert f"Only successes are kept, for {limits.idempotency_seconds:.0f} seconds" in api
     assert f"| `LEASEHOLD_IDEMPOTENCY_SECONDS` | {limits.idempotency_seconds:.0f} |" in settings
     assert f"| `LEASEHOLD_MAX_RECEIPTS` | {limits.max_receipts} |" in settings
