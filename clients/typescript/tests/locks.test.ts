@@ -111,7 +111,8 @@ test("the end of a block says that the lease was lost, unless a call has said so
   const noticed = async (): Promise<unknown> => {
     await using lease = await db.lock(key);
     await db.unlock(key, { force: true });
-    return lease.put(key, 1).catch((error: unknown) => error);
+    // Without `await`, the block would end while the request is on its way.
+    return await lease.put(key, 1).catch((error: unknown) => error);
   };
   assert.ok((await noticed()) instanceof LeaseLost);
 });
