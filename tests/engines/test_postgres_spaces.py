@@ -223,6 +223,24 @@ def test_what_an_interrupted_deletion_leaves_is_removed_by_the_cleaner_or_by_the
     run(scenario())
 
 
+def test_a_count_that_begins_after_a_deletion_does_not_end_the_removal_of_the_rows(database: Database) -> None:
+    """Whoever lists namespaces counts them one after another, and one may be deleted meanwhile."""
+
+    async def scenario() -> None:
+        async with opened_engine(database.url, "n") as engine:
+            async with opened_space(engine.space("n")) as space:
+                assert await commit(space, ["a"], counting("a")) is None
+            await execute(database, "UPDATE head SET deleted_at = now(), summed_to = NULL WHERE namespace = 'n'")
+            connection = await Address(database.url).connect()
+            assert await namespaces.count(connection, "n") is None
+            await connection.close()
+            made, is_new = await engine.create("n", QuotaChange())
+            assert (is_new, made.usage) == (True, Usage(0, 0))
+            assert await asyncio.to_thread(database.fetch, "SELECT FROM data") == []
+
+    run(scenario())
+
+
 # Usage and quotas ---------------------------------------------------------------------------------------------
 
 FORGET = "UPDATE head SET summed_to = NULL"

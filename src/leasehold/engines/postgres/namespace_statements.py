@@ -49,13 +49,16 @@ _COUNTED: Final = ", ".join(
     if table.growth is not None
     for measure in ("count(*)", f"coalesce(sum({table.size}), 0)::bigint")
 )
-COUNT: Final = f"SELECT revision, entries, bytes, {_COUNTED} FROM head WHERE namespace = $1"
+COUNT: Final = f"SELECT revision, entries, bytes, {_COUNTED} FROM head WHERE namespace = $1 AND deleted_at IS NULL"
 """Returns the head, the sums, and the members of `Usage`, all as of one moment."""
 ADD_TO_SUMS: Final = f"""
     UPDATE head SET entries = entries + $3, bytes = bytes + $4, summed_from = 0, summed_to = revision
-    WHERE namespace = $1 AND NOT {_IS_COUNTED} AND (revision = $2 OR (summed_from <= $2 AND summed_to = revision))
+    WHERE namespace = $1 AND deleted_at IS NULL
+        AND NOT {_IS_COUNTED} AND (revision = $2 OR (summed_from <= $2 AND summed_to = revision))
 """
 """The head of COUNT, and the differences. Does nothing if the sums lack commits since, or if another one has counted.
+
+Nor if the namespace was deleted: sums that are known would say that all its rows were removed.
 """
 SET_USAGE: Final = """
     UPDATE head SET entries = $2, bytes = $3, summed_from = 0, summed_to = revision WHERE namespace = $1
