@@ -22,7 +22,8 @@ from several_namespaces import NAMES, filled_file, observed, opened, serving
 
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.recovery import inspect
-from leasehold.model import ENTRY, QuotaChange
+from leasehold.engines.postgres import namespaces
+from leasehold.model import ENTRY, QuotaChange, Usage
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
 
@@ -45,6 +46,23 @@ def test_a_move_takes_all_namespaces_along(source_kind: str, target_kind: str, t
     assert observed(target) == expected
     assert observed(source) == expected
     assert moved(source, target)
+
+
+@every_source
+def test_the_usage_is_known_after_a_move_to_postgresql(
+    source_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the first commit under a quota would count, while it holds up all others."""
+    source, target = filled(tmp_path, source_kind), STORES["postgres"](tmp_path)
+    expected = {name: found.description.usage for name, found in observed(source).items()}
+    assert not moved(source, target)
+
+    async def fail(*_: object) -> namespaces.Counted | None:
+        pytest.fail("it is counted")
+
+    monkeypatch.setattr(namespaces, "count", fail)
+    assert {name: found.description.usage for name, found in observed(target).items()} == expected
+    assert expected["team-a"] == Usage(1, 9)
 
 
 @every_target

@@ -82,8 +82,17 @@ class PostgresSpaceSource:
 class PostgresSpaceTarget(PostgresSpaceSource):
     """The space of a namespace that is filled within the transaction of a connection."""
 
+    def __init__(self, connection: Connection, namespace: str, head: Head) -> None:
+        super().__init__(connection, namespace, head)
+        self._added_entries = self._added_bytes = 0
+        """What was added, as in `Usage`. A count later would hold up the first commit under a quota."""
+
     async def add(self, kind: AnyKind, records: Sequence[Record]) -> None:
         table = TABLES[kind]
+        if table.growth is not None:
+            entries, size, _ = table.growth({}, (), records)
+            self._added_entries += entries
+            self._added_bytes += size
         columns = (repeat(None) if column is None else column for column in table.values(records))
         names = [column.name for column in table.columns]
         await self._copy(table.name, names, list(zip(*columns, strict=False)))
@@ -107,6 +116,8 @@ class PostgresSpaceTarget(PostgresSpaceSource):
             await connection.execute(statements.ADD_BATCHES, namespace, head.compacted_revision)
             await connection.execute(statements.ADD_BATCH_OF_HEAD, namespace, head.revision, head.compacted_revision)
             await _set_head(connection, namespace, head)
+            usage = self._added_entries, self._added_bytes
+            await connection.execute(namespace_statements.SET_USAGE, namespace, *usage)
         self.head = await _read_head(connection, namespace)
 
 
