@@ -110,7 +110,7 @@ class Primaries:
             self._reported.add(server)
             newest = self._timelines[server.system]
             log.error(
-                "a former primary is not used; if an older database was restored, restart this server",
+                "a former primary is not used; if it was restored, stop all servers and run leasehold advance",
                 timeline=server.timeline,
                 newest=newest,
             )
