@@ -223,6 +223,23 @@ def test_what_an_interrupted_deletion_leaves_is_removed_by_the_cleaner_or_by_the
     run(scenario())
 
 
+def test_a_repeated_deletion_spares_a_namespace_that_was_created_since(database: Database) -> None:
+    """The answer of the first attempt was lost, and another server has created the namespace again."""
+
+    async def scenario() -> None:
+        async with opened_engine(database.url, "n") as engine:
+            connection = await Address(database.url).connect()
+            deleting = namespaces.Deleting("n", now=1)
+            assert await deleting.attempt(connection) == 1
+            assert await deleting.attempt(connection) == 1
+            await engine.create("n", QuotaChange())
+            assert await deleting.attempt(connection) == 1
+            await connection.close()
+            assert (await engine.namespace("n")).revision == 1
+
+    run(scenario())
+
+
 def test_a_count_that_begins_after_a_deletion_does_not_end_the_removal_of_the_rows(database: Database) -> None:
     """Whoever lists namespaces counts them one after another, and one may be deleted meanwhile."""
 

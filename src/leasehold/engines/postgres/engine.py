@@ -105,15 +105,8 @@ class PostgresEngine:
 
     async def delete(self, name: str) -> int:
         """See `Engine.delete`."""
-        now = await self._time()
-        may_be_done = False
-
-        async def work(connection: Connection) -> int | None:
-            nonlocal may_be_done
-            before, may_be_done = may_be_done, True
-            return await namespaces.delete(connection, name, now=now, may_be_done=before)
-
-        revision = await self._database.ask(work)
+        deleting = namespaces.Deleting(name, now=await self._time())
+        revision = await self._database.ask(deleting.attempt)
         if revision is None:
             raise no_such_namespace()
         space = self._spaces.get(name)

@@ -104,23 +104,34 @@ async def create(connection: Connection, name: str, change: QuotaChange, *, inca
     return is_new or row["incarnation"] == incarnation
 
 
-async def delete(connection: Connection, name: str, *, now: int, may_be_done: bool) -> int | None:
-    """Delete a namespace; use `remove_some` then. Returns the revision of the deletion.
+class Deleting:
+    """Deletes a namespace. The answer of a COMMIT may be lost, so `attempt` may be repeated."""
 
-    None: there is no such namespace. `may_be_done`: an earlier attempt may have deleted it.
-    """
-    async with _transaction(connection):
-        await connection.execute(sql.LOCK_HEAD, name)
-        row = await connection.fetchrow(statements.DESCRIBE, name)
-        if row is None or (row["deleted_at"] is not None and not may_be_done):
-            return None
-        revision = row["revision"]
-        assert isinstance(revision, int)
-        if row["deleted_at"] is None:
-            revision += 1
-            await connection.execute(statements.MARK_DELETED, name, now)
+    def __init__(self, name: str, *, now: int) -> None:
+        self._name = name
+        self._now = now
+        self._begun: tuple[int, int] | None = None
+        """When the namespace was created that an earlier attempt may have deleted, and the revision of the deletion."""
+
+    async def attempt(self, connection: Connection) -> int | None:
+        """Use `remove_some` then. Returns the revision of the deletion. None: there is no such namespace."""
+        name = self._name
+        async with _transaction(connection):
+            await connection.execute(sql.LOCK_HEAD, name)
+            row = await connection.fetchrow(statements.DESCRIBE, name)
+            if self._begun is not None:
+                created_at, revision = self._begun
+                if row is None or row["created_at"] != created_at:
+                    return revision  # it was deleted; what is there now was created since
+                if row["deleted_at"] is not None:
+                    return int(row["revision"])
+            if row is None or row["deleted_at"] is not None:
+                return None
+            revision = int(row["revision"]) + 1
+            self._begun = row["created_at"], revision
+            await connection.execute(statements.MARK_DELETED, name, self._now)
             await connection.execute(statements.TELL_DELETED, name, row["incarnation"])
-    return revision
+        return revision
 
 
 async def remove_some(connection: Connection, name: str) -> bool:
