@@ -223,6 +223,28 @@ def test_what_an_interrupted_deletion_leaves_is_removed_by_the_cleaner_or_by_the
     run(scenario())
 
 
+def test_the_rest_of_a_large_namespace_is_removed_in_several_calls_of_the_cleaner(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what has expired in other namespaces does not wait for all of it."""
+    monkeypatch.setattr(namespaces, "REMOVED_AT_ONCE", 1)
+    monkeypatch.setattr(cleaner, "LEFTOVER_PORTIONS", 2)
+
+    async def scenario() -> list[int]:
+        async with opened_engine(database.url, "n") as engine:
+            async with opened_space(engine.space("n")) as space:
+                for key in "abcde":
+                    assert await commit(space, [key], counting(key)) is None
+            await execute(database, "UPDATE head SET deleted_at = now(), summed_to = NULL WHERE namespace = 'n'")
+            left = []
+            for _ in range(3):
+                await engine.expired(10)
+                left.append(len(await asyncio.to_thread(database.fetch, "SELECT FROM data")))
+            return left
+
+    assert run(scenario()) == [3, 1, 0]
+
+
 def test_a_repeated_deletion_spares_a_namespace_that_was_created_since(database: Database) -> None:
     """The answer of the first attempt was lost, and another server has created the namespace again."""
 

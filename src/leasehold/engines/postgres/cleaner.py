@@ -29,6 +29,8 @@ SIGN_SECONDS: Final = 5.0
 
 LEFTOVERS_SECONDS: Final = 30.0
 """The time between two looks for deleted namespaces that still have rows, because a server was stopped meanwhile."""
+LEFTOVER_PORTIONS: Final = 10
+"""At most so many portions are removed at a time, so that what has expired elsewhere does not wait."""
 _KINDS: Final = {kind.name: kind for kind in KINDS}
 
 
@@ -61,13 +63,20 @@ class Cleaner:
         if loop.time() < self._looked_for_leftovers_at + LEFTOVERS_SECONDS:
             return
         self._looked_for_leftovers_at = loop.time()
+        portions = LEFTOVER_PORTIONS
         for namespace in await self._ask(namespaces.not_empty):
-            await self.empty(namespace)
+            while portions and await self._remove_some(namespace):
+                portions -= 1
+        if not portions:
+            self._looked_for_leftovers_at = -math.inf  # the next call continues
 
     async def empty(self, namespace: str) -> None:
         """Remove all rows of a namespace that was deleted, unless it is created again. Raises ServiceError."""
-        while await self._ask(lambda connection: namespaces.remove_some(connection, namespace)):
+        while await self._remove_some(namespace):
             pass
+
+    async def _remove_some(self, namespace: str) -> bool:
+        return await self._ask(lambda connection: namespaces.remove_some(connection, namespace))
 
     async def _may_clean(self) -> bool:
         """Whether this server is the cleaner. Called when there is something to remove. Raises ServiceError."""
