@@ -13,6 +13,7 @@ from leasehold.engines.base import Decide, new_incarnation
 from leasehold.engines.postgres import backups, cleaner, listener, namespaces
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.engine import PostgresEngine
+from leasehold.engines.postgres.known_head import GAP_REVISIONS
 from leasehold.engines.postgres.links import Address, Connection
 from leasehold.engines.postgres.listener import Listener
 from leasehold.engines.postgres.namespace_statements import ADD_TO_SUMS, COUNT, DESCRIBE
@@ -506,12 +507,21 @@ def test_a_count_continues_without_its_caller_and_is_shared(
 
 
 def test_a_namespace_that_is_missing_in_an_older_state_of_the_database_does_not_exist(database: Database) -> None:
+    """If it is created again, no revision is given out twice."""
+
     async def scenario() -> None:
         async with opened_namespace(database) as (engine, space):
             assert await commit(space, ["a"], counting("a")) is None
             await execute(database, "DELETE FROM head WHERE namespace = 'n'; DELETE FROM data")
             assert code_of(await commit(space, ["a"], counting("a"))) == "no_such_namespace"
             assert engine.fault is None
+            await engine.create("n", QuotaChange())
+            async with opened_space(engine.space("n")) as again:
+                assert again is not space
+                assert await commit(again, ["a"], counting("a")) is None
+                entry = await read(again, "a")
+                assert isinstance(entry, Entry)
+                assert entry.revision > GAP_REVISIONS
 
     run(scenario())
 

@@ -28,6 +28,9 @@ class PostgresEngine:
         self._database = Database(url, clock=clock, make_incarnation=make_incarnation)
         self._spaces: dict[str, PostgresSpace] = {}
         """Those that were asked for, until they are closed."""
+        self._revisions: dict[str, int] = {}
+        """The largest known revisions of the spaces that were closed. The database may go back to a time when there was
+        no such namespace; if it is created again then, it continues after this revision."""
         self._tell_deleted: list[Callable[[str], None]] = []
 
     async def open(self) -> None:
@@ -42,14 +45,19 @@ class PostgresEngine:
         """See `Engine.space`. Whether there is such a namespace, only `Space.open` finds out."""
         space = self._spaces.get(namespace)
         if space is None:
-            space = PostgresSpace(self._database, namespace, self._ended, self._deleted)
+            known_revision = self._revisions.get(namespace, 0)
+            space = PostgresSpace(self._database, namespace, self._ended, self._deleted, known_revision)
             self._spaces[namespace] = space
         return space
 
     def _ended(self, space: PostgresSpace) -> None:
         """Forget a space that was closed or could not be opened. That of `default` can be opened again."""
         namespace = space.namespace
-        if namespace != DEFAULT_NAMESPACE and self._spaces.get(namespace) is space:
+        if namespace == DEFAULT_NAMESPACE:
+            return
+        if space.revision > self._revisions.get(namespace, 0):
+            self._revisions[namespace] = space.revision
+        if self._spaces.get(namespace) is space:
             del self._spaces[namespace]
 
     def _deleted(self, space: PostgresSpace) -> None:

@@ -62,15 +62,18 @@ class PostgresSpace:
         namespace: str,
         ended: Callable[["PostgresSpace"], None],
         deleted: Callable[["PostgresSpace"], None],
+        known_revision: int = 0,
     ) -> None:
         """`ended` is called when the space was closed or could not be opened.
 
-        `deleted` is called when this server learns that another one has deleted the namespace.
+        `deleted` is called when this server learns that another one has deleted the namespace. `known_revision`: what
+        an earlier space of the namespace knew to be committed.
         """
         self._database = database
         self.namespace = namespace
         self._ended = ended
         self._deleted = deleted
+        self._known_revision = known_revision
         self._fault = database.fault
         self._head = Head(namespace, database.make_incarnation)
         self._feed = Feed(self._may_attempt)
@@ -126,7 +129,7 @@ class PostgresSpace:
             await self._leave()
             raise no_such_namespace()
         revision, incarnation = head
-        self._head.move_to(revision)
+        self._head.move_to(max(revision, self._known_revision))
         self._head.see(incarnation)
         self.is_open = True
         self._refusal = None
