@@ -1,11 +1,14 @@
 """Which connections end when another primary is found."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import cast
 
 import asyncpg
 import pytest
 
+from leasehold.engines.postgres.links import Address
+from leasehold.engines.postgres.parameters import Host
 from leasehold.engines.postgres.primary import Connection, Primaries, Server
 
 
@@ -87,3 +90,28 @@ def test_only_a_larger_timeline_of_the_present_system_is_a_new_primary() -> None
     assert (present.is_over, present.is_of_former) == (True, True)
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
         added(primaries, 1, 4)
+
+
+def test_all_hosts_but_the_one_in_use_are_asked_for_a_new_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if that one was silent, so that another one is tried first next time."""
+    asked: list[str | None] = []
+
+    async def found(_: Address, _host: Host) -> tuple[Fake, Server]:
+        return Fake(), Server(1, 4)
+
+    async def away(_: Address, host: Host) -> Connection:
+        asked.append(host.name)
+        raise ConnectionRefusedError
+
+    async def scenario() -> None:
+        address = Address("postgresql://a,b,c/name")
+        await address.connect()
+        await address.look_around()
+        address.put_last(Host("a", None))
+        await address.look_around()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Address, "_connect_to", found)
+        patched.setattr(Address, "_open", away)
+        asyncio.run(scenario())
+    assert asked == ["b", "c", "b", "c"]

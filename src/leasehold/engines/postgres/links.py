@@ -102,6 +102,8 @@ class Address:
         _check_files(target)
         self._tls = _trusting_the_system(target) if target.get("sslrootcert") == SYSTEM else None
         self._primaries = Primaries()
+        self._host_in_use: Host | None = None
+        """Where the present primary was found. It is not the first one while it was silent last."""
 
     async def connect(self) -> Connection:
         """A new session on the primary. If it is a new primary, all sessions on the former one end first.
@@ -135,7 +137,8 @@ class Address:
     async def look_around(self) -> None:
         """Ask the other hosts whether one of them is a new primary. If so, all sessions on the former one end, and the
         next ones are made there first. Nothing is asked while it is not known which primary is used."""
-        for host in self._hosts[1:] if self._primaries.are_known else ():
+        others = [host for host in self._hosts if host != self._host_in_use]
+        for host in others if self._primaries.are_known else ():
             with suppress(*FAILURES):  # a standby, or nobody is there
                 connection = await self._open(host)
                 try:
@@ -147,6 +150,7 @@ class Address:
                     self._put_first(host)
 
     def _put_first(self, host: Host) -> None:
+        self._host_in_use = host
         self._hosts.sort(key=host.__ne__)  # the order of the others stays
 
     async def _connect_to(self, host: Host) -> tuple[Connection, Server | None]:
