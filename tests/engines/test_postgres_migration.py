@@ -11,7 +11,7 @@ import pytest
 from databases import Database, commit, opened_space, run, shared_server_url, until
 from driving import Driver
 
-from leasehold.engines.postgres import schema, sql
+from leasehold.engines.postgres import backups, schema, sql
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import SESSION, Address
 from leasehold.errors import ServiceError
@@ -73,6 +73,16 @@ def test_a_database_of_the_version_before_takes_bytes_after_the_migration(databa
         assert driver.values() == {"a": b"null", "b": b"-0.0"}
         driver.commit(("a", b"1"))
         assert database.fetch("SELECT media, bytes FROM data WHERE key = 'a'")[0][:] == (None, None)
+
+
+def test_a_backup_of_tables_of_an_older_version_says_what_to_do(database: Database) -> None:
+    async def back_up() -> None:
+        await deploy_before_namespaces(database)
+        async with backups.moment_of(database.url):
+            pytest.fail("it lacks columns")
+
+    with pytest.raises(ServiceError, match="the tables are of an older version: back up with the version of its"):
+        run(back_up())
 
 
 def test_a_row_without_its_bytes_cannot_be_read(database: Database) -> None:

@@ -69,6 +69,9 @@ async def _begun_moment(connection: Connection) -> StoreMoment:
             return await _store_moment(connection)
     except asyncpg.UndefinedTableError as failure:
         raise unavailable("the database holds no store") from failure
+    except asyncpg.UndefinedColumnError as failure:
+        reason = "back up with the version of its servers, or start a server of this version first"
+        raise unavailable(f"the tables are of an older version: {reason}") from failure
     except FAILURES as failure:
         raise as_start_error(failure) from failure
 
