@@ -7,6 +7,8 @@ from typing import cast
 import asyncpg
 import pytest
 
+from leasehold.engines.base import new_incarnation
+from leasehold.engines.postgres.database import LOOK_SECONDS, Database
 from leasehold.engines.postgres.links import Address
 from leasehold.engines.postgres.parameters import Host
 from leasehold.engines.postgres.primary import Connection, Primaries, Server
@@ -115,3 +117,28 @@ def test_all_hosts_but_the_one_in_use_are_asked_for_a_new_primary(monkeypatch: p
         patched.setattr(Address, "_open", away)
         asyncio.run(scenario())
     assert asked == ["b", "c", "b", "c"]
+
+
+def test_servers_that_start_together_do_not_look_for_a_new_primary_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+
+    class Looked:
+        async def look_around(self) -> None:
+            done.append("look")
+
+    async def sleep(seconds: float) -> None:
+        done.append(seconds)
+        if len(done) == 5:
+            raise asyncio.CancelledError
+
+    def began() -> object:
+        """When a server looks first."""
+        done.clear()
+        database = Database("postgresql://a,b/name", clock=None, make_incarnation=new_incarnation)
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(database._look_around(cast("Address", Looked())))
+        assert done[1:] == ["look", LOOK_SECONDS, "look", LOOK_SECONDS]
+        return done[0]
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    assert began() != began()

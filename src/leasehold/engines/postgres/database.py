@@ -7,6 +7,7 @@ All state belongs to the event loop's thread.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -114,8 +115,11 @@ class Database:
             self._looking = asyncio.get_running_loop().create_task(self._look_around(address))
 
     async def _look_around(self, address: Address) -> None:
+        # Workers start together. If they all looked together, a standby might run out of connections.
+        seconds = secrets.SystemRandom().uniform(0.0, LOOK_SECONDS)
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(seconds)
+            seconds = LOOK_SECONDS
             try:
                 await address.look_around()
             except Exception as failure:  # noqa: BLE001 - it must look again, because nothing else starts it
