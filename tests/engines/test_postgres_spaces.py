@@ -9,6 +9,7 @@ import pytest
 from databases import Database, commit, counting, database_for, opened_space, read, run, writing
 from running import ANSWER_SECONDS
 
+from leasehold.engines.backups import Backup, StoreMoment
 from leasehold.engines.base import Decide, new_incarnation
 from leasehold.engines.postgres import backups, cleaner, listener, namespaces
 from leasehold.engines.postgres.committer import Committer
@@ -19,8 +20,10 @@ from leasehold.engines.postgres.listener import Listener
 from leasehold.engines.postgres.namespace_statements import ADD_TO_SUMS, COUNT, DESCRIBE
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.engines.postgres.writer import Writer
+from leasehold.engines.state import Description, empty_state
 from leasehold.errors import ServiceError
 from leasehold.model import ENTRY, Binary, Change, Content, Deletion, Entry, Quota, QuotaChange, Usage, Value, View
+from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.values import parse_json
 
 SPACES = 1_000
@@ -527,6 +530,37 @@ def test_a_namespace_that_is_missing_in_an_older_state_of_the_database_does_not_
 
 
 # Offline ------------------------------------------------------------------------------------------------------
+
+
+def test_a_restore_of_all_namespaces_keeps_what_was_changed_until_it_locked_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real, kept = namespaces.descriptions, dict[str, Description]()
+    backup = Backup({DEFAULT_NAMESPACE: Description()}, {DEFAULT_NAMESPACE: empty_state()}, has_several=True)
+
+    async def keep(store: StoreMoment) -> Path:
+        kept.update(store.namespaces)
+        return tmp_path
+
+    async def scenario() -> None:
+        async with opened_engine(database.url, "n") as engine:
+
+            async def found_first(connection: Connection) -> dict[str, Description]:
+                found = await real(connection)
+                monkeypatch.setattr(namespaces, "descriptions", real)
+                await engine.create("n", QuotaChange(max_entries=5))
+                await engine.create("new", QuotaChange())
+                return found
+
+            monkeypatch.setattr(namespaces, "descriptions", found_first)
+            await backups.restore_all(
+                database.url, backup, advance=0, keep=keep, make_incarnation=new_incarnation, now=1
+            )
+            assert [each.name for each in await engine.namespaces(None, 10)] == ["default"]
+
+    run(scenario())
+    assert list(kept) == ["default", "n", "new"]
+    assert kept["n"].quota == Quota(5, None)
 
 
 def test_an_advance_concerns_all_namespaces_also_deleted_ones(database: Database) -> None:

@@ -1,6 +1,6 @@
 """Reads all entries of a space at one moment, and restores a backup. Each uses one transaction on a new connection."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Final, TypeVar
 
@@ -177,7 +177,7 @@ async def restore_all(
 
     async def work(connection: Connection) -> Restored:
         await schema.ensure_head(connection, DEFAULT_NAMESPACE, make_incarnation)
-        found = await namespaces.descriptions(connection)
+        found = await _locked_namespaces(connection)
         heads = {
             name: await _locked_head(connection, name, make_incarnation)
             for name in sorted(found.keys() | backup.namespaces.keys())
@@ -205,6 +205,16 @@ async def restore_all(
         return Restored(max(heads[DEFAULT_NAMESPACE], backup.states[DEFAULT_NAMESPACE].revision) + advance, kept)
 
     return await _in_one_transaction(url, work, now=now)
+
+
+async def _locked_namespaces(connection: Connection) -> Mapping[str, Description]:
+    """All namespaces, deleted ones included, described when their heads are locked: until then servers change them."""
+    locked: set[str] = set()
+    while not (found := await namespaces.descriptions(connection)).keys() <= locked:
+        for name in sorted(found.keys() - locked):
+            await connection.execute(sql.LOCK_HEAD, name)
+        locked |= found.keys()
+    return found
 
 
 async def _remove_everything(connection: Connection, namespace: str) -> None:
