@@ -65,7 +65,10 @@ def inspect_file(path: Path) -> "Report":
 
 @asynccontextmanager
 async def moment_of(url: str, *, now: int) -> "AsyncIterator[StoreMoment]":
-    """All namespaces of a store at this moment. Services may use the store meanwhile. Raises ServiceError."""
+    """All namespaces of a store at this moment. Services may use the store meanwhile. Raises ServiceError.
+
+    In files that are in use, `default` and the others may differ by what is written while they are read.
+    """
     if is_postgres(url):
         with _asyncpg_required():
             from leasehold.engines.postgres import backups
