@@ -47,6 +47,15 @@ def moved(source: str, target: str) -> bool:
     return run(move_store(source, target, progress=Progress(), now=NOW)).was_complete
 
 
+def in_store_of(kind: str, folder: Path, store: str) -> str:
+    """A store of this kind, a key of STORES, with what is in the files of `store`."""
+    if kind == "file":
+        return store
+    target = STORES[kind](folder)
+    assert not moved(store, target)
+    return target
+
+
 def refused(source: str, target: str) -> str:
     with pytest.raises(ServiceError) as caught:
         moved(source, target)

@@ -22,6 +22,7 @@ from moving import (
     WAS_COMPLETE,
     every_source,
     every_target,
+    in_store_of,
     killed_moves,
     made_database,
     moved,
@@ -149,11 +150,7 @@ def receipts_after(revision: int, now: int) -> Sequence[Change]:
 def filled(kind: str, folder: Path, seed: int) -> str:
     store = new_file(folder)
     fill(store, seed)
-    if kind == "file":
-        return store
-    target = STORES[kind](folder)
-    assert not moved(store, target)
-    return target
+    return in_store_of(kind, folder, store)
 
 
 # What goes along ----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from moving import (
     WAS_COMPLETE,
     every_source,
     every_target,
+    in_store_of,
     killed_moves,
     moved,
     new_file,
@@ -27,19 +28,14 @@ from leasehold.model import ENTRY, QuotaChange, Usage
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
 
-def filled(folder: Path, kind: str) -> str:
-    store = filled_file(new_file(folder))
-    if kind == "file":
-        return store
-    target = STORES[kind](folder)
-    assert not moved(store, target)
-    return target
+def filled(kind: str, folder: Path) -> str:
+    return in_store_of(kind, folder, filled_file(new_file(folder)))
 
 
 @every_target
 @every_source
 def test_a_move_takes_all_namespaces_along(source_kind: str, target_kind: str, tmp_path: Path) -> None:
-    source, target = filled(tmp_path, source_kind), STORES[target_kind](tmp_path)
+    source, target = filled(source_kind, tmp_path), STORES[target_kind](tmp_path)
     expected = observed(source)
     assert list(expected) == NAMES
     assert not moved(source, target)
@@ -53,7 +49,7 @@ def test_the_usage_is_known_after_a_move_to_postgresql(
     source_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the first commit under a quota would count, while it holds up all others."""
-    source, target = filled(tmp_path, source_kind), STORES["postgres"](tmp_path)
+    source, target = filled(source_kind, tmp_path), STORES["postgres"](tmp_path)
     expected = {name: found.description.usage for name, found in observed(source).items()}
     assert not moved(source, target)
 
@@ -70,7 +66,7 @@ def test_the_usage_is_known_after_a_move_to_postgresql(
 def test_a_namespace_that_was_deleted_before_a_move_continues_at_its_revision(
     source_kind: str, target_kind: str, tmp_path: Path
 ) -> None:
-    source, target = filled(tmp_path, source_kind), STORES[target_kind](tmp_path)
+    source, target = filled(source_kind, tmp_path), STORES[target_kind](tmp_path)
     assert not moved(source, target)
 
     async def create() -> int:
@@ -86,7 +82,7 @@ def test_a_namespace_that_was_deleted_before_a_move_continues_at_its_revision(
 
 @every_target
 def test_a_target_whose_other_namespaces_differ_is_refused(target_kind: str, tmp_path: Path) -> None:
-    source, target = filled(tmp_path, "file"), STORES[target_kind](tmp_path)
+    source, target = filled("file", tmp_path), STORES[target_kind](tmp_path)
     assert not moved(source, target)
 
     async def change() -> None:
@@ -104,7 +100,7 @@ def test_a_move_that_is_killed_at_any_step_has_moved_all_namespaces_or_none(
     source_kind: str, target_kind: str, tmp_path: Path
 ) -> None:
     """After each kill a server starts on a copy of what is left."""
-    source, target = filled(tmp_path, source_kind), STORES[target_kind](tmp_path)
+    source, target = filled(source_kind, tmp_path), STORES[target_kind](tmp_path)
     expected = observed(source)
     step = completed = attempts = 0
     with killed_moves() as killed_at:
@@ -147,7 +143,7 @@ def heads_in(store: str) -> Mapping[str, int]:
 def test_a_start_completes_a_move_that_was_killed_between_its_two_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, target = filled(tmp_path, "file"), new_file(tmp_path)
+    source, target = filled("file", tmp_path), new_file(tmp_path)
     rename = OsDisk.rename
 
     def failing(self: OsDisk, old: Path, new: Path) -> None:
@@ -168,7 +164,7 @@ def test_a_start_completes_a_move_that_was_killed_between_its_two_files(
 
 def test_namespaces_that_were_prepared_for_another_data_json_are_removed(tmp_path: Path) -> None:
     """As after a kill before `data.json` was renamed."""
-    source, target = filled(tmp_path, "file"), new_file(tmp_path)
+    source, target = filled("file", tmp_path), new_file(tmp_path)
     assert not moved(source, target)
     folder = Path(target).parent
     (folder / "data.json.namespaces").rename(folder / "data.json.namespaces.for-abcdef")
