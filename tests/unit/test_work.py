@@ -43,6 +43,7 @@ from leasehold.model import (
     Read,
     RevisionCheck,
     Transaction,
+    Written,
 )
 from leasehold.rules import evaluate, evaluate_read
 from leasehold.store.turns import Turn
@@ -245,7 +246,16 @@ def test_a_patch_of_10000_operations_on_a_list_of_a_thousand_is_applied(step: by
     json_patch(decode(document), steps_of(step), max_bytes=MIB, budget=WorkBudget(len(document)))
 
 
-@pytest.mark.parametrize("part", [BODIES["lists"], BODIES["numbers"], BODIES["members"]])
+def test_a_patch_that_only_tests_does_not_encode_the_value_again() -> None:
+    value = filled(b"1.5")
+    operation = JsonPatch("a", (PatchStep("test", ("0",), 1.5),) * 2)
+    outcomes, _ = evaluate([operation], State(stored_state({"a": entry_of(value)}, 1)), 1, 0, max_value_bytes=MIB)
+    [written] = outcomes
+    assert isinstance(written, Written)
+    assert written.entry.value is value
+
+
+@pytest.mark.parametrize("part", [BODIES["lists"], BODIES["numbers"], BODIES["members"], BODIES["floats"]])
 def test_a_large_part_is_tested_without_a_walk(part: bytes) -> None:
     document, steps = decode(part), (PatchStep("test", (), decode(part)),)
     assert lines_of(lambda: json_patch(document, steps, max_bytes=MIB)) < 100

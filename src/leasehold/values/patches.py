@@ -4,6 +4,11 @@ They modify the value in place, as in `pointers`, and leave the patch unchanged.
 """
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import is_
+from typing import Final
+
+import msgspec
 
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_PATCH_OPERATIONS
@@ -11,6 +16,9 @@ from leasehold.model import Json, PatchStep, Pointer
 from leasehold.values.budgets import MEMBER_WORK_BYTES, MERGED_OBJECT_WORK_BYTES, STEP_WORK_BYTES, WorkBudget
 from leasehold.values.pointers import elements_of, get_at, index_of, parse_pointer, path_not_found, remove_at, set_at
 from leasehold.values.text import decode, encode, encode_bounded, too_large
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_BOOLEANS: Final = tuple(map(_pack, (False, True)))
 
 # Merge Patch (RFC 7396) ---------------------------------------------------------------------------------------
 
@@ -182,12 +190,21 @@ def are_equal(left: Json, right: Json) -> bool:
     # Comparing in Python is a hundred times as fast as the walk below. It differs from JSON only in that true equals 1.
     if left != right:
         return False
-    return not (_may_hold_booleans(left) or _may_hold_booleans(right)) or _have_same_booleans(left, right)
+    try:
+        mine, others = _pack(left), _pack(right)
+    except OverflowError:  # an integer that another program has stored
+        return _have_same_booleans(left, right)
+    if mine == others or not (_may_hold_booleans(mine) or _may_hold_booleans(others)):
+        return True
+    return _have_same_booleans(left, right)
 
 
-def _may_hold_booleans(value: Json) -> bool:
-    text = encode(value)
-    return b"true" in text or b"false" in text
+def _may_hold_booleans(packed: bytes) -> bool:
+    """Whether a value may hold booleans. `packed`: its MessagePack, which for floats is made ten times as fast as JSON.
+
+    Numbers and strings may have the same bytes.
+    """
+    return any(boolean in packed for boolean in _BOOLEANS)
 
 
 def _have_same_booleans(left: Json, right: Json) -> bool:
@@ -195,8 +212,11 @@ def _have_same_booleans(left: Json, right: Json) -> bool:
     mine: list[Json] = [left]
     others: list[Json] = [right]
     while mine:
-        if [type(part) is bool for part in mine] != [type(part) is bool for part in others]:
+        kinds, other_kinds = list(map(type, mine)), list(map(type, others))
+        if kinds != other_kinds and _which_are_booleans(kinds) != _which_are_booleans(other_kinds):
             return False
+        if set(kinds).isdisjoint((list, dict)):
+            return True
         pairs = [pair for pair in zip(mine, others, strict=True) if type(pair[0]) is list or type(pair[0]) is dict]
         mine, others = [], []
         for one, other in pairs:
@@ -207,3 +227,7 @@ def _have_same_booleans(left: Json, right: Json) -> bool:
                 mine += one
                 others += other
     return True
+
+
+def _which_are_booleans(kinds: Sequence[type]) -> list[bool]:
+    return list(map(is_, kinds, repeat(bool)))
