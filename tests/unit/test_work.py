@@ -34,6 +34,7 @@ from leasehold.model import (
     ENTRY,
     Delete,
     Entry,
+    Found,
     Json,
     JsonPatch,
     MergePatch,
@@ -288,6 +289,15 @@ def test_overlapping_parts_of_one_read_are_bounded_in_total() -> None:
     with pytest.raises(ServiceError) as caught:
         evaluate_read(Read("a", paths), entry_of(encode(nested)), "5f3a9c")
     assert (caught.value.code, caught.value.details) == ("too_large", {"limit": MAX_PARTS_BYTES})
+
+
+def test_a_part_that_is_asked_for_several_times_is_encoded_once() -> None:
+    part = filled(b"1.5", 1_000)
+    value = b'{"a":%b}' % part
+    found = evaluate_read(Read("a", ((), ("a",), (), ("a",))), entry_of(value), "5f3a9c")
+    assert isinstance(found, Found)
+    assert found.parts == (value, part) * 2
+    assert len(set(map(id, found.parts))) == 2
 
 
 def test_a_single_part_may_be_as_large_as_the_value() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from leasehold import values
 from leasehold.errors import ServiceError, not_found
 from leasehold.limits import MAX_PARTS_BYTES
-from leasehold.model import Binary, Entry, Found, Json, NotModified, Pointer, Read
+from leasehold.model import Binary, Entry, Found, NotModified, Pointer, Read
 from leasehold.rules.binary import no_parts
 from leasehold.rules.conditions import check_match, matches
 
@@ -27,7 +27,7 @@ def evaluate_read(read: Read, entry: Entry | None, incarnation: str) -> Found | 
     if read.paths is None:
         return Found(entry)
     with values.collector_paused(len(entry.value)):
-        return Found(entry, _parts(values.decode(entry.value), read.paths))
+        return Found(entry, _parts(entry.value, read.paths))
 
 
 def _without_text(read: Read, entry: Entry, incarnation: str) -> Found | NotModified:
@@ -49,12 +49,16 @@ def _without_text(read: Read, entry: Entry, incarnation: str) -> Found | NotModi
     return Found(entry, None, if_range is None or matches(if_range, entry, incarnation))
 
 
-def _parts(value: Json, paths: Sequence[Pointer]) -> tuple[bytes, ...]:
+def _parts(text: bytes, paths: Sequence[Pointer]) -> tuple[bytes, ...]:
     """The JSON text at each of `paths`; one may contain another. Raises `path_not_found`, `too_large`."""
+    value = values.decode(text)
+    texts: dict[Pointer, bytes] = {(): text}
     parts: list[bytes] = []
     size = 0
     for path in paths:
-        parts.append(values.encode(values.get_at(value, path)))
+        if path not in texts:
+            texts[path] = values.encode(values.get_at(value, path))
+        parts.append(texts[path])
         size += len(parts[-1])
         if size > MAX_PARTS_BYTES and len(paths) > 1:
             raise ServiceError(
