@@ -3,7 +3,9 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from itertools import chain
 from typing import Any
 from unittest.mock import patch
 
@@ -11,19 +13,16 @@ import msgspec
 import pytest
 from driving import stores_of
 
-from leasehold import values
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError, internal
 from leasehold.http.endpoints import ROUTES
-from leasehold.http.routing import idempotency
 from leasehold.http.routing.admission import Admission
-from leasehold.http.routing.idempotency import LARGE_BODY_BYTES
 from leasehold.http.routing.route import Service
 from leasehold.http.routing.router import Router
 from leasehold.http.wire.connection import Connection
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.in_flight import BodiesInLane, LargeSender
-from leasehold.limits import MAX_LANE_BODIES_BYTES, Limits
+from leasehold.limits import MAX_LANE_BODIES_BYTES, MIB, Limits
 from leasehold.metrics import Metrics
 from leasehold.model import Operation
 from leasehold.store.batch import Done
@@ -324,38 +323,127 @@ def test_a_server_that_stops_closes_the_connections_whose_bodies_wait() -> None:
     served(scenario, budget=30_000)
 
 
-def test_a_large_body_with_a_key_is_hashed_in_an_iteration_before_that_of_its_check() -> None:
-    """For the largest state, each of the two takes up to 30 ms."""
-    state = message("POST", "/terraform/a", b'"%b"' % (b"x" * LARGE_BODY_BYTES))
-    state = state.replace(b"Host: a", b"Host: a\r\nIdempotency-Key: k")
-    turn = 0
-    turns: dict[str, list[int]] = {"hash": [], "check": []}
+LARGE_STATE = message("POST", "/terraform/a", b'["\xc3\xa9%b"]' % (b"x" * 5 * MIB)).replace(
+    b"Host: a", b"Host: a\r\nIdempotency-Key: k"
+)
+STRINGS = [f"\u4e00{number}" for number in range(60_000)]
+LARGE_BODIES = {
+    "JSON": (put(400_000), ["values.text._decode_json", "values.encode"]),
+    "minus zeros": (
+        message("PUT", "/kv/a", b"[" + b"-0," * 100_000 + b"0]"),
+        ["values.text._decode_json", "values.json_text.with_float_zeros", "values.text._decode_json", "values.encode"],
+    ),
+    "MessagePack": (
+        message("PUT", "/kv/a", msgspec.msgpack.encode(STRINGS), "application/msgpack"),
+        ["values.text._unpacked", "values.text._text_of_unpacked", "values.text._check_kinds", "values.encode"],
+    ),
+    "a transaction": (
+        message("POST", "/txn", b'{"do":[{"op":"put","key":"a","value":"%b"}]}' % (b"x" * 400_000)),
+        ["values.text._decode_json", "http.endpoints.transactions.members_of"],
+    ),
+    "a JSON patch": (
+        message("PATCH", "/kv/a", b'[{"op":"test","path":"","value":"%b"}]' % (b"x" * 400_000)).replace(
+            b"application/json", b"application/json-patch+json"
+        ),
+        ["values.text._decode_json", "values.parse_json_patch"],
+    ),
+    "a state": (
+        LARGE_STATE,
+        [
+            "http.routing.idempotency._digest_of_head",
+            "values.kept_text._skip",
+            "values.kept_text._Utf8Decoder",
+            "http.endpoints.terraform.save_state.Content",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_", "steps"), LARGE_BODIES.values(), ids=LARGE_BODIES.keys())
+def test_a_large_body_is_read_in_steps_of_which_each_has_an_iteration_of_its_own(
+    request_: bytes, steps: list[str]
+) -> None:
+    """However many clients send one."""
+    turn, turns = 0, dict[str, list[int]]()
+    clients = 3
 
     def noting(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*arguments: Any, **options: Any) -> Any:
-            turns[step].append(turn)
+            turns.setdefault(step, []).append(turn)
             return function(*arguments, **options)
 
         return noted
 
     async def scenario(server: Server) -> None:
         nonlocal turn
-        connection, transport = server.connect()
-        for _ in range(2):
-            connection.data_received(state)
-            for _ in range(20):
+        with ExitStack() as patches:
+            for step in set(steps):
+                module, _, name = f"leasehold.{step}".rpartition(".")
+                function = getattr(import_module(module), name)
+                patches.enter_context(patch(f"{module}.{name}", noting(step, function)))
+            for _ in range(clients):
+                server.send(request_)
+            while turn < 500:
                 turn += 1
                 await asyncio.sleep(0)
-        assert transport.statuses == [201, 201]
-        assert transport.written.count(b"Idempotent-Replayed: true") == 1
+        assert {tuple(transport.statuses) for _, transport in server.clients} <= {(200,), (201,), (404,)}
 
-    with (
-        patch("leasehold.http.routing.idempotency._fingerprint", noting("hash", idempotency._fingerprint)),
-        patch("leasehold.values.check_json_text", noting("check", values.check_json_text)),
-    ):
-        served(scenario)
-    assert [len(each) for each in turns.values()] == [2, 2]
-    assert all(hashed < checked for hashed, checked in zip(*turns.values(), strict=True))
+    served(scenario)
+    done = list(chain.from_iterable(turns.values()))
+    assert len(done) == clients * len(steps)
+    assert len(set(done)) == len(done)
+
+
+def test_a_key_of_a_large_body_is_that_of_its_whole_content() -> None:
+    async def scenario(server: Server) -> None:
+        other = LARGE_STATE.replace(b'x"]', b'y"]')
+        answers = []
+        for sent in (LARGE_STATE, LARGE_STATE, other):
+            _, transport = server.send(sent)
+            await iterations(100)
+            answers.append((transport.statuses, b"Idempotent-Replayed: true" in transport.written))
+        assert answers == [([201], False), ([201], True), ([422], False)]
+
+    served(scenario)
+
+
+REFUSED_BODIES = {
+    "the first step": message("PUT", "/kv/a", b"[" * 400_000),
+    "a later step": message("PUT", "/kv/a", msgspec.msgpack.encode([*STRINGS, b""]), "application/msgpack"),
+    "the operation": message("PUT", "/kv/a?ttl=-1", b'"%b"' % (b"x" * 400_000)),
+    "a fault": message("POST", "/txn", b'{"do":[{"op":"put","key":"a","value":"%b"}]}' % (b"x" * 400_000)),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_BODIES)
+def test_a_large_body_that_is_refused_in_a_step_leaves_the_lane(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise MemoryError
+
+    async def scenario(server: Server) -> None:
+        monkeypatch.setattr("leasehold.http.endpoints.transactions.members_of", failing)
+        connection, transport = server.send(REFUSED_BODIES[kind])
+        await iterations(100)
+        assert server.bodies.total_bytes == 0
+        connection.data_received(put(100))
+        await iterations()
+        assert transport.statuses == [500 if kind == "a fault" else 400, 201]
+
+    served(scenario)
+
+
+def test_the_body_of_a_client_that_leaves_while_it_is_read_leaves_the_lane() -> None:
+    async def scenario(server: Server) -> None:
+        connection, _ = server.send(put(400_000))
+        await iterations(1)
+        assert server.bodies.total_bytes > 0
+        connection.connection_lost(None)
+        server.clients.clear()
+        await iterations()
+        assert server.bodies.total_bytes == 0
+        assert server.shared.store.space.revision == 0
+
+    served(scenario)
 
 
 def test_a_store_with_many_large_bodies_keeps_all_of_them() -> None:

@@ -50,6 +50,7 @@ from leasehold.rules import evaluate, evaluate_read
 from leasehold.store.turns import Turn
 from leasehold.values import (
     check_json_text,
+    check_steps,
     decode,
     encode,
     json_patch,
@@ -61,7 +62,7 @@ from leasehold.values import (
     to_messagepack,
 )
 from leasehold.values.budgets import WorkBudget
-from leasehold.values.messagepack import has_more_containers
+from leasehold.values.messagepack import count_steps, has_more_containers
 
 
 def filled(item: bytes, count: int | None = None) -> bytes:
@@ -100,6 +101,7 @@ def lines_of(work: Callable[[], object]) -> int:
     return count
 
 
+STATE_BYTES = Limits().max_state_bytes
 NUL, LARGE = b'"\\\\u0000"', b"1234567890123456789"
 """Text that only looks as if it contained something forbidden."""
 BODIES = {
@@ -196,6 +198,32 @@ def test_strings_that_look_like_containers_are_skipped_without_a_step_for_each(f
     strings = b"".join(STRINGS_LIKE_CONTAINERS)
     body = b"\xdd" + (2_000 + len(STRINGS_LIKE_CONTAINERS)).to_bytes(4, "big") + (b"\x91" + form) * 2_000 + strings
     assert lines_of(lambda: has_more_containers(body, MAX_CONTAINERS // 2)) < 100
+
+
+@pytest.mark.parametrize("item", [b"\xa3\xe8\x80\x80", b"\xa1\x90", b"\xda\1\0" + b"\x90" * 256])
+def test_the_containers_of_a_large_body_are_counted_in_short_steps(item: bytes) -> None:
+    """Each step looks at 30,000 items or at 64 KiB."""
+    steps = count_steps(packed(item), MAX_CONTAINERS)
+    is_over = False
+
+    def step() -> None:
+        nonlocal is_over
+        is_over = next(steps, True) is True
+
+    lines = []
+    while not is_over:
+        lines.append(lines_of(step))
+    assert len(lines) > MIB // len(item) // 30_000
+    assert max(lines) < 4_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[%b1]" % (b"1," * (STATE_BYTES // 2 - 2)), b'"%b"' % ("é" * 8_000_000).encode()],
+    ids=["numbers", "characters"],
+)
+def test_a_state_is_checked_in_steps_of_a_few_megabytes(text: bytes) -> None:
+    assert sum(1 for _ in check_steps(text, max_brackets=MAX_STATE_BRACKETS)) >= len(text) // (4 * MIB)
 
 
 def test_a_response_in_messagepack_is_encoded_without_a_walk() -> None:
@@ -452,8 +480,6 @@ def test_many_short_lists_yield_as_often_as_one_long_list() -> None:
 
 
 # States of Terraform -----------------------------------------------------------------------------------------------
-
-STATE_BYTES = Limits().max_state_bytes
 
 
 def check_state(text: bytes) -> None:

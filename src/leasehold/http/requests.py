@@ -10,6 +10,7 @@ import msgspec
 from leasehold.access.permissions import ANYONE, Principal
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
+from leasehold.model import Json
 from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.trace_context import TraceContext
 
@@ -93,7 +94,11 @@ class Request(msgspec.Struct):
     brackets: int | None = None
     """Of its body, as `brackets_at_most` counts them. Set if it is not small, and JSON."""
     fingerprint: bytes = b""
-    """See `idempotency.hash_large_body`. Empty unless its body is large and it has an Idempotency-Key."""
+    """See `idempotency.fingerprint_steps`. Empty unless its body is large and it has an Idempotency-Key."""
+    value: Json | msgspec.UnsetType = msgspec.UNSET
+    """The value in its body, checked. Set if the body is large, and was read in steps."""
+    is_body_checked: bool = False
+    """Its body, which is kept as it is, was checked in steps."""
     namespace: str = DEFAULT_NAMESPACE
     """The namespace that its path names, whether it exists or not. Set by the router."""
     argument: bytes = b""

@@ -6,11 +6,14 @@ patches.py       merge patches and JSON patches
 budgets.py       how much work one change of a value may take
 binary.py        values that are bytes: their media type, and base64
 json_text.py     facts about a JSON text, without decoding it
+kept_text.py     text that must be JSON, and is kept as it was sent
+steps.py         work that is done in steps
 messagepack.py   the number of lists and maps in a MessagePack body, without decoding it
 entry_text.py    an entry as JSON text, and as MessagePack
 """
 
 from leasehold.values.binary import from_base64, parse_media_type, to_base64, type_of
+from leasehold.values.kept_text import check_json_text, check_steps
 from leasehold.values.patches import (
     are_equal,
     json_patch,
@@ -30,7 +33,6 @@ from leasehold.values.pointers import (
 from leasehold.values.text import (
     LARGE_BYTES,
     UNREADABLE,
-    check_json_text,
     check_size,
     collector_paused,
     decode,
@@ -38,6 +40,8 @@ from leasehold.values.text import (
     encode_bounded,
     fits_messagepack,
     is_json,
+    json_value_steps,
+    messagepack_value_steps,
     parse_json,
     parse_json_value,
     parse_messagepack,
@@ -52,6 +56,7 @@ __all__ = [
     "are_equal",
     "check_json_text",
     "check_size",
+    "check_steps",
     "collector_paused",
     "container_for",
     "decode",
@@ -63,7 +68,9 @@ __all__ = [
     "get_at",
     "is_json",
     "json_patch",
+    "json_value_steps",
     "merge_patch",
+    "messagepack_value_steps",
     "number_at",
     "parse_json",
     "parse_json_patch",

@@ -5,11 +5,10 @@ exactly, so nothing has to be checked later: strings are Unicode without U+0000,
 MIN_INTEGER..MAX_INTEGER, other numbers are finite doubles, and nesting is at most MAX_NESTING.
 """
 
-import codecs
 import gc
 import math
 import re
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Generator, Sized
 from itertools import chain
 from types import TracebackType
 from typing import Final
@@ -20,7 +19,7 @@ from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MAX_CONTAINERS, MAX_INTEGER, MAX_NESTING, MIN_INTEGER
 from leasehold.model import Json
 from leasehold.values import json_text
-from leasehold.values.messagepack import has_more_containers
+from leasehold.values.messagepack import count_steps, has_more_containers
 
 _decode_json: Final[Callable[[bytes], Json]] = msgspec.json.Decoder().decode
 _decode_messagepack: Final[Callable[[bytes], Json]] = msgspec.msgpack.Decoder().decode
@@ -103,6 +102,27 @@ def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS
         value = _decoded(body)
         _check_integers(value)
         return value
+    value = _decoded_and_checked(body, max_containers, brackets)
+    with_signs = json_text.with_float_zeros(body)
+    return value if with_signs is body else _decode_json(with_signs)
+
+
+def json_value_steps(body: bytes, *, brackets: int | None) -> Generator[None, None, Json]:
+    """`parse_json_value` of a large body in steps, each of up to 30 ms for a mebibyte."""
+    value = _decoded_and_checked(body, MAX_CONTAINERS, brackets)
+    if b"-0" not in body:
+        return value
+    yield
+    with_signs = json_text.with_float_zeros(body)
+    if with_signs is body:
+        return value
+    del value
+    yield
+    return _decode_json(with_signs)
+
+
+def _decoded_and_checked(body: bytes, max_containers: int | None, brackets: int | None) -> Json:
+    """`parse_json_value`, but `-0` may have become 0."""
     if len(body) > MAX_NESTING:
         if brackets is None:
             brackets = json_text.brackets_at_most(body)
@@ -113,15 +133,14 @@ def parse_json_value(body: bytes, *, max_containers: int | None = MAX_CONTAINERS
         raise _invalid_json("a string contains U+0000")
     if json_text.may_hold_digits(body, _DIGITS_OF_A_LARGE_INTEGER):
         _check_integers(value)
-    with_signs = json_text.with_float_zeros(body)
-    return value if with_signs is body else _decode_json(with_signs)
+    return value
 
 
 def _decoded(body: bytes) -> Json:
     try:
         return _decode_json(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(error, body, "JSON") from error
+        raise refusal_of(error, body, "JSON") from error
 
 
 def decode(value: bytes) -> Json:
@@ -145,36 +164,6 @@ def is_json(text: bytes) -> bool:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return True
-
-
-_PIECE_BYTES: Final = 128 * KIB
-_Utf8Decoder: Final = codecs.getincrementaldecoder("utf-8")
-_skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
-
-
-def check_json_text(text: bytes, *, max_brackets: int) -> None:
-    """Raise `invalid_json` unless `text` is JSON in UTF-8. No value is decoded: numbers may have any size.
-
-    Raises `too_large` for more than `max_brackets` opening brackets. Those in strings count, because to tell them apart
-    would take longer than the check. Takes up to 2 ms per megabyte.
-    """
-    if len(text) > max_brackets and sum(map(json_text.brackets_at_most, _pieces(text))) > max_brackets:
-        raise ServiceError(
-            "too_large", f"more than {max_brackets} of the characters [ and {{", details={"limit": max_brackets}
-        )
-    try:
-        _skip(text)
-        if not text.isascii():
-            decoder = _Utf8Decoder()
-            for piece in _pieces(text):  # JSON ends with ASCII, so the last one ends with a whole character
-                decoder.decode(piece)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(error, text, "text") from error
-
-
-def _pieces(text: bytes) -> Iterator[bytes]:
-    """Pieces that fit into the processor's cache: new memory of 16 MiB takes 4 ms."""
-    return (text[begin : begin + _PIECE_BYTES] for begin in range(0, len(text), _PIECE_BYTES))
 
 
 def unreadable(**details: str) -> ServiceError:
@@ -234,10 +223,34 @@ def parse_messagepack_value(body: bytes, *, max_bytes: int | None = None) -> Jso
 def _parse_messagepack(body: bytes, max_bytes: int | None) -> tuple[bytes, Json]:
     if has_more_containers(body, MAX_CONTAINERS):
         raise _too_many_containers(MAX_CONTAINERS)
+    value = _unpacked(body)
+    text = _text_of_unpacked(value, max_bytes)
+    _check_kinds(value)
+    return text, value
+
+
+def messagepack_value_steps(body: bytes, *, max_bytes: int | None) -> Generator[None, None, Json]:
+    """`parse_messagepack_value` in steps of up to 30 ms for a mebibyte."""
+    if (yield from count_steps(body, MAX_CONTAINERS)):
+        raise _too_many_containers(MAX_CONTAINERS)
+    yield
+    value = _unpacked(body)
+    yield
+    _text_of_unpacked(value, max_bytes)
+    yield
+    _check_kinds(value)
+    return value
+
+
+def _unpacked(body: bytes) -> Json:
     try:
-        value = _decode_messagepack(body)
+        return _decode_messagepack(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(error, body, "MessagePack") from error
+        raise refusal_of(error, body, "MessagePack") from error
+
+
+def _text_of_unpacked(value: Json, max_bytes: int | None) -> bytes:
+    """The JSON text of a value that was decoded from MessagePack, with its checks. `_check_kinds` has the others."""
     try:
         text = _encode_json(value)
     except RecursionError as error:
@@ -246,12 +259,11 @@ def _parse_messagepack(body: bytes, max_bytes: int | None) -> tuple[bytes, Json]
         raise _invalid_json("JSON has no extensions, and member names are strings") from error
     if max_bytes is not None and len(text) > max_bytes + LARGE_BYTES:  # room for the rest of the body
         raise too_large(max_bytes)
-    _check_kinds(value)
     if json_text.holds_nul(text):
         raise _invalid_json("a string contains U+0000")
     if (brackets := json_text.brackets_at_most(text)) > MAX_CONTAINERS:
         _check_brackets(text, brackets, MAX_CONTAINERS)
-    return text, value
+    return text
 
 
 def to_messagepack(value: bytes) -> bytes:
@@ -331,7 +343,7 @@ def _check_integers(value: Json) -> None:
         raise _invalid_json(f"an integer is outside {MIN_INTEGER} to {MAX_INTEGER}") from error
 
 
-def _refusal(error: Exception, body: bytes, form: str) -> ServiceError:
+def refusal_of(error: Exception, body: bytes, form: str) -> ServiceError:
     """The error for what the decoder refuses, in the words of this service."""
     if isinstance(error, UnicodeDecodeError):
         return _invalid_json("a string is not UTF-8")

@@ -20,6 +20,7 @@ from leasehold.http.routing.bodies import (
     body_value,
     is_messagepack,
     members_of,
+    value_steps,
 )
 from leasehold.http.routing.parameters import BASE64, CURRENT, entry_ttl, flag_of
 from leasehold.http.routing.preconditions import FENCE, if_lease_of, parse_lease_id, refuse_conditions
@@ -338,4 +339,5 @@ def _route(binary_types: Sequence[str]) -> Route:
         (CURRENT, BASE64, FENCE),
         bodies_of("Transaction"),
         check_head=is_messagepack,
+        read_body=value_steps,
     )

@@ -1,10 +1,15 @@
 """Bodies of requests: JSON or MessagePack, as a checked value.
 
 Readers raise `unsupported_media_type`, `invalid_json`, `too_large` and `invalid_argument`.
+
+A large body is read in steps first (`Route.read_body`), each in an iteration of the event loop of its own. The readers
+then take what was read.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Final
+
+from msgspec import UNSET
 
 from leasehold import values
 from leasehold.errors import ServiceError
@@ -42,6 +47,8 @@ def is_messagepack(request: Request) -> bool:
 
 def body_of_entry(request: Request, binary_types: Sequence[str]) -> Value:
     """The value in the body of a write: a checked, compact JSON text, or bytes. `binary_types`: those of bytes."""
+    if request.value is not UNSET:
+        return values.encode(_taken_value(request))
     if request.headers.content_type in JSON_TYPES:  # nearly always; it is set since an earlier request
         return values.parse_json(request.body, brackets=request.brackets)
     media = binary_type(request.headers, binary_types)
@@ -73,11 +80,47 @@ def _require_value(request: Request, binary_types: Sequence[str]) -> None:
         raise ServiceError(error.code, message, headers=headers) from error
 
 
+def entry_steps(binary_types: Sequence[str], request: Request) -> Generator[None]:
+    """Read the body of a write in steps, unless it is bytes."""
+    if binary_type(request.headers, binary_types) is None:
+        yield from value_steps(request)
+
+
+def value_steps(request: Request) -> Generator[None]:
+    """Read a body that is JSON or MessagePack in steps."""
+    if is_messagepack(request):
+        steps = values.messagepack_value_steps(request.body, max_bytes=request.max_value_bytes)
+        request.value = yield from steps
+    else:
+        yield from json_steps(request)
+
+
+def json_steps(request: Request) -> Generator[None]:
+    """Read a body that is JSON in steps."""
+    request.value = yield from values.json_value_steps(request.body, brackets=request.brackets)
+
+
+def json_value(request: Request) -> Json:
+    """A body that is JSON as a checked value."""
+    if request.value is not UNSET:
+        return _taken_value(request)
+    return values.parse_json_value(request.body, brackets=request.brackets)
+
+
 def body_value(request: Request) -> Json:
     """The body as a checked value."""
+    if request.value is not UNSET:
+        return _taken_value(request)
     if is_messagepack(request):
         return values.parse_messagepack_value(request.body, max_bytes=request.max_value_bytes)
-    return values.parse_json_value(request.body, brackets=request.brackets)
+    return json_value(request)
+
+
+def _taken_value(request: Request) -> Json:
+    """The value that was read in steps. The request no longer refers to it: it may take fifty times its size."""
+    value, request.value = request.value, UNSET
+    assert value is not UNSET
+    return value
 
 
 def amount_of(sent: Json) -> int | float:

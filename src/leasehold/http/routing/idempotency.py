@@ -11,7 +11,7 @@ receipts.
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from hashlib import blake2b
 from typing import Final
 
@@ -45,8 +45,8 @@ _NAME_BYTES: Final = 11
 """Of the digest that names a receipt: 15 characters. Of 100,000 receipts, two have the same name with a probability of
 1 in 10^16, and a caller cannot choose that of another one."""
 _FINGERPRINT_BYTES: Final = 8
-LARGE_BODY_BYTES: Final = MIB
-"""A larger body is hashed in an iteration of the event loop of its own: the largest state takes up to 20 ms."""
+STEP_BYTES: Final = 4 * MIB
+"""A larger body is hashed in several iterations of the event loop: the largest state takes up to 30 ms."""
 _FINGERPRINTED: Final = (b"if-match", b"if-none-match", b"if-lease")
 _SECOND: Final = 1_000_000
 
@@ -84,23 +84,30 @@ def keyed(request: Request, key: bytes, operation: RequestedOperation, seconds: 
     return Keyed(operation, name, request.fingerprint or _fingerprint(request), round(seconds * _SECOND))
 
 
-def hash_large_body(request: Request) -> bool:
-    """Set the fingerprint of a request with a large body and a key. False: there is nothing to do, or it was done."""
-    if len(request.body) <= LARGE_BODY_BYTES or request.fingerprint or IDEMPOTENCY_KEY not in request.headers:
-        return False
-    request.fingerprint = _fingerprint(request)
-    return True
+def fingerprint_steps(request: Request) -> Generator[None]:
+    """Set the fingerprint of a request with a large body and a key, in steps."""
+    if IDEMPOTENCY_KEY not in request.headers:
+        return
+    digest = _digest_of_head(request)
+    for begin in range(0, len(request.body), STEP_BYTES):
+        digest.update(memoryview(request.body)[begin : begin + STEP_BYTES])
+        yield
+    request.fingerprint = digest.digest()
 
 
 def _fingerprint(request: Request) -> bytes:
+    digest = _digest_of_head(request)
+    digest.update(request.body)
+    return digest.digest()
+
+
+def _digest_of_head(request: Request) -> blake2b:
     headers = request.headers
     sent = [headers.get(name) for name in _FINGERPRINTED]
-    digest = blake2b(
+    return blake2b(
         _pack((request.method, path_within(request.path), request.query, headers.get(b"content-type"), sent)),
         digest_size=_FINGERPRINT_BYTES,
     )
-    digest.update(request.body)
-    return digest.digest()
 
 
 class Idempotency:

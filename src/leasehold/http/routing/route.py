@@ -4,7 +4,7 @@ Routes are data. The router, the check of query parameters and `/openapi.json` a
 has the routes of its endpoints. To add a route, add it there, and to the table `ROUTES` of its package.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import ClassVar, Literal
 
 import msgspec
@@ -93,6 +93,11 @@ class DocumentedResponse(msgspec.Struct, frozen=True):
     """It may be a value that is bytes, with the media type of the value."""
 
 
+ReadBody = Callable[[Request], Generator[None]]
+"""Reads a large body in steps, each for an iteration of the event loop of its own. It raises what a reader of the body
+raises (`bodies.py`)."""
+
+
 class Route(msgspec.Struct, frozen=True):
     """A route. A pattern may have one `{name}`, which matches the rest of the path, slashes included.
 
@@ -114,6 +119,8 @@ class Route(msgspec.Struct, frozen=True):
     """Whether a body is required, if there are `bodies`."""
     check_head: Callable[[Request], object] | None = None
     """Called before the body is received. Raises `unsupported_media_type`."""
+    read_body: ReadBody | None = None
+    """Called with a large body before the operation of a `PureEndpoint` is."""
     body_limit: Literal["max_body_bytes", "max_state_bytes"] = "max_body_bytes"
     """The limit of its body, in `Limits`. It holds for all routes whose patterns begin with the same fixed part."""
     takes_basic: bool = False

@@ -23,15 +23,15 @@ from leasehold.http.responses import EventStream, Response, Stream, error_respon
 from leasehold.http.routing.admission import require_covered
 from leasehold.http.routing.negotiation import error_media, negotiate, negotiate_or_bytes
 from leasehold.http.routing.refusal_log import REFUSALS
-from leasehold.http.routing.route import AcquireEndpoint, AsyncEndpoint, PureEndpoint, Route
+from leasehold.http.routing.route import AcquireEndpoint, AsyncEndpoint, PureEndpoint, ReadBody, Route
 from leasehold.http.wire.connections import Connections
+from leasehold.http.wire.in_flight import STEPWISE_BODY_BYTES
 from leasehold.http.wire.reception import Reception
 from leasehold.http.wire.sending import Sender, unframed
 from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
-from leasehold.model import Operation, Outcome, Read, is_change
+from leasehold.model import Outcome, Read, is_change
 from leasehold.namespaces import DEFAULT_NAMESPACE
-from leasehold.store.batch import Done
 from leasehold.tasks import Cancellable, start_task
 
 log = structlog.get_logger(__name__)
@@ -44,13 +44,10 @@ SLOW_ANSWER_BYTES: Final = 64 * KIB
 """A longer response is converted to MessagePack in its own iteration: one commit may complete many requests."""
 
 # Globals are looked up faster than members of an enum.
-IDLE: Final = Answering.IDLE
 WORKING: Final = Answering.WORKING
 STREAMING: Final = Answering.STREAMING
-BETWEEN_REQUESTS: Final = Receiving.IDLE
 WAITING: Final = Answering.WAITING
 MESSAGEPACK: Final = Media.MESSAGEPACK
-
 
 Work = TypeVar("Work")
 
@@ -108,6 +105,10 @@ class Answerer(ABC):
         """Close at once."""
 
     @abstractmethod
+    def _read_large(self, request: Request, read_body: ReadBody, endpoint: PureEndpoint) -> None:
+        """Read a large body in steps, then call `_ask_store`."""
+
+    @abstractmethod
     def begin_large(self) -> None:
         """Begin the next request in an iteration of the connection's own. Never raises."""
 
@@ -152,31 +153,36 @@ class Answerer(ABC):
             endpoint = self._shared.idempotency.endpoint_of(request, route)
         if type(endpoint) is PureEndpoint:
             self._endpoint = endpoint
-            operation = endpoint.operation(request)
-            if request.principal.prefixes is not None:
-                require_covered(request.principal, operation)
-            if isinstance(operation, Read):
-                if operation.paths is not None:
-                    self._quota_used = QUOTA  # the whole value is decoded for it
-                self._store.read(operation, self._complete)
+            if request.lane_bytes and len(request.body) > STEPWISE_BODY_BYTES and route.read_body is not None:
+                self._read_large(request, route.read_body, endpoint)
             else:
-                submit = self._submit_large if request.lane_bytes else self._store.submit
-                submit(operation, self._complete)
+                self._ask_store(request, endpoint)
         elif not isinstance(endpoint, PureEndpoint):
             self._start(endpoint, request)
 
-    def _submit_large(self, operation: Operation, done: Done) -> None:
-        """Submit the change of the current request, whose body counts as one in the lane until `_complete`."""
-        request = self._current
-        assert request is not None
-        self._quota_used += len(request.body) // LARGE_BYTES
-        self._is_in_lane = True
+    def _ask_store(self, request: Request, endpoint: PureEndpoint) -> None:
+        operation = endpoint.operation(request)
+        if request.principal.prefixes is not None:
+            require_covered(request.principal, operation)
+        if isinstance(operation, Read):
+            if operation.paths is not None:
+                self._quota_used = QUOTA  # the whole value is decoded for it
+            self._store.read(operation, self._complete)
+            return
+        if request.lane_bytes:
+            self._enter_lane(request)
         try:
-            self._shared.lane_bodies.take(self, request.lane_bytes)
-            self._store.submit(operation, done)
+            self._store.submit(operation, self._complete)
         except BaseException:  # it is not in the lane
             self._leave_lane()
             raise
+
+    def _enter_lane(self, request: Request) -> None:
+        """From now on the body of the current request counts as one in the lane, until `_leave_lane`."""
+        if not self._is_in_lane:
+            self._quota_used += len(request.body) // LARGE_BYTES
+            self._is_in_lane = True
+            self._shared.lane_bodies.take(self, request.lane_bytes)
 
     def _leave_lane(self) -> None:
         self._shared.lane_bodies.give_back(self)
@@ -330,8 +336,7 @@ class Answerer(ABC):
         shared = self._shared
         close = not request.keep_alive or shared.stopping
         shared.note(request, response.status, self._started_at, self._address)
-        transport = self._sender.transport
-        if transport is not None:
+        if (transport := self._sender.transport) is not None:
             templates = shared.templates
             if templates.incarnation is not self._store.space.incarnation:
                 templates = shared.templates_of(self._store)
@@ -343,12 +348,9 @@ class Answerer(ABC):
 
     def _respond_error(self, request: Request, error: ServiceError) -> None:
         if error.code == "internal":
+            details = dict(error.details)
             log.error(
-                "request failed",
-                **request.log_fields,
-                reason=error.message,
-                exc_info=error.__cause__,
-                details=dict(error.details),
+                "request failed", **request.log_fields, reason=error.message, exc_info=error.__cause__, details=details
             )
         self._shared.count_refusal(error)
         self._shared.admission.set_cors_lines(request.headers)  # it may have been refused before it was admitted

@@ -5,6 +5,7 @@ The service owns its listener, as databases do, so this is an `asyncio.Protocol`
 - `RequestParser` and `Reception` make requests of the bytes that arrive.
 - `Connection` queues the requests and begins one after the other.
 - `Answerer`, a base class, answers one request.
+- `LargeBodyAnswerer` is an `Answerer` that reads large bodies in several iterations of the event loop.
 - `QuickAnswerer`, its other base class, begins and answers requests on the fast paths.
 - `Sender` sends the responses.
 
@@ -19,11 +20,10 @@ from typing import Final, cast
 
 from leasehold.errors import ServiceError
 from leasehold.http.requests import Headers, Request
-from leasehold.http.routing.idempotency import hash_large_body
 from leasehold.http.wire.answering import QUOTA
 from leasehold.http.wire.connections import Connections
 from leasehold.http.wire.deadlines import missed, timeout
-from leasehold.http.wire.in_flight import lane_bytes
+from leasehold.http.wire.in_flight import SLOW_BODY_BYTES, lane_bytes
 from leasehold.http.wire.quick_put import QUICK_PUTS
 from leasehold.http.wire.quick_requests import QuickAnswerer
 from leasehold.http.wire.request_parser import RequestParser
@@ -37,9 +37,6 @@ LANE_BODY_BYTES: Final = 4 * KIB
 """Larger bodies count toward the budget of those in the write lane."""
 COUNTED_BODY_BYTES: Final = 16 * KIB
 """Larger bodies count toward the budget of all connections together."""
-SLOW_BODY_BYTES: Final = 64 * KIB
-"""A request with a larger body is begun in its own iteration of the event loop: many clients may send one at the same
-moment, and each takes up to 40 ms."""
 _RENEWED: Final = -1
 """The quota that is used directly after it was renewed, in an iteration of the connection's own."""
 SLICE_BYTES: Final = 4 * KIB
@@ -263,9 +260,6 @@ class Connection(QuickAnswerer, asyncio.Protocol):
                 if self._quota_used >= QUOTA or (size > SLOW_BODY_BYTES and self._quota_used > _RENEWED):
                     self._ask_for_quota()
                     break
-                if hash_large_body(request):
-                    self._quota_used = QUOTA
-                    continue
                 if size > LANE_BODY_BYTES and not self._shared.lane_bodies.admit(self, lane_bytes(request)):
                     break
                 self._quota_used += 1

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.requests import Request
-from leasehold.limits import MAX_BODIES_BYTES, MAX_CONTAINERS, MAX_LANE_BODIES_BYTES, MAX_UNSENT_BYTES
+from leasehold.limits import KIB, MAX_BODIES_BYTES, MAX_CONTAINERS, MAX_LANE_BODIES_BYTES, MAX_UNSENT_BYTES
 from leasehold.values.json_text import brackets_at_most
 from leasehold.values.messagepack import containers_at_most
 
@@ -62,6 +62,12 @@ class BodiesInFlight:
             )
 
 
+SLOW_BODY_BYTES: Final = 64 * KIB
+"""A request with a larger body is begun in its own iteration of the event loop: many clients may send one at the same
+moment, and each takes up to 30 ms."""
+STEPWISE_BODY_BYTES: Final = 256 * KIB
+"""A larger body is read in several iterations. Each iteration may be that of another long sender, so this takes longer
+for the client that has sent it."""
 _CONTAINER_BYTES: Final = MAX_LANE_BODIES_BYTES // MAX_CONTAINERS
 """A list or object counts as so many bytes, so a body with the most that are allowed is alone in the lane."""
 

@@ -11,8 +11,9 @@ from leasehold.completions import report
 from leasehold.errors import ServiceError
 from leasehold.http.requests import Headers, Request
 from leasehold.http.routing.route import PureEndpoint
-from leasehold.http.wire.answering import LARGE_BYTES, QUOTA, Answerer
+from leasehold.http.wire.answering import LARGE_BYTES, QUOTA
 from leasehold.http.wire.connections import Connections
+from leasehold.http.wire.large_bodies import LargeBodyAnswerer
 from leasehold.http.wire.quick_get import BegunGet
 from leasehold.http.wire.quick_put import BegunPut
 from leasehold.http.wire.sending import UNCOUNTED_BYTES
@@ -29,7 +30,7 @@ MAX_WAITING_BYTES: Final = 4 * KIB
 """What a connection reads may wait if it has up to so many bytes: in one iteration, a thousand connections may read."""
 
 
-class QuickAnswerer(Answerer):
+class QuickAnswerer(LargeBodyAnswerer):
     """The part of a connection that answers requests on the fast paths."""
 
     __slots__ = ("_begun", "_familiar", "ready_for")

@@ -8,7 +8,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.written_entry import written_response
 from leasehold.http.requests import Request
 from leasehold.http.responses import Response
-from leasehold.http.routing.bodies import bodies_of, body_value, is_messagepack, members_of
+from leasehold.http.routing.bodies import bodies_of, body_value, is_messagepack, members_of, value_steps
 from leasehold.http.routing.parameters import PREFER, entry_ttl, parse_uuid
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
@@ -64,4 +64,5 @@ ROUTE = Route(
     (*WRITE_CONDITIONS, PREFER),
     bodies_of("Set"),
     check_head=is_messagepack,
+    read_body=value_steps,
 )

@@ -5,6 +5,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.written_entry import show_written
 from leasehold.http.media_types import ACCEPT_PATCH, JSON_PATCH, MERGE_PATCH, content_type
 from leasehold.http.requests import Request
+from leasehold.http.routing.bodies import json_steps, json_value
 from leasehold.http.routing.parameters import PREFER, TTL, key_of, ttl_of
 from leasehold.http.routing.preconditions import WRITE_CONDITIONS, condition_of, if_lease_of
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
@@ -14,8 +15,8 @@ from leasehold.model import JsonPatch, MergePatch
 def patch_entry(request: Request) -> MergePatch | JsonPatch:
     key, ttl, condition, lease_id = key_of(request), ttl_of(request), condition_of(request), if_lease_of(request)
     if patch_type_of(request) == MERGE_PATCH:
-        return MergePatch(key, values.parse_json_value(request.body), ttl, condition, lease_id)
-    steps = values.parse_json_patch(values.parse_json_value(request.body))
+        return MergePatch(key, json_value(request), ttl, condition, lease_id)
+    steps = values.parse_json_patch(json_value(request))
     if any(step.op == "test" for step in steps):
         request.principal.require_permission("read")  # the result of `test` shows what is stored
     return JsonPatch(key, steps, ttl, condition, lease_id)
@@ -52,4 +53,5 @@ ROUTE = Route(
     (TTL, *WRITE_CONDITIONS, PREFER),
     {MERGE_PATCH: "Value", JSON_PATCH: "JsonPatch"},
     check_head=patch_type_of,
+    read_body=json_steps,
 )

@@ -6,7 +6,14 @@ from functools import partial
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.written_entry import show_written
 from leasehold.http.requests import Request
-from leasehold.http.routing.bodies import amount_of, bodies_of, body_of_entry, body_value, check_entry_head
+from leasehold.http.routing.bodies import (
+    amount_of,
+    bodies_of,
+    body_of_entry,
+    body_value,
+    check_entry_head,
+    entry_steps,
+)
 from leasehold.http.routing.parameters import (
     INCREMENT,
     PATH,
@@ -57,4 +64,5 @@ def _route(method: str, binary_types: Sequence[str], *more: Parameter) -> Route:
         (PATH, TTL, *more, *WRITE_CONDITIONS, PREFER),
         {**bodies_of("Value"), **dict.fromkeys(binary_types, "Bytes")},
         check_head=partial(check_entry_head, binary_types),
+        read_body=partial(entry_steps, binary_types),
     )

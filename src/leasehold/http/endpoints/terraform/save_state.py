@@ -1,5 +1,6 @@
 """`POST /terraform/{state}` and `PUT /terraform/{state}`: save a state."""
 
+from collections.abc import Generator
 from typing import Final
 
 import msgspec
@@ -24,8 +25,15 @@ def save_state(request: Request) -> SaveState:
     key = state_key_of(request)
     refuse_other_conditions(request)
     check_state_head(request)
-    values.check_json_text(request.body, max_brackets=MAX_STATE_BRACKETS)
+    if not request.is_body_checked:
+        values.check_json_text(request.body, max_brackets=MAX_STATE_BRACKETS)
     return SaveState(key, Binary(_MEDIA, Content(request.body)), lock_id_of(request))
+
+
+def state_steps(request: Request) -> Generator[None]:
+    """Check a large state in steps."""
+    yield from values.check_steps(request.body, max_brackets=MAX_STATE_BRACKETS)
+    request.is_body_checked = True
 
 
 def show_saved(_request: Request, outcome: Outcome) -> Response:
@@ -63,6 +71,7 @@ def _route(method: str) -> Route:
         (ID, TTL),
         {Media.JSON.content_type: "TerraformState"},
         check_head=check_state_head,
+        read_body=state_steps,
         body_limit="max_state_bytes",
         takes_basic=True,
     )
