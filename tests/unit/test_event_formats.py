@@ -1,14 +1,19 @@
 """The bytes of events in each representation."""
 
 import json
+import random
+from itertools import groupby
 
 import msgspec
 import pytest
+from executed_lines import lines_of
+from msgspec.structs import replace
 
+from leasehold.engines.base import revision_of
 from leasehold.errors import ServiceError
-from leasehold.http.event_formats import FORMATS, EventFormat, json_line
+from leasehold.http.event_formats import FORMATS, MANY_CHANGES, EventFormat, json_line
 from leasehold.http.media_types import Media
-from leasehold.model import Change, Deletion, Entry, Lease, LeaseEnd
+from leasehold.model import Binary, Change, Content, Deletion, Entry, Lease, LeaseEnd, Value
 
 TIME = 1_769_860_800_000_001
 ENTRY = Entry("ä", b'{"a":"\xe2\x80\xa8"}', 7, TIME, TIME)
@@ -102,6 +107,58 @@ def test_an_entry_that_cannot_be_read_has_no_value_and_the_others_go_on(encoding
 def test_an_entry_that_messagepack_cannot_represent_has_no_value() -> None:
     packed = msgspec.msgpack.decode(body(PACKED.changes([Entry("a", b"1" + b"0" * 30, 3, TIME, TIME)])))
     assert (packed["event"], packed["id"], "value" in packed["data"]) == ("put", 3, False)
+
+
+# Many changes at once -----------------------------------------------------------------------------------------
+
+PLAIN_VALUES: list[Value] = [
+    b"1",
+    b'{"a":[1.5,null,"%d"]}',
+    b'"\xe2\x80\xa8"',
+    '"ä"'.encode(),
+    b'"%b"' % (b"x" * 5_000),
+]
+OTHER_VALUES: list[Value] = [b"", b"1" + b"0" * 30, b'"%b"' % (b"x" * 70_000), Binary("image/png", Content(b"\x89"))]
+"""Values that no format or not each format can show, a large one, and bytes."""
+KEYS = ["a", "b/c", '","', '"', "\\", "\n", "\x7f", "é\u2028", "%b%d"]
+
+
+def many_changes(rng: random.Random) -> list[Change]:
+    """Changes of which most are plain: entries with small JSON values that do not expire, one for each revision."""
+    count, others = rng.randrange(MANY_CHANGES, 3 * MANY_CHANGES), rng.choice([0, 0, 1, 3])
+    entries = [
+        Entry(rng.choice(KEYS), rng.choice(PLAIN_VALUES), 2 * number, TIME, TIME + rng.randrange(2))
+        for number in range(1, count + 1)
+    ]
+    changes: list[Change] = [*entries]
+    for place in rng.sample(range(1, count), k=others):
+        entry = entries[place]
+        substitutes: list[Change] = [
+            replace(entry, value=rng.choice(OTHER_VALUES)),
+            replace(entry, expires_at=TIME + 5),
+            replace(entry, revision=changes[place - 1].revision),
+            Deletion("gone", entry.revision),
+        ]
+        changes[place] = rng.choice(substitutes)
+    return changes
+
+
+@pytest.mark.parametrize("encoding", FORMATS.values())
+def test_many_changes_have_the_events_that_they_have_alone(encoding: EventFormat) -> None:
+    for seed in range(100):
+        changes = many_changes(random.Random(seed))
+        of_revisions = [list(group) for _, group in groupby(changes, revision_of)]
+        assert max(map(len, of_revisions)) < MANY_CHANGES
+        assert body(encoding.changes(changes)) == b"".join(body(encoding.changes(each)) for each in of_revisions)
+
+
+@pytest.mark.parametrize("media", [Media.EVENTS, Media.NDJSON, Media.MESSAGEPACK])
+def test_many_plain_entries_are_encoded_without_a_loop_over_them(media: Media) -> None:
+    entries = [Entry(f"k{number}", b'{"a":1}', number, TIME, TIME) for number in range(1, 1_001)]
+    FORMATS[media, True].changes(entries)  # the text of the time is in the cache then
+    assert lines_of(lambda: FORMATS[media, True].changes(entries)) < 100
+    entries[500] = Entry("k", b"1", 501, TIME, TIME, TIME + 1)
+    assert lines_of(lambda: FORMATS[media, True].changes(entries)) > 1_000
 
 
 def test_marks() -> None:

@@ -1,11 +1,9 @@
 """The history of one kind in memory: what it tells, what it forgets, and what a call costs."""
 
 import random
-import sys
-from collections.abc import Callable
-from types import FrameType
 
 import pytest
+from executed_lines import lines_of
 
 from leasehold.engines import base
 from leasehold.engines.memory.history import MAX_CHANGES_FACTOR, MAX_SKIPPED, TRIM_CHANGES
@@ -31,28 +29,45 @@ def told(table: Table[Entry], after: int, head: int, *, prefix: str = "", limit:
     return table.history.changes(after, prefix, limit, head).changes
 
 
-def lines_of(work: Callable[[], object]) -> int:
-    """How many lines of Python something runs."""
-    count = 0
-
-    def trace(_frame: FrameType, event: str, _argument: object) -> object:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)  # type: ignore[arg-type] # it is a trace function
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 def test_a_reader_far_behind_costs_what_it_is_given_and_not_what_it_has_to_catch_up() -> None:
     table = table_after(*(put(f"{number:06}", number) for number in range(1, 50_001)))
     assert lines_of(lambda: told(table, 10, 50_000, limit=10)) < 200
     assert [change.revision for change in told(table, 10, 50_000, limit=3)] == [11, 12, 13]
+
+
+def test_changes_that_are_all_current_are_found_without_a_loop_over_them() -> None:
+    changes = [put(f"{number:06}", number) for number in range(1, 2_001)]
+    table = table_after(*changes)
+    assert lines_of(lambda: told(table, 0, 2_000, limit=500)) < 100
+    assert told(table, 0, 2_000, limit=500) == changes[:500]
+    assert lines_of(lambda: told(table, 0, 2_000)) > 2_000, "the last ones are found in the loop"
+
+
+def told_in_windows(table: Table[Entry], head: int, *, prefix: str, limit: int) -> list[Change]:
+    """All changes, as a reader gets them who asks for windows."""
+    after, found = 0, []
+    while after < head:
+        window = table.history.changes(after, prefix, limit, head)
+        assert window.revision > after
+        assert all(after < change.revision <= window.revision for change in window.changes)
+        after = window.revision
+        found += window.changes
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_of_any_size_have_the_changes_that_one_window_has(seed: int) -> None:
+    rng = random.Random(seed)
+    table, revision = table_after(), 0
+    for _ in range(rng.choice([20, 60])):
+        revision += 1
+        keys = rng.sample([f"{letter}{number}" for letter in "ab" for number in range(100)], k=rng.choice([1, 1, 1, 3]))
+        changes = [Deletion(key, revision) if rng.random() < 0.1 else put(key, revision) for key in keys]
+        table.publish(changes, revision)
+    for prefix in ("", "a"):
+        whole = told(table, 0, revision, prefix=prefix)
+        for limit in (1, 2, 5, 30):
+            assert told_in_windows(table, revision, prefix=prefix, limit=limit) == whole
 
 
 def test_pages_of_a_key_that_is_written_over_and_over_end_early_and_arrive() -> None:

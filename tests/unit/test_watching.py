@@ -32,6 +32,10 @@ def _no_put(_entry: Entry, _cursor: int | None, _with_value: bool) -> bytes:  # 
     return b""
 
 
+def _no_puts(_entries: Sequence[Entry]) -> bytes:
+    return b""
+
+
 class FaultySpace(MemorySpace):
     """Fails to read changes when the test says so, and notes what is read."""
 
@@ -180,7 +184,7 @@ async def test_a_commit_is_encoded_once_for_all_watchers_with_the_same_interest(
             encoded.append(len(changes))
             return LINES.changes(changes)
 
-    counting = Counting(_nothing, _no_put, is_text=True, with_values=True)
+    counting = Counting(_nothing, _no_put, _no_puts, is_text=True, with_values=True)
     sinks = []
     for _ in range(50):
         sinks.append(FakeSink())
@@ -497,7 +501,7 @@ async def test_an_unexpected_exception_costs_no_event(scene: Scene) -> None:
                 raise MemoryError
             return LINES.changes(changes)
 
-    breaking = Breaking(_nothing, _no_put, is_text=True, with_values=True)
+    breaking = Breaking(_nothing, _no_put, _no_puts, is_text=True, with_values=True)
     sink, healthy = FakeSink(), scene.watch()
     scene.tasks.append(asyncio.create_task(scene.store.watch(Watch(Interest(("",), breaking)), sink)))
     await scene.settle()

@@ -6,11 +6,17 @@ sent the same bytes. To add an event, add a method here and to `store.watchers.F
 Server-sent events: readers deliver half an event if a stream ends inside it, so `data` comes first, and `id` last. An
 event without data would still move the id in some readers, so there is none. The names `error` and `open` are not used,
 because EventSource fires its own events with these names.
+
+A watcher that catches up is sent hundreds of puts at a time. They are encoded together, column by column, which takes
+0.4 of the time of encoding them one by one, and gives the same bytes.
 """
 
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from contextlib import suppress
+from itertools import chain, repeat
+from typing import Final, TypeVar, cast
 
 import msgspec
 
@@ -20,17 +26,30 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.http.pieces import chunked
 from leasehold.model import Change, Deletion, Entry, Json, Lease, Record
-from leasehold.times import format_time
-from leasehold.values.entry_text import entry_json, entry_messagepack, partial_entry_json
+from leasehold.times import format_time, time_bytes
+from leasehold.values.entry_text import (
+    PLAIN_KEY_ENTRY_JSON,
+    entry_json,
+    entry_messagepack,
+    partial_entry_json,
+)
 
 _UNICODE_LINE_ENDS: Final = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
 _encode_text: Final = msgspec.json.Encoder().encode
 _pack: Final = msgspec.msgpack.Encoder().encode
 
+T = TypeVar("T")
+
 Frame = Callable[[bytes, bytes, int | None], bytes]
 """`frame(name, data, id)` → the bytes of one event. `data` is JSON text on one line."""
 Put = Callable[[Entry, int | None, bool], bytes]
 """`put(entry, id, with_value)` → the bytes of the event of an entry. Raises `internal` if it cannot show its value."""
+Puts = Callable[[Sequence[Entry]], bytes]
+"""`puts(entries)` → the joined `put(entry, entry.revision, True)` of each of them. They have JSON values of at most
+LARGE_BYTES, and do not expire. Raises like `put`."""
+
+MANY_CHANGES: Final = 16
+"""From so many on, changes are encoded together. It must be at least 16: see `_PACKED_LIST_BYTES`."""
 
 
 def json_line(text: bytes) -> bytes:
@@ -38,6 +57,8 @@ def json_line(text: bytes) -> bytes:
 
     JSON text has them only in strings, where an escape has the same meaning.
     """
+    if text.isascii():
+        return text  # a search for two bytes would take a third of the time of encoding many events
     if b"\xe2\x80" in text or b"\xc2\x85" in text:
         return _UNICODE_LINE_ENDS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), text)
     return text
@@ -90,7 +111,7 @@ class _PackedEntry(msgspec.Struct, frozen=True, gc=False):
     revision: int
     created_at: str
     updated_at: str
-    expires_at: str | msgspec.UnsetType
+    expires_at: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class _PackedPut(msgspec.Struct, frozen=True, gc=False):
@@ -129,16 +150,90 @@ def _packed_put_of_bytes(entry: Entry, cursor: int | None, with_value: bool) -> 
     return _packed(b"put", partial_entry_json(entry, value=None, path=None), cursor)
 
 
+# Many entries at once ---------------------------------------------------------------------------------------------
+
+_key_of, _value_of, _created_at_of, _updated_at_of, _expires_at_of = map(
+    operator.attrgetter, ("key", "value", "created_at", "updated_at", "expires_at")
+)
+_SERVER_SENT_PUT: Final = b"data: " + PLAIN_KEY_ENTRY_JSON + b"\nevent: put\nid: %b\n\n"
+_LINE_PUT: Final = b'{"event":"put","id":%b,"data":' + PLAIN_KEY_ENTRY_JSON + b"}\n"
+"""Format strings of an event. The fields of the entry are those of `_json_columns`."""
+_PACKED_LIST_BYTES: Final = 3
+"""What MessagePack writes before the items of a list with 16 to 65,535 items."""
+
+
+def _are_plain(entries: Sequence[Entry]) -> bool:
+    """Whether all have what `Puts` demands, and each is the only change of its revision."""
+    texts = list(map(_value_of, entries))
+    return (
+        all(texts)  # bytes, and what cannot be read, count as false
+        and max(map(len, texts)) <= values.LARGE_BYTES
+        and not any(map(_expires_at_of, entries))
+        and len(set(map(revision_of, entries))) == len(entries)
+    )
+
+
+def _times(entries: Sequence[Entry], format_one: Callable[[int], T]) -> tuple[list[T], list[T]]:
+    """When the entries were created and updated. Most are written once: then both are the same."""
+    created_at, updated_at = list(map(_created_at_of, entries)), list(map(_updated_at_of, entries))
+    created = list(map(format_one, created_at))
+    return created, created if updated_at == created_at else list(map(format_one, updated_at))
+
+
+def _json_columns(entries: Sequence[Entry]) -> tuple[Sequence[bytes], ...]:
+    """The fields of PLAIN_KEY_ENTRY_JSON, for all entries. The keys are escaped as JSON demands.
+
+    In a JSON list of strings, `","` is between two of them and nowhere else: within a string, a quote is escaped.
+    """
+    keys = _encode_text(list(map(_key_of, entries)))[2:-2].split(b'","')
+    revisions = _encode_text(list(map(revision_of, entries)))[1:-1].split(b",")
+    return keys, list(map(_value_of, entries)), revisions, *_times(entries, time_bytes)
+
+
+def _server_sent_puts(entries: Sequence[Entry]) -> bytes:
+    columns = _json_columns(entries)
+    fields = chain.from_iterable(zip(*columns, columns[2], strict=True))
+    return _SERVER_SENT_PUT * len(entries) % tuple(fields)
+
+
+def _line_puts(entries: Sequence[Entry]) -> bytes:
+    columns = _json_columns(entries)
+    fields = chain.from_iterable(zip(columns[2], *columns, strict=True))
+    return _LINE_PUT * len(entries) % tuple(fields)
+
+
+def _packed_puts(entries: Sequence[Entry]) -> bytes:
+    assert MANY_CHANGES <= len(entries) < 1 << 16
+    revisions = list(map(revision_of, entries))
+    columns = (
+        map(_key_of, entries),
+        values.decode_all(map(_value_of, entries)),
+        revisions,
+        *_times(entries, format_time),
+    )
+    events = list(map(_PackedPut, repeat("put"), revisions, map(_PackedEntry, *columns)))
+    try:
+        return _pack(events)[_PACKED_LIST_BYTES:]
+    except (OverflowError, RecursionError) as error:
+        raise values.unreadable() from error
+
+
 class EventFormat:
     """The format of one media type, with or without values. Implements `store.watchers.Format`."""
 
-    def __init__(self, frame: Frame, put: Put, *, is_text: bool, with_values: bool) -> None:
+    def __init__(self, frame: Frame, put: Put, puts: Puts, *, is_text: bool, with_values: bool) -> None:
         self._frame = frame
         self._put = put
+        self._puts = puts
         self._is_text = is_text
         self._with_values = with_values
 
     def changes(self, changes: Sequence[Change]) -> bytes:
+        if self._with_values and len(changes) >= MANY_CHANGES and set(map(type, changes)) == {Entry}:
+            entries = cast("Sequence[Entry]", changes)
+            with suppress(ServiceError):  # one cannot be read; each is encoded alone then
+                if _are_plain(entries):
+                    return self._framed(self._puts(entries))
         revisions = list(map(revision_of, changes))
         cursors = [
             None if revision == following else revision
@@ -158,7 +253,9 @@ class EventFormat:
             ]
         except ServiceError:  # one cannot be read, or not in this format; the other events must go on
             events = list(map(self._event, changes, cursors))
-        data = b"".join(events)
+        return self._framed(b"".join(events))
+
+    def _framed(self, data: bytes) -> bytes:
         # Once for all events, because a search in each of them takes a tenth of the time of the whole.
         return chunked(json_line(data) if self._is_text else data)
 
@@ -210,16 +307,18 @@ def _held(lease: Lease) -> bytes:
     )
 
 
-def _formats(media: Media, frame: Frame, put: Put, *, is_text: bool) -> dict[tuple[Media, bool], EventFormat]:
+def _formats(
+    media: Media, frame: Frame, put: Put, puts: Puts, *, is_text: bool
+) -> dict[tuple[Media, bool], EventFormat]:
     return {
-        (media, with_values): EventFormat(frame, put, is_text=is_text, with_values=with_values)
+        (media, with_values): EventFormat(frame, put, puts, is_text=is_text, with_values=with_values)
         for with_values in (False, True)
     }
 
 
 FORMATS: Final[Mapping[tuple[Media, bool], EventFormat]] = {
-    **_formats(Media.EVENTS, _server_sent, _server_sent_put, is_text=True),
-    **_formats(Media.NDJSON, _line, _line_put, is_text=True),
-    **_formats(Media.MESSAGEPACK, _packed, _packed_put, is_text=False),
+    **_formats(Media.EVENTS, _server_sent, _server_sent_put, _server_sent_puts, is_text=True),
+    **_formats(Media.NDJSON, _line, _line_put, _line_puts, is_text=True),
+    **_formats(Media.MESSAGEPACK, _packed, _packed_put, _packed_puts, is_text=False),
 }
 """By media type, and whether entries are sent with their values."""

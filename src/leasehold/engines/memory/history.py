@@ -7,7 +7,7 @@ record of the name, or its removal, has the revision of the item. Other items ar
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import compress
-from typing import Final, Generic
+from typing import Final, Generic, cast
 
 from leasehold.engines import base
 from leasehold.engines.state import Contents
@@ -80,9 +80,12 @@ class History(Generic[R]):
         if after_revision < oldest:
             raise base.compacted(oldest)
         revisions, names = self.revisions, self.names
+        begin = bisect_right(revisions, after_revision)
+        current = self._all_current(begin, begin + limit, prefix)
+        if current is not None:
+            return current
         found: list[Change] = []
         skipped = 0
-        begin = bisect_right(revisions, after_revision)
         for index in range(begin, len(revisions)):
             revision, name = revisions[index], names[index]
             if (len(found) >= limit or skipped >= MAX_SKIPPED) and revision != revisions[index - 1]:
@@ -93,6 +96,21 @@ class History(Generic[R]):
             else:
                 found.append(change)
         return Changes(found, head)
+
+    def _all_current(self, begin: int, end: int, prefix: str) -> Changes | None:
+        """The items from `begin` up to `end`, if all of them are current and are told. None if one is not.
+
+        A reader that catches up mostly finds such items. `map` takes a third of the time of the loop in `changes`.
+        """
+        if end >= len(self.revisions) or self.revisions[end] == self.revisions[end - 1]:
+            return None  # these are the last changes, or a revision would be divided
+        revisions, names = self.revisions[begin:end], self.names[begin:end]
+        if prefix and not all(name.startswith(prefix) for name in names):
+            return None
+        records = list(map(self._by_name.get, names))
+        if not all(records) or list(map(base.revision_of, records)) != revisions:
+            return None
+        return Changes(cast("list[Change]", records), revisions[-1])
 
     def _current(self, name: str, revision: int) -> R | Removal | None:
         record = self._by_name.get(name)
