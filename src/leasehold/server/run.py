@@ -33,7 +33,7 @@ from leasehold.limits import SHUTDOWN_REST_SECONDS
 from leasehold.metrics import Metrics
 from leasehold.process.descriptors import connections_within, raise_limit
 from leasehold.process.huge_pages import HugePages
-from leasehold.process.memory_trim import return_large_blocks
+from leasehold.process.memory_trim import give_back_memory, return_large_blocks
 from leasehold.process.shutdown import Deadline
 from leasehold.process.signal_mask import ignore_ends
 from leasehold.progress import reported
@@ -99,6 +99,7 @@ async def serve(
         stack.callback(sweeper.cancel)
 
         freeze_loaded_objects()
+        give_back_memory()  # what reading the store has freed
         huge_pages = HugePages()
         huge_pages.start()
         stack.callback(huge_pages.stop)
