@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from running import START_SECONDS, Server, clean_environment, leasehold
+from tokens import PRIVATE_KEYS, public_pem
 
 from leasehold.cli.app import MODULES, command
 
@@ -85,18 +86,28 @@ def test_a_token_is_made_without_an_import_of_the_verification(tmp_path: Path) -
 
 
 def test_a_service_imports_nothing_that_only_other_programs_need(tmp_path: Path) -> None:
-    """`rich` is in the environment of the tests. structlog would import it."""
+    """`rich` and `greenlet` are in the environment of the tests. structlog would import them."""
     assert find_spec("rich") is not None
+    assert find_spec("greenlet") is not None
     modules = imported_by_service(tmp_path / "data.json")
     assert {"structlog", "leasehold.server.run"} <= modules
-    assert unwanted(modules, ("rich", "pygments", "markdown_it")) == []
+    assert unwanted(modules, ("rich", "pygments", "markdown_it", "greenlet")) == []
 
 
 def test_only_a_service_with_tokens_imports_their_verification(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(SECRET)
     assert unwanted(imported_by_service(tmp_path / "data.json"), VERIFYING) == []
     with_tokens = imported_by_service(tmp_path / "data.json", f"--auth-secret-file={tmp_path / 'secret'}")
-    assert set(VERIFYING) <= with_tokens
+    assert "jwt" in with_tokens
+
+
+def test_only_public_keys_need_cryptography(tmp_path: Path) -> None:
+    """It takes 9 MB."""
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "key.pem").write_bytes(public_pem(PRIVATE_KEYS["ES256"]))
+    secret, key = f"--auth-secret-file={tmp_path / 'secret'}", f"--auth-public-key-file={tmp_path / 'key.pem'}"
+    assert unwanted(imported_by_service(tmp_path / "data.json", secret), ("cryptography",)) == []
+    assert set(VERIFYING) <= imported_by_service(tmp_path / "data.json", key)
 
 
 def test_a_check_imports_nothing_that_only_other_programs_need(tmp_path: Path) -> None:

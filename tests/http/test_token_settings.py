@@ -138,6 +138,18 @@ def test_the_service_does_not_start_with_an_invalid_key(
     assert (result.returncode, result.stdout, result.stderr) == (1, "", f"leasehold: {line}\n")
 
 
+def test_the_service_does_not_start_with_a_public_key_in_place_of_a_secret(tmp_path: Path) -> None:
+    """In DER, which only cryptography recognizes. A service with a secret does not import it otherwise."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
+    (tmp_path / "key").write_bytes(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    result = leasehold("serve", "--store=memory:", "--port=0", f"--auth-secret-file={tmp_path / 'key'}")
+    line = "leasehold: the secret is a public or private key; use random bytes\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", line)
+
+
 def test_the_error_for_several_keys_names_the_invalid_one(tmp_path: Path, secret_file: Path) -> None:
     (tmp_path / "secret.new").write_bytes(b"short")
     files = [f"--auth-secret-file={path}" for path in (secret_file, tmp_path / "secret.new")]

@@ -26,7 +26,8 @@ from tokens import (
     verifier,
 )
 
-from leasehold.access.token_keys import VerificationKey, public_key, secret_key
+from leasehold.access.public_keys import public_key
+from leasehold.access.token_keys import VerificationKey, secret_key
 from leasehold.access.token_secret import is_unambiguous_secret, load_secret
 from leasehold.errors import ServiceError
 

@@ -1,6 +1,6 @@
 """The Authorization header: Basic authentication as a bearer token, and the error for a missing or bad token.
 
-It is apart from `token_verification.py`, which imports PyJWT and cryptography. A service without tokens needs neither.
+It is apart from `token_verification.py`, which imports PyJWT. A service without tokens does not need it.
 """
 
 from base64 import b64decode

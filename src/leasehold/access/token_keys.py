@@ -1,45 +1,28 @@
-"""The keys that verify tokens, loaded from files.
+"""The keys that verify tokens: what they are, and the secret. `public_keys.py` loads the others.
 
 Each key has one algorithm, which the kind of the key decides: HS256 for a secret, EdDSA, ES256 or RS256 for a public
 key.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from leasehold.access.token_secret import load_secret, read_key_file
-from leasehold.errors import unavailable
-from leasehold.limits import MIN_RSA_BITS
+from leasehold.access.token_secret import load_secret
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 
 class VerificationKey(msgspec.Struct, frozen=True):
     """A key and its only algorithm."""
 
     algorithm: Literal["HS256", "EdDSA", "ES256", "RS256"]
-    key: bytes | Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
+    key: "bytes | Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey"
 
 
 def secret_key(path: Path) -> VerificationKey:
     return VerificationKey("HS256", load_secret(path))
-
-
-def public_key(path: Path) -> VerificationKey:
-    """The public key in a PEM file: Ed25519, EC P-256, or RSA. Raises `unavailable`."""
-    try:
-        key = load_pem_public_key(read_key_file(path, "the public key's file"))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise unavailable("the public key's file has no public key in PEM") from error
-    if isinstance(key, Ed25519PublicKey):
-        return VerificationKey("EdDSA", key)
-    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
-        return VerificationKey("ES256", key)
-    if isinstance(key, RSAPublicKey) and key.key_size >= MIN_RSA_BITS:
-        return VerificationKey("RS256", key)
-    raise unavailable(f"the public key must be Ed25519, EC P-256, or RSA of {MIN_RSA_BITS} bits")

@@ -18,6 +18,7 @@ from leasehold.cli import exit_codes
 from leasehold.cli.arguments import Command, Parser
 from leasehold.cli.exit_codes import CommandFailed
 from leasehold.errors import ServiceError
+from leasehold.process.imports import leave_out
 from leasehold.process.signal_mask import end_by_signal, take_ends
 from leasehold.process.streams import (
     NoReaderError,
@@ -62,6 +63,10 @@ GROUPS: Final = {
 """The module of each command, in the order of `leasehold --help`. The module's `Command` has the name in capitals."""
 MODULES: Final = {name: module for group in GROUPS.values() for name, module in group.items()}
 
+_ONLY_FOR_OTHERS: Final = ("rich", "greenlet")
+"""structlog imports these packages where it can: one for tracebacks that the log does not print, which takes 5 MB and
+50 ms, the other for programs with green threads, which takes 1 MB."""
+
 
 def main() -> None:
     """`leasehold`."""
@@ -103,17 +108,9 @@ def _run_command(words: Sequence[str]) -> int:
     if name != "serve":  # `serve` installs its own handlers
         take_ends()
     if name in MODULES:
-        _leave_out_rich()
+        leave_out(*_ONLY_FOR_OTHERS)
         return command(name).run(f"{PROGRAM} {name}", words[1:])
     return _run_alone(words)
-
-
-def _leave_out_rich() -> None:
-    """Let `import rich` fail in this process (Python reference, section 5.3.1), as if the package were not installed.
-
-    structlog imports it where it can, for tracebacks that the log does not print. This takes 5 MB and 50 ms.
-    """
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
 
 # `leasehold` without a command --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from leasehold.access.hosts import parse_allowed_hosts, parse_allowed_origins
 from leasehold.access.token_secret import is_exposed
 from leasehold.errors import ServiceError, unavailable
 from leasehold.http.routing.admission import Admission
+from leasehold.process.imports import leave_out
 from leasehold.server.config import Settings
 
 if TYPE_CHECKING:
@@ -67,13 +68,23 @@ def _is_loopback(address: str) -> bool:
 
 
 def _verifier(settings: Settings) -> "Verifier | None":
-    """PyJWT and cryptography are imported only for a service with tokens, because that takes a fifth of the start."""
+    """PyJWT is imported only for a service with tokens, because that takes a fifth of the start, and cryptography only
+    for public keys, because it takes 9 MB.
+    """
     if not settings.auth_secret_file and not settings.auth_public_key_file:
         return None
-    from leasehold.access.token_keys import public_key, secret_key
+    from leasehold.access.token_keys import secret_key
+
+    keys = _keys(settings.auth_secret_file, secret_key)
+    if settings.auth_public_key_file:
+        from leasehold.access.public_keys import public_key
+
+        keys += _keys(settings.auth_public_key_file, public_key)
+    else:
+        # PyJWT imports it where it can. If a secret looked like another key, PyJWT has looked at it with cryptography.
+        leave_out("cryptography")
     from leasehold.access.token_verification import Verifier
 
-    keys = _keys(settings.auth_secret_file, secret_key) + _keys(settings.auth_public_key_file, public_key)
     return Verifier(
         keys,
         issuer=settings.auth_issuer,
