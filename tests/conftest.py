@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import databases
+import forked
 import pytest
 from callers import SECRET
 from databases import STORES
@@ -36,6 +37,7 @@ PROGRAMS: Mapping[str, Sequence[str]] = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    forked.is_wanted = True
     config.addinivalue_line("markers", "needs(*names): what the machine must have; see tests/programs.py")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A script's shell starts a command with `&` like this. The programs that are tested would ignore it, too.

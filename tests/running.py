@@ -18,8 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import forked
 import httpx
 from contract import IN_NAMESPACE, Contract
+from forked import OWN_SETTINGS, PROGRAM, ForkedProcess
 
 START_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
@@ -84,7 +86,7 @@ class Server:
         log_level: str = "info",
         arguments: Sequence[str] = (),
         folder: Path | None = None,
-        program: Sequence[str] = ("-m", "leasehold"),
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self._program = program
         self.store = "data.json" if store is None else str(store)
@@ -92,7 +94,7 @@ class Server:
         self._environment = dict(environment or {})
         self._folder = folder
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__()
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | ForkedProcess | None = None
         self.url = ""
         self.ready_line = ""
         self.client = http_client("")
@@ -101,14 +103,19 @@ class Server:
     def start(self) -> Self:
         # A port in the environment is under test, so no flag may override it.
         port = [] if "LEASEHOLD_PORT" in self._environment else ["--port=0"]
-        self.process = subprocess.Popen(
-            [sys.executable, *self._program, "serve", *port, *self._arguments],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=clean_environment() | self._environment,
-            cwd=self._folder,
-        )
+        words = ["serve", *port, *self._arguments]
+        environment = clean_environment() | self._environment
+        if forked.is_wanted and self._may_be_forked():
+            self.process = ForkedProcess(words, errors=self._log, environment=environment, folder=self._folder)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, *self._program, *words],
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                env=environment,
+                cwd=self._folder,
+            )
         assert self.process.stdout is not None
         self.ready_line = self.process.stdout.readline().rstrip("\n")
         if not self.ready_line:
@@ -119,6 +126,9 @@ class Server:
         self.client = http_client(self.url)
         self.contract = Contract(self.client.get("/openapi.json", headers={"Connection": "close"}).json())
         return self
+
+    def _may_be_forked(self) -> bool:
+        return self._program == PROGRAM and all(name.startswith(OWN_SETTINGS) for name in self._environment)
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,16 @@
+"""Imports what `leasehold serve` imports. The fork server of `forked` does this once."""
+
+import sys
+from importlib import import_module
+
+sys.modules["rich"] = None  # type: ignore[assignment]  # as `leasehold` does before it imports a command
+
+for module in (
+    "leasehold.cli.app",
+    "leasehold.cli.serve",
+    "leasehold.engines.file.engine",
+    "leasehold.engines.memory.engine",
+    "leasehold.engines.postgres.engine",
+    "leasehold.server.run",
+):
+    import_module(module)
