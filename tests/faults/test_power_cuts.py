@@ -22,26 +22,34 @@ from leasehold.engines.state import Snapshot, StoredState
 from leasehold.model import ENTRY, KIND_OF, KINDS, LEASE, RECEIPT, AnyKind, Touched
 from leasehold.progress import Progress
 
+SEED = 7
+CUTS = 8
+"""At each operation."""
+LIVES = depth(32)
+LIVES_WITH_A_BUG = 12
+"""They begin like those without a bug, which find nothing."""
+
 
 def test_acknowledged_changes_survive_any_power_cut() -> None:
-    finding = survive_power_cuts(7, lives=depth(80), cuts_at_each_operation=8)
+    finding = survive_power_cuts(SEED, lives=LIVES, cuts_at_each_operation=CUTS)
     assert finding.violations == []
-    assert finding.figures["states"] >= depth(20_000)
-    assert finding.figures["states with a commit under way"] >= depth(10_000), (
+    assert LIVES >= LIVES_WITH_A_BUG
+    assert finding.figures["states"] >= depth(8_000)
+    assert finding.figures["states with a commit under way"] >= depth(4_000), (
         "cuts must strike while something is under way"
     )
-    assert finding.figures["commits with a transaction"] >= depth(20)
-    assert finding.figures["commits with a receipt"] >= depth(20)
+    assert finding.figures["commits with a transaction"] >= depth(8)
+    assert finding.figures["commits with a receipt"] >= depth(8)
 
 
 def violations(*, deaf: str | None = None) -> list[str]:
     return survive_power_cuts(
-        7, lives=12, cuts_at_each_operation=8, deaf=frozenset() if deaf is None else frozenset({deaf})
+        SEED,
+        lives=LIVES_WITH_A_BUG,
+        cuts_at_each_operation=CUTS,
+        deaf=frozenset() if deaf is None else frozenset({deaf}),
+        most_violations=1,
     ).violations
-
-
-def test_without_planted_bugs_the_same_runs_find_nothing() -> None:
-    assert violations() == []
 
 
 @pytest.mark.parametrize("sync", ["fsync", "fdatasync", "sync_folder"])

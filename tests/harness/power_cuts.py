@@ -298,9 +298,10 @@ class Known:
 class PowerCuts:
     """Cuts the power before each operation in several ways, and starts from what is left."""
 
-    def __init__(self, chance: random.Random, cuts_at_each_operation: int) -> None:
+    def __init__(self, chance: random.Random, cuts_at_each_operation: int, most_violations: int) -> None:
         self._chance = chance
         self._cuts_at_each_operation = cuts_at_each_operation
+        self._most_violations = most_violations
         self._seen_in_life = 0
         self.known = Known(Contents())
         self.finding = Finding()
@@ -310,7 +311,7 @@ class PowerCuts:
 
     @property
     def has_failed(self) -> bool:
-        return len(self.finding.violations) >= MOST_VIOLATIONS
+        return len(self.finding.violations) >= self._most_violations
 
     def begin_life(self, disk: MemoryDisk) -> None:
         disk.watcher = self
@@ -430,7 +431,12 @@ def live(disk: MemoryDisk, cuts: PowerCuts, rng: random.Random) -> None:
 
 
 def survive_power_cuts(
-    seed: int, *, lives: int, cuts_at_each_operation: int, deaf: frozenset[str] = frozenset()
+    seed: int,
+    *,
+    lives: int,
+    cuts_at_each_operation: int,
+    deaf: frozenset[str] = frozenset(),
+    most_violations: int = MOST_VIOLATIONS,
 ) -> Finding:
     """Run this many processes one after another, and make this many cuts at each of their operations.
 
@@ -438,7 +444,7 @@ def survive_power_cuts(
     disk only pretends to do.
     """
     rng = random.Random(seed)
-    cuts = PowerCuts(random.Random(seed + 1), cuts_at_each_operation)
+    cuts = PowerCuts(random.Random(seed + 1), cuts_at_each_operation, most_violations)
     disk = MemoryDisk({}, deaf=deaf)
     with capture_logs(), small_sizes(rng):
         for _ in range(lives):

@@ -30,6 +30,7 @@ from harness.patroni import obstacle as obstacle_to_patroni
 from harness.patroni import round_of_failovers as round_with_patroni
 from harness.postgres_faults import PROMISE, rounds_of
 from harness.power_cuts import survive_power_cuts
+from harness.power_cuts_of_namespaces import keep_namespaces
 from harness.repeats import take_effect_once
 from harness.standby import PROMISE as STANDBY_PROMISE
 from harness.standby import round_of_failovers
@@ -86,6 +87,10 @@ def _ext4(folder: Path, seed: int) -> Finding:
 
 def _power_cuts(folder: Path, seed: int) -> Finding:
     return survive_power_cuts(seed, lives=150, cuts_at_each_operation=8)
+
+
+def _power_cuts_of_namespaces(_folder: Path, seed: int) -> Finding:
+    return keep_namespaces(seed, lives=30)
 
 
 def _linearizable_file(folder: Path, seed: int) -> Finding:
@@ -192,6 +197,7 @@ ROWS = (
     Row("postgres-standby", STANDBY_PROMISE, round_of_failovers, "failovers"),
     Row("patroni", PATRONI_PROMISE, round_with_patroni, "failovers", obstacle=obstacle_to_patroni),
     Row("power-cuts", "acknowledged changes survive power cuts", _power_cuts, "states"),
+    Row("power-cuts-namespaces", "namespaces survive power cuts", _power_cuts_of_namespaces, "states"),
     Row("disk-faults", "acknowledged changes survive the failure of any file operation", _disk_faults, "runs"),
     Row("ext4", "acknowledged changes survive the loss of a real file system", _ext4, "cuts", obstacle=obstacle),
     Row("injection-memory", "the lane survives any exception, memory", _injection("memory"), "faults"),
