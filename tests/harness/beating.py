@@ -15,7 +15,7 @@ import signal
 import sys
 from urllib.parse import urlsplit
 
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.05
 
 
 def beat(address: str, name: str, *, until_input_ends: bool) -> None:

@@ -127,8 +127,15 @@ LATE_WRITES: Final = ("freeze",)
 """A write that was sent in time lies in the buffer of a service that is stopped, and is done later."""
 
 
-def end_in_time(folder: Path, seed: int, *, faults: Sequence[str] = tuple(FAULTS), bug: str | None = None) -> Finding:
-    """Figures: `commands`, and of these `commands that were ended`."""
+def end_in_time(
+    folder: Path,
+    seed: int,
+    *,
+    faults: Sequence[str] = tuple(FAULTS),
+    commands: int = HOLDERS,
+    bug: str | None = None,
+) -> Finding:
+    """Figures: `commands`, and of these `commands that were ended`. `commands`: at each fault, at least two."""
     finding = Finding()
     rng = random.Random(seed)
     for fault in faults:
@@ -139,7 +146,7 @@ def end_in_time(folder: Path, seed: int, *, faults: Sequence[str] = tuple(FAULTS
             proxy = stack.enter_context(proxy_on_a_thread(port))
             holders = [
                 stack.enter_context(_holder(server, proxy, number, ttl=_ttl(fault), bug=bug))
-                for number in range(HOLDERS)
+                for number in range(commands)
             ]
             for violation in _strike(fault, Round(server, proxy, holders, rng), finding):
                 finding.violations.append(f"seed {seed}, {fault}: {violation}")
@@ -164,8 +171,8 @@ def _holder(server: Server, proxy: Proxy, number: int, *, ttl: float, bug: str |
 
 def _strike(fault: str, round_: Round, finding: Finding) -> Sequence[str]:
     """What was wrong."""
-    finding.figures["commands"] += HOLDERS
-
+    count = len(round_.holders)
+    finding.figures["commands"] += count
     strike, end = FAULTS[fault]
     time.sleep(round_.rng.uniform(0, LATEST_FAULT_SECONDS))
     had_ended = [holder.process.poll() is not None for holder in round_.holders]
@@ -176,9 +183,9 @@ def _strike(fault: str, round_: Round, finding: Finding) -> Sequence[str]:
             holder.process.stdin.close()
             holder.process.stdin = None  # `communicate` must not close it again
     else:
-        finding.figures["commands that were ended"] += HOLDERS
-    with ThreadPoolExecutor(HOLDERS) as threads:
-        found = list(threads.map(lambda number: _next_holder(round_, number), range(HOLDERS)))
+        finding.figures["commands that were ended"] += count
+    with ThreadPoolExecutor(count) as threads:
+        found = list(threads.map(lambda number: _next_holder(round_, number), range(count)))
     violations = []
     for number, (token, left) in enumerate(found):
         if left:
