@@ -60,6 +60,8 @@ TOLD_UNCHANGED: Final = (
 TOLD_STORED: Final = "the change was stored"
 NEVER_RAISE: Final = frozenset({"lock.__exit__"})
 """Python releases a lock without taking memory. An exception in place of this call would leave the lock taken."""
+MOST_ROUNDS: Final = 4
+"""For one kind of call. After a fault, several rounds may be of the same kind."""
 STARTS: Final = ("_start_batch", "_answer")
 """The functions that start a commit, and a query for gathered reads."""
 
@@ -371,6 +373,11 @@ class Witness:
         for client in [*self._clients, self._prober]:
             client.close()
 
+    @property
+    def has_lease(self) -> bool:
+        """Which of the two kinds of rounds comes next: one that uses a lease, or one that acquires it."""
+        return self._lease is not None
+
     async def round(self) -> None:
         """Send the requests, and compare. Raises TimeoutError if one of them is never answered."""
         number = next(self._numbers)
@@ -528,11 +535,17 @@ class _EventLoop(uvloop.Loop):
 
 
 def survive_exceptions(
-    make: Callable[[], Engine], seed: int, *, points: int | None = None, stops_at_first: bool = False
+    make: Callable[[], Engine],
+    seed: int,
+    *,
+    points: int | None = None,
+    stops_at_first: bool = False,
+    begins_in: str = "",
 ) -> Finding:
     """Raise at each kind of call once, or at this many random `points`. Compare each time, and after a restart.
 
-    `make` makes an engine on the same storage each time.
+    `make` makes an engine on the same storage each time. `stops_at_first`: at the first violation. `begins_in`: the
+    calls of functions with this in their name come first.
     """
     finding = Finding()
     configured = structlog.get_config()
@@ -541,7 +554,8 @@ def survive_exceptions(
     try:
         with asyncio.Runner(loop_factory=_EventLoop) as runner:
             runner.get_loop().set_exception_handler(lambda _loop, _context: None)
-            runner.run(_survive(make, random.Random(seed), finding, points, stops_at_first=stops_at_first))
+            rng = random.Random(seed)
+            runner.run(_survive(make, rng, finding, points, stops_at_first=stops_at_first, begins_in=begins_in))
     finally:
         structlog.configure(**configured)
         sys.unraisablehook = unraisable
@@ -549,25 +563,39 @@ def survive_exceptions(
 
 
 async def _survive(
-    make: Callable[[], Engine], rng: random.Random, finding: Finding, points: int | None, *, stops_at_first: bool
+    make: Callable[[], Engine],
+    rng: random.Random,
+    finding: Finding,
+    points: int | None,
+    *,
+    stops_at_first: bool,
+    begins_in: str,
 ) -> None:
     injector = Injector()
     stored: dict[str, Value] = {}
     first = make()
     try:
         async with running(first) as service, Witness(service, injector, finding) as witness:
-            targets = await _targets(witness, injector)
+            kinds_of_rounds = await _targets(witness, injector)
+            targets = list(kinds_of_rounds)
             if points is not None:
                 targets = [rng.choice(targets) for _ in range(points)]
             finding.figures["kinds of calls"] += len(set(targets))
-            for site in targets:
+            targets.sort(key=lambda site: begins_in not in site[0])
+            left = [_Target(site, set(kinds_of_rounds[site])) for site in targets]
+            while left:
+                # A round makes only calls of its kind. So choose one that it makes, if there is one.
+                kind = witness.has_lease
+                place = next((place for place, target in enumerate(left) if kind in target.kinds), 0)
+                target = left[place]
                 occurrence = 0 if points is None else rng.randrange(3)
                 failure = MemoryError if points is None else rng.choice(FAILURES)
-                for _ in range(2):  # the two kinds of rounds make different calls
-                    injector.arm(site, occurrence, failure("injected"))
-                    await witness.round()
-                    if injector.fired is not None:
-                        break
+                injector.arm(target.site, occurrence, failure("injected"))
+                await witness.round()
+                target.kinds.discard(kind)
+                target.rounds += 1
+                if injector.fired is not None or not target.kinds or target.rounds == MOST_ROUNDS:
+                    del left[place]
                 if finding.violations and stops_at_first:
                     return
             stored = witness.stored
@@ -585,14 +613,26 @@ async def _survive(
         await _compare_after_restart(make(), stored, finding)
 
 
-async def _targets(witness: Witness, injector: Injector) -> list[Site]:
-    """Each kind of call that the rounds make, once."""
-    sites: dict[Site, None] = {}
+@dataclass
+class _Target:
+    """A kind of call at which to raise, until it was done once."""
+
+    site: Site
+    kinds: set[bool]
+    """The kinds of rounds (`has_lease`) that make this call and in which it was not tried."""
+    rounds: int = 0
+
+
+async def _targets(witness: Witness, injector: Injector) -> dict[Site, set[bool]]:
+    """Each kind of call that the rounds make, with the kinds of rounds that make it (`has_lease`)."""
+    sites: dict[Site, set[bool]] = {}
     for _ in range(6):
+        kind = witness.has_lease
         injector.watch()
         await witness.round()
-        sites |= dict.fromkeys(injector.seen)
-    return list(sites)
+        for site in injector.seen:
+            sites.setdefault(site, set()).add(kind)
+    return sites
 
 
 async def _compare_after_kill(engine: FileEngine, stored: dict[str, Value], finding: Finding) -> None:
