@@ -33,7 +33,6 @@ LONG = 60
 """Seconds that a lease lasts, or that a caller waits."""
 SOON_SECONDS = 30.0
 """Less than LONG, and enough for a busy machine."""
-SLOW_SYNC = {"LEASEHOLD_TEST_STALLS": "1:2.0"}
 SECOND = 1_000_000
 
 ACQUIRE = message("POST", "/locks/l", body=json.dumps({"ttl": LONG, "wait": 0}).encode())
@@ -52,11 +51,22 @@ def seconds_until_free(server: Server) -> float:
 
 
 def test_a_client_that_disconnects_while_its_acquisition_is_synced_leaves_no_lease(tmp_path: Path) -> None:
-    with running(tmp_path / "data.json", program=(PLANTED,), environment=SLOW_SYNC) as server:
+    """The sync takes until the service has noticed that."""
+
+    def is_in_metrics(sample: str) -> bool:
+        return f"\n{sample}\n" in server.request("GET", "/metrics").text
+
+    hold = tmp_path / "hold"
+    holding = {"LEASEHOLD_TEST_HOLD": str(hold)}
+    with running(tmp_path / "data.json", program=(PLANTED,), environment=holding) as server:
+        hold.touch()
         with Wire(server) as wire:
             wire.send(ACQUIRE)
-            until(lambda: "leasehold_waiters 1.0" in server.request("GET", "/metrics").text)
+            until(lambda: is_in_metrics("leasehold_waiters 1.0"))
+            assert is_in_metrics("leasehold_connections 2.0")
+        until(lambda: is_in_metrics("leasehold_connections 1.0"))
         assert server.revision() == 0, "it was committed before the client hung up"
+        hold.unlink()
         assert seconds_until_free(server) < SOON_SECONDS
         assert server.revision() == 3, "the lease was granted, released, and granted to the next"
 

@@ -1,7 +1,8 @@
 """`leasehold` with a planted bug that a harness must detect, or on a slow disk that it must tolerate.
 
 LEASEHOLD_TEST_BUG names one of `BUGS`. LEASEHOLD_TEST_STALLS is `EVERY:SECONDS`: one of EVERY syncs of a file takes so
-long. The code of the service itself has neither.
+long. LEASEHOLD_TEST_HOLD is the path of a file: as long as it exists, each sync of a file waits. The code of the
+service itself has none of these.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
@@ -389,8 +391,24 @@ def stall(every: int, seconds: float) -> None:
 
         return stalled
 
-    OsDisk.fsync = stalling(OsDisk.fsync)  # type: ignore[assignment,method-assign]
-    OsDisk.fdatasync = stalling(OsDisk.fdatasync)  # type: ignore[assignment,method-assign]
+    _change_syncs(stalling)
+
+
+def hold(path: str) -> None:
+    def holding(sync: Callable[[OsDisk, int], None]) -> Callable[[OsDisk, int], None]:
+        def held(self: OsDisk, file: int) -> None:
+            while Path(path).exists():
+                time.sleep(0.01)
+            sync(self, file)
+
+        return held
+
+    _change_syncs(holding)
+
+
+def _change_syncs(change: Callable[[Callable[[OsDisk, int], None]], Callable[[OsDisk, int], None]]) -> None:
+    OsDisk.fsync = change(OsDisk.fsync)  # type: ignore[assignment,method-assign]
+    OsDisk.fdatasync = change(OsDisk.fdatasync)  # type: ignore[assignment,method-assign]
 
 
 if __name__ == "__main__":
@@ -398,4 +416,6 @@ if __name__ == "__main__":
         BUGS[bug]()
     if stalls := os.environ.pop("LEASEHOLD_TEST_STALLS", ""):
         stall(int(stalls.partition(":")[0]), float(stalls.partition(":")[2]))
+    if held := os.environ.pop("LEASEHOLD_TEST_HOLD", ""):
+        hold(held)
     cli.main()
