@@ -32,8 +32,8 @@ def _no_put(_entry: Entry, _cursor: int | None, _with_value: bool) -> bytes:  # 
     return b""
 
 
-def _no_puts(_entries: Sequence[Entry]) -> bytes:
-    return b""
+def _no_puts(_entries: Sequence[Entry], _texts: Sequence[bytes], _revisions: Sequence[int]) -> None:
+    return None
 
 
 class FaultySpace(MemorySpace):

@@ -14,7 +14,6 @@ A watcher that catches up is sent hundreds of puts at a time. They are encoded t
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain, repeat
 from typing import Final, TypeVar, cast
 
@@ -44,9 +43,9 @@ Frame = Callable[[bytes, bytes, int | None], bytes]
 """`frame(name, data, id)` → the bytes of one event. `data` is JSON text on one line."""
 Put = Callable[[Entry, int | None, bool], bytes]
 """`put(entry, id, with_value)` → the bytes of the event of an entry. Raises `internal` if it cannot show its value."""
-Puts = Callable[[Sequence[Entry]], bytes]
-"""`puts(entries)` → the joined `put(entry, entry.revision, True)` of each of them. They have JSON values of at most
-LARGE_BYTES, and do not expire. Raises like `put`."""
+Puts = Callable[[Sequence[Entry], Sequence[bytes], Sequence[int]], bytes | None]
+"""`puts(entries, texts, revisions)` → the joined `put(entry, entry.revision, True)` of each of them. They have JSON
+values, which are `texts`, and do not expire. None if they must be encoded one by one. Raises like `put`."""
 
 MANY_CHANGES: Final = 16
 """From so many on, changes are encoded together. It must be at least 16: see `_PACKED_LIST_BYTES`."""
@@ -162,17 +161,6 @@ _PACKED_LIST_BYTES: Final = 3
 """What MessagePack writes before the items of a list with 16 to 65,535 items."""
 
 
-def _are_plain(entries: Sequence[Entry]) -> bool:
-    """Whether all have what `Puts` demands, and each is the only change of its revision."""
-    texts = list(map(_value_of, entries))
-    return (
-        all(texts)  # bytes, and what cannot be read, count as false
-        and max(map(len, texts)) <= values.LARGE_BYTES
-        and not any(map(_expires_at_of, entries))
-        and len(set(map(revision_of, entries))) == len(entries)
-    )
-
-
 def _times(entries: Sequence[Entry], format_one: Callable[[int], T]) -> tuple[list[T], list[T]]:
     """When the entries were created and updated. Most are written once: then both are the same."""
     created_at, updated_at = list(map(_created_at_of, entries)), list(map(_updated_at_of, entries))
@@ -180,37 +168,32 @@ def _times(entries: Sequence[Entry], format_one: Callable[[int], T]) -> tuple[li
     return created, created if updated_at == created_at else list(map(format_one, updated_at))
 
 
-def _json_columns(entries: Sequence[Entry]) -> tuple[Sequence[bytes], ...]:
+def _json_columns(entries: Sequence[Entry], texts: Sequence[bytes], revisions: Sequence[int]) -> list[Sequence[bytes]]:
     """The fields of PLAIN_KEY_ENTRY_JSON, for all entries. The keys are escaped as JSON demands.
 
     In a JSON list of strings, `","` is between two of them and nowhere else: within a string, a quote is escaped.
     """
     keys = _encode_text(list(map(_key_of, entries)))[2:-2].split(b'","')
-    revisions = _encode_text(list(map(revision_of, entries)))[1:-1].split(b",")
-    return keys, list(map(_value_of, entries)), revisions, *_times(entries, time_bytes)
+    return [keys, texts, _encode_text(revisions)[1:-1].split(b","), *_times(entries, time_bytes)]
 
 
-def _server_sent_puts(entries: Sequence[Entry]) -> bytes:
-    columns = _json_columns(entries)
+def _server_sent_puts(entries: Sequence[Entry], texts: Sequence[bytes], revisions: Sequence[int]) -> bytes:
+    columns = _json_columns(entries, texts, revisions)
     fields = chain.from_iterable(zip(*columns, columns[2], strict=True))
     return _SERVER_SENT_PUT * len(entries) % tuple(fields)
 
 
-def _line_puts(entries: Sequence[Entry]) -> bytes:
-    columns = _json_columns(entries)
+def _line_puts(entries: Sequence[Entry], texts: Sequence[bytes], revisions: Sequence[int]) -> bytes:
+    columns = _json_columns(entries, texts, revisions)
     fields = chain.from_iterable(zip(columns[2], *columns, strict=True))
     return _LINE_PUT * len(entries) % tuple(fields)
 
 
-def _packed_puts(entries: Sequence[Entry]) -> bytes:
+def _packed_puts(entries: Sequence[Entry], texts: Sequence[bytes], revisions: Sequence[int]) -> bytes | None:
     assert MANY_CHANGES <= len(entries) < 1 << 16
-    revisions = list(map(revision_of, entries))
-    columns = (
-        map(_key_of, entries),
-        values.decode_all(map(_value_of, entries)),
-        revisions,
-        *_times(entries, format_time),
-    )
+    if max(map(len, texts)) > values.LARGE_BYTES:
+        return None  # it is not decoded, see `_packed_put`
+    columns = map(_key_of, entries), values.decode_all(texts), revisions, *_times(entries, format_time)
     events = list(map(_PackedPut, repeat("put"), revisions, map(_PackedEntry, *columns)))
     try:
         return _pack(events)[_PACKED_LIST_BYTES:]
@@ -229,17 +212,30 @@ class EventFormat:
         self._with_values = with_values
 
     def changes(self, changes: Sequence[Change]) -> bytes:
-        if self._with_values and len(changes) >= MANY_CHANGES and set(map(type, changes)) == {Entry}:
-            entries = cast("Sequence[Entry]", changes)
-            with suppress(ServiceError):  # one cannot be read; each is encoded alone then
-                if _are_plain(entries):
-                    return self._framed(self._puts(entries))
+        if self._with_values and len(changes) >= MANY_CHANGES:
+            events = self._together(changes)
+            if events is not None:
+                return self._framed(events)
         revisions = list(map(revision_of, changes))
         cursors = [
             None if revision == following else revision
             for revision, following in zip(revisions, [*revisions[1:], None], strict=True)
         ]
         return self._chunk(changes, cursors)
+
+    def _together(self, changes: Sequence[Change]) -> bytes | None:
+        """The events of many changes. None unless all are entries as `Puts` demands, each alone in its revision."""
+        if set(map(type, changes)) != {Entry}:
+            return None
+        entries = cast("Sequence[Entry]", changes)
+        texts, revisions = list(map(_value_of, entries)), list(map(revision_of, entries))
+        # Values that are bytes, or that cannot be read, count as false.
+        if not all(texts) or any(map(_expires_at_of, entries)) or len(set(revisions)) < len(revisions):
+            return None
+        try:
+            return self._puts(entries, texts, revisions)
+        except ServiceError:  # one cannot be shown in this format
+            return None
 
     def snapshot(self, records: Sequence[Record]) -> bytes:
         return self._chunk(records, [None] * len(records))
