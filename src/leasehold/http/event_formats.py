@@ -7,8 +7,8 @@ Server-sent events: readers deliver half an event if a stream ends inside it, so
 event without data would still move the id in some readers, so there is none. The names `error` and `open` are not used,
 because EventSource fires its own events with these names.
 
-A watcher that catches up is sent hundreds of puts at a time. They are encoded together, column by column, which takes
-0.4 of the time of encoding them one by one, and gives the same bytes.
+A watcher that catches up is sent hundreds of puts at a time. They are encoded together, column by column, which gives
+the same bytes as encoding them one by one. It takes 0.4 of the time as text, and 0.6 as MessagePack.
 """
 
 import operator
