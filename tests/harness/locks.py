@@ -393,6 +393,8 @@ class _Run:
         while self._wants_pauses() or self._grants < load.grants or not self._is_back():
             assert time.monotonic() < deadline, "the holders are not stopped, or no client gets a lock"
             self._step()
+        for name in self._busy:  # more may be stopped than were wanted
+            self._crowd.resume(self._crowd.clients[name])
 
     def _wants_pauses(self) -> bool:
         return len(self.pauses) < self._load.pauses or self._late_writes < self._load.late_writes
