@@ -13,7 +13,7 @@ from harness import Finding, depth
 from harness.bad_input import KEPT, Engines, Malformed, Mutator, answers, fault, send_bad_input, send_bad_tokens
 from running import Answer, Server, message, running
 
-MUTATIONS = depth(1_000)
+MUTATIONS = depth(500)
 
 
 @pytest.mark.database

@@ -7,7 +7,7 @@ from harness import depth
 from harness.client_calls import BUGS, PYTHON_CLIENTS, TYPESCRIPT_CLIENT, agree_in_spite_of_cuts
 from programs import NODE, needs
 
-CALLS = depth(400)
+CALLS = depth(240)
 CLIENTS = [
     pytest.param(PYTHON_CLIENTS, id="python"),
     pytest.param([TYPESCRIPT_CLIENT], id="typescript", marks=needs(NODE)),

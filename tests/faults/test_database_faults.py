@@ -16,26 +16,29 @@ def database_server() -> Iterator[PostgresServer]:
         yield server
 
 
+FAULTS = 10
+
+
 def test_connections_cut_at_any_byte_cause_no_errors_for_callers(database_server: PostgresServer) -> None:
-    finding = survive_database_faults(database_server, 20, ["cut"] * 20, workers=2)
+    finding = survive_database_faults(database_server, 20, ["cut"] * FAULTS, workers=2)
     assert finding.violations == []
-    assert finding.figures["cuts"] >= finding.figures["faults with writes under way"] == 20
-    assert finding.figures["cuts of a commit"] >= finding.figures["cuts in COMMIT"] >= 5
+    assert finding.figures["cuts"] >= finding.figures["faults with writes under way"] == FAULTS
+    assert finding.figures["cuts of a commit"] >= finding.figures["cuts in COMMIT"] >= 2
     assert finding.figures["answers 503"] == 0
 
 
 def test_killed_sessions_cause_no_errors_for_callers(database_server: PostgresServer) -> None:
-    finding = survive_database_faults(database_server, 20, ["backends"] * 20)
+    finding = survive_database_faults(database_server, 20, ["backends"] * FAULTS)
     assert finding.violations == []
-    assert finding.figures["kills of backends"] == finding.figures["faults with writes under way"] == 20
+    assert finding.figures["kills of backends"] == finding.figures["faults with writes under way"] == FAULTS
     assert finding.figures["kills in a commit"] > 0
     assert finding.figures["answers 503"] == 0
 
 
 def test_nothing_is_lost_or_done_twice_when_the_postmaster_is_killed(database_server: PostgresServer) -> None:
-    finding = survive_database_faults(database_server, 20, ["postmaster"] * 20)
+    finding = survive_database_faults(database_server, 20, ["postmaster"] * FAULTS)
     assert finding.violations == []
-    assert finding.figures["postmaster kills"] == finding.figures["faults with writes under way"] == 20
+    assert finding.figures["postmaster kills"] == finding.figures["faults with writes under way"] == FAULTS
 
 
 def test_a_frozen_database_only_delays_callers(database_server: PostgresServer) -> None:

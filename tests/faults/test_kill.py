@@ -8,7 +8,7 @@ from databases import STORES
 from harness import depth
 from harness.kills import CLIENTS, PADDING, History, Write, survive_kills
 
-KILLS = depth(20)
+KILLS = depth(12)
 
 
 @pytest.mark.parametrize("store", ["file", "postgres"])

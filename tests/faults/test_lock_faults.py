@@ -9,11 +9,11 @@ from harness.locks import Event, Load, append_on_two_servers, append_with_pauses
 from harness.turns import FAULTS as FAULTS_OF_TURNS
 from harness.turns import FaultInTurn
 
-PAUSES = 25
-"""Pauses on each engine; 50 in total."""
+PAUSES = 12
+"""Pauses on each engine."""
 LATE_WRITES = PAUSES // 2
 KILLS = 2
-ROUNDS = 20
+ROUNDS = 12
 IN_TURNS: list[FaultInTurn] = [
     ("kill", "load"),
     ("kill", "answer"),

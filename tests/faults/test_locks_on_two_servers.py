@@ -195,18 +195,18 @@ def left_to_clean(database: Database, name: str) -> int:
 
 
 def test_expired_records_are_removed_whichever_server_is_killed(pair: Pair, database: Database, lock: str) -> None:
-    def let_expire(server: Server) -> None:
+    def let_expire(server: Server, ttl: float) -> None:
         for number in range(5):
             name = f"{lock}/{server.pid}/{number}"
-            assert acquire(server, name, ttl=4).status_code == 201
-            server.put(name, "1", params={"ttl": 4})
+            assert acquire(server, name, ttl=ttl).status_code == 201
+            server.put(name, "1", params={"ttl": ttl})
 
     for server in pair:
-        let_expire(server)
+        let_expire(server, 4)
     assert left_to_clean(database, lock) == 20
     until(lambda: left_to_clean(database, lock) == 0)
     for killed, other in (pair, pair[::-1]):
-        let_expire(other)
+        let_expire(other, 2)
         killed.kill()
         try:
             until(lambda: left_to_clean(database, lock) == 0)

@@ -10,14 +10,17 @@ from harness import depth
 from harness.watch_states import WatcherState
 from harness.watchers import watch_through_kills
 
-MOST_WRITES = depth(800)
+MOST_WRITES = depth(500)
 """Between two kills."""
+WATCHERS = depth(100)
 
 
 @pytest.mark.parametrize(("store", "servers", "kills"), [("file", 1, 13), ("postgres", 2, 7)])
 def test_every_watcher_ends_in_the_state_of_the_store(store: str, servers: int, kills: int, tmp_path: Path) -> None:
     """20 kills in all."""
-    finding = watch_through_kills(STORES[store](tmp_path), 12, kills=kills, servers=servers, most_writes=MOST_WRITES)
+    finding = watch_through_kills(
+        STORES[store](tmp_path), 12, kills=kills, watchers=WATCHERS, servers=servers, most_writes=MOST_WRITES
+    )
     figures = finding.figures
     assert finding.violations == []
     assert (figures["kills"], figures["resets"]) == (kills, 0)
