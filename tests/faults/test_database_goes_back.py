@@ -11,7 +11,18 @@ from contextlib import ExitStack
 from itertools import count
 
 import pytest
-from databases import Database, PostgresServer, commit, opened, read, run, shared_server_url, writing
+from databases import (
+    Database,
+    PostgresServer,
+    commit,
+    opened,
+    read,
+    run,
+    run_program,
+    shared_server_url,
+    unprivileged_user,
+    writing,
+)
 from running import ANSWER_SECONDS, Server, refusal, running, until
 
 from leasehold.engines.postgres import listener
@@ -166,12 +177,12 @@ def test_running_servers_survive_the_restoration_of_a_dump(own_server: PostgresS
         servers = [stack.enter_context(running(own_server.url)) for _ in range(2)]
         servers[0].put("a", '"kept"')
         kept = servers[0].lease("kept", ttl=600)
-        dump = own_server._run("pg_dump", f"--dbname={own_server.url}", "--clean", "--if-exists").stdout
+        dump = run_program("pg_dump", f"--dbname={own_server.url}", "--clean", "--if-exists").stdout
         lost = lost_future(servers[1])
         until(lambda: servers[0].revision() == servers[1].revision())
         script = own_server._folder / "dump.sql"
         script.write_bytes(dump)
-        own_server._run("psql", f"--dbname={own_server.url}", "--single-transaction", "--quiet", f"--file={script}")
+        run_program("psql", f"--dbname={own_server.url}", "--single-transaction", "--quiet", f"--file={script}")
         check_that_nothing_is_told_twice(servers, kept, lost)
 
 
@@ -202,5 +213,6 @@ def test_running_servers_survive_a_failover_to_a_copy_that_lacks_commits(own_ser
 def own_the_copy(server: PostgresServer) -> None:
     data = server._folder / "data"
     for path in (data, *data.rglob("*")):
-        if server._user is not None:
-            shutil.chown(path, server._user)
+        user = unprivileged_user()
+        if user is not None:
+            shutil.chown(path, user)
