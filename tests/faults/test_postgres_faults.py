@@ -336,6 +336,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr("leasehold.engines.postgres.reads.SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(links, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(pool, "LIST_SILENCE_SECONDS", 1.0)
 
 
 AWAY: dict[str, tuple[Callable[[PostgresServer], object], Callable[[PostgresServer], object]]] = {
