@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -23,6 +24,9 @@ PROGRAM: Final = ("-m", "leasehold")
 """What the fork server runs."""
 OWN_SETTINGS: Final = ("LEASEHOLD_", "OTEL_")
 """Variables that the program reads after its imports begin with this."""
+
+_one_at_a_time: Final = threading.Lock()
+"""Tests start servers on several threads, and a start changes the environment of this process."""
 
 is_wanted = False
 """Whether a `Server` uses this, where it can."""
@@ -48,7 +52,8 @@ class ForkedProcess:
     def __init__(
         self, arguments: Sequence[str], *, errors: IO[str], environment: Mapping[str, str], folder: Path | None
     ) -> None:
-        _ensure_fork_server()
+        with _one_at_a_time:
+            _ensure_fork_server()
         reader, writer = _CONTEXT.Pipe(duplex=False)
         with reader, writer, Connection(os.dup(errors.fileno()), readable=False) as log:
             self._process = _CONTEXT.Process(
