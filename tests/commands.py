@@ -1,11 +1,9 @@
 """Runs commands that talk to a service, as a user would."""
 
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from running import START_SECONDS, clean_environment
+from running import run_to_end
 
 
 @dataclass(frozen=True)
@@ -26,14 +24,7 @@ def run(
 ) -> Ended:
     """Run `leasehold` to its end, with the URL in the environment."""
     variables = {} if url is None else {"LEASEHOLD_URL": url}
-    done = subprocess.run(
-        [sys.executable, "-m", "leasehold", *arguments],
-        input=stdin,
-        capture_output=True,
-        check=False,
-        timeout=START_SECONDS,
-        env=clean_environment() | variables | dict(environment or {}),
-    )
+    done = run_to_end(*arguments, stdin=stdin, environment=variables | dict(environment or {}))
     return Ended(done.returncode, done.stdout, done.stderr.decode())
 
 

@@ -14,9 +14,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from multiprocessing import forkserver
+from contextlib import ExitStack
+from functools import cache
+from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Final
 
 _CONTEXT: Final = mp.get_context("forkserver")
@@ -25,15 +28,21 @@ PROGRAM: Final = ("-m", "leasehold")
 OWN_SETTINGS: Final = ("LEASEHOLD_", "OTEL_")
 """Variables that the program reads after its imports begin with this."""
 
-_one_at_a_time: Final = threading.Lock()
-"""Tests start servers on several threads, and a start changes the environment of this process."""
+_lock: Final = threading.Lock()
+"""Tests start servers on several threads, and each start takes the exit codes of other processes that have ended."""
 
 is_wanted = False
-"""Whether a `Server` uses this, where it can."""
+"""Whether `running` uses this, where it can."""
 
 
-def _ensure_fork_server() -> None:
-    """The fork server of this process. It ends with this process."""
+def may_run(program: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether a process may be forked that executes this program with these variables added."""
+    return is_wanted and program == PROGRAM and all(name.startswith(OWN_SETTINGS) for name in environment)
+
+
+@cache
+def _start_fork_server() -> None:
+    """It ends with this process."""
     _CONTEXT.set_forkserver_preload(["imported_service"])
     before = os.environ.get("PYTHONPATH")
     # The fork server finds the module by this, because Python 3.11 does not give it the path of this process.
@@ -47,31 +56,33 @@ def _ensure_fork_server() -> None:
 
 
 class ForkedProcess:
-    """Like a `subprocess.Popen` with text on a pipe as standard output, of `leasehold` with these arguments."""
+    """`leasehold` with these arguments, with the methods of `subprocess.Popen` that tests use.
+
+    `streams`: the descriptors of its standard input, output and error, which stay open here.
+    """
+
+    stdout: IO[str] | None = None
 
     def __init__(
-        self, arguments: Sequence[str], *, errors: IO[str], environment: Mapping[str, str], folder: Path | None
+        self, arguments: Sequence[str], streams: Sequence[int], environment: Mapping[str, str], folder: Path | None
     ) -> None:
-        with _one_at_a_time:
-            _ensure_fork_server()
-        reader, writer = _CONTEXT.Pipe(duplex=False)
-        with reader, writer, Connection(os.dup(errors.fileno()), readable=False) as log:
-            self._process = _CONTEXT.Process(
-                target=_run, args=(arguments, writer, log, environment, folder or Path.cwd())
-            )
+        with _lock, ExitStack() as stack:
+            _start_fork_server()
+            own = [stack.enter_context(Connection(os.dup(stream))) for stream in streams]
+            self._process = _CONTEXT.Process(target=_run, args=(arguments, own, environment, folder or Path.cwd()))
             self._process.start()
-            self.stdout: Final = os.fdopen(os.dup(reader.fileno()))
         assert self._process.pid is not None
         self.pid: Final = self._process.pid
 
     def poll(self) -> int | None:
         """The exit code of a process that has ended. A negative one is the number of a signal."""
-        return self._process.exitcode
+        with _lock:
+            return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
         """`timeout` in seconds. Raises subprocess.TimeoutExpired."""
-        self._process.join(timeout)
-        code = self._process.exitcode
+        connection.wait([self._process.sentinel], timeout)
+        code = self.poll()
         if code is None:
             assert timeout is not None
             raise subprocess.TimeoutExpired("leasehold", timeout)
@@ -90,15 +101,49 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(
-    arguments: Sequence[str], output: Connection, errors: Connection, environment: Mapping[str, str], folder: Path
-) -> None:
+def start_service(
+    arguments: Sequence[str], *, errors: IO[str], environment: Mapping[str, str], folder: Path | None
+) -> ForkedProcess:
+    """A process with nothing to read, and a pipe for its output."""
+    output, its_output = os.pipe()
+    try:
+        with Path(os.devnull).open() as nothing:
+            process = ForkedProcess(arguments, (nothing.fileno(), its_output, errors.fileno()), environment, folder)
+    except BaseException:
+        os.close(output)
+        raise
+    finally:
+        os.close(its_output)
+    process.stdout = os.fdopen(output)
+    return process
+
+
+def run(
+    arguments: Sequence[str], *, stdin: bytes, environment: Mapping[str, str], seconds: float
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end, which comes within this time."""
+    with TemporaryFile() as given, TemporaryFile() as output, TemporaryFile() as errors:
+        given.write(stdin)
+        given.seek(0)
+        streams = [stream.fileno() for stream in (given, output, errors)]
+        process = ForkedProcess(arguments, streams, environment, None)
+        try:
+            code = process.wait(seconds)
+        finally:
+            process.kill()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, code, output.read(), errors.read())
+
+
+def _run(arguments: Sequence[str], streams: Sequence[Connection], environment: Mapping[str, str], folder: Path) -> None:
     """In the new process."""
     from leasehold.__main__ import main
 
-    os.dup2(output.fileno(), sys.stdout.fileno())
-    os.dup2(errors.fileno(), sys.stderr.fileno())
-    os.closerange(sys.stderr.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+    os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the one of the fork server is closed
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

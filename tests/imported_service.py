@@ -1,4 +1,4 @@
-"""Imports what `leasehold serve` imports. The fork server of `forked` does this once."""
+"""Imports what the commands of `leasehold` import. The fork server of `forked` does this once."""
 
 import sys
 from importlib import import_module
@@ -12,5 +12,6 @@ for module in (
     "leasehold.engines.memory.engine",
     "leasehold.engines.postgres.engine",
     "leasehold.server.run",
+    "leasehold_client",
 ):
     import_module(module)

@@ -21,7 +21,7 @@ from typing import Any, Protocol, Self
 import forked
 import httpx
 from contract import IN_NAMESPACE, Contract
-from forked import OWN_SETTINGS, PROGRAM, ForkedProcess
+from forked import PROGRAM, ForkedProcess
 
 START_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
@@ -58,16 +58,27 @@ def free_port() -> Iterator[int]:
         yield reserved.getsockname()[1]
 
 
-def leasehold(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself."""
+def run_to_end(
+    *arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command that ends by itself. `environment` adds variables."""
+    variables = clean_environment() | dict(environment or {})
+    if forked.may_run(PROGRAM, environment or {}):
+        return forked.run(arguments, stdin=stdin, environment=variables, seconds=START_SECONDS)
     return subprocess.run(
-        [sys.executable, "-m", "leasehold", *arguments],
+        [sys.executable, *PROGRAM, *arguments],
+        input=stdin,
         capture_output=True,
-        text=True,
         check=False,
         timeout=START_SECONDS,
-        env=clean_environment() | dict(environment or {}),
+        env=variables,
     )
+
+
+def leasehold(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The same, with its output as text."""
+    done = run_to_end(*arguments, environment=environment)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 class Server:
@@ -105,8 +116,8 @@ class Server:
         port = [] if "LEASEHOLD_PORT" in self._environment else ["--port=0"]
         words = ["serve", *port, *self._arguments]
         environment = clean_environment() | self._environment
-        if forked.is_wanted and self._may_be_forked():
-            self.process = ForkedProcess(words, errors=self._log, environment=environment, folder=self._folder)
+        if forked.may_run(self._program, self._environment):
+            self.process = forked.start_service(words, errors=self._log, environment=environment, folder=self._folder)
         else:
             self.process = subprocess.Popen(
                 [sys.executable, *self._program, *words],
@@ -126,9 +137,6 @@ class Server:
         self.client = http_client(self.url)
         self.contract = Contract(self.client.get("/openapi.json", headers={"Connection": "close"}).json())
         return self
-
-    def _may_be_forked(self) -> bool:
-        return self._program == PROGRAM and all(name.startswith(OWN_SETTINGS) for name in self._environment)
 
     @property
     def pid(self) -> int:
