@@ -6,7 +6,7 @@ key is sent twice, and some have the key of another one. `Server.request` checks
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -20,9 +20,12 @@ from hypothesis import strategies as st
 from running import Server, Wire, message, refusal, running
 
 EXAMPLES = depth(1_500)
-"""At least; as many again, some times, until the requests have met enough."""
-MOST_TURNS = 20
-CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
+"""In the first turn, for all routes."""
+MORE_EXAMPLES = 100
+"""In each of the turns after it, which go on until the requests have met enough. Three quarters of their requests are
+for the routes where something was not met."""
+MOST_TURNS = 50
+CHANGING = ("DELETE", "PATCH", "POST", "PUT")
 """The methods that change something."""
 MAY_CHANGE_NOTHING = {"POST /txn", "DELETE /kv", "POST /terraform/{state}/lock", "DELETE /terraform/{state}/lock"}
 """Their requests may succeed and have nothing to change, so their outcome is not kept."""
@@ -301,17 +304,23 @@ class Route(NamedTuple):
     needs_body: bool
     in_namespace: bool
     """Whether its path may begin with a namespace."""
+    statuses: frozenset[int]
+    """Those that the description names."""
+
+    @property
+    def is_repeatable(self) -> bool:
+        return any(parameter.name == "Idempotency-Key" for parameter in self.parameters)
 
 
 def route_of(path: str, method: str, operation: Any) -> Route:
     parameters = [parameter_of(described) for described in operation["parameters"] if described["in"] != "path"]
-    if method == "get":
-        return Route(path, method, parameters, None, needs_body=False, in_namespace="servers" in operation)
-    needs_body = operation.get("requestBody", {"required": True})["required"]
-    bodies = fitting_bodies(operation)
-    return Route(
-        path, method, parameters, bodies | ANY_BODY if needs_body else bodies, needs_body, "servers" in operation
-    )
+    bodies, needs_body = None, False
+    if method != "get":
+        bodies = fitting_bodies(operation)
+        needs_body = operation.get("requestBody", {"required": True})["required"]
+    statuses = frozenset(map(int, operation["responses"]))
+    bodies = bodies | ANY_BODY if bodies is not None and needs_body else bodies
+    return Route(path, method, parameters, bodies, needs_body, "servers" in operation, statuses)
 
 
 def parameter_of(described: Any) -> Parameter:
@@ -326,19 +335,22 @@ def parameter_of(described: Any) -> Parameter:
     return Parameter(name, is_header, described.get("required", False), fitting, others)
 
 
-def requests(contract: Contract) -> st.SearchStrategy[Sent]:
-    routes = {
-        (path, method): route_of(path, method, operation)
+def routes_of(contract: Contract) -> dict[str, Route]:
+    """By method and path: `GET /kv/{key}`."""
+    return {
+        f"{method.upper()} {path}": route_of(path, method, operation)
         for path, methods in contract.document["paths"].items()
         for method, operation in methods.items()
     }
+
+
+def often_drawn(routes: Iterable[str]) -> list[str]:
+    """The routes, some of them several times."""
     # Where there is most to find:
-    several = [each for each in routes if "{key}" in each[0] or "lock" in each[0] or each[0] in ("/renew", "/txn")]
+    several = [each for each in routes if any(part in each for part in ("{key}", "lock", " /renew", " /txn"))]
     # Those that only seldom fit: they have so many parameters, a patch needs what it changes, and a state its lock.
-    several += 3 * [("/kv", "get"), ("/get", "get"), ("/kv/{key}", "patch"), ("/terraform/{state}", "post")]
-    return requests_of(
-        st.sampled_from([routes[each] for each in [*routes, *2 * several, *10 * [("/kv/{key}", "get")]]])
-    )
+    several += 3 * ["GET /kv", "GET /get", "PATCH /kv/{key}", "POST /terraform/{state}"]
+    return [*routes, *2 * several, *10 * ["GET /kv/{key}"]]
 
 
 @st.composite
@@ -391,21 +403,60 @@ def is_header_text(text: str) -> bool:
     return all(" " <= character <= "\xff" and character != "\x7f" for character in text)
 
 
+REPEATED = "repeated"
+"""In place of a status: the request was done before, with its idempotency key."""
+Met = tuple[str, int | str]
+"""A route, and the status of an answer or `REPEATED`."""
+
+
+class Goal(NamedTuple):
+    """What must have been met: one of these routes has answered like this."""
+
+    routes: frozenset[str]
+    outcome: int | str
+
+    def is_met(self, seen: set[Met]) -> bool:
+        return any((route, self.outcome) in seen for route in self.routes)
+
+
+OF_STATES = [
+    *(f"{method} /terraform/{{state}}" for method in ("GET", "POST")),
+    *(f"{method} /terraform/{{state}}/lock" for method in ("POST", "DELETE")),
+    "GET /terraform/{state}/versions",
+]
+
+
+def goals_of(routes: Mapping[str, Route]) -> list[Goal]:
+    """Statuses of some routes and of any; methods that succeed, and are repeated; what is done with locks."""
+
+    def by(method: str, names: Iterable[str] = routes) -> frozenset[str]:
+        return frozenset(name for name in names if name.startswith(f"{method} "))
+
+    repeatable = [name for name, route in routes.items() if route.is_repeatable]
+    of_locks = [name for name in routes if "lock" in name]
+    return [
+        *(Goal(frozenset([name]), 200) for name in ("GET /watch", "GET /kv", "DELETE /kv", "GET /get", *OF_STATES)),
+        *(Goal(frozenset(["POST /txn"]), status) for status in (200, 400, 404, 412)),
+        *(
+            Goal(frozenset(name for name, route in routes.items() if status in route.statuses), status)
+            for status in (200, 201, 206, 400, 404, 406, 409, 412, 415, 422, 423)
+        ),
+        *(Goal(by(method, repeatable), REPEATED) for method in CHANGING),
+        *(Goal(by(method), 200) for method in ("GET", *CHANGING)),
+        *(
+            Goal(by(method, of_locks), status)
+            for method, status in (("POST", 201), ("PUT", 200), ("DELETE", 200), ("GET", 200))
+        ),
+    ]
+
+
 def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
-    seen: set[tuple[str, int]] = set()
-    repeated: set[str] = set()
+    routes = routes_of(own.contract)
+    goals = goals_of(routes)
+    often = often_drawn(routes)
+    seen: set[Met] = set()
     leases: dict[str, str] = {}
 
-    # With CI=true, Hypothesis would draw the same requests in each turn.
-    @settings(
-        derandomize=False,
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(requests(own.contract))
     def send(drawn: Sent) -> None:
         # A connection of its own: a request may wait for a lock for longer than a connection may be idle.
         with Wire(own) as entries:
@@ -419,7 +470,7 @@ def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
             again = own.request(request.method, request.target, headers=request.headers, content=request.body)
             if "Idempotent-Replayed" in again.headers:
                 assert (again.status_code, again.content) == (response.status_code, response.content)
-                repeated.add(request.method)
+                seen.add((request.route, REPEATED))
             elif response.is_success and request.method in CHANGING:
                 assert request.route in MAY_CHANGE_NOTHING, f"{request} was done twice"
         if request.route == "POST /terraform/{state}/lock" and response.is_success:
@@ -429,39 +480,27 @@ def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
         if "lock" in request.route and "terraform" not in request.route and response.status_code == 201:
             leases[request.lock] = lease_id_in(response)
 
+    def send_requests_of(strategy: st.SearchStrategy[Route], examples: int) -> None:
+        # With CI=true, Hypothesis would draw the same requests in each turn.
+        bounds = settings(
+            derandomize=False,
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        )
+        bounds(given(requests_of(strategy))(send))()
+
+    send_requests_of(st.sampled_from([routes[name] for name in often]), EXAMPLES)
     for _ in range(MOST_TURNS):
-        send()
-        if not not_met(seen, repeated):
+        missing = sorted({name for goal in goals if not goal.is_met(seen) for name in goal.routes})
+        if not missing:
             break
-    assert not_met(seen, repeated) == set(), "the requests are too dull"
+        most = missing * (3 * len(often) // len(missing))
+        send_requests_of(st.sampled_from([routes[name] for name in (*often, *most)]), MORE_EXAMPLES)
+    assert [goal for goal in goals if not goal.is_met(seen)] == [], "the requests are too dull"
     assert "Traceback" not in own.log()
-
-
-OF_STATES = {
-    *(f"{method} /terraform/{{state}}" for method in ("GET", "POST")),
-    *(f"{method} /terraform/{{state}}/lock" for method in ("POST", "DELETE")),
-    "GET /terraform/{state}/versions",
-}
-
-
-def not_met(seen: set[tuple[str, int]], repeated: set[str]) -> set[object]:
-    """What must have been met, by routes and statuses, and has not: statuses; methods; what is done with locks.
-
-    `repeated`: the methods of requests that were done before, with their idempotency key.
-    """
-    done = {route for route, status in seen if status == 200}
-    statuses = {status for _, status in seen}
-    methods = {route.partition(" ")[0] for route, status in seen if status == 200}
-    locks = {(route.partition(" ")[0], status) for route, status in seen if "lock" in route}
-    transactions = {status for route, status in seen if route == "POST /txn"}
-    return (
-        ({"GET /watch", "GET /kv", "DELETE /kv", "GET /get", *OF_STATES} - done)
-        | ({200, 400, 404, 412} - transactions)
-        | ({200, 201, 206, 400, 404, 406, 409, 412, 415, 422, 423} - statuses)
-        | (CHANGING - repeated)
-        | ({"GET", "POST", "PUT", "PATCH", "DELETE"} - methods)
-        | ({("POST", 201), ("PUT", 200), ("DELETE", 200), ("GET", 200)} - locks)
-    )
 
 
 def lease_id_in(response: httpx.Response) -> str:
