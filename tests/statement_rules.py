@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import Final
 
 from leasehold.engines import postgres
-from leasehold.engines.postgres import move_statements, schema, sql
+from leasehold.engines.postgres import move_statements, record_statements, schema
 from leasehold.engines.postgres.tables import TABLES
 from leasehold.model import KINDS
 
@@ -93,12 +93,19 @@ _LOOKS_LIKE_SQL: Final = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|WITH|SET
 def written_statements() -> dict[str, str]:
     """The statements of the service by name: all texts of its modules that are SQL, and all that it builds."""
     found = dict(_constants())
-    found |= {f"{name} of {kind}": text for kind, of in sql.OF_KIND.items() for name, text in vars(of).items() if text}
     found |= {
-        f"load of {kinds}": sql.load(kinds) for size in range(len(KINDS) + 1) for kinds in combinations(KINDS, size)
+        f"{name} of {kind}": text
+        for kind, of in record_statements.OF_KIND.items()
+        for name, text in vars(of).items()
+        if text
     }
     found |= {
-        f"write of {parts}": sql.write(parts)
+        f"load of {kinds}": record_statements.load(kinds)
+        for size in range(len(KINDS) + 1)
+        for kinds in combinations(KINDS, size)
+    }
+    found |= {
+        f"write of {parts}": record_statements.write(parts)
         for size in range(1, len(KINDS) + 1)
         for parts in combinations(CHANGES, size)
         if len({kind for kind, _ in parts}) == size

@@ -34,7 +34,7 @@ from leasehold.engines import open_engine
 from leasehold.engines.base import Decide
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.memory.engine import MemoryEngine
-from leasehold.engines.postgres import differences, listener, schema, sql
+from leasehold.engines.postgres import differences, listener, record_statements, schema
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.engines.postgres.listener import Listener
@@ -341,9 +341,8 @@ def test_a_list_by_prefix_reads_only_its_part_of_the_index(driver: Driver, datab
 
     async def plan() -> str:
         connection = await Address(database.url).connect()
-        await connection.execute(
-            f"PREPARE scan (text, text, text, text, int, timestamptz, bigint) AS {sql.OF_KIND[ENTRY].scan}"
-        )
+        scan = record_statements.OF_KIND[ENTRY].scan
+        await connection.execute(f"PREPARE scan (text, text, text, text, int, timestamptz, bigint) AS {scan}")
         behind = "b/" + BEHIND_ANY_KEY
         rows = await connection.fetch(
             f"EXPLAIN (ANALYZE, BUFFERS OFF, FORMAT JSON) EXECUTE scan ('default', 'b/', '', '{behind}', 3, NULL, 1000)"

@@ -9,7 +9,7 @@ from databases import Database, run, shared_server_url
 from driving import Driver
 
 from leasehold.engines import base
-from leasehold.engines.postgres import space, sql
+from leasehold.engines.postgres import record_statements, space
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.errors import ServiceError
@@ -136,7 +136,7 @@ def test_receipts_are_in_no_batch_and_do_not_interrupt_the_changes_of_others(
     assert database.fetch("SELECT count(*) FROM deletions")[0][0] == 0
 
     def is_complete(after: int) -> object:
-        return database.fetch(sql.OF_KIND[ENTRY].changes, DEFAULT_NAMESPACE, after, "", 10, 11)[0][2]
+        return database.fetch(record_statements.OF_KIND[ENTRY].changes, DEFAULT_NAMESPACE, after, "", 10, 11)[0][2]
 
     assert [is_complete(after) for after in range(4)] == [True] * 4
     commit(driver, entry("b", 4))
@@ -268,7 +268,9 @@ def test_a_page_of_many_changes_reads_only_its_part_of_the_tables(driver: Driver
 
     async def plan(kind: AnyKind) -> list[dict[str, object]]:
         connection = await Address(database.url).connect()
-        await connection.execute(f"PREPARE changes (text, bigint, text, bigint, bigint) AS {sql.OF_KIND[kind].changes}")
+        await connection.execute(
+            f"PREPARE changes (text, bigint, text, bigint, bigint) AS {record_statements.OF_KIND[kind].changes}"
+        )
         rows = await connection.fetch(
             "EXPLAIN (ANALYZE, BUFFERS OFF, FORMAT JSON) EXECUTE changes ('default', 1000, '', 101, 101)"
         )

@@ -25,7 +25,7 @@ from databases import (
 from running import ANSWER_SECONDS
 
 from leasehold.engines.base import Decide
-from leasehold.engines.postgres import listener, space, sql
+from leasehold.engines.postgres import head_statements, listener, space
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.feed import Feed
 from leasehold.engines.postgres.listener import Listener
@@ -249,7 +249,7 @@ def test_a_server_of_the_previous_version_reads_the_revision_from_a_notification
                 payloads.append(str(payload))
                 heard.set()
 
-            await older.add_listener(sql.CHANNEL, hear)
+            await older.add_listener(head_statements.CHANNEL, hear)
             await commit_lease(space, leasing("l"))
             async with asyncio.timeout(ANSWER_SECONDS):
                 await heard.wait()

@@ -11,7 +11,7 @@ import pytest
 from databases import Database, commit, opened_space, run, shared_server_url, until
 from driving import Driver
 
-from leasehold.engines.postgres import backups, schema, sql
+from leasehold.engines.postgres import backups, record_statements, schema
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import SESSION, Address
 from leasehold.errors import ServiceError
@@ -185,7 +185,7 @@ def test_changes_by_a_server_of_0_1_0_are_found_among_those_of_newer_ones(databa
             return [(change.name, change.revision) for change in found.changes]
 
         def has_all(after: int) -> bool:
-            statement = sql.OF_KIND[ENTRY].changes
+            statement = record_statements.OF_KIND[ENTRY].changes
             return bool(database.fetch(statement, "default", after, "", 10, 10)[0][2])
 
         driver.commit(("a", b"1"))

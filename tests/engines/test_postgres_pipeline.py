@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxy import Proxy
 
-from leasehold.engines.postgres import messages, sql
+from leasehold.engines.postgres import head_statements, messages
 from leasehold.engines.postgres.links import Address
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.model import Content
@@ -52,16 +52,16 @@ def test_statements_are_executed_in_order_and_the_last_one_gives_rows_and_status
     async def scenario() -> None:
         async with pipeline_on(database.url) as pipeline:
             for _ in range(2):  # the first time, they are prepared
-                await pipeline.add(sql.BEGIN)
+                await pipeline.add(head_statements.BEGIN)
                 await pipeline.add(SET, 1)
                 await pipeline.add(SET, 2)
                 assert [row[0] for row in await pipeline.fetch(ALL)] == [1, 2]
                 assert await stored(database) == []
                 assert pipeline.connection.is_in_transaction()
-                assert await pipeline.execute(sql.ROLLBACK) == "ROLLBACK"
-            await pipeline.add(sql.BEGIN)
+                assert await pipeline.execute(head_statements.ROLLBACK) == "ROLLBACK"
+            await pipeline.add(head_statements.BEGIN)
             await pipeline.add(SET, 3)
-            assert await pipeline.execute(sql.COMMIT) == "COMMIT"
+            assert await pipeline.execute(head_statements.COMMIT) == "COMMIT"
             assert not pipeline.connection.is_in_transaction()
             assert await stored(database) == [3]
 
@@ -72,13 +72,13 @@ def test_a_failed_statement_leaves_the_transaction_open_and_skips_the_commit(dat
     async def scenario() -> None:
         async with pipeline_on(database.url) as pipeline:
             await pipeline.add(SET, 1)
-            await pipeline.execute(sql.COMMIT)
-            await pipeline.add(sql.BEGIN)
+            await pipeline.execute(head_statements.COMMIT)
+            await pipeline.add(head_statements.BEGIN)
             assert len(await pipeline.fetch(ALL)) == 1
             await pipeline.add(SET, 2)
             await pipeline.add(SET, 1)
             with pytest.raises(asyncpg.UniqueViolationError):
-                await pipeline.execute(sql.COMMIT)
+                await pipeline.execute(head_statements.COMMIT)
             assert pipeline.connection.is_in_transaction()
             assert not pipeline.connection.is_closed()
             assert await stored(database) == [1]
@@ -94,11 +94,11 @@ def test_a_commit_that_fails_by_itself_ends_the_transaction(database: Database) 
             await pipeline.connection.execute(
                 "CREATE TABLE late (number bigint REFERENCES numbers DEFERRABLE INITIALLY DEFERRED)"
             )
-            await pipeline.add(sql.BEGIN)
+            await pipeline.add(head_statements.BEGIN)
             assert await pipeline.fetch(ALL) == []
             await pipeline.add("INSERT INTO late VALUES (7)")
             with pytest.raises(asyncpg.ForeignKeyViolationError):
-                await pipeline.execute(sql.COMMIT)
+                await pipeline.execute(head_statements.COMMIT)
             assert not pipeline.connection.is_in_transaction()
 
     run(scenario())
@@ -108,11 +108,11 @@ def test_nothing_is_sent_on_a_closed_connection(database: Database) -> None:
     async def scenario() -> None:
         async with pipeline_on(database.url) as pipeline:
             await pipeline.add(SET, 1)
-            await pipeline.execute(sql.COMMIT)
+            await pipeline.execute(head_statements.COMMIT)
             await pipeline.add(SET, 2)
             pipeline.connection.terminate()
             with pytest.raises(asyncpg.InterfaceError):
-                await pipeline.execute(sql.COMMIT)
+                await pipeline.execute(head_statements.COMMIT)
             assert await stored(database) == [1]
 
     run(scenario())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from statement_rules import SCRIPTS, TABLE_NAMES, faults, written_statements
 
-from leasehold.engines.postgres import sql
+from leasehold.engines.postgres import record_statements
 from leasehold.engines.postgres.tables import TABLES
 
 STATEMENTS = written_statements()
@@ -75,7 +75,7 @@ def test_every_table_but_that_of_the_migrations_has_a_primary_key_that_begins_wi
 
 def test_only_the_module_for_backups_names_the_kinds() -> None:
     """So a new kind needs its table, its migration and a line in `tables`."""
-    folder = Path(sql.__file__).parent
+    folder = Path(record_statements.__file__).parent
     named = re.compile(r"\b(?:ENTRY|LEASE|Entry|Lease|Deletion|LeaseEnd)\b")
     knowing = {path.name for path in folder.glob("*.py") if named.search(path.read_text())}
     assert knowing == {"backups.py"}

@@ -10,7 +10,7 @@ import pytest
 from databases import Database, commit, counting, database_for, opened, read, run, until
 from driving import json_text
 
-from leasehold.engines.postgres import committer, sql, writer
+from leasehold.engines.postgres import committer, head_statements, writer
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.space import PostgresSpace
@@ -170,8 +170,8 @@ def test_a_server_that_stops_while_it_sends_a_batch_does_not_keep_the_lock(
             monkeypatch.setattr(writer, "TRANSACTION_SECONDS", 1.0)
             async with opened(database.url) as one:
                 pipeline = await one._database.writer.pipeline()
-                await pipeline.add(sql.BEGIN)
-                await pipeline.add(sql.LOCK_HEAD, "default")
+                await pipeline.add(head_statements.BEGIN)
+                await pipeline.add(head_statements.LOCK_HEAD, "default")
                 pipeline._send()
                 await until(database, "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'transactionid' AND granted")
                 assert await commit(other, ["a"], counting("a")) is None

@@ -19,7 +19,7 @@ from no_citus import functions_of_citus
 from running import Server, Wire, leasehold, message, running, until
 from statement_rules import constants, faults
 
-from leasehold.engines.postgres import sql
+from leasehold.engines.postgres import head_statements
 from leasehold.engines.postgres.distribution import distribute
 from leasehold.limits import MAX_STATE_VERSIONS
 
@@ -54,7 +54,7 @@ def lose_answers(database_server: PostgresServer) -> None:
     """Cut connections until the answer of a COMMIT was lost that had been done."""
     for seed in range(1, 20):
         assert survive_database_faults(database_server, seed, ["cut"] * 5).violations == []
-        if sql.TOUCH_HEAD in database_server.log():
+        if head_statements.TOUCH_HEAD in database_server.log():
             return
     pytest.fail("no answer of a COMMIT was lost")
 

@@ -32,7 +32,7 @@ from harness.postgres_faults import Cut, Cutter
 from proxy import Proxy
 from running import ANSWER_SECONDS
 
-from leasehold.engines.postgres import committer, fault, links, listener, pool, sql
+from leasehold.engines.postgres import committer, fault, links, listener, pool, record_statements
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
@@ -315,7 +315,7 @@ def test_a_read_refused_by_the_database_does_not_block_writers(
         async with opened(frail.url) as engine:
             with monkeypatch.context() as patch:
                 for name in ("scan", "read"):
-                    patch.setattr(sql.OF_KIND[ENTRY], name, "SELECT absent FROM data")
+                    patch.setattr(record_statements.OF_KIND[ENTRY], name, "SELECT absent FROM data")
                 assert isinstance(await read(engine, "n"), ServiceError)
                 with pytest.raises(ServiceError, match="refused"):
                     await engine.scan(ENTRY, "", None, 1)

@@ -9,7 +9,7 @@ import pytest
 from databases import Database, PostgresServer, commit, counting, database_for, opened, read, run, writing
 from running import refusal, running, until
 
-from leasehold.engines.postgres import committer, failures, fault, pool, sql
+from leasehold.engines.postgres import committer, failures, fault, pool, record_statements
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.failures import Reports, as_service_error, is_refusal, is_transient
 from leasehold.engines.postgres.pipeline import Pipeline
@@ -262,7 +262,7 @@ def test_an_outage_is_logged_at_its_beginning_and_its_end(
 def test_a_refused_statement_is_logged_with_its_sqlstate(
     database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sql.OF_KIND[ENTRY], "read", "SELECT absent FROM data")
+    monkeypatch.setattr(record_statements.OF_KIND[ENTRY], "read", "SELECT absent FROM data")
 
     async def scenario() -> None:
         async with opened(database.url) as engine:

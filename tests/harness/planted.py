@@ -22,7 +22,7 @@ from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.space import DefaultSpace, FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.table import Table
-from leasehold.engines.postgres import sql
+from leasehold.engines.postgres import head_statements
 from leasehold.engines.postgres.committer import Batch, Committer, Written
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, time_limit
 from leasehold.engines.postgres.pipeline import Pipeline
@@ -149,7 +149,7 @@ def turn_without_lock() -> None:
 
     async def begin(self: Committer, pipeline: Pipeline) -> None:
         with time_limit(pipeline.connection, SILENCE_SECONDS):
-            await pipeline.execute(sql.BEGIN)
+            await pipeline.execute(head_statements.BEGIN)
 
     Committer._lock = begin  # type: ignore[method-assign]
 
@@ -183,7 +183,7 @@ def trust_the_primary() -> None:
 
     async def end(self: Committer, pipeline: Pipeline) -> None:
         with time_limit(pipeline.connection, SILENCE_SECONDS):
-            await pipeline.execute(sql.ROLLBACK if True in found else sql.COMMIT)
+            await pipeline.execute(head_statements.ROLLBACK if True in found else head_statements.COMMIT)
         found.clear()
 
     Committer._is_stored = remember  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ reads.py        single reads, gathered into few queries
 pool.py         connections for lists and rare queries
 backups.py      all entries at one moment, and a backup put into the database
 tables/         the table of each kind, as data
-sql.py          every statement
+*_statements.py every statement: about the head and the servers, records, changes, namespaces, cleaning, moves
 jsonb.py        JSON text in and out of JSONB, and what JSONB would change
 differences.py  the one place where two versions of a large document differ
 schema.py       tables.sql and the migrations after it

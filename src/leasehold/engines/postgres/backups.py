@@ -9,7 +9,7 @@ import asyncpg
 from leasehold.engines.backups import Backup, Keep, StoreMoment
 from leasehold.engines.base import Clock, MakeIncarnation, Moment
 from leasehold.engines.file.offline import Restored
-from leasehold.engines.postgres import namespace_statements, namespaces, schema, sql
+from leasehold.engines.postgres import head_statements, namespace_statements, namespaces, record_statements, schema
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Address, Connection, collect_warnings, time_limit
 from leasehold.engines.postgres.lists import PAGE_WEIGHT
@@ -27,7 +27,7 @@ HEAVY_PAGE_BYTES: Final = 1 * MIB
 PAGE_SILENCE_SECONDS: Final = 15.0
 """The time limit for one page. After it the connection is given up."""
 
-_STATEMENTS: Final = sql.OF_KIND[ENTRY]
+_STATEMENTS: Final = record_statements.OF_KIND[ENTRY]
 
 
 async def moment(address: Address, namespace: str, clock: Clock | None) -> Moment:
@@ -35,9 +35,9 @@ async def moment(address: Address, namespace: str, clock: Clock | None) -> Momen
     connection = await address.connect()
     try:
         with time_limit(connection, SILENCE_SECONDS):
-            await connection.execute(sql.NO_IDLE_TIMEOUT)
-            await connection.execute(sql.BEGIN_MOMENT)
-            head = await connection.fetchrow(sql.HEAD, namespace)
+            await connection.execute(head_statements.NO_IDLE_TIMEOUT)
+            await connection.execute(head_statements.BEGIN_MOMENT)
+            head = await connection.fetchrow(head_statements.HEAD, namespace)
     except BaseException:
         connection.terminate()
         raise
@@ -64,8 +64,8 @@ async def _begun_moment(connection: Connection) -> StoreMoment:
     """Begin a transaction that sees one moment."""
     try:
         with time_limit(connection, SILENCE_SECONDS):
-            await connection.execute(sql.NO_IDLE_TIMEOUT)
-            await connection.execute(sql.BEGIN_MOMENT)
+            await connection.execute(head_statements.NO_IDLE_TIMEOUT)
+            await connection.execute(head_statements.BEGIN_MOMENT)
             return await _store_moment(connection)
     except asyncpg.UndefinedTableError as failure:
         raise unavailable("the database holds no store") from failure
@@ -152,10 +152,10 @@ async def restore(
     async def work(connection: Connection) -> Restored:
         kept = None
         head = await _locked_head(connection, namespace, make_incarnation)
-        if head or await connection.fetchval(sql.HOLDS_ANYTHING, namespace):
+        if head or await connection.fetchval(record_statements.HOLDS_ANYTHING, namespace):
             if keep is None:
                 raise unavailable("the database is not empty: with --replace, its content is kept in a file")
-            row = await connection.fetchrow(sql.HEAD, namespace)
+            row = await connection.fetchrow(head_statements.HEAD, namespace)
             assert row is not None
             kept = await keep(_only(Moment(row["incarnation"], row["revision"], _pages(connection, namespace, None))))
             await _remove_everything(connection, namespace)
@@ -184,7 +184,7 @@ async def restore_all(
         }
         kept = None
         is_unused = found == {DEFAULT_NAMESPACE: Description()} and not heads[DEFAULT_NAMESPACE]
-        if not is_unused or await connection.fetchval(sql.HOLDS_ANYTHING, DEFAULT_NAMESPACE):
+        if not is_unused or await connection.fetchval(record_statements.HOLDS_ANYTHING, DEFAULT_NAMESPACE):
             if keep is None:
                 raise unavailable("the database is not empty: with --replace, its content is kept in a file")
             kept = await keep(StoreMoment(found, (await _store_moment(connection)).moment_of))
@@ -196,7 +196,7 @@ async def restore_all(
                 if description is not None and description.deleted_at_revision is not None:
                     existed = name in found and not found[name].is_deleted
                     revision = max(head + existed, description.deleted_at_revision) + advance
-                    await connection.execute(sql.MOVE_HEAD, name, revision, make_incarnation())
+                    await connection.execute(head_statements.MOVE_HEAD, name, revision, make_incarnation())
                 await connection.execute(namespace_statements.SET_USAGE, name, 0, 0)
             else:
                 state = backup.states[name]
@@ -212,13 +212,13 @@ async def _locked_namespaces(connection: Connection) -> Mapping[str, Description
     locked: set[str] = set()
     while not (found := await namespaces.descriptions(connection)).keys() <= locked:
         for name in sorted(found.keys() - locked):
-            await connection.execute(sql.LOCK_HEAD, name)
+            await connection.execute(head_statements.LOCK_HEAD, name)
         locked |= found.keys()
     return found
 
 
 async def _remove_everything(connection: Connection, namespace: str) -> None:
-    for statement in sql.REMOVE_EVERYTHING:
+    for statement in record_statements.REMOVE_EVERYTHING:
         await connection.execute(statement, namespace)
 
 
@@ -230,7 +230,7 @@ async def _fill(
     for portion in _portions(backup):
         await connection.execute(_STATEMENTS.add, namespace, *entries.values(portion))
         size += entries.growth({}, (), portion)[1]
-    await connection.execute(sql.MOVE_HEAD, namespace, revision, make_incarnation())
+    await connection.execute(head_statements.MOVE_HEAD, namespace, revision, make_incarnation())
     await connection.execute(namespace_statements.SET_USAGE, namespace, len(backup.of(ENTRY).by_name), size)
 
 
@@ -245,7 +245,7 @@ async def advance(url: str, *, by: int, make_incarnation: MakeIncarnation, now: 
         heads = {}
         for [namespace] in await connection.fetch(namespace_statements.NAMES):
             heads[namespace] = await _locked_head(connection, namespace, make_incarnation) + by
-            await connection.execute(sql.MOVE_HEAD, namespace, heads[namespace], make_incarnation())
+            await connection.execute(head_statements.MOVE_HEAD, namespace, heads[namespace], make_incarnation())
         return heads[DEFAULT_NAMESPACE]
 
     return await _in_one_transaction(url, work, now=now)
@@ -258,14 +258,14 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
     except (*FAILURES, ValueError) as failure:
         raise as_start_error(failure) from failure
     try:
-        await connection.execute(sql.NO_IDLE_TIMEOUT)
+        await connection.execute(head_statements.NO_IDLE_TIMEOUT)
         await schema.deploy(connection, schema.load_scripts(), now=now)
-        await connection.execute(sql.BEGIN)
+        await connection.execute(head_statements.BEGIN)
         result = await work(connection)
-        await connection.execute(sql.SHOW_WARNINGS)
+        await connection.execute(head_statements.SHOW_WARNINGS)
         is_committing = True
         with collect_warnings(connection) as warnings:
-            answer = await connection.execute(sql.COMMIT)
+            answer = await connection.execute(head_statements.COMMIT)
         if answer != "COMMIT" or warnings:
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
     except FAILURES as failure:
@@ -279,8 +279,8 @@ async def _in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T
 
 async def _locked_head(connection: Connection, namespace: str, make_incarnation: MakeIncarnation) -> int:
     await schema.ensure_head(connection, namespace, make_incarnation)
-    await connection.execute(sql.LOCK_HEAD, namespace)
-    head = await connection.fetchval(sql.HEAD, namespace)
+    await connection.execute(head_statements.LOCK_HEAD, namespace)
+    head = await connection.fetchval(head_statements.HEAD, namespace)
     assert isinstance(head, int)
     return head
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from leasehold.engines.base import Clock
-from leasehold.engines.postgres import cleaning_statements, namespaces, sql
+from leasehold.engines.postgres import cleaning_statements, head_statements, namespaces
 from leasehold.engines.postgres.links import Connection
 from leasehold.engines.postgres.pool import Pool
 from leasehold.model import KINDS, AnyKind
@@ -96,7 +96,7 @@ class Cleaner:
             await self._ask(self._withdraw)
 
     async def _sign(self, connection: Connection) -> bool:
-        now = await connection.fetchval(sql.CLOCK)
+        now = await connection.fetchval(head_statements.CLOCK)
         before = now - round(CLEANER_SECONDS * 1_000_000)
         arguments = (DEFAULT_NAMESPACE, CLEANER, self._number, now, before)
         return await connection.fetchval(cleaning_statements.SIGN_AS_CLEANER, *arguments) is not None

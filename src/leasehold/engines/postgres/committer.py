@@ -33,7 +33,7 @@ import structlog
 
 from leasehold.engines import base
 from leasehold.engines.base import Clock, Decide, by_kind, revision_of
-from leasehold.engines.postgres import namespace_statements, sql
+from leasehold.engines.postgres import head_statements, namespace_statements, record_statements
 from leasehold.engines.postgres.differences import Difference
 from leasehold.engines.postgres.failures import FAILURES, Reports, is_transient
 from leasehold.engines.postgres.fault import Fault
@@ -192,14 +192,14 @@ class Committer:
             # if its wait was cancelled or if PostgreSQL was restarted. The standbys have everything before this COMMIT
             # once it is done.
             with time_limit(connection, SILENCE_SECONDS):
-                await connection.execute(sql.TOUCH_HEAD, self._namespace)
+                await connection.execute(head_statements.TOUCH_HEAD, self._namespace)
             await self._finish(pipeline)
             return msgspec.structs.replace(lost, before=loaded.head)
         self._unanswered = None
         written = None if loaded.totals.is_deleted else await self._write(pipeline, loaded, batch)
         if written is None:
             with time_limit(connection, SILENCE_SECONDS):
-                await connection.execute(sql.ROLLBACK)
+                await connection.execute(head_statements.ROLLBACK)
             return no_such_namespace() if loaded.totals.is_deleted else None
         self._unanswered = written
         try:
@@ -216,24 +216,24 @@ class Committer:
         With a warning it is not complete: PostgreSQL warns if a cancellation ended the wait for the synchronous
         standbys, or if there was no transaction to commit.
         """
-        await pipeline.add(sql.SHOW_WARNINGS)
+        await pipeline.add(head_statements.SHOW_WARNINGS)
         with time_limit(pipeline.connection, SILENCE_SECONDS), collect_warnings(pipeline.connection) as warnings:
-            answer = await pipeline.execute(sql.COMMIT)
+            answer = await pipeline.execute(head_statements.COMMIT)
         if answer != "COMMIT" or warnings:
             raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
 
     async def _is_stored(self, connection: Connection, written: Written) -> bool:
         """Whether this batch is the last one that this server committed. The head must be locked."""
         with time_limit(connection, SILENCE_SECONDS):
-            batch = await connection.fetchval(sql.LAST_BATCH, self._namespace, self.writer_id)
+            batch = await connection.fetchval(head_statements.LAST_BATCH, self._namespace, self.writer_id)
         log.info("a commit whose answer was lost is looked for", revision=written.head, found=batch == written.batch)
         return bool(batch == written.batch)
 
     async def _lock(self, pipeline: Pipeline) -> None:
         """BEGIN, and lock the head."""
         with time_limit(pipeline.connection, SILENCE_SECONDS):
-            await pipeline.add(sql.BEGIN)
-            await pipeline.fetch(sql.LOCK_HEAD, self._namespace)
+            await pipeline.add(head_statements.BEGIN)
+            await pipeline.fetch(head_statements.LOCK_HEAD, self._namespace)
 
     async def _load(self, pipeline: Pipeline, names: Names, *, is_locked: bool = False) -> Loaded:
         """BEGIN and lock the head, unless that is done. Load the records that are committed then."""
@@ -241,16 +241,16 @@ class Committer:
         arguments = (self._namespace, now, *names.parameters)
         with time_limit(pipeline.connection, SILENCE_SECONDS):
             if not is_locked:
-                await pipeline.add(sql.BEGIN)
-                await pipeline.add(sql.LOCK_HEAD, self._namespace)
-            rows = await pipeline.fetch(sql.load(names.kinds), *arguments)
+                await pipeline.add(head_statements.BEGIN)
+                await pipeline.add(head_statements.LOCK_HEAD, self._namespace)
+            rows = await pipeline.fetch(record_statements.load(names.kinds), *arguments)
         found = current(rows)
         if found is None:  # the database has gone back to a time before the namespace was created
             if self._namespace == DEFAULT_NAMESPACE:
                 raise head_is_missing()
             return Loaded(self._head.revision, 0, self._head.incarnation, 0, {}, {}, {}, DELETED, 0)
         now, head, compacted, incarnation, totals, complete_from = found
-        offset = sql.LOADED_AT
+        offset = record_statements.LOADED_AT
         self._head.see(incarnation)
         by_name: dict[AnyKind, Mapping[str, Record]] = {}
         by_lookup: dict[AnyKind, Mapping[str, Record]] = {}
@@ -286,7 +286,7 @@ class Committer:
         if loaded.head != self._own_head:
             self._contended_until = asyncio.get_running_loop().time() + CONTENDED_SECONDS
         self._own_head = head
-        parts: list[sql.Part] = []
+        parts: list[record_statements.Part] = []
         arguments: list[object] = []
         removed = 0
         for kind in KINDS:
@@ -312,7 +312,9 @@ class Committer:
         signature = (self.writer_id, self._batch, loaded.now, loaded.complete_from)
         growth = await self._growth(pipeline, of_kinds, loaded, batch.names)
         with time_limit(pipeline.connection, SILENCE_SECONDS):
-            await pipeline.add(sql.write(tuple(parts)), self._namespace, head, *signature, *growth, *arguments)
+            await pipeline.add(
+                record_statements.write(tuple(parts)), self._namespace, head, *signature, *growth, *arguments
+            )
             await self._compact(pipeline, head, loaded.compacted, removed)
         return Written(head, loaded.head, self._batch, of_kinds)
 
@@ -327,7 +329,9 @@ class Committer:
                 entries, size, unknown = growth(loaded.by_name.get(kind, {}), names.by_kind.get(kind, ()), changes)
                 if unknown:  # the oldest version of a state of Terraform is removed without being loaded
                     with time_limit(pipeline.connection, SILENCE_SECONDS):
-                        [stored] = await pipeline.fetch(sql.OF_KIND[kind].sizes, self._namespace, sql.joined(unknown))
+                        [stored] = await pipeline.fetch(
+                            record_statements.OF_KIND[kind].sizes, self._namespace, record_statements.joined(unknown)
+                        )
                     entries, size = entries - stored[0], size - stored[1]
         return entries, size
 
@@ -345,11 +349,13 @@ class Committer:
             uncounted = interval if self._uncounted_removals is None else self._uncounted_removals + removed
             if uncounted >= interval:
                 most = MAX_REMOVALS_FACTOR * base.HISTORY_CHANGES
-                [[surplus]] = await pipeline.fetch(sql.SURPLUS, self._namespace, most)
+                [[surplus]] = await pipeline.fetch(record_statements.SURPLUS, self._namespace, most)
                 floor, uncounted, must_compact = max(floor, surplus or 0), 0, True
             self._uncounted_removals = uncounted
         if must_compact:
-            await pipeline.add(sql.COMPACT, self._namespace, max(floor, compacted), KIND_NAMES, 2 * interval)
+            await pipeline.add(
+                record_statements.COMPACT, self._namespace, max(floor, compacted), KIND_NAMES, 2 * interval
+            )
 
     async def _write_parts(
         self, connection: Connection, kind: AnyKind, records: Sequence[Change], loaded: Loaded
@@ -372,7 +378,7 @@ class Committer:
     async def _write_part(
         self, connection: Connection, kind: AnyKind, name: str, part: Difference, beside: Sequence[object]
     ) -> None:
-        of_kind = sql.OF_KIND[kind]
+        of_kind = record_statements.OF_KIND[kind]
         arguments: list[object] = [self._namespace, name, list(part.path), *beside]
         with time_limit(connection, SILENCE_SECONDS):
             if part.part is None:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from leasehold.completions import report
 from leasehold.engines.base import Clock, MakeIncarnation
-from leasehold.engines.postgres import schema, sql
+from leasehold.engines.postgres import head_statements, schema
 from leasehold.engines.postgres.cleaner import Cleaner
 from leasehold.engines.postgres.counting import Counting
 from leasehold.engines.postgres.durability import check_durability
@@ -128,10 +128,10 @@ class Database:
     async def _prepare(self, connection: Connection) -> str:
         """Create the tables if they are missing. Returns the name of the schema."""
         await schema.deploy(connection, schema.load_scripts(), now=time.time_ns() // 1000)
-        if not await connection.fetchval(sql.USE, DEFAULT_NAMESPACE):
+        if not await connection.fetchval(head_statements.USE, DEFAULT_NAMESPACE):
             raise unavailable("the store cannot be opened: `leasehold move` is moving it")
         await schema.ensure_head(connection, DEFAULT_NAMESPACE, self.make_incarnation)
-        schema_name = await connection.fetchval(sql.SCHEMA_NAME)
+        schema_name = await connection.fetchval(head_statements.SCHEMA_NAME)
         await check_durability(connection)
         assert isinstance(schema_name, str)
         return schema_name

@@ -8,7 +8,7 @@ only here are tables migrated that are distributed, because Citus takes that onl
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from leasehold.engines.postgres import schema, sql
+from leasehold.engines.postgres import head_statements, schema
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import DISTRIBUTING_EXTENSION, Address, Connection, time_limit
 from leasehold.errors import unavailable
@@ -50,7 +50,7 @@ async def distribute(url: str, *, now: int) -> Distributed:
     try:
         with time_limit(connection, WHOLE_SECONDS):
             await _check(connection)
-            await connection.execute(sql.NO_IDLE_TIMEOUT)
+            await connection.execute(head_statements.NO_IDLE_TIMEOUT)
             await schema.deploy(connection, schema.load_scripts(), now=now, may_migrate_distributed=True)
             tables = await _distribute(connection)
             for table in tables:
@@ -73,7 +73,7 @@ async def _check(connection: Connection) -> None:
 async def _distribute(connection: Connection) -> Sequence[str]:
     """Distribute what is not distributed yet, in one transaction. Returns the names of these tables."""
     async with connection.transaction():
-        if not await connection.fetchval(sql.KEEP_SERVERS_AWAY, DEFAULT_NAMESPACE):
+        if not await connection.fetchval(head_statements.KEEP_SERVERS_AWAY, DEFAULT_NAMESPACE):
             raise unavailable("the database is in use by a server; stop all servers first")
         before = await schema.distributed_tables(connection)
         tables = [table for table in schema.TABLES_BY_NAMESPACE if table not in before]

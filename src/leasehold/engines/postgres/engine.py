@@ -6,7 +6,7 @@ from contextlib import suppress
 import asyncpg
 
 from leasehold.engines.base import Clock, MakeIncarnation, new_incarnation
-from leasehold.engines.postgres import namespaces, sql
+from leasehold.engines.postgres import head_statements, namespaces
 from leasehold.engines.postgres.database import Database
 from leasehold.engines.postgres.links import Connection
 from leasehold.engines.postgres.space import PostgresSpace
@@ -128,7 +128,7 @@ class PostgresEngine:
     async def _time(self) -> int:
         now = self._database.time()
         if now is None:
-            now = await self._database.ask(lambda connection: connection.fetchval(sql.CLOCK))
+            now = await self._database.ask(lambda connection: connection.fetchval(head_statements.CLOCK))
         assert isinstance(now, int)
         return now
 

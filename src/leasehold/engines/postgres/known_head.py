@@ -5,7 +5,7 @@ from typing import Final
 import structlog
 
 from leasehold.engines.base import MakeIncarnation
-from leasehold.engines.postgres import sql
+from leasehold.engines.postgres import head_statements
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, time_limit
 
 log = structlog.get_logger(__name__)
@@ -52,6 +52,6 @@ class Head:
         head = known + GAP_REVISIONS
         with time_limit(connection, SILENCE_SECONDS):
             arguments = (self._namespace, known, head, self._make_incarnation())
-            if await connection.fetchval(sql.ADVANCE_HEAD, *arguments) is None:
+            if await connection.fetchval(head_statements.ADVANCE_HEAD, *arguments) is None:
                 return
         log.error("the database has gone back and lacks acknowledged changes", known=known, revision=head)

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from leasehold.completions import report
-from leasehold.engines.postgres import sql
+from leasehold.engines.postgres import head_statements, record_statements
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, time_limit
 from leasehold.engines.postgres.namespace_statements import DELETED
@@ -75,7 +75,7 @@ class Listener:
                 lost.clear()
                 connection.add_termination_listener(lambda _: lost.set())
                 with time_limit(connection, SILENCE_SECONDS):
-                    await connection.add_listener(sql.CHANNEL, self._hear)
+                    await connection.add_listener(head_statements.CHANNEL, self._hear)
                 await self._poll(connection, lost)
             except FAILURES:
                 self._link.drop()
@@ -93,8 +93,8 @@ class Listener:
         while not lost.is_set():
             with time_limit(connection, SILENCE_SECONDS):
                 # The session of the start holds the lock, too, but it may have been replaced since.
-                is_user = is_user or await connection.fetchval(sql.USE, DEFAULT_NAMESPACE)
-                heads = await connection.fetch(sql.HEADS, list(self._spaces))
+                is_user = is_user or await connection.fetchval(head_statements.USE, DEFAULT_NAMESPACE)
+                heads = await connection.fetch(head_statements.HEADS, list(self._spaces))
             for namespace, revision, incarnation, is_deleted in heads:
                 events = self._spaces.get(namespace)
                 if events is not None and is_deleted:
@@ -119,7 +119,7 @@ class Listener:
         is_own = events.is_own_process(process)
         if not is_own:
             self._heard_others_at[namespace] = asyncio.get_running_loop().time()
-        revision, *names = changed.split(sql.SEPARATOR)
+        revision, *names = changed.split(record_statements.SEPARATOR)
         # A server of version 0.1 names no kinds, so any kind may have changed. It also sends notifications without a
         # revision, which contain nothing more.
         if revision.isdecimal():

@@ -1,7 +1,7 @@
 """Lists: pages of records, counts, and several records of one moment. They use the connections of the pool.
 
 The size of a value is known only once it is read, and a page of 512 values could have half a gigabyte. So each query is
-given a weight (`sql.KindStatements`), at which PostgreSQL ends the page before it reads the values.
+given a weight (`record_statements.KindStatements`), at which PostgreSQL ends the page before it reads the values.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -11,10 +11,10 @@ import asyncpg
 import msgspec
 
 from leasehold.engines.base import Clock
-from leasehold.engines.postgres import sql
+from leasehold.engines.postgres import record_statements
 from leasehold.engines.postgres.links import Connection, time_limit
 from leasehold.engines.postgres.pool import LIST_SILENCE_SECONDS, Pool
-from leasehold.engines.postgres.sql import joined
+from leasehold.engines.postgres.record_statements import joined
 from leasehold.engines.postgres.tables import table_of
 from leasehold.keys import BEHIND_ANY_KEY
 from leasehold.limits import MIB
@@ -55,7 +55,7 @@ class Lists:
 
     async def scan(self, kind: Kind[R], listed: Listed) -> Page[R]:
         """See `Space.scan`."""
-        of_kind = sql.OF_KIND[kind]  # type: ignore[index] # one of several kinds
+        of_kind = record_statements.OF_KIND[kind]  # type: ignore[index] # one of several kinds
         statement = of_kind.scan_back if listed.is_reversed else of_kind.scan
         limit = listed.limit
 
@@ -72,7 +72,7 @@ class Lists:
 
     async def count(self, kind: Kind[R], listed: Listed) -> Counted:
         """See `Space.count`."""
-        of_kind = sql.OF_KIND[kind]  # type: ignore[index] # one of several kinds
+        of_kind = record_statements.OF_KIND[kind]  # type: ignore[index] # one of several kinds
         statement = of_kind.count_back if listed.is_reversed else of_kind.count
         limit = min(listed.limit, COUNTED_AT_ONCE)
 
@@ -108,7 +108,7 @@ class Lists:
         self, connection: Connection, kind: Kind[R], names: Sequence[str], weight: int
     ) -> Page[R] | None:
         """All records with these names. None: they have more weight."""
-        statement = sql.OF_KIND[kind].read_all  # type: ignore[index] # one of several kinds
+        statement = record_statements.OF_KIND[kind].read_all  # type: ignore[index] # one of several kinds
         sent = joined(dict.fromkeys(names))
         rows = await connection.fetch(statement, self._namespace, sent, self._time(), weight)
         revision, incarnation, is_heavy = rows[0][:3]

@@ -1,8 +1,8 @@
 """A store on PostgreSQL as the source or the target of a move (`engines.moves`).
 
-Each is one transaction. It holds the lock that each server holds shared (`sql.USE`), so no server can start, and it
-holds the head row, so no server of an older version can commit. A target is filled, read back and compared within its
-transaction, so nobody sees it before its COMMIT.
+Each is one transaction. It holds the lock that each server holds shared (`head_statements.USE`), so no server can
+start, and it holds the head row, so no server of an older version can commit. A target is filled, read back and
+compared within its transaction, so nobody sees it before its COMMIT.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -15,8 +15,8 @@ import asyncpg
 from leasehold.engines import base
 from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.moves import Head, RemovedName
+from leasehold.engines.postgres import head_statements, namespace_statements, record_statements, schema
 from leasehold.engines.postgres import move_statements as statements
-from leasehold.engines.postgres import namespace_statements, schema, sql
 from leasehold.engines.postgres import namespaces as stored_namespaces
 from leasehold.engines.postgres.failures import FAILURES, as_start_error
 from leasehold.engines.postgres.links import CLOSE_SECONDS, Address, Connection, collect_warnings, time_limit
@@ -53,7 +53,7 @@ class PostgresSpaceSource:
         return count
 
     async def records(self, kind: AnyKind) -> AsyncGenerator[Sequence[Record]]:
-        record, next_page = TABLES[kind].record, sql.OF_KIND[kind].next_page
+        record, next_page = TABLES[kind].record, record_statements.OF_KIND[kind].next_page
         after = ""
         while True:
             arguments = (after, PAGE_RECORDS, _BEGINNING, PAGE_WEIGHT)
@@ -177,10 +177,10 @@ class PostgresTarget:
         is_committing = False
         try:
             with time_limit(self._connection, WHOLE_SECONDS):
-                await self._connection.execute(sql.SHOW_WARNINGS)
+                await self._connection.execute(head_statements.SHOW_WARNINGS)
                 is_committing = True
                 with collect_warnings(self._connection) as warnings:
-                    answer = await self._connection.execute(sql.COMMIT)
+                    answer = await self._connection.execute(head_statements.COMMIT)
             if answer != "COMMIT" or warnings:
                 raise asyncpg.InterfaceError("a COMMIT was not answered in good order")
         except FAILURES as failure:
@@ -213,7 +213,7 @@ async def opened_target(url: str, *, make_incarnation: MakeIncarnation, now: int
     async with _connected(url) as connection:
         found, heads = await _hold(connection, make_incarnation, now)
         spaces = {name: PostgresSpaceTarget(connection, name, head) for name, head in heads.items()}
-        holds_anything = await connection.fetchval(sql.HOLDS_ANYTHING, DEFAULT_NAMESPACE)
+        holds_anything = await connection.fetchval(record_statements.HOLDS_ANYTHING, DEFAULT_NAMESPACE)
         is_unused = found == {DEFAULT_NAMESPACE: Description()} and not heads[DEFAULT_NAMESPACE].revision
         is_empty = is_unused and not holds_anything
         yield PostgresTarget(connection, found, spaces, make_incarnation, now, is_empty=is_empty)
@@ -232,7 +232,7 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
         raise unavailable(f"{as_start_error(failure).message}; nothing was changed") from failure
     finally:
         with time_limit(connection, CLOSE_SECONDS), suppress(*FAILURES):
-            await connection.execute(sql.ROLLBACK)  # its answer comes when the locks are free
+            await connection.execute(head_statements.ROLLBACK)  # its answer comes when the locks are free
         connection.terminate()
 
 
@@ -250,16 +250,16 @@ async def _hold(
 
     A server takes the lock for `default` only, whatever it serves.
     """
-    await connection.execute(sql.NO_IDLE_TIMEOUT)
+    await connection.execute(head_statements.NO_IDLE_TIMEOUT)
     await schema.deploy(connection, schema.load_scripts(), now=now)
-    await connection.execute(sql.BEGIN)
-    if not await connection.fetchval(sql.KEEP_SERVERS_AWAY, DEFAULT_NAMESPACE):
+    await connection.execute(head_statements.BEGIN)
+    if not await connection.fetchval(head_statements.KEEP_SERVERS_AWAY, DEFAULT_NAMESPACE):
         raise unavailable("the database is in use by a server, or by another move; nothing was changed")
     await schema.ensure_head(connection, DEFAULT_NAMESPACE, make_incarnation)
     found = await stored_namespaces.descriptions(connection)
     heads = {}
     for name, description in found.items():
-        await connection.execute(sql.LOCK_HEAD, name)
+        await connection.execute(head_statements.LOCK_HEAD, name)
         if not description.is_deleted:
             heads[name] = await _read_head(connection, name)
     return found, heads

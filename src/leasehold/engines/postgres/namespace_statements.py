@@ -11,7 +11,7 @@ difference between both is then added to the sums, if they have all commits sinc
 
 from typing import Final
 
-from leasehold.engines.postgres.sql import CHANNEL
+from leasehold.engines.postgres.head_statements import CHANNEL
 from leasehold.engines.postgres.tables import TABLES
 
 _IS_COUNTED: Final = "coalesce(summed_from = 0 AND summed_to = revision, false)"

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
+from leasehold.engines.postgres import head_statements
 from leasehold.engines.postgres import namespace_statements as statements
-from leasehold.engines.postgres import sql
 from leasehold.engines.postgres.links import Connection, collect_warnings
 from leasehold.engines.state import Description
 from leasehold.model import Namespace, Quota, QuotaChange, Usage
@@ -90,8 +90,8 @@ async def create(connection: Connection, name: str, change: QuotaChange, *, inca
     the first one has created it.
     """
     async with _transaction(connection):
-        await connection.execute(sql.ADD_HEAD, name)
-        await connection.execute(sql.LOCK_HEAD, name)
+        await connection.execute(head_statements.ADD_HEAD, name)
+        await connection.execute(head_statements.LOCK_HEAD, name)
         row = await connection.fetchrow(statements.DESCRIBE, name)
         assert row is not None
         if row["deleted_at"] is not None and not row["is_counted"]:
@@ -117,7 +117,7 @@ class Deleting:
         """Use `remove_some` then. Returns the revision of the deletion. None: there is no such namespace."""
         name = self._name
         async with _transaction(connection):
-            await connection.execute(sql.LOCK_HEAD, name)
+            await connection.execute(head_statements.LOCK_HEAD, name)
             row = await connection.fetchrow(statements.DESCRIBE, name)
             if self._begun is not None:
                 created_at, revision = self._begun
@@ -137,7 +137,7 @@ class Deleting:
 async def remove_some(connection: Connection, name: str) -> bool:
     """Remove rows of a deleted namespace. Returns whether there may be more. Does nothing if it was created again."""
     async with connection.transaction():
-        await connection.execute(sql.LOCK_HEAD, name)
+        await connection.execute(head_statements.LOCK_HEAD, name)
         row = await connection.fetchrow(statements.DESCRIBE, name)
         if row is None or row["deleted_at"] is None or row["is_counted"]:
             return False
@@ -169,10 +169,10 @@ async def count(connection: Connection, name: str) -> Counted | None:
 @asynccontextmanager
 async def _transaction(connection: Connection) -> AsyncIterator[None]:
     """A transaction whose COMMIT must be answered without a warning, because callers are told that it is durable."""
-    await connection.execute(sql.BEGIN)
+    await connection.execute(head_statements.BEGIN)
     yield
-    await connection.execute(sql.SHOW_WARNINGS)
+    await connection.execute(head_statements.SHOW_WARNINGS)
     with collect_warnings(connection) as warnings:
-        answer = await connection.execute(sql.COMMIT)
+        answer = await connection.execute(head_statements.COMMIT)
     if answer != "COMMIT" or warnings:
         raise asyncpg.InterfaceError("a COMMIT was not answered in good order")

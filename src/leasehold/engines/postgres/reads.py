@@ -15,11 +15,11 @@ import asyncpg
 
 from leasehold.completions import complete_all, report
 from leasehold.engines.base import Clock, ReadDone
-from leasehold.engines.postgres import sql
+from leasehold.engines.postgres import record_statements
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.fault import Fault
 from leasehold.engines.postgres.links import PAUSE_SECONDS, SILENCE_SECONDS, Connection, Link
-from leasehold.engines.postgres.sql import joined
+from leasehold.engines.postgres.record_statements import joined
 from leasehold.engines.postgres.tables import TABLES
 from leasehold.errors import ServiceError, internal, unavailable
 from leasehold.model import AnyKind, Kind, R, Record
@@ -178,7 +178,7 @@ class Readers:
         now = None if self._clock is None else self._clock()
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(sql.OF_KIND[kind].read, reads.namespace, names, now)
+            return await connection.fetch(record_statements.OF_KIND[kind].read, reads.namespace, names, now)
 
         rows = await link.run(query, retry_seconds=self._fault.retry_seconds(), silence=SILENCE_SECONDS)
         if rows:

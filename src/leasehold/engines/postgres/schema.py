@@ -18,7 +18,7 @@ from typing import Final
 import asyncpg
 
 from leasehold.engines.base import MakeIncarnation
-from leasehold.engines.postgres import sql
+from leasehold.engines.postgres import head_statements
 from leasehold.engines.postgres.links import Connection
 from leasehold.errors import unavailable
 
@@ -177,11 +177,11 @@ async def ensure_head(connection: Connection, namespace: str, make_incarnation: 
 
     If several servers do this at once, the first one that locks the row sets the incarnation.
     """
-    row = await connection.fetchrow(sql.HEAD, namespace)
+    row = await connection.fetchrow(head_statements.HEAD, namespace)
     if row is None or row["incarnation"] is None or row["created_at"] is None:
-        await connection.execute(sql.ADD_HEAD, namespace)
-        now = await connection.fetchval(sql.CLOCK)
-        await connection.execute(sql.COMPLETE_HEAD, namespace, make_incarnation(), now)
-        row = await connection.fetchrow(sql.HEAD, namespace)
+        await connection.execute(head_statements.ADD_HEAD, namespace)
+        now = await connection.fetchval(head_statements.CLOCK)
+        await connection.execute(head_statements.COMPLETE_HEAD, namespace, make_incarnation(), now)
+        row = await connection.fetchrow(head_statements.HEAD, namespace)
     assert row is not None
     return row["revision"], row["incarnation"]

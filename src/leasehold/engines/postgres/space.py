@@ -20,7 +20,7 @@ import asyncpg
 from leasehold.completions import report
 from leasehold.engines import base
 from leasehold.engines.base import CommitDone, Decide, Moment, Published, ReadDone
-from leasehold.engines.postgres import backups, sql
+from leasehold.engines.postgres import backups, head_statements, record_statements
 from leasehold.engines.postgres.committer import Batch, Committer, Written
 from leasehold.engines.postgres.database import Database
 from leasehold.engines.postgres.failures import FAILURES, as_service_error
@@ -141,11 +141,11 @@ class PostgresSpace:
 
     async def _prepare(self, connection: Connection) -> tuple[int, str] | None:
         """Returns the revision and the incarnation; None: there is no such namespace."""
-        row = await connection.fetchrow(sql.HEAD, self.namespace)
+        row = await connection.fetchrow(head_statements.HEAD, self.namespace)
         if row is None or row["deleted_at"] is not None:
             return None
         before = time.time_ns() // 1000 - WRITER_MICROSECONDS
-        await connection.execute(sql.FORGET_WRITERS, self.namespace, before)
+        await connection.execute(head_statements.FORGET_WRITERS, self.namespace, before)
         return row["revision"], row["incarnation"]
 
     async def close(self) -> None:
@@ -205,7 +205,7 @@ class PostgresSpace:
     async def changes(self, kind: AnyKind, after_revision: int, prefix: str, limit: int) -> Changes:
         start = sendable(prefix)
         scanned = max(limit, SCANNED_CHANGES) if start else limit
-        of_kind, table = sql.OF_KIND[kind], TABLES[kind]
+        of_kind, table = record_statements.OF_KIND[kind], TABLES[kind]
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
             # The query asks for one more change, which shows whether any are left.
@@ -243,7 +243,9 @@ class PostgresSpace:
         head = self._head.revision
 
         async def query(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(sql.OF_KIND[kind].surplus, self.namespace, most, most_bytes, limit)
+            return await connection.fetch(
+                record_statements.OF_KIND[kind].surplus, self.namespace, most, most_bytes, limit
+            )
 
         rows = await self._ask(query)
         if len(rows) < limit:

@@ -6,15 +6,15 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from leasehold.engines.postgres import sql
-from leasehold.engines.postgres.sql import joined
+from leasehold.engines.postgres import record_statements
+from leasehold.engines.postgres.record_statements import joined
 from leasehold.model import KINDS, AnyKind, Kind, Quota, R, Record, Touched, Usage
 
 KIND_NAMES: Final = [kind.name for kind in KINDS]
 
 
 class Names(msgspec.Struct, frozen=True):
-    """The names and lookups that a batch touches, as parameters of `sql.load`."""
+    """The names and lookups that a batch touches, as parameters of `record_statements.load`."""
 
     kinds: tuple[AnyKind, ...]
     parameters: tuple[str, ...]
@@ -53,7 +53,7 @@ class Totals(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, members: Sequence[int | None]) -> "Totals":
-        """Of the last column of the head in the rows of `sql.load`."""
+        """Of the last column of the head in the rows of `record_statements.load`."""
         is_deleted, max_entries, max_bytes, entries, size = members
         if is_deleted:
             return DELETED
@@ -99,11 +99,11 @@ class Loaded(msgspec.Struct, frozen=True):
 def current(rows: Sequence[asyncpg.Record]) -> tuple[int, int, int, str | None, Totals, int] | None:
     """The time, the head, the compacted revision, the incarnation, the totals, and `complete_from`.
 
-    `rows`: those of `sql.load`. None: there is no such namespace.
+    `rows`: those of `record_statements.load`. None: there is no such namespace.
     """
     for row in rows:  # it is the first one, although nothing in SQL says so
         if row[1] is not None:
-            now, head, compacted, incarnation, complete_from, members = row[: sql.LOADED_AT]
+            now, head, compacted, incarnation, complete_from, members = row[: record_statements.LOADED_AT]
             totals = UNLIMITED if members is None else Totals.of(members)
             return now, head, compacted, incarnation, totals, complete_from
     return None

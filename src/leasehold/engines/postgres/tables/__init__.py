@@ -1,7 +1,7 @@
 """The tables of records. Each kind has one module, which describes its table as data.
 
 To add a kind, add its module, its line in TABLES, and a migration that creates the table (`schema`). All statements
-about records are built from these descriptions (`sql`).
+about records are built from these descriptions (`record_statements`).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""All statements. Those about records are built once, from the descriptions of the tables (`tables`).
+"""The statements about records, built once from the descriptions of the tables (`tables`).
 
 The first parameter of each statement ($1) is the namespace. Statements that change data are deterministic: a time that
 they need is a parameter, which a SELECT has read before. The parameter `clock` below, a `$n::timestamptz`, is NULL
@@ -11,84 +11,9 @@ from itertools import chain, count
 from typing import Final
 
 from leasehold.engines.postgres.change_statements import OF_ANY_KIND, changes, changes_of_tables
+from leasehold.engines.postgres.head_statements import CHANNEL
 from leasehold.engines.postgres.tables import TABLES, AnyTable
 from leasehold.model import AnyKind
-
-CHANNEL: Final = "leasehold"
-
-# Transactions -----------------------------------------------------------------------------------------------------
-
-BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-COMMIT: Final = "COMMIT"
-SHOW_WARNINGS: Final = "SET LOCAL client_min_messages = warning"
-"""Directly before COMMIT, so that the warnings of COMMIT are received, and no others (`links.SESSION`)."""
-ROLLBACK: Final = "ROLLBACK"
-BEGIN_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-NO_IDLE_TIMEOUT: Final = "SET idle_in_transaction_session_timeout = 0"
-"""For a backup, whose reader may be slow, and for a restore."""
-
-# The head, the servers, the cleaner -------------------------------------------------------------------------------
-
-HEAD: Final = "SELECT revision, incarnation, created_at, deleted_at FROM head WHERE namespace = $1"
-HEADS: Final = (
-    "SELECT namespace, revision, incarnation, deleted_at IS NOT NULL FROM head WHERE namespace = ANY($1::text[])"
-)
-"""namespaces."""
-ADD_HEAD: Final = """
-    INSERT INTO head (namespace, revision, compacted_revision, summed_from, summed_to) VALUES ($1, 0, 0, 0, 0)
-    ON CONFLICT DO NOTHING
-"""
-COMPLETE_HEAD: Final = """
-    UPDATE head SET incarnation = coalesce(incarnation, $2), created_at = coalesce(created_at, $3)
-    WHERE namespace = $1 AND (incarnation IS NULL OR created_at IS NULL)
-"""
-"""incarnation, time. Only the first server sets them. The others wait for the row and find that it has them."""
-ADVANCE_HEAD: Final = """
-    UPDATE head SET revision = $3, incarnation = $4, summed_to = CASE WHEN summed_to = revision THEN $3::bigint END
-    WHERE namespace = $1 AND revision < $2 RETURNING incarnation
-"""
-"""Does nothing if the head is at least `$2`, even if another server has just moved it there."""
-TOUCH_HEAD: Final = "UPDATE head SET revision = revision WHERE namespace = $1"
-"""Changes nothing, but its commit is as durable as any other."""
-LOCK_HEAD: Final = "SELECT revision FROM head WHERE namespace = $1 FOR UPDATE OFFSET 1"
-"""Returns no row, so that it can be sent ahead of another statement: OFFSET skips the row after it is locked. What the
-next statement reads is what was committed when this one got the lock."""
-MOVE_HEAD: Final = """
-    UPDATE head SET revision = $2, compacted_revision = $2, incarnation = $3,
-        summed_to = CASE WHEN summed_to = revision THEN $2::bigint END
-    WHERE namespace = $1
-"""
-"""Compacts all changes, so a reader that has the changes up to an earlier revision must read everything again."""
-SCHEMA_NAME: Final = "SELECT current_schema()"
-
-_USERS: Final = "hashtextextended(current_schema() || '/' || $1::text, 0)"
-USE: Final = f"SELECT pg_try_advisory_lock_shared({_USERS})"
-"""Returns false while `leasehold move` reads or fills the store. Otherwise it cannot, until the session ends."""
-KEEP_SERVERS_AWAY: Final = f"SELECT pg_try_advisory_xact_lock({_USERS})"
-"""For a move, until its transaction ends. Returns false while a server uses the store, or another move."""
-
-LAST_BATCH: Final = "SELECT batch FROM writers WHERE namespace = $1 AND writer = $2"
-"""Lock the head first: then the transaction that may have written the batch has ended."""
-FORGET_WRITERS: Final = "DELETE FROM writers WHERE namespace = $1 AND written_at < $2"
-
-CLOCK: Final = "SELECT clock_timestamp()"
-
-COMPACT: Final = """
-    WITH removed AS (
-        DELETE FROM deletions WHERE namespace = $1 AND (kind, revision, key) IN (
-            SELECT kind, revision, key FROM deletions WHERE namespace = $1 AND kind = ANY($3::text[]) AND revision <= $2
-            ORDER BY kind, revision, key LIMIT $4
-        )
-    ), forgotten AS (
-        DELETE FROM batches WHERE namespace = $1 AND (kind, revision) IN (
-            SELECT kind, revision FROM batches WHERE namespace = $1 AND kind = ANY($3::text[]) AND revision <= $2
-            ORDER BY kind, revision LIMIT $4
-        )
-    )
-    UPDATE head SET compacted_revision = $2 WHERE namespace = $1
-"""
-"""revision, kinds, limit. Forgets all removals up to a revision, and deletes some of their rows. The others are deleted
-later: nothing reads them."""
 
 # Names and times --------------------------------------------------------------------------------------------------
 
@@ -377,6 +302,16 @@ def write(parts: Sequence[Part]) -> str:
     """
 
 
+HOLDS_ANYTHING: Final = "SELECT " + " OR ".join(
+    f"EXISTS (SELECT FROM {table.name} WHERE namespace = $1)" for table in TABLES.values()
+)
+REMOVE_EVERYTHING: Final = tuple(
+    f"DELETE FROM {name} WHERE namespace = $1"
+    for name in (*(table.name for table in TABLES.values()), "deletions", "batches")
+)
+
+# Removals ---------------------------------------------------------------------------------------------------------
+
 SURPLUS: Final = "SELECT max(revision) FROM ({}) AS surplus".format(
     " UNION ALL ".join(
         f"""(
@@ -390,10 +325,19 @@ SURPLUS: Final = "SELECT max(revision) FROM ({}) AS surplus".format(
 """number. The revision up to which removals must be forgotten, so that at most so many of each kind are known; or
 NULL."""
 
-HOLDS_ANYTHING: Final = "SELECT " + " OR ".join(
-    f"EXISTS (SELECT FROM {table.name} WHERE namespace = $1)" for table in TABLES.values()
-)
-REMOVE_EVERYTHING: Final = tuple(
-    f"DELETE FROM {name} WHERE namespace = $1"
-    for name in (*(table.name for table in TABLES.values()), "deletions", "batches")
-)
+COMPACT: Final = """
+    WITH removed AS (
+        DELETE FROM deletions WHERE namespace = $1 AND (kind, revision, key) IN (
+            SELECT kind, revision, key FROM deletions WHERE namespace = $1 AND kind = ANY($3::text[]) AND revision <= $2
+            ORDER BY kind, revision, key LIMIT $4
+        )
+    ), forgotten AS (
+        DELETE FROM batches WHERE namespace = $1 AND (kind, revision) IN (
+            SELECT kind, revision FROM batches WHERE namespace = $1 AND kind = ANY($3::text[]) AND revision <= $2
+            ORDER BY kind, revision LIMIT $4
+        )
+    )
+    UPDATE head SET compacted_revision = $2 WHERE namespace = $1
+"""
+"""revision, kinds, limit. Forgets all removals up to a revision, and deletes some of their rows. The others are deleted
+later: nothing reads them."""
