@@ -1,5 +1,6 @@
 """Imports what the commands of `leasehold` import. The fork server of `forked` does this once."""
 
+import gc
 import sys
 from importlib import import_module
 
@@ -15,3 +16,5 @@ for module in (
     "leasehold_client",
 ):
     import_module(module)
+
+gc.freeze()  # a collection in a copy would touch, and so copy, the memory of all that was imported
