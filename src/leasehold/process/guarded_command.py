@@ -103,8 +103,7 @@ class GuardedCommand:
         try:
             while self._result is None:
                 select.select([self._reports.pipe, self._wakeup], [], [])
-                for number in self._received_signals():
-                    self._pass_on(number)
+                self._pass_signals_on()
                 for word, *values in self._reports.read():
                     self._note(word, values)
                 if self._reports.is_over and self._result is None:
@@ -126,7 +125,9 @@ class GuardedCommand:
             case "failed":
                 raise NotStarted(" ".join(values[1:]), int(values[0]))
             case "stopped":
-                # A stop from before the last SIGCONT is over.
+                # A stop from before the last SIGCONT is over. Two stops may have been reported while this process was
+                # stopped, so the SIGCONT after the first `_stop` is passed on before the second report is judged.
+                self._pass_signals_on()
                 if int(values[0]) in STOPS_OF_TERMINALS and int(values[1]) == self._continued:
                     self._stop()
             case "lost":
@@ -146,11 +147,14 @@ class GuardedCommand:
 
     # Signals ------------------------------------------------------------------------------------------------------
 
-    def _received_signals(self) -> Sequence[int]:
+    def _pass_signals_on(self) -> None:
+        """Pass on the signals that have come. Does not wait."""
         try:
-            return os.read(self._wakeup, 512)
+            numbers = os.read(self._wakeup, 512)
         except BlockingIOError:
-            return b""
+            return
+        for number in numbers:
+            self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:
         if number == signal.SIGCHLD:
