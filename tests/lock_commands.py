@@ -93,11 +93,6 @@ def running_in(group: int) -> Sequence[int]:
     return [pid for pid, of, state in _processes() if of == group and state not in "ZX"]
 
 
-def state_of(pid: int) -> str:
-    """T: stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
-
-
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
 
