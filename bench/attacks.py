@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from bench.workload import MIB
-from leasehold.limits import MAX_CONTAINERS, MAX_STATE_BRACKETS, MAX_UNSENT_BYTES, Limits
+from leasehold.limits import MAX_CONTAINERS, MAX_STATE_BRACKETS, MAX_STATE_COMMAS, MAX_UNSENT_BYTES, Limits
 
 _CONTAINERS: Final = MAX_CONTAINERS - 100
 """Lists and objects in one value; slightly fewer than the service allows."""
@@ -119,11 +119,15 @@ def _states(headers: Mapping[str, str]) -> Iterator[Attack]:
     """Saves of the largest state. The second save also keeps the first one as a version."""
     size = Limits().max_state_bytes
     nested = _filled(b"[" * 126 + b"]" * 126, (MAX_STATE_BRACKETS - 2) // 126)
+    numbers = _filled(b"1", MAX_STATE_COMMAS - len(nested) // 253)[:-1]
+    escapes = (size - len(numbers) - 10) // 2
     states = {
-        "numbers": _filled(b"1", size=size),
+        "numbers": numbers + b"," + b"1" * (size - len(numbers) - 10) + b"]",
+        "numbers and escapes": numbers + b',"' + b"\\n" * escapes + b'"]',
         "characters": b'"%b"' % ("\U0001f600".encode() * (size // 4 - 1)),
-        "nested lists and numbers": nested[:-1] + b"," + _filled(b"1", size=size - len(nested) - 10)[1:],
+        "nested lists and numbers": nested[:-1] + b"," + numbers[1:] + b"," + b"1" * (2 * escapes - len(nested)) + b"]",
         "too many lists": _filled(b"[]", size=size),
+        "too many numbers": _filled(b"1", size=size),
     }
     for name, state in states.items():
         yield Attack(f"POST of two states: {name}", (("POST", "/terraform/worst", headers, state),) * 2)

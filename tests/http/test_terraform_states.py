@@ -18,6 +18,7 @@ from leasehold.limits import (
     MAX_LEASE_ID_CHARACTERS,
     MAX_LOCK_INFO_BYTES,
     MAX_STATE_BRACKETS,
+    MAX_STATE_COMMAS,
     MAX_STATE_NAME_BYTES,
     MAX_STATE_VERSIONS,
     MIB,
@@ -609,10 +610,13 @@ def test_the_default_limit_is_16_mib(server: Server, state: str) -> None:
     server.request("DELETE", state)
 
 
-def test_a_state_with_too_many_brackets_is_refused(server: Server, state: str) -> None:
+def test_a_state_with_too_many_brackets_or_commas_is_refused(server: Server, state: str) -> None:
     answer = save(server, state, b"[" + b"[]," * MAX_STATE_BRACKETS + b"1]")
     assert refusal(answer) == (413, "too_large")
     assert answer.json()["limit"] == MAX_STATE_BRACKETS
+    answer = save(server, state, b"[" + b"1," * (MAX_STATE_COMMAS + 1) + b"1]")
+    assert refusal(answer) == (413, "too_large")
+    assert answer.json()["limit"] == MAX_STATE_COMMAS
 
 
 def test_the_largest_states_are_there_after_a_kill(tmp_path: Any) -> None:

@@ -27,6 +27,7 @@ from leasehold.limits import (
     MAX_CONTAINERS,
     MAX_PARTS_BYTES,
     MAX_STATE_BRACKETS,
+    MAX_STATE_COMMAS,
     MIB,
     Limits,
 )
@@ -219,11 +220,12 @@ def test_the_containers_of_a_large_body_are_counted_in_short_steps(item: bytes) 
 
 @pytest.mark.parametrize(
     "text",
-    [b"[%b1]" % (b"1," * (STATE_BYTES // 2 - 2)), b'"%b"' % ("é" * 8_000_000).encode()],
-    ids=["numbers", "characters"],
+    [b'"%b"' % (b"x" * STATE_BYTES), b'"%b"' % ("é" * 8_000_000).encode()],
+    ids=["letters", "characters"],
 )
 def test_a_state_is_checked_in_steps_of_a_few_megabytes(text: bytes) -> None:
-    assert sum(1 for _ in check_steps(text, max_brackets=MAX_STATE_BRACKETS)) >= len(text) // (4 * MIB)
+    steps = check_steps(text, max_brackets=MAX_STATE_BRACKETS, max_commas=MAX_STATE_COMMAS)
+    assert sum(1 for _ in steps) >= len(text) // (4 * MIB)
 
 
 def test_a_response_in_messagepack_is_encoded_without_a_walk() -> None:
@@ -483,7 +485,7 @@ def test_many_short_lists_yield_as_often_as_one_long_list() -> None:
 
 
 def check_state(text: bytes) -> None:
-    check_json_text(text, max_brackets=MAX_STATE_BRACKETS)
+    check_json_text(text, max_brackets=MAX_STATE_BRACKETS, max_commas=MAX_STATE_COMMAS)
 
 
 def refusal_of_state(text: bytes) -> str:
@@ -491,7 +493,7 @@ def refusal_of_state(text: bytes) -> str:
 
 
 def test_a_state_is_checked_without_a_walk_over_its_parts() -> None:
-    text = b"[" + b",".join([b'"\xf0\x9f\x98\x80"'] * (STATE_BYTES // 7 - 1)) + b"]"
+    text = b"[" + b",".join([b'"\xf0\x9f\x98\x80\xf0\x9f\x98\x80"'] * (STATE_BYTES // 11 - 1)) + b"]"
     assert refusal_of_state(text) == "done"
     assert lines_of(lambda: check_state(text)) < 20 * STATE_BYTES // (128 * KIB)
 
@@ -501,6 +503,13 @@ def test_the_brackets_of_a_state_are_limited() -> None:
     assert refusal_of_state(text) == "done"
     assert refusal_of_state(b"[" + text + b"]") == "too_large"
     assert refusal_of_state(b'["[",' + text[1:]) == "too_large"
+
+
+def test_the_commas_of_a_state_are_limited() -> None:
+    text = b"[" + b"1," * MAX_STATE_COMMAS + b"1]"
+    assert refusal_of_state(text) == "done"
+    assert refusal_of_state(b"[1," + text[1:]) == "too_large"
+    assert refusal_of_state(b'[",' + text[1:-2] + b'"]') == "too_large"
 
 
 @pytest.mark.parametrize("before", range(4))

@@ -19,27 +19,28 @@ _Utf8Decoder: Final = codecs.getincrementaldecoder("utf-8")
 _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def check_json_text(text: bytes, *, max_brackets: int) -> None:
+def check_json_text(text: bytes, *, max_brackets: int, max_commas: int) -> None:
     """Raise `invalid_json` unless `text` is JSON in UTF-8. No value is decoded: numbers may have any size.
 
-    Raises `too_large` for more than `max_brackets` opening brackets. Those in strings count, because to tell them apart
-    would take longer than the check. Takes up to 2 ms per megabyte.
+    Raises `too_large` for more than `max_brackets` opening brackets or `max_commas` commas. Those in strings count,
+    because to tell them apart would take longer than the check. Takes up to 2 ms per megabyte.
     """
-    finished(check_steps(text, max_brackets=max_brackets))
+    finished(check_steps(text, max_brackets=max_brackets, max_commas=max_commas))
 
 
-def check_steps(text: bytes, *, max_brackets: int) -> Generator[None]:
+def check_steps(text: bytes, *, max_brackets: int, max_commas: int) -> Generator[None]:
     """`check_json_text` in steps of 4 MiB, but for the check of the syntax, which cannot be divided."""
     if len(text) > max_brackets:
-        brackets = 0
+        brackets = commas = 0
         for number, piece in enumerate(_pieces(text), start=1):
             brackets += json_text.brackets_at_most(piece)
+            commas += piece.count(b",")
             if number % _PIECES_OF_STEP == 0:
                 yield
         if brackets > max_brackets:
-            raise ServiceError(
-                "too_large", f"more than {max_brackets} of the characters [ and {{", details={"limit": max_brackets}
-            )
+            raise _too_many("characters [ and {", max_brackets)
+        if commas > max_commas:
+            raise _too_many("character ,", max_commas)
     try:
         _skip(text)
         if not text.isascii():
@@ -51,6 +52,10 @@ def check_steps(text: bytes, *, max_brackets: int) -> Generator[None]:
                     yield
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusal_of(error, text, "text") from error
+
+
+def _too_many(what: str, limit: int) -> ServiceError:
+    return ServiceError("too_large", f"more than {limit} of the {what}", details={"limit": limit})
 
 
 def _pieces(text: bytes) -> Iterator[bytes]:

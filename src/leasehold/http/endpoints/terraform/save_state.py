@@ -14,7 +14,7 @@ from leasehold.http.responses import Response
 from leasehold.http.routing.bodies import JSON_TYPES
 from leasehold.http.routing.preconditions import IF_LEASE, refuse_conditions
 from leasehold.http.routing.route import DocumentedResponse, PureEndpoint, Route
-from leasehold.limits import MAX_STATE_BRACKETS
+from leasehold.limits import MAX_STATE_BRACKETS, MAX_STATE_COMMAS
 from leasehold.model import Binary, Content, Outcome, SaveState, Written
 
 _MEDIA: Final = "text/plain; charset=utf-8"
@@ -26,13 +26,13 @@ def save_state(request: Request) -> SaveState:
     refuse_other_conditions(request)
     check_state_head(request)
     if not request.is_body_checked:
-        values.check_json_text(request.body, max_brackets=MAX_STATE_BRACKETS)
+        values.check_json_text(request.body, max_brackets=MAX_STATE_BRACKETS, max_commas=MAX_STATE_COMMAS)
     return SaveState(key, Binary(_MEDIA, Content(request.body)), lock_id_of(request))
 
 
 def state_steps(request: Request) -> Generator[None]:
     """Check a large state in steps."""
-    yield from values.check_steps(request.body, max_brackets=MAX_STATE_BRACKETS)
+    yield from values.check_steps(request.body, max_brackets=MAX_STATE_BRACKETS, max_commas=MAX_STATE_COMMAS)
     request.is_body_checked = True
 
 
