@@ -23,7 +23,6 @@ import httpx
 from contract import IN_NAMESPACE, Contract
 from forked import PROGRAM, ForkedProcess
 
-_contracts: dict[tuple[object, ...], Contract] = {}
 START_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
 """Longer than any start or answer takes, also on a machine with eight times its load. A test that waits this long
@@ -103,7 +102,6 @@ class Server:
         self._program = program
         self.store = "data.json" if store is None else str(store)
         self._arguments = [*([] if store is None else [f"--store={store}"]), f"--log-level={log_level}", *arguments]
-        self._settings = tuple(arguments)
         self._environment = dict(environment or {})
         self._folder = folder
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__()
@@ -137,16 +135,8 @@ class Server:
         self.url = self.ready_line.split()[3]
         self.client.close()
         self.client = http_client(self.url)
-        self.contract = self._its_contract()
+        self.contract = Contract(self.client.get("/openapi.json", headers={"Connection": "close"}).json())
         return self
-
-    def _its_contract(self) -> Contract:
-        """Asked for once for each program and its settings. The store makes no difference."""
-        settings = (*self._program, *self._settings, *sorted(self._environment.items()))
-        if settings not in _contracts:
-            response = self.client.get("/openapi.json", headers={"Connection": "close"})
-            _contracts[settings] = Contract(response.json())
-        return _contracts[settings]
 
     @property
     def pid(self) -> int:
