@@ -4,11 +4,9 @@ The limits are those of the worst inputs known. Before there were budgets, each 
 """
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
 
+import executed_lines
 import msgspec
 import pytest
 from driving import stored_state
@@ -87,19 +85,7 @@ def refusal_of(work: Callable[[], object]) -> str:
 
 def lines_of(work: Callable[[], object]) -> int:
     """The number of Python lines that `work` executes, with or without an exception."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    sys.settrace(trace)
-    try:
-        refusal_of(work)
-    finally:
-        sys.settrace(None)
-    return count
+    return executed_lines.lines_of(lambda: refusal_of(work))
 
 
 STATE_BYTES = Limits().max_state_bytes
