@@ -9,7 +9,6 @@ import pytest
 from databases import (
     Database,
     Heard,
-    PostgresServer,
     commit,
     commit_touching,
     counting,
@@ -18,8 +17,8 @@ from databases import (
     read,
     read_record,
     run,
+    shared_server_url,
     subscribed,
-    until,
     writing,
 )
 from running import ANSWER_SECONDS
@@ -46,19 +45,28 @@ from leasehold.model import (
 )
 
 _numbers = count(1)
-LISTENS = "SELECT count(*) = {} FROM pg_stat_activity WHERE query LIKE 'SELECT namespace, revision, inc%'"
 
-
-@pytest.fixture(scope="module")
-def database_server() -> Iterator[PostgresServer]:
-    """A server of its own, because `LISTENS` counts all sessions."""
-    with PostgresServer() as server:
-        yield server
+LOOKED: set[PostgresSpace] = set()
+"""The spaces that have published what they may have missed before."""
 
 
 @pytest.fixture
-def database(database_server: PostgresServer) -> Database:
-    return Database(database_server.url, f"feed_{next(_numbers)}").create()
+def database() -> Database:
+    return Database(shared_server_url(), f"feed_{next(_numbers)}").create()
+
+
+@pytest.fixture(autouse=True)
+def _noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fill LOOKED."""
+    looked = PostgresSpace._looked
+
+    def noted(self: PostgresSpace, revision: int, incarnation: str | None, may_have_missed: bool) -> None:  # noqa: FBT001
+        looked(self, revision, incarnation, may_have_missed)
+        LOOKED.add(self)
+
+    monkeypatch.setattr(PostgresSpace, "_looked", noted)
+    yield
+    LOOKED.clear()
 
 
 def leasing(lock: str) -> Decide:
@@ -76,9 +84,11 @@ async def commit_lease(space: PostgresSpace, decide: Decide) -> None:
     assert await commit_touching(space, Touched({LEASE: ["l"]}), decide) is None
 
 
-async def listens(database: Database, servers: int) -> None:
-    """Wait until so many servers listen and have published what they may have missed before."""
-    await until(database, LISTENS.format(servers))
+async def listens(*spaces: PostgresSpace) -> None:
+    """Wait until the spaces listen and have published what they may have missed before."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        while not LOOKED.issuperset(spaces):  # noqa: ASYNC110 - the event is in the listener
+            await asyncio.sleep(0.01)
 
 
 async def next_of(heard: Heard) -> tuple[int, Sequence[Change] | None]:
@@ -104,7 +114,7 @@ def test_a_commit_is_published_with_the_changes_of_each_kind_after_its_completio
 
     async def scenario() -> None:
         async with opened(database.url) as space:
-            await listens(database, 1)
+            await listens(space)
             order: list[str] = []
             heard = {kind: subscribed(space, kind) for kind in KINDS}
             space.subscribe(ENTRY, lambda *_: order.append("published"))
@@ -133,7 +143,7 @@ def test_a_commit_is_published_with_the_changes_of_each_kind_after_its_completio
 def test_a_commit_is_published_even_if_a_completion_raises(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as space:
-            await listens(database, 1)
+            await listens(space)
             heard = subscribed(space, ENTRY)
             calls: list[ServiceError | None] = []
 
@@ -172,7 +182,7 @@ def test_the_end_of_a_lease_is_published_with_a_delay_while_other_servers_are_co
 
     async def scenario() -> None:
         async with opened(database.url) as here, opened(database.url) as there:
-            await listens(database, 2)
+            await listens(here, there)
             heard = subscribed(here, LEASE)
             await commit_lease(here, leasing("l"))
             await commit_lease(here, releasing("l"))
@@ -201,7 +211,7 @@ def test_the_end_of_a_lease_is_published_with_a_delay_while_other_servers_are_co
 def test_a_commit_of_another_server_is_published_without_changes_and_for_its_kinds_only(database: Database) -> None:
     async def scenario() -> None:
         async with opened(database.url) as here, opened(database.url) as there:
-            await listens(database, 2)
+            await listens(here, there)
             heard = {kind: subscribed(here, kind) for kind in KINDS}
             assert await commit(there, ["a"], counting("a")) is None
             assert await next_of(heard[ENTRY]) == (1, None)
@@ -220,7 +230,7 @@ def test_notifications_of_other_versions_are_understood(database: Database, payl
 
     async def scenario() -> None:
         async with opened(database.url) as space:
-            await listens(database, 1)
+            await listens(space)
             heard = {kind: subscribed(space, kind) for kind in KINDS}
             connection = await asyncpg.connect(database.url)
             for each in (payload, "1", "2\x1fentry"):
@@ -271,7 +281,7 @@ def test_every_kind_is_published_after_a_reconnection_even_if_the_head_is_known(
 
     async def scenario() -> None:
         async with opened(database.url) as space:
-            await listens(database, 1)
+            await listens(space)
             assert await commit(space, ["a"], counting("a")) is None
             heard = {kind: subscribed(space, kind) for kind in KINDS}
             assert space._database.listener._link._connection is not None
@@ -289,7 +299,7 @@ def test_missed_commits_of_other_servers_are_published_before_an_own_commit(
 
     async def scenario() -> None:
         async with opened(database.url) as here, opened(database.url) as there:
-            await listens(database, 2)
+            await listens(here, there)
             await commit_lease(there, leasing("l"))
             heard = {kind: subscribed(here, kind) for kind in KINDS}
             assert await commit(here, ["a"], counting("a")) is None
@@ -306,7 +316,7 @@ def test_nothing_is_published_while_the_store_is_degraded_and_every_kind_afterwa
 
     async def scenario() -> None:
         async with opened(database.url) as here, opened(database.url) as there:
-            await listens(database, 2)
+            await listens(here, there)
             heard = {kind: subscribed(here, kind) for kind in KINDS}
             here._fault.note(unavailable("away"))
             await commit_lease(there, leasing("l"))

@@ -72,6 +72,16 @@ def fill(folder: Path, left: int = 0) -> Path:
     return filler
 
 
+def fill_for_good(folder: Path) -> None:
+    """Use all space, also what a file releases that is being written now and cannot be completed."""
+
+    def is_full() -> bool:
+        fill(folder)
+        return not [*folder.glob("*.tmp-*")] and os.statvfs(folder).f_bavail == 0
+
+    until(is_full)
+
+
 def fill_with_entries(driver: Driver, folder: Path, entries: int) -> None:
     """Commit until the disk is full. The old journal has space, but a new `data.json` beside it has none."""
     for number in range(entries):
@@ -202,7 +212,7 @@ def stuck(disk: Path) -> Iterator[Server]:
         while (answer := server.put(f"k{number % ENTRIES}", VALUE.decode())).status_code == 200:
             number += 1
         assert refusal(answer) == (507, "storage_full")
-        fill(disk)
+        fill_for_good(disk)
         yield server
 
 
