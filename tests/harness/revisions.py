@@ -9,6 +9,7 @@ A change without an answer gets its place once a read has shown its state. One t
 revision that no other change has taken, and each explains at most one.
 """
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable
@@ -49,8 +50,8 @@ class _Ledger:
         self._chains: dict[str, list[Change | None]] = {}
         self._doubtful: dict[str, list[Change]] = defaultdict(list)
         """The changes of each key that may have happened or not."""
-        self._unclaimed: list[int] = []
-        """Revisions that no other change took."""
+        self._unclaimed: list[range] = []
+        """Revisions that no other change took. There may be millions: a server that doubts its revision skips many."""
 
     # Each change at its revision ------------------------------------------------------------------------------
 
@@ -100,7 +101,12 @@ class _Ledger:
 
     def chain(self) -> None:
         base, head = self._history.base, self._head
-        self._unclaimed = [each for each in range(base + 1, head + 1) if each not in self._by_revision]
+        claimed = sorted(revision for revision in self._by_revision if base < revision <= head)
+        self._unclaimed = [
+            range(before + 1, after)
+            for before, after in itertools.pairwise((base, *claimed, head + 1))
+            if after - before > 1
+        ]
         chains: dict[str, list[Place]] = defaultdict(list)
         for change in self._history.changes:
             if change.revision is None:
@@ -121,11 +127,18 @@ class _Ledger:
         self, key: str, is_such: Callable[[Change], bool], above: int, below: int, *, until: int | None = None
     ) -> bool:
         """Whether a change without an answer, begun before `until`, could explain it between two revisions."""
-        doubtful = [each for each in self._doubtful.get(key, ()) if until is None or each.began < until]
-        for place in range(bisect_right(self._unclaimed, above), bisect_left(self._unclaimed, below)):
-            if any(is_such(each) and each.floor < self._unclaimed[place] for each in doubtful):
-                return True
-        return False
+        last = self._last_unclaimed(below)
+        if last <= above:
+            return False
+        return any(
+            each.floor < last and is_such(each) and (until is None or each.began < until)
+            for each in self._doubtful.get(key, ())
+        )
+
+    def _last_unclaimed(self, below: int) -> int:
+        """The largest revision below this one that no other change took; 0 if there is none."""
+        place = bisect_left(self._unclaimed, below, key=lambda gap: gap.start) - 1
+        return min(self._unclaimed[place][-1], below - 1) if place >= 0 else 0
 
     def _before(self, key: str, revision: int) -> tuple[int, bool]:
         """The last revision of `key` below `revision`, and whether a state existed there."""
@@ -267,7 +280,7 @@ class _Ledger:
         if self._by_revision and max(self._by_revision) > self._head:
             self.faults.append(f"the head is {self._head} at the end, and {max(self._by_revision)} was known")
         doubtful = sorted(each.floor for changes in self._doubtful.values() for each in changes)
-        for count, revision in enumerate(self._unclaimed, start=1):
+        for count, revision in enumerate(itertools.chain.from_iterable(self._unclaimed), start=1):
             if count > bisect_left(doubtful, revision):
                 self.faults.append(f"revision {revision} was taken by a change that no client sent, or by two")
                 return
