@@ -2,13 +2,14 @@
 
 A fork server (Python's `multiprocessing`) has imported the modules and makes each process as a copy of itself. The
 process then has its own environment, working directory, output and arguments, and runs the program from its first
-line. What depends on how the interpreter begins (`LD_PRELOAD`, `PYTHONPATH`, signals during the imports) needs a
-program that is executed.
+line: `leasehold` itself, or a script that changes parts of it before it calls it. What depends on how the interpreter
+begins (`LD_PRELOAD`, `PYTHONPATH`, signals during the imports) needs a program that is executed.
 """
 
 import contextlib
 import multiprocessing as mp
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from typing import IO, Final
 
 _CONTEXT: Final = mp.get_context("forkserver")
 PROGRAM: Final = ("-m", "leasehold")
-"""What the fork server runs."""
+"""The installed command, as arguments of Python."""
 OWN_SETTINGS: Final = ("LEASEHOLD_", "OTEL_")
 """Variables that the program reads after its imports begin with this."""
 
@@ -36,14 +37,15 @@ is_wanted = False
 
 
 def may_run(program: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Whether a process may be forked that executes this program with these variables added."""
-    return is_wanted and program == PROGRAM and all(name.startswith(OWN_SETTINGS) for name in environment)
+    """Whether a process may be forked that runs this program with these variables added: PROGRAM or a script."""
+    is_known = program == PROGRAM or program[0].endswith(".py")
+    return is_wanted and is_known and all(name.startswith(OWN_SETTINGS) for name in environment)
 
 
 @cache
 def _start_fork_server() -> None:
     """It ends with this process."""
-    _CONTEXT.set_forkserver_preload(["imported_service"])
+    _CONTEXT.set_forkserver_preload(["forked", "imported_service"])
     before = os.environ.get("PYTHONPATH")
     # The fork server finds the module by this, because Python 3.11 does not give it the path of this process.
     os.environ["PYTHONPATH"] = os.fspath(Path(__file__).parent)
@@ -56,20 +58,28 @@ def _start_fork_server() -> None:
 
 
 class ForkedProcess:
-    """`leasehold` with these arguments, with the methods of `subprocess.Popen` that tests use.
+    """`program` with these arguments, with the methods of `subprocess.Popen` that tests use.
 
-    `streams`: the descriptors of its standard input, output and error, which stay open here.
+    `program`: one that `may_run` accepts. `streams`: the descriptors of its standard input, output and error, which
+    stay open here.
     """
 
     stdout: IO[str] | None = None
 
     def __init__(
-        self, arguments: Sequence[str], streams: Sequence[int], environment: Mapping[str, str], folder: Path | None
+        self,
+        program: Sequence[str],
+        arguments: Sequence[str],
+        streams: Sequence[int],
+        environment: Mapping[str, str],
+        folder: Path | None,
     ) -> None:
         with _lock, ExitStack() as stack:
             _start_fork_server()
             own = [stack.enter_context(Connection(os.dup(stream))) for stream in streams]
-            self._process = _CONTEXT.Process(target=_run, args=(arguments, own, environment, folder or Path.cwd()))
+            self._process = _CONTEXT.Process(
+                target=_run, args=(program, arguments, own, environment, folder or Path.cwd())
+            )
             self._process.start()
         assert self._process.pid is not None
         self.pid: Final = self._process.pid
@@ -102,13 +112,19 @@ class ForkedProcess:
 
 
 def start_service(
-    arguments: Sequence[str], *, errors: IO[str], environment: Mapping[str, str], folder: Path | None
+    program: Sequence[str],
+    arguments: Sequence[str],
+    *,
+    errors: IO[str],
+    environment: Mapping[str, str],
+    folder: Path | None,
 ) -> ForkedProcess:
     """A process with nothing to read, and a pipe for its output."""
     output, its_output = os.pipe()
     try:
         with Path(os.devnull).open() as nothing:
-            process = ForkedProcess(arguments, (nothing.fileno(), its_output, errors.fileno()), environment, folder)
+            streams = nothing.fileno(), its_output, errors.fileno()
+            process = ForkedProcess(program, arguments, streams, environment, folder)
     except BaseException:
         os.close(output)
         raise
@@ -121,12 +137,12 @@ def start_service(
 def run(
     arguments: Sequence[str], *, stdin: bytes, environment: Mapping[str, str], seconds: float
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end, which comes within this time."""
+    """Run a command of `leasehold` to its end, which comes within this time."""
     with TemporaryFile() as given, TemporaryFile() as output, TemporaryFile() as errors:
         given.write(stdin)
         given.seek(0)
         streams = [stream.fileno() for stream in (given, output, errors)]
-        process = ForkedProcess(arguments, streams, environment, None)
+        process = ForkedProcess(PROGRAM, arguments, streams, environment, None)
         try:
             code = process.wait(seconds)
         finally:
@@ -136,10 +152,14 @@ def run(
         return subprocess.CompletedProcess(arguments, code, output.read(), errors.read())
 
 
-def _run(arguments: Sequence[str], streams: Sequence[Connection], environment: Mapping[str, str], folder: Path) -> None:
+def _run(
+    program: Sequence[str],
+    arguments: Sequence[str],
+    streams: Sequence[Connection],
+    environment: Mapping[str, str],
+    folder: Path,
+) -> None:
     """In the new process."""
-    from leasehold.__main__ import main
-
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
     os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))
@@ -147,5 +167,12 @@ def _run(arguments: Sequence[str], streams: Sequence[Connection], environment: M
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.argv = ["leasehold", *arguments]
-    main()
+    if program == PROGRAM:
+        from leasehold.__main__ import main
+
+        sys.argv = ["leasehold", *arguments]
+        main()
+    else:  # as `python SCRIPT …` does
+        sys.path.insert(0, str(Path(program[0]).parent))
+        sys.argv = [*program, *arguments]
+        runpy.run_path(program[0], run_name="__main__")

@@ -7,6 +7,7 @@ from importlib import import_module
 sys.modules["rich"] = None  # type: ignore[assignment]  # as `leasehold` does before it imports a command
 
 for module in (
+    "encodings.idna",
     "leasehold.cli.app",
     "leasehold.cli.serve",
     "leasehold.engines.file.engine",

@@ -117,7 +117,9 @@ class Server:
         words = ["serve", *port, *self._arguments]
         environment = clean_environment() | self._environment
         if forked.may_run(self._program, self._environment):
-            self.process = forked.start_service(words, errors=self._log, environment=environment, folder=self._folder)
+            self.process = forked.start_service(
+                self._program, words, errors=self._log, environment=environment, folder=self._folder
+            )
         else:
             self.process = subprocess.Popen(
                 [sys.executable, *self._program, *words],
