@@ -25,7 +25,7 @@ settings.load_profile("any machine")
 
 if TYPE_CHECKING:  # only the tests with a browser import these, which takes time
     from browsing import Visitor
-    from playwright.sync_api import Browser
+    from playwright.sync_api import BrowserContext
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -175,7 +175,7 @@ def guarded(secret_file: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
+def browser() -> "Iterator[BrowserContext]":
     """Chromium. Not for the whole session: the event loop of its library would be in the way of other tests."""
     from browsing import chromium
 
@@ -184,7 +184,7 @@ def browser() -> "Iterator[Browser]":
 
 
 @pytest.fixture
-def visit(browser: "Browser") -> "Iterator[Callable[..., Visitor]]":
+def visit(browser: "BrowserContext") -> "Iterator[Callable[..., Visitor]]":
     """Makes a user of a console: `visit(server.url)`. At the end of the test the browser must not have complained."""
     from browsing import Visitor
 

@@ -207,7 +207,7 @@ def test_the_console_works_under_a_path_of_a_proxy(visit: Visit, tmp_path: Path)
     ):
         service.put("one", "1")
         host, port = front.address
-        page = visit(f"https://{host}:{port}/leasehold", takes_any_certificate=True).tab("keys/one")
+        page = visit(f"https://{host}:{port}/leasehold").tab("keys/one")
         expect(page.locator("#stream")).to_have_text("Connected")
         page.get_by_text("Use this entry in a program").click()
         expect(page.get_by_label("curl", exact=True)).to_contain_text(f"{host}:{port}/leasehold/kv/one?raw")

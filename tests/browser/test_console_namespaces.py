@@ -208,7 +208,7 @@ def test_namespaces_work_under_a_path_of_a_proxy(visit: Visit, tmp_path: Path) -
         service.client.put("/ns/team-a")
         service.client.put("/ns/team-a/kv/one", json="of team-a")
         host, port = front.address
-        page = visit(f"https://{host}:{port}/leasehold", takes_any_certificate=True).tab()
+        page = visit(f"https://{host}:{port}/leasehold").tab()
         selector(page).select_option("team-a")
         page.get_by_role("treeitem", name="one").click()
         expect(value(page)).to_have_text('"of team-a"')
