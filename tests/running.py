@@ -303,12 +303,16 @@ def running(store: str | Path | None = "memory:", **options: Any) -> Iterator[Se
 
 
 def until(condition: Any, *, seconds: float = ANSWER_SECONDS) -> None:
-    """Wait for an effect of another process. Fails if it does not come in time."""
-    deadline = time.monotonic() + seconds
+    """Wait for an effect of another process. Fails if it does not come in time.
+
+    What takes longer is asked for less often, because a question also takes time of a processor.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError("the awaited condition did not become true in time")
-        time.sleep(0.01)
+        time.sleep(min(max(0.01, waited / 10), 0.1))
 
 
 # Byte by byte -------------------------------------------------------------------------------------------------
