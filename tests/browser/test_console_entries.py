@@ -66,8 +66,8 @@ def test_a_store_without_entries_says_so(service: Server, visit: Visit) -> None:
 
 
 def test_a_level_is_read_in_pages_and_folders_are_skipped(service: Server, visit: Visit) -> None:
-    """100,000 keys: what is read depends on the rows that are shown, and not on the keys in the folders."""
-    for first in range(0, 100_000, 100):
+    """20,000 keys: what is read depends on the rows that are shown, and not on the keys in the folders."""
+    for first in range(0, 20_000, 100):
         operations = [{"op": "put", "key": f"f{n % 5}/d{n // 5:05}", "value": n} for n in range(first, first + 100)]
         assert service.client.post("/txn", json={"do": operations}).status_code == 200
     page = visit(service.url).tab()
@@ -80,8 +80,8 @@ def test_a_level_is_read_in_pages_and_folders_are_skipped(service: Server, visit
     page.get_by_role("treeitem", name="Show 100 more").click()
     expect(page.locator('[role="group"] [data-path]')).to_have_count(200)
     expect(row(page, "d00199")).to_have_attribute("data-path", "f3/d00199")
-    page.get_by_label("Show keys that begin with").fill("f3/d1999")
-    expect(page.get_by_role("treeitem").filter(visible=True)).to_have_text([f"d1999{n}" for n in range(10)])
+    page.get_by_label("Show keys that begin with").fill("f3/d0399")
+    expect(page.get_by_role("treeitem").filter(visible=True)).to_have_text([f"d0399{n}" for n in range(10)])
 
 
 def test_the_tree_follows_changes(service: Server, visit: Visit) -> None:
