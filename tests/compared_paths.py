@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
+import uvloop
 from checked_connection import ILLEGAL, CheckedConnection, Transport, connected
 from running import ANSWER_SECONDS
 from structlog.testing import capture_logs
@@ -320,7 +321,7 @@ def seen(
         capture_logs() as log,
     ):
         ILLEGAL.clear()
-        asyncio.run(run())
+        uvloop.run(run())
         assert ILLEGAL == []
     result.log = log
     return result
