@@ -332,6 +332,35 @@ def test_a_merge_patch_of_the_maximal_depth_is_applied() -> None:
     assert merge_patch({}, patch) == patch
 
 
+def merged(target: Json, patch: Json) -> Json:
+    """MergePatch of RFC 7396, section 2."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, part in patch.items():
+        if part is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), part)
+    return result
+
+
+OBJECTS: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.integers(0, 2) | st.just([]),
+    lambda parts: st.dictionaries(st.sampled_from("abc"), parts, min_size=1),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(OBJECTS, OBJECTS)
+def test_a_merge_patch_has_the_result_of_its_definition_with_the_members_in_the_same_order(
+    target: Json, patch: Json
+) -> None:
+    expected = encode(merged(target, patch))
+    assert encode(merge_patch(target, patch)) == expected
+
+
 @settings(deadline=None)
 @given(PARTS, PARTS)
 def test_a_merge_patch_is_not_modified_by_its_use(target: Json, patch: Json) -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from leasehold.errors import ServiceError
 from leasehold.model.records import AnyKind, Binary, Value
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -51,10 +52,25 @@ class Read(msgspec.Struct, frozen=True, gc=False):
 
 # Changes of entries -------------------------------------------------------------------------------------------
 #
-# `lease_id`: the change is done only if this lease is alive (a fenced write).
+# `lease_id`: the change is done only if this lease is alive (a fenced write). `prepared`: of a partial update.
 
 Ttl = int | Literal["keep"] | None
 """Microseconds from the commit. `keep`: the expiry that the entry has. None: the entry does not expire."""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What a partial update makes of a value. It depends on nothing else, so it can be computed before the change is
+    decided. It counts only if the value is still the same then.
+
+    `before`: the text of the value that it was computed from; None: there was no entry. `after`: the text of the new
+    value, or the refusal. `part`: the text of the number that an increment results in. `work_bytes`: what the change
+    has cost beside decoding and encoding the value (`values/budgets.py`).
+    """
+
+    before: bytes | None
+    after: bytes | ServiceError
+    part: bytes | None = None
+    work_bytes: int = 0
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
@@ -66,6 +82,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     ttl: Ttl = None
     condition: Condition | None = None
     lease_id: str | None = None
+    prepared: Prepared | None = None
 
 
 class MergePatch(msgspec.Struct, frozen=True):
@@ -76,6 +93,7 @@ class MergePatch(msgspec.Struct, frozen=True):
     ttl: Ttl = None
     condition: Condition | None = None
     lease_id: str | None = None
+    prepared: Prepared | None = None
 
 
 class PatchStep(msgspec.Struct, frozen=True):
@@ -95,6 +113,7 @@ class JsonPatch(msgspec.Struct, frozen=True):
     ttl: Ttl = None
     condition: Condition | None = None
     lease_id: str | None = None
+    prepared: Prepared | None = None
 
 
 class Increment(msgspec.Struct, frozen=True):
@@ -106,6 +125,7 @@ class Increment(msgspec.Struct, frozen=True):
     ttl: Ttl = None
     condition: Condition | None = None
     lease_id: str | None = None
+    prepared: Prepared | None = None
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -117,6 +137,7 @@ class Delete(msgspec.Struct, frozen=True):
     """Only with `path`."""
     condition: Condition | None = None
     lease_id: str | None = None
+    prepared: Prepared | None = None
 
 
 # Changes of leases --------------------------------------------------------------------------------------------
@@ -223,6 +244,7 @@ class DeleteEach(msgspec.Struct, frozen=True):
 # Transactions -------------------------------------------------------------------------------------------------
 
 EntryOperation = Put | Increment | MergePatch | JsonPatch | Delete
+"""A Put or Delete with a `path`, an Increment and a patch are partial updates."""
 
 
 class RevisionCheck(msgspec.Struct, frozen=True, gc=False):

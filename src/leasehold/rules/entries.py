@@ -11,21 +11,22 @@ from leasehold.model import (
     DeleteEach,
     Deletion,
     Entry,
+    EntryOperation,
     Increment,
-    Json,
     JsonPatch,
     MergePatch,
     Pointer,
+    Prepared,
     Put,
     Ttl,
     Value,
     Written,
 )
 from leasehold.rules.binary import json_text_of, no_parts
-from leasehold.rules.conditions import check, names_revisions
+from leasehold.rules.conditions import check
 from leasehold.rules.fences import check_fence
 from leasehold.rules.overlay import Overlay, Staging
-from leasehold.values.budgets import WorkBudget
+from leasehold.rules.partial_updates import partial_update
 
 
 def put(overlay: Overlay, operation: Put) -> Written:
@@ -54,21 +55,11 @@ def increment(overlay: Overlay, operation: Increment) -> Written:
     current = overlay.live(ENTRY, operation.key)
     if operation.condition is not None:
         check(operation.condition, current, overlay.incarnation)
-    before = b"" if current is None else json_text_of(current)
-    path = operation.path
-    overlay.begin_work(len(before))
-    with values.collector_paused(len(before)):
-        value = _empty_for(path) if current is None else values.decode(before)
-        total = values.sum_of(values.number_at(value, path), operation.amount)
-        encoded = values.encode_bounded(
-            values.set_at(value, path, total), max_bytes=overlay.max_value_bytes, before=before
-        )
-        del value
-    return _write(overlay, current, operation.key, encoded, operation.ttl, path or None, values.encode(total))
-
-
-def _empty_for(path: Pointer) -> Json:
-    return values.container_for(path) if path else 0
+    before = None if current is None else json_text_of(current)
+    changed = _updated(overlay, operation, before)
+    return _write(
+        overlay, current, operation.key, _text_of(changed), operation.ttl, operation.path or None, changed.part
+    )
 
 
 def change(overlay: Overlay, operation: Delete | MergePatch | JsonPatch) -> Written | Deleted:
@@ -114,30 +105,28 @@ def _put_at(overlay: Overlay, current: Entry | None, operation: Put, path: Point
     part = operation.value
     if isinstance(part, Binary):
         raise no_parts()
-    before = b"" if current is None else json_text_of(current)
-    overlay.begin_work(len(before))
-    with values.collector_paused(len(before)):
-        container = values.container_for(path) if current is None else values.decode(before)
-        value = values.set_at(container, path, values.decode(part))
-        encoded = values.encode_bounded(value, max_bytes=overlay.max_value_bytes, before=before)
-        del container, value
-    return _write(overlay, current, operation.key, encoded, operation.ttl, path, part)
+    before = None if current is None else json_text_of(current)
+    changed = _updated(overlay, operation, before)
+    return _write(overlay, current, operation.key, _text_of(changed), operation.ttl, path, part)
 
 
 def _rewrite(overlay: Overlay, current: Entry, operation: Delete | MergePatch | JsonPatch) -> Written:
-    before = json_text_of(current)
-    overlay.begin_work(len(before))
-    budget = WorkBudget(len(before))
-    try:
-        with values.collector_paused(values.LARGE_BYTES + 1):  # a patch can make a small value large
-            value = _changed(values.decode(before), operation, budget, overlay.max_value_bytes)
-            encoded = before
-            if not _only_tests(operation):
-                encoded = values.encode_bounded(value, max_bytes=overlay.max_value_bytes, before=before)
-            del value
-    finally:
-        overlay.work_bytes += budget.spent
-    return _write(overlay, current, current.key, encoded, operation.ttl)
+    changed = _updated(overlay, operation, json_text_of(current))
+    return _write(overlay, current, current.key, _text_of(changed), operation.ttl)
+
+
+def _updated(overlay: Overlay, operation: EntryOperation, before: bytes | None) -> Prepared:
+    overlay.begin_work(len(before or b""))
+    changed = partial_update(operation, before, overlay.max_value_bytes)
+    overlay.work_bytes += changed.work_bytes
+    return changed
+
+
+def _text_of(changed: Prepared) -> bytes:
+    """The text of the new value. Raises the refusal, if it is one."""
+    if isinstance(changed.after, ServiceError):
+        raise changed.after
+    return changed.after
 
 
 def _write(
@@ -165,26 +154,3 @@ def _write(
     written = Written(entry, current is None, path, part)
     overlay.put(ENTRY, key, entry)
     return written
-
-
-def _only_tests(operation: Delete | MergePatch | JsonPatch) -> bool:
-    """Whether the update leaves the value as it is, so that it need not be encoded again."""
-    return isinstance(operation, JsonPatch) and all(step.op == "test" for step in operation.steps)
-
-
-def _changed(value: Json, operation: Delete | MergePatch | JsonPatch, budget: WorkBudget, max_bytes: int) -> Json:
-    """The new value after a partial update. It may reuse and change `value`."""
-    if isinstance(operation, MergePatch):
-        return values.merge_patch(value, operation.patch, budget)
-    if isinstance(operation, JsonPatch):
-        return values.json_patch(value, operation.steps, max_bytes=max_bytes, budget=budget)
-    assert operation.path
-    smaller = values.remove_at(value, operation.path)
-    if not names_revisions(operation.condition) and isinstance(values.get_at(smaller, operation.path[:-1]), list):
-        # A proxy may repeat a DELETE whose response was lost (RFC 9110, section 9.2.2). The second DELETE would remove
-        # the next element. This check comes after `remove_at`, which refuses paths that do not exist.
-        raise ServiceError(
-            "precondition_required",
-            "to remove an element of a list, send If-Match with the entry's ETag, or use a JSON patch",
-        )
-    return smaller

@@ -1,7 +1,7 @@
 """What endpoints use: reads, waiting for locks and for changes, and the write lane of one space."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -59,7 +59,8 @@ class Store:
         """`turns`: those of all stores of the process. Raises `no_such_namespace`."""
         self.engine = engine
         self.space = engine.space(namespace)
-        self._lane = Lane(self.space, Metrics() if metrics is None else metrics, max_value_bytes=limits.max_body_bytes)
+        self._max_value_bytes = limits.max_body_bytes
+        self._lane = Lane(self.space, Metrics() if metrics is None else metrics, max_value_bytes=self._max_value_bytes)
         self.submit = self._lane.submit
         """See `Lane.submit`."""
         self._queues = LockQueues(self.submit, self.recall)
@@ -152,6 +153,16 @@ class Store:
     async def change(self, operation: Operation) -> Outcome:
         """`submit` for coroutines."""
         return await self.submitted(operation)
+
+    def preparation(self, operation: Operation, body_bytes: int) -> Generator[None, None, Operation] | None:
+        """Steps to do before `submit`; their result is what to submit. None: submit the operation as it is.
+
+        Without them, all work is done in the lane. So it is if the space does not keep its entries in memory.
+        """
+        space = self.space
+        if space.peek is None:
+            return None
+        return rules.preparation(operation, space.peek, space.incarnation, body_bytes, self._max_value_bytes)
 
     def submitted(self, operation: Operation) -> asyncio.Future[Outcome]:
         """`submit`, with a future that gets the outcome or the error."""

@@ -17,7 +17,9 @@ from leasehold.values.kept_text import check_json_text, check_steps
 from leasehold.values.patches import (
     are_equal,
     json_patch,
+    json_patch_steps,
     merge_patch,
+    merge_patch_steps,
     parse_json_patch,
 )
 from leasehold.values.pointers import (
@@ -70,8 +72,10 @@ __all__ = [
     "get_at",
     "is_json",
     "json_patch",
+    "json_patch_steps",
     "json_value_steps",
     "merge_patch",
+    "merge_patch_steps",
     "messagepack_value_steps",
     "number_at",
     "parse_json",

@@ -1,9 +1,10 @@
 """Merge patches (RFC 7396) and JSON patches (RFC 6902).
 
-They modify the value in place, as in `pointers`, and leave the patch unchanged.
+They modify the value in place, as in `pointers`, and leave the patch unchanged. Each is also a generator, which yields
+where its caller can let other clients go on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from itertools import repeat
 from operator import is_
 from typing import Final
@@ -11,13 +12,17 @@ from typing import Final
 import msgspec
 
 from leasehold.errors import ServiceError
-from leasehold.limits import MAX_PATCH_OPERATIONS
+from leasehold.limits import MAX_CHANGE_WORK_BYTES, MAX_PATCH_OPERATIONS
 from leasehold.model import Json, PatchStep, Pointer
 from leasehold.values.budgets import MEMBER_WORK_BYTES, MERGED_OBJECT_WORK_BYTES, STEP_WORK_BYTES, WorkBudget
 from leasehold.values.pointers import elements_of, get_at, index_of, parse_pointer, path_not_found, remove_at, set_at
-from leasehold.values.text import decode, encode, encode_bounded, too_large
+from leasehold.values.steps import finished
+from leasehold.values.text import decode, encode_bounded, too_large
 
 _pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder().decode
+_WORK_OF_STEP: Final = MAX_CHANGE_WORK_BYTES // 4
+"""A step ends when it has done so much work: up to 10 ms."""
 _BOOLEANS: Final = tuple(map(_pack, (False, True)))
 
 # Merge Patch (RFC 7396) ---------------------------------------------------------------------------------------
@@ -28,21 +33,33 @@ def merge_patch(target: Json, patch: Json, budget: WorkBudget | None = None) -> 
 
     Raises `too_large` when the `budget` is used up.
     """
-    return _merged(target, patch, WorkBudget() if budget is None else budget)
+    return finished(merge_patch_steps(target, patch, WorkBudget() if budget is None else budget))
 
 
-def _merged(target: Json, patch: Json, budget: WorkBudget) -> Json:
+def merge_patch_steps(target: Json, patch: Json, budget: WorkBudget) -> Generator[None, None, Json]:
+    """`merge_patch` in steps."""
     if not isinstance(patch, dict):
         return patch
-    budget.spend(MERGED_OBJECT_WORK_BYTES + MEMBER_WORK_BYTES * len(patch))
-    merged = target if isinstance(target, dict) else {}
-    for name, part in patch.items():
-        if part is None:
-            merged.pop(name, None)
-        elif isinstance(part, dict):
-            merged[name] = _merged(merged.get(name), part, budget)
-        else:
-            merged[name] = part
+    merged: dict[str, Json] = target if isinstance(target, dict) else {}
+    left = [(merged, patch)]
+    """Objects that are to be merged: each with its patch. They are in their place already."""
+    pause = budget.spent + _WORK_OF_STEP
+    while left:
+        into, changes = left.pop()
+        budget.spend(MERGED_OBJECT_WORK_BYTES + MEMBER_WORK_BYTES * len(changes))
+        for name, part in changes.items():
+            if part is None:
+                into.pop(name, None)
+            elif isinstance(part, dict):
+                inner = into.get(name)
+                if not isinstance(inner, dict):
+                    inner = into[name] = {}
+                left.append((inner, part))
+            else:
+                into[name] = part
+        if budget.spent > pause:
+            yield
+            pause = budget.spent + _WORK_OF_STEP
     return merged
 
 
@@ -95,7 +112,15 @@ def json_patch(value: Json, steps: Sequence[PatchStep], *, max_bytes: int, budge
     soon as the copied parts add up to more than `max_bytes`: otherwise a few dozen steps that copy the whole value into
     itself would exhaust the memory.
     """
-    patching = _Patching(max_bytes, WorkBudget() if budget is None else budget)
+    return finished(json_patch_steps(value, steps, max_bytes, WorkBudget() if budget is None else budget))
+
+
+def json_patch_steps(
+    value: Json, steps: Sequence[PatchStep], max_bytes: int, budget: WorkBudget
+) -> Generator[None, None, Json]:
+    """`json_patch` in steps, each of one or more steps of the patch."""
+    patching = _Patching(max_bytes, budget)
+    pause = budget.spent + _WORK_OF_STEP
     for index, step in enumerate(steps):
         try:
             value = patching.apply(value, step)
@@ -105,6 +130,9 @@ def json_patch(value: Json, steps: Sequence[PatchStep], *, max_bytes: int, budge
             raise ServiceError(
                 "patch_failed", f"operation {index}: {refusal.message}", details={"step": index}
             ) from refusal
+        if budget.spent > pause:
+            yield
+            pause = budget.spent + _WORK_OF_STEP
     return value
 
 
@@ -180,8 +208,12 @@ class _Patching:
 
 
 def _private(part: Json) -> Json:
-    """A copy that later steps may change. The step keeps its own value, because a retry applies it again."""
-    return decode(encode(part))
+    """A copy that later steps may change. The step keeps its own value, because a retry applies it again.
+
+    For floats, MessagePack takes a fifth of the time of JSON.
+    """
+    copy: Json = _unpack(_pack(part))
+    return copy
 
 
 def are_equal(left: Json, right: Json) -> bool:

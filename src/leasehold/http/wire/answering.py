@@ -30,7 +30,7 @@ from leasehold.http.wire.reception import Reception
 from leasehold.http.wire.sending import Sender, unframed
 from leasehold.http.wire.states import Answering, Receiving, moved
 from leasehold.limits import KIB
-from leasehold.model import Outcome, Read, is_change
+from leasehold.model import Operation, Outcome, Read, is_change
 from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.tasks import Cancellable, start_task
 
@@ -109,6 +109,10 @@ class Answerer(ABC):
         """Read a large body in steps, then call `_ask_store`."""
 
     @abstractmethod
+    def _submit_change(self, request: Request, operation: Operation) -> None:
+        """Put a change into the lane, in a later iteration if it must be prepared. `_complete` is called then."""
+
+    @abstractmethod
     def begin_large(self) -> None:
         """Begin the next request in an iteration of the connection's own. Never raises."""
 
@@ -169,20 +173,7 @@ class Answerer(ABC):
                 self._quota_used = QUOTA  # the whole value is decoded for it
             self._store.read(operation, self._complete)
             return
-        if request.lane_bytes:
-            self._enter_lane(request)
-        try:
-            self._store.submit(operation, self._complete)
-        except BaseException:  # it is not in the lane
-            self._leave_lane()
-            raise
-
-    def _enter_lane(self, request: Request) -> None:
-        """From now on the body of the current request counts as one in the lane, until `_leave_lane`."""
-        if not self._is_in_lane:
-            self._quota_used += len(request.body) // LARGE_BYTES
-            self._is_in_lane = True
-            self._shared.lane_bodies.take(self, request.lane_bytes)
+        self._submit_change(request, operation)
 
     def _leave_lane(self) -> None:
         self._shared.lane_bodies.give_back(self)

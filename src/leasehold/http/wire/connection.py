@@ -5,7 +5,7 @@ The service owns its listener, as databases do, so this is an `asyncio.Protocol`
 - `RequestParser` and `Reception` make requests of the bytes that arrive.
 - `Connection` queues the requests and begins one after the other.
 - `Answerer`, a base class, answers one request.
-- `LargeBodyAnswerer` is an `Answerer` that reads large bodies in several iterations of the event loop.
+- `LargeBodyAnswerer` is an `Answerer` that works on large bodies and values in several iterations of the event loop.
 - `QuickAnswerer`, its other base class, begins and answers requests on the fast paths.
 - `Sender` sends the responses.
 

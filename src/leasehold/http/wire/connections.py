@@ -28,6 +28,7 @@ from leasehold.http.routing.router import Router
 from leasehold.http.wire.deadlines import SWEEP_SECONDS, sweep
 from leasehold.http.wire.header_cache import HeaderCache
 from leasehold.http.wire.in_flight import BodiesInFlight, BodiesInLane, UnsentAnswers
+from leasehold.http.wire.preparations import Preparations
 from leasehold.http.wire.quick_get import QuickGet
 from leasehold.http.wire.quick_put import QuickPut
 from leasehold.http.wire.sending import Outbox, RoundRobin
@@ -103,6 +104,7 @@ class Connections:
         self.outbox = Outbox(self.loop)
         self.round_robin = RoundRobin(self.loop)
         self.lane_bodies = BodiesInLane(self.round_robin.enqueue)
+        self.preparations = Preparations(self.round_robin.enqueue)
         self.tick = self.loop.time()
         """The time of the last sweep, in seconds of the event loop's clock. Requests read it in place of the clock."""
         self.refusals = RefusalLog(self.tick)
