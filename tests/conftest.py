@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import databases
 import forked
@@ -22,10 +22,6 @@ from running import Server, Wire, running, until
 # A busy machine may take longer for one example than the 200 ms that Hypothesis allows by default.
 settings.register_profile("any machine", settings(), deadline=None)
 settings.load_profile("any machine")
-
-if TYPE_CHECKING:  # only the tests with a browser import these, which takes time
-    from browsing import Visitor
-    from playwright.sync_api import BrowserContext
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -172,30 +168,6 @@ def guarded(secret_file: Path) -> Iterator[Server]:
     environment = {"LEASEHOLD_AUTH_SECRET_FILE": str(secret_file)}
     with running(environment=environment, log_level="debug") as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[BrowserContext]":
-    """Chromium. Not for the whole session: the event loop of its library would be in the way of other tests."""
-    from browsing import chromium
-
-    with chromium() as launched:
-        yield launched
-
-
-@pytest.fixture
-def visit(browser: "BrowserContext") -> "Iterator[Callable[..., Visitor]]":
-    """Makes a user of a console: `visit(server.url)`. At the end of the test the browser must not have complained."""
-    from browsing import Visitor
-
-    with ExitStack() as stack:
-
-        def visitor(url: str, **options: Any) -> Visitor:
-            made = Visitor(browser, url, **options)
-            stack.callback(made.close)
-            return made
-
-        yield visitor
 
 
 @pytest.fixture(scope="session", params=STORES)
