@@ -91,34 +91,35 @@ def files_in_doubt_used() -> Iterator[None]:
         yield
 
 
-def broken_by(folder: Path, *faults: Fault) -> list[str]:
-    return survive_disk_faults(folder, SEED, faults=faults).violations
+def broken_by(folder: Path, fault: Fault, *at: str) -> list[str]:
+    """What goes wrong when one of these operations fails."""
+    return survive_disk_faults(folder, SEED, faults=[fault], at=at).violations
 
 
 def test_an_ignored_short_write_is_detected(tmp_path: Path) -> None:
     with short_writes_ignored():
-        assert broken_by(tmp_path, Fault.SHORT)
+        assert broken_by(tmp_path, Fault.SHORT, *WRITES)
 
 
 @pytest.mark.parametrize("sync", ["fsync", "fdatasync"])
 def test_a_retried_sync_is_detected(tmp_path: Path, sync: str) -> None:
     with failing_syncs(sync, tries=2):
-        assert any("after its sync had failed" in violation for violation in broken_by(tmp_path, Fault.EIO))
+        assert any("after its sync had failed" in violation for violation in broken_by(tmp_path, Fault.EIO, sync))
 
 
 def test_data_lost_by_a_failed_sync_is_detected(tmp_path: Path) -> None:
     with failing_syncs("fdatasync", tries=1):
-        assert any("is corrupt" in violation for violation in broken_by(tmp_path, Fault.EIO))
+        assert any("is corrupt" in violation for violation in broken_by(tmp_path, Fault.EIO, "fdatasync"))
 
 
 def test_an_unknown_outcome_reported_as_not_stored_is_detected(tmp_path: Path) -> None:
     with unknown_outcomes_refused():
-        assert broken_by(tmp_path, Fault.LATE)
+        assert broken_by(tmp_path, Fault.LATE, "fdatasync")
 
 
 def test_files_used_after_their_failure_are_detected(tmp_path: Path) -> None:
     with files_in_doubt_used():
-        assert broken_by(tmp_path, Fault.EIO)
+        assert broken_by(tmp_path, Fault.EIO, "fdatasync")
 
 
 # Particular faults --------------------------------------------------------------------------------------------

@@ -110,15 +110,19 @@ def in_memory(driver: Driver) -> Contents:
     """What readers see: the records, and the removals that the history of changes tells of."""
     space = driver.space
     assert isinstance(space, InMemorySpace)
+    return driver.run(_in_memory(space))
+
+
+async def _in_memory(space: InMemorySpace) -> Contents:
     compacted_revision = space._state.compacted_revision
     removals: dict[tuple[str, str], int] = {}
     for kind in KINDS:
         if not kind.has_history:
             continue
-        changes = driver.run(space.changes(kind, compacted_revision, "", 10_000)).changes
+        changes = (await space.changes(kind, compacted_revision, "", 10_000)).changes
         removals |= {(kind.name, change.name): change.revision for change in changes if is_removal(change)}
-    entries = driver.run(space.scan(ENTRY, "", None, 10_000)).records
-    leases = driver.run(space.scan(LEASE, "", None, 10_000)).records
+    entries = (await space.scan(ENTRY, "", None, 10_000)).records
+    leases = (await space.scan(LEASE, "", None, 10_000)).records
     return Contents(
         space.revision,
         {entry.key: entry for entry in entries},

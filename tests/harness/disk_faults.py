@@ -12,7 +12,7 @@ import random
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -51,6 +51,10 @@ class Fault(Enum):
 
     def can_strike(self, operation: str) -> bool:
         return self is not Fault.SHORT or operation in WRITES
+
+    def is_worth_a_run(self, operation: str) -> bool:
+        """Whether it can strike there. LATE at an operation that changes nothing would be EIO again."""
+        return self.can_strike(operation) and (self is not Fault.LATE or operation in CHANGES)
 
 
 WRITES = frozenset({"write", "pwrite"})
@@ -370,14 +374,19 @@ def run(folder: Path, disk: FaultyDisk, seed: int, *, lives: int | None = None) 
     return number, history
 
 
-def survive_disk_faults(folder: Path, seed: int, *, faults: Sequence[Fault] = tuple(Fault)) -> Finding:
-    """Run once without a fault, and then again and again, each time with another operation that fails."""
+def survive_disk_faults(
+    folder: Path, seed: int, *, faults: Sequence[Fault] = tuple(Fault), at: Collection[str] = CHANGES | OTHERS
+) -> Finding:
+    """Run once without a fault, and then again and again, each time with another operation that fails.
+
+    `at`: the names of the operations that fail.
+    """
     finding = Finding()
     undisturbed = FaultyDisk()
     with capture_logs(), small_sizes(random.Random(seed)):
         lives, _ = run(folder / "undisturbed", undisturbed, seed)
         for fault, (number, name) in itertools.product(faults, enumerate(undisturbed.names_used)):
-            if fault.can_strike(name):
+            if name in at and fault.is_worth_a_run(name):
                 finding.add(_run_with_fault(folder / f"{fault.name}-{number}", seed, lives, number, fault))
             if len(finding.violations) >= MOST_VIOLATIONS:
                 break
