@@ -1,9 +1,11 @@
 """A process that is killed before one use of its disk or of a connection to its database, for tests of what remains."""
 
 KILLED_BEFORE_A_STEP = """
-import os, signal
-from leasehold.engines.file import disk
-from leasehold.engines.postgres import links
+import concurrent.futures.thread, gc, importlib.resources.readers, os, signal, zipfile
+from leasehold.engines.file import disk, engine, moves
+from leasehold.engines.postgres import engine, links, moves
+
+gc.freeze()  # a copy of this process shares the memory of what is imported here, and imports none of it again
 
 steps = 0
 
