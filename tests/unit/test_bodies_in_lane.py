@@ -235,7 +235,7 @@ LARGE_BODIES = {
         message("PATCH", "/kv/a", b'[{"op":"test","path":"","value":"%b"}]' % (b"x" * 400_000)).replace(
             b"application/json", b"application/json-patch+json"
         ),
-        ["values.text._decode_json", "values.parse_json_patch"],
+        ["values.text._decode_json", "values.patches._parse_step"],
     ),
     "a state": (
         LARGE_STATE,

@@ -16,6 +16,7 @@ from leasehold.values import (
     format_pointer,
     get_at,
     json_patch,
+    json_patch_document_steps,
     merge_patch,
     parse_json_patch,
     parse_pointer,
@@ -23,6 +24,7 @@ from leasehold.values import (
     set_at,
     to_messagepack,
 )
+from leasehold.values.steps import finished
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 PARTS: st.SearchStrategy[Json] = st.recursive(
@@ -433,6 +435,13 @@ def test_a_malformed_pointer_in_a_patch_is_refused_with_its_index(step: Json) ->
 def test_a_patch_with_the_maximum_of_steps_is_parsed() -> None:
     document: list[Json] = [{"op": "remove", "path": "/a"}] * MAX_PATCH_OPERATIONS
     assert len(parse_json_patch(document)) == MAX_PATCH_OPERATIONS
+
+
+def test_a_patch_of_many_steps_is_parsed_in_pieces() -> None:
+    document: list[Json] = [{"op": "remove", "path": f"/{number}"} for number in range(MAX_PATCH_OPERATIONS)]
+    pieces = json_patch_document_steps(document)
+    assert sum(1 for _ in pieces) >= 4
+    assert finished(json_patch_document_steps(document)) == parse_json_patch(document)
 
 
 def test_a_patch_of_too_many_steps_is_refused() -> None:

@@ -10,7 +10,7 @@ import msgspec
 from leasehold.access.permissions import ANYONE, Principal
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
-from leasehold.model import Json
+from leasehold.model import Json, PatchStep
 from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.trace_context import TraceContext
 
@@ -97,6 +97,8 @@ class Request(msgspec.Struct):
     """See `idempotency.fingerprint_steps`. Empty unless its body is large and it has an Idempotency-Key."""
     value: Json | msgspec.UnsetType = msgspec.UNSET
     """The value in its body, checked. Set if the body is large, and was read in steps."""
+    patch: tuple[PatchStep, ...] | None = None
+    """The JSON patch in its body, in place of `value`."""
     is_body_checked: bool = False
     """Its body, which is kept as it is, was checked in steps."""
     namespace: str = DEFAULT_NAMESPACE

@@ -17,6 +17,7 @@ from leasehold.values.kept_text import check_json_text, check_steps
 from leasehold.values.patches import (
     are_equal,
     json_patch,
+    json_patch_document_steps,
     json_patch_steps,
     merge_patch,
     merge_patch_steps,
@@ -72,6 +73,7 @@ __all__ = [
     "get_at",
     "is_json",
     "json_patch",
+    "json_patch_document_steps",
     "json_patch_steps",
     "json_value_steps",
     "merge_patch",

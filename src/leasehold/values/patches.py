@@ -23,6 +23,8 @@ _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 _WORK_OF_STEP: Final = MAX_CHANGE_WORK_BYTES // 4
 """A step ends when it has done so much work: up to 10 ms."""
+_PARSED_AT_ONCE: Final = 2_000
+"""Operations of a patch document. With long paths, each takes up to 5 µs."""
 _BOOLEANS: Final = tuple(map(_pack, (False, True)))
 
 # Merge Patch (RFC 7396) ---------------------------------------------------------------------------------------
@@ -68,6 +70,11 @@ def merge_patch_steps(target: Json, patch: Json, budget: WorkBudget) -> Generato
 
 def parse_json_patch(document: Json) -> tuple[PatchStep, ...]:
     """The steps of a decoded patch document. Raises `invalid_argument` and `invalid_path`, naming the step."""
+    return finished(json_patch_document_steps(document))
+
+
+def json_patch_document_steps(document: Json) -> Generator[None, None, tuple[PatchStep, ...]]:
+    """`parse_json_patch`, in pieces of up to 10 ms."""
     if not isinstance(document, list):
         raise ServiceError("invalid_argument", "a JSON Patch is a list of operations")
     if len(document) > MAX_PATCH_OPERATIONS:
@@ -78,6 +85,8 @@ def parse_json_patch(document: Json) -> tuple[PatchStep, ...]:
             steps.append(_parse_step(members))
         except ServiceError as error:
             raise ServiceError(error.code, f"operation {index}: {error.message}") from error
+        if index % _PARSED_AT_ONCE == _PARSED_AT_ONCE - 1:
+            yield
     return tuple(steps)
 
 
