@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
@@ -76,7 +77,25 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    return _judged((yield))
+    report = _judged((yield))
+    _import_own_share([each for each in report.result or () if isinstance(each, pytest.Module)])
+    return report
+
+
+def _import_own_share(modules: Sequence[pytest.Module]) -> None:
+    """Import some modules of a folder before the others, in each worker others.
+
+    All workers collect all tests. In a new clone each would compile all modules, if all began with the same one.
+    """
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{end}", "") for end in ("", "_COUNT"))
+    for module in modules[int(worker[2:]) :: int(workers)] if worker else ():
+        try:
+            _ = module.obj
+        except (pytest.Collector.CollectError, pytest.skip.Exception):
+            # Forget what was imported. pytest imports the module again in its turn, and reports this.
+            begun = [name for name, each in sys.modules.items() if getattr(each, "__file__", "") == str(module.path)]
+            for name in begun:
+                del sys.modules[name]
 
 
 def _judged(report: Report) -> Report:

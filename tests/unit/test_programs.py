@@ -42,13 +42,17 @@ pytest.skip("the system cannot do any of that", allow_module_level=True)
 """
 
 
+OF_A_WORKER = {"PYTEST_XDIST_WORKER": "gw0", "PYTEST_XDIST_WORKER_COUNT": "1"}
+"""The worker imports all files before pytest collects them. Those that are skipped must be reported all the same."""
+
+
 def run(folder: Path, *, ci: str, arguments: Sequence[str] = ()) -> tuple[int, str]:
     (folder / "test_needs.py").write_text(FILE)
     (folder / "test_system.py").write_text(SKIPPED_FILE)
-    (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers --import-mode=importlib\n")
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", str(folder), *arguments],
-        env=os.environ | {"PYTHONPATH": str(TESTS), "CI": ci},
+        env=os.environ | OF_A_WORKER | {"PYTHONPATH": str(TESTS), "CI": ci},
         cwd=folder,
         capture_output=True,
         text=True,
