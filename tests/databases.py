@@ -429,7 +429,7 @@ def subscribed(space: Space, kind: AnyKind) -> Heard:
 
 async def until(database: Database, question: str) -> None:
     """Wait until a query of the database returns true."""
-    connection = await asyncpg.connect(database.url, timeout=5)
+    connection = await asyncpg.connect(database.url, timeout=ANSWER_SECONDS)
     async with asyncio.timeout(ANSWER_SECONDS):
         while await connection.fetchval(question) is not True:  # noqa: ASYNC110 - waits for another process
             await asyncio.sleep(0.01)
@@ -437,7 +437,7 @@ async def until(database: Database, question: str) -> None:
 
 
 async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url, timeout=5)
+    connection = await asyncpg.connect(url, timeout=ANSWER_SECONDS)
     try:
         await connection.execute(statement)
     finally:
@@ -445,7 +445,7 @@ async def _execute(url: str, statement: str) -> None:
 
 
 async def _fetch(url: str, statement: str, *arguments: object) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(url, timeout=5)
+    connection = await asyncpg.connect(url, timeout=ANSWER_SECONDS)
     try:
         return await connection.fetch(statement, *arguments)
     finally:

@@ -296,6 +296,7 @@ def test_missed_commits_of_other_servers_are_published_before_an_own_commit(
 ) -> None:
     """So a subscriber that gets changes has already got the earlier ones, or a publication without changes."""
     monkeypatch.setattr(Listener, "_hear", lambda *_: None)
+    monkeypatch.setattr(listener, "POLL_SECONDS", 3_600.0)
 
     async def scenario() -> None:
         async with opened(database.url) as here, opened(database.url) as there:

@@ -11,7 +11,7 @@ from running import ANSWER_SECONDS
 
 from leasehold.engines.backups import Backup, StoreMoment
 from leasehold.engines.base import Decide, new_incarnation
-from leasehold.engines.postgres import backups, cleaner, listener, namespaces
+from leasehold.engines.postgres import backups, cleaner, listener, namespaces, pool
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.known_head import GAP_REVISIONS
@@ -68,7 +68,10 @@ async def raised(coroutine: object) -> str | None:
 # Connections --------------------------------------------------------------------------------------------------
 
 
-def test_the_number_of_connections_does_not_depend_on_the_number_of_spaces(database: Database) -> None:
+def test_the_number_of_connections_does_not_depend_on_the_number_of_spaces(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "RETRY_SECONDS", ANSWER_SECONDS)  # many lists wait for few connections
     url = f"{database.url}&application_name={database.schema}"
     sessions = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{database.schema}'"
     names = [f"n{number}" for number in range(1, SPACES + 1)]

@@ -21,7 +21,7 @@ from leasehold.model import LEASE, Acquire, Change, Kind, Operation, Outcome, Pu
 from leasehold.rules.overlay import Overlay
 from leasehold.store.store import Store
 
-SECONDS = 10.0
+SECONDS = 60.0
 MINUTE = 60_000_000
 """A ttl, so that a batch does not consist of plain puts, which are decided by another rule."""
 Told = Outcome | ServiceError

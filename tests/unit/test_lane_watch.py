@@ -15,7 +15,7 @@ from leasehold.store.lane_watch import LaneWatch
 from leasehold.store.store import Store
 from leasehold.tasks import cancel_and_wait, start_task
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class Lane:

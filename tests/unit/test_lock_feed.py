@@ -14,7 +14,7 @@ from leasehold.model import LEASE, Acquire, AnyKind, Change, Changes, LeaseEnd, 
 from leasehold.store.store import Store
 from leasehold.store.stores import Stores
 
-SECONDS = 10.0
+SECONDS = 60.0
 LONG = 3_600_000_000
 
 

@@ -25,7 +25,7 @@ from leasehold.model import (
 from leasehold.store.turns import Places
 from leasehold.store.waiting_reads import SLICE_BYTES, WaitingReads
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class SlowSpace(MemorySpace):

@@ -20,7 +20,7 @@ from leasehold.store import live_watchers
 from leasehold.store.store import Store
 from leasehold.store.watchers import Interest, Watch
 
-SECONDS = 20.0
+SECONDS = 60.0
 LINES = FORMATS[Media.NDJSON, True]
 
 
