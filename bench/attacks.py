@@ -22,7 +22,7 @@ class Attack(msgspec.Struct, frozen=True):
     """Requests that one client sends at once. `value`: stored under the key `worst` before.
 
     `clients`: how many clients send them at the same moment. `entries`: other entries that are stored before, and
-    deleted after.
+    deleted after. `form`: attacks with the same form differ only in their values; empty: there is no other one.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Attack(msgspec.Struct, frozen=True):
     value: bytes | None = None
     clients: int = 1
     entries: Mapping[str, bytes] = {}
+    form: str = ""
 
 
 def _filled(item: bytes, count: int | None = None, *, size: int = MIB) -> bytes:
@@ -99,7 +100,13 @@ def worst_requests() -> Iterator[Attack]:
     for name in ("numbers", "floats", "pairs", "nested lists and numbers", "nested objects", "members"):
         value = _BODIES[name]
         yield Attack(f"PUT of a part, 100 at once: {name}", (("PUT", "/kv/worst?path=/0", json, b"1"),) * 100, value)
-        yield Attack(f"PUT of a part, 100 clients: {name}", (("PUT", "/kv/worst?path=/0", json, b"1"),), value, 100)
+        yield Attack(
+            f"PUT of a part, 100 clients: {name}",
+            (("PUT", "/kv/worst?path=/0", json, b"1"),),
+            value,
+            100,
+            form="a part",
+        )
         yield Attack(f"GET of 100 parts: {name}", (("GET", f"/kv/worst?{'&'.join(['path='] * 100)}", {}, None),), value)
         yield Attack(f"GET of a part, 100 at once: {name}", (("GET", "/kv/worst?path=/0", {}, None),) * 100, value)
         yield Attack(f"GET as MessagePack, 20 at once: {name}", (("GET", "/kv/worst", as_packed, None),) * 20, value)
@@ -247,12 +254,13 @@ def _transactions() -> Iterator[Attack]:
         for form, headers in (("", json), (" as MessagePack", packed)):
             asked = (("POST", "/txn", headers, gets),)
             clients = _most_clients(large, headers)
-            yield Attack(f"POST /txn{form}, {clients} clients: 128 gets of {kind}", asked, None, clients, large)
+            name = f"POST /txn{form}, {clients} clients: 128 gets of {kind}"
+            yield Attack(name, asked, None, clients, large, form=f"gets{form}")
         asked, clients = (("POST", "/txn?current", packed, shown),), _most_clients(large, packed)
         name = f"POST /txn as MessagePack, {clients} clients: failed checks of {kind}"
-        yield Attack(name, asked, None, clients, large)
+        yield Attack(name, asked, None, clients, large, form="failed checks")
         asked = (("POST", "/txn", json, _transaction(*tests)),)
-        yield Attack(f"POST /txn, 100 clients: 120 tests of {kind}", asked, None, 100, small)
+        yield Attack(f"POST /txn, 100 clients: 120 tests of {kind}", asked, None, 100, small, form="tests")
     steps = _filled(b'{"op":"add","path":"/-","value":[1]}', 6_000 // _SEVERAL)
     patches = [b'{"op":"patch","key":"several/%d","patch":%b}' % (number, steps) for number in range(_SEVERAL)]
     lists = {f"several/{number}": b"[]" for number in range(_SEVERAL)}
@@ -290,9 +298,10 @@ def _lists() -> Iterator[Attack]:
         asked = (("GET", f"/kv?{same}", as_packed, None),)
         yield Attack(f"GET /kv?key= as MessagePack, one 8 times: {kind}", asked, _BODIES[kind])
         asked = (("GET", f"/kv?{keys}", as_packed, None),)
-        yield Attack(f"GET /kv?key= as MessagePack, 100 clients: 128 {kind}", asked, None, 100, large)
+        name = f"GET /kv?key= as MessagePack, 100 clients: 128 {kind}"
+        yield Attack(name, asked, None, 100, large, form="several entries")
         asked = (("GET", "/kv?path=/0", {}, None),)
-        yield Attack(f"GET /kv, a part, 100 clients: {kind}", asked, _BODIES[kind], 100)
+        yield Attack(f"GET /kv, a part, 100 clients: {kind}", asked, _BODIES[kind], 100, form="a list of parts")
         yield Attack(f"DELETE /kv?prefix= of {kind}", (("DELETE", "/kv?prefix=several/", {}, None),), entries=whole)
     queries = {
         "whole": "",

@@ -12,6 +12,7 @@ from bench.interpreters import Record, description, unique
 from bench.load import Load
 from bench.results import Instance, Results, Verdict, is_good, verdicts
 from bench.rows import Bar, Limit, Row
+from bench.stalls import worst_of_each_form
 from bench.starting import PEERS, SERVICES
 from bench.watching import MarkCounter
 from bench.workload import ALL_KEYS_REQUESTS, Work, drawn_keys
@@ -253,3 +254,9 @@ def test_every_side_of_every_row_can_be_drawn() -> None:
                 found.loads[row.name, instance] = [load(1.0)]
     drawn = plot.svg(found)
     assert all(side in drawn for row in rows.ROWS for side in row.sides)
+
+
+def test_of_attacks_that_differ_only_in_their_values_the_worst_one_is_chosen() -> None:
+    forms = {"put of a": "put", "put of b": "put", "put of c": "put", "list of a": "list", "count": "count"}
+    stalls = {"put of a": 1.0, "put of b": 3.0, "put of c": 2.0, "list of a": 0.0}
+    assert worst_of_each_form(forms, stalls) == {"put of b", "list of a", "count"}
