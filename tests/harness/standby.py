@@ -66,7 +66,7 @@ LOSSES: Final[Sequence[Loss]] = ("primary lost", "primary frozen")
 def survive_failovers(
     seed: int, ways: Sequence[Way | Loss], *, bug: str | None = None, is_synchronous: bool = True
 ) -> Finding:
-    """A failover in each of the `ways`, one after another, under one service.
+    """A failover in each of the `ways`, one after another, under one service. Clients write until each is over.
 
     `bug`: one of those in `planted`. If the standby is not `is_synchronous`, it is cut off some writes before.
     """
@@ -76,8 +76,11 @@ def survive_failovers(
     with Pair(is_synchronous=is_synchronous) as pair:
         database = Database(pair.primary.url, "failovers").create()
         with running(database.at(pair.hosts), program=program, environment=environment) as service:
-            with clients_at_work(service, ledger, seed, compares=False):
-                for number, way in enumerate(ways, start=1):
+            for number, way in enumerate(ways, start=1):
+                if number > 1:
+                    pair.add_standby()
+                # New ones for each failover: the copy of the primary takes long, and no fault comes meanwhile.
+                with clients_at_work(service, ledger, seed * len(ways) + number, compares=False):
                     ledger.wait_for_writes(FIRST_WRITES + rng.randrange(MOST_WRITES))
                     if not is_synchronous:
                         pair.cut_off()
@@ -90,10 +93,9 @@ def survive_failovers(
                         pair.remove_former()
                     finding.figures["failovers"] += 1
                     late = what_has_not_recovered(service, ledger)
-                    if late:
-                        ledger.fault(f"after failover {number} ({way}): {late}")
-                        break
-                    pair.add_standby()
+                if late:
+                    ledger.fault(f"after failover {number} ({way}): {late}")
+                    break
             finding.violations += [*ledger.violations, *differences(service, ledger), *bad_end(service)]
     finding.figures.update(ledger.figures)
     return finding
