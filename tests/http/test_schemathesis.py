@@ -9,7 +9,7 @@ from harness import depth
 from harness.described import drive_by_description
 from running import Server
 
-EXAMPLES = depth(16)
+EXAMPLES = depth(10)
 
 
 def test_requests_generated_from_the_description_get_documented_answers() -> None:
