@@ -185,7 +185,7 @@ class Scene:
             await asyncio.sleep(0)
 
     def _is_busy(self) -> bool:
-        return not self.store._lane._is_idle or any(
+        return self.store._lane._progress() is not None or any(
             connection._state is Answering.WORKING
             or (connection._state in (Answering.STREAMING, Answering.QUEUED) and not connection._sender.is_paused)
             for connection in self._may_be_busy

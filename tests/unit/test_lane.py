@@ -1,7 +1,8 @@
 """The write lane: which operations become one batch."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 from driving import memory_of
@@ -11,9 +12,14 @@ from leasehold.engines.memory.space import MemorySpace
 from leasehold.errors import ServiceError
 from leasehold.limits import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MIB, Limits
 from leasehold.model import Delete, Operation, Outcome, Put, Touched, Written
+from leasehold.store import lane
 from leasehold.store.batch import Batch
 from leasehold.store.lane import ENOUGH_OPERATIONS, Lane
+from leasehold.store.next_requests import LEAST_OPERATIONS, LEAST_PAUSE, MOST_PAUSE
 from leasehold.store.store import Store
+
+SECONDS = 30.0
+"""More than anything here takes."""
 
 
 class Counting(MemorySpace):
@@ -122,6 +128,13 @@ class Shared(Counting):
             raise MemoryError
 
 
+async def asked(space: Shared, count: int) -> None:
+    """Wait until the lane has asked for so many turns."""
+    async with asyncio.timeout(SECONDS):
+        while len(space.ready) < count:  # noqa: ASYNC110 - the lane waits for a timer
+            await asyncio.sleep(0.001)
+
+
 async def settle() -> None:
     """Let the loop do everything that is due."""
     for _ in range(10):
@@ -161,7 +174,7 @@ def test_a_batch_that_is_taken_in_a_turn_has_at_most_the_maximum_of_operations()
             store.submit(operation, lambda _: None)
         await settle()
         space.ready[0]()
-        await settle()
+        await asked(space, 2)
         space.ready[1]()
         assert space.sizes == [MAX_BATCH_OPERATIONS, 1]
         await settle()
@@ -218,3 +231,123 @@ def test_the_lane_continues_after_a_batch_could_not_be_taken_in_its_turn(monkeyp
 
 def fail(_lane: Lane) -> Batch:
     raise MemoryError
+
+
+# The next requests of the clients -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def served_in_a_turn(count: int) -> AsyncIterator[tuple[Store, Shared]]:
+    """A store that has just answered so many clients in a turn. All that is sent must be answered in the end."""
+    space = Shared()
+    store = Store(memory_of(space), Limits())
+    await store.open()
+    send(store, count)
+    await asked(space, 1)
+    space.ready[0]()
+    assert space.sizes == [count]
+    await settle()
+    yield store, space
+    await store.close()
+    assert len(store._lane) == 0
+
+
+def send(store: Store, count: int) -> None:
+    for operation in puts(count):
+        store.submit(operation, lambda _: None)
+
+
+def test_a_batch_needs_no_turn_if_all_clients_of_the_last_one_have_sent_their_next_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane, "WAIT_SECONDS", SECONDS)
+
+    async def scenario() -> None:
+        async with served_in_a_turn(LEAST_OPERATIONS) as (store, space):
+            store._lane._next_requests._next_pause = MOST_PAUSE
+            for _ in range(3):
+                before = len(space.sizes)
+                for _ in range(LEAST_OPERATIONS - 1):
+                    send(store, 1)
+                    await settle()
+                assert len(space.sizes) == before
+                send(store, 1)
+                await settle()
+            assert space.sizes == [LEAST_OPERATIONS] * 4
+            assert len(space.ready) == 1
+            assert store._lane._next_requests._next_pause == LEAST_PAUSE
+            # The clients do not come again: the end does not wait for the limit.
+            monkeypatch.setattr(lane, "WAIT_SECONDS", 0.0)
+            send(store, LEAST_OPERATIONS)
+            await settle()
+
+    asyncio.run(scenario())
+
+
+def test_those_who_wait_already_are_expected_beside_those_who_were_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "WAIT_SECONDS", SECONDS)
+
+    async def scenario() -> None:
+        async with served_in_a_turn(1) as (store, space):
+            send(store, 4)
+            # Others come before the batch has ended.
+            store.submit(Put("key", b"1"), lambda _: send(store, LEAST_OPERATIONS - 5))
+            await asked(space, 2)
+            space.ready[1]()
+            send(store, 4)
+            await settle()
+            assert space.sizes == [1, 5]
+            monkeypatch.setattr(lane, "WAIT_SECONDS", 0.0)
+            send(store, 1)
+            await settle()
+            assert space.sizes == [1, 5, LEAST_OPERATIONS]
+
+    asyncio.run(scenario())
+
+
+def test_the_lane_asks_for_a_turn_if_the_clients_send_nothing_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "WAIT_SECONDS", 0.0)
+
+    async def scenario() -> None:
+        async with served_in_a_turn(LEAST_OPERATIONS) as (store, space):
+            send(store, 2)
+            await asked(space, 2)
+            space.ready[1]()
+            assert space.sizes == [LEAST_OPERATIONS, 2]
+
+    asyncio.run(scenario())
+
+
+def test_after_a_wait_in_vain_the_next_batches_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "WAIT_SECONDS", 0.0)
+
+    async def scenario() -> None:
+        async with served_in_a_turn(LEAST_OPERATIONS) as (store, space):
+            await settle()
+            monkeypatch.setattr(lane, "WAIT_SECONDS", SECONDS)
+            for number in range(LEAST_PAUSE):
+                send(store, LEAST_OPERATIONS)
+                await asked(space, 2 + number)
+                space.ready[-1]()
+            send(store, 1)
+            await asked(space, 2 + LEAST_PAUSE)
+            space.ready[-1]()
+
+    asyncio.run(scenario())
+
+
+def test_a_small_batch_is_not_followed_by_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "WAIT_SECONDS", SECONDS)
+
+    async def scenario() -> None:
+        async with served_in_a_turn(LEAST_OPERATIONS - 1) as (store, space):
+            send(store, 1)
+            await asked(space, 2)
+            space.ready[1]()
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_server_does_not_wait_for_its_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "WAIT_SECONDS", SECONDS)
+    assert sizes([puts(64), [], [], [], [], puts(1)]) == [64, 1]

@@ -183,7 +183,8 @@ class Space(Protocol):
         Call it with `ready` instead of `commit`. It calls `ready` later, also if it fails; once, or again if `ready`
         raises. Within `ready`, the caller calls `commit` with all changes that wait by then: the batch is larger than
         one that is made before the wait. If it does not call `commit`, the turn ends. The rule of one call at a time
-        counts from the call of `turn` on.
+        counts from the call of `turn` on. Changes to which none would be added may be committed at once: `commit` also
+        waits, and needs one round trip less.
         """
 
     def subscribe(self, kind: AnyKind, published: Published) -> None:

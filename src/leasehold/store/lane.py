@@ -4,11 +4,15 @@ The lane collects the operations that arrive while the previous batch is made du
 (group commit). One batch is in flight at a time, so batches grow with the load. Nothing is visible before it is
 durable: completions are called only after the space has published the batch.
 
+While other servers commit, too, a batch is made as late as possible: when this server has its turn, or when all clients
+of the last batch have sent their next requests (`next_requests`).
+
 Everything runs on the event loop's thread, in plain functions. Measured with durable writes over HTTP at 64
 connections: 38,000 a second if the completion writes the response, 26,000 with a task for each request.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from itertools import accumulate, takewhile
 from typing import Final
@@ -23,11 +27,15 @@ from leasehold.metrics import Metrics
 from leasehold.model import Keyed, Operation, Put, SaveState, Transaction
 from leasehold.store.batch import Batch, Done
 from leasehold.store.lane_watch import LaneWatch
+from leasehold.store.next_requests import WAIT_SECONDS, NextRequests
 
 log = structlog.get_logger(__name__)
 
 ENOUGH_OPERATIONS: Final = 128
 """A batch with so many operations starts at once. Waiting for more would only delay its commit."""
+_IDLE: Final = 0
+_BUSY: Final = sys.maxsize
+"""Values of `Lane._starts_at`."""
 
 
 class Lane:
@@ -49,12 +57,16 @@ class Lane:
         """The batch in flight."""
         self._awaits_turn = False
         """`Space.turn` will call `_turn_came`."""
+        self._next_requests = NextRequests()
+        self._starts_at = _IDLE
+        """An operation that finds so many waiting starts a batch. _BUSY: a batch is in flight, or its start is
+        scheduled. Other values: the lane waits for the next requests of its clients."""
+        self._timer: asyncio.TimerHandle | None = None
+        """The limit of this wait. None: there is no wait, or its limit is reached."""
         self._ended_batches = 0
         self._watch = LaneWatch(self._progress)
         self._refusal: Callable[[], ServiceError] | None = None
         """Makes the error with which all operations are refused."""
-        self._is_idle = True
-        """False while a batch is in flight or its start is scheduled."""
         self._on_idle: asyncio.Future[None] | None = None
         """What `close` waits for."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,7 +89,7 @@ class Lane:
         self._watch.check()
 
     def _progress(self) -> int | None:
-        return None if self._is_idle else self._ended_batches
+        return None if self._starts_at == _IDLE else self._ended_batches
 
     def refuse_all(self, reason: Callable[[], ServiceError] = shutting_down) -> None:
         """Refuse all operations from now on. `reason` makes the error. The first one counts."""
@@ -85,7 +97,7 @@ class Lane:
 
     async def close(self) -> None:
         """Wait until no batch is in flight, at most LANE_END_SECONDS."""
-        if self._is_idle:
+        if self._starts_at == _IDLE:
             return
         self._on_idle = self._running_loop().create_future()
         try:
@@ -106,10 +118,10 @@ class Lane:
             done(unavailable("too many changes wait to be stored"))
             return
         value_bytes = len(operation.value) if type(operation) is Put else _value_bytes(operation)
-        if not self._operations and self._is_idle:
+        if len(self._operations) >= self._starts_at:
             # Not at once: other requests may be ready in this iteration of the loop, and should join the batch.
             self._running_loop().call_soon(self._gather, 0)
-            self._is_idle = False
+            self._starts_at = _BUSY
         self._operations.append(operation)
         try:
             self._completions.append(done)
@@ -137,13 +149,35 @@ class Lane:
             if ends_the_process(failure):
                 raise
 
+    def _wait_for_next_requests(self, count: int) -> None:
+        """Start a batch when `count` operations wait, or at the limit of the wait."""
+        self._timer = self._running_loop().call_later(WAIT_SECONDS, self._end_wait)
+        self._starts_at = count - 1
+
+    def _end_wait(self) -> None:
+        """The limit of the wait is reached."""
+        if self._starts_at != _BUSY:  # else the last one has come in this iteration of the loop
+            self._starts_at, self._timer = _BUSY, None
+            self._next_requests.have_not_come()
+            self._gather(-1)
+
+    def _next_requests_have_come(self) -> bool:
+        """Whether the lane has waited for them, and all are there."""
+        if self._timer is None:
+            return False
+        self._timer.cancel()
+        self._timer = None
+        self._next_requests.have_come()
+        return True
+
     def _start_batch(self) -> None:
         if not self._operations:
-            self._is_idle = True
+            self._starts_at = _IDLE
             if self._on_idle is not None and not self._on_idle.done():
                 self._on_idle.set_result(None)
             return
-        turn = self._space.turn
+        # If all have come, nothing would come during the wait for a turn.
+        turn = None if self._next_requests_have_come() else self._space.turn
         if turn is None:
             self._commit_waiting()
             return
@@ -202,8 +236,12 @@ class Lane:
                 left, their_completions = batch.undecided()
                 operations, completions, most = left + operations, their_completions + completions, 2 * batch.decided
                 value_bytes += sum(map(_value_bytes, left))
-        # In the iteration after the next: by then the responses are sent, and clients may have sent new requests.
-        self._running_loop().call_soon(self._gather, -1)
+        expected = min(len(operations) + batch.decided, most, ENOUGH_OPERATIONS)
+        if len(operations) < expected and self._space.turn is not None and self._next_requests.are_awaited(expected):
+            self._wait_for_next_requests(expected)
+        else:
+            # In the iteration after the next: by then the responses are sent, and clients may have sent new requests.
+            self._running_loop().call_soon(self._gather, -1)
         self._operations, self._completions, self._value_bytes = operations, completions, value_bytes
         self._most_operations = most
         self._batch = None
