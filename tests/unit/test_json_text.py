@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leasehold.model import Json
-from leasehold.values.json_text import containers, depth, holds_nul, outside_strings, with_float_zeros
+from leasehold.values.json_text import containers, holds_nul, is_deeper, outside_strings, with_float_zeros
 
 AWKWARD = st.text(st.sampled_from('"\\[]{}-0eE.,:u a\n\0'), max_size=8)
 VALUES: st.SearchStrategy[Json] = st.recursive(
@@ -40,7 +40,18 @@ def walked_strings(value: Json) -> list[str]:
 @given(value=VALUES, ascii_only=st.booleans())
 def test_depth_and_containers_of_a_text_are_those_of_its_value(value: Json, *, ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only).encode()
-    assert (depth(text), containers(text)) == (walked_depth(value), walked_containers(value))
+    levels = walked_depth(value)
+    assert containers(text) == walked_containers(value)
+    assert not is_deeper(text, levels)
+    assert is_deeper(text, levels - 1) == (levels > 0)
+
+
+def test_the_depth_of_a_long_text_counts_from_its_beginning() -> None:
+    wide = b"[" + b"[]," * 50_000 + b"[[]]]"
+    assert is_deeper(wide, 2)
+    assert not is_deeper(wide, 3)
+    assert is_deeper(b"[" * 200_000, 199_999)
+    assert not is_deeper(b"[" * 200_000, 200_000)
 
 
 @given(VALUES)

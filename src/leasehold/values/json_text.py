@@ -5,12 +5,14 @@ over the decoded value takes up to a hundred. They accept any valid JSON text. F
 result is meaningless.
 """
 
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Final
 
 _SIGNS: Final = bytes({"[": 1, "{": 1, "]": 255, "}": 255}.get(chr(byte), 0) for byte in range(256))
 """+1 for each opening bracket and -1 (as a signed byte) for each closing one."""
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if chr(byte) not in "[]{}")
+_PIECE_BRACKETS: Final = 65_536
 _DIGITS_TO_ZERO: Final = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(256))
 _QUOTE: Final = ord('"')
 BACKSLASH: Final = ord("\\")
@@ -37,10 +39,22 @@ def containers(text: bytes) -> int:
     return brackets_at_most(outside_strings(text))
 
 
-def depth(text: bytes) -> int:
-    """The nesting depth of lists and objects: `[[1]]` has two levels."""
-    brackets = outside_strings(text).translate(_SIGNS, _NO_BRACKETS)
-    return max(accumulate(memoryview(brackets).cast("b")), default=0)
+def is_deeper(text: bytes, levels: int) -> bool:
+    """Whether lists and objects are nested more deeply: `[[1]]` has two levels.
+
+    Brackets that never close are found out at the beginning: 6 ms for a mebibyte of them, and 47 to the end.
+    """
+    return any(deepest > levels for deepest in _deepest(text))
+
+
+def _deepest(text: bytes) -> Iterator[int]:
+    """The greatest depth in each piece of the text."""
+    brackets = memoryview(outside_strings(text).translate(_SIGNS, _NO_BRACKETS)).cast("b")
+    level = 0
+    for begin in range(0, len(brackets), _PIECE_BRACKETS):
+        levels = list(accumulate(brackets[begin : begin + _PIECE_BRACKETS], initial=level))
+        level = levels[-1]
+        yield max(levels)
 
 
 def holds_nul(text: bytes) -> bool:

@@ -311,7 +311,7 @@ _BYTE_POSITION: Final = re.compile(r"\(byte ([0-9]+)\)")
 
 def _check_brackets(text: bytes, brackets: int, max_containers: int | None) -> None:
     """Raise `invalid_json` over MAX_NESTING, `too_large` over `max_containers`. `brackets`: from `brackets_at_most`."""
-    if json_text.depth(text) > MAX_NESTING:
+    if json_text.is_deeper(text, MAX_NESTING):
         raise _too_deep()
     if max_containers is not None and brackets > max_containers and json_text.containers(text) > max_containers:
         raise _too_many_containers(max_containers)
