@@ -23,7 +23,8 @@ class Writer:
     """The connection of `link`. A transaction is made within `async with writer`, which waits until no other task is.
 
     If the block raises, the connection is dropped, because nothing is known of its state. The task must call `end` at
-    last: so the others continue even if an exception has prevented the normal end of the block.
+    last: so the others continue even if an exception has prevented the normal end of the block. The task itself may
+    begin another block then.
     """
 
     def __init__(self, link: Link) -> None:
@@ -39,6 +40,8 @@ class Writer:
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
+        if self._user is task:
+            self.end()  # the end of its last block failed; it would wait for itself
         while self._user is not None:
             is_free = asyncio.get_running_loop().create_future()
             self._waiting.append(is_free)
