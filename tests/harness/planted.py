@@ -57,6 +57,7 @@ from leasehold.rules import leases, transactions
 from leasehold.rules.conditions import check
 from leasehold.rules.fences import lease_lost
 from leasehold.rules.overlay import Overlay, Staging
+from leasehold.store import next_requests
 from leasehold.store.lane import Lane
 from leasehold.store.lock_queues import LockQueues
 from leasehold.store.watchers import Watcher
@@ -221,6 +222,11 @@ def check_preconditions_on_arrival() -> None:
     Lane.submit = checked  # type: ignore[method-assign]
 
 
+def wait_for_few() -> None:
+    """Not a bug: while other servers commit, a lane waits for the next requests of fewer clients than it would."""
+    next_requests.LEAST_OPERATIONS = 2  # type: ignore[misc]
+
+
 def slow_disk() -> None:
     """Not a bug: a pause before each batch is written gives time for a kill."""
     append_now, write_snapshot = Storage.append, Storage.write_snapshot
@@ -366,6 +372,7 @@ BUGS: Final = {
     "use former primaries": use_former_primaries,
     "check preconditions on arrival": check_preconditions_on_arrival,
     "decide once": decide_once,
+    "wait for few": wait_for_few,
     "slow disk": slow_disk,
     "turn without lock": turn_without_lock,
     "publish before durable": publish_before_durable,

@@ -98,8 +98,8 @@ def _linearizable_file(folder: Path, seed: int) -> Finding:
 
 
 def _linearizable_postgres(folder: Path, seed: int) -> Finding:
-    store = STORES["postgres"](folder)
-    return stay_linearizable(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5)
+    store, bug = STORES["postgres"](folder), random.Random(seed).choice([None, "wait for few"])
+    return stay_linearizable(store, seed, operations=40_000, kills=5, pauses=5, servers=2, lost_answers=5, bug=bug)
 
 
 def _linearizable_in_turns(folder: Path, seed: int) -> Finding:
