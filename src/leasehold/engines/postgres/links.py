@@ -249,10 +249,17 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
     """Terminate the connection if the `with` block takes longer than `seconds`.
 
     A query is not cancelled first: that needs a request to the server, which may be the one that does not answer.
+
+    Raises InterfaceError if the connection was terminated between the two requests of a query, for which asyncpg 0.32.0
+    raises AttributeError.
     """
     timer = asyncio.get_running_loop().call_later(seconds, _end_silent, connection)
     try:
         yield
+    except AttributeError as error:
+        if not connection.is_closed():
+            raise
+        raise asyncpg.InterfaceError("the connection was terminated") from error
     finally:
         timer.cancel()
 
