@@ -7,6 +7,7 @@ valid requests succeed, because a description cannot contain all rules of keys, 
 
 import itertools
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +39,7 @@ def drive_by_description(store: str | Path, seed_number: int, *, examples: int) 
     load_all_checks()
     checks = [CHECKS.get_one(name) for name in CHECK_NAMES]
     with running(store) as server:
-        schema = schemathesis.openapi.from_dict(server.contract.document)  # type: ignore[arg-type]
+        schema = schemathesis.openapi.from_dict(deepcopy(server.contract.document))  # type: ignore[arg-type]
         for result, mode in itertools.product(schema.get_all_operations(), GenerationMode):
             operation = result.ok()
             if operation.path == "/watch":  # its responses do not end

@@ -1,6 +1,7 @@
 """Requests that Schemathesis generates from `/openapi.json` get documented answers."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ def test_an_undocumented_answer_is_detected(monkeypatch: pytest.MonkeyPatch) -> 
 
     def describe_wrongly(server: Server) -> Server:
         start(server)
-        document: Mapping[str, Any] = server.contract.document
+        document: Mapping[str, Any] = deepcopy(server.contract.document)
         health = document["paths"]["/health"]["get"]["responses"]
         health["404"] = health.pop("200")
         server.contract = Contract(document)
