@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+from collections.abc import Awaitable, Callable
 from unittest.mock import patch
 
 import msgspec
 import pytest
 from connected_clients import Server, Transport, held, iterations, message, served
 
+from leasehold.http.wire.connection import Connection
 from leasehold.limits import MIB
 from leasehold.model import MergePatch, Put
 
@@ -17,10 +19,22 @@ CHANGE = message("PUT", "/kv/a?path=/n", b"2")
 MERGE = "application/merge-patch+json"
 
 
-async def put_large(server: Server) -> None:
-    _, transport = server.send(PUT)
-    await iterations(100)
-    assert transport.statuses == [201]
+def served_with_large(scenario: Callable[[Server], Awaitable[None]]) -> None:
+    """Run a scenario at a server that has the large value."""
+
+    async def whole(server: Server) -> None:
+        _, transport = server.send(PUT)
+        await iterations(100)
+        assert transport.statuses == [201]
+        await scenario(server)
+
+    served(whole)
+
+
+def leave(server: Server, connection: Connection) -> None:
+    """A client closes its connection."""
+    connection.connection_lost(None)
+    server.clients = [each for each in server.clients if each[0] is not connection]
 
 
 def value_of(server: Server) -> dict[str, object] | None:
@@ -46,7 +60,6 @@ async def beginning(server: Server) -> None:
 
 def test_a_change_of_a_large_value_is_prepared_when_it_is_submitted() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         with held(server.shared.store) as submitted:
             server.send(CHANGE)
             await iterations(100)
@@ -55,7 +68,7 @@ def test_a_change_of_a_large_value_is_prepared_when_it_is_submitted() -> None:
             assert operation.prepared is not None
             assert operation.prepared.after == LARGE.replace(b'"n":1', b'"n":2')
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 @pytest.mark.parametrize("key", [None, "k"], ids=["without a key", "with a key"])
@@ -63,7 +76,6 @@ def test_many_clients_that_change_one_value_all_change_it(key: str | None) -> No
     """One after the other: nothing is prepared for a value that another client is about to replace."""
 
     async def scenario(server: Server) -> None:
-        await put_large(server)
         decoded = 0
         decode = msgspec.json.Decoder().decode
 
@@ -84,12 +96,11 @@ def test_many_clients_that_change_one_value_all_change_it(key: str | None) -> No
         assert value_of(server) == {"n": 1, **{str(number): 1 for number in range(20)}}
         assert decoded == 20
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 async def written_meanwhile(server: Server, request: bytes) -> tuple[Transport, Transport]:
     """Begin a change, and send another request before it is submitted."""
-    await put_large(server)
     _, first = server.send(CHANGE)
     await beginning(server)
     _, second = server.send(request)
@@ -104,7 +115,7 @@ def test_a_change_is_made_to_the_value_that_was_written_during_its_preparation()
         assert (first.statuses, second.statuses) == ([200], [200])
         assert value_of(server) == {"n": 2, "b": 8}
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_change_of_an_entry_that_was_deleted_during_its_preparation_is_made_without_it() -> None:
@@ -114,26 +125,24 @@ def test_a_change_of_an_entry_that_was_deleted_during_its_preparation_is_made_wi
         with pytest.raises(KeyError):  # it has no member `a`
             value_of(server)
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_patch_of_an_entry_that_was_deleted_during_its_preparation_is_refused() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         _, first = server.send(message("PATCH", "/kv/a", b'{"n":2}', MERGE))
         await beginning(server)
         _, second = server.send(b"DELETE /kv/a HTTP/1.1\r\nHost: a\r\n\r\n")
         await iterations(200)
         assert (first.statuses, second.statuses) == ([404], [200])
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_value_that_is_written_in_the_same_batch_before_the_change_counts() -> None:
     """What was prepared is for the value before, so the lane makes the change itself."""
 
     async def scenario(server: Server) -> None:
-        await put_large(server)
         store = server.shared.store
         with held(store) as submitted:
             _, first = server.send(CHANGE)
@@ -145,63 +154,56 @@ def test_a_value_that_is_written_in_the_same_batch_before_the_change_counts() ->
         assert first.statuses == [200]
         assert value_of(server) == {"n": 2, "b": 8}
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_client_that_leaves_during_the_preparation_changes_nothing_and_the_next_one_goes_on() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         connection, first = server.send(CHANGE)
         await beginning(server)
         _, second = server.send(message("PUT", "/kv/a?path=/m", b"3"))
-        connection.connection_lost(None)
-        server.clients = [each for each in server.clients if each[0] is not connection]
+        leave(server, connection)
         await iterations(200)
         assert gc.isenabled()
         assert (first.statuses, second.statuses) == ([], [200])
         assert value_of(server) == {"n": 1, "m": 3}
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_client_that_leaves_while_it_waits_for_its_turn_changes_nothing() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         _, first = server.send(CHANGE)
         await beginning(server)
         connection, _ = server.send(message("PUT", "/kv/a?path=/m", b"3"))
-        connection.connection_lost(None)
-        server.clients = [each for each in server.clients if each[0] is not connection]
+        leave(server, connection)
         _, third = server.send(message("PUT", "/kv/a?path=/o", b"4"))
         await iterations(200)
         assert (first.statuses, third.statuses) == ([200], [200])
         assert value_of(server) == {"n": 2, "o": 4}
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_client_that_leaves_after_the_preparation_lets_the_next_one_go_on() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         with held(server.shared.store) as submitted:
             connection, _ = server.send(CHANGE)
             await iterations(100)
             _, second = server.send(message("PUT", "/kv/a?path=/m", b"3"))
             await iterations(100)
             [(change, done)] = submitted
-            connection.connection_lost(None)
-            server.clients = [each for each in server.clients if each[0] is not connection]
+            leave(server, connection)
         server.shared.store.submit(change, done)
         await iterations(200)
         assert second.statuses == [200]
         assert value_of(server) == {"n": 2, "m": 3}
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_server_that_stops_during_a_preparation_refuses_the_change() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         _, first = server.send(CHANGE)
         await beginning(server)
         _, second = server.send(message("PUT", "/kv/a?path=/m", b"3"))
@@ -211,12 +213,11 @@ def test_a_server_that_stops_during_a_preparation_refuses_the_change() -> None:
         assert (first.statuses, second.statuses) == ([503], [503])
         assert value_of(server) == {"n": 1}
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_server_that_stops_finishes_the_changes_that_it_has_begun() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         _, first = server.send(CHANGE)
         _, second = server.send(message("PUT", "/kv/a?path=/m", b"3"))
         await beginning(server)
@@ -224,12 +225,11 @@ def test_a_server_that_stops_finishes_the_changes_that_it_has_begun() -> None:
         assert (first.statuses, second.statuses) == ([200], [200])
         assert value_of(server) == {"n": 2, "m": 3}
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_fault_during_a_preparation_is_answered_and_the_next_change_goes_on() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         with patch("leasehold.values.set_at", side_effect=MemoryError):
             _, first = server.send(CHANGE)
             _, second = server.send(message("PATCH", "/kv/a", b'{"m":3}', MERGE))
@@ -238,24 +238,22 @@ def test_a_fault_during_a_preparation_is_answered_and_the_next_change_goes_on() 
         assert (first.statuses, second.statuses) == ([500], [200])
         assert value_of(server) == {"n": 1, "m": 3}
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_refused_change_lets_the_next_one_go_on() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         _, first = server.send(message("POST", "/kv/a?path=/a/9999999", b"2"))
         _, second = server.send(message("PATCH", "/kv/a", b'{"m":3}', MERGE))
         await iterations(200)
         assert (first.statuses, second.statuses) == ([404], [200])
         assert value_of(server) == {"n": 1, "m": 3}
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_other_clients_are_served_between_the_steps() -> None:
     async def scenario(server: Server) -> None:
-        await put_large(server)
         _, first = server.send(CHANGE)
         await beginning(server)
         _, second = server.send(b"GET /kv/none HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -264,7 +262,7 @@ def test_other_clients_are_served_between_the_steps() -> None:
         await iterations(100)
         assert first.statuses == [200]
 
-    served(scenario)
+    served_with_large(scenario)
 
 
 def test_a_small_value_is_changed_in_the_lane() -> None:
