@@ -76,10 +76,16 @@ class FrozenClock:
 def set_pace(space: FileSpace, *, isolated: bool) -> None:
     """Let the next commit come long after the last one, or at the same moment, as if that were in the future.
 
-    It is not in the infinite future: a timer that runs before the commit ends would then never run again.
+    It is not in the infinite future: a timer that runs before the commit begins would then never run again.
     """
     volume = space.volume
     volume.last_commit_at = float("-inf") if isolated else volume.loop.time() + 10.0
+
+
+def end_pace(space: FileSpace) -> None:
+    """A commit has begun, so the last one is not in the future any more: a timer would wait for that time."""
+    volume = space.volume
+    volume.last_commit_at = min(volume.last_commit_at, volume.loop.time())
 
 
 def append_to(storage: Storage, first_revision: int, changes: Sequence[Change]) -> None:
@@ -154,6 +160,8 @@ class Driver:
             self.space.commit(
                 touched if isinstance(touched, Touched) else Touched({ENTRY: touched}), decide, finished.set_result
             )
+            if isinstance(self.space, FileSpace):
+                end_pace(self.space)
             return await finished
 
         return self.run(commit())
