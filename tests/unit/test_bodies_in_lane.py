@@ -219,6 +219,10 @@ LARGE_STATE = message("POST", "/terraform/a", b'["\xc3\xa9%b"]' % (b"x" * 5 * MI
 STRINGS = [f"\u4e00{number}" for number in range(60_000)]
 LARGE_BODIES = {
     "JSON": (put(400_000), ["values.text._decode_json", "values.encode"]),
+    "lists": (
+        message("PUT", "/kv/a", b"[%b1]" % (b"[12345678]," * 30_000)),
+        ["values.json_text.is_deeper", "values.text._decode_json", "values.encode"],
+    ),
     "minus zeros": (
         message("PUT", "/kv/a", b"[" + b"-0," * 100_000 + b"0]"),
         ["values.text._decode_json", "values.json_text.with_float_zeros", "values.text._decode_json", "values.encode"],
