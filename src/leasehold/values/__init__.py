@@ -6,6 +6,7 @@ patches.py       merge patches and JSON patches
 budgets.py       how much work one change of a value may take
 binary.py        values that are bytes: their media type, and base64
 json_text.py     facts about a JSON text, without decoding it
+json_pieces.py   divides a JSON text into pieces that are JSON themselves
 kept_text.py     text that must be JSON, and is kept as it was sent
 steps.py         work that is done in steps
 messagepack.py   the number of lists and maps in a MessagePack body, without decoding it

@@ -357,8 +357,8 @@ def _check_integers(value: Json) -> None:
         raise _invalid_json(f"an integer is outside {MIN_INTEGER} to {MAX_INTEGER}") from error
 
 
-def refusal_of(error: Exception, body: bytes, form: str) -> ServiceError:
-    """The error for what the decoder refuses, in the words of this service."""
+def refusal_of(error: Exception, body: bytes, form: str, offset: int = 0) -> ServiceError:
+    """The error for what the decoder refuses, in the words of this service. `offset`: of what it read in `body`."""
     if isinstance(error, UnicodeDecodeError):
         return _invalid_json("a string is not UTF-8")
     if isinstance(error, RecursionError):
@@ -374,7 +374,7 @@ def refusal_of(error: Exception, body: bytes, form: str) -> ServiceError:
     if "surrogate" in str(error) or _HIGH_SURROGATE_AT_END.search(body, max(len(body) - 11, 0)):
         return _invalid_json("a string contains a lone surrogate")
     position = _BYTE_POSITION.search(str(error))
-    fault = f"is invalid at byte {position[1]}" if position else "ends too early"
+    fault = f"is invalid at byte {int(position[1]) + offset}" if position else "ends too early"
     return _invalid_json(f"the {form} {fault}")
 
 
