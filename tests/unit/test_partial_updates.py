@@ -148,6 +148,7 @@ def test_what_is_prepared_is_neither_decoded_nor_encoded_when_it_is_decided(
     expected = decided([asked], entries, MIB)
     with (
         patch("leasehold.values.decode", side_effect=AssertionError),
+        patch("leasehold.values.decode_steps", side_effect=AssertionError),
         patch("leasehold.values.encode_bounded", side_effect=AssertionError),
     ):
         assert decided([ready], entries, MIB) == expected
@@ -166,14 +167,22 @@ def test_a_large_value_is_decoded_changed_and_encoded_in_different_steps() -> No
 
         return noted
 
+    def decoding(_text: bytes) -> Generator[None, None, bytes]:
+        for _ in range(2):
+            seen.append("decode")
+            yield
+        return b""
+
     with (
+        patch("leasehold.values.decode_steps", decoding),
         patch("leasehold.values.decode", noting("decode")),
         patch("leasehold.values.set_at", noting("change")),
         patch("leasehold.values.encode_bounded", noting("encode")),
     ):
         done = [list(seen) for _ in steps]
-    assert done[:2] == [["decode"], ["decode", "decode", "change"]]
-    assert seen[3:] == ["encode"]
+    decoded = ["decode", "decode"]
+    assert done[:4] == [["decode"], decoded, decoded, [*decoded, "decode", "change"]]
+    assert seen[4:] == ["encode"]
 
 
 def test_a_patch_that_takes_much_work_is_applied_in_several_steps() -> None:

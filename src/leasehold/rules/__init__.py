@@ -21,7 +21,7 @@ them again.
 from leasehold.rules.batch import evaluate, lookups_of, names_of, touched
 from leasehold.rules.leases import lock_held, lock_not_found
 from leasehold.rules.partial_updates import preparation
-from leasehold.rules.reads import evaluate_read
+from leasehold.rules.reads import evaluate_read, read_steps
 from leasehold.rules.receipts import replayed
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "lookups_of",
     "names_of",
     "preparation",
+    "read_steps",
     "replayed",
     "touched",
 ]

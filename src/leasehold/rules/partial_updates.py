@@ -63,7 +63,7 @@ def _update_steps(
     try:
         # Also between the steps: a collection would visit all of the value. A change can make a small value large.
         with values.collector_paused(values.LARGE_BYTES + 1):
-            value = _empty_for(operation) if before is None else values.decode(text)
+            value = _empty_for(operation) if before is None else (yield from values.decode_steps(text))
             yield
             if isinstance(operation, Increment):
                 total = values.sum_of(values.number_at(value, operation.path), operation.amount)

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from contextlib import aclosing
 from functools import partial
 
-from leasehold import rules
+from leasehold import rules, values
 from leasehold.engines.backups import backup_text
 from leasehold.engines.base import Engine
 from leasehold.errors import ServiceError
@@ -42,6 +42,9 @@ from leasehold.store.watching import Watching
 FIRST_PAGE_ENTRIES = 16
 STREAM_PAGE_ENTRIES = 512
 LIGHT_PAGE_BYTES = 1 * MIB
+
+DoSteps = Callable[[Generator[None, None, Outcome]], None]
+"""Does steps in later iterations of the event loop. Their result is the outcome of a read; they raise its error."""
 
 
 class Store:
@@ -120,14 +123,18 @@ class Store:
 
     # Reads ----------------------------------------------------------------------------------------------------
 
-    def read(self, read: Read, done: Done) -> None:
+    def read(self, read: Read, done: Done, do_steps: DoSteps | None = None) -> None:
         """Call `done` with Found, NotModified or the error. Engines that keep entries in memory call it at once.
 
-        As with a change, a `done` that raises must have had no effect.
+        As with a change, a `done` that raises must have had no effect. To read parts of a large value takes long: if
+        `do_steps` is given, it is called with the steps of this work in place of `done`.
         """
 
         def finish(entry: Entry | ServiceError | None) -> None:
-            done(self.outcome(read, entry))
+            if do_steps is not None and isinstance(entry, Entry) and len(entry.value) > values.PIECE_BYTES:
+                do_steps(rules.read_steps(read, entry, self.space.incarnation))
+            else:
+                done(self.outcome(read, entry))
 
         self.space.read(ENTRY, read.key, finish)
 

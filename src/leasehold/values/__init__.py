@@ -7,6 +7,7 @@ budgets.py       how much work one change of a value may take
 binary.py        values that are bytes: their media type, and base64
 json_text.py     facts about a JSON text, without decoding it
 json_pieces.py   divides a JSON text into pieces that are JSON themselves
+decoding.py      decodes large stored values in steps
 kept_text.py     text that must be JSON, and is kept as it was sent
 steps.py         work that is done in steps
 messagepack.py   the number of lists and maps in a MessagePack body, without decoding it
@@ -14,6 +15,8 @@ entry_text.py    an entry as JSON text, and as MessagePack
 """
 
 from leasehold.values.binary import from_base64, parse_media_type, to_base64, type_of
+from leasehold.values.decoding import decode_steps, to_messagepack_steps
+from leasehold.values.json_pieces import PIECE_BYTES
 from leasehold.values.kept_text import check_json_text, check_steps
 from leasehold.values.patches import (
     are_equal,
@@ -57,6 +60,7 @@ from leasehold.values.text import (
 
 __all__ = [
     "LARGE_BYTES",
+    "PIECE_BYTES",
     "UNREADABLE",
     "are_equal",
     "check_json_text",
@@ -66,6 +70,7 @@ __all__ = [
     "container_for",
     "decode",
     "decode_all",
+    "decode_steps",
     "encode",
     "encode_bounded",
     "fits_messagepack",
@@ -93,6 +98,7 @@ __all__ = [
     "sum_of",
     "to_base64",
     "to_messagepack",
+    "to_messagepack_steps",
     "type_of",
     "unreadable",
 ]

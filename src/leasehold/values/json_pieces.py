@@ -1,4 +1,4 @@
-r"""Divides a long JSON text into pieces that are JSON themselves, so that it can be checked in steps.
+r"""Divides a long JSON text into pieces that are JSON themselves, so that it can be checked and decoded in steps.
 
 A piece ends behind a comma outside of strings. It is completed with what is open there: `[1,{"a":2,"b":3}]` becomes
 `[1,{"a":2,END}]` and `[{BEGIN,"b":3}]`, where BEGIN and END are members or items with names that no value has.
@@ -16,7 +16,7 @@ from leasehold.limits import KIB
 from leasehold.values import json_text
 
 PIECE_BYTES: Final = 256 * KIB
-"""To check so much takes up to 5 ms. A piece is longer if it ends with a long string."""
+"""To decode so much takes up to 5 ms. A piece is longer if it ends with a long string."""
 BEGIN: Final = "\0"
 """The name of the first member of a piece that begins in an object. Where it begins in a list, the first item is 0."""
 END: Final = "\0\0"

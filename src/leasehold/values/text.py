@@ -283,10 +283,15 @@ def _text_of_unpacked(value: Json, max_bytes: int | None) -> bytes:
 def to_messagepack(value: bytes) -> bytes:
     """A stored value as MessagePack. Raises like `decode`, also for an integer that MessagePack cannot represent."""
     with collector_paused(len(value)):
-        try:
-            return _encode_messagepack(decode(value))
-        except (OverflowError, RecursionError) as error:
-            raise unreadable() from error
+        return pack(decode(value))
+
+
+def pack(value: Json) -> bytes:
+    """The MessagePack of a stored value that was decoded. Raises `internal` if it cannot be represented."""
+    try:
+        return _encode_messagepack(value)
+    except (OverflowError, RecursionError) as error:
+        raise unreadable() from error
 
 
 def fits_messagepack(text: bytes) -> bool:

@@ -6,7 +6,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
@@ -41,7 +41,7 @@ QUOTA: Final = 8
 LARGE_BYTES: Final = 4 * KIB
 """A request counts once more toward the quota for each so many bytes of its body and of its response."""
 SLOW_ANSWER_BYTES: Final = 64 * KIB
-"""A longer response is converted to MessagePack in its own iteration: one commit may complete many requests."""
+"""A longer response is converted to MessagePack in iterations of its own: one commit may complete many requests."""
 
 # Globals are looked up faster than members of an enum.
 WORKING: Final = Answering.WORKING
@@ -113,6 +113,14 @@ class Answerer(ABC):
         """Put a change into the lane, in a later iteration if it must be prepared. `_complete` is called then."""
 
     @abstractmethod
+    def _read_in_steps(self, request: Request, steps: Generator[None, None, Outcome]) -> None:
+        """Do `steps` in later iterations. Their result is the outcome of the request; `_complete` is called with it."""
+
+    @abstractmethod
+    def _respond_packed(self, request: Request, response: Response, outcome: Outcome | ServiceError | None) -> None:
+        """Convert a large response to MessagePack in later iterations, then send it. `outcome`: what it shows."""
+
+    @abstractmethod
     def begin_large(self) -> None:
         """Begin the next request in an iteration of the connection's own. Never raises."""
 
@@ -169,9 +177,11 @@ class Answerer(ABC):
         if request.principal.prefixes is not None:
             require_covered(request.principal, operation)
         if isinstance(operation, Read):
-            if operation.paths is not None:
+            if operation.paths is None:
+                self._store.read(operation, self._complete)
+            else:
                 self._quota_used = QUOTA  # the whole value is decoded for it
-            self._store.read(operation, self._complete)
+                self._store.read(operation, self._complete, partial(self._read_in_steps, request))
             return
         self._submit_change(request, operation)
 
@@ -200,17 +210,9 @@ class Answerer(ABC):
     ) -> None:
         """`outcome`: what the response shows, if the store was asked."""
         if request.media is MESSAGEPACK and len(response.body or b"") > SLOW_ANSWER_BYTES:
-            self._shared.round_robin.enqueue(partial(self._respond_later, request, response, outcome))
+            self._respond_packed(request, response, outcome)
         else:
             self._respond(response)
-
-    def _respond_later(self, request: Request, response: Response, outcome: Outcome | ServiceError | None) -> None:
-        if self._current is not request:  # the connection is closed
-            return
-        try:
-            self._respond(response)
-        except BaseException as failure:  # noqa: BLE001 - as in _begin
-            self._fail(request, failure, is_stored=is_change(outcome))
 
     def _start(self, endpoint: AcquireEndpoint | AsyncEndpoint, request: Request) -> None:
         if endpoint.waits and self._reception.state is Receiving.CLIENT_CLOSED:

@@ -105,6 +105,8 @@ class Connections:
         self.round_robin = RoundRobin(self.loop)
         self.lane_bodies = BodiesInLane(self.round_robin.enqueue)
         self.preparations = Preparations(self.round_robin.enqueue)
+        self.answers = Preparations(self.round_robin.enqueue)
+        """Of large answers. They do not wait for changes, which wait for the disk."""
         self.tick = self.loop.time()
         """The time of the last sweep, in seconds of the event loop's clock. Requests read it in place of the clock."""
         self.refusals = RefusalLog(self.tick)

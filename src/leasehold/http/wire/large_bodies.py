@@ -1,5 +1,8 @@
 """Work on large bodies and values in steps, each in an iteration of the event loop: others are served in between.
 
+Three kinds of requests have such work: those with a large body, changes of a large value, and those whose answer shows
+parts of a large value, or is converted to MessagePack.
+
 A mebibyte of MessagePack can take 80 ms to count, decode and check, and a state of Terraform 60 ms. To change a part of
 a mebibyte of JSON, it is decoded and encoded, which can take 50 ms. In the lane that would be one piece, so it is done
 before; `rules.preparation` says how, and the lane decides whether the result counts. Of all connections together, one
@@ -11,13 +14,16 @@ from functools import partial
 from itertools import chain
 from typing import Final
 
+from msgspec.structs import replace
+
 from leasehold.errors import ServiceError
 from leasehold.http.requests import Request
+from leasehold.http.responses import Response
 from leasehold.http.routing.idempotency import fingerprint_steps
 from leasehold.http.routing.route import PureEndpoint, ReadBody
 from leasehold.http.wire.answering import LARGE_BYTES, Answerer
-from leasehold.model import Operation, Outcome
-from leasehold.values import collector_paused
+from leasehold.model import Operation, Outcome, is_change
+from leasehold.values import collector_paused, to_messagepack_steps
 
 _END: Final = object()
 
@@ -92,6 +98,45 @@ class LargeBodyAnswerer(Answerer):
             self._leave_lane()
             shared.preparations.end(request)
             self._fail(request, failure)
+
+    def _read_in_steps(self, request: Request, steps: Generator[None, None, Outcome]) -> None:
+        self._answer_in_steps(request, self._read_completely(steps), is_stored=False)
+
+    def _read_completely(self, steps: Generator[None, None, Outcome]) -> Generator[None]:
+        outcome: Outcome | ServiceError
+        try:
+            outcome = yield from steps
+        except ServiceError as refusal:
+            outcome = refusal
+        self._complete(outcome)
+
+    def _respond_packed(self, request: Request, response: Response, outcome: Outcome | ServiceError | None) -> None:
+        self._answer_in_steps(request, self._pack_and_respond(response), is_stored=is_change(outcome))
+
+    def _pack_and_respond(self, response: Response) -> Generator[None]:
+        if not response.is_packed and response.body is not None:
+            with collector_paused(len(response.body)):
+                packed = yield from to_messagepack_steps(response.body)
+            response = replace(response, body=packed, is_packed=True)
+        self._respond(response)
+
+    def _answer_in_steps(self, request: Request, steps: Generator[None], *, is_stored: bool) -> None:
+        """Do `steps`, which answer the request, when it is its turn. `is_stored`: it has made a change."""
+        self._shared.answers.begin(request, partial(self._do_answer, request, steps, is_stored))
+
+    def _do_answer(self, request: Request, steps: Generator[None], is_stored: bool) -> None:  # noqa: FBT001
+        """Do a step, and the next one in another iteration. The request is answered by the last one."""
+        shared = self._shared
+        try:
+            if self._current is not request:  # the connection is closed
+                steps.close()
+            elif next(steps, _END) is not _END:
+                shared.round_robin.enqueue(partial(self._do_answer, request, steps, is_stored))
+                return
+            shared.answers.end(request)
+        except BaseException as failure:  # noqa: BLE001 - as in _begin
+            shared.answers.end(request)
+            self._fail(request, failure, is_stored=is_stored)
 
     def _complete_prepared(self, request: Request, outcome: Outcome | ServiceError) -> None:
         self._shared.preparations.end(request)

@@ -1,4 +1,4 @@
-"""The order in which changes of large values are prepared (`large_bodies.py` does the steps)."""
+"""The order in which changes of large values, and large answers, are prepared (`large_bodies.py` does the steps)."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from leasehold.http.requests import Request
 
 
 class Preparations:
-    """Prepares one change at a time, until it is completed.
+    """Prepares one change at a time, until it is completed; another instance prepares one answer at a time.
 
     If the next one began earlier and changed the same value, it would have to be prepared again. And the decoded values
     of several changes would be in memory at the same time.
@@ -18,7 +18,7 @@ class Preparations:
         self._enqueue = enqueue
         self._waiting: deque[tuple[Request, Callable[[], None]]] = deque()
         self._current: Request | None = None
-        """That of the change that is being prepared, or is in the lane."""
+        """That of the change that is being prepared, or is in the lane, or of the answer."""
 
     def begin(self, request: Request, first_step: Callable[[], None]) -> None:
         """Call `first_step` when it is this request's turn. `end` must be called then."""
@@ -26,7 +26,7 @@ class Preparations:
         self._call_next()
 
     def end(self, request: Request) -> None:
-        """The change is completed, or will not be submitted. May be called again."""
+        """The change is completed, or will not be submitted; or the answer is made. May be called again."""
         if self._current is request:
             self._current = None
             self._call_next()
