@@ -10,17 +10,20 @@ from driving import INCARNATION, stored_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leasehold import values
 from leasehold.engines.memory.state import State
 from leasehold.errors import ServiceError
-from leasehold.limits import MAX_BATCH_WORK_BYTES, MIB
+from leasehold.limits import KIB, MAX_BATCH_WORK_BYTES, MIB
 from leasehold.model import (
     Binary,
     Change,
+    Check,
     Condition,
     Content,
     Delete,
     Entry,
     EntryOperation,
+    ExistenceCheck,
     Increment,
     Json,
     JsonPatch,
@@ -36,6 +39,7 @@ from leasehold.model import (
     RequestedOperation,
     Transaction,
     Value,
+    ValueCheck,
 )
 from leasehold.rules import evaluate, preparation
 from leasehold.rules.partial_updates import PREPARED_BYTES
@@ -72,8 +76,15 @@ def keyed(operation: RequestedOperation) -> Keyed:
     return Keyed(operation, "receipt", b"fingerprint", 1)
 
 
-TRANSACTIONS = st.lists(CHANGES | st.builds(Read, KEYS), max_size=2, unique_by=lambda each: each.key).map(
-    lambda operations: Transaction((), tuple(operations))
+CHECKS: st.SearchStrategy[Check] = (
+    st.builds(ValueCheck, KEYS, PATHS, JSON)
+    | st.builds(ValueCheck, KEYS, st.just(()), JSON)
+    | st.builds(ExistenceCheck, KEYS)
+)
+TRANSACTIONS = st.builds(
+    Transaction,
+    st.lists(CHECKS, max_size=3).map(tuple),
+    st.lists(CHANGES | st.builds(Read, KEYS), max_size=2, unique_by=lambda each: each.key).map(tuple),
 )
 OPERATIONS: st.SearchStrategy[Operation] = CHANGES | TRANSACTIONS | (CHANGES | TRANSACTIONS).map(keyed)
 
@@ -183,6 +194,60 @@ def test_a_large_value_is_decoded_changed_and_encoded_in_different_steps() -> No
     decoded = ["decode", "decode"]
     assert done[:4] == [["decode"], decoded, decoded, [*decoded, "decode", "change"]]
     assert seen[4:] == ["encode"]
+
+
+@pytest.mark.parametrize("key", [None, "k"], ids=["without a key", "with a key"])
+@pytest.mark.parametrize("value", [1.5, 2], ids=["equal", "different"])
+def test_a_check_of_a_large_value_is_neither_decoded_nor_compared_when_it_is_decided(
+    key: str | None, value: float
+) -> None:
+    checks = (ValueCheck("a", ("0",), value), ValueCheck("a", (), [1.5] * 100_000), ExistenceCheck("a"))
+    transaction = Transaction(checks, (Put("b", b"1"),))
+    asked: Operation = transaction if key is None else keyed(transaction)
+    entries = entries_of({"a": LARGE})
+    steps = preparation(asked, entries.get, INCARNATION, 0, MIB)
+    assert steps is not None
+    ready = finished(steps)
+    expected = decided([asked], entries, MIB)
+    with (
+        patch("leasehold.values.decode", side_effect=AssertionError),
+        patch("leasehold.values.are_equal", side_effect=AssertionError),
+    ):
+        assert decided([ready], entries, MIB) == expected
+
+
+def test_checks_of_many_values_are_prepared_in_steps() -> None:
+    entries = entries_of({str(number): encode([number] * 8_000) for number in range(60)})
+    checks = tuple(ValueCheck(str(number), (), [number] * 8_000) for number in range(60))
+    steps = preparation(Transaction(checks, (Put("b", b"1"),)), entries.get, INCARNATION, 0, MIB)
+    assert steps is not None
+    assert sum(1 for _ in steps) >= 16_000 * len(checks) // (128 * KIB)
+
+
+def test_a_value_that_is_checked_often_is_decoded_once_for_its_preparation() -> None:
+    checks = tuple(ValueCheck("a", (str(number),), 1.5) for number in range(100))
+    steps = preparation(Transaction(checks, (Read("a"),)), entries_of({"a": LARGE}).get, INCARNATION, 0, MIB)
+    assert steps is not None
+    with patch("leasehold.values.decode_steps", side_effect=values.decode_steps) as decoding:
+        finished(steps)
+    assert decoding.call_count == 1
+
+
+def test_of_checks_that_take_too_much_work_only_what_may_be_needed_is_prepared() -> None:
+    entries = entries_of({str(number): b"[%d,%b" % (number, LARGE[1:]) for number in range(10)})
+    checks = tuple(ValueCheck(key, ("1",), 1.5) for key in entries)
+    asked = Transaction(checks, (Read("a"),))
+    steps = preparation(asked, entries.get, INCARNATION, 0, MIB)
+    assert steps is not None
+    ready = finished(steps)
+    assert isinstance(ready, Transaction)
+    assert [isinstance(each, ValueCheck) and each.prepared is not None for each in ready.checks] == [
+        number < MAX_BATCH_WORK_BYTES // len(LARGE) for number in range(10)
+    ]
+    [outcome], _ = decided([ready], entries, MIB)
+    assert [outcome] == decided([asked], entries, MIB)[0]
+    assert isinstance(outcome, tuple)
+    assert outcome[0] == "too_large"
 
 
 def test_a_patch_that_takes_much_work_is_applied_in_several_steps() -> None:

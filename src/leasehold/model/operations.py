@@ -260,12 +260,20 @@ class ExistenceCheck(msgspec.Struct, frozen=True, gc=False):
     key: str
 
 
+class PreparedCheck(msgspec.Struct, frozen=True):
+    """Whether a check holds for the value `before`. It counts only if the value is still the same."""
+
+    before: bytes
+    holds: bool
+
+
 class ValueCheck(msgspec.Struct, frozen=True):
     """The part of the value at `path` must be equal to `value`, as JSON."""
 
     key: str
     path: Pointer
     value: Json
+    prepared: PreparedCheck | None = None
 
 
 class LeaseCheck(msgspec.Struct, frozen=True, gc=False):

@@ -28,8 +28,10 @@ from leasehold.model import (
     Put,
     RequestedOperation,
     Transaction,
+    ValueCheck,
 )
 from leasehold.rules.conditions import check, names_revisions
+from leasehold.rules.value_checks import prepared_checks
 from leasehold.values.budgets import WorkBudget
 from leasehold.values.steps import finished
 
@@ -141,9 +143,10 @@ def preparation(
     if type(operation) is Put and operation.path is None:  # nearly always
         return None
     changes = _partial_updates_in(operation)
-    if not changes:
+    keys = {change.key for change in changes} | {each.key for each in _value_checks_in(operation)}
+    if not keys:
         return None
-    size = body_bytes + sum(len(entry.value) for each in changes if (entry := peek(each.key)) is not None)
+    size = body_bytes + sum(len(entry.value) for key in keys if (entry := peek(key)) is not None)
     if size <= PREPARED_BYTES:
         return None
     return _preparation_steps(operation, changes, peek, incarnation, max_value_bytes)
@@ -152,6 +155,7 @@ def preparation(
 def _preparation_steps(
     operation: Operation, changes: Sequence[EntryOperation], peek: _Peek, incarnation: str, max_value_bytes: int
 ) -> Generator[None, None, Operation]:
+    operation = yield from _with_checks(operation, peek)
     prepared: dict[str, Prepared] = {}
     """By key: a transaction changes each key once."""
     for _ in range(_ATTEMPTS):
@@ -186,6 +190,24 @@ def _partial_updates_in(operation: Operation) -> Sequence[EntryOperation]:
         operation = operation.operation
     asked = operation.operations if isinstance(operation, Transaction) else (operation,)
     return [each for each in asked if isinstance(each, EntryOperation) and _is_partial(each)]
+
+
+def _value_checks_in(operation: Operation) -> Sequence[ValueCheck]:
+    if isinstance(operation, Keyed):
+        operation = operation.operation
+    checks = operation.checks if isinstance(operation, Transaction) else ()
+    return [each for each in checks if isinstance(each, ValueCheck)]
+
+
+def _with_checks(operation: Operation, peek: _Peek) -> Generator[None, None, Operation]:
+    """The operation with its checks of values prepared."""
+    if isinstance(operation, Keyed):
+        inner = yield from _with_checks(operation.operation, peek)
+        assert isinstance(inner, RequestedOperation)
+        return replace(operation, operation=inner)
+    if not isinstance(operation, Transaction):
+        return operation
+    return replace(operation, checks=(yield from prepared_checks(operation.checks, peek)))
 
 
 def _is_partial(operation: EntryOperation) -> bool:

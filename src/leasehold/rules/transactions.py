@@ -37,6 +37,7 @@ from leasehold.model import (
 from leasehold.rules import entries
 from leasehold.rules.fences import check_fence
 from leasehold.rules.overlay import BatchLimitError, Overlay, Staging
+from leasehold.rules.value_checks import holds
 from leasehold.values.budgets import DECISION_WORK_BYTES, SHOWN_BYTES_FOR_ONE_BYTE
 from leasehold.values.entry_text import partial_entry_json
 
@@ -170,6 +171,8 @@ class _Checking:
     def __init__(self, overlay: Staging) -> None:
         self._overlay = overlay
         self._decoded: dict[str, Json] = {}
+        self._counted: set[str] = set()
+        """Keys whose values count as work."""
 
     def failed(self, transaction: Transaction) -> Iterator[Failed]:
         """The checks that do not hold, in their order."""
@@ -193,19 +196,18 @@ class _Checking:
             return False
         if isinstance(check, ExistenceCheck):
             return True
-        if isinstance(entry.value, Binary):
+        text = entry.value
+        if isinstance(text, Binary):
             return False  # bytes are equal to no JSON value
-        try:
-            part = values.get_at(self._value(entry, entry.value), check.path)
-        except ServiceError as error:
-            if error.code == "path_not_found":
-                return False
-            raise
-        return values.are_equal(part, check.value)
+        if entry.key not in self._counted:
+            self._overlay.begin_work(len(text))
+            self._counted.add(entry.key)
+        if check.prepared is not None and check.prepared.before == text:
+            return check.prepared.holds
+        return holds(check, self._value(entry, text))
 
     def _value(self, entry: Entry, text: bytes) -> Json:
         if entry.key not in self._decoded:
-            self._overlay.begin_work(len(text))
             with values.collector_paused(len(text)):
                 self._decoded[entry.key] = values.decode(text)
         return self._decoded[entry.key]
