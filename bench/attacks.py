@@ -60,7 +60,7 @@ _BODIES: Final[Mapping[str, bytes]] = {
     "floats": _filled(b"1.5"),
     "floats that grow": _filled(b"1e15"),
     "minus zeros": _filled(b"-0"),
-    "minus zeros in strings": _filled(b'"-0"')[:-4] + b"-0]",
+    "minus zeros in strings": _filled(b'"-0"')[:-5] + b"-0]",
     "strings": _filled(b'"a"'),
     "lists": _filled(b"[]", _CONTAINERS),
     "pairs": _filled(b"[1.25,-2.512345]", _CONTAINERS - 1),
@@ -69,6 +69,7 @@ _BODIES: Final[Mapping[str, bytes]] = {
     "nested lists and numbers": _NESTED_AND_NUMBERS,
     "nested objects": _OBJECTS,
     "members": _MEMBERS,
+    "members and lists": _MEMBERS[:-1] + b',"g":' + _filled(b"[]", 130) + b"}",
     "escaped zeros": b'["' + b"\\u0001" * 174_000 + b'"]',
     "large integers": _filled(b"12345678901234567890"),
     "brackets that never close": b"[" * MIB,
@@ -112,6 +113,9 @@ def worst_requests() -> Iterator[Attack]:
         yield Attack(f"GET as MessagePack, 20 at once: {name}", (("GET", "/kv/worst", as_packed, None),) * 20, value)
         yield Attack(f"GET /stream: {name}", (("GET", "/stream", {}, None),), value)
         yield Attack(f"GET /kv as MessagePack: {name}", (("GET", "/kv", as_packed, None),), value)
+    floats = b'{"a":{"b":%b}}' % _filled(b"1.5", size=MIB - 20)
+    for name, target in {"a part": "path=/a/b", "parts of each other": "path=/a&path=/a/b&path=/a/b/0"}.items():
+        yield Attack(f"GET of {name}: many floats", (("GET", f"/kv/worst?{target}", {}, None),), floats)
     yield from _patches()
     yield from _transactions()
     yield from _lists()
