@@ -32,12 +32,26 @@ def add_marks(item: pytest.Function) -> None:
         for name in need.args:
             if name in MARKS_BY_NEED:
                 item.add_marker(MARKS_BY_NEED[name])
-    if _parameter_is_kind(item) or any(uses_database(function) for function in _functions_of(item)):
+    if _parameter_is_kind(item) or _leads_to_database(item):
         item.add_marker("database")
 
 
 def _parameter_is_kind(item: pytest.Function) -> bool:
     return hasattr(item, "callspec") and KIND in map(str, item.callspec.params.values())
+
+
+_by_fixtures: Final[dict[int, tuple[object, bool]]] = {}
+"""For each test whether it leads to a database, by the id of what pytest knows of its fixtures. All cases of a
+parametrized test share that object, which is kept with the answer."""
+
+
+def _leads_to_database(item: pytest.Function) -> bool:
+    fixtures = item._fixtureinfo
+    found = _by_fixtures.get(id(fixtures))
+    if found is None:
+        found = fixtures, any(uses_database(function) for function in _functions_of(item))
+        _by_fixtures[id(fixtures)] = found
+    return found[1]
 
 
 def _functions_of(item: pytest.Function) -> Iterator[Callable[..., Any]]:
