@@ -225,7 +225,13 @@ LARGE_BODIES = {
     ),
     "minus zeros": (
         message("PUT", "/kv/a", b"[" + b"-0," * 100_000 + b"0]"),
-        ["values.text._decode_json", "values.json_text.with_float_zeros", "values.text._decode_json", "values.encode"],
+        [
+            "values.text._decode_json",
+            "values.json_text.with_float_zeros",
+            "values.json_text.with_float_zeros",
+            "values.text._decode_json",
+            "values.encode",
+        ],
     ),
     "MessagePack": (
         message("PUT", "/kv/a", msgspec.msgpack.encode(STRINGS), "application/msgpack"),

@@ -14,7 +14,8 @@ from leasehold.limits import MIB
 from leasehold.model import Json
 from leasehold.values import check_json_text, check_steps, decode, decode_steps, encode, to_messagepack
 from leasehold.values.decoding import to_messagepack_steps
-from leasehold.values.json_pieces import PIECE_BYTES, pieces
+from leasehold.values.json_pieces import PIECE_BYTES, pieces, with_float_zeros_steps
+from leasehold.values.json_text import with_float_zeros
 from leasehold.values.steps import finished
 from leasehold.values.text import refusal_of
 
@@ -101,6 +102,14 @@ def test_a_value_is_the_same_if_it_is_decoded_in_pieces(text: bytes, size: int) 
     whole = decoded(text)
     with in_pieces_of(size):
         assert decoded(text) == whole
+
+
+@settings(deadline=None)
+@given(GOOD_TEXTS | SPACED_TEXTS, st.integers(8, 40))
+@example(b'["-0",-0,"\\"-0",{"-0":-0,"a":-0.5,"b":1e-05},-0]', 8)
+def test_the_signs_of_zeros_are_kept_if_the_text_is_in_pieces(text: bytes, size: int) -> None:
+    with in_pieces_of(size):
+        assert finished(with_float_zeros_steps(text)) == with_float_zeros(text)
 
 
 @settings(deadline=None)

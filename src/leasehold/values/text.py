@@ -19,6 +19,7 @@ from leasehold.errors import ServiceError
 from leasehold.limits import KIB, MAX_CONTAINERS, MAX_INTEGER, MAX_NESTING, MIN_INTEGER
 from leasehold.model import Json
 from leasehold.values import json_text
+from leasehold.values.json_pieces import with_float_zeros_steps
 from leasehold.values.messagepack import count_steps, has_more_containers
 
 _decode_json: Final[Callable[[bytes], Json]] = msgspec.json.Decoder().decode
@@ -115,9 +116,8 @@ def json_value_steps(body: bytes, *, brackets: int | None) -> Generator[None, No
     value = _decoded_and_checked(body)
     if b"-0" not in body:
         return value
-    yield
-    with_signs = json_text.with_float_zeros(body)
-    if with_signs is body:
+    with_signs = yield from with_float_zeros_steps(body)
+    if with_signs == body:
         return value
     del value
     yield
