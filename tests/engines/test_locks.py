@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from acquiring import acquired
-from databases import ENGINES
+from databases import ENGINES, vacate
 from driving import FrozenClock, stores_of
 
 from leasehold.errors import ServiceError
@@ -101,6 +101,7 @@ def driver(request: pytest.FixtureRequest, tmp_path: Path, clock: FrozenClock) -
     driver.run(driver.store.open())
     yield driver
     driver.close()
+    vacate(tmp_path)
 
 
 def test_a_lock_is_held_for_its_ttl_and_free_at_its_end(driver: Driver, clock: FrozenClock) -> None:
