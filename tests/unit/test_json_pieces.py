@@ -79,6 +79,7 @@ def fault_in_pieces(text: bytes) -> str | None:
 @example(b"[1,2,3,4]],[5,6,7,8,9,10]", 8)
 @example(b"[1,2,3,4}, 5,6,7,8,9,10]", 8)
 @example(b"1,2,3,4,5,6,7,8,9", 8)
+@example(b"[1,2,3,4,]", 9)
 def test_a_text_is_json_if_its_pieces_are_and_the_message_is_the_same(text: bytes, size: int) -> None:
     with in_pieces_of(size):
         assert fault_in_pieces(text) == fault_of_whole(text)
