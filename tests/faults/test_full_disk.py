@@ -5,8 +5,10 @@ import contextlib
 import errno
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -17,14 +19,21 @@ from running import Server, leasehold, refusal, running, until
 
 from leasehold.engines.file import policy
 from leasehold.engines.file import volume as file
+from leasehold.engines.file.disk import WriteError
 from leasehold.engines.file.engine import FileEngine
+from leasehold.engines.file.journal import JournalWriter
 from leasehold.engines.file.reserve import RESERVE_BYTES
+from leasehold.engines.file.snapshot_files import SnapshotFiles
 from leasehold.engines.file.space import FileSpace
+from leasehold.engines.file.storage import Storage
+from leasehold.engines.file.volume import Volume
 from leasehold.limits import KIB, MIB
 
 pytestmark = needs("mounts")
 
 ENTRIES = 65
+SMALL_ENTRIES = 300
+"""Their deletions take several blocks of the journal."""
 VALUE = b'"' + b"v" * (100 * KIB) + b'"'
 
 
@@ -58,14 +67,20 @@ def opened(folder: Path) -> Iterator[Driver]:
         driver.kill()
 
 
-def checkpoint(driver: Driver) -> None:
+def opened_files(driver: Driver) -> tuple[Volume, Storage]:
     assert isinstance(driver.space, FileSpace)
-    driver.run(driver.space.volume.checkpoint())
+    volume = driver.space.volume
+    assert volume.storage is not None
+    return volume, volume.storage
 
 
-def fill(folder: Path, left: int = 0) -> Path:
-    """Use all space except `left`, in files that do not belong to the store."""
-    filler = folder / "filler"
+def checkpoint(driver: Driver) -> None:
+    driver.run(opened_files(driver)[0].checkpoint())
+
+
+def fill(folder: Path, left: int = 0, name: str = "filler") -> Path:
+    """Use all space except `left`, in a file that does not belong to the store."""
+    filler = folder / name
     facts = os.statvfs(folder)
     with filler.open("ab") as file, contextlib.suppress(OSError):
         os.posix_fallocate(file.fileno(), 0, filler.stat().st_size + facts.f_bavail * facts.f_frsize - left)
@@ -163,6 +178,54 @@ def test_a_checkpoint_uses_the_reserve_if_that_is_enough(disk: Path) -> None:
         checkpoint(driver)
         assert (journals(disk), driver.space.fault) == ([], None)
         until(lambda: has_reserve(disk))
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_deletion_waits_for_a_checkpoint_that_has_taken_the_space_and_fails(disk: Path) -> None:
+    """The checkpoint holds all that the reserve has released until a deletion has found the disk full."""
+    taken, refused = threading.Event(), threading.Event()
+    replace, append = SnapshotFiles.replace, JournalWriter.append
+
+    def note_a_refusal(self: JournalWriter, record: bytes) -> None:
+        try:
+            append(self, record)
+        except WriteError:
+            if taken.is_set():
+                refused.set()
+            raise
+
+    with opened(disk) as driver:
+        volume, storage = opened_files(driver)
+
+        def take_the_space(self: SnapshotFiles, *args: Any) -> None:
+            if taken.is_set() or not storage.reserve.is_spent:
+                return replace(self, *args)
+            file = fill(disk, name="data.json.tmp-0")
+            taken.set()
+            refused.wait(60)
+            file.unlink()
+            raise WriteError(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), nothing_changed=True)
+
+        def has_begun_a_checkpoint() -> bool:
+            volume.start_checkpoint(storage)
+            driver.run(asyncio.sleep(0.01))
+            return taken.is_set()
+
+        driver.commit(*((f"small{number}", b"1") for number in range(SMALL_ENTRIES)))
+        fill_with_entries(driver, disk, ENTRIES)
+        fill(disk)
+        with (
+            patch.object(SnapshotFiles, "replace", take_the_space),
+            patch.object(JournalWriter, "append", note_a_refusal),
+        ):
+            for number in range(ENTRIES):
+                assert driver.try_commit((f"k{number:03}", None)) is None
+            until(has_begun_a_checkpoint)
+            for number in range(SMALL_ENTRIES):
+                assert driver.try_commit((f"small{number}", None)) is None
+            assert refused.is_set()
+        until(lambda: is_healed(driver))
+        assert sorted(driver.values()) == ["new"]
 
 
 @pytest.mark.usefixtures("_impatient")

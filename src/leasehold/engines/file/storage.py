@@ -196,7 +196,7 @@ class Storage:
         record, revision, sequence = encode_together(appends, self.revision, self.sequence)
         with self._failure.unless_unchanged(self._is_spoiled):
             self._check_owner(recent_is_enough=True)
-            self.reserve.spend_for(lambda: self._append(record), allowed=frees_space)
+            self.reserve.spend_for_commit(lambda: self._append(record), allowed=frees_space)
             self._check_owner()
         self.revision, self.sequence = revision, sequence
 
@@ -266,7 +266,7 @@ class Storage:
         this, because the removal of the old journal frees more space. May be repeated, and may be called without
         step 1. Without `removes_journal`, the old journal is kept.
         """
-        try:
+        with self.reserve.checkpoint():
             try:
                 self.snapshots.replace(snapshot, others, self.snapshots.until_stopped)
             except WriteError as error:
@@ -276,8 +276,6 @@ class Storage:
                 self.reserve.spend_for(lambda: self.snapshots.replace(snapshot, others), allowed=True)
             if self.has_old_journal and removes_journal:
                 self._remove_old_journal()
-        finally:
-            self.reserve.make_again()
 
     def stop_checkpoints(self) -> None:
         """Let a checkpoint that is writing `data.json` fail, and all later ones. May be called on any thread."""
