@@ -31,8 +31,8 @@ serve: $(VENV)/.serve ## run the service on ./data.json
 
 # The tests start hundreds of services. If the environment forbids bytecode, each start compiles the service again.
 test: export PYTHONDONTWRITEBYTECODE =
-test: $(VENV)/.dev $(TYPESCRIPT_PACKAGES) ## run all tests in four processes (in one: ARGS="-n 0")
-	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+test: $(VENV)/.dev $(TYPESCRIPT_PACKAGES) ## run all tests in six processes (in one: ARGS="-n 0")
+	$(BIN)/python -m pytest -n 6 --dist worksteal $(ARGS)
 
 screenshots: $(VENV)/.dev ## make the pictures of the console in docs/images; needs Chromium
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/browser/test_console_screenshots.py
