@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import Server, Wire, message, refusal, running
@@ -30,6 +31,15 @@ def bearer(*permissions: str, prefixes: list[str] | None = None) -> dict[str, st
     return {"Authorization": f"Bearer {token}"}
 
 
+def comparable(entries: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Entries without what may differ between a backup and a list, because other tests use the same server.
+
+    Their entries may expire in between. If a value is bytes, a backup has them, and a list has their number.
+    """
+    kept = [entry for entry in entries if "expires_at" not in entry or entry["key"] == key]
+    return [{name: part for name, part in entry.items() if name not in ("base64", "size")} for entry in kept]
+
+
 def test_a_backup_has_every_entry_and_the_head_of_the_store(any_server: Server, key: str) -> None:
     any_server.put(key, '{"a": [1, null]}', params={"ttl": "1000"})
     answer = any_server.request("GET", "/backup")
@@ -37,7 +47,9 @@ def test_a_backup_has_every_entry_and_the_head_of_the_store(any_server: Server, 
     health = any_server.request("GET", "/health").json()
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
     assert backup["incarnation"] == health["incarnation"]
-    assert backup["entries"] == any_server.request("GET", "/kv").json()["entries"]
+    listed = any_server.request("GET", "/kv").json()["entries"]
+    assert key in {entry["key"] for entry in backup["entries"]}
+    assert comparable(backup["entries"], key) == comparable(listed, key)
     seal = Seal()
     seal.take(answer.content)
     seal.check("the answer")
