@@ -214,7 +214,7 @@ class Storage:
         self._refuse_unless_ready(frees_space=frees_space)
         with self._failure.unless_unchanged(self._is_spoiled):
             self._check_owner(recent_is_enough=True)
-            self.reserve.spend_for(write, allowed=frees_space)
+            self.reserve.spend_for_commit(write, allowed=frees_space)
             self._check_owner()
 
     def _append(self, record: bytes) -> None:
