@@ -11,13 +11,14 @@ from running import ANSWER_SECONDS
 
 from leasehold.engines.backups import Backup, StoreMoment
 from leasehold.engines.base import Decide, new_incarnation
-from leasehold.engines.postgres import backups, cleaner, listener, namespaces, pool
-from leasehold.engines.postgres.committer import Committer
+from leasehold.engines.postgres import backups, cleaner, fault, listener, namespaces, pool
+from leasehold.engines.postgres.committer import Batch, Committer
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.known_head import GAP_REVISIONS
 from leasehold.engines.postgres.links import Address, Connection
 from leasehold.engines.postgres.listener import Listener
 from leasehold.engines.postgres.namespace_statements import ADD_TO_SUMS, COUNT, DESCRIBE
+from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.space import PostgresSpace
 from leasehold.engines.postgres.writer import Writer
 from leasehold.engines.state import Description, empty_state
@@ -71,7 +72,7 @@ async def raised(coroutine: object) -> str | None:
 def test_the_number_of_connections_does_not_depend_on_the_number_of_spaces(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "RETRY_SECONDS", ANSWER_SECONDS)  # many lists wait for few connections
+    monkeypatch.setattr(pool, "WAIT_SECONDS", ANSWER_SECONDS)  # many lists wait for few connections
     url = f"{database.url}&application_name={database.schema}"
     sessions = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{database.schema}'"
     names = [f"n{number}" for number in range(1, SPACES + 1)]
@@ -630,5 +631,39 @@ def test_the_other_spaces_continue_after_a_commit_whose_end_has_failed(
             assert [end is None for end in ends] == [False, True, True]
             await spaces[0].recover()
             assert await commit(spaces[0], ["k"], counting("k")) is None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_a_commit_that_has_waited_long_for_its_turn_is_repeated_unless_the_database_is_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch, *, recovers: bool
+) -> None:
+    attempt = Committer._attempt
+    is_over = asyncio.Event()
+    attempts: list[str] = []
+
+    async def fail(self: Committer, pipeline: Pipeline, batch: Batch, *, is_locked: bool) -> object:
+        attempts.append(self._namespace)
+        if self._namespace == "first":
+            await is_over.wait()
+        if not recovers or attempts.count("second") == 1:
+            raise OSError
+        return await attempt(self, pipeline, batch, is_locked=is_locked)
+
+    async def scenario() -> None:
+        async with opened_engine(database.url, "first", "second") as engine, AsyncExitStack() as stack:
+            first, second = [
+                await stack.enter_async_context(opened_space(engine.space(name))) for name in ("first", "second")
+            ]
+            monkeypatch.setattr(Committer, "_attempt", fail)
+            monkeypatch.setattr(fault, "RETRY_SECONDS", 1.0 if recovers else 0.0)
+            ends = asyncio.gather(*(commit(space, ["k"], counting("k")) for space in (first, second)))
+            await asyncio.sleep(1.1)  # the second commit waits for longer than failures are retried
+            is_over.set()
+            async with asyncio.timeout(ANSWER_SECONDS):
+                codes = [code_of(end) for end in await ends]
+        assert codes == ([None, None] if recovers else ["unavailable", "unavailable"])
+        assert attempts == (["first", "second", "second"] if recovers else ["first", "second"])
 
     run(scenario())

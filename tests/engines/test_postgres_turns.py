@@ -10,7 +10,7 @@ import pytest
 from databases import Database, commit, counting, database_for, opened, read, run, until
 from driving import json_text
 
-from leasehold.engines.postgres import committer, head_statements, writer
+from leasehold.engines.postgres import committer, fault, head_statements, writer
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.space import PostgresSpace
@@ -213,9 +213,9 @@ def test_the_caller_gets_the_error_if_the_head_cannot_be_locked(
 
     async def scenario() -> None:
         async with contending(database) as (one, other):
-            with monkeypatch.context() as fault:
-                fault.setattr(Committer, "_lock", fail)
-                fault.setattr(committer, "RETRY_SECONDS", 0.0)
+            with monkeypatch.context() as patch:
+                patch.setattr(Committer, "_lock", fail)
+                patch.setattr(fault, "RETRY_SECONDS", 0.0)
                 asked = Asked(one)
                 async with asyncio.timeout(SECONDS):
                     error = await asked.end

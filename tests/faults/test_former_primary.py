@@ -10,7 +10,7 @@ from databases import Database, PostgresServer, commit, opened, read, read_recor
 from replication import Pair
 from running import ANSWER_SECONDS
 
-from leasehold.engines.postgres import committer, fault, links, pool
+from leasehold.engines.postgres import committer, fault, links
 from leasehold.engines.postgres import database as shared
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.links import Address, Link
@@ -107,8 +107,7 @@ def test_the_former_primary_is_not_used_even_if_no_other_server_answers(
             await write(space)
             await asyncio.to_thread(pair.thaw_former)
             with monkeypatch.context() as patch:
-                for module in (committer, fault, pool):
-                    patch.setattr(module, "RETRY_SECONDS", 1.0)
+                patch.setattr(fault, "RETRY_SECONDS", 1.0)
                 await asyncio.to_thread(pair.primary.stop)
                 assert await seen(space) == {"unavailable"}
                 error = await commit(space, ["k"], writing("k", NEW))

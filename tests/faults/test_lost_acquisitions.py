@@ -20,7 +20,7 @@ from harness.postgres_faults import BIND_COMMIT
 from proxy import Proxy
 from running import Server, Wire, message, running, until
 
-from leasehold.engines.postgres import committer, fault, listener, pool
+from leasehold.engines.postgres import committer, fault, listener
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
 from leasehold.errors import ServiceError
@@ -158,8 +158,7 @@ def scenario(
     """Run a test on its own database. The engine gives up after `patience_seconds`."""
 
     def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (committer, fault, pool):
-            monkeypatch.setattr(module, "RETRY_SECONDS", patience_seconds)
+        monkeypatch.setattr(fault, "RETRY_SECONDS", patience_seconds)
         monkeypatch.setattr(committer, "RESOLVE_SECONDS", patience_seconds)
         monkeypatch.setattr(listener, "RELISTEN_SECONDS", 0.01)
 

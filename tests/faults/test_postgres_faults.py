@@ -65,8 +65,7 @@ def database(tmp_path: Path) -> Database:
 
 
 def give_up_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    for module in (committer, fault, pool):
-        monkeypatch.setattr(module, "RETRY_SECONDS", seconds)
+    monkeypatch.setattr(fault, "RETRY_SECONDS", seconds)
 
 
 async def number_in(engine: PostgresSpace, key: str = "n") -> tuple[int, int]:

@@ -9,7 +9,7 @@ import pytest
 from databases import Database, PostgresServer, commit, counting, database_for, opened, read, run, writing
 from running import refusal, running, until
 
-from leasehold.engines.postgres import committer, failures, fault, pool, record_statements
+from leasehold.engines.postgres import failures, fault, record_statements
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.failures import Reports, as_service_error, is_refusal, is_transient
 from leasehold.engines.postgres.pipeline import Pipeline
@@ -232,8 +232,7 @@ def own_server() -> Iterator[PostgresServer]:
 def test_an_outage_is_logged_at_its_beginning_and_its_end(
     own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in (committer, fault, pool):
-        monkeypatch.setattr(module, "RETRY_SECONDS", 2.0)
+    monkeypatch.setattr(fault, "RETRY_SECONDS", 2.0)
 
     async def scenario() -> None:
         async with opened(own_server.url) as engine:

@@ -39,7 +39,6 @@ from leasehold.engines.postgres.failures import FAILURES, Reports, is_transient
 from leasehold.engines.postgres.fault import Fault
 from leasehold.engines.postgres.known_head import Head
 from leasehold.engines.postgres.links import (
-    RETRY_SECONDS,
     SILENCE_SECONDS,
     Connection,
     collect_warnings,
@@ -139,11 +138,13 @@ class Committer:
         """Repeat the attempt until the batch is committed or refused, or until the time for retries has ended."""
         lost: Written | None = None
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + RETRY_SECONDS
-        attempts = 1
+        deadline, attempts = 0.0, 0
         while True:
             try:
                 async with self._writer:
+                    attempts += 1
+                    if attempts == 1:  # not earlier, because the turns of many other spaces take their time
+                        deadline = loop.time() + self._fault.retry_seconds()
                     pipeline = await self._writer.pipeline()
                     is_locked = not isinstance(batch, Batch)
                     if not isinstance(batch, Batch):
@@ -160,7 +161,6 @@ class Committer:
                 if not goes_on or not await self._writer.pause(deadline):
                     error = self._fault.failed(failure)
                     return error if lost is None else outcome_unknown()
-                attempts += 1
                 self._reports.log(log.warning, "a commit is tried again", failure, by_sqlstate=False)
             else:
                 if attempts > 1:

@@ -7,13 +7,15 @@ from typing import Final, TypeVar
 
 from leasehold.engines.postgres.failures import FAILURES
 from leasehold.engines.postgres.fault import Fault
-from leasehold.engines.postgres.links import RETRY_SECONDS, Connection, Link
+from leasehold.engines.postgres.links import Connection, Link
 from leasehold.errors import unavailable
 
 T = TypeVar("T")
 
 LIST_SILENCE_SECONDS: Final = 15.0
 """Longer than for other queries, because a page may be large."""
+WAIT_SECONDS: Final = LIST_SILENCE_SECONDS
+"""A caller waits so long for a link: at least as long as those that are in use may take for one query."""
 
 
 class Pool:
@@ -60,7 +62,7 @@ class Pool:
     async def _next_link(self) -> Link:
         """Wait for a link that is not in use. It must be put back."""
         try:
-            async with asyncio.timeout(RETRY_SECONDS):
+            async with asyncio.timeout(WAIT_SECONDS):
                 return await self._links.get()
         except TimeoutError as timeout:
-            raise unavailable("too many lists are being read") from timeout
+            raise unavailable("too many requests wait for a connection to the database") from timeout
