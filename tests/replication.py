@@ -1,14 +1,13 @@
 """Two real PostgreSQL servers: a primary, and a standby that its commits wait for unless it is asynchronous."""
 
-import time
+import asyncio
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from databases import STANDBY, Database, PostgresServer
-from running import free_port, until
-
-WAIT_SECONDS: Final = 60.0
+import asyncpg
+from databases import STANDBY, Database, PostgresServer, run, until
+from running import ANSWER_SECONDS, free_port
 
 _STREAMS: Final = "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = '{}' AND state = 'streaming'"
 _STREAMS_NOT: Final = "SELECT count(*) = 0 FROM pg_stat_replication"
@@ -53,7 +52,7 @@ class Pair:
         if self._is_synchronous:
             _set(self.primary, "synchronous_standby_names", STANDBY)
         state = "sync" if self._is_synchronous else "async"
-        until(lambda: _is_true(self.primary, _STREAMS.format(state)), seconds=WAIT_SECONDS)
+        run(until(_database(self.primary), _STREAMS.format(state)))
 
     def freeze_and_promote(self) -> None:
         """Promote the standby while the primary does not answer."""
@@ -79,19 +78,12 @@ class Pair:
         """Cut the standby off as if the network had failed. Commits wait until it is promoted."""
         assert self.standby is not None
         _set(self.standby, "primary_conninfo", "")
-        until(lambda: _is_true(self.primary, _STREAMS_NOT), seconds=WAIT_SECONDS)
+        run(until(_database(self.primary), _STREAMS_NOT))
 
     def waiting(self, *, but_for: tuple[int, str] | None = None) -> tuple[int, str]:
         """Wait until a commit waits for the standby. Returns its process and when it began. Ignores the process
         `but_for`."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < deadline:
-            for row in _database(self.primary).fetch(f"SELECT {_WAITING}"):
-                found = (row["pid"], row["xact_start"])
-                if found != but_for:
-                    return found
-            time.sleep(0.01)
-        raise AssertionError("no commit waits for the standby")
+        return run(_waiting(self.primary.url, but_for))
 
     def promote(self) -> None:
         """Remove the primary for good. The standby takes its place."""
@@ -104,6 +96,20 @@ class Pair:
 
 def _database(server: PostgresServer) -> Database:
     return Database(server.url, "public")
+
+
+async def _waiting(url: str, but_for: tuple[int, str] | None) -> tuple[int, str]:
+    connection = await asyncpg.connect(url, timeout=ANSWER_SECONDS)
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while True:
+                for row in await connection.fetch(f"SELECT {_WAITING}"):
+                    found = (row["pid"], row["xact_start"])
+                    if found != but_for:
+                        return found
+                await asyncio.sleep(0.01)
+    finally:
+        await connection.close()
 
 
 def _set(server: PostgresServer, name: str, value: str) -> None:

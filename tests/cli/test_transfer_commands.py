@@ -68,6 +68,7 @@ def fill(server: Server) -> None:
 
 
 def wipe(server: Server) -> None:
+    assert server.request("DELETE", "/kv?prefix=many/").status_code == 200
     for entry in server.request("GET", "/kv?values=false").json()["entries"]:
         server.delete(entry["key"])
     assert lines_of(server) == []

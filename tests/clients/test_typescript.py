@@ -48,7 +48,7 @@ def test_the_tests_of_a_file_pass(name: str) -> None:
     typescript.compiled()
     with free_port() as port:
         environment = {"LEASEHOLD_TEST_PORT": str(port)}
-        printed = run("node", "--test", f"build/{name}.js", environment=environment)
+        printed = run("node", f"build/{name}.js", environment=environment)
     assert re.search(r"^# pass [1-9]", printed, re.MULTILINE), printed
     assert re.search(r"^# skipped 0$", printed, re.MULTILINE), printed
 

@@ -83,6 +83,7 @@ class Injector:
         self._failure: BaseException = MemoryError()
         self._watches = False
         self.seen: list[Site] = []
+        """The calls, while it is not armed."""
         self.fired: Site | None = None
         self.stack: list[tuple[str, str]] = []
         """File and function of the service's frames where it raised, the innermost first."""
@@ -111,18 +112,26 @@ class Injector:
 
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
         if event == "call":
-            caller, callee = frame.f_back, frame.f_code.co_qualname
-            if not self._watches and frame.f_code.co_name in STARTS and self._in_service(frame):
+            code = frame.f_code
+            if not self._watches:
+                if code.co_name not in STARTS or not self._in_service(frame):
+                    return
                 self._watches = True
-        elif event == "c_call":
+            caller = frame.f_back
+            if caller is None or not self._in_service(caller):
+                return
+            callee = code.co_qualname
+        elif event == "c_call" and self._watches and self._in_service(frame):
             caller, callee = frame, getattr(argument, "__qualname__", "")
         else:
             return
-        if not self._watches or caller is None or not self._in_service(caller) or callee in NEVER_RAISE:
+        if callee in NEVER_RAISE:
             return
         site = (caller.f_code.co_qualname, caller.f_lineno, callee)
-        self.seen.append(site)
-        if self._target is None or site != self._target[0]:
+        if self._target is None:
+            self.seen.append(site)
+            return
+        if site != self._target[0]:
             return
         self._target = (site, self._target[1] - 1)
         if self._target[1] < 0:
