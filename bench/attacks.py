@@ -146,6 +146,19 @@ def _states(headers: Mapping[str, str]) -> Iterator[Attack]:
             ("POST", "/terraform/worst", {**headers, "Idempotency-Key": f"{name} {number}"}, state) for number in (1, 2)
         )
         yield Attack(f"POST of two states with an Idempotency-Key: {name}", twice)
+    save = ("POST", "/terraform/worst", headers, b'"%b"' % (b"a" * (size - 2)))
+    reads: Mapping[str, tuple[str, Mapping[str, str]]] = {
+        "GET of a state": ("/terraform/worst", {}),
+        "GET of the bytes of a state": ("/kv/terraform/worst", {"Accept": "*/*"}),
+        "GET of a state in base64": ("/kv/terraform/worst?base64", {"Accept": "application/json"}),
+        "GET of a state as MessagePack": ("/kv/terraform/worst", {"Accept": _MESSAGEPACK}),
+        "GET /kv of states in base64": ("/kv?base64&prefix=terraform/", {}),
+        "GET /kv of states as MessagePack": ("/kv?prefix=terraform/", {"Accept": _MESSAGEPACK}),
+        "GET /stream of states in base64": ("/stream?base64&prefix=terraform/", {}),
+        "GET /backup of states": ("/backup", {}),
+    }
+    for name, (target, fields) in reads.items():
+        yield Attack(f"{name}, after a POST", (save, ("GET", target, fields, None)))
 
 
 def _patches() -> Iterator[Attack]:

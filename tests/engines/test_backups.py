@@ -22,9 +22,11 @@ from leasehold.engines.base import Engine, Moment
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.offline import _read_quietly
 from leasehold.engines.file.recovery import Paths
+from leasehold.engines.file.snapshot import snapshot_text
 from leasehold.engines.seals import SEAL_BYTES, Seal
-from leasehold.engines.state import StoredState
+from leasehold.engines.state import KindSnapshot, Snapshot, StoredState
 from leasehold.errors import ServiceError
+from leasehold.limits import MIB
 from leasehold.model import ENTRY, LEASE, Binary, Content, Entry, Lease, Usage, Value
 from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.values import UNREADABLE
@@ -153,6 +155,22 @@ def test_no_chunk_of_a_backup_is_empty() -> None:
         return [chunk async for chunk in backup_text(Moment(INCARNATION, 2, pages(entries)))]
 
     assert all(run(chunks()))
+
+
+def test_large_entries_are_in_small_chunks() -> None:
+    """Those of a backup are made on the event loop; those of `data.json` are copied beside it."""
+    entries = [Entry(f"a{number:02}", b'"%b"' % (b"a" * 100_000), 1, NOW, NOW) for number in range(30)]
+    entries.append(Entry("b", Binary("image/png", Content(bytes(5 * MIB))), 1, NOW, NOW))
+
+    async def chunks() -> list[bytes]:
+        return [chunk async for chunk in backup_text(Moment(INCARNATION, 1, pages(entries)))]
+
+    backup = run(chunks())
+    assert max(map(len, backup)) < 2 * MIB
+    snapshot = Snapshot(INCARNATION, 1, 1, [KindSnapshot(ENTRY, [entry.key for entry in entries], entries)])
+    *small, largest = sorted(map(len, snapshot_text(snapshot)))
+    assert max(small) < 1 * MIB < largest
+    assert b"".join(backup).startswith(b"".join(snapshot_text(snapshot)).removesuffix(b"}\n"))
 
 
 @pytest.mark.parametrize("size", [1, 7, SEAL_BYTES, 10_000_000])

@@ -241,7 +241,7 @@ def small_sizes(rng: random.Random) -> Iterator[None]:
             (policy, "SMALL_STORE_BYTES", rng.choice([1, 3, 6]) * KIB),
             (policy, "MIN_JOURNAL_BYTES", rng.choice([6, 12, 1000]) * KIB),
             (policy, "MAX_LAST_CHECKPOINT_BYTES", rng.choice([2, 1000]) * KIB),
-            (snapshot, "CHUNK_LINES", rng.choice([1, 3, 1000])),
+            (snapshot, "CHUNK_BYTES", rng.choice([1, 300, 100_000])),
             (snapshot, "BLOCK_BYTES", rng.choice([256, 1024, 512 * KIB])),
         ):
             stack.enter_context(patch.object(module, name, size))

@@ -94,8 +94,15 @@ def group_record(records: Sequence[bytes]) -> bytes:
     pieces = [bytes((GROUP,))]
     for record in records:
         _, size, number, _ = RECORD.unpack_from(record)
-        pieces += (SUMMED.pack(size, number), record[RECORD_HEADER_BYTES:])
+        pieces.append(SUMMED.pack(size, number))
+        pieces += _without_header(record)
     return framed(0, pieces)
+
+
+def _without_header(record: bytes) -> Iterator[bytes]:
+    """The payload of a record in pieces: one slice of it would keep the interpreter while it copies many megabytes."""
+    for begin in range(RECORD_HEADER_BYTES, len(record), LARGE_CONTENT_BYTES):
+        yield record[begin : begin + LARGE_CONTENT_BYTES]
 
 
 def _pieces_of(change: Change) -> Iterator[bytes]:

@@ -41,8 +41,8 @@ from leasehold.model import KINDS, AnyKind
 from leasehold.progress import Progress
 
 FORMAT: Final = 1
-CHUNK_LINES: Final = 1_000
-"""Lines to encode at a time (0.5 ms), so that the event loop can run in between."""
+CHUNK_BYTES: Final = 128 * KIB
+"""Bytes to write at a time, plus one line."""
 BLOCK_BYTES: Final = 512 * KIB
 """Bytes to read at a time. Larger blocks fragment the memory more: a freed block leaves a gap between the entries."""
 
@@ -92,30 +92,34 @@ def snapshot_text(snapshot: Snapshot) -> Iterator[bytes]:
         yield b"\n]}\n"
 
 
-def _joined(chunks: Iterator[Sequence[bytes]]) -> Iterator[bytes]:
-    """Lines as the elements of a list."""
-    separator = b"\n"
-    for chunk in chunks:
-        yield separator + _SEPARATOR.join(chunk)
-        separator = _SEPARATOR
+def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines as the elements of a list, in chunks.
+
+    Only a join lets the event loop run while it copies many megabytes.
+    """
+    chunk = list(islice(lines, 1))
+    if not chunk:
+        return
+    yield b"\n"
+    size = len(chunk[0])
+    for line in lines:
+        if size > CHUNK_BYTES:
+            yield _SEPARATOR.join(chunk)
+            chunk, size = [b""], 0  # so that a separator is before the next line
+        chunk.append(line)
+        size += len(line)
+    yield _SEPARATOR.join(chunk)
 
 
-def _record_lines(part: AnyKindSnapshot) -> Iterator[Sequence[bytes]]:
+def _record_lines(part: AnyKindSnapshot) -> Iterator[bytes]:
     lines_of = line_format(part.kind)
-    encode, by_name = lines_of.encode, lines_of.by_name(part.records)
-    names = iter(part.names)
-    while chunk := [encode(by_name[name]) for name in islice(names, CHUNK_LINES)]:
-        yield chunk
+    return map(lines_of.encode, map(lines_of.by_name(part.records).__getitem__, part.names))
 
 
-def _removal_lines(kinds: Sequence[AnyKindSnapshot]) -> Iterator[Sequence[bytes]]:
+def _removal_lines(kinds: Sequence[AnyKindSnapshot]) -> Iterator[bytes]:
     for part in kinds:
-        removals = iter(part.removals.items())
-        while chunk := [
-            encode_removal(RemovalLine(part.kind.name, name, revision))
-            for name, revision in islice(removals, CHUNK_LINES)
-        ]:
-            yield chunk
+        for name, revision in part.removals.items():
+            yield encode_removal(RemovalLine(part.kind.name, name, revision))
 
 
 # Reading the layout that Leasehold writes -------------------------------------------------------------------------
