@@ -24,7 +24,7 @@ from leasehold.engines.file.offline import _read_quietly
 from leasehold.engines.file.recovery import Paths
 from leasehold.engines.file.snapshot import snapshot_text
 from leasehold.engines.seals import SEAL_BYTES, Seal
-from leasehold.engines.state import KindSnapshot, Snapshot, StoredState
+from leasehold.engines.state import StoredState, empty_state, snapshot_of
 from leasehold.errors import ServiceError
 from leasehold.limits import MIB
 from leasehold.model import ENTRY, LEASE, Binary, Content, Entry, Lease, Usage, Value
@@ -167,7 +167,11 @@ def test_large_entries_are_in_small_chunks() -> None:
 
     backup = run(chunks())
     assert max(map(len, backup)) < 2 * MIB
-    snapshot = Snapshot(INCARNATION, 1, 1, [KindSnapshot(ENTRY, [entry.key for entry in entries], entries)])
+    state = empty_state()
+    state.of(ENTRY).by_name.update(by_key(entries))
+    state.revision = state.compacted_revision = 1
+    state.incarnation = INCARNATION
+    snapshot = snapshot_of(state)
     *small, largest = sorted(map(len, snapshot_text(snapshot)))
     assert max(small) < 1 * MIB < largest
     assert b"".join(backup).startswith(b"".join(snapshot_text(snapshot)).removesuffix(b"}\n"))

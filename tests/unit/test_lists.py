@@ -1,7 +1,7 @@
 """Lists that leave entries out, counts over several prefixes, and how many lists are made at the same time."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from types import SimpleNamespace
 from typing import TypeVar, cast
 
@@ -12,7 +12,7 @@ from leasehold.http.endpoints.kv import shown_parts
 from leasehold.http.endpoints.kv.several_entries import several_entries
 from leasehold.http.endpoints.kv.shown_parts import shown_pages
 from leasehold.http.media_types import Media
-from leasehold.http.pieces import CHUNK_BYTES, GatheredList
+from leasehold.http.pieces import CHUNK_BYTES, GatheredList, gathered
 from leasehold.http.requests import Headers, Request
 from leasehold.http.responses import Response
 from leasehold.http.routing.route import Service
@@ -115,38 +115,66 @@ def test_a_list_lets_the_event_loop_go_on_while_it_leaves_entries_out() -> None:
     assert asyncio.run(turns_during_a_list()) > 60
 
 
-@pytest.mark.parametrize("is_packed", [False, True], ids=["with parts", "as MessagePack"])
-def test_an_iteration_of_the_event_loop_has_one_piece_of_work_of_all_lists(*, is_packed: bool) -> None:
-    works = 0
+class Works:
+    """Lists that count each piece of their work."""
 
-    def shown(_: Entry) -> Entry | None:
-        nonlocal works
-        works += 1
+    def __init__(self) -> None:
+        self.done = 0
+
+    def shown(self, _: Entry) -> Entry | None:
+        self.done += 1
         return None
 
-    def encoded() -> Iterator[bytes]:
-        nonlocal works
+    def encoded(self) -> Iterator[bytes]:
         for _ in range(5):
-            works += 1
+            self.done += 1
             yield b"x" * (CHUNK_BYTES + 1)
 
-    async def parts(turn: Turn) -> None:
-        async for _ in shown_pages(Source(5, b"1" * CHUNK_BYTES).pages(), shown, None, turn):
-            pass
+    def steps(self, result: T) -> Generator[None, None, T]:
+        for _ in range(5):
+            self.done += 1
+            yield
+        return result
 
-    async def packed(turn: Turn) -> None:
-        await GatheredList("entries", Media.MESSAGEPACK, turn).add(encoded())
+    async def parts(self, turn: Turn) -> None:
+        await exhausted(shown_pages(Source(5, b"1" * CHUNK_BYTES).pages(), self.shown, None, turn))
+
+    async def parts_in_steps(self, turn: Turn) -> None:
+        await exhausted(shown_pages(Source(1, b"1").pages(), lambda _: self.steps(None), None, turn))
+
+    async def packed(self, turn: Turn) -> None:
+        await GatheredList("entries", Media.MESSAGEPACK, turn).add(self.encoded())
+
+    async def packed_in_steps(self, turn: Turn) -> None:
+        await GatheredList("entries", Media.MESSAGEPACK, turn).add([self.steps(b"x")])
+
+    async def streamed_in_steps(self, turn: Turn) -> None:
+        await exhausted(gathered([self.steps(b"x")], turn))
+
+
+async def exhausted(items: AsyncGenerator[object]) -> None:
+    async for _ in items:
+        pass
+
+
+@pytest.mark.parametrize(
+    "make", [Works.parts, Works.parts_in_steps, Works.packed, Works.packed_in_steps, Works.streamed_in_steps]
+)
+def test_an_iteration_of_the_event_loop_has_one_piece_of_work_of_all_lists(
+    make: Callable[[Works, Turn], Coroutine[object, object, None]],
+) -> None:
+    works = Works()
 
     async def most_at_once() -> int:
         turn = Turn()
-        lists = [asyncio.ensure_future((packed if is_packed else parts)(turn)) for _ in range(20)]
+        lists = [asyncio.ensure_future(make(works, turn)) for _ in range(20)]
         most = before = 0
         while not all(each.done() for each in lists):
             await asyncio.sleep(0)
-            most, before = max(most, works - before), works
+            most, before = max(most, works.done - before), works.done
         return most
 
-    assert (asyncio.run(most_at_once()), works) == (1, 100)
+    assert (asyncio.run(most_at_once()), works.done) == (1, 100)
 
 
 def run_with_store(work: Callable[[Store], Awaitable[T]]) -> T:

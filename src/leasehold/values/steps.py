@@ -5,8 +5,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+Steps = Generator[None, None, T]
+Encoded = bytes | Steps[bytes]
+"""An encoded item, or the steps that encode a large one."""
 
-def finished(steps: Generator[None, None, T]) -> T:
+
+def finished(steps: Steps[T]) -> T:
     """Do all steps at once, and return the result."""
     while True:
         try:

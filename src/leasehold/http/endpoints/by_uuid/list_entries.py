@@ -9,6 +9,7 @@ from leasehold.http.responses import Response, Stream
 from leasehold.http.routing.parameters import UUID, prefixes_of
 from leasehold.http.routing.route import AsyncEndpoint, Route, Service
 from leasehold.model import Entry
+from leasehold.values.steps import Steps
 
 _FIRST_DIGITS: Final = tuple("0123456789abcdef")
 
@@ -18,7 +19,7 @@ async def list_entries(request: Request, service: Service) -> Response | Stream:
     if prefixes == ("",):
         prefixes = _FIRST_DIGITS
 
-    def shown(entry: Entry) -> Entry | None:
+    def shown(entry: Entry) -> Entry | Steps[Entry | None] | None:
         if not UUID.fullmatch(entry.key):
             return None
         return entry if shown_part is None else shown_part(entry)

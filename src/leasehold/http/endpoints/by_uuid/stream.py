@@ -2,7 +2,8 @@
 lines of JSON.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 
@@ -10,7 +11,7 @@ import msgspec
 
 from leasehold import values
 from leasehold.http.endpoints.kv.binary_entry import headers_of_bytes
-from leasehold.http.endpoints.kv.listed_entry import packed_entry
+from leasehold.http.endpoints.kv.listed_entry import Encoder, packed_entry
 from leasehold.http.event_formats import json_line
 from leasehold.http.media_types import Media
 from leasehold.http.pieces import CHUNK_BYTES, gathered
@@ -82,18 +83,18 @@ async def _chunks_of(data: bytes) -> AsyncGenerator[bytes]:
 
 async def stream_entries(request: Request, service: Service) -> Stream:
     with_base64 = flag_of(request, BASE64.name, default=False)
-    encode = packed_entry
+    encode: Encoder = packed_entry
     if request.media is Media.NDJSON:
         encode = _json_line_with_base64 if with_base64 else _json_line
     return Stream(request.media, _entry_chunks(service, prefixes_of(request), encode))
 
 
-async def _entry_chunks(
-    service: Service, prefixes: Sequence[str], encode: Callable[[Entry], bytes]
-) -> AsyncGenerator[bytes]:
-    async for page in service.store.pages(prefixes, None, None):
-        for chunk in gathered(map(encode, page.records)):
-            yield chunk
+async def _entry_chunks(service: Service, prefixes: Sequence[str], encode: Encoder) -> AsyncGenerator[bytes]:
+    store = service.store
+    async for page in store.pages(prefixes, None, None):
+        async with aclosing(gathered(map(encode, page.records), store.turn)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 def _json_line(entry: Entry) -> bytes:

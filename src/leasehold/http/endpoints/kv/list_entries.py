@@ -61,7 +61,7 @@ async def list_response(
     )
     if request.media is Media.MESSAGEPACK:
         return await _packed_list(service, listing.pages(limit or MAX_PAGE_ENTRIES), encoder)
-    return Stream(Media.JSON, _json_chunks(listing.pages(limit), encoder))
+    return Stream(Media.JSON, _json_chunks(service, listing.pages(limit), encoder))
 
 
 class _Listing(msgspec.Struct, frozen=True):
@@ -116,7 +116,7 @@ async def _packed_list(service: Service, pages: Pages, encoder: Encoder) -> Resp
     return found.response(revision, next_after)
 
 
-async def _json_chunks(pages: Pages, encoder: Encoder) -> AsyncGenerator[bytes]:
+async def _json_chunks(service: Service, pages: Pages, encoder: Encoder) -> AsyncGenerator[bytes]:
     separator = b'{"entries":[\n'
     revision: int | None = None
     next_after: str | None = None
@@ -124,9 +124,11 @@ async def _json_chunks(pages: Pages, encoder: Encoder) -> AsyncGenerator[bytes]:
         # The revision before the first entry was read: the list has every change up to it.
         revision = page.revision if revision is None else revision
         next_after = page.next_after
-        for chunk in gathered(b",\n" + text for text in map(encoder, page.records)):
-            yield separator + chunk.removeprefix(b",\n") if separator else chunk
-            separator = b""
+        entries = map(encoder, page.records)
+        async with aclosing(gathered(entries, service.store.turn, before=b",\n")) as chunks:
+            async for chunk in chunks:
+                yield separator + chunk.removeprefix(b",\n") if separator else chunk
+                separator = b""
     assert revision is not None
     yield separator + b"\n]," + _list_end(revision, next_after) + b"\n"
 

@@ -8,8 +8,9 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.model import Entry
 from leasehold.values.entry_text import entry_json, entry_json_with_base64, entry_messagepack, partial_entry_json
+from leasehold.values.steps import Encoded, Steps
 
-Encoder = Callable[[Entry], bytes]
+Encoder = Callable[[Entry], Encoded]
 
 
 def encoder_of(media: Media, *, with_values: bool, path: str | None = None, with_base64: bool = False) -> Encoder:
@@ -32,16 +33,34 @@ def _part(path: str, entry: Entry) -> bytes:
     return partial_entry_json(entry, value=part, path=path)
 
 
-def _packed_part(path: str, entry: Entry) -> bytes:
-    return values.to_messagepack(_part(path, entry))
+def _packed_part(path: str, entry: Entry) -> Encoded:
+    text = _part(path, entry)
+    return values.to_messagepack(text) if len(text) <= values.PIECE_BYTES else _packed(text)
 
 
-def packed_entry(entry: Entry) -> bytes:
-    """An entry as MessagePack. Raises `internal`, naming the key, if MessagePack cannot represent the value."""
+def packed_entry(entry: Entry) -> Encoded:
+    """An entry as MessagePack. Raises `internal`, naming the key, if MessagePack cannot represent the value.
+
+    Without steps, it raises at once.
+    """
+    if isinstance(entry.value, bytes) and len(entry.value) > values.PIECE_BYTES:
+        return _packed_entry(entry)
     try:
         return entry_messagepack(entry)
     except ServiceError as error:
         raise values.unreadable(key=entry.key) from error
+
+
+def _packed_entry(entry: Entry) -> Steps[bytes]:
+    try:
+        return (yield from _packed(entry_json(entry)))
+    except ServiceError as error:
+        raise values.unreadable(key=entry.key) from error
+
+
+def _packed(text: bytes) -> Steps[bytes]:
+    with values.collector_paused(len(text)):
+        return (yield from values.to_messagepack_steps(text))
 
 
 def _packed_without_value(entry: Entry) -> bytes:

@@ -4,7 +4,7 @@ The work of one request is bounded: such a list may read much more than it shows
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -14,16 +14,21 @@ from msgspec.structs import replace
 from leasehold import rules
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.get_entry import shown_value
-from leasehold.http.pieces import CHUNK_BYTES
+from leasehold.http.pieces import CHUNK_BYTES, in_iterations
 from leasehold.http.requests import Request
 from leasehold.http.routing.parameters import paths_of
 from leasehold.limits import MAX_LIST_WORK_BYTES
 from leasehold.model import Binary, Entry, Found, Page, Pointer, Read
+from leasehold.values import PIECE_BYTES
+from leasehold.values.steps import Steps, finished
 
 Pages = AsyncGenerator[Page[Entry]]
 """Entries in the order of the list. It continues behind the `next_after` of the last page."""
-Shown = Callable[[Entry], Entry | None]
-"""What a list shows of an entry: the entry itself, or another one, whose value is a part. None: it is left out."""
+Shown = Callable[[Entry], Entry | Steps[Entry | None] | None]
+"""What a list shows of an entry: the entry itself, or another one, whose value is a part. None: it is left out.
+
+Steps: those that find it out for a large entry.
+"""
 
 _ENTRY_BYTES: Final = 64
 """The work for an entry that is left out, beside its value."""
@@ -45,7 +50,7 @@ async def shown_pages(pages: Pages, shown: Shown, limit: int | None, turn: async
             begin = 0
             while begin < len(page.records) or not page.records:
                 async with turn:
-                    piece = _piece(page.records, begin, shown, left)
+                    piece = await _piece(page.records, begin, shown, left)
                     if piece.work_bytes > _QUICK_BYTES:
                         await asyncio.sleep(0)
                 begin, work = piece.end, work + piece.work_bytes
@@ -77,13 +82,16 @@ class _Piece(msgspec.Struct, frozen=True):
     """Another entry would be shown, but the limit is reached."""
 
 
-def _piece(entries: Sequence[Entry], begin: int, shown: Shown, limit: int | None) -> _Piece:
-    """What is shown of the entries from `begin` on, until this takes CHUNK_BYTES of work."""
+async def _piece(entries: Sequence[Entry], begin: int, shown: Shown, limit: int | None) -> _Piece:
+    """What is shown of the entries from `begin` on, until this takes CHUNK_BYTES of work. A step of a large entry is
+    done in each iteration of the event loop."""
     records: list[Entry] = []
     work = 0
     for index in range(begin, len(entries)):
         entry = entries[index]
         result = shown(entry)
+        if isinstance(result, Generator):
+            result = await in_iterations(result)
         if result is not entry:
             work += len(entry.value) + _ENTRY_BYTES
         if result is not None:
@@ -101,7 +109,7 @@ def shown_parts_of(request: Request) -> Shown | None:
     return None if paths is None else lambda entry: _part(request, entry, paths)
 
 
-def _part(request: Request, entry: Entry, paths: Sequence[Pointer]) -> Entry | None:
+def _part(request: Request, entry: Entry, paths: Sequence[Pointer]) -> Entry | Steps[Entry | None] | None:
     """The entry with the value that a GET with these paths shows. None if the GET would not find it.
 
     Also None if its value is bytes, which have no parts.
@@ -109,8 +117,13 @@ def _part(request: Request, entry: Entry, paths: Sequence[Pointer]) -> Entry | N
     text = entry.value
     if isinstance(text, Binary):
         return None
+    steps = _part_steps(request, entry, text, paths)
+    return steps if len(text) > PIECE_BYTES else finished(steps)
+
+
+def _part_steps(request: Request, entry: Entry, text: bytes, paths: Sequence[Pointer]) -> Steps[Entry | None]:
     try:
-        found = rules.evaluate_read(Read(entry.key, tuple(paths)), entry, "")
+        found = yield from rules.read_steps(Read(entry.key, tuple(paths)), entry, "")
     except ServiceError as error:
         if error.code == "path_not_found":
             return None
