@@ -180,11 +180,11 @@ def test_values_false_leaves_the_values_out(server: Server, ten: str, limit: dic
     whole, bare = listed(server, prefix=ten, **limit), listed(server, prefix=ten, values="false", **limit)
     for entry in whole["entries"]:
         del entry["value"]
-    assert bare == whole
+    assert bare["entries"] == whole["entries"]  # what expires for other tests moves the revision
 
 
 def test_values_true_includes_the_values(server: Server, ten: str) -> None:
-    assert listed(server, prefix=ten, values="true") == listed(server, prefix=ten)
+    assert listed(server, prefix=ten, values="true")["entries"] == listed(server, prefix=ten)["entries"]
 
 
 def test_values_with_another_value_is_refused(server: Server) -> None:

@@ -20,6 +20,7 @@ from leasehold.limits import MAX_GATHERED_LISTS, Limits
 from leasehold.model import Entry, Page, Put
 from leasehold.store.store import Store
 from leasehold.store.turns import Turn
+from leasehold.values.steps import as_pieces
 
 T = TypeVar("T")
 
@@ -146,10 +147,10 @@ class Works:
         await GatheredList("entries", Media.MESSAGEPACK, turn).add(self.encoded())
 
     async def packed_in_steps(self, turn: Turn) -> None:
-        await GatheredList("entries", Media.MESSAGEPACK, turn).add([self.steps(b"x")])
+        await GatheredList("entries", Media.MESSAGEPACK, turn).add([as_pieces(self.steps(b"x"))])
 
     async def streamed_in_steps(self, turn: Turn) -> None:
-        await exhausted(gathered([self.steps(b"x")], turn))
+        await exhausted(gathered([as_pieces(self.steps(b"x"))], turn))
 
 
 async def exhausted(items: AsyncGenerator[object]) -> None:

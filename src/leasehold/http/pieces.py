@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
@@ -10,9 +10,7 @@ from leasehold.http.media_types import Media
 from leasehold.http.responses import Response
 from leasehold.limits import KIB
 from leasehold.store.turns import Turn
-from leasehold.values.steps import Encoded, Steps
-
-T = TypeVar("T")
+from leasehold.values.steps import Encoded, Pieces
 
 CHUNK_BYTES: Final = 64 * KIB
 """The largest chunk of a stream, unless one entry is larger."""
@@ -26,21 +24,8 @@ def chunked(data: bytes) -> bytes:
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-async def in_iterations(steps: Steps[T]) -> T:
-    """Do one step in each iteration of the event loop, and return the result. The caller holds the store's turn."""
-    try:
-        while True:
-            next(steps)
-            await asyncio.sleep(0)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        steps.close()
-
-
 async def gathered(items: Iterable[Encoded], turn: asyncio.Lock, *, before: bytes = b"") -> AsyncGenerator[bytes]:
-    """The same bytes in fewer pieces, made one at a time: a page of large values is never whole in memory.
+    """The items in chunks that are made one at a time: a page of large values is never whole in memory.
 
     `before` is put before each item. `turn` is that of the store: of all such lists, one does one step in an iteration
     of the event loop.
@@ -48,16 +33,34 @@ async def gathered(items: Iterable[Encoded], turn: asyncio.Lock, *, before: byte
     gathering: list[bytes] = []
     size = 0
     for item in items:
-        if not isinstance(item, bytes):
-            async with turn:
-                item = await in_iterations(item)  # noqa: PLW2901 - it is the item
-        if gathering and size + len(item) > CHUNK_BYTES:
-            yield b"".join(gathering)
-            gathering, size = [], 0
-        gathering += (before, item)
-        size += len(before) + len(item)
-    if gathering:
+        if isinstance(item, bytes):
+            if gathering and size + len(item) > CHUNK_BYTES:
+                yield b"".join(gathering)
+                gathering, size = [], 0
+            gathering += (before, item)
+            size += len(before) + len(item)
+            continue
+        gathering.append(before)
+        size += len(before)
+        async for piece in _one_in_an_iteration(item, turn):
+            gathering.append(piece)
+            size += len(piece)
+            if size > CHUNK_BYTES:
+                yield b"".join(gathering)
+                gathering, size = [], 0
+    if size:
         yield b"".join(gathering)
+
+
+async def _one_in_an_iteration(pieces: Pieces, turn: asyncio.Lock) -> AsyncGenerator[bytes]:
+    """The pieces. `turn` is free while a piece is sent."""
+    while True:
+        async with turn:
+            piece = next(pieces, None)
+            if piece is None:
+                return
+            await asyncio.sleep(0)
+        yield piece
 
 
 class GatheredList:
@@ -71,14 +74,16 @@ class GatheredList:
         self._name = name
         self._turn = turn
         self.is_packed = media is Media.MESSAGEPACK
-        self._items: list[bytes] = []
+        self._parts: list[bytes] = []
+        """The items, and what is between them."""
+        self._count = 0
         self.size_bytes = 0
         """Of the items."""
 
     async def add(self, items: Iterable[Encoded]) -> None:
         """Add items in the representation of the list.
 
-        All lists together yield to the event loop every 64 KiB, and after each step.
+        All lists together yield to the event loop every 64 KiB, and after each piece of a large item.
         """
         left = iter(items)
         is_over = False
@@ -92,21 +97,30 @@ class GatheredList:
     async def _add_some(self, items: Iterator[Encoded]) -> bool:
         """Add items until the turn has CHUNK_BYTES or more. True: there are no more."""
         for item in items:
-            if not isinstance(item, bytes):
-                item = await in_iterations(item)  # noqa: PLW2901 - it is the item
-            self._items.append(item)
-            self.size_bytes += len(item)
-            self._turn.encoded_bytes += len(item)
+            if self._count and not self.is_packed:
+                self._parts.append(b",\n")
+            self._count += 1
+            if isinstance(item, bytes):
+                self._append(item)
+            else:
+                for piece in item:
+                    self._append(piece)
+                    await asyncio.sleep(0)
             if self._turn.encoded_bytes > CHUNK_BYTES:
                 return False
         return True
 
+    def _append(self, part: bytes) -> None:
+        self._parts.append(part)
+        self.size_bytes += len(part)
+        self._turn.encoded_bytes += len(part)
+
     def response(self, revision: int, next_after: str | None) -> Response:
-        items = self._items
         if not self.is_packed:
-            end = b'"revision":%d,"next":%b}' % (revision, msgspec.json.encode(next_after))
-            return Response(200, b'{"%b":[%b],%b' % (self._name.encode(), b",\n".join(items), end))
-        pack = msgspec.msgpack.encode
-        head = b"\x83" + pack(self._name) + b"\xdd" + len(items).to_bytes(4, "big")
-        end = pack("revision") + pack(revision) + pack("next") + pack(next_after)
-        return Response(200, b"".join((head, *items, end)), is_packed=True)
+            head = b'{"%b":[' % self._name.encode()
+            end = b'],"revision":%d,"next":%b}' % (revision, msgspec.json.encode(next_after))
+        else:
+            pack = msgspec.msgpack.encode
+            head = b"\x83" + pack(self._name) + b"\xdd" + self._count.to_bytes(4, "big")
+            end = pack("revision") + pack(revision) + pack("next") + pack(next_after)
+        return Response(200, b"".join((head, *self._parts, end)), is_packed=self.is_packed)

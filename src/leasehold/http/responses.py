@@ -12,6 +12,7 @@ from leasehold.http.media_types import Media
 from leasehold.http.redaction import may_read, redacted
 from leasehold.http.requests import Request
 from leasehold.store.watchers import Sink
+from leasehold.values.steps import Encoded, Pieces
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -33,6 +34,17 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     """If `Request.media` is BYTES: the Content-Type."""
     has_own_etag: bool = False
     """`headers` has an ETag that is not one of the store. Caches may keep the response, and must revalidate it."""
+    pieces: Pieces | None = None
+    """The body in its representation, if it is large: it is made in steps. `body` is None then."""
+
+
+def encoded_response(
+    body: Encoded, revision: int | None = None, tag: bytes = b"", *, is_packed: bool = False
+) -> Response:
+    """200 with a body that may be in pieces."""
+    if isinstance(body, bytes):
+        return Response(200, body, revision, tag, is_packed=is_packed)
+    return Response(200, None, revision, tag, is_packed=is_packed, pieces=body)
 
 
 class Stream(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ _MEDIA_TYPE: Final = re.compile(
 """RFC 9110, section 8.3.1. Groups: the type without parameters, and the parameters."""
 
 
-_PIECE_BYTES: Final = 768 * KIB
+PIECE_BYTES: Final = 768 * KIB
 """Divisible by 3, so the pieces of base64 fit together. One takes 0.5 ms."""
 
 
@@ -34,14 +34,20 @@ def type_of(media: str) -> str:
 
 def to_base64(data: bytes) -> bytes:
     """Base64 (RFC 4648, section 4), with padding and without line breaks."""
-    return b64encode(data) if len(data) <= _PIECE_BYTES else b"".join(base64_pieces(data))
+    return b64encode(data) if len(data) <= PIECE_BYTES else b"".join(base64_pieces(data))
 
 
 def base64_pieces(data: bytes) -> Iterator[bytes]:
     """`to_base64` in pieces, so that another thread need not wait for all of it: an encoder keeps the interpreter."""
     view = memoryview(data)
-    for begin in range(0, len(data), _PIECE_BYTES):
-        yield b64encode(view[begin : begin + _PIECE_BYTES])
+    for begin in range(0, len(data), PIECE_BYTES):
+        yield b64encode(view[begin : begin + PIECE_BYTES])
+
+
+def slices(data: bytes) -> Iterator[bytes]:
+    """The bytes in pieces."""
+    for begin in range(0, len(data), PIECE_BYTES):
+        yield data[begin : begin + PIECE_BYTES]
 
 
 def from_base64(text: str) -> Content:

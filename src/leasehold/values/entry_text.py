@@ -5,19 +5,26 @@ The value of an entry may be bytes, which JSON does not have. Then responses in 
 `media`, `size`, and the value as binary data.
 """
 
-from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 import msgspec
 
 from leasehold.model import Binary, Entry
 from leasehold.times import format_time, time_bytes
-from leasehold.values.binary import base64_pieces, to_base64
-from leasehold.values.text import to_messagepack, unreadable
+from leasehold.values.binary import PIECE_BYTES, base64_pieces, slices
+from leasehold.values.decoding import to_messagepack_steps
+from leasehold.values.json_pieces import PIECE_BYTES as DECODED_PIECE_BYTES
+from leasehold.values.steps import Encoded, Pieces, as_pieces
+from leasehold.values.text import collector_paused, to_messagepack, unreadable
 
 encode_text = msgspec.json.Encoder().encode
 """JSON text of a string."""
 _pack: Final = msgspec.msgpack.Encoder().encode
+_MAP: Final = 0x80
+"""Of MessagePack: a map with up to 15 members."""
+_LONG_BYTES: Final = b"\xc6"
+"""Of MessagePack: bytes, behind their length in four bytes."""
 
 ENTRY_JSON: Final = b'{"key":%b,"value":%b,"revision":%b,"created_at":"%b","updated_at":"%b"}'
 """The format string of an entry that does not expire. Its fields are bytes: JSON of the key, and text."""
@@ -41,17 +48,30 @@ def entry_json(entry: Entry) -> bytes:
     return b'%b,"expires_at":"%b"}' % (text[:-1], time_bytes(entry.expires_at))
 
 
-def entry_json_with_base64(entry: Entry) -> bytes:
+def entry_json_with_base64(entry: Entry) -> Encoded:
     """Like `entry_json`; if the value is bytes, `value` is base64 of them, in addition to `media` and `size`."""
     value = entry.value
     if not isinstance(value, Binary):
         return entry_json(entry)
-    return partial_entry_json(entry, value=base64_json(value), path=None)
+    return joined_if_small(value, _pieces_with_base64(entry, value))
 
 
-def base64_json(value: Binary) -> bytes:
+def _pieces_with_base64(entry: Entry, value: Binary) -> Pieces:
+    yield b'{"key":%b,"media":%b,"size":%d,"value":' % (encode_text(entry.key), encode_text(value.media), len(value))
+    yield from base64_json_pieces(value)
+    yield _facts(entry)
+
+
+def base64_json_pieces(value: Binary) -> Pieces:
     """The JSON string of the bytes in base64."""
-    return b"".join((b'"', to_base64(value.data), b'"'))
+    yield b'"'
+    yield from base64_pieces(value.data)
+    yield b'"'
+
+
+def joined_if_small(value: Binary, pieces: Pieces) -> Encoded:
+    """The pieces of an encoding of `value`, joined unless it is large."""
+    return pieces if len(value) > PIECE_BYTES else b"".join(pieces)
 
 
 def stored_entry_json(entry: Entry) -> bytes:
@@ -66,7 +86,7 @@ def stored_entry_json(entry: Entry) -> bytes:
     return b"".join(stored_binary_pieces(entry, value))
 
 
-def stored_binary_pieces(entry: Entry, value: Binary) -> Iterator[bytes]:
+def stored_binary_pieces(entry: Entry, value: Binary) -> Pieces:
     """`stored_entry_json` of an entry with this value, in pieces of about a MiB at most."""
     yield b'{"key":%b,"media":%b,"base64":"' % (encode_text(entry.key), encode_text(value.media))
     yield from base64_pieces(value.data)
@@ -91,14 +111,43 @@ def entry_messagepack(entry: Entry) -> bytes:
     Raises `internal`, also if MessagePack cannot represent the value.
     """
     value = entry.value
-    if not isinstance(value, Binary):
-        return to_messagepack(entry_json(entry))
-    members: dict[str, str | int | bytes] = {"key": entry.key, "media": value.media, "size": len(value)}
-    members |= {"value": bytes(value.data), "revision": entry.revision}
-    members |= {"created_at": format_time(entry.created_at), "updated_at": format_time(entry.updated_at)}
+    if isinstance(value, Binary):
+        return b"".join(binary_messagepack_pieces(entry, value))
+    return to_messagepack(entry_json(entry))
+
+
+def entry_messagepack_pieces(entry: Entry) -> Encoded:
+    """`entry_messagepack`, in pieces if it is large. Then only the pieces raise."""
+    value = entry.value
+    if isinstance(value, Binary):
+        return joined_if_small(value, binary_messagepack_pieces(entry, value))
+    return entry_messagepack(entry) if len(value) <= DECODED_PIECE_BYTES else packed_pieces(entry_json(entry))
+
+
+def packed_pieces(text: bytes) -> Pieces:
+    """`to_messagepack` of a large text."""
+    with collector_paused(len(text)):
+        yield from as_pieces(to_messagepack_steps(text))
+
+
+def binary_messagepack_pieces(entry: Entry, value: Binary) -> Pieces:
+    """`entry_messagepack` of an entry with this value."""
+    facts: dict[str, str | int] = {"revision": entry.revision}
+    facts |= {"created_at": format_time(entry.created_at), "updated_at": format_time(entry.updated_at)}
     if entry.expires_at is not None:
-        members["expires_at"] = format_time(entry.expires_at)
-    return _pack(members)
+        facts["expires_at"] = format_time(entry.expires_at)
+    members = {"key": entry.key, "media": value.media, "size": len(value)}
+    yield bytes((_MAP | len(members) + 1 + len(facts),))
+    yield b"".join(map(_pack, chain.from_iterable(members.items()))) + _pack("value")
+    yield from binary_pieces(value)
+    yield b"".join(map(_pack, chain.from_iterable(facts.items())))
+
+
+def binary_pieces(value: Binary) -> Pieces:
+    """The bytes as MessagePack."""
+    yield _pack(memoryview(value.data)) if len(value) <= PIECE_BYTES else _LONG_BYTES + len(value).to_bytes(4, "big")
+    if len(value) > PIECE_BYTES:
+        yield from slices(value.data)
 
 
 def receipt_json(entry: Entry, *, path: str | None) -> bytes:

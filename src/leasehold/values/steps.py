@@ -1,13 +1,41 @@
 """Work in steps. A generator yields after each step, so that its caller can let other clients go on in between."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 Steps = Generator[None, None, T]
-Encoded = bytes | Steps[bytes]
-"""An encoded item, or the steps that encode a large one."""
+Pieces = Iterator[bytes]
+"""A large text or body in pieces, some of which may be empty. To make one is a step."""
+Encoded = bytes | Pieces
+
+
+def joined(items: Iterable[Encoded]) -> Encoded:
+    """Encoded items one after the other, in pieces if one of them is."""
+    found = list(items)
+    whole = [item for item in found if isinstance(item, bytes)]
+    return b"".join(whole) if len(whole) == len(found) else _pieces_of(found)
+
+
+def _pieces_of(items: Iterable[Encoded]) -> Pieces:
+    for item in items:
+        if isinstance(item, bytes):
+            yield item
+        else:
+            yield from item
+
+
+def as_pieces(steps: Steps[bytes]) -> Pieces:
+    """The result of steps as the last piece, and an empty one for each step before it."""
+    is_over = False
+    while not is_over:
+        piece = b""
+        try:
+            next(steps)
+        except StopIteration as end:
+            piece, is_over = end.value, True
+        yield piece
 
 
 def finished(steps: Steps[T]) -> T:

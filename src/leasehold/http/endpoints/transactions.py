@@ -1,6 +1,6 @@
 """`POST /txn`: several checks and operations, all or nothing, at one revision (docs/transactions.md)."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -12,7 +12,7 @@ from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media, is_allowed
 from leasehold.http.redaction import may_read
 from leasehold.http.requests import Request
-from leasehold.http.responses import Response
+from leasehold.http.responses import Response, encoded_response
 from leasehold.http.routing.bodies import (
     MAX_SHOWN_CHARACTERS,
     amount_of,
@@ -55,10 +55,11 @@ from leasehold.model import (
 from leasehold.values.entry_text import (
     entry_json,
     entry_json_with_base64,
-    entry_messagepack,
+    entry_messagepack_pieces,
     partial_entry_json,
     receipt_json,
 )
+from leasehold.values.steps import Encoded, joined
 
 T = TypeVar("T")
 Members = Mapping[str, Json]
@@ -277,26 +278,38 @@ def show_committed(request: Request, outcome: Outcome) -> Response:
     with_base64 = flag_of(request, BASE64.name, default=False)
     texts = [_result_json(result, shows_all=shows_all, with_base64=with_base64) for result in outcome.results]
     if request.media is Media.MESSAGEPACK and any(map(_shows_bytes, outcome.results)):
-        return Response(200, _packed(outcome, texts), is_packed=True)
-    return Response(200, b'{"revision":%d,"results":[%b]}' % (outcome.revision, b",\n".join(texts)))
+        return encoded_response(joined(_packed(outcome, texts)), is_packed=True)
+    return encoded_response(joined(_listed(outcome, texts)))
 
 
 def _shows_bytes(result: Written | Deleted | Found | Missing) -> bool:
     return isinstance(result, Found) and isinstance(result.entry.value, Binary)
 
 
-def _packed(outcome: Committed, texts: Sequence[bytes]) -> bytes:
+def _listed(outcome: Committed, texts: Sequence[Encoded]) -> Iterator[Encoded]:
+    """The response as JSON. `texts`: the results."""
+    yield b'{"revision":%d,"results":[' % outcome.revision
+    for number, text in enumerate(texts):
+        if number:
+            yield b",\n"
+        yield text
+    yield b"]}"
+
+
+def _packed(outcome: Committed, texts: Sequence[Encoded]) -> Iterator[Encoded]:
     """The response as MessagePack, which shows the values that are bytes. `texts`: the results as JSON."""
     pack = msgspec.msgpack.encode
-    head = b"\x82" + pack("revision") + pack(outcome.revision) + pack("results")
-    items = [
-        entry_messagepack(result.entry) if isinstance(result, Found) else values.to_messagepack(text)
-        for result, text in zip(outcome.results, texts, strict=True)
-    ]
-    return b"".join((head, b"\xdc", len(items).to_bytes(2, "big"), *items))
+    yield b"\x82" + pack("revision") + pack(outcome.revision) + pack("results")
+    yield b"\xdc" + len(texts).to_bytes(2, "big")
+    for result, text in zip(outcome.results, texts, strict=True):
+        if isinstance(result, Found):
+            yield entry_messagepack_pieces(result.entry)
+        else:
+            assert isinstance(text, bytes)
+            yield values.to_messagepack(text)
 
 
-def _result_json(result: Written | Deleted | Found | Missing, *, shows_all: bool, with_base64: bool) -> bytes:
+def _result_json(result: Written | Deleted | Found | Missing, *, shows_all: bool, with_base64: bool) -> Encoded:
     """A write is shown without its value, which the caller has sent; an increment with the sum."""
     if isinstance(result, Written):
         path = None if result.path is None else values.format_pointer(result.path)

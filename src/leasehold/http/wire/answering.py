@@ -117,8 +117,8 @@ class Answerer(ABC):
         """Do `steps` in later iterations. Their result is the outcome of the request; `_complete` is called with it."""
 
     @abstractmethod
-    def _respond_packed(self, request: Request, response: Response, outcome: Outcome | ServiceError | None) -> None:
-        """Convert a large response to MessagePack in later iterations, then send it. `outcome`: what it shows."""
+    def _respond_in_steps(self, request: Request, response: Response, outcome: Outcome | ServiceError | None) -> None:
+        """Make the body of a large response in later iterations, then send it. `outcome`: what it shows."""
 
     @abstractmethod
     def begin_large(self) -> None:
@@ -209,8 +209,9 @@ class Answerer(ABC):
         self, request: Request, response: Response, outcome: Outcome | ServiceError | None = None
     ) -> None:
         """`outcome`: what the response shows, if the store was asked."""
-        if request.media is MESSAGEPACK and len(response.body or b"") > SLOW_ANSWER_BYTES:
-            self._respond_packed(request, response, outcome)
+        is_slow = request.media is MESSAGEPACK and len(response.body or b"") > SLOW_ANSWER_BYTES
+        if is_slow or response.pieces is not None:
+            self._respond_in_steps(request, response, outcome)
         else:
             self._respond(response)
 

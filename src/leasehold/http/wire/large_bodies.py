@@ -110,8 +110,18 @@ class LargeBodyAnswerer(Answerer):
             outcome = refusal
         self._complete(outcome)
 
-    def _respond_packed(self, request: Request, response: Response, outcome: Outcome | ServiceError | None) -> None:
-        self._answer_in_steps(request, self._pack_and_respond(response), is_stored=is_change(outcome))
+    def _respond_in_steps(self, request: Request, response: Response, outcome: Outcome | ServiceError | None) -> None:
+        steps = self._pack_and_respond(response) if response.pieces is None else self._join_and_respond(response)
+        self._answer_in_steps(request, steps, is_stored=is_change(outcome))
+
+    def _join_and_respond(self, response: Response) -> Generator[None]:
+        made: list[bytes] = []
+        for piece in response.pieces or ():
+            made.append(piece)
+            yield
+        body = b"".join(made)
+        yield
+        self._respond(replace(response, body=body, pieces=None))
 
     def _pack_and_respond(self, response: Response) -> Generator[None]:
         if not response.is_packed and response.body is not None:

@@ -5,6 +5,7 @@ lines of JSON.
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ from leasehold.http.routing.preconditions import CONDITIONS, condition_of
 from leasehold.http.routing.route import AsyncEndpoint, DocumentedResponse, Route, Service
 from leasehold.model import Binary, Condition, Entry, Found, NotModified, Read
 from leasehold.values.entry_text import entry_json, entry_json_with_base64
+from leasehold.values.steps import Encoded
 
 # GET /stream/{uuid} -------------------------------------------------------------------------------------------
 
@@ -101,8 +103,11 @@ def _json_line(entry: Entry) -> bytes:
     return json_line(entry_json(entry)) + b"\n"
 
 
-def _json_line_with_base64(entry: Entry) -> bytes:
-    return json_line(entry_json_with_base64(entry)) + b"\n"
+def _json_line_with_base64(entry: Entry) -> Encoded:
+    text = entry_json_with_base64(entry)
+    if isinstance(text, bytes):
+        return json_line(text) + b"\n"
+    return chain(map(json_line, text), (b"\n",))
 
 
 # Routes -------------------------------------------------------------------------------------------------------

@@ -17,13 +17,20 @@ from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import JSON_FIRST, Media
 from leasehold.http.requests import RANGE, Request
-from leasehold.http.responses import Response, error_response
+from leasehold.http.responses import Response, encoded_response, error_response
 from leasehold.http.routing.negotiation import error_media, negotiate, negotiate_bytes, not_acceptable
 from leasehold.http.routing.parameters import BASE64, RAW, flag_of, raw_tag
 from leasehold.http.routing.preconditions import IF_RANGE, condition_of, if_range_of
 from leasehold.http.routing.ranges import content_range, multipart, parse_ranges
 from leasehold.model import Binary, Condition, Entry, Found, NotModified
-from leasehold.values.entry_text import base64_json, entry_json, entry_json_with_base64, entry_messagepack
+from leasehold.values.entry_text import (
+    base64_json_pieces,
+    binary_pieces,
+    entry_json,
+    entry_json_with_base64,
+    entry_messagepack_pieces,
+    joined_if_small,
+)
 
 _SHOWN_BY_BROWSERS: Final = ("image/", "audio/", "video/", "font/")
 _HARMLESS: Final = frozenset(("text/plain", "application/pdf", "application/octet-stream"))
@@ -77,11 +84,12 @@ def show_bytes(request: Request, found: Found) -> Response:
         return _content(request, entry, value, takes_ranges=found.is_ranged)
     tag = raw_tag(request)
     if representation is Media.MESSAGEPACK:
-        body = msgspec.msgpack.encode(bytes(value.data)) if is_raw else entry_messagepack(entry)
-        return Response(200, body, entry.revision, tag, is_packed=True)
+        packed = joined_if_small(value, binary_pieces(value)) if is_raw else entry_messagepack_pieces(entry)
+        return encoded_response(packed, entry.revision, tag, is_packed=True)
     if is_raw:
-        return Response(200, base64_json(value), entry.revision, tag)
-    return Response(200, entry_json_with_base64(entry) if with_base64 else entry_json(entry), entry.revision, tag)
+        return encoded_response(joined_if_small(value, base64_json_pieces(value)), entry.revision, tag)
+    body = entry_json_with_base64(entry) if with_base64 else entry_json(entry)
+    return encoded_response(body, entry.revision, tag)
 
 
 _NAMES: Final = tuple(media.content_type for media in JSON_FIRST)

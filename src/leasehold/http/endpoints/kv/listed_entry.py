@@ -7,8 +7,14 @@ from leasehold import values
 from leasehold.errors import ServiceError
 from leasehold.http.media_types import Media
 from leasehold.model import Entry
-from leasehold.values.entry_text import entry_json, entry_json_with_base64, entry_messagepack, partial_entry_json
-from leasehold.values.steps import Encoded, Steps
+from leasehold.values.entry_text import (
+    entry_json,
+    entry_json_with_base64,
+    entry_messagepack_pieces,
+    packed_pieces,
+    partial_entry_json,
+)
+from leasehold.values.steps import Encoded, Pieces
 
 Encoder = Callable[[Entry], Encoded]
 
@@ -35,32 +41,23 @@ def _part(path: str, entry: Entry) -> bytes:
 
 def _packed_part(path: str, entry: Entry) -> Encoded:
     text = _part(path, entry)
-    return values.to_messagepack(text) if len(text) <= values.PIECE_BYTES else _packed(text)
+    return values.to_messagepack(text) if len(text) <= values.PIECE_BYTES else packed_pieces(text)
 
 
 def packed_entry(entry: Entry) -> Encoded:
-    """An entry as MessagePack. Raises `internal`, naming the key, if MessagePack cannot represent the value.
-
-    Without steps, it raises at once.
-    """
-    if isinstance(entry.value, bytes) and len(entry.value) > values.PIECE_BYTES:
-        return _packed_entry(entry)
+    """An entry as MessagePack. Raises `internal`, naming the key, if MessagePack cannot represent the value."""
     try:
-        return entry_messagepack(entry)
+        packed = entry_messagepack_pieces(entry)
     except ServiceError as error:
         raise values.unreadable(key=entry.key) from error
+    return packed if isinstance(packed, bytes) else _readable(entry, packed)
 
 
-def _packed_entry(entry: Entry) -> Steps[bytes]:
+def _readable(entry: Entry, packed: Pieces) -> Pieces:
     try:
-        return (yield from _packed(entry_json(entry)))
+        yield from packed
     except ServiceError as error:
         raise values.unreadable(key=entry.key) from error
-
-
-def _packed(text: bytes) -> Steps[bytes]:
-    with values.collector_paused(len(text)):
-        return (yield from values.to_messagepack_steps(text))
 
 
 def _packed_without_value(entry: Entry) -> bytes:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from leasehold import rules
 from leasehold.errors import ServiceError
 from leasehold.http.endpoints.kv.get_entry import shown_value
-from leasehold.http.pieces import CHUNK_BYTES, in_iterations
+from leasehold.http.pieces import CHUNK_BYTES
 from leasehold.http.requests import Request
 from leasehold.http.routing.parameters import paths_of
 from leasehold.limits import MAX_LIST_WORK_BYTES
@@ -91,7 +91,7 @@ async def _piece(entries: Sequence[Entry], begin: int, shown: Shown, limit: int 
         entry = entries[index]
         result = shown(entry)
         if isinstance(result, Generator):
-            result = await in_iterations(result)
+            result = await _in_iterations(result)
         if result is not entry:
             work += len(entry.value) + _ENTRY_BYTES
         if result is not None:
@@ -101,6 +101,18 @@ async def _piece(entries: Sequence[Entry], begin: int, shown: Shown, limit: int 
         if work > CHUNK_BYTES:
             return _Piece(records, index + 1, work, has_more=False)
     return _Piece(records, len(entries), work, has_more=False)
+
+
+async def _in_iterations(steps: Steps[Entry | None]) -> Entry | None:
+    try:
+        while True:
+            next(steps)
+            await asyncio.sleep(0)
+    except StopIteration as end:
+        shown: Entry | None = end.value
+        return shown
+    finally:
+        steps.close()
 
 
 def shown_parts_of(request: Request) -> Shown | None:
