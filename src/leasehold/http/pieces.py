@@ -1,6 +1,7 @@
 """Bodies that are made or sent in pieces, so that no long one blocks the event loop or is whole in memory."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Final
 
@@ -80,19 +81,21 @@ class GatheredList:
         self.size_bytes = 0
         """Of the items."""
 
-    async def add(self, items: Iterable[Encoded]) -> None:
-        """Add items in the representation of the list.
+    async def add(self, items: Iterable[Encoded], *, until_bytes: float = math.inf) -> int:
+        """Add items in the representation of the list, until it has more than `until_bytes`. Returns how many.
 
         All lists together yield to the event loop every 64 KiB, and after each piece of a large item.
         """
         left = iter(items)
+        before = self._count
         is_over = False
-        while not is_over:
+        while not is_over and self.size_bytes <= until_bytes:
             async with self._turn:
                 is_over = await self._add_some(left)
                 if self._turn.encoded_bytes > CHUNK_BYTES:
                     self._turn.encoded_bytes = 0
                     await asyncio.sleep(0)
+        return self._count - before
 
     async def _add_some(self, items: Iterator[Encoded]) -> bool:
         """Add items until the turn has CHUNK_BYTES or more. True: there are no more."""

@@ -108,8 +108,9 @@ async def _packed_list(service: Service, pages: Pages, encoder: Encoder) -> Resp
     async with service.store.gathering, aclosing(pages):
         async for page in pages:
             revision = page.revision if revision is None else revision
-            await found.add(map(encoder, page.records))
-            next_after = page.next_after
+            added = await found.add(map(encoder, page.records), until_bytes=MAX_GATHERED_BYTES)
+            is_whole = added == len(page.records)
+            next_after = page.next_after if is_whole else page.records[added - 1].key
             if found.size_bytes > MAX_GATHERED_BYTES:
                 break
     assert revision is not None
