@@ -1,9 +1,11 @@
 """Values that are bytes: which operations are legal, what a read gives, and that plain puts have the same rules."""
 
+import json
 import random
 from base64 import b64encode
 from typing import Any
 
+import msgspec
 import pytest
 from driving import stored_state
 
@@ -34,8 +36,17 @@ from leasehold.model import (
     Written,
 )
 from leasehold.rules import evaluate, evaluate_read
-from leasehold.values.binary import base64_pieces
-from leasehold.values.entry_text import entry_json, entry_json_with_base64, entry_messagepack, stored_entry_json
+from leasehold.times import format_time
+from leasehold.values.binary import PIECE_BYTES, base64_pieces
+from leasehold.values.entry_text import (
+    binary_pieces,
+    entry_json,
+    entry_json_with_base64,
+    entry_messagepack,
+    entry_messagepack_pieces,
+    stored_entry_json,
+)
+from leasehold.values.steps import Encoded, joined
 
 HEAD = 10
 NOW = 1_000_000
@@ -164,6 +175,40 @@ def test_an_unreadable_value_is_not_taken_for_no_bytes() -> None:
     for show in (entry_json, entry_json_with_base64, stored_entry_json, entry_messagepack):
         with pytest.raises(ServiceError):
             show(entry_of(values.UNREADABLE))
+
+
+@pytest.mark.parametrize("size", [0, 1, 0xFFFF, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES - 1])
+@pytest.mark.parametrize("expires_at", [None, NOW])
+def test_bytes_of_any_size_are_shown_in_all_forms(size: int, expires_at: int | None) -> None:
+    """Large ones in pieces."""
+    data = bytes(number % 251 for number in range(size))
+    value = Binary("image/png", Content(data))
+    entry = Entry('k"ü', value, 7, NOW, NOW, expires_at)
+    base64, time = b64encode(data).decode(), format_time(NOW)
+    expected: dict[str, object] = {"key": 'k"ü', "media": "image/png", "size": size, "value": base64, "revision": 7}
+    expected |= {"created_at": time, "updated_at": time} | ({} if expires_at is None else {"expires_at": time})
+    assert list(json.loads(whole(entry_json_with_base64(entry))).items()) == list(expected.items())
+    expected["value"] = data
+    packed = whole(entry_messagepack_pieces(entry))
+    assert packed == msgspec.msgpack.encode(expected) == entry_messagepack(entry)
+    assert whole(binary_pieces(value)) == msgspec.msgpack.encode(data)
+    stored = json.loads(stored_entry_json(entry))
+    assert (stored["base64"], stored["media"], stored["revision"]) == (base64, "image/png", 7)
+
+
+def whole(encoded: Encoded) -> bytes:
+    if isinstance(encoded, bytes):
+        return encoded
+    pieces = list(encoded)
+    assert max(map(len, pieces)) <= PIECE_BYTES * 4 // 3
+    return b"".join(pieces)
+
+
+def test_items_are_joined_unless_one_is_in_pieces() -> None:
+    assert joined([b"a", b"b"]) == b"ab"
+    assert joined([]) == b""
+    in_pieces = joined([b"a", iter([b"b", b"", b"c"]), b"d"])
+    assert list(in_pieces) == [b"a", b"b", b"", b"c", b"d"]
 
 
 # Media types, base64, ranges ----------------------------------------------------------------------------------

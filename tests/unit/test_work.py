@@ -451,7 +451,7 @@ def test_many_short_lists_yield_as_often_as_one_long_list() -> None:
         encoded += 1
         yield item
 
-    async def watch_iterations(adding: asyncio.Future[list[None]]) -> None:
+    async def watch_iterations(adding: asyncio.Future[list[int]]) -> None:
         nonlocal longest, encoded
         while not adding.done():
             longest, encoded = max(longest, encoded), 0
