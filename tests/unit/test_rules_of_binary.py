@@ -192,7 +192,7 @@ def test_bytes_of_any_size_are_shown_in_all_forms(size: int, expires_at: int | N
     packed = whole(entry_messagepack_pieces(entry))
     assert packed == msgspec.msgpack.encode(expected) == entry_messagepack(entry)
     assert whole(binary_pieces(value)) == msgspec.msgpack.encode(data)
-    stored = json.loads(stored_entry_json(entry))
+    stored = json.loads(whole(stored_entry_json(entry)))
     assert (stored["base64"], stored["media"], stored["revision"]) == (base64, "image/png", 7)
 
 

@@ -27,7 +27,7 @@ the revision, so that no revision is given out again after a restore:
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -43,9 +43,10 @@ from leasehold.engines.seals import SEAL, Seal
 from leasehold.engines.state import Description, StoredState
 from leasehold.errors import ServiceError, unavailable
 from leasehold.limits import KIB
-from leasehold.model import ENTRY, Binary, Entry
+from leasehold.model import ENTRY, Entry
 from leasehold.namespaces import DEFAULT_NAMESPACE
-from leasehold.values.entry_text import entry_json, stored_binary_pieces
+from leasehold.values.entry_text import stored_entry_json
+from leasehold.values.steps import Encoded, pieces_of
 
 CHUNK_BYTES: Final = 64 * KIB
 READ_BYTES: Final = 1_024 * KIB
@@ -140,7 +141,7 @@ async def _text_of(moment: Moment) -> AsyncGenerator[bytes]:
             for entry in page:
                 gathered.append(separator)
                 separator = b",\n"
-                for piece in _pieces(entry):
+                for piece in pieces_of(_line(entry)):
                     gathered.append(piece)
                     size += len(piece)
                     if size > CHUNK_BYTES:
@@ -150,12 +151,9 @@ async def _text_of(moment: Moment) -> AsyncGenerator[bytes]:
         yield b"".join(gathered)  # never empty: an empty chunk ends the body of a response
 
 
-def _pieces(entry: Entry) -> Iterable[bytes]:
-    """The line of an entry. That of a large one is in pieces, because all clients wait while one is encoded."""
-    if isinstance(entry.value, Binary):
-        return stored_binary_pieces(entry, entry.value)
+def _line(entry: Entry) -> Encoded:
     try:
-        return (entry_json(entry),)
+        return stored_entry_json(entry)
     except ServiceError as error:
         reason = "has a value that cannot be read: write or delete it, then back up again"
         raise unavailable(f"the entry {entry.key!r} {reason}") from error

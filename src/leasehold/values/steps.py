@@ -1,6 +1,7 @@
 """Work in steps. A generator yields after each step, so that its caller can let other clients go on in between."""
 
 from collections.abc import Generator, Iterable, Iterator
+from itertools import chain
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -15,15 +16,12 @@ def joined(items: Iterable[Encoded]) -> Encoded:
     """Encoded items one after the other, in pieces if one of them is."""
     found = list(items)
     whole = [item for item in found if isinstance(item, bytes)]
-    return b"".join(whole) if len(whole) == len(found) else _pieces_of(found)
+    return b"".join(whole) if len(whole) == len(found) else chain.from_iterable(map(pieces_of, found))
 
 
-def _pieces_of(items: Iterable[Encoded]) -> Pieces:
-    for item in items:
-        if isinstance(item, bytes):
-            yield item
-        else:
-            yield from item
+def pieces_of(item: Encoded) -> Iterable[bytes]:
+    """The pieces of an item, which is one if it is whole."""
+    return (item,) if isinstance(item, bytes) else item
 
 
 def as_pieces(steps: Steps[bytes]) -> Pieces:

@@ -19,6 +19,7 @@ from leasehold.model import ENTRY, AnyKind, Binary, Entry, Record, Value
 from leasehold.times import format_time, parse_time
 from leasehold.values.binary import from_base64
 from leasehold.values.entry_text import stored_entry_json
+from leasehold.values.steps import Encoded
 
 Convert = Callable[..., object]
 
@@ -38,7 +39,7 @@ class LineFormat(msgspec.Struct, frozen=True):
     records: Callable[[Sequence[Line]], list[Record]]
     """The records of lines. Raises ValueError for a time that is not in the format of `times.format_time`, and for an
     entry with neither or both of a JSON value and bytes."""
-    encode: Callable[[Record], bytes]
+    encode: Callable[[Record], Encoded]
     """Raises ServiceError `internal` for an entry that cannot be read."""
     name_member: str
     """The member with the name of the record."""

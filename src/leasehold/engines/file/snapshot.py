@@ -26,7 +26,7 @@ blocks of lines, and a search in the values of a block shows whether they must b
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -39,10 +39,11 @@ from leasehold.errors import ServiceError
 from leasehold.limits import KIB
 from leasehold.model import KINDS, AnyKind
 from leasehold.progress import Progress
+from leasehold.values.steps import Encoded
 
 FORMAT: Final = 1
 CHUNK_BYTES: Final = 128 * KIB
-"""Bytes to write at a time, plus one line."""
+"""Bytes to write at a time, plus one line, or a piece of a large one."""
 BLOCK_BYTES: Final = 512 * KIB
 """Bytes to read at a time. Larger blocks fragment the memory more: a freed block leaves a gap between the entries."""
 
@@ -92,26 +93,28 @@ def snapshot_text(snapshot: Snapshot) -> Iterator[bytes]:
         yield b"\n]}\n"
 
 
-def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
+def _joined(lines: Iterator[Encoded]) -> Iterator[bytes]:
     """Lines as the elements of a list, in chunks.
 
-    Only a join lets the event loop run while it copies many megabytes.
+    Only a join, and writing a chunk, let the event loop run while many megabytes are copied.
     """
-    chunk = list(islice(lines, 1))
-    if not chunk:
-        return
-    yield b"\n"
-    size = len(chunk[0])
+    chunk: list[bytes] = []
+    size = 0
+    separator = b"\n"
     for line in lines:
-        if size > CHUNK_BYTES:
-            yield _SEPARATOR.join(chunk)
-            chunk, size = [b""], 0  # so that a separator is before the next line
-        chunk.append(line)
-        size += len(line)
-    yield _SEPARATOR.join(chunk)
+        chunk.append(separator)
+        separator = _SEPARATOR
+        for piece in (line,) if isinstance(line, bytes) else line:
+            chunk.append(piece)
+            size += len(piece)
+            if size > CHUNK_BYTES:
+                yield b"".join(chunk)
+                chunk, size = [], 0
+    if chunk:
+        yield b"".join(chunk)
 
 
-def _record_lines(part: AnyKindSnapshot) -> Iterator[bytes]:
+def _record_lines(part: AnyKindSnapshot) -> Iterator[Encoded]:
     lines_of = line_format(part.kind)
     return map(lines_of.encode, map(lines_of.by_name(part.records).__getitem__, part.names))
 
