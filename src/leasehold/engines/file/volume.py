@@ -160,8 +160,8 @@ class Volume:
         self.sync.do(partial(storage.append, group, append), done)
         try:  # noqa: SIM105 - the job is queued, so from here on nothing may raise, not even a call of `suppress`
             group.append(append)
-        except MemoryError:
-            pass  # it is not written with an earlier one, but by its own job
+        except Exception:  # noqa: BLE001, S110 - it is not written with an earlier one, but by its own job
+            pass
 
     def rewrite(self, storage: Storage) -> None:
         """Before a commit, if the files may differ from memory: write all of them again."""
