@@ -33,8 +33,7 @@ def test_no_append_is_lost_by_holders_stopped_past_their_ttl(store: str, tmp_pat
     finding = append_with_pauses(STORES[store](tmp_path), 50, load=load)
     figures = finding.figures
     assert finding.violations == []
-    assert figures["pauses"] >= PAUSES
-    assert figures["holders paused past their ttl"] >= PAUSES * 0.8
+    assert figures["holders paused past their ttl"] >= PAUSES
     assert figures["writes sent after the lease's end"] >= LATE_WRITES
     assert (figures["kills"], figures["leases alive at kills"] >= KILLS) == (KILLS, True)
 

@@ -380,7 +380,8 @@ class _Run:
         self._busy: set[str] = set()
         """Clients that are stopped or will be."""
         self.pauses: list[Pause] = []
-        """Pauses of clients that held the lease all the time."""
+        """Pauses of clients that held the lease all the time, as far as was known at their end."""
+        self._has_enough = load.pauses == 0
         self._late_writes = 0
         self._grants = 0
         self._grants_at_kill = 0
@@ -397,7 +398,15 @@ class _Run:
             self._crowd.resume(self._crowd.clients[name])
 
     def _wants_pauses(self) -> bool:
-        return len(self.pauses) < self._load.pauses or self._late_writes < self._load.late_writes
+        return self._missing_pauses() > 0 or self._late_writes < self._load.late_writes
+
+    def _missing_pauses(self) -> int:
+        """How many more are needed. A pause does not count if a later event shows that the client had released."""
+        missing = self._load.pauses - len(self.pauses)
+        if missing <= 0 and not self._has_enough:
+            missing = self._load.pauses - _held(self.pauses, leases_of(self._crowd.events))
+            self._has_enough = missing <= 0
+        return missing
 
     def _is_back(self) -> bool:
         """Whether all kills are done and leases were granted after the last one."""
@@ -415,8 +424,7 @@ class _Run:
             return
         self._grants += 1
         client = self._crowd.clients[event.client]
-        is_enough = len(self.pauses) + len(self._busy) >= self._load.pauses
-        is_wanted = not is_enough or self._late_writes < self._load.late_writes
+        is_wanted = self._missing_pauses() > len(self._busy) or self._late_writes < self._load.late_writes
         if is_wanted and client.name not in self._busy and self._rng.random() < 0.7:
             self._busy.add(client.name)
             self._later(self._rng.uniform(0, self._load.dwell), lambda: self._stop(client))
@@ -548,22 +556,26 @@ def _service(store: str | Path, planted: Mapping[str, str] | None) -> Iterator[S
         yield service
 
 
+def _held(pauses: Sequence[Pause], leases: Sequence[Lease]) -> int:
+    """How many of the clients held the lease all the time, judged by what they did afterwards."""
+    by_token = {lease.grant.token: lease for lease in leases}
+    return sum(
+        pause.resumed_wall > by_token[pause.token].expires_at
+        and all(each.sent > pause.stopped for each in by_token[pause.token].releases)
+        for pause in pauses
+    )
+
+
 def _figures_of_pauses(pauses: Sequence[Pause], events: Sequence[Event]) -> Mapping[str, int]:
-    """Count the pauses. One counts if the client held the lease all the time, judged by what it did afterwards."""
-    leases = {lease.grant.token: lease for lease in leases_of(events)}
-    held = 0
-    for pause in pauses:
-        lease = leases[pause.token]
-        over = pause.resumed_wall > lease.expires_at
-        held += over and all(each.sent > pause.stopped for each in lease.releases)
+    leases = leases_of(events)
     late = Counter(
         "sent before and refused after" if each.sent_wall < lease.expires_at else "sent after"
-        for lease in leases.values()
+        for lease in leases
         for each in lease.writes
         if each.answered_wall > lease.expires_at and (each.status == 412 or each.sent_wall > lease.expires_at)
     )
     figures = {f"writes {when} the lease's end": count for when, count in late.items()}
-    return {"pauses": len(pauses), "holders paused past their ttl": held, **figures}
+    return {"pauses": len(pauses), "holders paused past their ttl": _held(pauses, leases), **figures}
 
 
 def _list_of(service: Server, lock: str) -> Sequence[str]:
