@@ -49,6 +49,11 @@ UNPRIVILEGED_USER = "nobody"
 GUARDED_USER = "guarded"
 """The user who needs a password, once it is created."""
 STANDBY: Final = "standby"
+_MEMORY: Final = Path("/dev/shm")
+_ROOM_BYTES: Final = 8 << 30
+"""For the clusters of all tests that run at the same time."""
+_WAL_MEGABYTES: Final = 256
+"""That of each cluster would grow to 1 GiB otherwise."""
 """The name of a standby, for synchronous_standby_names."""
 
 
@@ -83,7 +88,7 @@ def _new_cluster() -> Path:
 
     A copy of it with an identifier of its own takes a quarter of the time of `initdb`.
     """
-    data = _data_folder(_new_folder(lasts=True))
+    data = _data_folder(_new_folder(lasts=True, in_memory=True))
     run_program("initdb", "--auth=trust", "--encoding=UTF8", "--no-sync", "--username=postgres", f"--pgdata={data}")
     access = data / "pg_hba.conf"
     access.write_text(f"host all {GUARDED_USER} all scram-sha-256\n{access.read_text()}")
@@ -106,9 +111,13 @@ def unprivileged_user() -> str | None:
     return UNPRIVILEGED_USER if os.geteuid() == 0 else None
 
 
-def _new_folder(*, lasts: bool = False) -> Path:
-    """A folder for temporary files. `lasts`: it is removed at the end of the run."""
-    folder = Path(tempfile.mkdtemp(prefix="leasehold-postgres-"))
+def _new_folder(*, lasts: bool = False, in_memory: bool = False) -> Path:
+    """A folder for temporary files. `lasts`: it is removed at the end of the run. `in_memory`: if there is room.
+
+    A cluster has a thousand files. To copy and remove them takes 0.7 s on ext4, and 0.07 s in memory.
+    """
+    parent = _MEMORY if in_memory and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES else None
+    folder = Path(tempfile.mkdtemp(prefix="leasehold-postgres-", dir=parent))
     if unprivileged_user() is not None:
         folder.chmod(0o755)
     if lasts:
@@ -142,7 +151,7 @@ class PostgresServer:
     def __init__(
         self, *settings: str, fsync: bool = False, port: int | None = None, standby_of: "PostgresServer | None" = None
     ) -> None:
-        self._folder = _new_folder()
+        self._folder = _new_folder(in_memory=not fsync)
         self._process: subprocess.Popen[bytes] | None = None
         self._ends = ExitStack()
         self.port = self._ends.enter_context(free_port()) if port is None else port
@@ -151,7 +160,7 @@ class PostgresServer:
         if fsync and sys.platform == "linux":
             # After a crash, sync the file system once instead of each file: a start takes 0.1 s instead of 0.7 to 2 s.
             options.append("recovery_init_sync_method=syncfs")
-        self._options = [*options, f"fsync={'on' if fsync else 'off'}"]
+        self._options = [*options, f"fsync={'on' if fsync else 'off'}", f"max_wal_size={_WAL_MEGABYTES}MB"]
         data = _data_folder(self._folder)
         if standby_of is not None:
             source = f"host=127.0.0.1 port={standby_of.port} user=postgres application_name={STANDBY}"
