@@ -24,7 +24,7 @@ def test_every_watcher_ends_in_the_state_of_the_store(store: str, servers: int, 
     figures = finding.figures
     assert finding.violations == []
     assert (figures["kills"], figures["resets"]) == (kills, 0)
-    assert figures["comparisons"] >= 100
+    assert figures["comparisons"] >= 2 * WATCHERS
     assert figures["kills with writes under way"] >= kills * 0.8
     assert figures["reconnections"] > figures["connections closed by watchers"] > 0
     assert figures["responses ended by the service"] > 0

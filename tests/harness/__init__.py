@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-DEPTH: Final = 0.5
+DEPTH: Final = 0.25
 """`make test` does this share of the amounts named in tests, so that it ends in minutes."""
 
 
