@@ -105,7 +105,8 @@ def written_statements() -> dict[str, str]:
         for kinds in combinations(KINDS, size)
     }
     found |= {
-        f"write of {parts}": record_statements.write(parts)
+        f"write of {parts}, {is_told=}": record_statements.write(parts, is_told=is_told)
+        for is_told in (False, True)
         for size in range(1, len(KINDS) + 1)
         for parts in combinations(CHANGES, size)
         if len({kind for kind, _ in parts}) == size

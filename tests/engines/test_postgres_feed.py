@@ -205,6 +205,24 @@ def test_the_end_of_a_lease_is_published_with_a_delay_while_other_servers_are_co
     run(scenario())
 
 
+def test_a_commit_that_is_found_in_the_head_shows_that_other_servers_are_connected(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its notification may not be there yet, or may be sent later."""
+    monkeypatch.setattr(Listener, "_hear", lambda *_: None)
+    monkeypatch.setattr(listener, "POLL_SECONDS", 3_600.0)
+
+    async def scenario() -> None:
+        async with opened(database.url) as here, opened(database.url) as there:
+            await listens(here, there)
+            assert await commit(there, ["a"], counting("a")) is None
+            assert not here._database.listener.hears_others("default")
+            await commit_lease(here, leasing("l"))
+            assert here._database.listener.hears_others("default")
+
+    run(scenario())
+
+
 # Commits of other servers -------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,7 @@ def use_everything(database_server: PostgresServer, folder: Path) -> None:
     assert follow_the_model(database.url, 1, sequences=3).violations == []
     with running(database.url) as server, running(database.url) as other:
         use_requests(server, other)
+        commit_at_both(server, other, database_server)
         lose_batches(server, database)
         let_expire(server, database)
         refuse_all_writes(server, database)
@@ -89,6 +90,17 @@ def use_requests(server: Server, other: Server) -> None:
     answered(server.request("GET", "/locks"))
     answered(server.request("DELETE", "/kv?prefix=jobs/"))
     answered(server.request("GET", "/backup"))
+
+
+def commit_at_both(server: Server, other: Server, database_server: PostgresServer) -> None:
+    """Commit at both servers in turn until a notification was sent without a commit."""
+
+    def is_sent() -> bool:
+        for each in (server, other) * 5:
+            answered(each.put("both", "1"))
+        return head_statements.TELL_COMMITTED in database_server.log()
+
+    until(is_sent)
 
 
 def read_changes(server: Server, after: int) -> None:

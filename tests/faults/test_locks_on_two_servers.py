@@ -25,7 +25,7 @@ after its heartbeat: both later."""
 RELISTENED_SECONDS = 30.0
 """Time for the service to notice a lost connection and to make another."""
 WAITERS = 100
-LISTENING = "application_name = 'leasehold' AND query ~ '^(LISTEN|SELECT namespace, revision, inc)'"
+LISTENING = "application_name = 'leasehold' AND query ~ '^(LISTEN|SELECT namespace, revision, inc|SELECT pg_notify)'"
 """Selects the database sessions that listen for notifications."""
 
 Pair = tuple[Server, Server]

@@ -32,11 +32,11 @@ import msgspec
 import structlog
 
 from leasehold.engines import base
-from leasehold.engines.base import Clock, Decide, by_kind, revision_of
+from leasehold.engines.base import Decide, by_kind, revision_of
 from leasehold.engines.postgres import head_statements, namespace_statements, record_statements
+from leasehold.engines.postgres.database import Database
 from leasehold.engines.postgres.differences import Difference
-from leasehold.engines.postgres.failures import FAILURES, Reports, is_transient
-from leasehold.engines.postgres.fault import Fault
+from leasehold.engines.postgres.failures import FAILURES, is_transient
 from leasehold.engines.postgres.known_head import Head
 from leasehold.engines.postgres.links import (
     SILENCE_SECONDS,
@@ -48,7 +48,6 @@ from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.pool import LIST_SILENCE_SECONDS
 from leasehold.engines.postgres.tables import TABLES
 from leasehold.engines.postgres.view import DELETED, KIND_NAMES, Loaded, Names, Totals, current, head_is_missing
-from leasehold.engines.postgres.writer import Writer
 from leasehold.errors import ServiceError, internal, no_such_namespace, outcome_unknown
 from leasehold.model import KINDS, AnyKind, Change, Record, Usage, is_removal
 from leasehold.namespaces import DEFAULT_NAMESPACE
@@ -73,26 +72,29 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """A written batch. `before` is the head that it found; changes up to it are older or those of other servers."""
+    """A written batch. `before` is the head that it found; changes up to it are older or those of other servers.
+
+    `is_told`: its transaction sends a notification.
+    """
 
     head: int
     before: int
     batch: int
     changes: Mapping[AnyKind, Sequence[Change]]
+    is_told: bool
 
 
 class Committer:
-    """Commits the batches of one space, one at a time, on `writer`."""
+    """Commits the batches of one space, one at a time. `database` must be open."""
 
-    def __init__(
-        self, writer: Writer, namespace: str, head: Head, fault: Fault, reports: Reports, clock: Clock | None
-    ) -> None:
-        self._writer = writer
+    def __init__(self, database: Database, namespace: str, head: Head) -> None:
+        self._writer = database.writer
         self._namespace = namespace
         self._head = head
-        self._fault = fault
-        self._reports = reports
-        self._clock = clock
+        self._fault = database.fault
+        self._reports = database.reports
+        self._clock = database.clock
+        self._notifications = database.listener.notifications
         self.writer_id = uuid.uuid4()
         self._batch = 0
         """The number of the last batch. It is also in this server's row in `writers`."""
@@ -311,12 +313,12 @@ class Committer:
         self._process = pipeline.process()
         signature = (self.writer_id, self._batch, loaded.now, loaded.complete_from)
         growth = await self._growth(pipeline, of_kinds, loaded, batch.names)
+        is_told = not (self.is_contended and self._notifications.can_wait(of_kinds))
+        statement = record_statements.write(tuple(parts), is_told=is_told)
         with time_limit(pipeline.connection, SILENCE_SECONDS):
-            await pipeline.add(
-                record_statements.write(tuple(parts)), self._namespace, head, *signature, *growth, *arguments
-            )
+            await pipeline.add(statement, self._namespace, head, *signature, *growth, *arguments)
             await self._compact(pipeline, head, loaded.compacted, removed)
-        return Written(head, loaded.head, self._batch, of_kinds)
+        return Written(head, loaded.head, self._batch, of_kinds, is_told)
 
     async def _growth(
         self, pipeline: Pipeline, of_kinds: Mapping[AnyKind, Sequence[Change]], loaded: Loaded, names: Names

@@ -55,6 +55,10 @@ MOVE_HEAD: Final = """
 
 CHANNEL: Final = "leasehold"
 """On which servers tell each other what they commit, and which namespaces they delete."""
+TELL_COMMITTED: Final = (
+    f"SELECT pg_notify('{CHANNEL}', current_schema() || '/' || told) FROM unnest($1::text[]) AS told"
+)
+"""The texts of `notifications.texts`."""
 SCHEMA_NAME: Final = "SELECT current_schema()"
 
 _USERS: Final = "hashtextextended(current_schema() || '/' || $1::text, 0)"

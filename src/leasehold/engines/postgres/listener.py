@@ -8,6 +8,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -15,8 +16,9 @@ import msgspec
 from leasehold.completions import report
 from leasehold.engines.postgres import head_statements, record_statements
 from leasehold.engines.postgres.failures import FAILURES
-from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, Link, time_limit
+from leasehold.engines.postgres.links import CLOSE_SECONDS, SILENCE_SECONDS, Connection, Link, time_limit
 from leasehold.engines.postgres.namespace_statements import DELETED
+from leasehold.engines.postgres.notifications import Notifications, texts
 from leasehold.model import KINDS, AnyKind
 from leasehold.namespaces import DEFAULT_NAMESPACE
 from leasehold.tasks import cancel_and_wait
@@ -54,18 +56,37 @@ class Listener:
         self._spaces = spaces
         self._heard_others_at: dict[str, float] = {}
         """When another server committed last, by namespace and by the loop's clock."""
+        self._woken = asyncio.Event()
+        """The connection is lost, or a notification is due."""
+        self._process = 0
+        """The id of the database process of the connection."""
+        self.notifications = Notifications(self._woken.set)
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
     async def stop(self) -> None:
-        """Stop listening. The owner of the link closes it."""
+        """Stop listening, and send the last notifications. The owner of the link closes it."""
         await cancel_and_wait(self._task)
+        if not self.notifications.untold():
+            return
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._tell(await self._link.connected())
+        except FAILURES:
+            self._link.drop()  # the other servers read the heads
+        except Exception as failure:  # noqa: BLE001 - as above
+            report("the last notifications could not be sent", failure)
+            self._link.drop()
 
     def hears_others(self, namespace: str) -> bool:
         """Whether another server has committed in this namespace in the last OTHERS_SECONDS."""
         heard_at = self._heard_others_at.get(namespace, -math.inf)
         return asyncio.get_running_loop().time() - heard_at < OTHERS_SECONDS
+
+    def note_others(self, namespace: str) -> None:
+        """Another server has committed in this namespace."""
+        self._heard_others_at[namespace] = asyncio.get_running_loop().time()
 
     async def _listen(self) -> None:
         lost = asyncio.Event()
@@ -73,7 +94,8 @@ class Listener:
             try:
                 connection = await self._link.connected()
                 lost.clear()
-                connection.add_termination_listener(lambda _: lost.set())
+                connection.add_termination_listener(partial(self._end, lost))
+                self._process = connection.get_server_pid()
                 with time_limit(connection, SILENCE_SECONDS):
                     await connection.add_listener(head_statements.CHANNEL, self._hear)
                 await self._poll(connection, lost)
@@ -83,6 +105,10 @@ class Listener:
                 report("listening begins anew after a fault", failure)
                 self._link.drop()
             await asyncio.sleep(RELISTEN_SECONDS)
+
+    def _end(self, lost: asyncio.Event, _connection: object) -> None:
+        lost.set()
+        self._woken.set()
 
     async def _poll(self, connection: Connection, lost: asyncio.Event) -> None:
         """Read the heads at once and every POLL_SECONDS, until the connection is lost."""
@@ -102,9 +128,23 @@ class Listener:
                 elif events is not None:
                     events.looked(revision, incarnation, may_have_missed)
             may_have_missed = False
+            await self._tell_until(asyncio.get_running_loop().time() + POLL_SECONDS, connection, lost)
+
+    async def _tell_until(self, end: float, connection: Connection, lost: asyncio.Event) -> None:
+        """Send notifications when they are due, until `end` by the loop's clock, or until the connection is lost."""
+        while not lost.is_set() and asyncio.get_running_loop().time() < end:
+            self._woken.clear()
+            if self.notifications.is_due:
+                await self._tell(connection)
             with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await lost.wait()
+                async with asyncio.timeout_at(end):
+                    await self._woken.wait()
+
+    async def _tell(self, connection: Connection) -> None:
+        untold = self.notifications.untold()
+        with time_limit(connection, SILENCE_SECONDS):
+            await connection.execute(head_statements.TELL_COMMITTED, texts(untold))
+        self.notifications.sent(untold)
 
     def _hear(self, _connection: object, process: int, _channel: str, payload: object) -> None:
         if not isinstance(payload, str) or not payload.startswith(self._prefix):
@@ -116,12 +156,13 @@ class Listener:
         if changed.startswith(DELETED):
             events.deleted(changed.removeprefix(f"{DELETED}/"))
             return
-        is_own = events.is_own_process(process)
+        is_own = process == self._process or events.is_own_process(process)
         if not is_own:
-            self._heard_others_at[namespace] = asyncio.get_running_loop().time()
+            self.note_others(namespace)
         revision, *names = changed.split(record_statements.SEPARATOR)
         # A server of version 0.1 names no kinds, so any kind may have changed. It also sends notifications without a
         # revision, which contain nothing more.
         if revision.isdecimal():
             kinds = [_BY_NAME[name] for name in names if name in _BY_NAME] if names else KINDS
+            self.notifications.heard(namespace, int(revision), kinds)
             events.committed(int(revision), () if is_own else kinds)

@@ -230,8 +230,10 @@ def _stored(kinds: Sequence[AnyKind]) -> str:
 
 
 @cache
-def write(parts: Sequence[Part]) -> str:
+def write(parts: Sequence[Part], *, is_told: bool = True) -> str:
     """Write a batch, without its COMMIT: the records, the removals, the head, the signature, the notification.
+
+    `is_told`: with the notification.
 
     Parameters: head, writer, batch, time, `complete_from` as loaded, and by how much the members of `Usage` change.
     Then for each part: the arrays of `Table.values`; if the table has a document, the names that were written by
@@ -289,6 +291,7 @@ def write(parts: Sequence[Part]) -> str:
                 ON CONFLICT (namespace, kind, revision) DO NOTHING
             )""")
     kinds = "".join(f" || chr({ord(SEPARATOR)}) || '{kind.name}'" for kind, _ in parts)
+    notification = f"pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $2::bigint {kinds})"
     return f"""
         WITH {", ".join(steps)}, advanced AS (
             UPDATE head SET revision = $2, entries = entries + $7, bytes = bytes + $8,
@@ -298,7 +301,7 @@ def write(parts: Sequence[Part]) -> str:
             INSERT INTO writers (namespace, writer, batch, written_at) VALUES ($1, $3, $4, $5)
             ON CONFLICT (namespace, writer) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
         )
-        SELECT pg_notify('{CHANNEL}', current_schema() || '/' || $1 || '/' || $2::bigint {kinds}) OFFSET 1
+        SELECT {notification if is_told else "NULL"} OFFSET 1
     """
 
 

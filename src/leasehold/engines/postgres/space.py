@@ -115,9 +115,7 @@ class PostgresSpace:
             self._is_own_process, self._notified, self._looked, self._publish_every_kind, self._was_deleted
         )
         await database.join(namespace, self._events)
-        self._committer = Committer(
-            database.writer, namespace, self._head, self._fault, database.reports, database.clock
-        )
+        self._committer = Committer(database, namespace, self._head)
         self._lists = Lists(database.pool, namespace, database.clock, self._head.see)
         self._reads = Reads(database.readers, namespace, self._head.see)
         try:
@@ -314,13 +312,17 @@ class PostgresSpace:
 
     def _publish(self, written: Written, knew: int) -> None:
         """Publish a commit of this server. `knew`: the head that this server knew before the commit."""
+        listener = self._database.listener
         if written.before > knew:
+            listener.note_others(self.namespace)
             self._publish_every_kind()
-        hears_others = self._database.listener.hears_others(self.namespace)
+        hears_others = listener.hears_others(self.namespace)
         for kind, changes in written.changes.items():
             must_yield = hears_others and TABLES[kind].is_contended and any(map(is_removal, changes))
             delay_seconds = YIELD_SECONDS if must_yield else 0.0
             self._feed.publish(kind, self._head.revision, changes, delay_seconds=delay_seconds)
+        if not written.is_told:
+            listener.notifications.add(self.namespace, written.head, written.changes)
 
     # The feed, the head, the fault ----------------------------------------------------------------------------
 
