@@ -132,6 +132,25 @@ def test_all_who_wait_for_a_key_get_its_entry(server: Server, key: str, wires: W
     assert waiting(server) == 0
 
 
+@pytest.mark.parametrize("media", ["application/json", "application/vnd.msgpack", "*/*"])
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_large_value_that_is_bytes_ends_a_wait(
+    server: Server, key: str, wires: Wires, media: str, *, waits: bool
+) -> None:
+    """It is encoded in pieces."""
+    data, headers = bytes(1_000_000), {"Content-Type": "image/png"}
+    if waits:
+        wire = ask(server, wires(), f"/kv/{key}?base64&wait={LONG}", f"Accept: {media}")
+        server.request("PUT", f"/kv/{key}", content=data, headers=headers)
+    else:
+        server.request("PUT", f"/kv/{key}", content=data, headers=headers)
+        wire = wires().send(message("GET", f"/kv/{key}?base64&wait={LONG}", f"Accept: {media}"))
+    answer = wire.answer()
+    shown = server.request("GET", f"/kv/{key}?base64", headers={"Accept": media})
+    assert (answer.status, answer.body) == (200, shown.content)
+    assert len(answer.body) >= len(data)
+
+
 def test_a_head_request_waits_too(server: Server, key: str, wires: Wires) -> None:
     wire = ask(server, wires(), f"/kv/{key}?wait={LONG}", method="HEAD")
     revision = server.put(key, "1").json()["revision"]

@@ -20,7 +20,6 @@ from leasehold.limits import MAX_GATHERED_LISTS, Limits
 from leasehold.model import Entry, Page, Put
 from leasehold.store.store import Store
 from leasehold.store.turns import Turn
-from leasehold.values.steps import as_pieces
 
 T = TypeVar("T")
 
@@ -137,6 +136,11 @@ class Works:
             yield
         return result
 
+    def pieces(self) -> Iterator[bytes]:
+        for _ in range(5):
+            self.done += 1
+            yield b"x"
+
     async def parts(self, turn: Turn) -> None:
         await exhausted(shown_pages(Source(5, b"1" * CHUNK_BYTES).pages(), self.shown, None, turn))
 
@@ -147,10 +151,10 @@ class Works:
         await GatheredList("entries", Media.MESSAGEPACK, turn).add(self.encoded())
 
     async def packed_in_steps(self, turn: Turn) -> None:
-        await GatheredList("entries", Media.MESSAGEPACK, turn).add([as_pieces(self.steps(b"x"))])
+        await GatheredList("entries", Media.MESSAGEPACK, turn).add([self.pieces()])
 
     async def streamed_in_steps(self, turn: Turn) -> None:
-        await exhausted(gathered([as_pieces(self.steps(b"x"))], turn))
+        await exhausted(gathered([self.pieces()], turn))
 
 
 async def exhausted(items: AsyncGenerator[object]) -> None:

@@ -1,5 +1,6 @@
 """Values that are bytes: which operations are legal, what a read gives, and that plain puts have the same rules."""
 
+import gc
 import json
 import random
 from base64 import b64encode
@@ -44,6 +45,7 @@ from leasehold.values.entry_text import (
     entry_json_with_base64,
     entry_messagepack,
     entry_messagepack_pieces,
+    packed_pieces,
     stored_entry_json,
 )
 from leasehold.values.steps import Encoded, joined
@@ -202,6 +204,17 @@ def whole(encoded: Encoded) -> bytes:
     pieces = list(encoded)
     assert max(map(len, pieces)) <= PIECE_BYTES * 4 // 3
     return b"".join(pieces)
+
+
+def test_the_collector_is_not_paused_while_a_piece_is_sent() -> None:
+    """The client may not read for a long time."""
+    text = json.dumps([[1, 2]] * 40_000).encode()
+    pieces = []
+    for piece in packed_pieces(text):
+        assert gc.isenabled()
+        pieces.append(piece)
+    assert len(pieces) > 1
+    assert msgspec.msgpack.decode(b"".join(pieces)) == json.loads(text)
 
 
 def test_items_are_joined_unless_one_is_in_pieces() -> None:

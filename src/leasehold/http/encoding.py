@@ -99,6 +99,7 @@ def _encode_other(
     tag = (revision, response.tag, media.tag)
     no_revision = _START + (_REVALIDATE if response.has_own_etag else _NO_STORE)
     if body is None:
+        assert response.pieces is None, "the client would wait for the body"
         return (no_revision + b"\r\n") % start if revision is None else templates.not_modified % (*start, *tag)
     if media is Media.MESSAGEPACK and not response.is_packed:
         body = values.to_messagepack(body)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from leasehold.http.media_types import Media
 from leasehold.http.responses import Response
@@ -62,6 +63,16 @@ async def _one_in_an_iteration(pieces: Pieces, turn: asyncio.Lock) -> AsyncGener
                 return
             await asyncio.sleep(0)
         yield piece
+
+
+async def whole(response: Response, turn: asyncio.Lock) -> Response:
+    """The response with its body in one piece. `turn`: as in `gathered`."""
+    made: list[bytes] = []
+    async with turn:
+        for piece in response.pieces or ():
+            made.append(piece)
+            await asyncio.sleep(0)
+        return replace(response, body=b"".join(made), pieces=None)
 
 
 class GatheredList:

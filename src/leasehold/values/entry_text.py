@@ -15,7 +15,7 @@ from leasehold.times import format_time, time_bytes
 from leasehold.values.binary import PIECE_BYTES, base64_pieces, slices
 from leasehold.values.decoding import to_messagepack_steps
 from leasehold.values.json_pieces import PIECE_BYTES as DECODED_PIECE_BYTES
-from leasehold.values.steps import Encoded, Pieces, as_pieces
+from leasehold.values.steps import Encoded, Pieces
 from leasehold.values.text import collector_paused, to_messagepack, unreadable
 
 encode_text = msgspec.json.Encoder().encode
@@ -123,9 +123,20 @@ def entry_messagepack_pieces(entry: Entry) -> Encoded:
 
 
 def packed_pieces(text: bytes) -> Pieces:
-    """`to_messagepack` of a large text."""
-    with collector_paused(len(text)):
-        yield from as_pieces(to_messagepack_steps(text))
+    """`to_messagepack` of a large text. The pieces before the last one are empty.
+
+    The garbage collection is paused in a step, and not while a piece is sent: the client may not read.
+    """
+    steps = to_messagepack_steps(text)
+    is_over = False
+    while not is_over:
+        piece = b""
+        with collector_paused(len(text)):
+            try:
+                next(steps)
+            except StopIteration as end:
+                piece, is_over = end.value, True
+        yield piece
 
 
 def binary_messagepack_pieces(entry: Entry, value: Binary) -> Pieces:

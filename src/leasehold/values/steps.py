@@ -24,18 +24,6 @@ def pieces_of(item: Encoded) -> Iterable[bytes]:
     return (item,) if isinstance(item, bytes) else item
 
 
-def as_pieces(steps: Steps[bytes]) -> Pieces:
-    """The result of steps as the last piece, and an empty one for each step before it."""
-    is_over = False
-    while not is_over:
-        piece = b""
-        try:
-            next(steps)
-        except StopIteration as end:
-            piece, is_over = end.value, True
-        yield piece
-
-
 def finished(steps: Steps[T]) -> T:
     """Do all steps at once, and return the result."""
     while True:

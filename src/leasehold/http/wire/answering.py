@@ -17,7 +17,7 @@ from leasehold.completions import report
 from leasehold.errors import ServiceError, internal
 from leasehold.http.encoding import encode_response, encode_stream_head
 from leasehold.http.media_types import JSON_FIRST, Media
-from leasehold.http.pieces import LAST_CHUNK
+from leasehold.http.pieces import LAST_CHUNK, whole
 from leasehold.http.requests import Request
 from leasehold.http.responses import EventStream, Response, Stream, error_response
 from leasehold.http.routing.admission import require_covered
@@ -267,6 +267,8 @@ class Answerer(ABC):
         elif isinstance(answer, EventStream):
             await self._send_events(request, answer)
         else:
+            if answer.pieces is not None:
+                answer = await whole(answer, self._store.turn)
             self._task = None
             self._respond(answer)
 
