@@ -27,7 +27,7 @@ from store_files import (
 )
 
 from leasehold.engines import open_engine
-from leasehold.engines.file import policy
+from leasehold.engines.file import policy, snapshot
 from leasehold.engines.file.disk import OsDisk
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.journal import (
@@ -42,7 +42,8 @@ from leasehold.engines.file.recovery import Report, inspect
 from leasehold.engines.file.space import FileSpace
 from leasehold.engines.memory.engine import MemoryEngine
 from leasehold.errors import ServiceError
-from leasehold.model import ENTRY, LEASE, Binary, Content, Entry
+from leasehold.model import ENTRY, KINDS, LEASE, Binary, Content, Entry
+from leasehold.progress import Progress
 from leasehold.values.binary import base64_pieces
 
 
@@ -545,6 +546,15 @@ def test_a_large_file_is_read_across_its_blocks(tmp_path: Path) -> None:
     assert len((tmp_path / DATA).read_bytes().splitlines()) == 5002
     with file_driver(tmp_path) as driver:
         assert driver.values() == values
+
+
+def test_lines_are_found_wherever_a_block_ends(tmp_path: Path) -> None:
+    entries = {"a": line("a", "1", 1), "b": line("b", f'"{"x," * 100}"', 2), "c": line("c", "2", 3)}
+    (tmp_path / DATA).write_bytes(document(3, *entries.values()))
+    for block_bytes in range(1, 400):
+        with patch.object(snapshot, "BLOCK_BYTES", block_bytes), (tmp_path / DATA).open("rb") as file:
+            state = snapshot.read_lines(OsDisk(), file.fileno(), KINDS, Progress())
+        assert [each.revision for each in state.of(ENTRY).by_name.values()] == [1, 2, 3], block_bytes
 
 
 # Ownership ----------------------------------------------------------------------------------------------------

@@ -156,15 +156,19 @@ def read_blocks(blocks: Iterator[tuple[bytes, bool]], kinds: Sequence[AnyKind]) 
 
 
 def _blocks(disk: Disk, file: int, progress: Progress) -> Iterator[tuple[bytes, bool]]:
+    parts: list[bytes] = []  # of a line that is longer than a block
     rest = b""
     while data := disk.read(file, BLOCK_BYTES):
         progress.done += len(data)
-        rest += data
-        lines, separator, after = rest.rpartition(_SEPARATOR)
+        lines, separator, rest = (rest + data).rpartition(_SEPARATOR)
         if separator:
-            yield lines, False
-            rest = after
-    yield rest, True
+            yield b"".join([*parts, lines]), False
+            parts.clear()
+        else:
+            # The next separator may begin with the last byte, so this one is searched again. The others are not.
+            parts.append(rest[:-1])
+            rest = rest[-1:]
+    yield b"".join([*parts, rest]), True
 
 
 class _LineReader:
