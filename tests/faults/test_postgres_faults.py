@@ -129,6 +129,17 @@ def test_the_previous_test_detects_a_retry_after_an_unknown_commit(
     assert counts[-1][0] > 2 + len(counts)
 
 
+def test_a_commit_that_is_repeated_is_not_taken_for_one_of_another_server(database: Database) -> None:
+    async def scenario() -> bool:
+        async with writing_through_a_proxy(database) as (engine, cutter):
+            cutter.order(Cut("a commit", cutter.commit_bytes - cutter.last_bytes))
+            assert await commit(engine, ["n"], counting("n")) is None
+            assert cutter.cuts == 1
+            return engine._committer.is_contended
+
+    assert not run(scenario())
+
+
 def test_a_commit_whose_outcome_cannot_be_learnt_is_not_repeated(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,8 @@ class Committer:
             else:
                 if attempts > 1:
                     log.info("a commit was done after it had failed", attempts=attempts)
+                if isinstance(written, Written):
+                    self._own_head = written.head
                 return written
 
     def given_up(self) -> ServiceError:
@@ -287,7 +289,6 @@ class Committer:
         head, of_kinds = changes[-1].revision, by_kind(changes)
         if loaded.head != self._own_head:
             self._contended_until = asyncio.get_running_loop().time() + CONTENDED_SECONDS
-        self._own_head = head
         parts: list[record_statements.Part] = []
         arguments: list[object] = []
         removed = 0
