@@ -17,6 +17,7 @@ from callers import SECRET
 from databases import STORES
 from hypothesis import settings
 from marks import add_marks
+from order import long_first
 from programs import left_out, require
 from running import Server, Wire, running, until
 
@@ -55,6 +56,11 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_itemcollected(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function):
         add_marks(item)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = long_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 @pytest.hookimpl(wrapper=True)
