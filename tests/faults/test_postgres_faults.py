@@ -32,7 +32,7 @@ from harness.postgres_faults import Cut, Cutter
 from proxy import Proxy
 from running import ANSWER_SECONDS
 
-from leasehold.engines.postgres import committer, fault, links, listener, pool, record_statements
+from leasehold.engines.postgres import change_writer, committer, fault, links, listener, pool, record_statements
 from leasehold.engines.postgres.committer import Committer
 from leasehold.engines.postgres.engine import PostgresEngine
 from leasehold.engines.postgres.links import Address
@@ -211,7 +211,7 @@ def test_a_session_killed_before_any_step_of_a_commit_causes_no_error(
             monkeypatch.setattr(Committer, "_finish", _finish)
             monkeypatch.setattr(Committer, "_load", _load)
             table = msgspec.structs.replace(entries.TABLE, values=_values)
-            monkeypatch.setattr(committer, "TABLES", {**TABLES, ENTRY: table})
+            monkeypatch.setattr(change_writer, "TABLES", {**TABLES, ENTRY: table})
             assert await commit(engine, ["n"], decide) is None
             assert await number_in(engine) == (2, 2)
             assert fault_in(engine) is None

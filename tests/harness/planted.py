@@ -23,7 +23,8 @@ from leasehold.engines.file.space import DefaultSpace, FileSpace
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.table import Table
 from leasehold.engines.postgres import head_statements
-from leasehold.engines.postgres.committer import Batch, Committer, Written
+from leasehold.engines.postgres.change_writer import Written
+from leasehold.engines.postgres.committer import Batch, Committer
 from leasehold.engines.postgres.links import SILENCE_SECONDS, Connection, time_limit
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.primary import Primaries

@@ -4,6 +4,7 @@ engine.py       hands out the spaces
 database.py     what all spaces share: connections, listener, fault
 space.py        a space: its head, feed, reads and lists
 committer.py    one batch in one transaction, and the proof of a COMMIT whose answer was lost
+change_writer.py  what this transaction writes
 turns.py        servers that commit at the same time take turns
 view.py         what a batch asks for, and what is loaded for it
 writer.py       the connection for writes, which the spaces use in turns

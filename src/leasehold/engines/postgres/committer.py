@@ -31,11 +31,10 @@ import asyncpg
 import msgspec
 import structlog
 
-from leasehold.engines import base
 from leasehold.engines.base import Decide, by_kind, revision_of
 from leasehold.engines.postgres import head_statements, namespace_statements, record_statements
+from leasehold.engines.postgres.change_writer import ChangeWriter, Written
 from leasehold.engines.postgres.database import Database
-from leasehold.engines.postgres.differences import Difference
 from leasehold.engines.postgres.failures import FAILURES, is_transient
 from leasehold.engines.postgres.known_head import Head
 from leasehold.engines.postgres.links import (
@@ -47,18 +46,15 @@ from leasehold.engines.postgres.links import (
 from leasehold.engines.postgres.pipeline import Pipeline
 from leasehold.engines.postgres.pool import LIST_SILENCE_SECONDS
 from leasehold.engines.postgres.tables import TABLES
-from leasehold.engines.postgres.view import DELETED, KIND_NAMES, Loaded, Names, Totals, current, head_is_missing
+from leasehold.engines.postgres.view import DELETED, Loaded, Names, Totals, current, head_is_missing
 from leasehold.errors import ServiceError, internal, no_such_namespace, outcome_unknown
-from leasehold.model import KINDS, AnyKind, Change, Record, Usage, is_removal
+from leasehold.model import AnyKind, Record, Usage
 from leasehold.namespaces import DEFAULT_NAMESPACE
 
 log = structlog.get_logger(__name__)
 
 RESOLVE_SECONDS: Final = 2.0
 """The minimum time to look for the outcome of a COMMIT, even after the time for retries has ended."""
-MAX_REMOVALS_FACTOR: Final = 2
-"""At most this many times HISTORY_CHANGES removals of a kind are known. Without this limit, transactions of 128
-deletions each would store 13 million of them."""
 CONTENDED_SECONDS: Final = 0.1
 """A batch within this time after the previous one expects that other servers still commit if they did before that one.
 """
@@ -69,19 +65,6 @@ class Batch(msgspec.Struct, frozen=True):
 
     names: Names
     decide: Decide
-
-
-class Written(msgspec.Struct, frozen=True):
-    """A written batch. `before` is the head that it found; changes up to it are older or those of other servers.
-
-    `is_told`: its transaction sends a notification.
-    """
-
-    head: int
-    before: int
-    batch: int
-    changes: Mapping[AnyKind, Sequence[Change]]
-    is_told: bool
 
 
 class Committer:
@@ -96,6 +79,7 @@ class Committer:
         self._clock = database.clock
         self._notifications = database.listener.notifications
         self.writer_id = uuid.uuid4()
+        self._changes = ChangeWriter(namespace, self.writer_id)
         self._batch = 0
         """The number of the last batch. It is also in this server's row in `writers`."""
         self._process = 0
@@ -109,8 +93,6 @@ class Committer:
         self.is_in_doubt = False
         """The answer of a COMMIT is lost, and its outcome is looked for. Other servers and this one may see its changes
         already, but no other batch can be committed."""
-        self._uncounted_removals: int | None = None
-        """Removals since this server last counted those that are stored. None: it has not counted them yet."""
 
     def is_own_process(self, process: int) -> bool:
         """Whether this process of the database wrote the last batch."""
@@ -289,108 +271,9 @@ class Committer:
         head, of_kinds = changes[-1].revision, by_kind(changes)
         if loaded.head != self._own_head:
             self._contended_until = asyncio.get_running_loop().time() + CONTENDED_SECONDS
-        parts: list[record_statements.Part] = []
-        arguments: list[object] = []
-        removed = 0
-        for kind in KINDS:
-            if kind in of_kinds:
-                records = of_kinds[kind]
-                removals = [change for change in records if is_removal(change)]
-                if removals:
-                    records = [change for change in records if not is_removal(change)]
-                whole = records
-                if kind in loaded.rows:
-                    whole = await self._write_parts(pipeline.connection, kind, records, loaded)
-                parts.append((kind, bool(removals)))
-                arguments += TABLES[kind].values(whole)  # type: ignore[arg-type] # of this kind
-                if TABLES[kind].document is not None:
-                    arguments.append([] if len(whole) == len(records) else _others(records, whole))
-                if removals:
-                    arguments.append([each.name for each in removals])
-                if removals and kind.has_history:
-                    removed += len(removals)
-                    arguments.append([each.revision for each in removals])
         self._batch += 1
         self._process = pipeline.process()
-        signature = (self.writer_id, self._batch, loaded.now, loaded.complete_from)
-        growth = await self._growth(pipeline, of_kinds, loaded, batch.names)
         is_told = not (self.is_contended and self._notifications.can_wait(of_kinds))
-        statement = record_statements.write(tuple(parts), is_told=is_told)
-        with time_limit(pipeline.connection, SILENCE_SECONDS):
-            await pipeline.add(statement, self._namespace, head, *signature, *growth, *arguments)
-            await self._compact(pipeline, head, loaded.compacted, removed)
-        return Written(head, loaded.head, self._batch, of_kinds, is_told)
-
-    async def _growth(
-        self, pipeline: Pipeline, of_kinds: Mapping[AnyKind, Sequence[Change]], loaded: Loaded, names: Names
-    ) -> tuple[int, int]:
-        """By how much changes make the members of `Usage` larger."""
-        entries = size = 0
-        for kind, changes in of_kinds.items():
-            growth = TABLES[kind].growth
-            if growth is not None:
-                entries, size, unknown = growth(loaded.by_name.get(kind, {}), names.by_kind.get(kind, ()), changes)
-                if unknown:  # the oldest version of a state of Terraform is removed without being loaded
-                    with time_limit(pipeline.connection, SILENCE_SECONDS):
-                        [stored] = await pipeline.fetch(
-                            record_statements.OF_KIND[kind].sizes, self._namespace, record_statements.joined(unknown)
-                        )
-                    entries, size = entries - stored[0], size - stored[1]
-        return entries, size
-
-    async def _compact(self, pipeline: Pipeline, head: int, compacted: int, removed: int) -> None:
-        """Forget the oldest removals, if they are too old or if there are too many. `removed`: by this batch.
-
-        Each server counts the stored removals, at its first one and then once for so many new ones. It deletes the rows
-        of twice as many, so the table becomes smaller even if all servers remove records as fast as they can.
-        """
-        interval = base.HISTORY_CHANGES // 10
-        floor = head - base.HISTORY_CHANGES
-        # Often, because each commit has left a row in `batches`, and a commit that deletes many of them takes long.
-        must_compact = floor - compacted > base.HISTORY_CHANGES // 100
-        if removed:
-            uncounted = interval if self._uncounted_removals is None else self._uncounted_removals + removed
-            if uncounted >= interval:
-                most = MAX_REMOVALS_FACTOR * base.HISTORY_CHANGES
-                [[surplus]] = await pipeline.fetch(record_statements.SURPLUS, self._namespace, most)
-                floor, uncounted, must_compact = max(floor, surplus or 0), 0, True
-            self._uncounted_removals = uncounted
-        if must_compact:
-            await pipeline.add(
-                record_statements.COMPACT, self._namespace, max(floor, compacted), KIND_NAMES, 2 * interval
-            )
-
-    async def _write_parts(
-        self, connection: Connection, kind: AnyKind, records: Sequence[Change], loaded: Loaded
-    ) -> list[Change]:
-        """Write the records for which one part of the document is enough. Returns the other records."""
-        document = TABLES[kind].document
-        assert document is not None
-        before, rows = loaded.by_name[kind], loaded.rows[kind]
-        whole: list[Change] = []
-        for record in records:
-            old = before.get(record.name)
-            part = None if old is None else document.part(rows[record.name], old, record)  # type: ignore[arg-type]
-            if part is None:
-                whole.append(record)
-            else:
-                beside = [getattr(record, column) for column in document.beside]
-                await self._write_part(connection, kind, record.name, part, beside)
-        return whole
-
-    async def _write_part(
-        self, connection: Connection, kind: AnyKind, name: str, part: Difference, beside: Sequence[object]
-    ) -> None:
-        of_kind = record_statements.OF_KIND[kind]
-        arguments: list[object] = [self._namespace, name, list(part.path), *beside]
-        with time_limit(connection, SILENCE_SECONDS):
-            if part.part is None:
-                await connection.execute(of_kind.remove_part, *arguments)
-            else:
-                await connection.execute(of_kind.set_part, *arguments, part.part)
-
-
-def _others(records: Sequence[Change], whole: Sequence[Change]) -> list[str]:
-    """The names of the records that were written in part."""
-    names = {record.name for record in whole}
-    return [record.name for record in records if record.name not in names]
+        written = Written(head, loaded.head, self._batch, of_kinds, is_told)
+        await self._changes.write(pipeline, loaded, batch.names, written)
+        return written

@@ -21,7 +21,8 @@ from leasehold.completions import report
 from leasehold.engines import base
 from leasehold.engines.base import CommitDone, Decide, Moment, Published, ReadDone
 from leasehold.engines.postgres import backups, head_statements, record_statements
-from leasehold.engines.postgres.committer import Batch, Committer, Written
+from leasehold.engines.postgres.change_writer import Written
+from leasehold.engines.postgres.committer import Batch, Committer
 from leasehold.engines.postgres.database import Database
 from leasehold.engines.postgres.failures import FAILURES, as_service_error
 from leasehold.engines.postgres.feed import Feed
