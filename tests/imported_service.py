@@ -22,7 +22,8 @@ LEFT_OUT = {
 
 sys.modules["rich"] = None  # type: ignore[assignment]  # as `leasehold` does before it imports a command
 
-import_module("encodings.idna")
+for name in ("encodings.idna", "_strptime", "httpcore2"):  # those that are imported when they are first needed
+    import_module(name)
 for package in (leasehold, leasehold_client):
     for module in walk_packages(package.__path__, f"{package.__name__}."):
         if module.name not in LEFT_OUT:
