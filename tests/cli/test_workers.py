@@ -4,12 +4,15 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
+import forked
 import pytest
+from forked import ForkedProcess
 from running import ANSWER_SECONDS, clean_environment, leasehold, message, running, until
 
 SHARING = str(Path(__file__).with_name("sharing.py"))
@@ -18,19 +21,23 @@ USAGE = 2
 FAULT = 1
 
 
+def start(*arguments: str, errors: IO[str], fault: str = "") -> ForkedProcess:
+    """Start a supervisor with two workers."""
+    return forked.start_service(
+        [SHARING],
+        ["serve", "--store=memory:", "--port=0", "--workers=2", *arguments],
+        errors=errors,
+        environment=clean_environment() | {"LEASEHOLD_TEST_FAULT": fault},
+        folder=None,
+    )
+
+
 class Workers:
-    """A supervisor with two workers."""
+    """A supervisor with two workers, which are ready."""
 
     def __init__(self, *arguments: str, log_level: str = "info") -> None:
-        command = [sys.executable, SHARING, "serve", "--store=memory:", "--port=0", "--workers=2", *arguments]
         self.log = open(os.memfd_create("log"), "w+")  # noqa: PTH123, SIM115 - no path; closed in close()
-        self.process = subprocess.Popen(
-            [*command, f"--log-level={log_level}"],
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env=clean_environment(),
-        )
+        self.process = start(*arguments, f"--log-level={log_level}", errors=self.log)
         assert self.process.stdout is not None
         self.ready_line = self.process.stdout.readline().rstrip("\n")
         host, _, port = self.ready_line.split()[3].removeprefix("http://").rpartition(":")
@@ -82,14 +89,14 @@ def workers() -> Iterator[Workers]:
 
 
 def start_in_vain(*arguments: str, fault: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, SHARING, "serve", "--store=memory:", "--port=0", "--workers=2", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-        env=clean_environment() | {"LEASEHOLD_TEST_FAULT": fault},
-    )
+    with TemporaryFile("w+") as errors:
+        process = start(*arguments, errors=errors, fault=fault)
+        assert process.stdout is not None
+        with process.stdout as output:
+            printed = output.read()
+        code = process.wait(ANSWER_SECONDS)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, code, printed, errors.read())
 
 
 # Start --------------------------------------------------------------------------------------------------------
@@ -249,13 +256,13 @@ def test_a_request_under_way_is_answered_after_a_second_signal(workers: Workers)
 
 
 def test_a_signal_ends_workers_that_hang_while_they_start() -> None:
-    command = [sys.executable, SHARING, "serve", "--store=memory:", "--port=0", "--workers=2"]
-    environment = clean_environment() | {"LEASEHOLD_TEST_FAULT": "hang"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with TemporaryFile("w+") as errors:
+        process = start(errors=errors, fault="hang")
         assert process.stdout is not None
-        assert process.stdout.readline() == "opening\n"
-        process.terminate()
-        assert (process.wait(ANSWER_SECONDS), process.stdout.read()) == (0, "")
+        with process.stdout as output:
+            assert output.readline() == "opening\n"
+            process.terminate()
+            assert (process.wait(ANSWER_SECONDS), output.read()) == (0, "")
 
 
 def test_workers_end_when_their_supervisor_is_killed(workers: Workers) -> None:
