@@ -55,7 +55,9 @@ def test_a_put_in_the_command_is_refused_once_the_lease_is_over(service: Server)
         "leasehold put fenced 1 >&2; leasehold unlock $LEASEHOLD_LOCK --lease $LEASEHOLD_LEASE >&2; "
         "leasehold put fenced 2; echo $?"
     )
-    ended = run("lock", "jobs/fenced", "--", *script(text), url=service.url, environment=PATH)
+    # So long that no renewal, which would end the command, comes before the last put.
+    words = ["lock", "jobs/fenced", "--ttl=1800", "--"]
+    ended = run(*words, *script(text), url=service.url, environment=PATH)
     assert (ended.code, ended.text) == (76, "76\n")
     assert "was lost before the command ended" in ended.errors
     assert service.value("fenced") == 1
