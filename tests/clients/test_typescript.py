@@ -44,6 +44,7 @@ def run(*command: str, environment: dict[str, str] | None = None) -> str:
 
 
 @pytest.mark.parametrize("name", TESTS)
+@pytest.mark.long
 def test_the_tests_of_a_file_pass(name: str) -> None:
     typescript.compiled()
     with free_port() as port:

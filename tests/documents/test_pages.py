@@ -80,6 +80,7 @@ def reader(folder: Path, port: int) -> Reading:
     ],
     ids=str,
 )
+@pytest.mark.long
 def test_the_commands_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) -> None:
     with reader(tmp_path, free_port()) as reading:
         assert reading.follow(text_of(page)) > 0
@@ -100,6 +101,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [page for page in PAGES if any(block.remark("in a clone") is not None for block in commands_of(page))],
     ids=str,
 )
+@pytest.mark.long
 def test_the_commands_of_a_page_for_a_clone_work_in_a_new_clone(page: Path, clone: Path) -> None:
     """The commands install everything that they need, because a new user has nothing else.
 

@@ -96,6 +96,7 @@ def test_a_target_whose_other_namespaces_differ_is_refused(target_kind: str, tmp
 
 
 @pytest.mark.parametrize(("source_kind", "target_kind"), [("file", "file"), ("file", "postgres"), ("postgres", "file")])
+@pytest.mark.long
 def test_a_move_that_is_killed_at_any_step_has_moved_all_namespaces_or_none(
     source_kind: str, target_kind: str, tmp_path: Path
 ) -> None:

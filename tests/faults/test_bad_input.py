@@ -17,6 +17,7 @@ MUTATIONS = depth(500)
 
 
 @pytest.mark.database
+@pytest.mark.long
 def test_engines_answer_bad_input_alike_and_are_not_harmed(tmp_path: Path) -> None:
     finding = send_bad_input(tmp_path, 7, mutations=MUTATIONS, corpora=True)
     assert finding.violations == []

@@ -32,6 +32,7 @@ def fault_code(driver: Driver) -> str | None:
 
 
 @pytest.mark.parametrize("fault", Fault)
+@pytest.mark.long
 def test_a_store_survives_the_failure_of_any_single_operation(tmp_path: Path, fault: Fault) -> None:
     finding = survive_disk_faults(tmp_path, SEED, faults=[fault])
     assert finding.violations == []

@@ -39,6 +39,7 @@ def made(kind: str, folder: Path) -> Callable[[], Engine]:
 
 
 @pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.long
 def test_an_exception_at_each_kind_of_call_affects_one_caller_or_one_batch(tmp_path: Path, kind: str) -> None:
     finding = survive_exceptions(made(kind, tmp_path), 1)
     assert finding.violations == []
@@ -46,6 +47,7 @@ def test_an_exception_at_each_kind_of_call_affects_one_caller_or_one_batch(tmp_p
     assert finding.figures["faults"] > 0.6 * finding.figures["kinds of calls"], finding.figures
 
 
+@pytest.mark.long
 def test_an_exception_while_servers_take_turns_affects_one_caller_or_one_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

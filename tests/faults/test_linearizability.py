@@ -45,6 +45,7 @@ def test_two_servers_on_one_database_are_linearizable_through_kills_and_pauses(t
     assert finding.figures["answers of COMMIT lost"] == 5
 
 
+@pytest.mark.long
 def test_two_servers_are_linearizable_when_they_fail_in_their_turns(tmp_path: Path) -> None:
     in_turns: list[FaultInTurn] = [
         *product(["kill", "cut"], PLACES),  # type: ignore[list-item] # of literals

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from harness.lock_command import FAULTS, end_in_time
 from harness.planted_lock import BUGS
 
@@ -21,6 +22,7 @@ SHOWN_BY = {
 """A fault at which the bug matters."""
 
 
+@pytest.mark.long
 def test_the_command_is_gone_before_its_lease_is_over(tmp_path: Path) -> None:
     with ThreadPoolExecutor(AT_ONCE) as threads:
         findings = dict(
@@ -36,6 +38,7 @@ def test_the_command_is_gone_before_its_lease_is_over(tmp_path: Path) -> None:
         assert finding.figures["commands that were ended"] == (0 if fault == "restart" else COMMANDS)
 
 
+@pytest.mark.long
 def test_planted_bugs_are_found(tmp_path: Path) -> None:
     def is_found(bug: str) -> bool:
         (folder := tmp_path / bug).mkdir()

@@ -55,6 +55,7 @@ def test_clients_of_two_servers_hold_a_lock_one_at_a_time_and_all_get_it(tmp_pat
     assert figures["most granted by a server"] < 3 * figures["least granted by a server"], figures
 
 
+@pytest.mark.long
 def test_no_append_is_lost_when_two_servers_fail_in_their_turns(tmp_path: Path) -> None:
     finding = append_on_two_servers(STORES["postgres"](tmp_path), 51, rounds=2 * len(IN_TURNS), in_turns=IN_TURNS)
     figures = finding.figures

@@ -194,6 +194,7 @@ def left_to_clean(database: Database, name: str) -> int:
     return int(row[0])
 
 
+@pytest.mark.long
 def test_expired_records_are_removed_whichever_server_is_killed(pair: Pair, database: Database, lock: str) -> None:
     def let_expire(server: Server, ttl: float) -> None:
         for number in range(5):

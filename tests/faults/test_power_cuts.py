@@ -30,6 +30,7 @@ LIVES = max(depth(32), LIVES_WITH_A_BUG)
 """Those with a bug begin like these, which find nothing."""
 
 
+@pytest.mark.long
 def test_acknowledged_changes_survive_any_power_cut() -> None:
     finding = survive_power_cuts(SEED, lives=LIVES, cuts_at_each_operation=CUTS)
     assert finding.violations == []

@@ -17,6 +17,7 @@ FAULTS = 5
 """Faults of each kind."""
 
 
+@pytest.mark.long
 def test_transfers_on_the_file_engine_keep_the_sum_through_kills_and_pauses(tmp_path: Path) -> None:
     finding = keep_the_sum(STORES["file"](tmp_path), 31, operations=OF_ONE_SERVER, kills=FAULTS, pauses=FAULTS)
     assert finding.violations == []
@@ -26,6 +27,7 @@ def test_transfers_on_the_file_engine_keep_the_sum_through_kills_and_pauses(tmp_
     assert finding.figures["kills with operations under way"] == FAULTS
 
 
+@pytest.mark.long
 def test_transfers_on_two_servers_keep_the_sum_through_kills_pauses_and_lost_answers(tmp_path: Path) -> None:
     finding = keep_the_sum(
         STORES["postgres"](tmp_path),

@@ -16,6 +16,7 @@ WATCHERS = depth(100)
 
 
 @pytest.mark.parametrize(("store", "servers", "kills"), [("file", 1, 13), ("postgres", 2, 7)])
+@pytest.mark.long
 def test_every_watcher_ends_in_the_state_of_the_store(store: str, servers: int, kills: int, tmp_path: Path) -> None:
     """20 kills in all."""
     finding = watch_through_kills(

@@ -60,6 +60,7 @@ def test_a_backup_has_no_leases(any_server: Server, lock: str) -> None:
     assert lease["lease_id"] not in any_server.request("GET", "/backup").text
 
 
+@pytest.mark.long
 def test_a_backup_under_load_is_of_one_revision(any_server: Server, key: str) -> None:
     """A writer raises its numbers in turn, so at any moment they differ by one at most, and fall from left to right."""
     keys = [f"{key}/{number}" for number in range(8)]

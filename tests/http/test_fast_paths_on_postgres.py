@@ -81,6 +81,7 @@ def test_events_while_reads_are_in_flight(event: str) -> None:
     compared_on_postgres([*KNOWN, begin, Scene.connect, send(GET), send(GET)])
 
 
+@pytest.mark.long
 def test_cases_of_the_corpus_that_read_or_write_an_entry() -> None:
     cases = [send(case.sent) for case in all_cases() if b" /kv/" in case.sent[:12]]
     get = send(GET.replace(b"Host: a", b"Host: localhost"))

@@ -414,6 +414,7 @@ def test_the_namespace_default_can_have_a_quota(key: str) -> None:
         assert own.put(key, "1").status_code == 201
 
 
+@pytest.mark.long
 def test_a_thousand_namespaces_are_used_at_once(server: Server) -> None:
     names = [f"many-{number}" for number in range(1_000)]
     assert set(statuses_of_many(server, [("PUT", f"/ns/{name}", b"") for name in names])) == {201}

@@ -450,6 +450,7 @@ def goals_of(routes: Mapping[str, Route]) -> list[Goal]:
     ]
 
 
+@pytest.mark.long
 def test_every_random_request_gets_a_documented_answer(own: Server) -> None:
     routes = routes_of(own.contract)
     goals = goals_of(routes)

@@ -203,6 +203,7 @@ def test_numbers_of_any_size_are_kept(server: Server, project: Project) -> None:
     assert all(text in project.outputs() for text in NUMBERS.values())
 
 
+@pytest.mark.long
 def test_a_state_of_8_mb_is_kept(server: Server, project: Project) -> None:
     text = "".join(f"line {number:06} of a large text\n" for number in range(4 * MIB // 30))
     project.begin()

@@ -231,6 +231,7 @@ def test_progress_comes_after_the_heartbeat_of_silence(server: Server, key: str)
     assert (names, 3 <= took < 3 + SOON_SECONDS) == (["ready", "progress", "progress"], True)
 
 
+@pytest.mark.long
 def test_progress_comes_after_15_seconds_unless_the_request_says_otherwise() -> None:
     with running() as own, Watch(own) as watch:
         watch.ready()

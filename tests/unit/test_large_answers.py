@@ -99,6 +99,7 @@ def test_other_clients_are_served_between_the_steps(request_name: str) -> None:
     served(scenario)
 
 
+@pytest.mark.long
 def test_one_answer_is_made_at_a_time_and_all_are_made() -> None:
     async def scenario(server: Server) -> None:
         await put_large(server)

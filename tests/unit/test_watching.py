@@ -293,6 +293,7 @@ async def test_a_slow_reader_keeps_a_cursor_and_no_events(scene: Scene) -> None:
 
 
 @scenario
+@pytest.mark.long
 async def test_readers_of_any_pace_end_with_the_state_of_the_store(scene: Scene) -> None:
     """Each pauses and resumes in a rhythm of its own, also in the middle of windows of several pieces."""
     sinks = [scene.watch(*prefixes) for prefixes in [("",), ("k",), ("k1", "k2"), ("k1",)] for _ in range(40)]
