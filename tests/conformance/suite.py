@@ -46,6 +46,7 @@ LARGE_VALUE = b'"%b"' % random.Random(1).randbytes(300_000).hex().encode()
 """PostgreSQL cannot make it much smaller."""
 EVERY_BYTE = Binary("application/octet-stream", Content(range(256)))
 NO_BYTES = Binary("image/svg+xml", Content())
+LISTED_KEYS = sorted(["a", "b", "b/1", "b/2", "b/é", "c", "\uffee", "\U0010ffff", "\U0010ffff/1"], key=str.encode)
 
 
 def lease(lock: str, revision: int, clock: FrozenClock, *, seconds: int = 30, lease_id: str = "") -> Lease:
@@ -358,24 +359,31 @@ class SpaceConformance(ABC):
         page = driver.run(driver.space.scan(ENTRY, "", None, 1))
         assert ([entry.key for entry in page.records], page.next_after) == (["c"], None)
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def listed(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+        """A space with LISTED_KEYS and two entries that have expired, for all tests of lists that only read it."""
+        clock = FrozenClock()
+        with Driver(cls().make_engine(tmp_path_factory.mktemp("listed"), clock).space()) as driver:
+            driver.commit(("b/0", b"1"), ("d", b"1"), expires_at=clock.now + 1)
+            driver.commit(*((key, b"1") for key in LISTED_KEYS))
+            clock.now += 1
+            yield driver
+
     @pytest.mark.parametrize("is_reversed", [False, True])
     @pytest.mark.parametrize("prefix", ["", "b", "b/", "b/1", "x", "\U0010ffff", "b\0"])
     @pytest.mark.parametrize("after", [None, "", "a", "b", "b/1", "b/1\0", "b0", "c", "\U0010ffff", "\U0010ffff" * 128])
     def test_a_list_is_the_same_in_both_directions_and_in_pages_of_any_size(
-        self, driver: Driver, clock: FrozenClock, prefix: str, after: str | None, *, is_reversed: bool
+        self, listed: Driver, prefix: str, after: str | None, *, is_reversed: bool
     ) -> None:
-        driver.commit(("b/0", b"1"), ("d", b"1"), expires_at=clock.now + 1)
-        keys = sorted(["a", "b", "b/1", "b/2", "b/é", "c", "\uffee", "\U0010ffff", "\U0010ffff/1"], key=str.encode)
-        driver.commit(*((key, b"1") for key in keys))
-        clock.now += 1
-        expected = [key for key in keys if key.startswith(prefix)]
+        expected = [key for key in LISTED_KEYS if key.startswith(prefix)]
         if after is not None:
             expected = [key for key in expected if (key < after if is_reversed else key > after)]
         if is_reversed:
             expected.reverse()
         for limit in (1, 2, 100):
-            assert scanned(driver, prefix, after, limit, is_reversed=is_reversed) == expected
-            assert sum(counted(driver, prefix, after, limit, is_reversed=is_reversed)) == len(expected)
+            assert scanned(listed, prefix, after, limit, is_reversed=is_reversed) == expected
+            assert sum(counted(listed, prefix, after, limit, is_reversed=is_reversed)) == len(expected)
 
     @pytest.mark.parametrize("is_reversed", [False, True])
     def test_a_part_of_a_list_is_counted_up_to_the_limit(self, driver: Driver, *, is_reversed: bool) -> None:
