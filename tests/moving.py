@@ -1,15 +1,17 @@
 """Moves stores, for tests; also in processes that are killed on the way."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+import asyncpg
 import pytest
 from databases import Database, run, shared_server_url
 from driving import FrozenClock
@@ -72,6 +74,10 @@ from leasehold.progress import Progress
 
 disk.OsDisk = KilledDisk
 moves.PAGE_RECORDS = 20
+# What Python prepares at the first use, each process would otherwise prepare again.
+steps = sys.maxsize
+asyncio.run(move_store(*sys.argv[1:], progress=Progress(), now=0))
+gc.freeze()
 for line in sys.stdin:
     steps, source, target = line.split()
     child = os.fork()
@@ -89,10 +95,13 @@ MOVED, WAS_COMPLETE, IN_USE, KILLED = 0, 2, 3, -signal.SIGKILL
 
 
 @contextmanager
-def killed_moves() -> Iterator[Callable[[int, str, str], int]]:
-    """Calls with a step, a source and a target return the exit code of the process."""
+def killed_moves(source: str, scratch: str) -> Iterator[Callable[[int, str, str], int]]:
+    """Calls with a step, a source and a target return the exit code of the process.
+
+    `source` is first moved to `scratch`, an empty store of the same kind as the targets, and no process is killed.
+    """
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED_AT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED_AT, source, scratch], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as forking:
 
         def killed_at(step: int, source: str, target: str) -> int:
@@ -105,3 +114,18 @@ def killed_moves() -> Iterator[Callable[[int, str, str], int]]:
         yield killed_at
         assert forking.stdin is not None
         forking.stdin.close()
+
+
+class Ask(Protocol):
+    def __call__(self, query: str, *arguments: str) -> Sequence[asyncpg.Record]: ...
+
+
+@contextmanager
+def asking() -> Iterator[Ask]:
+    """Calls with a query return its rows, all over one connection: a new one costs more than the query."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(shared_server_url()))
+        try:
+            yield lambda query, *arguments: runner.run(connection.fetch(query, *arguments))
+        finally:
+            runner.run(connection.close())

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import msgspec
 import pytest
-from databases import Database, opened, run, shared_server_url
+from databases import opened, run
 from driving import INCARNATION, Driver, FrozenClock, file_driver
 from harness.contents import in_memory, random_batch
 from moving import (
@@ -20,6 +20,8 @@ from moving import (
     NOW,
     STORES,
     WAS_COMPLETE,
+    Ask,
+    asking,
     every_source,
     every_target,
     in_store_of,
@@ -511,13 +513,13 @@ def test_a_move_that_is_killed_at_any_step_has_moved_everything_or_nothing(
     source, target = filled(source_kind, tmp_path, seed=20), STORES[target_kind](tmp_path)
     expected = observed(source)
     step = completed = attempts = 0
-    with killed_moves() as killed_at:
+    with killed_moves(source, STORES[target_kind](tmp_path)) as killed_at, asking() as ask:
         while (code := killed_at(step, source, target)) != MOVED:
             # The database may still be busy with the process that was killed.
             assert code in (KILLED, WAS_COMPLETE, IN_USE)
             attempts += 1
             assert attempts < 3_000
-            assert target_revision(target) in (0, expected.revision)
+            assert target_revision(target, ask) in (0, expected.revision)
             if code == WAS_COMPLETE:
                 assert observed(target) == expected
                 completed += 1
@@ -530,18 +532,16 @@ def test_a_move_that_is_killed_at_any_step_has_moved_everything_or_nothing(
     assert observed(source) == expected
 
 
-def target_revision(store: str) -> int:
+def target_revision(store: str, ask: Ask) -> int:
     """The head that a server would find. 0: the store is empty."""
     path = Path(store)
     if path.suffix == ".json":
         return inspect(path, OsDisk()).revision
     schema = store.rpartition("search_path=")[2]
-    database = Database(shared_server_url(), schema)
-    if not database.fetch("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'head'", schema):
+    if not ask("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'head'", schema):
         return 0
-    [[revision, records]] = database.fetch(
-        "SELECT coalesce(max(revision), 0), (SELECT count(*) FROM data) + (SELECT count(*) FROM locks) FROM head"
-    )
+    counted = f"(SELECT count(*) FROM {schema}.data) + (SELECT count(*) FROM {schema}.locks)"
+    [[revision, records]] = ask(f"SELECT coalesce(max(revision), 0), {counted} FROM {schema}.head")
     assert isinstance(revision, int)
     assert (revision == 0) is (records == 0)
     return revision

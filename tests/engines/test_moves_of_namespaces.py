@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from databases import Database, run, shared_server_url
+from databases import run
 from moving import (
     IN_USE,
     KILLED,
     MOVED,
     STORES,
     WAS_COMPLETE,
+    Ask,
+    asking,
     every_source,
     every_target,
     in_store_of,
@@ -104,7 +106,7 @@ def test_a_move_that_is_killed_at_any_step_has_moved_all_namespaces_or_none(
     source, target = filled(source_kind, tmp_path), STORES[target_kind](tmp_path)
     expected = observed(source)
     step = completed = attempts = 0
-    with killed_moves() as killed_at:
+    with killed_moves(source, STORES[target_kind](tmp_path)) as killed_at, asking() as ask:
         while (code := killed_at(step, source, target)) != MOVED:
             # The database may still be busy with the process that was killed.
             assert code in (KILLED, WAS_COMPLETE, IN_USE)
@@ -115,7 +117,7 @@ def test_a_move_that_is_killed_at_any_step_has_moved_all_namespaces_or_none(
                 completed += 1
                 target = STORES[target_kind](tmp_path)
             elif code == KILLED:
-                assert heads_in(target) in ({}, HEADS), step
+                assert heads_in(target, ask) in ({}, HEADS), step
                 step += 1
     assert step > 20
     assert completed > 0
@@ -125,7 +127,7 @@ def test_a_move_that_is_killed_at_any_step_has_moved_all_namespaces_or_none(
 HEADS = {DEFAULT_NAMESPACE: 4, "empty": 0, "gone": 3, "team-a": 4, "team-c": 4}
 
 
-def heads_in(store: str) -> Mapping[str, int]:
+def heads_in(store: str, ask: Ask) -> Mapping[str, int]:
     """The revisions of all namespaces, deleted ones included. Empty: nothing was ever written."""
     path = Path(store)
     if path.suffix == ".json":
@@ -135,10 +137,9 @@ def heads_in(store: str) -> Mapping[str, int]:
         deleted = {name: head.revision for name, head in others.heads.items() if head.is_deleted}
         return {DEFAULT_NAMESPACE: report.revision, **states, **deleted} if report.revision or states else {}
     schema = store.rpartition("search_path=")[2]
-    database = Database(shared_server_url(), schema)
-    if not database.fetch("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'head'", schema):
+    if not ask("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'head'", schema):
         return {}
-    return dict(database.fetch("SELECT namespace, revision FROM head"))  # type: ignore[arg-type] # of rows with two
+    return dict(ask(f"SELECT namespace, revision FROM {schema}.head"))  # type: ignore[arg-type] # of rows with two
 
 
 def test_a_start_completes_a_move_that_was_killed_between_its_two_files(
