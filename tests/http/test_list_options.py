@@ -123,17 +123,23 @@ def test_pages_of_a_reversed_list_are_right_while_entries_change(server: Server,
     assert found == sorted(found, reverse=True)
 
 
+@pytest.fixture(scope="module")
+def folder(guarded: Server) -> str:
+    """A folder with NAMES in it."""
+    for name in NAMES:
+        put(guarded, f"folder/{name}", {"a": name})
+    return "folder/"
+
+
 @pytest.mark.parametrize("prefixes", PREFIX_SETS, ids=str)
 @pytest.mark.parametrize("limit", [{}, {"limit": "1"}, {"limit": "5"}], ids=str)
 @pytest.mark.parametrize("asked", ["", "a", "c/3", "zz"])
 def test_reversed_lists_and_counts_have_only_covered_keys(
-    guarded: Server, prefixes: list[str], limit: dict[str, str], asked: str
+    guarded: Server, folder: str, prefixes: list[str], limit: dict[str, str], asked: str
 ) -> None:
-    for name in NAMES:
-        put(guarded, f"options/{name}", {"a": name})
-    own = bearer(token("read", prefixes=[f"options/{prefix}" for prefix in prefixes]))
-    expected = [f"options/{name}" for name in reversed(covered(prefixes, asked))]
-    query: dict[str, str] = {"prefix": f"options/{asked}", "reverse": "", **limit}
+    own = bearer(token("read", prefixes=[folder + prefix for prefix in prefixes]))
+    expected = [folder + name for name in reversed(covered(prefixes, asked))]
+    query: dict[str, str] = {"prefix": folder + asked, "reverse": "", **limit}
     found: list[str] = []
     after: dict[str, str] = {}
     while True:
