@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from itertools import count
 
 import pytest
 from compared_paths import INCARNATION, EngineOf, Scene, Seen, Step, compared, message, put, send
@@ -13,15 +12,17 @@ from harness.corpora import all_cases
 from leasehold.engines.base import Clock
 from leasehold.engines.postgres.engine import PostgresEngine
 
-_numbers = count(1)
 GET = message("GET", "/kv/k")
 KNOWN: list[Step] = [put("/kv/k"), send(GET), send(GET)]
 """Now the connection has a header block that the fast paths know."""
 
 
 def new_databases() -> EngineOf:
-    """An engine with a new database at each call. There are two: one for each of the services that are compared."""
-    databases = [Database(shared_server_url(), f"paths_{next(_numbers)}").create() for _ in range(2)]
+    """An engine with an empty database at each call. There are two: one for each of the services that are compared.
+
+    All tests use the same ones, because to empty tables takes less than to make them.
+    """
+    databases = [Database(shared_server_url(), name).create().empty() for name in ("paths_fast", "paths_general")]
 
     def engine_of(clock: Clock) -> PostgresEngine:
         return PostgresEngine(databases.pop().url, clock=clock, make_incarnation=lambda: INCARNATION)
