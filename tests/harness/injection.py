@@ -43,6 +43,7 @@ from leasehold.http.wire.connection import Connection
 from leasehold.http.wire.connections import Connections
 from leasehold.limits import Limits
 from leasehold.metrics import Metrics
+from leasehold.model import RECEIPT, Forget
 from leasehold.store.store import Store
 from leasehold.store.stores import Stores
 
@@ -62,6 +63,8 @@ NEVER_RAISE: Final = frozenset({"lock.__exit__"})
 """Python releases a lock without taking memory. An exception in place of this call would leave the lock taken."""
 MOST_ROUNDS: Final = 4
 """For one kind of call. After a fault, several rounds may be of the same kind."""
+ROUNDS_OF_RECEIPTS: Final = 20
+"""Receipts are kept for about as many rounds."""
 STARTS: Final = ("_start_batch", "_answer")
 """The functions that start a commit, and a query for gathered reads."""
 
@@ -79,9 +82,12 @@ class Injector:
     def __init__(self) -> None:
         self._is_service: dict[str, bool] = {}
         """By the names of files: to hash a code object takes long, and this is asked at each call."""
-        self._target: tuple[Site, int] | None = None
+        self._target: Site | None = None
+        self._calls_before = 0
+        """How often the target is called before the call at which it raises."""
         self._failure: BaseException = MemoryError()
         self._watches = False
+        self._records = False
         self.seen: list[Site] = []
         """The calls, while it is not armed."""
         self.fired: Site | None = None
@@ -93,15 +99,15 @@ class Injector:
 
     def watch(self) -> None:
         """Record all calls from the next start of a batch on."""
-        self._target, self.fired, self.seen, self._watches = None, None, [], False
+        self._target, self.fired, self.seen, self._watches, self._records = None, None, [], False, True
 
     def arm(self, site: Site, occurrence: int, failure: BaseException) -> None:
         """Raise once, at the n-th call of `site`."""
         self.watch()
-        self._target, self._failure = (site, occurrence), failure
+        self._target, self._calls_before, self._failure, self._records = site, occurrence, failure, False
 
     def disarm(self) -> None:
-        self._target, self._watches = None, False
+        self._target, self._watches, self._records = None, False, False
 
     def _in_service(self, frame: FrameType) -> bool:
         file = frame.f_code.co_filename
@@ -111,33 +117,38 @@ class Injector:
         return known
 
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
+        """Runs millions of times, so the comparisons that rule out most calls come first, and the slow ones last.
+
+        Python searches a table for the line of a frame, and composes the name of a C function.
+        """
         if event == "call":
-            code = frame.f_code
             if not self._watches:
-                if code.co_name not in STARTS or not self._in_service(frame):
+                if frame.f_code.co_name not in STARTS or not self._in_service(frame):
                     return
                 self._watches = True
             caller = frame.f_back
-            if caller is None or not self._in_service(caller):
-                return
-            callee = code.co_qualname
-        elif event == "c_call" and self._watches and self._in_service(frame):
-            caller, callee = frame, getattr(argument, "__qualname__", "")
+        elif event == "c_call" and self._watches:
+            caller = frame
         else:
             return
-        if callee in NEVER_RAISE:
+        target = self._target
+        if target is None:
+            if self._records and caller is not None and self._in_service(caller):
+                self._record(_site(caller, frame, event, argument))
             return
-        site = (caller.f_code.co_qualname, caller.f_lineno, callee)
-        if self._target is None:
-            self.seen.append(site)
+        if caller is None or caller.f_code.co_qualname != target[0] or not self._in_service(caller):
             return
-        if site != self._target[0]:
+        if _site(caller, frame, event, argument) != target:
             return
-        self._target = (site, self._target[1] - 1)
-        if self._target[1] < 0:
-            self._target, self.fired = None, site
+        self._calls_before -= 1
+        if self._calls_before < 0:
+            self._target, self.fired = None, target
             self.stack = list(self._frames(caller))
             raise self._failure
+
+    def _record(self, site: Site) -> None:
+        if site[2] not in NEVER_RAISE:
+            self.seen.append(site)
 
     def _frames(self, frame: FrameType | None) -> Iterator[tuple[str, str]]:
         while frame is not None:
@@ -155,6 +166,11 @@ class Injector:
             if file.startswith(("engines/", "store/", "rules/")):
                 return True
         return False
+
+
+def _site(caller: FrameType, frame: FrameType, event: str, argument: object) -> Site:
+    callee = frame.f_code.co_qualname if event == "call" else getattr(argument, "__qualname__", "")
+    return caller.f_code.co_qualname, caller.f_lineno, callee
 
 
 _OF_THE_BATCH: Final = (
@@ -422,6 +438,8 @@ class Witness:
         await self._recover()
         await self._compare(requests, answers)
         await self._repeat(this_round.keyed_request(), number)
+        if number % ROUNDS_OF_RECEIPTS == 0:
+            await self._forget_receipts()
 
     async def _repeat(self, request: Request, number: int) -> None:
         """Send the request with a key again: the change and its receipt are both stored, or neither is."""
@@ -431,6 +449,14 @@ class Witness:
         if answer.status != 200 or answer.body["value"] != number:
             self._violate(f"{request.method} {request.path} was repeated in round {number}: {answer}")
         self.stored["counted"] = number
+
+    async def _forget_receipts(self) -> None:
+        """Remove the receipts of earlier rounds. `data.json` contains them all, so it would take longer and longer to
+        write."""
+        store, engine = self._service.store, self._service.stores.engine
+        if isinstance(store.space, FileSpace):
+            names = [name for _, name in await engine.surplus(RECEIPT, 0, 0, 10_000)]
+            await store.submitted(Forget(tuple(names), store.space.revision))
 
     async def _install(self) -> None:
         """Install it on the threads of the service, too. An exception on a thread has removed it there."""
