@@ -5,6 +5,7 @@ kernel keeps the data of a process that ends. A sync that fails loses the unsync
 that file is recorded.
 """
 
+import copy
 import errno
 import itertools
 import os
@@ -234,6 +235,11 @@ class History:
         self.maybe: Contents | None = None
         self.answers: Counter[str] = Counter()
 
+    def copy(self) -> "History":
+        other = History()
+        other.known, other.maybe, other.answers = self.known, self.maybe, Counter(self.answers)
+        return other
+
     def put(self, driver: Driver, *batch: tuple[str, bytes | None], alone: bool = False) -> ServiceError | None:
         """Commit values by key. None removes the key."""
         changes: list[Change] = []
@@ -360,18 +366,35 @@ def kill_while_appending(driver: Driver, folder: Path, history: History) -> None
             file.write(record[: len(record) // 2])
 
 
-def run(folder: Path, disk: FaultyDisk, seed: int, *, lives: int | None = None) -> tuple[int, History]:
-    """Run this many processes one after another, or enough for `LEAST_OPERATIONS`. Returns their number."""
-    rng, history = random.Random(seed), History()
-    folder.mkdir()
-    number = 0
-    while number < lives if lives is not None else disk.operations < LEAST_OPERATIONS:
-        live(folder, disk, history, rng)
-        number += 1
-    with file_driver(folder, disk=FaultyDisk()) as driver:
-        history.check(driver)
-    shutil.rmtree(folder)
-    return number, history
+class Course:
+    """Processes on the files in `folder`, one after another. `rng` decides what they do."""
+
+    def __init__(
+        self, folder: Path, rng: random.Random, history: History, *, lives: int = 0, operations: int = 0
+    ) -> None:
+        self.lives = lives
+        self.operations = operations
+        """Those of all lives so far."""
+        self.history = history
+        self._folder = folder
+        self._rng = rng
+
+    def live(self, disk: FaultyDisk) -> None:
+        before = disk.operations
+        live(self._folder, disk, self.history, self._rng)
+        self.lives += 1
+        self.operations += disk.operations - before
+
+    def branch(self, folder: Path) -> "Course":
+        """Another course in a new folder, which has been the same up to now, and will be if its disk is."""
+        shutil.copytree(self._folder, folder)
+        return Course(folder, copy.copy(self._rng), self.history.copy(), lives=self.lives, operations=self.operations)
+
+    def end(self) -> None:
+        """Check the files, and remove them."""
+        with file_driver(self._folder, disk=FaultyDisk()) as driver:
+            self.history.check(driver)
+        shutil.rmtree(self._folder)
 
 
 def survive_disk_faults(
@@ -384,27 +407,40 @@ def survive_disk_faults(
     finding = Finding()
     undisturbed = FaultyDisk()
     with capture_logs(), small_sizes(random.Random(seed)):
-        lives, _ = run(folder / "undisturbed", undisturbed, seed)
+        (folder / "undisturbed").mkdir()
+        course = Course(folder / "undisturbed", random.Random(seed), History())
+        starts: list[Course] = []
+        """Before each life. A run with a fault begins there, because the lives before are the same without it."""
+        while course.operations < LEAST_OPERATIONS:
+            starts.append(course.branch(folder / f"life-{course.lives}"))
+            course.live(undisturbed)
+        course.end()
         for fault, (number, name) in itertools.product(faults, enumerate(undisturbed.names_used)):
             if name in at and fault.is_worth_a_run(name):
-                finding.add(_run_with_fault(folder / f"{fault.name}-{number}", seed, lives, number, fault))
+                start = [each for each in starts if each.operations <= number][-1]
+                again = start.branch(folder / f"{fault.name}-{number}")
+                finding.add(_run_with_fault(again, course.lives, number, fault))
             if len(finding.violations) >= MOST_VIOLATIONS:
                 break
     return finding
 
 
-def _run_with_fault(folder: Path, seed: int, lives: int, number: int, fault: Fault) -> Finding:
+def _run_with_fault(course: Course, lives: int, number: int, fault: Fault) -> Finding:
+    """Let this operation fail, which comes in the next life. Go on until there were this many lives."""
     finding = Finding()
-    disk = FaultyDisk(number, fault)
+    disk = FaultyDisk(number - course.operations, fault)
     where = f"{fault.value} at operation {number}"
     try:
-        _, history = run(folder, disk, seed, lives=lives)
+        while course.lives < lives:
+            course.live(disk)
+        course.end()
     except (Broken, ServiceError) as error:
         finding.violations.append(f"{where} ({disk.failed}): {error}")
         return finding
     if disk.used_after_failed_sync:
         used = " and ".join(sorted(set(disk.used_after_failed_sync)))
         finding.violations.append(f"{where} ({disk.failed}): {used} of a file after its sync had failed")
-    finding.figures.update({"runs": 1, "operations": disk.operations, f"faults of {disk.failed or 'nothing'}": 1})
-    finding.figures.update({f"answers '{answer}'": count for answer, count in history.answers.items()})
+    answers = course.history.answers
+    finding.figures.update({"runs": 1, "operations": course.operations, f"faults of {disk.failed or 'nothing'}": 1})
+    finding.figures.update({f"answers '{answer}'": count for answer, count in answers.items()})
     return finding
