@@ -382,6 +382,12 @@ class _Run:
         self.pauses: list[Pause] = []
         """Pauses of clients that held the lease all the time, as far as was known at their end."""
         self._has_enough = load.pauses == 0
+        self._released: set[int] = set()
+        """The tokens of leases whose release was reported."""
+        self._judged = 0
+        """How many pauses could be judged last."""
+        self._missing = load.pauses
+        """How many more were needed then."""
         self._late_writes = 0
         self._grants = 0
         self._grants_at_kill = 0
@@ -401,12 +407,13 @@ class _Run:
         return self._missing_pauses() > 0 or self._late_writes < self._load.late_writes
 
     def _missing_pauses(self) -> int:
-        """How many more are needed. A pause does not count if a later event shows that the client had released."""
-        missing = self._load.pauses - len(self.pauses)
-        if missing <= 0 and not self._has_enough:
-            missing = self._load.pauses - _held(self.pauses, leases_of(self._crowd.events))
-            self._has_enough = missing <= 0
-        return missing
+        """How many more are needed. Only what a client did up to its release shows whether its pause counts."""
+        judged = [pause for pause in self.pauses if pause.token in self._released]
+        if len(judged) > self._judged and not self._has_enough:
+            self._judged = len(judged)
+            self._missing = self._load.pauses - _held(judged, leases_of(self._crowd.events))
+            self._has_enough = self._missing <= 0
+        return self._missing
 
     def _is_back(self) -> bool:
         """Whether all kills are done and leases were granted after the last one."""
@@ -420,6 +427,8 @@ class _Run:
         event = self._crowd.next_event(min(soon, 0.1))
         if event is not None and event.kind == "write":
             self._late_writes += event.sent_wall > self._crowd.clients[event.client].expires_at
+        if event is not None and event.kind == "release":
+            self._released.add(event.token)
         if event is None or event.kind != "grant" or not event.is_done:
             return
         self._grants += 1
