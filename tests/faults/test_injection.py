@@ -12,7 +12,9 @@ from harness.injection import SOURCE, survive_exceptions
 
 from leasehold import completions, rules
 from leasehold.engines.base import Engine, Space, SteadyClock, by_kind
-from leasehold.engines.file.appends import AnyAppend, Append
+from leasehold.engines.file import storage
+from leasehold.engines.file.appends import AnyAppend, Append, Group
+from leasehold.engines.file.disk import rename_durably
 from leasehold.engines.file.engine import FileEngine
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.memory.space import InMemorySpace
@@ -32,6 +34,8 @@ pytestmark = [
 ]
 LEAST_KINDS = 200
 """The fewest kinds of calls on any engine. With fewer, the harness does not see all code that it should."""
+LEAST_KINDS_IN_FILES = 200
+"""Those of commits and of checkpoints."""
 
 
 def made(kind: str, folder: Path) -> Callable[[], Engine]:
@@ -56,6 +60,14 @@ def test_an_exception_while_servers_take_turns_affects_one_caller_or_one_batch(
     assert finding.violations == []
     assert finding.figures["kinds of calls"] > LEAST_KINDS
     assert finding.figures["faults"] > 0.6 * finding.figures["kinds of calls"], finding.figures
+
+
+@pytest.mark.long
+def test_nothing_is_lost_by_a_kill_after_an_exception_in_the_code_that_writes_the_files(tmp_path: Path) -> None:
+    finding = survive_exceptions(made("file", tmp_path), 1, in_files=True)
+    assert finding.violations == []
+    assert finding.figures["kinds of calls"] > LEAST_KINDS_IN_FILES
+    assert finding.figures["faults"] > 0.8 * finding.figures["kinds of calls"], finding.figures
 
 
 # Planted bugs -------------------------------------------------------------------------------------------------
@@ -140,7 +152,7 @@ def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
         record = batch.encoded(0)
         self.reserve.spend_for(lambda: self._append(record), allowed=batch.frees_space)
         max(batch.first_revision, batch.last_revision)
-        self.revision = batch.last_revision
+        self.revision, batch.is_over = batch.last_revision, True
 
     monkeypatch.setattr(Storage, "_append_together", shipped(append, "engines/file/storage.py"))
 
@@ -158,6 +170,30 @@ def answered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
             raise
 
     monkeypatch.setattr(Connection, "_respond", respond)
+
+
+def written_with_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug: a batch whose job failed is written with the next batch, which has the same revision."""
+
+    def take(group: Group, append: AnyAppend) -> list[AnyAppend]:
+        others = [other for other in group if other is not append and not other.is_over]
+        group.clear()
+        return [append, *others]
+
+    monkeypatch.setattr(storage, "take_waiting", take)
+
+
+def late_end_of_a_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug: after an exception, the next batches are appended to a journal that was renamed and will be removed."""
+
+    def rotate(self: Storage) -> None:
+        if not self.has_old_journal and self._journal is not None:
+            self.has_old_journal = True
+            rename_durably(self._disk, self._paths.journal, self._paths.old_journal)
+            self._owner.files.put(self._paths.journal, None)
+            self._close_journal()
+
+    monkeypatch.setattr(Storage, "rotate", shipped(rotate, "engines/file/storage.py"))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +223,15 @@ def test_a_planted_bug_is_detected(
     monkeypatch.setattr("harness.injection.WAIT_SECONDS", 2.0)
     finding = survive_exceptions(made(kind, tmp_path), 1, stops_at_first=True, begins_in=place)
     assert finding.violations
+
+
+@pytest.mark.parametrize(("plant", "place"), [(written_with_a_later_one, "_run"), (late_end_of_a_journal, "rotate")])
+def test_a_planted_bug_is_detected_in_the_files(
+    plant: Callable[[pytest.MonkeyPatch], None], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    finding = survive_exceptions(made("file", tmp_path), 1, stops_at_first=True, begins_in=place, in_files=True)
+    assert any("after a restart" in each or "does not open" in each for each in finding.violations)
 
 
 def test_a_store_of_the_file_engine_can_be_opened_after_the_exceptions(tmp_path: Path) -> None:

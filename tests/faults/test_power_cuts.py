@@ -113,7 +113,7 @@ def test_what_has_one_revision_and_is_stored_in_two_steps_is_detected(kinds: tup
         assert storage is not None
         revisions = [change.revision for change in changes]
         first = self._state.revision + 1
-        finish = partial(self._finish_commit, storage, changes, done)
+        finish = partial(self._finish_commit, storage, None, changes, done)
         shared = [
             place
             for place in range(1, len(changes))

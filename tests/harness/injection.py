@@ -5,6 +5,9 @@ functions, on the thread of the event loop and on those of the file engine. One 
 to raise once while the same requests are sent again. New code is covered as soon as it is called.
 
 The service runs in this process with real connections, because only then can its calls be observed one by one.
+
+A second run of the file engine is about the calls in its own code only. There each round has checkpoints, too, and
+after each exception the files are read as if the process had been killed.
 """
 
 import asyncio
@@ -17,7 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -48,6 +51,7 @@ from leasehold.store.store import Store
 from leasehold.store.stores import Stores
 
 SOURCE: Final = str(Path(leasehold.__file__).parent)
+OF_FILES: Final = f"{SOURCE}/engines/file/"
 WAIT_SECONDS: Final = 20.0
 """Longer than any answer takes. A caller without an answer by then would wait for ever."""
 FAILURES: Final[Sequence[type[BaseException]]] = (MemoryError, ValueError, OSError, KeyError, RuntimeError)
@@ -79,7 +83,9 @@ Site = tuple[str, int, str]
 class Injector:
     """Sees the calls of the service on the threads where `install` was called. If armed, it raises at one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: str = SOURCE) -> None:
+        """`part`: the calls by code in this folder are recorded."""
+        self._part = part
         self._is_service: dict[str, bool] = {}
         """By the names of files: to hash a code object takes long, and this is asked at each call."""
         self._target: Site | None = None
@@ -134,7 +140,7 @@ class Injector:
         target = self._target
         if target is None:
             if self._records and caller is not None and self._in_service(caller):
-                self._record(_site(caller, frame, event, argument))
+                self._record(caller, _site(caller, frame, event, argument))
             return
         if caller is None or caller.f_code.co_qualname != target[0] or not self._in_service(caller):
             return
@@ -146,8 +152,8 @@ class Injector:
             self.stack = list(self._frames(caller))
             raise self._failure
 
-    def _record(self, site: Site) -> None:
-        if site[2] not in NEVER_RAISE:
+    def _record(self, caller: FrameType, site: Site) -> None:
+        if site[2] not in NEVER_RAISE and caller.f_code.co_filename.startswith(self._part):
             self.seen.append(site)
 
     def _frames(self, frame: FrameType | None) -> Iterator[tuple[str, str]]:
@@ -295,6 +301,8 @@ class Request:
 MESSAGEPACK: Final = (("Accept", "application/vnd.msgpack"),)
 MERGE: Final = (("Content-Type", "application/merge-patch+json"), *MESSAGEPACK)
 STEPS: Final = (("Content-Type", "application/json-patch+json"),)
+OTHER: Final = "other"
+"""Another namespace, in which only a run about files writes."""
 MISSING: Final = "(missing)"
 """The value of a missing entry."""
 
@@ -369,14 +377,18 @@ FIRST: Final[dict[str, Value]] = {
 
 
 class Witness:
-    """Sends rounds, and compares what is stored with the answers."""
+    """Sends rounds, and compares what is stored with the answers.
 
-    def __init__(self, service: Running, injector: Injector, finding: Finding) -> None:
+    `in_files`: each round has checkpoints beside commits in two namespaces, and the files are read after an exception.
+    """
+
+    def __init__(self, service: Running, injector: Injector, finding: Finding, *, in_files: bool = False) -> None:
+        self._in_files = in_files
         self._service = service
         self._injector = injector
         self._finding = finding
         self._clients = [Client(service.port) for _ in range(11)]
-        self._prober = Client(service.port)
+        self._prober, self._other_prober = Client(service.port), Client(service.port)
         self._numbers = count(1)
         self._mark = secrets.token_hex(4)
         """Makes its locks differ from those that an earlier run left in the store."""
@@ -391,11 +403,13 @@ class Witness:
         for key, value in FIRST.items():
             assert await self._put(key, value) in (200, 201)
         self.stored = dict(FIRST)
+        if self._in_files:
+            assert await self._send(self._other_prober, Request("PUT", f"/ns/{OTHER}", {})) in (200, 201)
         self._pair_began = self._service.store.space.revision
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in [*self._clients, self._prober]:
+        for client in [*self._clients, self._prober, self._other_prober]:
             client.close()
 
     @property
@@ -424,6 +438,8 @@ class Witness:
                 client.send(request)
             async with asyncio.timeout(WAIT_SECONDS):
                 answers = [await client.answer() for client in clients]
+                if self._in_files:
+                    await self._write_checkpoints()
         finally:
             self._injector.disarm()
             sys.setprofile(None)
@@ -440,6 +456,36 @@ class Witness:
         await self._repeat(this_round.keyed_request(), number)
         if number % ROUNDS_OF_RECEIPTS == 0:
             await self._forget_receipts()
+        if self._in_files and self._injector.fired is not None:
+            await self._compare_files(number)
+
+    async def _write_checkpoints(self) -> None:
+        """One that replaces the journal and one that does not, beside commits."""
+        space = self._service.store.space
+        assert isinstance(space, FileSpace)
+        volume = space.volume
+        for rotates in (True, False):
+            with suppress(*FAILURES):  # whoever calls this would log it
+                if volume.storage is not None:
+                    volume.start_checkpoint(volume.storage, rotates=rotates)
+            await asyncio.gather(self._put("meanwhile", 1), self._put_other("meanwhile", 1))
+            with suppress(*FAILURES):
+                await volume.rest()
+            volume._retry_checkpoint_at = 0.0
+
+    async def _compare_files(self, number: int) -> None:
+        """Append one more change to the journal, and compare what the process would leave if it were killed now."""
+        engine, space = self._service.stores.engine, self._service.store.space
+        assert isinstance(engine, FileEngine)
+        assert isinstance(space, FileSpace)
+        set_pace(space, isolated=False)
+        statuses = await asyncio.gather(self._put("last", number), self._put_other("last", number))
+        if not {200, 201}.issuperset(statuses):
+            self._violate(f"a write after the recovery was refused: {statuses}")
+        before = len(self._finding.violations)
+        await _compare_after_kill(engine, self.stored | {"last": number, f"{OTHER}:last": number}, self._finding)
+        if len(self._finding.violations) > before:
+            self._violate("this was found when the files were read")
 
     async def _repeat(self, request: Request, number: int) -> None:
         """Send the request with a key again: the change and its receipt are both stored, or neither is."""
@@ -497,9 +543,16 @@ class Witness:
                 await asyncio.sleep(0.01)
 
     async def _put(self, key: str, value: Value) -> int:
-        await self._prober.connect()
-        self._prober.send(Request("PUT", f"/kv/{key}", value))
-        return (await self._prober.answer()).status
+        return await self._send(self._prober, Request("PUT", f"/kv/{key}", value))
+
+    async def _put_other(self, key: str, value: Value) -> int:
+        return await self._send(self._other_prober, Request("PUT", f"/ns/{OTHER}/kv/{key}", value))
+
+    @staticmethod
+    async def _send(client: Client, request: Request) -> int:
+        await client.connect()
+        client.send(request)
+        return (await client.answer()).status
 
     async def _compare(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
         page = await self._service.store.page([""], None, 10_000)
@@ -552,9 +605,10 @@ def _allowed(answer: Answer, before: Value, after: Value) -> list[Value]:
     return []
 
 
-async def contents(store: Store) -> dict[str, Value]:
+async def contents(store: Store, prefix: str = "") -> dict[str, Value]:
+    """The values by key. `prefix` is put before the keys."""
     page = await store.page([""], None, 10_000)
-    return {entry.key: msgspec.json.decode(json_text(entry.value)) for entry in page.records}
+    return {prefix + entry.key: msgspec.json.decode(json_text(entry.value)) for entry in page.records}
 
 
 # The harness --------------------------------------------------------------------------------------------------
@@ -576,11 +630,12 @@ def survive_exceptions(
     points: int | None = None,
     stops_at_first: bool = False,
     begins_in: str = "",
+    in_files: bool = False,
 ) -> Finding:
     """Raise at each kind of call once, or at this many random `points`. Compare each time, and after a restart.
 
     `make` makes an engine on the same storage each time. `stops_at_first`: at the first violation. `begins_in`: the
-    calls of functions with this in their name come first.
+    calls of functions with this in their name come first. `in_files`: only the calls of the file engine's own code.
     """
     finding = Finding()
     configured = structlog.get_config()
@@ -590,7 +645,11 @@ def survive_exceptions(
         with asyncio.Runner(loop_factory=_EventLoop) as runner:
             runner.get_loop().set_exception_handler(lambda _loop, _context: None)
             rng = random.Random(seed)
-            runner.run(_survive(make, rng, finding, points, stops_at_first=stops_at_first, begins_in=begins_in))
+            runner.run(
+                _survive(
+                    make, rng, finding, points, stops_at_first=stops_at_first, begins_in=begins_in, in_files=in_files
+                )
+            )
     finally:
         structlog.configure(**configured)
         sys.unraisablehook = unraisable
@@ -605,12 +664,13 @@ async def _survive(
     *,
     stops_at_first: bool,
     begins_in: str,
+    in_files: bool,
 ) -> None:
-    injector = Injector()
+    injector = Injector(OF_FILES if in_files else SOURCE)
     stored: dict[str, Value] = {}
     first = make()
     try:
-        async with running(first) as service, Witness(service, injector, finding) as witness:
+        async with running(first) as service, Witness(service, injector, finding, in_files=in_files) as witness:
             kinds_of_rounds = await _targets(witness, injector)
             targets = list(kinds_of_rounds)
             if points is not None:
@@ -680,14 +740,17 @@ async def _compare_after_kill(engine: FileEngine, stored: dict[str, Value], find
 
 
 async def _compare_after_restart(engine: Engine, stored: dict[str, Value], finding: Finding) -> None:
-    store = Store(engine, Limits())
+    """`stored`: the keys of entries in the namespace OTHER begin with its name."""
+    stores = Stores(engine, Limits())
     try:
-        await store.open()
+        await stores.start()
     except ServiceError as error:
         finding.violations.append(f"the store does not open any more: {error.message}")
         return
-    seen = await contents(store)
-    await store.close()
+    seen = await contents(stores.default)
+    if any(key.startswith(f"{OTHER}:") for key in stored):
+        seen |= await contents(await stores.open(OTHER), f"{OTHER}:")
+    await stores.close()
     for key, value in stored.items():
         if seen.get(key, MISSING) != value:
             finding.violations.append(f"after a restart {key} is {seen.get(key, MISSING)!r:.200}, not {value!r:.200}")

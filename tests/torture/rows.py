@@ -172,6 +172,10 @@ def _injection(kind: str) -> Round:
     return survive
 
 
+def _injection_in_files(folder: Path, seed: int) -> Finding:
+    return survive_exceptions(lambda: ENGINES["file"](folder, SteadyClock()), seed, points=1_000, in_files=True)
+
+
 def _injection_in_turns(folder: Path, seed: int) -> Finding:
     with patch.object(Committer, "is_contended", new=True):
         return _injection("postgres")(folder, seed)
@@ -202,6 +206,7 @@ ROWS = (
     Row("ext4", "acknowledged changes survive the loss of a real file system", _ext4, "cuts", obstacle=obstacle),
     Row("injection-memory", "the lane survives any exception, memory", _injection("memory"), "faults"),
     Row("injection-file", "the lane survives any exception, file engine", _injection("file"), "faults"),
+    Row("injection-files", "no exception and kill loses an acknowledged write", _injection_in_files, "faults"),
     Row("injection-postgres", "the lane survives any exception, PostgreSQL", _injection("postgres"), "faults"),
     Row("injection-turns", "the lane survives any exception, servers in turns", _injection_in_turns, "faults"),
     Row("linearizable-file", "linearizable through kills and pauses, file engine", _linearizable_file, "operations"),

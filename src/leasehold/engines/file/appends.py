@@ -79,31 +79,35 @@ Group = deque[AnyAppend]
 
 
 def take_waiting(group: Group, append: AnyAppend) -> list[AnyAppend]:
-    """This one, and all others of its group that are not written yet."""
+    """This one, and all after it in its group.
+
+    The jobs run in order. So what is before it is over, or its job has failed: then it must never be written.
+    """
     waiting = [append]
+    is_after = False
     while group:
         other = group.popleft()
-        if other is not append and not other.is_over:
+        if is_after:
             waiting.append(other)
+        elif other is append:
+            is_after = True
     return waiting
 
 
 def write_all(appends: Sequence[AnyAppend], write: Callable[[Sequence[AnyAppend]], None]) -> None:
-    """`write` them together, and note the result in each.
+    """`write` them together, which notes that they are over. Note its error in each.
 
     If the disk is too full for all of them, each is written alone: a smaller one may still fit.
     """
-    error: BaseException | None = None
     try:
-        write(appends)
-    except BaseException as failure:  # noqa: BLE001 - each caller gets it
-        error = failure
-    if len(appends) > 1 and isinstance(error, WriteError) and error.full and error.nothing_changed:
+        write(appends)  # nothing after it may raise: the batches are durable, so they must be published
+    except BaseException as error:  # noqa: BLE001 - each caller gets it
+        if len(appends) > 1 and isinstance(error, WriteError) and error.full and error.nothing_changed:
+            for append in appends:
+                write_all([append], write)
+            return
         for append in appends:
-            write_all([append], write)
-        return
-    for append in appends:
-        append.error, append.is_over = error, True
+            append.error, append.is_over = error, True
 
 
 def encode_together(appends: Sequence[AnyAppend], revision: int, sequence: int) -> tuple[bytes, int, int]:

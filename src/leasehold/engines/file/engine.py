@@ -185,14 +185,15 @@ class FileEngine:
         error: BaseException | None,
     ) -> None:
         volume = self.volume
-        volume.commits += 1
-        volume.last_commit_at = volume.loop.time()
         try:
+            if error is None:
+                volume.spaces.sequence = append.sequence
+                volume.spaces.publish(publish)
+            volume.commits += 1
+            volume.last_commit_at = volume.loop.time()
             if error is not None:
                 stored.set_exception(volume.fault.note(error))
                 return
-            volume.spaces.sequence = append.sequence
-            volume.spaces.publish(publish)
             stored.set_result(None)
         except BaseException as failure:  # the caller must get an outcome
             report("an event of a namespace ended in an unexpected way", failure)

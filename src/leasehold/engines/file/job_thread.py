@@ -57,12 +57,16 @@ class JobThread:
         finished: asyncio.Future[None] = self._loop.create_future()
 
         def done(error: BaseException | None) -> None:
-            if finished.cancelled():
-                return
-            if error is None:
-                finished.set_result(None)
-            else:
-                finished.set_exception(error)
+            try:
+                if finished.done():  # it was cancelled, or this is repeated
+                    return
+                if error is None:
+                    finished.set_result(None)
+                else:
+                    finished.set_exception(error)
+            except BaseException:
+                self._loop.call_soon(done, error)  # the caller waits for it
+                raise
 
         self.do(lambda: results.append(job()), done)
         await finished

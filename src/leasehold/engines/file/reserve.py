@@ -2,8 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 from leasehold.engines.file.disk import Disk, WriteError, replace_file, write_errors
@@ -24,8 +24,8 @@ class Reserve:
         self._owner = owner
         self._mutex = threading.Lock()
         """Commits and checkpoints run on two threads, and both may spend and make the reserve."""
-        self._checkpoints = threading.Lock()
-        """Held during a checkpoint beside commits."""
+        self.checkpoints = threading.Lock()
+        """To be held during a checkpoint beside commits."""
         self.is_spent = False
 
     def ensure(self) -> None:
@@ -80,17 +80,8 @@ class Reserve:
         except WriteError as error:
             if not (allowed and error.full and error.nothing_changed):
                 raise
-            with self._checkpoints:
+            with self.checkpoints:
                 self.spend_for(write, allowed=True)
-
-    @contextmanager
-    def checkpoint(self) -> Iterator[None]:
-        """Around a checkpoint beside commits, which may free space for the reserve."""
-        with self._checkpoints:
-            try:
-                yield
-            finally:
-                self.make_again()
 
     def _spend(self) -> bool:
         """Release the reserve. True if that freed space."""

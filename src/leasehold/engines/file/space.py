@@ -60,16 +60,20 @@ class FileSpace(InMemorySpace, ABC):
     def _finish_commit(
         self,
         storage: Storage,
+        append: NamedAppend | None,
         changes: Sequence[Change],
         done: CommitDone,
         error: BaseException | None,
     ) -> None:
         volume = self.volume
-        volume.commits += 1
-        volume.last_commit_at = volume.loop.time()
+        if error is None:
+            self._unpublished = changes  # they are on disk, so they must be published before the next batch
+            if append is not None:
+                volume.spaces.sequence = append.sequence
         try:
+            volume.commits += 1
+            volume.last_commit_at = volume.loop.time()
             if error is None:
-                self._unpublished = changes  # they are on disk, so they must be published before the next batch
                 self._conclude(changes, done)
             else:
                 done(volume.fault.note(error))
@@ -114,7 +118,7 @@ class DefaultSpace(FileSpace):
             return
         if storage.failed:
             volume.rewrite(storage)
-        finish = partial(self._finish_commit, storage, changes, done)
+        finish = partial(self._finish_commit, storage, None, changes, done)
         if self._goes_into_data(storage, changes):
             snapshot = self._current().snapshot_after(changes, changes[-1].revision)
             frees_space = all(map(is_removal, changes))
@@ -179,7 +183,8 @@ class NamedSpace(DeletableSpace, FileSpace):
         if storage.failed:
             volume.rewrite(storage)
         append = NamedAppend(storage.log, self.name, changes)
-        volume.append(storage, append, partial(self._finish_named, storage, append, changes, done))
+        finish = partial(self._finish_commit, storage, append, changes, partial(self._ended, done))
+        volume.append(storage, append, finish)
         self._is_committing = True
 
     def _commit_held(self, touched: Touched, decide: Decide, done: CommitDone) -> None:
@@ -191,22 +196,12 @@ class NamedSpace(DeletableSpace, FileSpace):
             if ends_the_process(failure):
                 raise
 
-    def _finish_named(
-        self,
-        storage: Storage,
-        append: NamedAppend,
-        changes: Sequence[Change],
-        done: CommitDone,
-        error: BaseException | None,
-    ) -> None:
+    def _ended(self, done: CommitDone, error: ServiceError | None) -> None:
+        """A commit has ended. This is called again if it raises."""
         self._is_committing = False
-        try:
-            if error is None:
-                self.volume.spaces.sequence = append.sequence
-            self._finish_commit(storage, changes, done, error)
-        finally:
-            if self._at_rest is not None:
-                self._at_rest()
+        done(error)
+        if self._at_rest is not None:
+            self._at_rest()
 
     def _publish(self, changes: Sequence[Change]) -> Mapping[AnyKind, Sequence[Change]]:
         before = self._state.text_bytes

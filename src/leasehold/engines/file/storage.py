@@ -78,7 +78,8 @@ class Storage:
     @property
     def journal_bytes(self) -> int:
         """The size of all records in the current journal."""
-        return 0 if self._journal is None else self._journal.end - HEADER_BYTES
+        journal = self._journal  # read once, because the sync thread may close it meanwhile
+        return 0 if journal is None else journal.end - HEADER_BYTES
 
     @property
     def lost(self) -> bool:
@@ -199,6 +200,8 @@ class Storage:
             self.reserve.spend_for_commit(lambda: self._append(record), allowed=frees_space)
             self._check_owner()
         self.revision, self.sequence = revision, sequence
+        for append in appends:
+            append.is_over = True
 
     def write_snapshot(self, snapshot: Snapshot, *, frees_space: bool) -> None:
         """Make a batch of `default` durable with a new `data.json` that includes it."""
@@ -253,29 +256,39 @@ class Storage:
             with write_errors():
                 self._owner.files.may_become(self._paths.old_journal, identity := self._journal.identity)
             rename_durably(self._disk, self._paths.journal, self._paths.old_journal)
-        self._owner.files.put(self._paths.journal, None)
-        self._owner.files.put(self._paths.old_journal, identity)
-        self._close_journal()
+            self._owner.files.put(self._paths.journal, None)
+            self._owner.files.put(self._paths.old_journal, identity)
+            self._close_journal()
 
     def checkpoint(
         self, snapshot: Snapshot | None, others: NamespacesSnapshot | None = None, *, removes_journal: bool = True
     ) -> None:
         """Steps 2 and 3, during commits: write new snapshots, then remove the old journal, if there is one.
 
-        None: the file is complete. If the reserve is large enough, it is spent for
-        this, because the removal of the old journal frees more space. May be repeated, and may be called without
-        step 1. Without `removes_journal`, the old journal is kept.
+        None: the file is complete. If the reserve is large enough, it is spent for this, because the removal of the old
+        journal frees more space. May be repeated, and may be called without step 1. Without `removes_journal`, the old
+        journal is kept.
         """
-        with self.reserve.checkpoint():
+        removes = self.has_old_journal and removes_journal
+        with self.reserve.checkpoints:
             try:
-                self.snapshots.replace(snapshot, others, self.snapshots.until_stopped)
-            except WriteError as error:
-                is_worth_it = self.has_old_journal and removes_journal and error.full and error.nothing_changed
-                if not (is_worth_it and self.reserve.is_enough_for(self.snapshots.texts(snapshot, others))):
-                    raise
-                self.reserve.spend_for(lambda: self.snapshots.replace(snapshot, others), allowed=True)
-            if self.has_old_journal and removes_journal:
-                self._remove_old_journal()
+                self._replace_snapshots(snapshot, others, may_spend=removes)
+                if removes:
+                    self._remove_old_journal()
+            finally:
+                self.reserve.make_again()
+
+    def _replace_snapshots(
+        self, snapshot: Snapshot | None, others: NamespacesSnapshot | None, *, may_spend: bool
+    ) -> None:
+        try:
+            self.snapshots.replace(snapshot, others, self.snapshots.until_stopped)
+        except WriteError as error:
+            if not (may_spend and error.full and error.nothing_changed):
+                raise
+            if not self.reserve.is_enough_for(self.snapshots.texts(snapshot, others)):
+                raise
+            self.reserve.spend_for(lambda: self.snapshots.replace(snapshot, others), allowed=True)
 
     def stop_checkpoints(self) -> None:
         """Let a checkpoint that is writing `data.json` fail, and all later ones. May be called on any thread."""
@@ -368,9 +381,9 @@ class Storage:
         self.revision = revision
 
     def _close_journal(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
 
     def _remove(self, path: Path) -> None:
         self._owner.files.may_become(path, None)
