@@ -152,6 +152,11 @@ def test_consistent_answers_are_accepted(elements: list[str]) -> None:
     assert faults(GOOD, {"l": elements}) == []
 
 
+def test_a_renewal_without_an_answer_may_have_moved_the_end() -> None:
+    lost, renewed = event("renewal", 1, None, at=10), event("renewal", 1, expires_at=12 * SECOND, at=11)
+    assert faults([grant(1, 10), lost, renewed], {"l": []}) == []
+
+
 @pytest.mark.parametrize(
     ("events", "elements", "fault"),
     [

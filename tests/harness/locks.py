@@ -177,12 +177,13 @@ def _faults_of_tokens(events: Sequence[Event]) -> Iterator[str]:
 def _faults_of_lease(lease: Lease) -> Iterator[str]:
     """What was done under a lease was done before its end, and what was refused was requested after its end."""
     name = f"lease {lease.grant.token} of {lease.grant.lock}"
-    ends = lease.grant.expires_at
+    ends, is_known = lease.grant.expires_at, True
     for renewal in lease.renewals:
         # A renewal that moved the end was decided one ttl before the new end.
-        if renewal.is_done and renewal.expires_at > ends and renewal.expires_at - TTL >= ends:
+        if renewal.is_done and is_known and renewal.expires_at > ends and renewal.expires_at - TTL >= ends:
             yield f"{name} was renewed after its end"
         ends = max(ends, renewal.expires_at)
+        is_known = renewal.status is not None  # one without an answer may have moved the end
     if lease.is_clear:
         if any(each.is_done and each.updated_at >= ends for each in lease.writes):
             yield f"{name}: a write was done after its end"
