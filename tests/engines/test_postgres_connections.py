@@ -3,21 +3,24 @@
 import asyncio
 import datetime as dt
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from databases import Database, commit, counting, database_for, opened, run
+from databases import Database, commit, counting, database_for, opened, read, run
+from driving import json_text
 
-from leasehold.engines.postgres import links
+from leasehold.engines.postgres import array_types, links
 from leasehold.engines.postgres.links import Address
 from leasehold.errors import ServiceError
+from leasehold.model import Entry
 
 PASSWORD = "pass 'word\\ %41"
 
@@ -201,3 +204,61 @@ def test_a_session_of_a_distributed_database_has_the_settings_for_it(
     monkeypatch.setattr(links, "DISTRIBUTING_EXTENSION", "plpgsql")
     settings = settings_of(database, "citus.override_table_visibility")
     assert (settings["plan_cache_mode"], settings["citus.override_table_visibility"]) == ("auto", "off")
+
+
+# Types --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def counted_questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[int]]]:
+    """The ids of the types that asyncpg asks the database for."""
+    asked: list[set[int]] = []
+    ask = asyncpg.Connection._introspect_types  # type: ignore[attr-defined] # not in the stubs
+
+    async def asking(connection: object, ids: Iterable[int], *rest: object) -> object:
+        asked.append(set(ids))
+        return await ask(connection, ids, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "_introspect_types", asking)
+        yield asked
+
+
+def test_a_process_asks_once_for_the_types_that_come_with_postgresql(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_types, "_shapes", {})
+
+    async def scenario() -> tuple[int, int]:
+        with counted_questions(monkeypatch) as asked:
+            async with opened(database.url) as engine:
+                assert await commit(engine, ["n"], counting("n")) is None
+            first = len(asked)
+            async with opened(database.url) as engine:
+                assert await commit(engine, ["n"], counting("n")) is None
+                entry = await read(engine, "n")
+        assert isinstance(entry, Entry)
+        assert json_text(entry.value) == b"2"
+        return first, len(asked)
+
+    first, both = run(scenario())
+    assert 0 < first == both
+
+
+def test_the_types_of_a_database_are_asked_for_by_each_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A type of the same id may be another one in another database."""
+    database.execute("CREATE TYPE mood AS ENUM ('calm', 'busy')")
+
+    async def moods() -> list[list[str]]:
+        found = []
+        with counted_questions(monkeypatch) as asked:
+            for _ in range(2):
+                connection = await Address(database.url).connect()
+                found.append(await connection.fetchval("SELECT ARRAY['busy']::mood[]"))
+                await connection.close()
+        assert len(asked) == 2
+        return found
+
+    assert run(moods()) == [["busy"], ["busy"]]

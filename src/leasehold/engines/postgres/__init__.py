@@ -23,6 +23,7 @@ jsonb.py        JSON text in and out of JSONB, and what JSONB would change
 differences.py  the one place where two versions of a large document differ
 schema.py       tables.sql and the migrations after it
 links.py        connections: opened, limited in time, replaced
+array_types.py  array types, asked for once in a process
 primary.py      which server is the primary, and the end of connections to a former one
 failures.py     which failures are transient, and the errors and log lines for callers and the operator
 durability.py   warnings for settings of the database that lose changes

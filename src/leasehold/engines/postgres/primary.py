@@ -13,23 +13,19 @@ So once this server has used a primary, no answer comes from a former one.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 import msgspec
 import structlog
 
+from leasehold.engines.postgres.array_types import ConnectionWithArrays
 from leasehold.engines.postgres.parameters import Host
 
 log = structlog.get_logger(__name__)
 
-if TYPE_CHECKING:
-    _AnyConnection = asyncpg.Connection[asyncpg.Record]
-else:
-    _AnyConnection = asyncpg.Connection  # it is generic only in the stubs
 
-
-class Connection(_AnyConnection):
+class Connection(ConnectionWithArrays):
     """A session with a server."""
 
     host: Host
