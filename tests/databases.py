@@ -49,12 +49,12 @@ UNPRIVILEGED_USER = "nobody"
 GUARDED_USER = "guarded"
 """The user who needs a password, once it is created."""
 STANDBY: Final = "standby"
+"""The name of a standby, for synchronous_standby_names."""
 _MEMORY: Final = Path("/dev/shm")
 _ROOM_BYTES: Final = 8 << 30
 """For the clusters of all tests that run at the same time."""
 _WAL_MEGABYTES: Final = 256
 """That of each cluster would grow to 1 GiB otherwise."""
-"""The name of a standby, for synchronous_standby_names."""
 
 
 allowed = True
