@@ -1,6 +1,5 @@
 """Two servers behind Debian's PgBouncer in session mode, without special settings."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from databases import UNPRIVILEGED_USER, Database, PostgresServer
+from databases import Database, PostgresServer, unprivileged, unprivileged_user
 from programs import needs, program
 from running import Server, Wire, free_port, message, running, until
 
@@ -40,12 +39,10 @@ def pgbouncer(database_server: PostgresServer) -> Iterator[int]:
                 f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
                 f"auth_type = trust\nauth_file = {folder / 'users'}\npool_mode = session\nmax_client_conn = 100\n"
             )
-            user = None
-            if os.geteuid() == 0:
-                user = UNPRIVILEGED_USER
+            if unprivileged_user() is not None:
                 folder.chmod(0o755)
             with (folder / "log").open("wb") as log:
-                process = subprocess.Popen([program("pgbouncer"), folder / "ini"], stderr=log, stdout=log, user=user)
+                process = subprocess.Popen(unprivileged(program("pgbouncer"), folder / "ini"), stderr=log, stdout=log)
             try:
                 until(lambda: process.poll() is not None or listens(port))
                 assert process.poll() is None, (folder / "log").read_text()

@@ -9,7 +9,6 @@ Everything runs in a temporary folder, on loopback, and ends with the round.
 
 import functools
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any, Final, Literal, Self
 
 import httpx
 import psutil
-from databases import UNPRIVILEGED_USER
+from databases import unprivileged, unprivileged_user
 from running import free_port, running, until
 
 from harness import Finding
@@ -79,7 +78,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
+        self._user = unprivileged_user()
         self._ends = ExitStack()
         self._etcd_port, self._peer_port = self._port(), self._port()
         self.nodes = [Node(f"node{n}", folder / f"node{n}", self._port(), self._port()) for n in range(2)]
@@ -175,11 +174,10 @@ class Cluster:
     def _run(self, log: Path, *command: str) -> subprocess.Popen[bytes]:
         with log.open("ab") as written:
             return subprocess.Popen(
-                command,
+                unprivileged(*command),
                 stdin=subprocess.DEVNULL,
                 stdout=written,
                 stderr=written,
-                user=self._user,
                 cwd=self._folder,
                 env=_ENVIRONMENT,
             )
