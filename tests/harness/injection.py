@@ -53,6 +53,7 @@ from leasehold.store.stores import Stores
 
 SOURCE: Final = str(Path(leasehold.__file__).parent)
 OF_FILES: Final = f"{SOURCE}/engines/file/"
+_MEMORY: Final = Path("/dev/shm")
 WAIT_SECONDS: Final = 20.0
 """Longer than any answer takes. A caller without an answer by then would wait for ever."""
 FAILURES: Final[Sequence[type[BaseException]]] = (MemoryError, ValueError, OSError, KeyError, RuntimeError)
@@ -738,7 +739,7 @@ async def _compare_after_kill(engine: FileEngine, stored: dict[str, Value], find
     """Compare with what the files contain now, without an orderly shutdown."""
     space = engine.space()
     await space.volume.rest()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         copy = shutil.copytree(space.volume.path.parent, Path(folder) / "copy")
         await _compare_after_restart(FileEngine(copy / space.volume.path.name), stored, finding)
 
