@@ -333,7 +333,8 @@ def watch_through_kills(
         load = stack.enter_context(Writers(services, seed, writers))
         for number in range(1, kills + 1):
             load.wait_for(rng.randrange(100, most_writes))
-            service = rng.choice(services)
+            # In turn: the watchers of a server that ends go to the other, and stay there.
+            service = services[number % servers]
             finding.figures.update({"kills": 1, "kills with writes under way": load.under_way > 0})
             if number % 3 == 2:
                 service.terminate()  # with a checkpoint
