@@ -69,6 +69,8 @@ NEVER_RAISE: Final = frozenset({"lock.__exit__"})
 """Python releases a lock without taking memory. An exception in place of this call would leave the lock taken."""
 MOST_ROUNDS: Final = 4
 """For one kind of call. After a fault, several rounds may be of the same kind."""
+TIMES_OF_LIKELY: Final = 20
+"""Whether there is harm can depend on the kind of round, and on what other threads do meanwhile."""
 ROUNDS_OF_RECEIPTS: Final = 20
 """Receipts are kept for about as many rounds."""
 STARTS: Final = ("_start_batch", "_answer")
@@ -639,7 +641,8 @@ def survive_exceptions(
     """Raise at each kind of call once, or at this many random `points`. Compare each time, and after a restart.
 
     `make` makes an engine on the same storage each time. `stops_at_first`: at the first violation. `begins_in`: the
-    calls of functions with this in their name come first. `in_files`: only the calls of the file engine's own code.
+    calls of functions with this in their name come first, many times. `in_files`: only the calls of the file
+    engine's own code.
     """
     finding = Finding()
     configured = structlog.get_config()
@@ -681,7 +684,10 @@ async def _survive(
             if points is not None:
                 targets = [rng.choice(targets) for _ in range(points)]
             finding.figures["kinds of calls"] += len(set(targets))
-            targets.sort(key=lambda site: begins_in not in site[0])
+            if begins_in:
+                likely = [site for site in targets if begins_in in site[0]]
+                targets = [site for site in targets if begins_in not in site[0]]
+                targets[:0] = rng.sample(likely, len(likely) * TIMES_OF_LIKELY, counts=[TIMES_OF_LIKELY] * len(likely))
             left = [_Target(site, set(kinds_of_rounds[site])) for site in targets]
             while left:
                 # A round makes only calls of its kind. So choose one that it makes, if there is one.
