@@ -52,7 +52,7 @@ from leasehold.store.store import Store
 from leasehold.store.stores import Stores
 
 SOURCE: Final = str(Path(leasehold.__file__).parent)
-OF_FILES: Final = f"{SOURCE}/engines/file/"
+OF_FILES: Final = ("engines/file/",)
 _MEMORY: Final = Path("/dev/shm")
 WAIT_SECONDS: Final = 20.0
 """Longer than any answer takes. A caller without an answer by then would wait for ever."""
@@ -87,9 +87,9 @@ Site = tuple[str, int, str]
 class Injector:
     """Sees the calls of the service on the threads where `install` was called. If armed, it raises at one of them."""
 
-    def __init__(self, part: str = SOURCE) -> None:
-        """`part`: the calls by code in this folder are recorded."""
-        self._part = part
+    def __init__(self, folders: Sequence[str]) -> None:
+        """The calls by code in these folders of the service are recorded."""
+        self._recorded = tuple(f"{SOURCE}/{folder}" for folder in folders)
         self._is_service: dict[str, bool] = {}
         """By the names of files: to hash a code object takes long, and this is asked at each call."""
         self._target: Site | None = None
@@ -157,7 +157,7 @@ class Injector:
             raise self._failure
 
     def _record(self, caller: FrameType, site: Site) -> None:
-        if site[2] not in NEVER_RAISE and caller.f_code.co_filename.startswith(self._part):
+        if site[2] not in NEVER_RAISE and caller.f_code.co_filename.startswith(self._recorded):
             self.seen.append(site)
 
     def _frames(self, frame: FrameType | None) -> Iterator[tuple[str, str]]:
@@ -636,13 +636,14 @@ def survive_exceptions(
     points: int | None = None,
     stops_at_first: bool = False,
     begins_in: str = "",
+    folders: Sequence[str] = ("",),
     in_files: bool = False,
 ) -> Finding:
     """Raise at each kind of call once, or at this many random `points`. Compare each time, and after a restart.
 
     `make` makes an engine on the same storage each time. `stops_at_first`: at the first violation. `begins_in`: the
-    calls of functions with this in their name come first, many times. `in_files`: only the calls of the file
-    engine's own code.
+    calls of functions with this in their name come first, many times. `folders`: only the calls by code in these
+    folders of the service. `in_files`: in the file engine's, with checkpoints, and the files are compared each time.
     """
     finding = Finding()
     configured = structlog.get_config()
@@ -651,10 +652,18 @@ def survive_exceptions(
     try:
         with asyncio.Runner(loop_factory=_EventLoop) as runner:
             runner.get_loop().set_exception_handler(lambda _loop, _context: None)
+            injector = Injector(OF_FILES if in_files else folders)
             rng = random.Random(seed)
             runner.run(
                 _survive(
-                    make, rng, finding, points, stops_at_first=stops_at_first, begins_in=begins_in, in_files=in_files
+                    make,
+                    injector,
+                    rng,
+                    finding,
+                    points,
+                    stops_at_first=stops_at_first,
+                    begins_in=begins_in,
+                    in_files=in_files,
                 )
             )
     finally:
@@ -666,6 +675,7 @@ def survive_exceptions(
 
 async def _survive(
     make: Callable[[], Engine],
+    injector: Injector,
     rng: random.Random,
     finding: Finding,
     points: int | None,
@@ -674,7 +684,6 @@ async def _survive(
     begins_in: str,
     in_files: bool,
 ) -> None:
-    injector = Injector(OF_FILES if in_files else SOURCE)
     stored: dict[str, Value] = {}
     first = make()
     try:
