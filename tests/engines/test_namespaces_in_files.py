@@ -497,7 +497,7 @@ def test_a_torn_record_of_several_commits_leaves_none_of_them(tmp_path: Path) ->
     for name in ("a", "b"):
         volume.create(name)
     before = volume.contents()
-    journal = volume.engine.volume.storage._journal  # type: ignore[union-attr] # it is open
+    journal = volume.engine.volume.storage._journals.current  # type: ignore[union-attr] # it is open
     assert journal is not None
     end = journal.end
 

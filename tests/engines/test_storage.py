@@ -7,6 +7,7 @@ import pytest
 from driving import INCARNATION, append_to
 
 from leasehold.engines.file.disk import OsDisk, WriteError
+from leasehold.engines.file.journals import Journals
 from leasehold.engines.file.storage import Storage
 from leasehold.engines.state import KindSnapshot, Snapshot, snapshot_of
 from leasehold.model import ENTRY, Entry
@@ -82,14 +83,14 @@ def test_a_write_that_ended_with_an_unexpected_exception_is_in_doubt_also_after_
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(Storage, "_append", forget_memory)
+        patched.setattr(Journals, "append", forget_memory)
         with pytest.raises(MemoryError):
             append_to(storage, 1, [Entry("a", b"1", 1, 0, 0)])
     storage.verify()
     assert storage.failed
 
 
-def forget_memory(_storage: Storage, _record: bytes) -> None:
+def forget_memory(*_arguments: object) -> None:
     raise MemoryError
 
 

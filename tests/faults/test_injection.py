@@ -152,7 +152,9 @@ def sure_files(monkeypatch: pytest.MonkeyPatch) -> None:
         [batch] = appends
         assert isinstance(batch, Append)
         record = batch.encoded(0)
-        self.reserve.spend_for(lambda: self._append(record), allowed=batch.frees_space)
+        self.reserve.spend_for(
+            lambda: self._journals.append(record, self.revision, self._incarnation), allowed=batch.frees_space
+        )
         max(batch.first_revision, batch.last_revision)
         self.revision, batch.is_over = batch.last_revision, True
 
@@ -189,11 +191,12 @@ def late_end_of_a_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug: after an exception, the next batches are appended to a journal that was renamed and will be removed."""
 
     def rotate(self: Storage) -> None:
-        if not self.has_old_journal and self._journal is not None:
-            self.has_old_journal = True
+        journals = self._journals
+        if not journals.has_old and journals.current is not None:
+            journals.has_old = True
             rename_durably(self._disk, self._paths.journal, self._paths.old_journal)
             self._owner.files.put(self._paths.journal, None)
-            self._close_journal()
+            journals.close()
 
     monkeypatch.setattr(Storage, "rotate", shipped(rotate, "engines/file/storage.py"))
 

@@ -94,10 +94,10 @@ def test_a_snapshot_renamed_before_its_sync_is_detected() -> None:
 def test_a_checkpoint_that_removes_the_old_journal_first_is_detected() -> None:
     def checkpoint(self: Storage, snapshot: Snapshot, _others: object = None, *, removes_journal: bool = True) -> None:
         assert removes_journal
-        self._remove(self._paths.old_journal)
+        self._journals._remove(self._paths.old_journal)
         self._disk.sync_folder(self._paths.folder)
         self.snapshots.replace_data(snapshot)
-        self.has_old_journal = False
+        self._journals.has_old = False
 
     with patch.object(Storage, "checkpoint", checkpoint):
         assert violations()

@@ -353,7 +353,7 @@ def kill_while_appending(driver: Driver, folder: Path, history: History) -> None
     assert isinstance(engine, FileSpace)
     driver.run(engine.volume.rest())  # a checkpoint in the background may be about to rename the journal
     assert engine.volume.storage is not None
-    journal = engine.volume.storage._journal
+    journal = engine.volume.storage._journals.current
     end = None if journal is None else journal.end
     driver.kill()
     if end is not None:

@@ -15,21 +15,20 @@ has the rule by which the files are read. After a power cut between any two step
 files.
 
 Two threads call this module: the sync thread (everything except `checkpoint`) and the checkpoint thread. Both change
-the snapshots and the old journal, so these are replaced and removed only under `_data_mutex`.
+the snapshots and the old journal, so these are replaced and removed only under one mutex.
 """
 
 import errno
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from leasehold.engines.base import MakeIncarnation
 from leasehold.engines.file.appends import AnyAppend, Group, encode_together, take_waiting, write_all
-from leasehold.engines.file.disk import Disk, WriteError, rename_durably, write_errors
+from leasehold.engines.file.disk import Disk, WriteError, write_errors
 from leasehold.engines.file.failure import Failure
-from leasehold.engines.file.journal import HEADER_BYTES, JournalWriter
+from leasehold.engines.file.journals import Journals
 from leasehold.engines.file.namespaces import NamespacesSnapshot, StoredNamespaces
 from leasehold.engines.file.ownership import Ownership
 from leasehold.engines.file.probe import check_that_files_can_be_replaced, obstacles_as_unavailable
@@ -53,16 +52,11 @@ class Storage:
         self.progress = Progress()
         """The progress of `open`, and of a checkpoint without concurrent commits."""
         self.reserve = Reserve(disk, self._paths, self._owner)
-        self._journal: JournalWriter | None = None
-        """The file `data.json.journal`, if there is one."""
-        self.has_old_journal = False
-        """There may be a `journal.old`."""
+        self._journals = Journals(disk, self._paths, self._owner, self._data_mutex)
         self.revision = 0
         """The last revision that is known to be durable."""
         self.sequence = 0
         """The last change of the other namespaces that is known to be durable."""
-        self._old_sequence = 0
-        """The old journal has changes of them up to this one."""
         self.created_at = 0
         """When the store was used here for the first time: the lock file is never written. Microseconds."""
         self.log = ""
@@ -78,8 +72,12 @@ class Storage:
     @property
     def journal_bytes(self) -> int:
         """The size of all records in the current journal."""
-        journal = self._journal  # read once, because the sync thread may close it meanwhile
-        return 0 if journal is None else journal.end - HEADER_BYTES
+        return self._journals.size
+
+    @property
+    def has_old_journal(self) -> bool:
+        """There may be a `journal.old`."""
+        return self._journals.has_old
 
     @property
     def lost(self) -> bool:
@@ -89,9 +87,7 @@ class Storage:
     @property
     def names(self) -> Sequence[str]:
         """The names of the files that have the store: `data.json`, and the journals in use."""
-        paths = self._paths
-        used = {paths.data: True, paths.old_journal: self.has_old_journal, paths.journal: self._journal is not None}
-        return [path.name for path, is_used in used.items() if is_used]
+        return [path.name for path in (self._paths.data, *self._journals.paths)]
 
     @property
     def snapshot_revision(self) -> int:
@@ -133,13 +129,14 @@ class Storage:
         state, report = read_files(self._disk, self._paths, now, self.progress)
         self.progress.begin("syncing the files")
         self._owner.files.put(self._paths.namespaces, others)
-        self._journal = sync_files(self._disk, self._paths, self._owner.files, report, state.incarnation)
-        self.has_old_journal = any(journal.name == self._paths.old_journal.name for journal in report.journals)
+        has_old = any(journal.name == self._paths.old_journal.name for journal in report.journals)
+        journal = sync_files(self._disk, self._paths, self._owner.files, report, state.incarnation)
+        self._journals.resume(journal, report.namespaces.sequence, has_old=has_old)
         copy = check_that_files_can_be_replaced(self._disk, self._paths)
         self._owner.files.put(self._paths.data, copy or data)
         self.revision = state.revision
         namespaces = report.namespaces
-        self.sequence = self._old_sequence = namespaces.sequence
+        self.sequence = namespaces.sequence
         self.log = namespaces.log = namespaces.log or make_incarnation()
         is_ours = not report.foreign and all(
             incarnation == state.incarnation != "" for incarnation in (state.incarnation, *report.incarnations)
@@ -151,7 +148,7 @@ class Storage:
 
     def close(self) -> None:
         """Release the files without changing them."""
-        self._close_journal()
+        self._journals.close()
         self._owner.release()
 
     # Ownership ------------------------------------------------------------------------------------------------
@@ -161,7 +158,7 @@ class Storage:
 
         If a file was removed or replaced, this sets `failed`, so that `rewrite_all` writes all files again.
         """
-        with self._failure.unless_unchanged(self._is_spoiled):
+        with self._failure.unless_unchanged(self._journals.is_spoiled):
             self._check_owner()
             if self.failed or not self._data_mutex.acquire(blocking=False):
                 return  # a checkpoint is writing; the next call checks
@@ -174,10 +171,9 @@ class Storage:
         """Raise WriteError unless this process owns the files and they exist."""
         if not self._owner.check(recent_is_enough=recent_is_enough):
             return
-        journal = self._paths.journal
         with write_errors():
             missing = [path.name for path in self._paths.kept if self._owner.files.is_missing(path)]
-            if self._journal is not None and not missing and self._journal.has_other_writer(journal):
+            if not missing and self._journals.has_other_writer():
                 raise self._owner.give_up("the lock file was removed and another process wrote to the journal")
         if missing:
             raise WriteError(OSError(errno.ENOENT, f"{missing[0]} was removed"), nothing_changed=False)
@@ -195,9 +191,11 @@ class Storage:
         frees_space = appends[0].frees_space and all(append.frees_space for append in appends)
         self._refuse_unless_ready(frees_space=frees_space)
         record, revision, sequence = encode_together(appends, self.revision, self.sequence)
-        with self._failure.unless_unchanged(self._is_spoiled):
+        with self._failure.unless_unchanged(self._journals.is_spoiled):
             self._check_owner(recent_is_enough=True)
-            self.reserve.spend_for_commit(lambda: self._append(record), allowed=frees_space)
+            self.reserve.spend_for_commit(
+                lambda: self._journals.append(record, self.revision, self._incarnation), allowed=frees_space
+            )
             self._check_owner()
         self.revision, self.sequence = revision, sequence
         for append in appends:
@@ -215,26 +213,10 @@ class Storage:
 
     def _write(self, write: Callable[[], None], *, frees_space: bool) -> None:
         self._refuse_unless_ready(frees_space=frees_space)
-        with self._failure.unless_unchanged(self._is_spoiled):
+        with self._failure.unless_unchanged(self._journals.is_spoiled):
             self._check_owner(recent_is_enough=True)
             self.reserve.spend_for_commit(write, allowed=frees_space)
             self._check_owner()
-
-    def _append(self, record: bytes) -> None:
-        if self._journal is None:
-            self._owner.files.keep_what_others_put(self._paths.journal)
-            temporary = self._paths.temporary(self._paths.journal)
-            self._journal = JournalWriter.create(
-                self._disk,
-                self._paths.journal,
-                temporary,
-                self.revision,
-                self._incarnation,
-                before_rename=partial(self._owner.files.may_become, self._paths.journal),
-            )
-            with write_errors():
-                self._owner.files.put(self._paths.journal, self._journal.identity)
-        self._journal.append(record)
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 
@@ -245,20 +227,11 @@ class Storage:
         journals, and only the old one is removed.
         """
         self._refuse_if_failed()
-        if self.has_old_journal or self._journal is None:
+        if self._journals.has_old or self._journals.current is None:
             return
-        with self._failure.unless_unchanged(self._is_spoiled):
+        with self._failure.unless_unchanged(self._journals.is_spoiled):
             self._check_owner()
-            self._owner.files.keep_what_others_put(self._paths.old_journal)
-            self.has_old_journal = True
-            self._old_sequence = self.sequence
-            self._owner.files.may_become(self._paths.journal, None)
-            with write_errors():
-                self._owner.files.may_become(self._paths.old_journal, identity := self._journal.identity)
-            rename_durably(self._disk, self._paths.journal, self._paths.old_journal)
-            self._owner.files.put(self._paths.journal, None)
-            self._owner.files.put(self._paths.old_journal, identity)
-            self._close_journal()
+            self._journals.rotate(self.sequence)
 
     def checkpoint(
         self, snapshot: Snapshot | None, others: NamespacesSnapshot | None = None, *, removes_journal: bool = True
@@ -269,12 +242,12 @@ class Storage:
         journal frees more space. May be repeated, and may be called without step 1. Without `removes_journal`, the old
         journal is kept.
         """
-        removes = self.has_old_journal and removes_journal
+        removes = self._journals.has_old and removes_journal
         with self.reserve.checkpoints:
             try:
                 self._replace_snapshots(snapshot, others, may_spend=removes)
                 if removes:
-                    self._remove_old_journal()
+                    self._journals.remove_old(self.snapshots.sequence)
             finally:
                 self.reserve.make_again()
 
@@ -294,18 +267,6 @@ class Storage:
         """Let a checkpoint that is writing `data.json` fail, and all later ones. May be called on any thread."""
         self.snapshots.has_stopped = True
 
-    def _remove_old_journal(self) -> None:
-        if self.snapshots.sequence < self._old_sequence:
-            raise WriteError(
-                OSError("the file of the namespaces lacks changes of the old journal"), nothing_changed=True
-            )
-        with self._data_mutex:
-            self._owner.check_only()
-            with write_errors():
-                self._remove(self._paths.old_journal)
-                self._disk.sync_folder(self._paths.folder)
-            self.has_old_journal = False
-
     def checkpoint_alone(self, snapshot: Snapshot, others: NamespacesSnapshot | None = None) -> None:
         """A checkpoint without concurrent commits: only the snapshots are left, which must have all durable changes.
 
@@ -314,7 +275,7 @@ class Storage:
         self._refuse_if_failed()
         is_first = self.snapshots.revision < 0
         try:
-            with self._failure.unless_unchanged(self._is_spoiled):
+            with self._failure.unless_unchanged(self._journals.is_spoiled):
                 self._check_owner()
                 needs_data = self.snapshots.revision != self.revision
                 needs_others = others is not None and self.snapshots.sequence != self.sequence
@@ -367,29 +328,8 @@ class Storage:
         """Remove the journals. The snapshots have all durable changes; that of `default` is at `revision`."""
         if self.snapshots.sequence < self.sequence:
             raise WriteError(OSError("the file of the namespaces lacks durable changes"), nothing_changed=True)
-        self._close_journal()
-        with self._data_mutex:
-            self._owner.check_only()
-            # The newer one first. Without it, the older one still follows the snapshot without a gap.
-            for path in (self._paths.journal, self._paths.old_journal):
-                self._owner.files.keep_what_others_put(path)
-                with write_errors():
-                    self._remove(path)
-            with write_errors():
-                self._disk.sync_folder(self._paths.folder)
-            self.has_old_journal = False
+        self._journals.remove_all()
         self.revision = revision
-
-    def _close_journal(self) -> None:
-        journal, self._journal = self._journal, None
-        if journal is not None:
-            journal.close()
-
-    def _remove(self, path: Path) -> None:
-        self._owner.files.may_become(path, None)
-        with suppress(FileNotFoundError):
-            self._disk.unlink(path)
-        self._owner.files.put(path, None)
 
     # Failures -------------------------------------------------------------------------------------------------
 
@@ -404,6 +344,3 @@ class Storage:
         if self._owner.lost:
             raise WriteError(OSError(errno.ESTALE, "another process has used the store"), nothing_changed=True)
         self._failure.refuse()
-
-    def _is_spoiled(self) -> bool:
-        return self._journal is not None and self._journal.spoiled
