@@ -24,12 +24,14 @@ from moving import (
     asking,
     every_source,
     every_target,
+    has_tables,
     in_store_of,
     killed_moves,
     made_database,
     moved,
     new_database,
     new_file,
+    new_with_tables,
     refused,
 )
 from store_files import files
@@ -513,6 +515,7 @@ def test_a_move_that_is_killed_at_any_step_has_moved_everything_or_nothing(
     source, target = filled(source_kind, tmp_path, seed=20), STORES[target_kind](tmp_path)
     expected = observed(source)
     step = completed = attempts = 0
+    found_tables = False
     with killed_moves(source, STORES[target_kind](tmp_path)) as killed_at, asking() as ask:
         while (code := killed_at(step, source, target)) != MOVED:
             # The database may still be busy with the process that was killed.
@@ -523,10 +526,18 @@ def test_a_move_that_is_killed_at_any_step_has_moved_everything_or_nothing(
             if code == WAS_COMPLETE:
                 assert observed(target) == expected
                 completed += 1
-                target = STORES[target_kind](tmp_path)
+                if completed == 1:
+                    # Into a new target there is nothing of killed moves to remove, which takes a few steps.
+                    step -= 5
+                target = new_with_tables(target_kind, tmp_path)
             elif code == KILLED:
                 step += 1
-    assert step > 20
+                if not found_tables and has_tables(target, ask):
+                    # From now on the moves do not make them, so that their first steps are others.
+                    found_tables, step = True, 0
+                if completed and not target_revision(target, ask):
+                    target = new_with_tables(target_kind, tmp_path)
+    assert step > 10
     assert completed > 0
     assert observed(target) == expected
     assert observed(source) == expected
@@ -538,7 +549,7 @@ def target_revision(store: str, ask: Ask) -> int:
     if path.suffix == ".json":
         return inspect(path, OsDisk()).revision
     schema = store.rpartition("search_path=")[2]
-    if not ask("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'head'", schema):
+    if not has_tables(store, ask):
         return 0
     counted = f"(SELECT count(*) FROM {schema}.data) + (SELECT count(*) FROM {schema}.locks)"
     [[revision, records]] = ask(f"SELECT coalesce(max(revision), 0), {counted} FROM {schema}.head")

@@ -1,4 +1,9 @@
-"""A process that is killed before one use of its disk or of a connection to its database, for tests of what remains."""
+"""A process that is killed before one use of its disk or of a connection to its database, for tests of what remains.
+
+A use that only reads is no step: a kill before it leaves the same as a kill after it, that is before the next use. Most
+uses only read, and for each step the whole command is repeated. All other uses are steps, also those that are not known
+here.
+"""
 
 KILLED_BEFORE_A_STEP = """
 import concurrent.futures.thread, gc, importlib.resources.readers, os, signal, zipfile
@@ -17,7 +22,8 @@ def step():
 
 class KilledDisk(disk.OsDisk):
     def __getattribute__(self, name):
-        step()
+        if name not in {"open", "read", "close", "names", "identity", "identity_of", "free_bytes"}:
+            step()
         return super().__getattribute__(name)
 
 class KilledConnection:
@@ -25,8 +31,34 @@ class KilledConnection:
         self._connection = connection
 
     def __getattr__(self, name):
+        used = getattr(self._connection, name)
+        if name in {"is_closed", "add_log_listener", "remove_log_listener"}:
+            return used
+        if name in {"execute", "fetch", "fetchrow", "fetchval"}:
+            return lambda statement, *arguments: self._query(used, statement, *arguments)
         step()
-        return getattr(self._connection, name)
+        return used
+
+    def _query(self, used, statement, *arguments):
+        if not statement.lstrip().startswith("SELECT"):
+            step()
+        return used(statement, *arguments)
+
+    def transaction(self):
+        return KilledTransaction(self._connection.transaction())
+
+class KilledTransaction:
+    # Its BEGIN and its COMMIT are statements that no method of the connection is asked for.
+    def __init__(self, transaction):
+        self._transaction = transaction
+
+    async def __aenter__(self):
+        step()
+        return await self._transaction.__aenter__()
+
+    async def __aexit__(self, *error):
+        step()
+        return await self._transaction.__aexit__(*error)
 
 connect = links.Address.connect
 
