@@ -2,12 +2,18 @@
 
 import fcntl
 import hashlib
-import os
+import json
 import shutil
+import signal
 import subprocess
-import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from running import Server, free_port
 
 FOLDER: Final = Path(__file__).parents[1] / "clients/typescript"
 PACKAGES: Final = FOLDER / "node_modules"
@@ -62,9 +68,60 @@ def command(program: str, *arguments: str) -> list[str]:
     return ["node", str(compiled() / program), *arguments]
 
 
-def environment() -> dict[str, str]:
-    """For tests that start services: which Python has the service."""
-    return os.environ | {"LEASEHOLD_TEST_PYTHON": sys.executable}
+class Services:
+    """Starts and ends services for tests in Node.js, which ask for it by HTTP (`clients/typescript/tests/server.ts`).
+
+    A service that Python starts is a copy of a process that has imported the modules (`forked`). One that Node.js
+    executes would import them again, which takes longer than most of what these tests do with it.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._servers: list[Server] = []
+
+    def create(self, store: str, environment: dict[str, str], *, keeps_port: bool) -> dict[str, Any]:
+        """`keeps_port`: no other program gets the port while the service is stopped."""
+        port = self._stack.enter_context(free_port()) if keeps_port else 0
+        server = Server(store, environment=environment | {"LEASEHOLD_PORT": str(port)}, log_level="error")
+        self._stack.enter_context(server)
+        self._servers.append(server)
+        return {"number": self._servers.index(server), "url": server.url}
+
+    def start(self, number: int) -> dict[str, Any]:
+        return {"url": self._servers[number].start().url}
+
+    def end(self, number: int, name: str) -> dict[str, Any]:
+        return {"code": self._servers[number].terminate(signal.Signals[name])}
+
+    def log(self) -> str:
+        """What the services have written to standard error."""
+        return "".join(server.log() for server in self._servers)
+
+
+@contextmanager
+def services() -> Iterator[tuple[Services, dict[str, str]]]:
+    """And the variables that tell Node.js where they are. The end of the block ends all of them."""
+    with ExitStack() as stack:
+        made = Services(stack)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                try:
+                    status, answer = 200, getattr(made, self.path.removeprefix("/"))(**asked)
+                except Exception as error:  # noqa: BLE001 - the test in Node.js fails with it
+                    status, answer = 500, repr(error)
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(json.dumps(answer).encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        listener = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=listener.serve_forever, args=(0.05,)).start()
+        stack.callback(listener.shutdown)
+        yield made, {"LEASEHOLD_TEST_SERVICES": f"http://127.0.0.1:{listener.server_port}"}
 
 
 def _fingerprint() -> str:

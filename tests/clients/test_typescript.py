@@ -10,7 +10,7 @@ import pytest
 import typescript
 from leasehold_client.errors import CLASS_BY_CODE
 from programs import NODE, needs
-from running import Server, free_port, running
+from running import Server, running
 
 pytestmark = needs(NODE)
 
@@ -23,11 +23,11 @@ LIMIT_SECONDS = 600.0
 
 
 def run(*command: str, environment: dict[str, str] | None = None) -> str:
-    """What a command of Node.js prints. It and the services that it has started end in any case."""
+    """What a command of Node.js prints. It and the processes that it has started end in any case."""
     process = subprocess.Popen(
         command,
         cwd=typescript.FOLDER,
-        env=typescript.environment() | (environment or {}),
+        env=os.environ | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -43,20 +43,28 @@ def run(*command: str, environment: dict[str, str] | None = None) -> str:
     return printed
 
 
+def run_with_services(*command: str, environment: dict[str, str] | None = None) -> str:
+    """The same for tests that start services."""
+    typescript.compiled()
+    with typescript.services() as (services, variables):
+        try:
+            return run(*command, environment=variables | (environment or {}))
+        except AssertionError as error:
+            error.add_note(f"the services: {services.log()}")
+            raise
+
+
 @pytest.mark.parametrize("name", TESTS)
 @pytest.mark.long
 def test_the_tests_of_a_file_pass(name: str) -> None:
-    typescript.compiled()
-    with free_port() as port:
-        environment = {"LEASEHOLD_TEST_PORT": str(port)}
-        printed = run("node", f"build/{name}.js", environment=environment)
+    printed = run_with_services("node", f"build/{name}.js")
     assert re.search(r"^# pass [1-9]", printed, re.MULTILINE), printed
     assert re.search(r"^# skipped 0$", printed, re.MULTILINE), printed
 
 
 def test_the_adapter_passes_the_test_suite_of_keyv() -> None:
-    typescript.compiled()
-    printed = run("node", "node_modules/vitest/vitest.mjs", "run", "build/keyv.spec.js", environment={"NO_COLOR": "1"})
+    vitest = ("node", "node_modules/vitest/vitest.mjs", "run", "build/keyv.spec.js")
+    printed = run_with_services(*vitest, environment={"NO_COLOR": "1"})
     assert re.search(r"^ *Tests +\d+ passed \(\d+\)$", printed, re.MULTILINE), printed
 
 

@@ -1,59 +1,41 @@
 /** Real servers, each in its own process, for the tests of one file. */
 
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 
 import { Client, type ClientOptions } from "leasehold";
 
-const REPOSITORY = path.resolve(fileURLToPath(import.meta.url), "../../../..");
-/** A Python in whose environment the service is installed. `make test` says which. */
-const PYTHON = process.env["LEASEHOLD_TEST_PYTHON"] ?? path.join(REPOSITORY, ".venv/bin/python");
+/** Where `make test` (tests/typescript.py) starts and ends servers. A server that it forks has its modules already. */
+const SERVICES = process.env["LEASEHOLD_TEST_SERVICES"];
+
+async function ask<T>(method: string, asked: Record<string, unknown>): Promise<T> {
+  // The connection is not kept, so that nothing of it is left when the tests end.
+  const headers = { Connection: "close" };
+  const response = await fetch(`${SERVICES}/${method}`, { method: "POST", headers, body: JSON.stringify(asked) });
+  if (!response.ok) {
+    throw new Error(`${method}: ${await response.text()}`);
+  }
+  return (await response.json()) as T;
+}
 
 export class Server {
   url = "";
-  private process: ChildProcess | undefined;
-  private port = 0;
+  private number = -1;
 
-  constructor(
-    private readonly store: string,
-    private readonly environment: Record<string, string>,
-  ) {}
-
-  async start(): Promise<this> {
-    const environment = Object.entries(process.env).filter(([name]) => !name.startsWith("LEASEHOLD_"));
-    const started = spawn(
-      PYTHON,
-      ["-m", "leasehold", "serve", `--port=${this.port}`, `--store=${this.store}`, "--log-level=error"],
-      { stdio: ["ignore", "pipe", "inherit"], env: { ...Object.fromEntries(environment), ...this.environment } },
-    );
-    this.process = started;
-    const lines = createInterface({ input: started.stdout });
-    const [line] = (await Promise.race([once(lines, "line"), once(started, "exit")])) as [unknown];
-    if (typeof line !== "string") {
-      throw new Error(`the server did not start: exit code ${String(line)}`);
-    }
-    this.url = line.split(" ")[3] ?? "";
-    this.port = Number(new URL(this.url).port);
-    return this;
+  /** With `keepsPort`, the port stays the same, and no other program gets it while the server is stopped. */
+  static async create(store: string, environment: Record<string, string>, keepsPort: boolean): Promise<Server> {
+    const server = new Server();
+    return Object.assign(server, await ask<object>("create", { store, environment, keeps_port: keepsPort }));
   }
 
-  /** The port stays the same. `make test` reserves it (LEASEHOLD_TEST_PORT), so that no other program gets it. */
-  restartable(): this {
-    this.port = Number(process.env["LEASEHOLD_TEST_PORT"] ?? 0);
-    return this;
+  async start(): Promise<void> {
+    Object.assign(this, await ask<object>("start", { number: this.number }));
   }
 
-  async end(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
-    const running = this.process;
-    if (running !== undefined && running.exitCode === null && running.signalCode === null) {
-      running.kill(signal);
-      await once(running, "exit");
-    }
+  /** It may have ended before. */
+  async end(name: NodeJS.Signals = "SIGTERM"): Promise<void> {
+    await ask("end", { number: this.number, name });
   }
 
   async restart(): Promise<void> {
@@ -74,15 +56,14 @@ export class Server {
 
 /** Shared by the tests of a file, each of which uses its own keys. */
 export function memoryServer(environment: Record<string, string> = {}): Promise<Server> {
-  return new Server("memory:", environment).start();
+  return Server.create("memory:", environment, false);
 }
 
 /** Calls `use` with a server that has files and keeps its port when it is started again. */
 export async function withOwnServer(use: (server: Server, folder: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(path.join(tmpdir(), "leasehold-"));
-  const server = new Server(path.join(folder, "data.json"), {}).restartable();
+  const server = await Server.create(path.join(folder, "data.json"), {}, true);
   try {
-    await server.start();
     await use(server, folder);
   } finally {
     await server.end("SIGKILL");
