@@ -111,6 +111,8 @@ def test_the_commands_of_a_page_for_a_clone_work_in_a_new_clone(page: Path, clon
         file.unlink()
     port = free_port()
     environment = clean_environment() | {"LEASEHOLD_PORT": str(port), "HOME": str(clone.parent)}
+    # Most modules that pip installs here are never imported. Those that are, Python compiles.
+    environment["PIP_NO_COMPILE"] = "1"
     with Reading(clone, environment, port) as reading:
         assert reading.follow(text_of(page), in_a_clone=True) > 0
 
