@@ -42,7 +42,7 @@ class Project:
             "CHECKPOINT_DISABLE": "1",  # do not ask whether there is a newer version
             "TF_CLI_ARGS": "-no-color",
             "TF_INPUT": "0",
-            "GOGC": "400",  # Go collects garbage less often, which takes a third of the processor time of a short run
+            "GOGC": "400",  # Go collects garbage less often: a noticeable part of a short run
             "HOME": str(folder),
         }
 
