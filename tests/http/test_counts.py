@@ -73,7 +73,7 @@ def test_a_refusal_for_another_reason_is_not_counted(server: Server, key: str, l
     lease_id = server.lease(lock)["lease_id"]
     before = refused_writes(server)
     assert refusal(transact(server, {"key": key, "exists": True})) == (412, "precondition_failed")
-    assert refusal(server.put(key, "1", headers={"If-Match": '"1"', "If-Lease": lease_id}))[0] == 412
+    assert refusal(server.put(key, "1", headers={"If-Match": '"0"', "If-Lease": lease_id}))[0] == 412
     assert refusal(server.renew(lock, DEAD)) == (409, "lease_lost")
     assert refusal(server.release(lock, DEAD)) == (409, "lease_lost")
     assert server.put(key, "1", headers={"If-Lease": lease_id}).status_code == 201

@@ -115,10 +115,10 @@ def test_a_failed_precondition_does_not_show_the_revision(guarded: Server) -> No
     key = next(UUIDS)
     guarded.put(key, "1", headers=BOTH)
     answers = [
-        guarded.put(key, "2", headers=WRITER | {"If-Match": '"1"'}),
+        guarded.put(key, "2", headers=WRITER | {"If-Match": '"0"'}),
         guarded.put(key, "2", headers=WRITER | {"If-None-Match": "*"}),
         guarded.put(next(UUIDS), "2", headers=WRITER | {"If-Match": "*"}),
-        guarded.delete(key, headers=WRITER | {"If-Match": '"1"'}),
+        guarded.delete(key, headers=WRITER | {"If-Match": '"0"'}),
     ]
     expected = {"error": "precondition_failed", "message": "the entry does not meet the precondition"}
     assert [told(answer) for answer in answers] == [expected] * 4
@@ -206,7 +206,7 @@ STEPS = st.fixed_dictionaries(
     }
 )
 CONDITIONS = st.sampled_from(
-    [{}, {}, {}, {"If-Match": "*"}, {"If-None-Match": "*"}, {"If-Match": '"1"'}, {"If-Lease": "x"}]
+    [{}, {}, {}, {"If-Match": "*"}, {"If-None-Match": "*"}, {"If-Match": '"0"'}, {"If-Lease": "x"}]
 )
 
 
