@@ -86,35 +86,38 @@ def test_the_commands_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) 
         assert reading.follow(text_of(page)) > 0
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new clone in the home of a new user. The first page that needs an environment in it makes one."""
-    folder = tmp_path_factory.mktemp("home") / "leasehold"
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A new clone in the home of a new user."""
+    folder = tmp_path / "leasehold"
     for name in tracked_files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     return folder
 
 
-@pytest.mark.parametrize(
-    "page",
-    [page for page in PAGES if any(block.remark("in a clone") is not None for block in commands_of(page))],
-    ids=str,
-)
 @pytest.mark.long
-def test_the_commands_of_a_page_for_a_clone_work_in_a_new_clone(page: Path, clone: Path) -> None:
+def test_the_commands_of_the_pages_for_a_clone_work_in_a_new_clone(clone: Path) -> None:
     """The commands install everything that they need, because a new user has nothing else.
 
-    The pages share the clone, because an installation takes most of the time. Only their stores are new each time.
+    All pages in one test, because an installation takes most of the time: the first page that needs an environment in
+    the clone makes one. Only the stores are new for each page.
     """
-    for file in clone.glob("data.json*"):
-        file.unlink()
-    port = free_port()
-    environment = clean_environment() | {"LEASEHOLD_PORT": str(port), "HOME": str(clone.parent)}
-    # Most modules that pip installs here are never imported. Those that are, Python compiles.
-    environment["PIP_NO_COMPILE"] = "1"
-    with Reading(clone, environment, port) as reading:
-        assert reading.follow(text_of(page), in_a_clone=True) > 0
+    pages = [page for page in PAGES if any(block.remark("in a clone") is not None for block in commands_of(page))]
+    assert len(pages) > 1
+    for page in pages:
+        for file in clone.glob("data.json*"):
+            file.unlink()
+        port = free_port()
+        environment = clean_environment() | {"LEASEHOLD_PORT": str(port), "HOME": str(clone.parent)}
+        # Most modules that pip installs here are never imported. Those that are, Python compiles.
+        environment["PIP_NO_COMPILE"] = "1"
+        with Reading(clone, environment, port) as reading:
+            try:
+                assert reading.follow(text_of(page), in_a_clone=True) > 0
+            except AssertionError as error:
+                error.add_note(f"in {page}")
+                raise
 
 
 def tracked_files() -> list[str]:
