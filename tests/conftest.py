@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import databases
 import forked
 import pytest
-import short_reports
 from callers import SECRET
 from databases import STORES
 from hypothesis import settings
@@ -38,8 +37,6 @@ PROGRAMS: Mapping[str, Sequence[str]] = {
 def pytest_configure(config: pytest.Config) -> None:
     forked.is_wanted = True
     config.addinivalue_line("markers", "needs(*names): what the machine must have; see tests/programs.py")
-    if short_reports.are_wanted(config):
-        config.pluginmanager.register(short_reports.ShortReports())
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A script's shell starts a command with `&` like this. The programs that are tested would ignore it, too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
