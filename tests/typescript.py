@@ -118,10 +118,13 @@ def services() -> Iterator[tuple[Services, dict[str, str]]]:
             def log_message(self, *_: object) -> None:
                 pass
 
-        listener = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=listener.serve_forever, args=(0.05,)).start()
-        stack.callback(listener.shutdown)
-        yield made, {"LEASEHOLD_TEST_SERVICES": f"http://127.0.0.1:{listener.server_port}"}
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+            listener.daemon_threads = False  # the end of this block waits for them: no service is started after it
+            threading.Thread(target=listener.serve_forever, args=(0.05,)).start()
+            try:
+                yield made, {"LEASEHOLD_TEST_SERVICES": f"http://127.0.0.1:{listener.server_port}"}
+            finally:
+                listener.shutdown()
 
 
 def _fingerprint() -> str:

@@ -468,7 +468,7 @@ def test_a_restore_that_is_killed_at_any_step_has_replaced_everything_or_nothing
     after = written(tmp_path / "after.json", some_entries(15, 30), revision=200)
     run(restore_store(url, before, advance=0, keep=None, now=NOW))
     found: dict[str, Entry] = {}
-    steps = 0
+    steps = completed = 0
     command = [sys.executable, "-c", KILLED_AT, str(after), url, str(tmp_path / "kept.json")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as restores:
         assert restores.stdin is not None
@@ -483,10 +483,12 @@ def test_a_restore_that_is_killed_at_any_step_has_replaced_everything_or_nothing
             if revision == 200:
                 # Killed between the last change and its end.
                 assert found.keys() == by_key(some_entries(15, 30)).keys()
+                completed += 1
                 run(restore_store(url, before, advance=0, keep=_kept_in(tmp_path), now=NOW))
             else:
                 assert (revision, found.keys()) == (100, before.of(ENTRY).by_name.keys())
     assert steps > 10
+    assert completed > 0
     assert found.keys() == by_key(some_entries(15, 30)).keys()
 
 

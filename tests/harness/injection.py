@@ -695,8 +695,9 @@ async def _survive(
             finding.figures["kinds of calls"] += len(set(targets))
             if begins_in:
                 likely = [site for site in targets if begins_in in site[0]]
+                finding.figures["likely calls"] += len(likely)
                 targets = [site for site in targets if begins_in not in site[0]]
-                targets[:0] = rng.sample(likely, len(likely) * TIMES_OF_LIKELY, counts=[TIMES_OF_LIKELY] * len(likely))
+                targets[:0] = rng.sample(likely * TIMES_OF_LIKELY, len(likely) * TIMES_OF_LIKELY)
             left = [_Target(site, set(kinds_of_rounds[site])) for site in targets]
             while left:
                 # A round makes only calls of its kind. So choose one that it makes, if there is one.

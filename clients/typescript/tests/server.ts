@@ -10,9 +10,10 @@ import { Client, type ClientOptions } from "leasehold";
 const SERVICES = process.env["LEASEHOLD_TEST_SERVICES"];
 
 async function ask<T>(method: string, asked: Record<string, unknown>): Promise<T> {
-  // The connection is not kept, so that nothing of it is left when the tests end.
-  const headers = { Connection: "close" };
-  const response = await fetch(`${SERVICES}/${method}`, { method: "POST", headers, body: JSON.stringify(asked) });
+  if (SERVICES === undefined) {
+    throw new Error("LEASEHOLD_TEST_SERVICES is not set: run this with pytest tests/clients/test_typescript.py");
+  }
+  const response = await fetch(`${SERVICES}/${method}`, { method: "POST", body: JSON.stringify(asked) });
   if (!response.ok) {
     throw new Error(`${method}: ${await response.text()}`);
   }

@@ -1,6 +1,6 @@
 """The two journals of a store: the one to which batches are appended, and the old one, which a checkpoint will cover.
 
-The sync thread calls everything except `remove_old`, which the checkpoint thread calls.
+The sync thread makes all changes, except `remove_old`, which the checkpoint thread calls. Any thread may read.
 """
 
 import threading
@@ -16,7 +16,7 @@ from leasehold.engines.file.recovery import Paths
 
 
 class Journals:
-    """`mutex`: held while files that both threads use are removed."""
+    """`mutex`: snapshots and the old journal are replaced and removed only under it."""
 
     def __init__(self, disk: Disk, paths: Paths, owner: Ownership, mutex: threading.Lock) -> None:
         self._disk = disk

@@ -14,7 +14,7 @@ Each of the two snapshots says up to where it is complete, so they need not be w
 has the rule by which the files are read. After a power cut between any two steps, it reads the committed state from the
 files.
 
-Two threads call this module: the sync thread (everything except `checkpoint`) and the checkpoint thread. Both change
+Two threads change the files: the sync thread (everything except `checkpoint`) and the checkpoint thread. Both change
 the snapshots and the old journal, so these are replaced and removed only under one mutex.
 """
 
@@ -130,8 +130,11 @@ class Storage:
         self.progress.begin("syncing the files")
         self._owner.files.put(self._paths.namespaces, others)
         has_old = any(journal.name == self._paths.old_journal.name for journal in report.journals)
-        journal = sync_files(self._disk, self._paths, self._owner.files, report, state.incarnation)
-        self._journals.resume(journal, report.namespaces.sequence, has_old=has_old)
+        self._journals.resume(
+            sync_files(self._disk, self._paths, self._owner.files, report, state.incarnation),
+            report.namespaces.sequence,
+            has_old=has_old,
+        )
         copy = check_that_files_can_be_replaced(self._disk, self._paths)
         self._owner.files.put(self._paths.data, copy or data)
         self.revision = state.revision
