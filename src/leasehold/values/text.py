@@ -134,7 +134,8 @@ def _check_nesting(body: bytes, max_containers: int | None, brackets: int | None
 
 def _decoded_and_checked(body: bytes) -> Json:
     """`parse_json_value` without its checks of nesting, and `-0` may have become 0."""
-    value = _decoded(body)
+    with collector_paused(len(body)):
+        value = _decoded(body)
     if json_text.holds_nul(body):
         raise _invalid_json("a string contains U+0000")
     if json_text.may_hold_digits(body, _DIGITS_OF_A_LARGE_INTEGER):
