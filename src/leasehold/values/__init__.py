@@ -15,6 +15,7 @@ entry_text.py    an entry as JSON text, and as MessagePack
 """
 
 from leasehold.values.binary import from_base64, parse_media_type, to_base64, type_of
+from leasehold.values.collector import LARGE_BYTES, collector_paused
 from leasehold.values.decoding import decode_steps, to_messagepack_steps
 from leasehold.values.json_pieces import PIECE_BYTES
 from leasehold.values.kept_text import check_json_text, check_steps
@@ -38,10 +39,8 @@ from leasehold.values.pointers import (
     sum_of,
 )
 from leasehold.values.text import (
-    LARGE_BYTES,
     UNREADABLE,
     check_size,
-    collector_paused,
     decode,
     decode_all,
     encode,

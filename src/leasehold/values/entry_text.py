@@ -13,10 +13,11 @@ import msgspec
 from leasehold.model import Binary, Entry
 from leasehold.times import format_time, time_bytes
 from leasehold.values.binary import PIECE_BYTES, base64_pieces, slices
+from leasehold.values.collector import collector_paused
 from leasehold.values.decoding import to_messagepack_steps
 from leasehold.values.json_pieces import PIECE_BYTES as DECODED_PIECE_BYTES
 from leasehold.values.steps import Encoded, Pieces
-from leasehold.values.text import collector_paused, to_messagepack, unreadable
+from leasehold.values.text import to_messagepack, unreadable
 
 encode_text = msgspec.json.Encoder().encode
 """JSON text of a string."""

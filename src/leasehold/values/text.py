@@ -5,20 +5,19 @@ exactly, so nothing has to be checked later: strings are Unicode without U+0000,
 MIN_INTEGER..MAX_INTEGER, other numbers are finite doubles, and nesting is at most MAX_NESTING.
 """
 
-import gc
 import math
 import re
 from collections.abc import Callable, Generator, Sequence, Sized
 from itertools import chain
-from types import TracebackType
 from typing import Final
 
 import msgspec
 
 from leasehold.errors import ServiceError
-from leasehold.limits import KIB, MAX_CONTAINERS, MAX_INTEGER, MAX_NESTING, MIN_INTEGER
+from leasehold.limits import MAX_CONTAINERS, MAX_INTEGER, MAX_NESTING, MIN_INTEGER
 from leasehold.model import Json
 from leasehold.values import json_text
+from leasehold.values.collector import LARGE_BYTES, collector_paused
 from leasehold.values.json_pieces import with_float_zeros_steps
 from leasehold.values.messagepack import count_steps, has_more_containers
 
@@ -26,32 +25,6 @@ _decode_json: Final[Callable[[bytes], Json]] = msgspec.json.Decoder().decode
 _decode_messagepack: Final[Callable[[bytes], Json]] = msgspec.msgpack.Decoder().decode
 _encode_json: Final = msgspec.json.Encoder().encode
 _encode_messagepack: Final = msgspec.msgpack.Encoder().encode
-
-LARGE_BYTES: Final = 64 * KIB
-"""Garbage collection is paused while a text longer than this is decoded."""
-
-
-class collector_paused:  # noqa: N801 - used as a statement
-    """Pause garbage collection while a large value is decoded, checked and discarded.
-
-    Otherwise the collector walks the new containers again and again while they are created, which doubles the time of
-    decoding. `size`: of the text, in bytes. Takes 0.3 µs if the text is not large.
-    """
-
-    __slots__ = ("_pauses",)
-
-    def __init__(self, size: int) -> None:
-        self._pauses = size > LARGE_BYTES and gc.isenabled()
-
-    def __enter__(self) -> None:
-        if self._pauses:
-            gc.disable()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pauses:
-            gc.enable()
 
 
 # JSON in and out ----------------------------------------------------------------------------------------------
@@ -259,7 +232,8 @@ def messagepack_value_steps(body: bytes, *, max_bytes: int | None) -> Generator[
 
 def _unpacked(body: bytes) -> Json:
     try:
-        return _decode_messagepack(body)
+        with collector_paused(len(body)):
+            return _decode_messagepack(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise refusal_of(error, body, "MessagePack") from error
 
